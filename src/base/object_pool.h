@@ -1,0 +1,29 @@
+// Reuses objects instead of freeing them, so that a steady load allocates nothing: an object keeps
+// the capacity of its strings and vectors from one use to the next.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+namespace metaprotocol {
+
+template <typename T>
+class ObjectPool {
+ public:
+  T& Acquire() {
+    if (free_.empty()) {
+      all_.push_back(std::make_unique<T>());
+      return *all_.back();
+    }
+    T* object = free_.back();
+    free_.pop_back();
+    return *object;
+  }
+  void Release(T& object) { free_.push_back(&object); }
+
+ private:
+  std::vector<std::unique_ptr<T>> all_;
+  std::vector<T*> free_;
+};
+
+}  // namespace metaprotocol

@@ -1,0 +1,33 @@
+#include "src/codec/codec.h"
+
+#include <array>
+
+namespace metaprotocol {
+
+std::string_view LocalReplyName(LocalReply reply) {
+  static constexpr std::array<std::string_view, kLocalReplyCount> kNames = {
+      "no_content",
+      "no_route",
+      "cluster_not_found",
+      "no_healthy_upstream",
+      "timeout",
+      "over_limit",
+      "denied",
+      "fault",
+      "upstream_lost",
+      "too_large",
+      "malformed",
+      "shutting_down",
+  };
+  return kNames[static_cast<size_t>(reply)];
+}
+
+Interest Codec::InterestIn(std::span<const std::string_view>) const { return {}; }
+
+std::unique_ptr<DecodeState> Codec::NewDecodeState(Direction) const { return nullptr; }
+
+bool Codec::HeartbeatReply(const Message&, Bytes, std::string&) const { return false; }
+
+bool Codec::GoAway(const ReplyContext&, std::string&) const { return false; }
+
+}  // namespace metaprotocol

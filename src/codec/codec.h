@@ -1,0 +1,189 @@
+// The codec interface: everything the engine asks of a protocol.
+//
+// A codec knows bytes and nothing else: no connections, clocks, routes or threads. One `Codec`
+// object serves all connections of all workers at once, so every method is const and keeps no state
+// outside the `DecodeState` the engine hands back to it. Nothing here throws.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "src/codec/bytes.h"
+#include "src/codec/metadata.h"
+#include "src/codec/mutation.h"
+
+namespace metaprotocol {
+
+// Whose bytes are being decoded: the client's (requests) or the server's (responses).
+enum class Direction : uint8_t { kRequest, kResponse };
+
+enum class MessageKind : uint8_t {
+  kRequest,         // expects exactly one reply
+  kOneWay,          // forwarded, never answered
+  kResponse,        // the reply to the request with the same correlation id
+  kHeartbeat,       // answered locally with Codec::HeartbeatReply, never forwarded
+  kHeartbeatReply,  // swallowed
+  kGoAway,          // the sender wants no more requests on this connection
+  kOther,           // well-formed, but nothing the engine routes: counted and dropped
+};
+
+// What a response says of the request's fate.
+enum class ReplyStatus : uint8_t {
+  kOk,
+  kException,  // the service answered with an application exception
+  kError,      // the server or its protocol layer failed
+};
+
+// Replies the engine forms itself, in place of a server.
+enum class LocalReply : uint8_t {
+  kNoContent,          // direct reply: success without a value
+  kNoRoute,            // no route matched
+  kClusterNotFound,    // the route's cluster does not exist
+  kNoHealthyUpstream,  // the cluster has no usable host
+  kTimeout,            // no reply in time
+  kOverLimit,          // a limit of ours was reached
+  kDenied,             // an authorization filter said no
+  kFault,              // injected by a fault filter
+  kUpstreamLost,       // the upstream connection could not be made, or closed before the reply
+  kTooLarge,           // the message is larger than the configured limit
+  kMalformed,          // the message could not be decoded
+  kShuttingDown,       // the proxy takes no more requests
+};
+inline constexpr size_t kLocalReplyCount = 12;
+
+// A short stable name such as "no_route": for stats, logs and configuration.
+std::string_view LocalReplyName(LocalReply reply);
+
+// What must be remembered of a request to answer it later without its bytes.
+struct ReplyContext {
+  uint64_t id = 0;   // correlation id as the client sent it
+  uint64_t tag = 0;  // the codec's own business (serialization, transport, ...)
+  std::string name;  // only if the protocol repeats a name in replies (Thrift's method)
+};
+
+// One decoded message. Owned and reused by the engine; views point into the decoded bytes.
+struct Message {
+  MessageKind kind = MessageKind::kOther;
+  ReplyStatus status = ReplyStatus::kOk;  // responses only
+  uint64_t id = 0;                        // correlation id; 0 where the protocol has none
+  uint64_t tag = 0;                       // goes into ReplyContext::tag
+  std::string_view reply_name;            // goes into ReplyContext::name
+  size_t length = 0;                      // bytes on the wire, head and body
+  Metadata metadata;
+
+  void Clear() {
+    kind = MessageKind::kOther;
+    status = ReplyStatus::kOk;
+    id = tag = 0;
+    reply_name = {};
+    length = 0;
+    metadata.Clear();
+  }
+};
+
+// Which metadata somebody will look at, in terms of one codec: see Codec::InterestIn.
+struct Interest {
+  uint64_t mask = ~uint64_t{0};  // bits are the codec's own; all ones: everything
+  bool head_suffices = false;    // what the mask asks for lies in the message's head
+};
+
+struct DecodeOptions {
+  Interest interest;
+  // Larger messages are an error; checked against the announced length, before the body is there.
+  size_t max_message_bytes = size_t{16} << 20;
+  // The caller can stream: Decode may return a message whose tail (everything that neither the
+  // interest nor Encode without mutation needs) has not arrived.
+  bool allow_partial = false;
+};
+
+struct DecodeResult {
+  enum class Status : uint8_t {
+    kNeedMore,  // `need` bytes in all (counted from the message's first) before trying again is
+                // worthwhile; at least one more than was given
+    kMessage,   // `message` is filled in; message.length > bytes.size() only if allow_partial
+    kTooLarge,  // over max_message_bytes: `message.kind`, `id`, `tag`, `reply_name` are set as far
+                // as known, so that a reply can be tried; the connection is beyond saving
+    kError,     // not this protocol, or broken; the same holds for `message`
+  };
+  Status status = Status::kNeedMore;
+  size_t need = 0;
+  std::string_view error;  // static text: what was wrong
+
+  static DecodeResult NeedMore(size_t need) { return {Status::kNeedMore, need, {}}; }
+  static DecodeResult Ok() { return {Status::kMessage, 0, {}}; }
+  static DecodeResult TooLarge(std::string_view why) { return {Status::kTooLarge, 0, why}; }
+  static DecodeResult Error(std::string_view why) { return {Status::kError, 0, why}; }
+};
+
+// What a codec remembers about one direction of one connection (detected transport, how far an
+// unfinished scan has come). Codecs without such memory use none.
+class DecodeState {
+ public:
+  virtual ~DecodeState() = default;
+};
+
+struct CodecTraits {
+  std::string_view name;  // "dubbo"
+  // Width of the correlation id: 0 (none), 32 or 64. With ids, requests of many clients can share
+  // one upstream connection and replies may come in any order.
+  int id_bits = 0;
+  // A connection carries several requests at once, answered in any order (Dubbo). Implies ids.
+  bool multiplexed = false;
+  // A client may send several requests ahead and expects replies in request order.
+  bool ordered_replies = false;
+  // The upstream connection has a memory of who uses it (login, transaction).
+  bool stateful = false;
+  // The server speaks before the client does.
+  bool server_first = false;
+  // Mutations touch the head only, so that messages can be streamed and mutated.
+  bool mutation_in_head = false;
+  // Metadata keys with a fixed meaning, for documentation and `metaprotocol codecs`. Others
+  // (attachments, headers) appear under the names the peers gave them.
+  std::span<const std::string_view> metadata_keys;
+};
+
+class Codec {
+ public:
+  virtual ~Codec() = default;
+
+  virtual const CodecTraits& traits() const = 0;
+
+  // Translates metadata keys that routes look at into this codec's own terms. The default asks for
+  // everything.
+  virtual Interest InterestIn(std::span<const std::string_view> keys) const;
+
+  // A new state for one direction of one connection; null where none is needed (the default).
+  virtual std::unique_ptr<DecodeState> NewDecodeState(Direction direction) const;
+
+  // Decodes the message that begins at bytes[0]. Called again with the same first bytes and more
+  // behind them after kNeedMore; called with the next message's bytes after kMessage. `message` has
+  // been cleared. Allocates nothing in the common case and never reads outside `bytes`.
+  virtual DecodeResult Decode(DecodeState* state, Direction direction, Bytes bytes,
+                              const DecodeOptions& options, Message& message) const = 0;
+
+  // Appends to `out` the beginning of the message with `id` in place of its correlation id and with
+  // `mutation` applied; returns how many bytes of the original that stands for. The caller then
+  // sends bytes[returned, message.length) unchanged. `bytes` is what Decode saw, or more of the
+  // same message; with a mutation and without traits().mutation_in_head it is the whole message.
+  // A mutation that the message cannot carry is left out.
+  virtual size_t Encode(const Message& message, Bytes bytes, uint64_t id,
+                        std::span<const MutationOp> mutation, std::string& out) const = 0;
+
+  // Appends the protocol's own reply of that kind; `text` is for the human at the other end.
+  // Returns false, and appends nothing, if the protocol has no such thing.
+  virtual bool Reply(const ReplyContext& request, LocalReply reply, std::string_view text,
+                     std::string& out) const = 0;
+
+  // Appends the answer to a kHeartbeat message, in either direction; false: there is none.
+  virtual bool HeartbeatReply(const Message& heartbeat, Bytes bytes, std::string& out) const;
+
+  // Appends what tells a client to send no more requests here; `last` is the last request seen on
+  // the connection (for its tag). False (the default): the protocol has no such message.
+  virtual bool GoAway(const ReplyContext& last, std::string& out) const;
+};
+
+}  // namespace metaprotocol

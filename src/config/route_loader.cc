@@ -1,0 +1,249 @@
+#include "src/config/route_loader.h"
+
+#include <algorithm>
+#include <array>
+#include <optional>
+#include <string_view>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "src/codec/codec.h"
+#include "src/route/weighted_schedule.h"
+
+namespace metaprotocol {
+namespace {
+
+// All schedules of a configuration together: two bytes each.
+constexpr uint64_t kMaxScheduleEntries = uint64_t{16} << 20;
+
+constexpr std::array<std::string_view, 7> kConnectionKeys = {
+    kSourceAddressKey, kDestinationAddressKey, kDestinationPortKey, kSniKey,
+    kPeerUriSanKey,    kPeerDnsSanKey,         kPeerSubjectKey};
+
+std::string At(const std::string& path, std::string_view field) {
+  return path + "." + std::string(field);
+}
+std::string At(const std::string& path, std::string_view field, size_t index) {
+  return At(path, field) + "[" + std::to_string(index) + "]";
+}
+
+std::optional<LocalReply> LocalReplyOf(std::string_view name) {
+  for (size_t i = 0; i < kLocalReplyCount; ++i) {
+    const auto reply = static_cast<LocalReply>(i);
+    if (LocalReplyName(reply) == name) return reply;
+  }
+  return std::nullopt;
+}
+
+std::string LocalReplyNames() {
+  std::vector<std::string_view> names;
+  for (size_t i = 0; i < kLocalReplyCount; ++i) {
+    names.push_back(LocalReplyName(static_cast<LocalReply>(i)));
+  }
+  return JoinNames(names);
+}
+
+Mutation LoadMutation(const std::vector<config::Mutation>& configs) {
+  Mutation mutation;
+  for (const config::Mutation& config : configs) {
+    if (config.set) {
+      mutation.push_back({MutationOp::Kind::kSet, config.set->key, config.set->value});
+    } else if (config.add_if_absent) {
+      mutation.push_back(
+          {MutationOp::Kind::kAddIfAbsent, config.add_if_absent->key, config.add_if_absent->value});
+    } else if (config.remove) {
+      mutation.push_back({MutationOp::Kind::kRemove, *config.remove, ""});
+    }
+  }
+  return mutation;
+}
+
+}  // namespace
+
+std::unique_ptr<const RouteTable> RouteLoader::Load(const config::RouteTable& table,
+                                                    const std::string& path) {
+  std::vector<RouteTable::Rule> rules;
+  rules.reserve(table.routes.size());
+  std::unordered_map<std::string, size_t> position_of_name;
+  for (size_t i = 0; i < table.routes.size(); ++i) {
+    const std::string route_path = At(path, "routes", i);
+    RouteTable::Rule rule = LoadRoute(table.routes[i], route_path);
+    if (rule.route.name.empty()) rule.route.name = table.name + "/" + std::to_string(i);
+    const auto [before, is_new] = position_of_name.emplace(rule.route.name, i);
+    if (!is_new) {
+      findings_.Error(At(route_path, "name"), QuoteShort(rule.route.name),
+                      "is the name of routes[" + std::to_string(before->second) +
+                          "] already; names must be unique within a table");
+    }
+    rules.push_back(std::move(rule));
+  }
+  CheckUnreachable(table, path);
+
+  std::vector<RouteTable::BuildError> errors;
+  auto compiled = RouteTable::Build(table.name, std::move(rules), errors);
+  for (const RouteTable::BuildError& error : errors) {
+    const config::Condition& condition = table.routes[error.rule].match[error.condition];
+    findings_.Error(At(At(At(path, "routes", error.rule), "match", error.condition), "regex"),
+                    QuoteShort(condition.regex.value_or("")), error.message);
+  }
+  return compiled;
+}
+
+RouteTable::Rule RouteLoader::LoadRoute(const config::Route& config, const std::string& path) {
+  RouteTable::Rule rule;
+  for (size_t i = 0; i < config.match.size(); ++i) {
+    rule.conditions.push_back(LoadCondition(config.match[i], At(path, "match", i)));
+  }
+  Route& route = rule.route;
+  route.index = route_count_++;
+  route.name = config.name;
+  route.timeout_us = static_cast<uint64_t>(config.timeout.value_or(default_timeout_).count());
+  route.request_mutation = LoadMutation(config.request_mutation);
+  route.response_mutation = LoadMutation(config.response_mutation);
+  for (size_t i = 0; i < config.hash_on.size(); ++i) {
+    CheckKey(config.hash_on[i], At(path, "hash_on", i));
+  }
+  route.hash_keys = config.hash_on;
+  LoadAction(config, path, route);
+  return rule;
+}
+
+void RouteLoader::LoadAction(const config::Route& config, const std::string& path, Route& route) {
+  const int actions = (config.cluster.has_value() ? 1 : 0) +
+                      (config.weighted_clusters.empty() ? 0 : 1) +
+                      (config.direct_reply.has_value() ? 1 : 0);
+  if (actions != 1) {
+    findings_.Error(path, "",
+                    std::string(actions == 0 ? "needs one of" : "only one may be given of") +
+                        " cluster, weighted_clusters, direct_reply");
+    return;
+  }
+  if (config.cluster) route.clusters.push_back({*config.cluster, 1});
+  if (!config.weighted_clusters.empty()) LoadWeightedClusters(config, path, route);
+  if (config.direct_reply) LoadDirectReply(config, path, route);
+}
+
+void RouteLoader::LoadWeightedClusters(const config::Route& config, const std::string& path,
+                                       Route& route) {
+  std::vector<uint32_t> weights;
+  for (const config::WeightedCluster& cluster : config.weighted_clusters) {
+    route.clusters.push_back({cluster.name, cluster.weight});
+    weights.push_back(cluster.weight);
+  }
+  const uint64_t length = ScheduleLength(weights);
+  const std::string place = At(path, "weighted_clusters");
+  if (length == 0) return findings_.Error(place, "", "needs a weight above 0");
+  if (weights.size() == 1) return;
+  if (length > kMaxScheduleLength) {
+    return findings_.Error(
+        place, "",
+        "the sum of the weights divided by their greatest common divisor must be at most " +
+            std::to_string(kMaxScheduleLength) + ", is " + std::to_string(length));
+  }
+  schedule_entries_ += length;
+  if (schedule_entries_ > kMaxScheduleEntries) {
+    return findings_.Error(place, "",
+                           "weights of all routes, divided by their greatest common divisors, must "
+                           "add up to at most " +
+                               std::to_string(kMaxScheduleEntries) + "; use rounder weights");
+  }
+  std::vector<uint16_t>& schedule = schedules_[weights];
+  if (schedule.empty()) schedule = WeightedSchedule(weights);
+  route.schedule = schedule;
+}
+
+void RouteLoader::LoadDirectReply(const config::Route& config, const std::string& path,
+                                  Route& route) {
+  route.is_direct_reply = true;
+  route.direct_reply_text = config.direct_reply->text;
+  if (const auto reply = LocalReplyOf(config.direct_reply->kind)) {
+    route.direct_reply = *reply;
+  } else {
+    findings_.Error(At(path, "direct_reply.kind"), QuoteShort(config.direct_reply->kind),
+                    "must be one of " + LocalReplyNames());
+  }
+  const std::array<std::pair<std::string_view, bool>, 4> ignored = {
+      {{"timeout", config.timeout.has_value()},
+       {"request_mutation", !config.request_mutation.empty()},
+       {"response_mutation", !config.response_mutation.empty()},
+       {"hash_on", !config.hash_on.empty()}}};
+  for (const auto& [field, given] : ignored) {
+    if (given) findings_.Warn(At(path, field), "", "has no effect beside direct_reply");
+  }
+}
+
+Condition RouteLoader::LoadCondition(const config::Condition& config, const std::string& path) {
+  using Kind = Condition::Kind;
+  CheckKey(config.key, At(path, "key"));
+  Condition condition;
+  condition.key = config.key;
+  condition.ignore_case = config.ignore_case;
+  condition.invert = config.invert;
+
+  struct TextKind {
+    const std::optional<std::string>& text;
+    Kind kind;
+  };
+  for (const TextKind& given :
+       {TextKind{config.exact, Kind::kExact}, TextKind{config.prefix, Kind::kPrefix},
+        TextKind{config.suffix, Kind::kSuffix}, TextKind{config.contains, Kind::kContains},
+        TextKind{config.regex, Kind::kRegex}}) {
+    if (!given.text) continue;
+    condition.kind = given.kind;
+    condition.values = {*given.text};
+    return condition;
+  }
+  if (config.one_of) {
+    condition.kind = Kind::kOneOf;
+    condition.values = config.one_of->values;
+    return condition;
+  }
+
+  if (config.ignore_case) {
+    findings_.Error(At(path, "ignore_case"), "true", "is for conditions on text only");
+  }
+  if (config.range) {
+    condition.kind = Kind::kRange;
+    condition.range_start = config.range->start;
+    condition.range_end = config.range->end;
+    if (condition.range_start >= condition.range_end) {
+      findings_.Error(At(path, "range.end"), std::to_string(condition.range_end),
+                      "must be above start, which is " + std::to_string(condition.range_start) +
+                          "; end itself is not in the range");
+    }
+  } else if (config.present) {
+    condition.kind = Kind::kPresent;
+    if (!*config.present) {
+      findings_.Error(At(path, "present"), "false", "must be true; the opposite is absent: true");
+    }
+  } else if (config.absent) {
+    condition.kind = Kind::kAbsent;
+    if (!*config.absent) {
+      findings_.Error(At(path, "absent"), "false", "must be true; the opposite is present: true");
+    }
+  }
+  return condition;
+}
+
+void RouteLoader::CheckKey(const std::string& key, const std::string& path) {
+  if (!key.starts_with(kConnectionKeyPrefix)) return;
+  if (std::find(kConnectionKeys.begin(), kConnectionKeys.end(), key) == kConnectionKeys.end()) {
+    findings_.Error(
+        path, QuoteShort(key),
+        "keys that begin with \"connection.\" must be one of " + JoinNames(kConnectionKeys));
+  }
+}
+
+void RouteLoader::CheckUnreachable(const config::RouteTable& table, const std::string& path) {
+  const auto catch_all = std::find_if(table.routes.begin(), table.routes.end(),
+                                      [](const auto& route) { return route.match.empty(); });
+  if (catch_all == table.routes.end() || catch_all + 1 == table.routes.end()) return;
+  const auto position = static_cast<size_t>(catch_all - table.routes.begin());
+  findings_.Warn(At(path, "routes", position), "",
+                 "has no conditions and takes every request; the " +
+                     std::to_string(table.routes.size() - position - 1) +
+                     " after it are never reached");
+}
+
+}  // namespace metaprotocol

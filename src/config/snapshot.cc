@@ -1,0 +1,271 @@
+#include "src/config/snapshot.h"
+
+#include <algorithm>
+#include <chrono>
+#include <map>
+#include <set>
+#include <utility>
+
+#include "generated/config_schema.h"
+#include "src/config/destination.h"
+#include "src/config/findings.h"
+#include "src/config/json_value.h"
+#include "src/config/route_loader.h"
+#include "src/config/schema_reader.h"
+
+namespace metaprotocol {
+namespace {
+
+template <class T>
+T ReadConfig(std::string_view json, ErrorList& errors) {
+  T config;
+  JsonValue root;
+  std::string problem;
+  if (ParseJson(json, JsonLimits{}, root, problem)) {
+    config::Reader reader(errors);
+    ReadMessage(reader, root, &config);
+  } else {
+    errors.Add("", "", std::move(problem));
+  }
+  return config;
+}
+
+std::vector<ConfigError> AllErrors(ErrorList& reading, Findings& findings) {
+  std::vector<ConfigError> errors = reading.Take();
+  for (ConfigError& error : findings.errors().Take()) errors.push_back(std::move(error));
+  return errors;
+}
+
+uint64_t Us(std::chrono::microseconds duration) { return static_cast<uint64_t>(duration.count()); }
+
+SessionLimits LoadLimits(const config::Limits& config) {
+  SessionLimits limits;
+  limits.max_message_bytes = config.max_message_bytes;
+  limits.stream_message_bytes = config.stream_message_bytes;
+  limits.max_requests_in_flight = config.max_requests_in_flight;
+  limits.max_bytes_in_flight = config.max_bytes_in_flight;
+  limits.max_unread_reply_bytes = config.max_unread_reply_bytes;
+  limits.max_sessions_per_worker = config.max_sessions_per_worker;
+  limits.idle_timeout_us = Us(config.idle_timeout);
+  limits.slow_client_timeout_us = Us(config.slow_client_timeout);
+  limits.message_timeout_us = Us(config.message_timeout);
+  return limits;
+}
+
+std::shared_ptr<const Codec> LoadCodec(const config::Protocol& config, const CodecRegistry& codecs,
+                                       Findings& findings) {
+  const std::vector<std::string_view> names = codecs.Names();
+  if (std::find(names.begin(), names.end(), config.codec) == names.end()) {
+    findings.Error("protocol.codec", QuoteShort(config.codec),
+                   "is not a codec of this build; it has " + JoinNames(names));
+    return nullptr;
+  }
+  CodecOrError created = codecs.Create(config.codec, config.options);
+  if (created.codec == nullptr) {
+    findings.Error("protocol.options", Shorten(config.options, 80), std::move(created.error));
+  }
+  return std::move(created.codec);
+}
+
+UpstreamMode LoadUpstreamMode(config::ProtocolUpstreamConnections wanted, const CodecTraits& codec,
+                              Findings& findings) {
+  using Wanted = config::ProtocolUpstreamConnections;
+  const std::string path = "protocol.upstream_connections";
+  switch (wanted) {
+    case Wanted::AUTOMATIC:
+      if (codec.stateful) return UpstreamMode::kPerSession;
+      return codec.multiplexed ? UpstreamMode::kShared : UpstreamMode::kExclusive;
+    case Wanted::PER_SESSION:
+      return UpstreamMode::kPerSession;
+    case Wanted::SHARED:
+    case Wanted::EXCLUSIVE:
+      break;
+  }
+  const bool shared = wanted == Wanted::SHARED;
+  const std::string value = shared ? "\"SHARED\"" : "\"EXCLUSIVE\"";
+  if (shared && codec.id_bits == 0) {
+    findings.Error(path, value,
+                   "messages of " + std::string(codec.name) +
+                       " have no correlation id to tell clients apart; allowed are AUTOMATIC, "
+                       "EXCLUSIVE, PER_SESSION");
+  }
+  if (codec.stateful) {
+    findings.Warn(
+        path, value,
+        "connections of " + std::string(codec.name) +
+            " remember their client (login, transaction), and another client will use them");
+  }
+  return shared ? UpstreamMode::kShared : UpstreamMode::kExclusive;
+}
+
+class TableLoader {
+ public:
+  TableLoader(const config::ProxyConfig& config, Findings& findings)
+      : config_(config), findings_(findings), routes_(findings, config.default_timeout) {}
+
+  void Load(Snapshot& snapshot) {
+    for (size_t i = 0; i < config_.route_tables.size(); ++i) LoadTable(i, snapshot);
+    snapshot.route_count = routes_.route_count();
+  }
+
+ private:
+  void LoadTable(size_t position, Snapshot& snapshot) {
+    const config::RouteTable& config = config_.route_tables[position];
+    const std::string path = "route_tables[" + std::to_string(position) + "]";
+    const auto [before, is_new] = names_.emplace(config.name, position);
+    if (!is_new) {
+      findings_.Error(path + ".name", QuoteShort(config.name),
+                      "is the name of route_tables[" + std::to_string(before->second) +
+                          "] already; names must be unique");
+    }
+    if (position > 0 && config.destinations.empty()) {
+      findings_.Warn(path, "", "has no destinations and is not the first: no connection uses it");
+    }
+    Snapshot::Table table;
+    for (size_t i = 0; i < config.destinations.size(); ++i) {
+      LoadDestination(config.destinations[i], position,
+                      path + ".destinations[" + std::to_string(i) + "]", table);
+    }
+    table.routes = routes_.Load(config, path);
+    snapshot.tables.push_back(std::move(table));
+  }
+
+  void LoadDestination(const std::string& text, size_t position, const std::string& path,
+                       Snapshot::Table& table) {
+    auto destination = NormalizeDestination(text);
+    if (!destination) {
+      return findings_.Error(path, QuoteShort(text),
+                             "must be an IP address or *, a colon, and a port or *, such as "
+                             "10.0.0.1:20880, [fd00::1]:20880, 10.0.0.1:* or *:20880");
+    }
+    const auto [before, is_new] = destinations_.emplace(*destination, position);
+    if (!is_new) {
+      return findings_.Error(
+          path, QuoteShort(text),
+          "is a destination of route_tables[" + std::to_string(before->second) + "] already");
+    }
+    table.destinations.push_back(std::move(*destination));
+  }
+
+  const config::ProxyConfig& config_;
+  Findings& findings_;
+  RouteLoader routes_;
+  std::map<std::string, size_t> names_;
+  std::map<std::string, size_t> destinations_;
+};
+
+bool IsPrime(uint32_t number) {
+  for (uint64_t divisor = 2; divisor * divisor <= number; ++divisor) {
+    if (number % divisor == 0) return false;
+  }
+  return number >= 2;
+}
+
+BalancePolicy::Kind LoadPolicyKind(config::ClusterPolicyPolicy policy) {
+  switch (policy) {
+    case config::ClusterPolicyPolicy::ROUND_ROBIN:
+      return BalancePolicy::Kind::kRoundRobin;
+    case config::ClusterPolicyPolicy::LEAST_REQUEST:
+      return BalancePolicy::Kind::kLeastRequest;
+    case config::ClusterPolicyPolicy::RANDOM:
+      return BalancePolicy::Kind::kRandom;
+    case config::ClusterPolicyPolicy::RING_HASH:
+      return BalancePolicy::Kind::kRingHash;
+    case config::ClusterPolicyPolicy::MAGLEV:
+      return BalancePolicy::Kind::kMaglev;
+  }
+  return BalancePolicy::Kind::kRoundRobin;
+}
+
+BalancePolicy LoadBalance(const config::ClusterPolicy& config) {
+  BalancePolicy balance;
+  balance.kind = LoadPolicyKind(config.policy);
+  balance.choice_count = config.choice_count;
+  balance.minimum_ring_size = config.minimum_ring_size;
+  balance.maximum_ring_size = config.maximum_ring_size;
+  balance.maglev_table_size = config.maglev_table_size;
+  balance.panic_threshold_percent = config.panic_threshold_percent;
+  balance.fail_on_panic = config.fail_on_panic;
+  balance.overprovisioning_percent = config.overprovisioning_percent;
+  return balance;
+}
+
+}  // namespace
+
+const RouteTable& Snapshot::TableFor(std::string_view address, uint32_t port) const {
+  const Table* best = &tables.front();
+  int best_fit = 0;
+  for (const Table& table : tables) {
+    for (const std::string& destination : table.destinations) {
+      const int fit = DestinationFit(destination, address, port);
+      if (fit <= best_fit) continue;
+      best = &table;
+      best_fit = fit;
+    }
+  }
+  return *best->routes;
+}
+
+SnapshotOrErrors LoadSnapshot(std::string_view json, const CodecRegistry& codecs) {
+  ErrorList reading;
+  const auto config = ReadConfig<config::ProxyConfig>(json, reading);
+  Findings findings(reading);
+  auto snapshot = std::make_shared<Snapshot>();
+  snapshot->name = config.name;
+  snapshot->limits = LoadLimits(config.limits.value_or(config::Limits{}));
+  snapshot->default_timeout_us = Us(config.default_timeout);
+  snapshot->codec = LoadCodec(config.protocol, codecs, findings);
+  if (snapshot->codec != nullptr) {
+    snapshot->upstream_mode =
+        LoadUpstreamMode(config.protocol.upstream_connections, snapshot->codec->traits(), findings);
+  }
+  TableLoader(config, findings).Load(*snapshot);
+
+  SnapshotOrErrors result;
+  result.errors = AllErrors(reading, findings);
+  result.warnings = findings.warnings().Take();
+  if (!result.errors.empty()) return result;
+
+  std::set<std::string_view> keys;
+  for (const Snapshot::Table& table : snapshot->tables) {
+    keys.insert(table.routes->keys().begin(), table.routes->keys().end());
+  }
+  const std::vector<std::string_view> key_list(keys.begin(), keys.end());
+  snapshot->request_interest = snapshot->codec->InterestIn(key_list);
+  result.snapshot = std::move(snapshot);
+  return result;
+}
+
+ClusterPolicyOrErrors LoadClusterPolicy(std::string_view json) {
+  ErrorList reading;
+  const auto config = ReadConfig<config::ClusterPolicy>(json.empty() ? "{}" : json, reading);
+  Findings findings(reading);
+  if (config.minimum_ring_size > config.maximum_ring_size) {
+    findings.Error(
+        "minimum_ring_size", std::to_string(config.minimum_ring_size),
+        "must be at most maximum_ring_size, which is " + std::to_string(config.maximum_ring_size));
+  }
+  if (!IsPrime(config.maglev_table_size)) {
+    findings.Error("maglev_table_size", std::to_string(config.maglev_table_size),
+                   "must be a prime number, such as 65537");
+  }
+
+  ClusterPolicyOrErrors result;
+  result.errors = AllErrors(reading, findings);
+  if (!result.errors.empty()) return result;
+  auto policy = std::make_shared<ClusterPolicy>();
+  policy->balance = LoadBalance(config);
+  policy->max_leases_per_host = config.max_leases_per_host;
+  policy->exchanges_per_shared_lease = config.exchanges_per_shared_lease;
+  policy->max_shared_leases_per_host = config.max_shared_leases_per_host;
+  policy->max_requests_in_flight = config.max_requests_in_flight;
+  policy->max_bytes_in_flight = config.max_bytes_in_flight;
+  policy->max_lease_bytes_in_flight = config.max_lease_bytes_in_flight;
+  policy->max_pending_requests = config.max_pending_requests;
+  policy->lease_idle_timeout_us = Us(config.lease_idle_timeout);
+  policy->connect_timeout_us = Us(config.connect_timeout);
+  result.policy = std::move(policy);
+  return result;
+}
+
+}  // namespace metaprotocol

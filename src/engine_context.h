@@ -1,0 +1,55 @@
+// What the parts of one engine share: the host, the time, timers, metrics, randomness.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include "src/base/timer_wheel.h"
+#include "src/host/host.h"
+#include "src/observe/metrics_book.h"
+
+namespace metaprotocol {
+
+class EngineContext {
+ public:
+  explicit EngineContext(Host& host)
+      : host(host), metrics(host), now_us_(host.NowUs()), wheel_(now_us_), random_(host.Random()) {}
+
+  Host& host;
+  MetricsBook metrics;
+
+  // The time when the present event began: one clock reading serves everything it causes.
+  uint64_t now_us() const { return now_us_; }
+  void ReadClock() { now_us_ = host.NowUs(); }
+
+  // A timer in the past fires at the next tick.
+  void Arm(Timer& timer, uint64_t deadline_us) {
+    const uint64_t wake = wheel_.Arm(timer, std::max(deadline_us, now_us_));
+    if (wake < wake_us_) {
+      wake_us_ = wake;
+      host.SetTimer(wake);
+    }
+  }
+  template <typename F>
+  void AdvanceTimers(F&& fire) {
+    wheel_.Advance(now_us_, fire);
+    wake_us_ = wheel_.NextWakeUs();
+    host.SetTimer(wake_us_);
+  }
+
+  // splitmix64 (Steele, Lea, Flood 2014): good enough to spread load, and two instructions long.
+  uint64_t Random() {
+    uint64_t z = (random_ += 0x9e3779b97f4a7c15u);
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+    return z ^ (z >> 31);
+  }
+
+ private:
+  uint64_t now_us_;
+  TimerWheel wheel_;
+  uint64_t wake_us_ = TimerWheel::kNever;  // what the host was last asked for
+  uint64_t random_;
+};
+
+}  // namespace metaprotocol

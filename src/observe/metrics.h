@@ -1,0 +1,76 @@
+// Every metric the engine keeps. A *series* is one set of labels (protocol, route, cluster); the
+// engine counts in plain per-worker memory and hands differences to the host now and then, so that
+// a request costs additions and nothing else.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include "src/codec/codec.h"
+
+namespace metaprotocol {
+
+struct SeriesLabels {
+  std::string protocol;  // the proxy configuration's `name`
+  std::string route;     // "-" where no route is involved
+  std::string cluster;   // "-" where no cluster is involved
+};
+
+enum class Counter : uint8_t {
+  kRequests,     // requests that expect a reply
+  kOneWay,       // one-way messages forwarded
+  kResponsesOk,  // replies delivered, by their own status
+  kResponsesException,
+  kResponsesError,
+  kLateReplies,  // replies that came after their request had been answered or abandoned
+  kUnsolicited,  // upstream messages that belong to no request
+  kClientGone,   // requests whose client connection ended before the reply
+  kRequestBytes,
+  kResponseBytes,
+  kDownstreamMalformed,   // client connections closed for bytes that are not the protocol
+  kUpstreamMalformed,     // the same for upstream connections
+  kDownstreamHeartbeats,  // answered on behalf of the server
+  kUpstreamHeartbeats,    // answered on behalf of the client
+  kDropped,               // well-formed messages of kinds that are not routed
+  kReadPaused,            // times a session stopped being read
+  kSessionsOpened,
+  kSessionsRefused,    // over sessions_per_worker
+  kSlowClientsClosed,  // sessions closed because replies were not read, or a message did not end
+  kIdleSessionsClosed,
+  kLeasesOpened,
+  kLeasesFailed,    // could not be opened
+  kLeasesLost,      // closed by the upstream while in use or idle
+  kLeasesReleased,  // given back to Envoy's pool
+  kLeasesReset,     // closed by us
+  // One per LocalReply follows, in its order: use LocalReplyCounter().
+  kFirstLocalReply,
+};
+inline constexpr size_t kCounterCount =
+    static_cast<size_t>(Counter::kFirstLocalReply) + kLocalReplyCount;
+
+constexpr Counter LocalReplyCounter(LocalReply reply) {
+  return static_cast<Counter>(static_cast<size_t>(Counter::kFirstLocalReply) +
+                              static_cast<size_t>(reply));
+}
+
+enum class Gauge : uint8_t {
+  kSessionsActive,
+  kExchangesActive,  // requests waiting for their reply
+  kLeasesActive,
+};
+inline constexpr size_t kGaugeCount = 3;
+
+enum class Histogram : uint8_t {
+  kRequestTimeUs,  // from the request's last byte to the reply's first
+};
+inline constexpr size_t kHistogramCount = 1;
+
+// "requests", "local_reply_no_route", ...: snake case, without prefix.
+std::string CounterName(Counter counter);
+std::string_view GaugeName(Gauge gauge);
+std::string_view HistogramName(Histogram histogram);
+
+}  // namespace metaprotocol

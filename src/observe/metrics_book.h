@@ -1,0 +1,60 @@
+// One engine's counts, per series, until they are handed to the host.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "src/host/host.h"
+#include "src/observe/metrics.h"
+
+namespace metaprotocol {
+
+// The values of one set of labels. Plain memory of one thread: counting is an addition.
+class Series {
+ public:
+  explicit Series(uint32_t index) : index_(index) {}
+
+  void Add(Counter counter, uint64_t delta = 1) {
+    counters_[static_cast<size_t>(counter)] += delta;
+    dirty_ = true;
+  }
+  void Add(Gauge gauge, int64_t delta) {
+    gauges_[static_cast<size_t>(gauge)] += delta;
+    dirty_ = true;
+  }
+  void Record(Histogram histogram, uint64_t value) {
+    histograms_[static_cast<size_t>(histogram)].push_back(value);
+    dirty_ = true;
+  }
+
+ private:
+  friend class MetricsBook;
+  uint32_t index_;
+  bool dirty_ = false;
+  std::array<uint64_t, kCounterCount> counters_{};  // since the last flush
+  std::array<int64_t, kGaugeCount> gauges_{};       // likewise
+  std::array<std::vector<uint64_t>, kHistogramCount> histograms_;
+};
+
+class MetricsBook {
+ public:
+  explicit MetricsBook(Host& host) : host_(host) {}
+
+  // The series of these labels, made on first use; stays valid.
+  Series& Get(std::string_view protocol, std::string_view route, std::string_view cluster);
+
+  // Hands every difference to the host.
+  void Flush();
+
+ private:
+  Host& host_;
+  std::vector<std::unique_ptr<Series>> series_;
+  std::unordered_map<std::string, Series*> by_labels_;
+};
+
+}  // namespace metaprotocol

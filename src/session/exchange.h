@@ -1,0 +1,65 @@
+// An exchange: one request and its reply, from the moment the request was read to the moment the
+// reply was written. The session and the lease it belongs to both list it.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "src/base/intrusive_list.h"
+#include "src/base/timer_wheel.h"
+#include "src/codec/codec.h"
+#include "src/observe/metrics_book.h"
+#include "src/route/route.h"
+#include "src/session/protocol_state.h"
+
+namespace metaprotocol {
+
+class Session;
+struct Lease;
+class Cluster;
+struct HostPool;
+
+struct SessionExchangeLink : ListLink {};
+struct LeaseExchangeLink : ListLink {};
+
+struct Exchange : SessionExchangeLink, LeaseExchangeLink {
+  enum class State : uint8_t {
+    kNew,       // not dispatched
+    kPending,   // waits for an exclusive lease; `pending` holds the encoded request
+    kSending,   // the request's body is being passed on as it arrives
+    kWaiting,   // the request is on its way, no reply yet
+    kReplying,  // the reply's head has come, its body is being passed on
+    kReplied,   // the reply is complete in `held`, waiting for its turn
+  };
+
+  Exchange() : deadline(Timer::Kind::kExchange, this) {}
+
+  State state = State::kNew;
+  bool expects_reply = true;
+  Session* session = nullptr;  // null: gone, and the message without reply waits to be sent
+  ReplyContext client;         // how the client knows the request
+  SnapshotUse* snapshot = nullptr;
+  const Route* route = nullptr;  // null for local replies before a route was found
+  Series* series = nullptr;
+  uint64_t started_us = 0;
+  Timer deadline;
+
+  // Upstream side; see WorkerHub.
+  Lease* lease = nullptr;
+  Cluster* cluster = nullptr;
+  HostPool* pool = nullptr;
+  uint64_t upstream_id = 0;
+  size_t bytes = 0;                   // of the request, as accounted in lease and cluster
+  std::string pending;                // kPending: what to write once there is a lease
+  std::optional<uint64_t> hash = {};  // kPending: for the choice of another host
+
+  // Downstream side; see SessionManager.
+  std::string held;                       // reply bytes that must wait for other replies
+  ReplyStatus status = ReplyStatus::kOk;  // kReplying: of the reply
+  // kReplied: the protocol has no word for what happened, so the connection ends when it is this
+  // one's turn.
+  bool unanswerable = false;
+};
+
+}  // namespace metaprotocol

@@ -1,0 +1,51 @@
+// What one worker knows of one configured protocol (one filter name): the snapshot in use, and what
+// routes have to remember between requests.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "src/config/config_slot.h"
+#include "src/config/snapshot.h"
+#include "src/observe/metrics_book.h"
+
+namespace metaprotocol {
+
+class Cluster;
+
+// A worker's own handle of a snapshot. Sessions and exchanges count their use of it here, without
+// atomic operations, instead of copying the shared pointer.
+struct SnapshotUse {
+  // Where a route's requests go, looked up once and remembered.
+  struct Target {
+    uint64_t clusters_epoch = 0;  // of `cluster`; WorkerHub::clusters_epoch() begins at 1
+    Cluster* cluster = nullptr;
+    Series* series = nullptr;
+  };
+  struct RouteState {
+    uint32_t cursor = 0;           // into Route::schedule
+    std::vector<Target> targets;   // parallel to Route::clusters; sized on first use
+    Series* own_series = nullptr;  // for what happens before a cluster is chosen
+  };
+
+  std::shared_ptr<const Snapshot> snapshot;
+  std::vector<RouteState> routes;  // by Route::index
+  Series* no_route_series = nullptr;
+  // Snapshots with the same number can share upstream connections: codec and mode are the same.
+  uint32_t upstream_kind = 0;
+  uint64_t users = 0;
+};
+
+struct ProtocolState {
+  std::shared_ptr<ConfigSlot> slot;
+  std::string name;
+  uint64_t version = 0;  // of the slot, when `current` was taken
+  SnapshotUse* current = nullptr;
+  std::vector<std::unique_ptr<SnapshotUse>> snapshots;  // current, and older ones still in use
+  Series* series = nullptr;                             // labels: the protocol alone
+  uint32_t sessions = 0;
+};
+
+}  // namespace metaprotocol

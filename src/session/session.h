@@ -1,0 +1,75 @@
+// A session: one client connection.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "src/base/input_buffer.h"
+#include "src/base/intrusive_list.h"
+#include "src/base/timer_wheel.h"
+#include "src/engine.h"
+#include "src/session/exchange.h"
+#include "src/session/protocol_state.h"
+#include "src/upstream/lease.h"
+
+namespace metaprotocol {
+
+struct SessionLink : ListLink {};
+
+// Plain data: SessionManager has the behaviour. As LeaseOwner it has the leases that are its own
+// under UpstreamMode::kPerSession.
+class Session : public LeaseOwner, public SessionLink {
+ public:
+  // Why a session is not read; any bit pauses it.
+  enum PauseReason : uint8_t {
+    kRepliesUnread = 1,  // the client does not take its replies
+    kTooMuchInFlight = 2,
+  };
+
+  Session(ProtocolState& protocol, SnapshotUse& use, ConnectionInfo info, SessionHandle handle);
+
+  ProtocolState& protocol;
+  SnapshotUse* use;  // what new requests are routed by
+  const RouteTable* table;
+  const ConnectionInfo info;
+  const std::string local_port_text;
+  Metadata connection;  // views into `info`
+  const SessionHandle handle;
+
+  // From the client.
+  InputBuffer in;               // unfinished message, or whole ones not yet handled while paused
+  size_t need = 0;              // bytes of `in` that make decoding worth another try
+  size_t stream_remaining = 0;  // bytes of a message that are passed on as they come...
+  Exchange* sending = nullptr;  // ...for this exchange, or thrown away
+  std::unique_ptr<DecodeState> decode_state;
+  uint8_t pause_reasons = 0;  // nothing more is handled...
+  bool host_paused = false;   // ...and the host was told to deliver nothing more
+  bool end_stream = false;
+
+  // Towards the client.
+  std::string out;
+  Exchange* replying = nullptr;  // its reply is being passed on; nothing else may be written
+  std::string after_reply;       // what has to wait for that
+  size_t held_bytes = 0;         // sum of Exchange::held
+
+  IntrusiveList<Exchange, SessionExchangeLink> exchanges;  // in request order
+  uint32_t exchange_count = 0;
+  size_t bytes_in_flight = 0;
+
+  bool draining = false;
+  bool close_wanted = false;  // handles no more requests, ends when everything is delivered
+  bool gone = false;
+  bool dirty = false;      // in SessionManager's list of sessions to flush
+  bool attention = false;  // in SessionManager's list of sessions to look after
+  uint64_t last_tag = 0;   // of the last request, for the go-away message
+
+  uint64_t last_activity_us = 0;
+  uint64_t message_since_us = 0;   // when the unfinished message began; 0: there is none
+  uint64_t unread_since_us = 0;    // since when replies are not taken; 0: they are
+  size_t unread_bytes = 0;         // written since then
+  uint64_t drain_deadline_us = 0;  // when a draining session is closed even if it is idle
+  Timer timer;
+};
+
+}  // namespace metaprotocol

@@ -1,0 +1,121 @@
+// The session manager: all client connections of one worker. It reads requests off them, routes
+// them, hands them to the worker hub, and writes replies back: exactly one for each request that
+// expects one.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "src/base/object_pool.h"
+#include "src/engine_context.h"
+#include "src/session/exchange.h"
+#include "src/session/protocol_state.h"
+#include "src/session/session.h"
+#include "src/upstream/worker_hub.h"
+
+namespace metaprotocol {
+
+class SessionManager : public ReplySink {
+ public:
+  explicit SessionManager(EngineContext& context) : context_(context) {}
+  ~SessionManager() override;
+  // Both need each other; called once, before anything else.
+  void SetHub(WorkerHub& hub) { hub_ = &hub; }
+
+  // As in Engine.
+  Session* Open(std::shared_ptr<ConfigSlot> slot, ConnectionInfo info, SessionHandle handle);
+  void Data(Session& session, std::span<const Bytes> slices, bool end_stream);
+  void Closed(Session& session);
+  void WriteBufferFull(Session& session, bool full);
+  void SessionTimer(Session& session);
+  void ExchangeTimer(Exchange& exchange);
+  void DrainAll();
+  void Drain(std::string_view local_address, uint32_t local_port);
+
+  // Resumes, flushes and closes what the present event has made ready for that.
+  void Settle();
+  bool unsettled() const { return !attention_.empty() || !dirty_.empty(); }
+  // The present event is over.
+  void FreeGone() { gone_.clear(); }
+
+  // Frees configurations that nothing runs on any more.
+  void DropUnusedSnapshots();
+
+  size_t session_count() const { return session_count_; }
+  size_t exchange_count() const { return exchange_count_; }
+  template <typename F>
+  void ForEachProtocol(F&& f) const {
+    for (const auto& [slot, protocol] : protocols_) f(*protocol);
+  }
+
+  // ReplySink
+  bool Reply(Exchange& exchange, const Codec& codec, const Message& message, Bytes bytes) override;
+  void ReplyBody(Exchange& exchange, Bytes bytes, bool last) override;
+  void Sent(Exchange& exchange) override;
+  void Failed(Exchange& exchange, LocalReply reply, std::string_view text) override;
+
+ private:
+  ProtocolState* ProtocolFor(const std::shared_ptr<ConfigSlot>& slot);
+  void Refresh(ProtocolState& protocol);
+  void Refresh(Session& session);
+  void DropUse(SnapshotUse& use);
+
+  void Ingest(Session& session, Bytes bytes);
+  void ParseBuffered(Session& session);
+  size_t Parse(Session& session, Bytes bytes);
+  bool HandleMessage(Session& session, Bytes bytes);
+  bool HandleRequest(Session& session, Bytes bytes);
+  void HandleBroken(Session& session, const DecodeResult& result);
+  void Forward(Session& session, const Route& route, Bytes bytes);
+  SnapshotUse::Target& ChooseTarget(Session& session, const Route& route);
+  Series& RouteSeries(Session& session, const Route* route);
+  std::optional<uint64_t> HashOf(const Session& session, const Route& route) const;
+
+  Exchange& NewExchange(Session& session, const Route* route, Series& series);
+  void FinishExchange(Exchange& exchange);
+  void LeaveSession(Exchange& exchange);
+  static bool MayWrite(Session& session, const Exchange& exchange);
+  static Exchange* FirstToAnswer(Session& session);
+  void Write(Session& session, Bytes bytes);
+  std::string& OutFor(Session& session);
+  void AnswerLocally(Session& session, Series& series, LocalReply reply, std::string_view text);
+  void CompleteReply(Exchange& exchange, bool direct);
+  void WriteHeldReplies(Session& session);
+  template <typename F>
+  static void ChangeHeld(Exchange& exchange, F&& change);
+
+  static bool TooMuchInFlight(const Session& session);
+  void Pause(Session& session, Session::PauseReason reason);
+  void Resume(Session& session, Session::PauseReason reason);
+  void TellHostWhetherToRead(Session& session);
+  void StartMessageClock(Session& session);
+  void ArmNoLaterThan(Session& session, uint64_t deadline_us);
+  void StartDraining(Session& session);
+  void MarkDirty(Session& session);
+  void MarkAttention(Session& session);
+  void Flush(Session& session);
+  void Close(Session& session, CloseMode mode);
+  void Forget(Session& session);
+  void LookAfter(Session& session);
+
+  EngineContext& context_;
+  WorkerHub* hub_ = nullptr;
+  std::unordered_map<ConfigSlot*, std::unique_ptr<ProtocolState>> protocols_;
+  ObjectPool<Exchange> exchange_pool_;
+  IntrusiveList<Session, SessionLink> sessions_;
+  size_t session_count_ = 0;
+  size_t exchange_count_ = 0;
+  bool draining_ = false;
+  std::vector<Session*> dirty_;
+  std::vector<Session*> attention_;
+  std::vector<std::unique_ptr<Session>> gone_;  // freed when the present event is over
+  Message message_;                             // reused for every request
+  ReplyContext context_of_message_;             // likewise
+};
+
+}  // namespace metaprotocol

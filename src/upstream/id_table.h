@@ -1,0 +1,82 @@
+// Correlation ids of one shared upstream connection, and who waits under each.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+namespace metaprotocol {
+
+struct Exchange;
+
+// Ids count upwards from a random one and are never given twice, so a reply that comes after its
+// request was given up cannot be taken for another's, not even on a connection that went through
+// the pool meanwhile. A ring of slots finds the holder of an id in one step: an id whose slot is
+// still taken by a slow request is left out.
+class IdTable {
+ public:
+  // The 31-bit range is positive in protocols with signed 32-bit ids.
+  static constexpr uint64_t kMax32 = 0x7fffffff;
+
+  // Begins in the lower half of all ids.
+  static IdTable BeginningAnywhere(int id_bits, uint64_t random) {
+    return IdTable(id_bits, 1 + random % (MaxId(id_bits) / 2));
+  }
+  IdTable(int id_bits, uint64_t first_id)
+      : max_id_(MaxId(id_bits)), first_(first_id), next_(first_id), slots_(kInitialSlots) {}
+
+  // 0: ids are used up, the connection must be replaced.
+  uint64_t Insert(Exchange* exchange) {
+    if (used_ * 2 >= slots_.size()) Grow();
+    while (At(next_).exchange != nullptr) ++next_;
+    if (next_ > max_id_) return 0;
+    At(next_) = {next_, exchange};
+    ++used_;
+    return next_++;
+  }
+
+  Exchange* Find(uint64_t id) const {
+    const Slot& slot = slots_[id & (slots_.size() - 1)];
+    return slot.id == id ? slot.exchange : nullptr;
+  }
+
+  void Erase(uint64_t id) {
+    Slot& slot = At(id);
+    if (slot.id != id || slot.exchange == nullptr) return;
+    slot.exchange = nullptr;
+    --used_;
+  }
+
+  // Whether a request was ever sent under that id.
+  bool Issued(uint64_t id) const { return id >= first_ && id < next_; }
+  bool NearlyExhausted() const { return next_ > max_id_ - (max_id_ >> 8); }
+
+ private:
+  static constexpr size_t kInitialSlots = 64;  // a power of two, as every size
+  struct Slot {
+    uint64_t id = 0;
+    Exchange* exchange = nullptr;
+  };
+
+  static constexpr uint64_t MaxId(int id_bits) {
+    return id_bits == 32 ? kMax32 : uint64_t{1} << 62;
+  }
+  Slot& At(uint64_t id) { return slots_[id & (slots_.size() - 1)]; }
+
+  // Ids that differ modulo n differ modulo 2n, so nothing collides.
+  void Grow() {
+    std::vector<Slot> old(slots_.size() * 2);
+    old.swap(slots_);
+    for (const Slot& slot : old) {
+      if (slot.exchange != nullptr) At(slot.id) = slot;
+    }
+  }
+
+  const uint64_t max_id_;
+  const uint64_t first_;
+  uint64_t next_;
+  size_t used_ = 0;
+  std::vector<Slot> slots_;
+};
+
+}  // namespace metaprotocol
