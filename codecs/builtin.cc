@@ -1,0 +1,13 @@
+// The codecs this build contains: one line each.
+#include "codecs/dubbo/dubbo_codec.h"
+#include "codecs/thrift/thrift_codec.h"
+#include "src/codec/registry.h"
+
+namespace metaprotocol {
+
+void RegisterBuiltinCodecs(CodecRegistry& registry) {
+  registry.Register("dubbo", dubbo::CreateDubboCodec);
+  registry.Register("thrift", thrift::CreateThriftCodec);
+}
+
+}  // namespace metaprotocol

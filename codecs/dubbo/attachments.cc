@@ -1,0 +1,310 @@
+// See attachments.h.
+#include "codecs/dubbo/attachments.h"
+
+#include <optional>
+#include <string_view>
+#include <vector>
+
+#include "codecs/dubbo/json_lines.h"
+#include "codecs/dubbo/request_head.h"
+
+namespace metaprotocol::dubbo {
+namespace {
+
+// What a whole mutation comes to for one key, depending on whether the message has the key. Worked
+// out beforehand, so that maps of any size are rewritten in one pass without remembering entries.
+class KeyPlan {
+ public:
+  explicit KeyPlan(std::string_view key) : key_(key) {}
+
+  void Apply(const MutationOp& op) {
+    switch (op.kind) {
+      case MutationOp::Kind::kSet:
+        if_present_ = {State::kValue, op.value};
+        if_absent_ = {State::kValue, op.value};
+        break;
+      case MutationOp::Kind::kAddIfAbsent:
+        if (if_present_.state == State::kGone) if_present_ = {State::kValue, op.value};
+        if (if_absent_.state == State::kGone) if_absent_ = {State::kValue, op.value};
+        break;
+      case MutationOp::Kind::kRemove:
+        if_present_ = {State::kGone, {}};
+        if_absent_ = {State::kGone, {}};
+        break;
+    }
+  }
+
+  std::string_view key() const { return key_; }
+  bool keeps() const { return if_present_.state == State::kKeep; }
+
+  // The value to write for the next present entry; nothing: drop it. Not to be called if keeps().
+  std::optional<std::string_view> TakeForPresent() {
+    const bool first = !seen_;
+    seen_ = true;
+    if (!first || if_present_.state == State::kGone) return std::nullopt;
+    return if_present_.value;
+  }
+  void MarkSeen() { seen_ = true; }
+  // The value to append after all entries.
+  std::optional<std::string_view> ValueIfNeverSeen() const {
+    if (seen_ || if_absent_.state == State::kGone) return std::nullopt;
+    return if_absent_.value;
+  }
+
+ private:
+  enum class State { kKeep, kValue, kGone };
+  struct Outcome {
+    State state;
+    std::string_view value;
+  };
+
+  std::string_view key_;
+  Outcome if_present_{State::kKeep, {}};
+  Outcome if_absent_{State::kGone, {}};
+  bool seen_ = false;
+};
+
+class Plan {
+ public:
+  explicit Plan(std::span<const MutationOp> mutation) {
+    for (const MutationOp& op : mutation) {
+      KeyPlan* plan = For(op.key);
+      if (plan == nullptr) plan = &plans_.emplace_back(op.key);
+      plan->Apply(op);
+    }
+  }
+  KeyPlan* For(std::string_view key) {
+    for (KeyPlan& plan : plans_) {
+      if (plan.key() == key) return &plan;
+    }
+    return nullptr;
+  }
+  const std::vector<KeyPlan>& all() const { return plans_; }
+
+ private:
+  std::vector<KeyPlan> plans_;
+};
+
+// Appends what stands between the map's type and its 'Z' after the plan; `reader` is at the first
+// entry. `changed` tells whether that differs from what was there.
+bool RewriteHessianEntries(Hessian2Reader& reader, Bytes body, Plan& plan, bool& changed,
+                           std::string& out) {
+  // References count earlier values, so an entry that made some can only go if none follow.
+  Hessian2Reader ahead(reader);
+  HessianEntry entry;
+  while (!ahead.TakeMapEnd()) {
+    if (!ReadHessianEntry(ahead, entry)) return false;
+  }
+  const size_t all_references = ahead.references_used();
+
+  size_t copied = reader.position();
+  while (!reader.TakeMapEnd()) {
+    const size_t made_before = reader.referables_made();
+    if (!ReadHessianEntry(reader, entry)) return false;
+    KeyPlan* key = nullptr;
+    if (entry.string_key) {
+      key = entry.key.ascii && !entry.key.chunked ? plan.For(entry.key.raw)
+                                                  : plan.For(entry.key.Text());
+    }
+    if (key == nullptr) continue;
+    const bool pinned =
+        reader.referables_made() != made_before && reader.references_used() != all_references;
+    if (key->keeps() || pinned) {
+      key->MarkSeen();
+      continue;
+    }
+    changed = true;
+    const std::optional<std::string_view> value = key->TakeForPresent();
+    out.append(body.substr(copied, (value ? entry.value_begin : entry.begin) - copied));
+    if (value) AppendHessianString(out, *value);
+    copied = entry.end;
+  }
+  const size_t map_end = reader.position() - 1;
+  out.append(body.substr(copied, map_end - copied));
+  return true;
+}
+
+void AppendNewHessianEntries(const Plan& plan, bool& changed, std::string& out) {
+  for (const KeyPlan& key : plan.all()) {
+    const std::optional<std::string_view> value = key.ValueIfNeverSeen();
+    if (!value) continue;
+    changed = true;
+    AppendHessianString(out, key.key());
+    AppendHessianString(out, *value);
+  }
+}
+
+// `reader` is where the attachments are or would be. Appends them and what follows, rewritten.
+bool RewriteHessianAttachments(Hessian2Reader& reader, Bytes body, Plan& plan, std::string& out) {
+  bool changed = false;
+  if (reader.AtEnd() || reader.tag() == 'N') {
+    out.push_back('H');
+    AppendNewHessianEntries(plan, changed, out);
+    out.push_back('Z');
+    if (!reader.AtEnd()) out.append(body.substr(reader.position() + 1));
+    return changed;
+  }
+  const size_t map_begin = reader.position();
+  if (!reader.ReadMapBegin()) return false;
+  out.append(body.substr(map_begin, reader.position() - map_begin));
+  if (!RewriteHessianEntries(reader, body, plan, changed, out)) return false;
+  AppendNewHessianEntries(plan, changed, out);
+  out.append(body.substr(reader.position() - 1));
+  return changed;
+}
+
+bool RewriteJsonAttachments(Bytes body, LineReader& lines, Plan& plan, std::string& out) {
+  bool changed = false;
+  bool any = false;
+  const size_t line_begin = lines.position();
+  Bytes line;
+  const bool present = lines.Next(line);
+  if (!present && line_begin > 0 && body[line_begin - 1] != '\n') out.push_back('\n');
+  out.push_back('{');
+  if (present && line != "null") {
+    JsonObjectReader object(line);
+    if (!object.Begin()) return false;
+    JsonMember member;
+    std::string name;
+    while (object.Next(member)) {
+      if (!JsonText(member.key, name)) return false;
+      KeyPlan* key = plan.For(name);
+      if (key != nullptr && !key->keeps()) {
+        changed = true;
+        const std::optional<std::string_view> value = key->TakeForPresent();
+        if (!value) continue;
+        if (any) out.push_back(',');
+        out.append(member.key);
+        out.push_back(':');
+        AppendJsonString(out, *value);
+      } else {
+        if (key != nullptr) key->MarkSeen();
+        if (any) out.push_back(',');
+        out.append(member.whole);
+      }
+      any = true;
+    }
+    if (object.malformed()) return false;
+  }
+  for (const KeyPlan& key : plan.all()) {
+    const std::optional<std::string_view> value = key.ValueIfNeverSeen();
+    if (!value) continue;
+    changed = true;
+    if (any) out.push_back(',');
+    any = true;
+    AppendJsonString(out, key.key());
+    out.push_back(':');
+    AppendJsonString(out, *value);
+  }
+  out.push_back('}');
+  if (present) {
+    out.append(body.substr(line_begin + line.size()));
+  } else {
+    out.push_back('\n');
+  }
+  return changed;
+}
+
+bool TypeHasValue(uint8_t type) {
+  return type % kWithAttachments != static_cast<uint8_t>(ResponseType::kNull);
+}
+
+bool RewriteHessianRequest(Bytes body, Plan& plan, std::string& out) {
+  Hessian2Reader reader(body);
+  HessianRequestHead head;
+  std::string_view error;
+  if (!ReadHessianHead(reader, kHeadFields, head, error)) return false;
+  for (size_t i = 0; i < head.arguments; ++i) {
+    if (!reader.SkipValue()) return false;
+  }
+  out.append(body.substr(0, reader.position()));
+  return RewriteHessianAttachments(reader, body, plan, out);
+}
+
+bool RewriteJsonRequest(Bytes body, Plan& plan, std::string& out) {
+  LineReader lines(body, true);
+  JsonRequestHead head;
+  std::string_view error;
+  if (!ReadJsonHead(lines, kHeadFields, head, error)) return false;
+  Bytes line;
+  for (size_t i = 0; i < head.arguments; ++i) {
+    if (!lines.Next(line)) return false;
+  }
+  out.append(body.substr(0, lines.position()));
+  return RewriteJsonAttachments(body, lines, plan, out);
+}
+
+bool RewriteHessianResponse(Bytes body, Plan& plan, bool may_add, std::string& out) {
+  Hessian2Reader reader(body);
+  int32_t type = 0;
+  if (!reader.ReadInt(type) || type < 0 || type >= kResponseTypes) return false;
+  const bool had = type >= kWithAttachments;
+  if (!had && !may_add) return false;
+  const size_t value_begin = reader.position();
+  if (TypeHasValue(static_cast<uint8_t>(type)) && !reader.SkipValue()) return false;
+  if (had) {
+    out.append(body.substr(0, reader.position()));
+  } else {
+    if (!reader.AtEnd()) return false;
+    out.push_back(static_cast<char>(0x90 + type + kWithAttachments));
+    out.append(body.substr(value_begin));
+  }
+  return RewriteHessianAttachments(reader, body, plan, out);
+}
+
+bool RewriteJsonResponse(Bytes body, Plan& plan, bool may_add, std::string& out) {
+  LineReader lines(body, true);
+  Bytes line;
+  if (!lines.Next(line) || line.size() != 1 || line[0] < '0' || line[0] > '5') return false;
+  const auto type = static_cast<uint8_t>(line[0] - '0');
+  const bool had = type >= kWithAttachments;
+  if (!had && !may_add) return false;
+  if (TypeHasValue(type) && !lines.Next(line)) return false;
+  if (!had && lines.position() != body.size()) return false;
+  out.push_back(static_cast<char>('0' + (had ? type : type + kWithAttachments)));
+  out.append(body.substr(1, lines.position() - 1));
+  return RewriteJsonAttachments(body, lines, plan, out);
+}
+
+}  // namespace
+
+bool ReadHessianEntry(Hessian2Reader& reader, HessianEntry& entry) {
+  entry.begin = reader.position();
+  entry.string_key = reader.NextIsString();
+  if (!(entry.string_key ? reader.ReadString(entry.key) : reader.SkipValue())) return false;
+  entry.value_begin = reader.position();
+  entry.string_value = reader.NextIsString();
+  if (!(entry.string_value ? reader.ReadString(entry.value) : reader.SkipValue())) return false;
+  entry.end = reader.position();
+  return true;
+}
+
+bool RewriteRequestBody(Serialization serialization, Bytes body,
+                        std::span<const MutationOp> mutation, std::string& out) {
+  Plan plan(mutation);
+  const size_t before = out.size();
+  bool changed = false;
+  if (serialization == Serialization::kHessian2) {
+    changed = RewriteHessianRequest(body, plan, out);
+  } else if (serialization == Serialization::kFastjson) {
+    changed = RewriteJsonRequest(body, plan, out);
+  }
+  if (!changed) out.resize(before);
+  return changed;
+}
+
+bool RewriteResponseBody(Serialization serialization, Bytes body,
+                         std::span<const MutationOp> mutation, bool may_add, std::string& out) {
+  Plan plan(mutation);
+  const size_t before = out.size();
+  bool changed = false;
+  if (serialization == Serialization::kHessian2) {
+    changed = RewriteHessianResponse(body, plan, may_add, out);
+  } else if (serialization == Serialization::kFastjson) {
+    changed = RewriteJsonResponse(body, plan, may_add, out);
+  }
+  if (!changed) out.resize(before);
+  return changed;
+}
+
+}  // namespace metaprotocol::dubbo

@@ -1,0 +1,135 @@
+// Hessian 2: enough of it to find the strings a proxy needs and to step over everything else.
+//
+// Grammar: Caucho, "Hessian 2.0 Serialization Protocol", section 3; where it leaves room (reserved
+// codes, how a string counts its characters) what Dubbo's own reader does decides, see README.md.
+// Nothing is ever built: a value is skipped in one pass, in time linear in its bytes, with a stack
+// of bounded size and no recursion.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "src/codec/bytes.h"
+#include "src/codec/metadata.h"
+
+namespace metaprotocol::dubbo {
+
+// Lists, maps and objects inside one another. The last element of a list and the last field of an
+// object do not count, so that chains ("next" as last field) may be of any length.
+inline constexpr size_t kMaxHessianDepth = 1024;
+// Class definitions in one body: bounds the only memory the parser needs beyond its stack.
+inline constexpr size_t kMaxHessianClasses = 4096;
+
+// One string as it lies on the wire.
+struct HessianString {
+  Bytes raw;             // the characters, or the complete encoding where `chunked`
+  bool null = false;     // 'N' stood there instead
+  bool ascii = true;     // `raw` can be used as it is
+  bool chunked = false;  // several chunks: the characters are not contiguous
+
+  // The characters as strict UTF-8: a view of the wire where possible, else kept by `owner`.
+  std::string_view Text(Metadata& owner) const;
+  std::string Text() const;
+  bool Is(std::string_view text) const { return ascii && !chunked ? raw == text : Text() == text; }
+};
+
+// Walks one Hessian 2 stream. After a failed call the position is of no use; `truncated()` says
+// whether more bytes could have helped, `error()` what was wrong.
+class Hessian2Reader {
+ public:
+  explicit Hessian2Reader(Bytes bytes) : bytes_(bytes) {}
+
+  size_t position() const { return position_; }
+  bool AtEnd() const { return position_ == bytes_.size(); }
+  // The next value's tag; only if !AtEnd().
+  uint8_t tag() const { return static_cast<uint8_t>(bytes_[position_]); }
+  bool NextIsInt() const;
+  bool NextIsString() const;
+
+  // A string or null.
+  bool ReadString(HessianString& out) {
+    if (position_ < bytes_.size() && tag() < 0x20) {
+      // The common case by far: up to 31 ASCII characters, all there.
+      const size_t units = tag();
+      if (bytes_.size() - position_ > units) {
+        const Bytes raw = bytes_.substr(position_ + 1, units);
+        if (IsShortAscii(raw)) {
+          position_ += 1 + units;
+          out = HessianString{raw, false, true, false};
+          return true;
+        }
+      }
+    }
+    return ReadAnyString(out);
+  }
+  // One chunk of a string; `ascii` turns false where it is not.
+  bool ReadStringChunk(bool& last, Bytes& characters, bool& ascii);
+  bool ReadInt(int32_t& out);
+  bool SkipValue();
+
+  // The parts of a map, for those who want to see its entries: the tag with the type if it has one,
+  // then for each entry two values, until TakeMapEnd() finds the end.
+  bool ReadMapBegin();
+  bool TakeMapEnd();
+
+  bool truncated() const { return truncated_; }
+  // Where `truncated()`: the least number of bytes with which trying again makes sense.
+  size_t need() const { return need_; }
+  std::string_view error() const { return error_; }
+
+  // How many references to earlier values, classes and types have been seen, and how many things
+  // that could be referred to: who cuts bytes out of a stream must not cut away what is referred
+  // to.
+  size_t references_used() const { return references_used_; }
+  size_t referables_made() const { return referables_made_; }
+
+ private:
+  static bool IsShortAscii(Bytes raw) {
+    uint64_t seen = 0;
+    const char* p = raw.data();
+    size_t left = raw.size();
+    for (; left >= 8; left -= 8, p += 8) {
+      uint64_t word;
+      std::memcpy(&word, p, sizeof word);
+      seen |= word;
+    }
+    for (; left != 0; --left, ++p) seen |= static_cast<unsigned char>(*p);
+    return (seen & 0x8080808080808080u) == 0;
+  }
+
+  bool Truncated(size_t need);
+  bool Malformed(std::string_view why);
+  bool ReadAnyString(HessianString& out);
+  bool SkipString();
+  bool SkipUnits(size_t units, bool& ascii);
+  bool SkipBinary();
+  bool SkipType();
+  bool ReadCount(size_t& out);
+  bool ReadClassDefinition();
+  bool FieldsOf(size_t class_index, size_t& fields) const;
+
+  Bytes bytes_;
+  size_t position_ = 0;
+  size_t need_ = 0;
+  std::string_view error_;
+  bool truncated_ = false;
+  size_t references_used_ = 0;
+  size_t referables_made_ = 0;
+
+  static constexpr size_t kInlineClasses = 16;
+  std::array<uint32_t, kInlineClasses> class_fields_;  // the first `class_count_` are in use
+  std::vector<uint32_t> more_class_fields_;
+  size_t class_count_ = 0;
+};
+
+// Appends `text` (UTF-8; broken bytes become U+FFFD) as a Hessian string that Java reads: UTF-16
+// units counted, surrogate pairs as two three-byte halves, chunks of at most 32768 units that split
+// no pair.
+void AppendHessianString(std::string& out, std::string_view text);
+
+}  // namespace metaprotocol::dubbo

@@ -1,0 +1,270 @@
+// See reply.h.
+//
+// Clients read the message of a response whose status is not OK with their serialization's
+// `readUTF`, and the type of an OK one with its `readByte` (DubboCodec.decodeBody,
+// DecodeableRpcResult). What those expect was taken from the classes named below, all under
+// org.apache.dubbo.common.serialize, and is checked against their own output in the tests.
+#include "codecs/dubbo/reply.h"
+
+#include <array>
+#include <optional>
+
+#include "codecs/dubbo/hessian2.h"
+#include "codecs/dubbo/json_lines.h"
+#include "codecs/dubbo/utf8.h"
+
+namespace metaprotocol::dubbo {
+namespace {
+
+// Java object streams: magic and version, then block data (Java Object Serialization
+// Specification, section 6.4.2).
+constexpr std::string_view kJavaStreamHeader("\xac\xed\x00\x05", 4);
+constexpr char kJavaBlockData = 0x77;
+constexpr char kJavaBlockDataLong = 0x7a;
+
+constexpr std::string_view kReadOnlyEvent("\x01R", 2);
+
+std::string_view DefaultText(LocalReply reply) {
+  static constexpr std::array<std::string_view, kLocalReplyCount> kTexts = {
+      "no content",
+      "no route matches this request",
+      "the route's cluster does not exist",
+      "no healthy upstream host",
+      "the upstream did not answer in time",
+      "a limit of the proxy was reached",
+      "access denied",
+      "fault injected by the proxy",
+      "the connection to the upstream was lost",
+      "the message is too large",
+      "the message could not be decoded",
+      "the proxy is shutting down",
+  };
+  return kTexts[static_cast<size_t>(reply)];
+}
+
+// At most kMaxReplyText bytes, cut between characters.
+std::string_view Cut(std::string_view text) {
+  if (text.size() <= kMaxReplyText) return text;
+  size_t end = kMaxReplyText;
+  while (end > 0 && (static_cast<uint8_t>(text[end]) & 0xC0) == 0x80) --end;
+  return text.substr(0, end);
+}
+
+// For encodings with their own idea of other characters.
+std::string ToAscii(std::string_view text) {
+  std::string out;
+  for (Utf8Iterator it(text); !it.Done();) {
+    const uint32_t c = it.Next();
+    out.push_back(c < 0x80 && c != 0 ? static_cast<char>(c) : '?');
+  }
+  return out;
+}
+
+void AppendJavaBlock(std::string& out, std::string_view data) {
+  out.append(kJavaStreamHeader);
+  if (data.size() <= 0xff) {
+    out.push_back(kJavaBlockData);
+    out.push_back(static_cast<char>(data.size()));
+  } else {
+    out.push_back(kJavaBlockDataLong);
+    AppendBe32(out, static_cast<uint32_t>(data.size()));
+  }
+  out.append(data);
+}
+
+void AppendVarint(std::string& out, uint64_t v) {
+  for (; v >= 0x80; v >>= 7) out.push_back(static_cast<char>(v | 0x80));
+  out.push_back(static_cast<char>(v));
+}
+
+// What `writeUTF(text)` leaves on the wire; false if it is not known for this serialization.
+bool AppendText(std::string& out, Serialization serialization, std::string_view text) {
+  switch (serialization) {
+    case Serialization::kHessian2:
+    case Serialization::kNativeHessian:
+      AppendHessianString(out, text);
+      return true;
+    case Serialization::kFastjson:
+    case Serialization::kGson:
+    case Serialization::kProtobufJson:
+      AppendJsonString(out, text);
+      out.push_back('\n');
+      return true;
+    case Serialization::kJava:
+    case Serialization::kCompactedJava: {  // java/JavaObjectOutput: the length twice
+      const std::string ascii = ToAscii(text);
+      std::string data;
+      AppendBe32(data, static_cast<uint32_t>(ascii.size()));
+      AppendBe16(data, static_cast<uint16_t>(ascii.size()));
+      AppendJavaBlock(out, data + ascii);
+      return true;
+    }
+    case Serialization::kNativeJava: {  // nativejava/NativeJavaObjectOutput
+      const std::string ascii = ToAscii(text);
+      std::string data;
+      AppendBe16(data, static_cast<uint16_t>(ascii.size()));
+      AppendJavaBlock(out, data + ascii);
+      return true;
+    }
+    case Serialization::kKryo:
+    case Serialization::kKryo2: {  // kryo/KryoObjectOutput: the last of several letters is marked
+      std::string ascii = ToAscii(text);
+      if (ascii.size() < 2) ascii.append(2, '.');
+      ascii.back() = static_cast<char>(ascii.back() | 0x80);
+      out.append(ascii);
+      return true;
+    }
+    case Serialization::kFst: {  // fst/FstObjectOutput: one byte of length, up to 127
+      const std::string ascii = ToAscii(text).substr(0, 127);
+      out.push_back(static_cast<char>(ascii.size()));
+      out.append(ascii);
+      return true;
+    }
+    case Serialization::kAvro: {  // avro/AvroObjectOutput: zigzag length
+      const std::string ascii = ToAscii(text);
+      AppendVarint(out, uint64_t{ascii.size()} << 1);
+      out.append(ascii);
+      return true;
+    }
+    case Serialization::kProtostuff: {  // protostuff/ProtostuffObjectOutput
+      const std::string ascii = ToAscii(text);
+      AppendBe32(out, static_cast<uint32_t>(ascii.size()));
+      out.append(ascii);
+      return true;
+    }
+    case Serialization::kProtobuf: {  // GenericProtobufObjectOutput: a delimited StringValue
+      const std::string ascii = ToAscii(text);
+      std::string value;
+      if (!ascii.empty()) {
+        value.push_back(0x0a);
+        AppendVarint(value, ascii.size());
+        value.append(ascii);
+      }
+      AppendVarint(out, value.size());
+      out.append(value);
+      return true;
+    }
+    case Serialization::kMsgpack: {  // msgpack/MsgpackObjectOutput: str 16
+      const std::string ascii = ToAscii(text);
+      out.push_back(static_cast<char>(0xda));
+      AppendBe16(out, static_cast<uint16_t>(ascii.size()));
+      out.append(ascii);
+      return true;
+    }
+    case Serialization::kFastjson2: {  // fastjson2/FastJson2ObjectOutput: length, then JSONB
+      const std::string ascii = ToAscii(text);
+      constexpr char kAscii = 0x79;
+      constexpr char kInt32 = 0x48;
+      AppendBe32(out, static_cast<uint32_t>(ascii.size() + 6));
+      out.push_back(kAscii);
+      out.push_back(kInt32);
+      AppendBe32(out, static_cast<uint32_t>(ascii.size()));
+      out.append(ascii);
+      return true;
+    }
+    default:
+      return false;
+  }
+}
+
+// What `writeByte(2)`, the type of a null value, leaves on the wire.
+std::optional<std::string_view> NullResult(Serialization serialization) {
+  switch (serialization) {
+    case Serialization::kHessian2:
+    case Serialization::kNativeHessian:
+      return "\x92";
+    case Serialization::kFastjson:
+    case Serialization::kGson:
+    case Serialization::kProtobufJson:
+      return "2\n";
+    case Serialization::kJava:
+    case Serialization::kCompactedJava:
+    case Serialization::kNativeJava:
+      return std::string_view("\xac\xed\x00\x05\x77\x01\x02", 7);
+    case Serialization::kKryo:
+    case Serialization::kKryo2:
+    case Serialization::kFst:
+    case Serialization::kAvro:
+    case Serialization::kProtostuff:
+    case Serialization::kMsgpack:
+      return "\x02";
+    case Serialization::kProtobuf:
+      return "\x02\x08\x02";
+    case Serialization::kFastjson2:
+      return std::string_view("\x00\x00\x00\x02\xbd\x02", 6);
+    default:
+      return std::nullopt;
+  }
+}
+
+void AppendResponse(std::string& out, uint64_t id, Serialization serialization, Status status,
+                    std::string_view body) {
+  AppendHeader(
+      out, {static_cast<uint8_t>(serialization), static_cast<uint8_t>(status), id, body.size()});
+  out.append(body);
+}
+
+}  // namespace
+
+Status StatusOf(LocalReply reply) {
+  switch (reply) {
+    case LocalReply::kNoContent:
+      return Status::kOk;
+    case LocalReply::kNoRoute:
+    case LocalReply::kClusterNotFound:
+      return Status::kServiceNotFound;
+    case LocalReply::kTimeout:
+      return Status::kServerTimeout;
+    case LocalReply::kOverLimit:
+      return Status::kServerThreadpoolExhausted;
+    case LocalReply::kUpstreamLost:
+      return Status::kChannelInactive;
+    case LocalReply::kTooLarge:
+    case LocalReply::kMalformed:
+      return Status::kBadRequest;
+    case LocalReply::kNoHealthyUpstream:
+    case LocalReply::kDenied:
+    case LocalReply::kFault:
+    case LocalReply::kShuttingDown:
+      break;
+  }
+  return Status::kServerError;
+}
+
+void AppendReply(std::string& out, uint64_t id, Serialization serialization, LocalReply reply,
+                 std::string_view text) {
+  Status status = StatusOf(reply);
+  if (status == Status::kOk) {
+    if (const auto body = NullResult(serialization)) {
+      AppendResponse(out, id, serialization, status, *body);
+      return;
+    }
+    status = Status::kServerError;
+    text = "the proxy cannot write an empty result in this serialization";
+  }
+  if (text.empty()) text = DefaultText(reply);
+  text = Cut(text);
+  std::string body;
+  if (!AppendText(body, serialization, text)) {
+    // Error messages are read in the serialization that the response names, and every Dubbo
+    // distribution has this one.
+    serialization = Serialization::kHessian2;
+    AppendHessianString(body, text);
+  }
+  AppendResponse(out, id, serialization, status, body);
+}
+
+void AppendHeartbeatReply(std::string& out, const Header& heartbeat, Bytes body) {
+  AppendHeader(out, {static_cast<uint8_t>(kFlagEvent | (heartbeat.flags & kSerializationMask)),
+                     static_cast<uint8_t>(Status::kOk), heartbeat.id, body.size()});
+  out.append(body);
+}
+
+void AppendReadOnlyEvent(std::string& out) {
+  AppendHeader(out, {static_cast<uint8_t>(kFlagRequest | kFlagEvent |
+                                          static_cast<uint8_t>(Serialization::kHessian2)),
+                     0, 0, kReadOnlyEvent.size()});
+  out.append(kReadOnlyEvent);
+}
+
+}  // namespace metaprotocol::dubbo

@@ -1,0 +1,76 @@
+// See request_head.h.
+#include "codecs/dubbo/request_head.h"
+
+namespace metaprotocol::dubbo {
+namespace {
+
+constexpr std::string_view kBadTypes = "malformed parameter types";
+
+}  // namespace
+
+bool CountArguments(std::string_view descriptor, size_t& count) {
+  count = 0;
+  for (size_t i = 0; i < descriptor.size(); ++i) {
+    while (i < descriptor.size() && descriptor[i] == '[') ++i;
+    if (i == descriptor.size()) return false;
+    switch (descriptor[i]) {
+      case 'V':
+      case 'Z':
+      case 'B':
+      case 'C':
+      case 'D':
+      case 'F':
+      case 'I':
+      case 'J':
+      case 'S':
+        break;
+      case 'L': {
+        const size_t end = descriptor.find(';', i);
+        if (end == std::string_view::npos || end == i + 1) return false;
+        i = end;
+        break;
+      }
+      default:
+        return false;
+    }
+    ++count;
+  }
+  return true;
+}
+
+bool ReadHessianHead(Hessian2Reader& reader, size_t count, HessianRequestHead& head,
+                     std::string_view& error) {
+  for (size_t i = 0; i < count; ++i) {
+    if (i == kParameterTypes && reader.NextIsInt()) {
+      int32_t arguments = 0;
+      if (!reader.ReadInt(arguments)) return false;
+      if (arguments >= 0) {
+        head.arguments = static_cast<size_t>(arguments);
+        return true;
+      }
+    }
+    if (!reader.ReadString(head.fields[i])) return false;
+  }
+  if (count < kHeadFields) return true;
+  const HessianString& types = head.fields[kParameterTypes];
+  const bool counted = types.chunked ? CountArguments(types.Text(), head.arguments)
+                                     : CountArguments(types.raw, head.arguments);
+  if (!counted) error = kBadTypes;
+  return counted;
+}
+
+bool ReadJsonHead(LineReader& lines, size_t count, JsonRequestHead& head, std::string_view& error) {
+  for (size_t i = 0; i < count; ++i) {
+    if (!lines.Next(head.fields[i])) return false;
+  }
+  if (count < kHeadFields) return true;
+  std::string types;
+  const Bytes token = head.fields[kParameterTypes];
+  if ((token != "null" && !JsonText(token, types)) || !CountArguments(types, head.arguments)) {
+    error = kBadTypes;
+    return false;
+  }
+  return true;
+}
+
+}  // namespace metaprotocol::dubbo

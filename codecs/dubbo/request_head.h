@@ -1,0 +1,47 @@
+// What every request body begins with, read without touching the arguments.
+//
+// Source: org.apache.dubbo.rpc.protocol.dubbo.DubboCodec.encodeRequestData.
+#pragma once
+
+#include <cstddef>
+
+#include "codecs/dubbo/hessian2.h"
+#include "codecs/dubbo/json_lines.h"
+#include "src/codec/bytes.h"
+
+namespace metaprotocol::dubbo {
+
+// The strings in the order in which they come.
+enum HeadField : size_t {
+  kDubboVersion,
+  kPath,
+  kServiceVersion,
+  kMethod,
+  kParameterTypes,
+  kHeadFields,
+};
+
+struct HessianRequestHead {
+  std::array<HessianString, kHeadFields> fields;
+  // Only known once all fields are read.
+  size_t arguments = 0;
+};
+
+// Reads the first `count` fields; false leaves the reason in `reader` (or, where `error` is set, in
+// that). Understands Dubbox, which has an int before the parameter types, or instead of them.
+bool ReadHessianHead(Hessian2Reader& reader, size_t count, HessianRequestHead& head,
+                     std::string_view& error);
+
+struct JsonRequestHead {
+  std::array<Bytes, kHeadFields> fields;  // JSON tokens
+  size_t arguments = 0;
+};
+
+// The same for lines; false with an empty `error` means that the lines ran out.
+bool ReadJsonHead(LineReader& lines, size_t count, JsonRequestHead& head, std::string_view& error);
+
+// How many types a JVM parameter descriptor such as "Ljava/lang/String;[I" lists; false if it is
+// none.
+bool CountArguments(std::string_view descriptor, size_t& count);
+
+}  // namespace metaprotocol::dubbo

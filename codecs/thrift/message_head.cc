@@ -1,0 +1,182 @@
+#include "codecs/thrift/message_head.h"
+
+#include <cstring>
+
+namespace metaprotocol::thrift {
+namespace {
+
+constexpr uint8_t kCompactId = 0x82;
+
+bool ReadType(uint8_t byte, Cursor& cursor, MessageHead& head) {
+  if (byte < 1 || byte > 4) return cursor.Fail("unknown Thrift message type");
+  head.type = static_cast<MessageType>(byte);
+  return true;
+}
+
+bool ReadName(uint32_t length, Cursor& cursor, MessageHead& head) {
+  if (length > kMaxNameBytes) {
+    return cursor.Fail(length > INT32_MAX ? "negative length of a Thrift method name"
+                                          : "Thrift method name too long");
+  }
+  Bytes name;
+  if (!cursor.ReadBytes(length, name)) return false;
+  if (!IsUtf8(name)) return cursor.Fail("Thrift method name is not UTF-8");
+  head.name = name;
+  return true;
+}
+
+bool ReadFixedId(Cursor& cursor, MessageHead& head) {
+  head.id_offset = cursor.position();
+  return cursor.ReadBe32(head.id);
+}
+
+// thrift-binary-protocol.md, "Message", strict encoding.
+bool ReadBinary(Cursor& cursor, MessageHead& head) {
+  uint32_t version = 0;
+  uint32_t length = 0;
+  if (!cursor.ReadBe32(version)) return false;
+  if (version >> 16 != 0x8001) return cursor.Fail("bad version of the Thrift binary protocol");
+  return ReadType(version & 0xFF, cursor, head) && cursor.ReadBe32(length) &&
+         ReadName(length, cursor, head) && ReadFixedId(cursor, head);
+}
+
+// The same section, old encoding.
+bool ReadOldBinary(Cursor& cursor, MessageHead& head) {
+  uint32_t length = 0;
+  uint8_t type = 0;
+  return cursor.ReadBe32(length) && ReadName(length, cursor, head) && cursor.ReadU8(type) &&
+         ReadType(type, cursor, head) && ReadFixedId(cursor, head);
+}
+
+// thrift-compact-protocol.md, "Message".
+bool ReadCompact(Cursor& cursor, MessageHead& head) {
+  uint8_t protocol = 0;
+  uint8_t type_and_version = 0;
+  if (!cursor.ReadU8(protocol) || !cursor.ReadU8(type_and_version)) return false;
+  const int version = type_and_version & 0x1F;
+  if (protocol != kCompactId || version < 1 || version > 2) {
+    return cursor.Fail("bad version of the Thrift compact protocol");
+  }
+  if (!ReadType(type_and_version >> 5, cursor, head)) return false;
+  head.id_offset = cursor.position();
+  uint32_t length = 0;
+  return cursor.ReadVarint32(head.id) && cursor.ReadVarint32(length) &&
+         ReadName(length, cursor, head);
+}
+
+bool ReadHead(Protocol protocol, Cursor& cursor, MessageHead& head) {
+  switch (protocol) {
+    case Protocol::kBinary:
+      return ReadBinary(cursor, head);
+    case Protocol::kOldBinary:
+      return ReadOldBinary(cursor, head);
+    case Protocol::kCompact:
+      return ReadCompact(cursor, head);
+    case Protocol::kUnknown:
+      break;
+  }
+  return cursor.Fail("unknown Thrift protocol");
+}
+
+bool ReadFirstField(Protocol protocol, Cursor& cursor, bool& is_exception) {
+  uint8_t type = 0;
+  if (!cursor.ReadU8(type)) return false;
+  if (protocol != Protocol::kCompact) {
+    uint16_t field = 0;
+    if (type == 0) return true;
+    if (!cursor.ReadBe16(field)) return false;
+    is_exception = field != 0;
+    return true;
+  }
+  if ((type & 0x0F) == 0) return true;
+  if (type >> 4 != 0) {  // the short form: a difference of 1 to 15 to field 0
+    is_exception = true;
+    return true;
+  }
+  uint32_t field = 0;
+  if (!cursor.ReadVarint32(field)) return false;
+  is_exception = field != 0;
+  return true;
+}
+
+}  // namespace
+
+DecodeResult ReadMessageHead(Protocol protocol, Cursor& cursor, MessageHead& head) {
+  // Every message has a struct behind its head, one byte at least, which must fit the frame too.
+  if (!ReadHead(protocol, cursor, head) || !cursor.Has(1)) return cursor.failure();
+  head.body_offset = cursor.position();
+  return DecodeResult::Ok();
+}
+
+DecodeResult ReadIsDeclaredException(Protocol protocol, Cursor& cursor, bool& is_exception) {
+  is_exception = false;
+  if (!ReadFirstField(protocol, cursor, is_exception)) return cursor.failure();
+  return DecodeResult::Ok();
+}
+
+std::string_view MethodOf(std::string_view name) {
+  const size_t colon = name.find(':');
+  return colon == std::string_view::npos ? name : name.substr(colon + 1);
+}
+
+void AppendMessageHead(Protocol protocol, MessageType type, std::string_view name, uint32_t id,
+                       std::string& out) {
+  const auto length = static_cast<uint32_t>(name.size());
+  if (protocol == Protocol::kCompact) {
+    out += static_cast<char>(kCompactId);
+    out += static_cast<char>(static_cast<uint8_t>(type) << 5 | 1);
+    AppendVarint32(out, id);
+    AppendVarint32(out, length);
+    out += name;
+    return;
+  }
+  if (protocol == Protocol::kBinary) AppendBe32(out, 0x80010000 | static_cast<uint8_t>(type));
+  AppendBe32(out, length);
+  out += name;
+  if (protocol == Protocol::kOldBinary) out += static_cast<char>(type);
+  AppendBe32(out, id);
+}
+
+bool IsUtf8(std::string_view text) {
+  const char* p = text.data();
+  const char* const end = p + text.size();
+  while (p != end) {
+    uint64_t eight = 0;
+    if (end - p >= 8) {
+      std::memcpy(&eight, p, 8);
+      if ((eight & 0x8080808080808080u) == 0) {
+        p += 8;
+        continue;
+      }
+    }
+    const auto lead = static_cast<uint8_t>(*p++);
+    if (lead < 0x80) continue;
+    // RFC 3629, section 4: how many bytes follow, and what the first of them may be.
+    int more = 0;
+    uint8_t low = 0x80;
+    uint8_t high = 0xBF;
+    if (lead >= 0xC2 && lead <= 0xDF) {
+      more = 1;
+    } else if (lead >= 0xE0 && lead <= 0xEF) {
+      more = 2;
+      if (lead == 0xE0) low = 0xA0;
+      if (lead == 0xED) high = 0x9F;
+    } else if (lead >= 0xF0 && lead <= 0xF4) {
+      more = 3;
+      if (lead == 0xF0) low = 0x90;
+      if (lead == 0xF4) high = 0x8F;
+    } else {
+      return false;
+    }
+    for (; more > 0; --more) {
+      if (p == end) return false;
+      const auto byte = static_cast<uint8_t>(*p++);
+      if (byte < low || byte > high) return false;
+      low = 0x80;
+      high = 0xBF;
+    }
+  }
+  return true;
+}
+
+}  // namespace metaprotocol::thrift

@@ -1,0 +1,198 @@
+#include "codecs/thrift/theader.h"
+
+#include <algorithm>
+#include <array>
+#include <utility>
+#include <vector>
+
+#include "codecs/thrift/wire.h"
+
+namespace metaprotocol::thrift {
+namespace {
+
+constexpr uint16_t kMagic = 0x0FFF;
+
+constexpr uint32_t kProtocolBinary = 0;
+constexpr uint32_t kProtocolCompact = 2;
+
+constexpr uint32_t kInfoPadding = 0;
+constexpr uint32_t kInfoKeyValue = 1;
+constexpr uint32_t kInfoPersistentKeyValue = 2;  // fbthrift only
+
+// thrift-rpc.md, "Response struct".
+constexpr uint8_t kInvalidTransform = 8;
+constexpr uint8_t kInvalidProtocol = 9;
+
+// Where a key lies; its value comes right behind. No initializers: an array of these costs nothing.
+struct KeySpan {
+  uint32_t start;
+  uint32_t length;
+};
+
+size_t HeaderEnd(Bytes bytes) {
+  return kHeaderFixedBytes + size_t{LoadBe16(bytes.data() + kHeaderSizeOffset)} * 4;
+}
+
+// Reads what stands before the info headers.
+bool ReadPreamble(Cursor& cursor, HeaderInfo& info) {
+  uint32_t protocol = 0;
+  uint32_t transforms = 0;
+  if (!cursor.ReadVarint32(protocol) || !cursor.ReadVarint32(transforms)) return false;
+  if (protocol == kProtocolBinary) {
+    info.protocol = Protocol::kBinary;
+  } else if (protocol == kProtocolCompact) {
+    info.protocol = Protocol::kCompact;
+  } else {
+    info.exception_type = kInvalidProtocol;
+    return cursor.Fail("THeader with a protocol other than binary and compact");
+  }
+  if (transforms != 0) {
+    // Behind a transform lie the message type and the sequence id, and without them a one-way call
+    // cannot be told from a call nor the reply be given back to its client.
+    info.exception_type = kInvalidTransform;
+    return cursor.Fail("THeader transforms are not supported");
+  }
+  return true;
+}
+
+bool ReadString(Cursor& cursor, std::string_view& text) {
+  uint32_t length = 0;
+  return cursor.ReadVarint32(length) && cursor.ReadBytes(length, text);
+}
+
+// Calls `each(key, value)` for every key/value header, in order. `tail` becomes what begins with
+// the first info block that is not known: opaque to the end of the header.
+template <typename Each>
+bool ReadInfos(Bytes bytes, Cursor& cursor, size_t end, Bytes& tail, Each each) {
+  size_t count = 0;
+  while (!cursor.at_limit()) {
+    const size_t start = cursor.position();
+    uint32_t info = 0;
+    if (!cursor.ReadVarint32(info)) return false;
+    if (info == kInfoPadding) return true;
+    if (info == kInfoPersistentKeyValue) {
+      // They would hold for every later message of the upstream connection, also those of others.
+      return cursor.Fail("THeader persistent headers are not supported");
+    }
+    if (info != kInfoKeyValue) {
+      tail = bytes.substr(start, end - start);
+      return true;
+    }
+    uint32_t pairs = 0;
+    if (!cursor.ReadVarint32(pairs)) return false;
+    for (; pairs > 0; --pairs) {
+      std::string_view key;
+      std::string_view value;
+      if (++count > kMaxInfoHeaders) return cursor.Fail("too many THeader info headers");
+      if (!ReadString(cursor, key) || !ReadString(cursor, value)) return false;
+      each(key, value);
+    }
+  }
+  return true;
+}
+
+// Adds the pairs with those keys, the last of them first.
+void AddLastFirst(Bytes bytes, size_t end, std::span<const KeySpan> keys, Metadata& metadata) {
+  for (size_t i = keys.size(); i-- > 0;) {
+    Cursor cursor(bytes, keys[i].start + keys[i].length, end);
+    std::string_view value;
+    if (ReadString(cursor, value)) {
+      metadata.Add(bytes.substr(keys[i].start, keys[i].length), value);
+    }
+  }
+}
+
+void AppendString(std::string_view text, std::string& out) {
+  AppendVarint32(out, static_cast<uint32_t>(text.size()));
+  out += text;
+}
+
+// Pads what was appended since `start` to whole 4-byte words.
+void Pad(size_t start, std::string& out) { out.append((4 - (out.size() - start) % 4) % 4, '\0'); }
+
+}  // namespace
+
+DecodeResult ReadHeader(Bytes bytes, size_t frame_end, HeaderInfo& info) {
+  if (frame_end < kHeaderFixedBytes) return DecodeResult::Error("THeader frame too short");
+  if (bytes.size() >= kHeaderSizeOffset) info.id = LoadBe32(bytes.data() + kHeaderIdOffset);
+  if (bytes.size() < kHeaderFixedBytes) return DecodeResult::NeedMore(kHeaderFixedBytes);
+  const size_t end = HeaderEnd(bytes);
+  if (end > frame_end) return DecodeResult::Error("THeader is larger than its frame");
+  if (bytes.size() < end) return DecodeResult::NeedMore(end);
+  Cursor cursor(bytes, kHeaderFixedBytes, end);
+  if (!ReadPreamble(cursor, info)) return cursor.failure();
+  info.infos_offset = cursor.position();
+  info.body_offset = end;
+  return DecodeResult::Ok();
+}
+
+DecodeResult ReadInfoHeaders(Bytes bytes, const HeaderInfo& info, Metadata* metadata) {
+  std::array<KeySpan, kMaxInfoHeaders> keys;  // only the first `count` are ever written or read
+  size_t count = 0;
+  Bytes tail;
+  Cursor cursor(bytes, info.infos_offset, info.body_offset);
+  const auto remember = [&](std::string_view key, std::string_view) {
+    keys[count++] = {static_cast<uint32_t>(key.data() - bytes.data()),
+                     static_cast<uint32_t>(key.size())};
+  };
+  if (!ReadInfos(bytes, cursor, info.body_offset, tail, remember)) return cursor.failure();
+  if (metadata) AddLastFirst(bytes, info.body_offset, {keys.data(), count}, *metadata);
+  return DecodeResult::Ok();
+}
+
+bool AppendMutatedHeader(Bytes bytes, std::span<const MutationOp> mutation, std::string& out) {
+  const size_t end = HeaderEnd(bytes);
+  Cursor cursor(bytes, kHeaderFixedBytes, end);
+  HeaderInfo info;
+  std::vector<std::pair<std::string_view, std::string_view>> pairs;
+  Bytes tail;
+  if (!ReadPreamble(cursor, info) ||
+      !ReadInfos(bytes, cursor, end, tail,
+                 [&pairs](auto key, auto value) { pairs.emplace_back(key, value); })) {
+    return false;
+  }
+  for (const MutationOp& op : mutation) {
+    const auto same = [&op](const auto& pair) { return pair.first == op.key; };
+    if (op.kind == MutationOp::Kind::kAddIfAbsent &&
+        std::any_of(pairs.begin(), pairs.end(), same)) {
+      continue;
+    }
+    std::erase_if(pairs, same);
+    if (op.kind == MutationOp::Kind::kRemove) continue;
+    if (op.key.size() > kMaxInfoStringBytes || op.value.size() > kMaxInfoStringBytes) return false;
+    pairs.emplace_back(op.key, op.value);
+  }
+  if (pairs.size() > kMaxInfoHeaders) return false;
+
+  const size_t start = out.size();
+  AppendVarint32(out, info.protocol == Protocol::kBinary ? kProtocolBinary : kProtocolCompact);
+  AppendVarint32(out, 0);
+  if (!pairs.empty()) {
+    AppendVarint32(out, kInfoKeyValue);
+    AppendVarint32(out, static_cast<uint32_t>(pairs.size()));
+    for (const auto& [key, value] : pairs) {
+      AppendString(key, out);
+      AppendString(value, out);
+    }
+  }
+  out += tail;
+  Pad(start, out);
+  if (out.size() - start > kMaxHeaderBytes) {
+    out.resize(start);
+    return false;
+  }
+  return true;
+}
+
+void AppendPlainHeader(Protocol protocol, uint32_t id, std::string& out) {
+  AppendBe16(out, kMagic);
+  AppendBe16(out, 0);  // flags
+  AppendBe32(out, id);
+  AppendBe16(out, 1);  // words to come
+  const size_t start = out.size();
+  AppendVarint32(out, protocol == Protocol::kCompact ? kProtocolCompact : kProtocolBinary);
+  AppendVarint32(out, 0);  // transforms
+  Pad(start, out);
+}
+
+}  // namespace metaprotocol::thrift

@@ -1,0 +1,388 @@
+#include "codecs/thrift/thrift_codec.h"
+
+#include <algorithm>
+
+#include "codecs/thrift/message_head.h"
+#include "codecs/thrift/struct_skipper.h"
+#include "codecs/thrift/theader.h"
+#include "codecs/thrift/wire.h"
+
+namespace metaprotocol::thrift {
+namespace {
+
+constexpr std::string_view kMetadataKeys[] = {"method", "service", "message_type", "transport",
+                                              "protocol"};
+
+constexpr CodecTraits kTraits = {.name = "thrift",
+                                 .id_bits = 32,
+                                 .ordered_replies = true,
+                                 .mutation_in_head = true,
+                                 .metadata_keys = kMetadataKeys};
+
+// Bits of Interest::mask.
+constexpr uint64_t kFixedKeys = 1;
+constexpr uint64_t kInfoHeaders = 2;
+
+// TApplicationException types (thrift-rpc.md, "Response struct").
+constexpr uint8_t kUnknownMethod = 1;
+constexpr uint8_t kInternalError = 6;
+constexpr uint8_t kProtocolError = 7;
+
+struct ThriftState : DecodeState {
+  // What the client of a connection speaks, from its first message on; it may not change. Not used
+  // for responses: connections to servers serve one client after the other.
+  Dialect dialect;
+  // How far the structural skip of an unfinished unframed message has come. Made when first needed.
+  std::unique_ptr<StructSkipper> skipper;
+  bool skipping = false;
+
+  void Keep(const StructSkipper& unfinished) {
+    if (!skipper) skipper = std::make_unique<StructSkipper>();
+    *skipper = unfinished;
+    skipping = true;
+  }
+};
+
+std::string_view MessageTypeName(MessageType type) {
+  switch (type) {
+    case MessageType::kCall:
+      return "call";
+    case MessageType::kReply:
+      return "reply";
+    case MessageType::kException:
+      return "exception";
+    case MessageType::kOneWay:
+      return "oneway";
+    case MessageType::kUnknown:
+      break;
+  }
+  return "";
+}
+
+MessageKind KindOf(MessageType type, Direction direction) {
+  switch (type) {
+    case MessageType::kCall:
+      return MessageKind::kRequest;
+    case MessageType::kOneWay:
+      return MessageKind::kOneWay;
+    case MessageType::kReply:
+    case MessageType::kException:
+      return MessageKind::kResponse;
+    case MessageType::kUnknown:
+      break;
+  }
+  return direction == Direction::kRequest ? MessageKind::kRequest : MessageKind::kResponse;
+}
+
+bool IsMessage(const DecodeResult& result) {
+  return result.status == DecodeResult::Status::kMessage;
+}
+bool IsNeedMore(const DecodeResult& result) {
+  return result.status == DecodeResult::Status::kNeedMore;
+}
+
+// Message::id and ReplyContext::id: the message's sequence id, and above it what makes THeader's
+// own number of it. Both ids are then restored in the reply even if a client numbers them apart.
+uint64_t JoinIds(uint32_t message_id, uint32_t header_id) {
+  return uint64_t{header_id ^ message_id} << 32 | message_id;
+}
+uint32_t MessageId(uint64_t id) { return static_cast<uint32_t>(id); }
+uint32_t HeaderId(uint64_t id) { return static_cast<uint32_t>(id >> 32) ^ MessageId(id); }
+
+// One call of Decode: what it was given, and what it has found out so far.
+class Decoding {
+ public:
+  Decoding(ThriftState* state, Direction direction, Bytes bytes, const DecodeOptions& options,
+           Message& message)
+      : state_(state), direction_(direction), bytes_(bytes), options_(options), message_(message) {}
+
+  DecodeResult Run() {
+    DecodeResult result = Detect(bytes_, dialect_);
+    if (!IsMessage(result)) return result;
+    result = dialect_.transport == Transport::kUnframed ? DecodeUnframed() : DecodeFrame();
+    if (IsNeedMore(result) && result.need > options_.max_message_bytes) {
+      result = DecodeResult::TooLarge("Thrift message too large");
+    }
+    if (state_) state_->skipping &= IsNeedMore(result);
+    if (IsNeedMore(result)) return result;
+    Identify();
+    if (IsMessage(result) && state_ && direction_ == Direction::kRequest) {
+      state_->dialect = dialect_;
+    }
+    return result;
+  }
+
+ private:
+  bool from_client() const { return direction_ == Direction::kRequest; }
+
+  // Framed and THeader.
+  DecodeResult DecodeFrame() {
+    const uint32_t frame_bytes = LoadBe32(bytes_.data());
+    message_.length = size_t{4} + frame_bytes;
+    DecodeResult result = ReadFrameHead();
+    // Judged after the head, which is waited for, so that the reply can name the request.
+    const bool too_large =
+        frame_bytes > kMaxFrameBytes || message_.length > options_.max_message_bytes;
+    if (IsMessage(result) && too_large) return DecodeResult::TooLarge("Thrift frame too large");
+    if (IsMessage(result)) result = CheckDialect();
+    if (IsMessage(result)) result = ReadStatus();
+    if (!IsMessage(result)) return result;
+    if (bytes_.size() < message_.length && !options_.allow_partial) {
+      return DecodeResult::NeedMore(message_.length);
+    }
+    AddMetadata();
+    if (dialect_.transport != Transport::kHeader) return DecodeResult::Ok();
+    const bool wanted = (options_.interest.mask & kInfoHeaders) != 0;
+    return ReadInfoHeaders(bytes_, header_, wanted ? &message_.metadata : nullptr);
+  }
+
+  DecodeResult ReadFrameHead() {
+    size_t position = 4;
+    if (dialect_.transport == Transport::kHeader) {
+      DecodeResult result = ReadHeader(bytes_, message_.length, header_);
+      dialect_.protocol = header_.protocol;
+      if (!IsMessage(result)) return result;
+      position = header_.body_offset;
+    }
+    Cursor cursor(bytes_, position, message_.length);
+    return ReadMessageHead(dialect_.protocol, cursor, head_);
+  }
+
+  DecodeResult DecodeUnframed() {
+    const size_t max_bytes = options_.max_message_bytes;
+    if (state_ && state_->skipping && state_->skipper->position() <= bytes_.size()) {
+      // The head was checked before the skipping began.
+      DecodeResult result = state_->skipper->Run(bytes_, max_bytes);
+      if (IsNeedMore(result)) return result;
+      ReadUnframedHead();
+      message_.length = state_->skipper->position();
+      if (!IsMessage(result)) return result;
+    } else {
+      DecodeResult result = ReadUnframedHead();
+      if (IsMessage(result)) result = CheckDialect();
+      if (!IsMessage(result)) return result;
+      StructSkipper skipper;
+      skipper.Start(dialect_.protocol, head_.body_offset);
+      result = skipper.Run(bytes_, max_bytes);
+      if (IsNeedMore(result) && state_) state_->Keep(skipper);
+      message_.length = skipper.position();
+      if (!IsMessage(result)) return result;
+    }
+    AddMetadata();
+    return ReadStatus();
+  }
+
+  DecodeResult ReadUnframedHead() {
+    Cursor cursor(bytes_, 0, SIZE_MAX);
+    return ReadMessageHead(dialect_.protocol, cursor, head_);
+  }
+
+  DecodeResult CheckDialect() const {
+    if (from_client() && state_ && state_->dialect.known() && state_->dialect != dialect_) {
+      return DecodeResult::Error("the client changed its Thrift transport or protocol");
+    }
+    return DecodeResult::Ok();
+  }
+
+  // Whether a response is a result, an exception that the method declares, or an error. The struct
+  // begins in every message, so waiting for its first field cannot be in vain.
+  DecodeResult ReadStatus() {
+    if (head_.type == MessageType::kException) message_.status = ReplyStatus::kError;
+    if (head_.type != MessageType::kReply) return DecodeResult::Ok();
+    Cursor cursor(bytes_, head_.body_offset, message_.length);
+    bool is_exception = false;
+    const DecodeResult result = ReadIsDeclaredException(dialect_.protocol, cursor, is_exception);
+    message_.status = is_exception ? ReplyStatus::kException : ReplyStatus::kOk;
+    return result;
+  }
+
+  void AddMetadata() {
+    if ((options_.interest.mask & kFixedKeys) == 0) return;
+    Metadata& metadata = message_.metadata;
+    const std::string_view method = MethodOf(head_.name);
+    metadata.Add("method", method);
+    if (method.size() < head_.name.size()) {
+      metadata.Add("service", head_.name.substr(0, head_.name.size() - method.size() - 1));
+    }
+    metadata.Add("message_type", MessageTypeName(head_.type));
+    metadata.Add("transport", TransportName(dialect_.transport));
+    metadata.Add("protocol", ProtocolName(dialect_.protocol));
+  }
+
+  // Fills in what replies and Encode need, as far as it is known. A call from a server and a reply
+  // from a client are told as what they are; it is the caller who has no use for them.
+  void Identify() {
+    message_.kind = KindOf(head_.type, direction_);
+    const bool header = dialect_.transport == Transport::kHeader;
+    const uint32_t id = head_.id_offset != 0 || !header ? head_.id : header_.id;
+    message_.id = header && from_client() ? JoinIds(id, header_.id) : id;
+    message_.reply_name = MethodOf(head_.name);
+    message_.tag =
+        Tag{dialect_, header_.exception_type, static_cast<uint32_t>(head_.id_offset)}.Pack();
+  }
+
+  ThriftState* const state_;
+  const Direction direction_;
+  const Bytes bytes_;
+  const DecodeOptions& options_;
+  Message& message_;
+
+  Dialect dialect_;
+  HeaderInfo header_;
+  MessageHead head_;
+};
+
+// How long the id at bytes[offset] is.
+size_t IdBytes(Protocol protocol, Bytes bytes, size_t offset) {
+  if (protocol != Protocol::kCompact) return 4;
+  size_t n = 1;
+  while (static_cast<uint8_t>(bytes[offset + n - 1]) >= 0x80) ++n;
+  return n;
+}
+
+// Writes an id into `p`, which has room for 5 bytes; returns how long it is.
+size_t StoreId(Protocol protocol, uint32_t id, char* p) {
+  if (protocol == Protocol::kCompact) return StoreVarint32(p, id);
+  StoreBe32(p, id);
+  return 4;
+}
+
+// Appends what lies between the frame length and the message of a THeader frame: the fixed fields
+// with `header_id`, and the variable header. Returns how far in `bytes` that stands for.
+size_t AppendHeader(Bytes bytes, size_t message_bytes, uint32_t header_id,
+                    std::span<const MutationOp> mutation, std::string& out) {
+  const size_t words = LoadBe16(bytes.data() + kHeaderSizeOffset);
+  const size_t end = kHeaderFixedBytes + words * 4;
+  out += bytes.substr(4, kHeaderIdOffset - 4);
+  AppendBe32(out, header_id);
+  const size_t size_at = out.size();
+  AppendBe16(out, static_cast<uint16_t>(words));
+  if (!mutation.empty() && message_bytes <= kMaxFrameBytes - kMaxHeaderBytes - 16 &&
+      AppendMutatedHeader(bytes, mutation, out)) {
+    StoreBe16(out.data() + size_at, static_cast<uint16_t>((out.size() - size_at - 2) / 4));
+  } else {
+    out += bytes.substr(kHeaderFixedBytes, end - kHeaderFixedBytes);
+  }
+  return end;
+}
+
+uint8_t ExceptionType(LocalReply reply, uint8_t hint) {
+  switch (reply) {
+    case LocalReply::kNoRoute:
+      return kUnknownMethod;
+    case LocalReply::kTooLarge:
+    case LocalReply::kMalformed:
+      return hint != 0 ? hint : kProtocolError;
+    default:
+      return kInternalError;
+  }
+}
+
+// TApplicationException as a struct: 1: string message, 2: i32 type.
+void AppendException(Protocol protocol, std::string_view text, uint8_t type, std::string& out) {
+  const auto length = static_cast<uint32_t>(text.size());
+  if (protocol == Protocol::kCompact) {
+    out += '\x18';  // field 1, binary
+    AppendVarint32(out, length);
+    out += text;
+    out += '\x15';                            // one field on, i32
+    AppendVarint32(out, uint32_t{type} * 2);  // zigzag
+  } else {
+    out.append("\x0B\x00\x01", 3);  // string, field 1
+    AppendBe32(out, length);
+    out += text;
+    out.append("\x08\x00\x02", 3);  // i32, field 2
+    AppendBe32(out, type);
+  }
+  out += '\0';
+}
+
+}  // namespace
+
+const CodecTraits& ThriftCodec::traits() const { return kTraits; }
+
+Interest ThriftCodec::InterestIn(std::span<const std::string_view> keys) const {
+  Interest interest{0, true};
+  for (const std::string_view key : keys) {
+    const bool fixed = std::find(std::begin(kMetadataKeys), std::end(kMetadataKeys), key) !=
+                       std::end(kMetadataKeys);
+    // `service` is absent from most messages; a header of that name then takes its place.
+    interest.mask |= fixed ? kFixedKeys : 0;
+    interest.mask |= !fixed || key == "service" ? kInfoHeaders : 0;
+  }
+  return interest;
+}
+
+std::unique_ptr<DecodeState> ThriftCodec::NewDecodeState(Direction) const {
+  return std::make_unique<ThriftState>();
+}
+
+DecodeResult ThriftCodec::Decode(DecodeState* state, Direction direction, Bytes bytes,
+                                 const DecodeOptions& options, Message& message) const {
+  return Decoding(static_cast<ThriftState*>(state), direction, bytes, options, message).Run();
+}
+
+size_t ThriftCodec::Encode(const Message& message, Bytes bytes, uint64_t id,
+                           std::span<const MutationOp> mutation, std::string& out) const {
+  const Tag tag = Tag::Unpack(message.tag);
+  const Protocol protocol = tag.dialect.protocol;
+  char new_id[5];
+  const size_t new_id_bytes = StoreId(protocol, MessageId(id), new_id);
+  const size_t old_end = tag.id_offset + IdBytes(protocol, bytes, tag.id_offset);
+
+  if (tag.dialect.transport != Transport::kUnframed) {
+    const size_t start = out.size();
+    out.append(4, '\0');
+    size_t copied = 4;
+    if (tag.dialect.transport == Transport::kHeader) {
+      copied = AppendHeader(bytes, message.length, HeaderId(id), mutation, out);
+    }
+    out += bytes.substr(copied, tag.id_offset - copied);
+    out.append(new_id, new_id_bytes);
+    const size_t frame_bytes = out.size() - start - 4 + message.length - old_end;
+    StoreBe32(out.data() + start, static_cast<uint32_t>(frame_bytes));
+    return old_end;
+  }
+  out += bytes.substr(0, tag.id_offset);
+  out.append(new_id, new_id_bytes);
+  return old_end;
+}
+
+bool ThriftCodec::Reply(const ReplyContext& request, LocalReply reply, std::string_view text,
+                        std::string& out) const {
+  const Tag tag = Tag::Unpack(request.tag);
+  if (!tag.dialect.known()) return false;
+  // Not known only if a THeader names a protocol that does not exist; its clients all read binary.
+  const Protocol protocol =
+      tag.dialect.protocol == Protocol::kUnknown ? Protocol::kBinary : tag.dialect.protocol;
+  const size_t start = out.size();
+  if (tag.dialect.transport != Transport::kUnframed) out.append(4, '\0');
+  if (tag.dialect.transport == Transport::kHeader) {
+    AppendPlainHeader(protocol, HeaderId(request.id), out);
+  }
+  const bool success = reply == LocalReply::kNoContent;
+  AppendMessageHead(protocol, success ? MessageType::kReply : MessageType::kException, request.name,
+                    MessageId(request.id), out);
+  if (success) {
+    out += '\0';  // a result without fields: void
+  } else {
+    AppendException(protocol, text.empty() || !IsUtf8(text) ? LocalReplyName(reply) : text,
+                    ExceptionType(reply, tag.exception_type), out);
+  }
+  if (tag.dialect.transport != Transport::kUnframed) {
+    StoreBe32(out.data() + start, static_cast<uint32_t>(out.size() - start - 4));
+  }
+  return true;
+}
+
+CodecOrError CreateThriftCodec(std::string_view options) {
+  std::string bare(options);
+  std::erase_if(bare, [](char c) { return c == ' ' || c == '\t' || c == '\n' || c == '\r'; });
+  if (!bare.empty() && bare != "{}") {
+    return {nullptr, "the thrift codec has no options, so only \"\" and \"{}\" are allowed, not " +
+                         std::string(options)};
+  }
+  return {std::make_shared<const ThriftCodec>(), ""};
+}
+
+}  // namespace metaprotocol::thrift

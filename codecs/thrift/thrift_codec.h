@@ -1,0 +1,42 @@
+// The Thrift codec: framed, unframed and THeader transports; strict binary, old binary and compact
+// protocols, told apart message by message. README.md describes the wire format and the limits.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "codecs/thrift/dialect.h"
+#include "src/codec/codec.h"
+#include "src/codec/registry.h"
+
+namespace metaprotocol::thrift {
+
+class ThriftCodec final : public Codec {
+ public:
+  const CodecTraits& traits() const override;
+  Interest InterestIn(std::span<const std::string_view> keys) const override;
+  std::unique_ptr<DecodeState> NewDecodeState(Direction direction) const override;
+
+  // Framed and THeader messages are taken by their head, which holds all metadata, whatever the
+  // interest; unframed ones must be there to their end. In requests Message::id carries, above the
+  // 32 bits of the sequence id, how THeader's own number differs from it.
+  DecodeResult Decode(DecodeState* state, Direction direction, Bytes bytes,
+                      const DecodeOptions& options, Message& message) const override;
+
+  // Only THeader messages take a mutation: into their key/value info headers.
+  size_t Encode(const Message& message, Bytes bytes, uint64_t id,
+                std::span<const MutationOp> mutation, std::string& out) const override;
+
+  // A TApplicationException in the request's own transport and protocol; a void result for
+  // kNoContent. False if the request's dialect was never known.
+  bool Reply(const ReplyContext& request, LocalReply reply, std::string_view text,
+             std::string& out) const override;
+};
+
+// `options` is "" or a JSON object without members: this codec has no options.
+CodecOrError CreateThriftCodec(std::string_view options);
+
+}  // namespace metaprotocol::thrift
