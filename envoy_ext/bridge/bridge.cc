@@ -1,0 +1,96 @@
+// The hooks of the upstream bridge "metaprotocol": one instance is one upstream connection on loan
+// from Envoy's pool. It finds the lease that asked for it by a request header, and passes bytes.
+#include <memory>
+
+#include "envoy_ext/abi/abi.h"
+#include "envoy_ext/abi/guard.h"
+#include "envoy_ext/abi/slices.h"
+#include "envoy_ext/worker/worker.h"
+
+namespace metaprotocol::envoy {
+namespace {
+
+Bridge* BridgeOf(const void* module) { return static_cast<Bridge*>(const_cast<void*>(module)); }
+
+void FindLease(Bridge& bridge) {
+  abi::Buffer header{nullptr, 0};
+  if (abi::BridgeRequestHeader(bridge.envoy, abi::ToBuffer(kLeaseHeader), &header, 0, nullptr) &&
+      Worker::Get().leases().BridgeReady(bridge, header.view()) != nullptr) {
+    return;
+  }
+  // An ordinary HTTP request that was routed to this cluster; nothing of ours could answer it.
+  abi::BridgeSendResponse(bridge.envoy, 502, nullptr, 0,
+                          abi::ToBuffer("this cluster is reached through MetaProtocol only\n"));
+}
+
+void PassResponse(Bridge& bridge) {
+  if (bridge.lease == nullptr) return;
+  const size_t count = abi::BridgeResponseChunkCount(bridge.envoy);
+  Slices slices(count);
+  size_t filled = 0;
+  if (count != 0) abi::BridgeResponseChunks(bridge.envoy, slices.buffers(), &filled);
+  const std::span<const Bytes> views = slices.Views(filled);
+  if (slices.total_bytes() == 0) return;
+  Worker::Get().WithEngine([&](Engine& engine) {
+    LeaseTable::TellReady(*bridge.lease, engine);
+    // Being told may have made the engine give it up.
+    if (bridge.lease != nullptr) engine.LeaseData(bridge.lease->id, views);
+  });
+}
+
+}  // namespace
+
+METAPROTOCOL_EXPORT const void* METAPROTOCOL_HOOK(upstream_http_tcp_bridge_config_new)(
+    void*, abi::Buffer, abi::Buffer) {
+  // Nothing to configure; Envoy wants something to point to.
+  static const char kConfig = 0;
+  return &kConfig;
+}
+
+METAPROTOCOL_EXPORT void METAPROTOCOL_HOOK(upstream_http_tcp_bridge_config_destroy)(const void*) {}
+
+METAPROTOCOL_EXPORT const void* METAPROTOCOL_HOOK(upstream_http_tcp_bridge_new)(const void*,
+                                                                                void* envoy) {
+  return Guarded("upstream_http_tcp_bridge_new", static_cast<const void*>(nullptr),
+                 [&]() -> const void* {
+                   auto bridge = std::make_unique<Bridge>();
+                   bridge->envoy = envoy;
+                   return bridge.release();
+                 });
+}
+
+METAPROTOCOL_EXPORT void METAPROTOCOL_HOOK(upstream_http_tcp_bridge_encode_headers)(
+    void*, const void* module, bool) {
+  Guarded("upstream_http_tcp_bridge_encode_headers", [&] {
+    const EnvoyOnStack on_stack;
+    FindLease(*BridgeOf(module));
+    Worker::Get().RunPending();
+  });
+}
+
+// A lease's request has neither body nor trailers.
+METAPROTOCOL_EXPORT void METAPROTOCOL_HOOK(upstream_http_tcp_bridge_encode_data)(void*, const void*,
+                                                                                 bool) {}
+METAPROTOCOL_EXPORT void METAPROTOCOL_HOOK(upstream_http_tcp_bridge_encode_trailers)(void*,
+                                                                                     const void*) {}
+
+METAPROTOCOL_EXPORT void METAPROTOCOL_HOOK(upstream_http_tcp_bridge_on_upstream_data)(
+    void*, const void* module, bool) {
+  Guarded("upstream_http_tcp_bridge_on_upstream_data", [&] {
+    const EnvoyOnStack on_stack;
+    PassResponse(*BridgeOf(module));
+  });
+}
+
+METAPROTOCOL_EXPORT void METAPROTOCOL_HOOK(upstream_http_tcp_bridge_destroy)(const void* module) {
+  Guarded("upstream_http_tcp_bridge_destroy", [&] {
+    const EnvoyOnStack on_stack;
+    const std::unique_ptr<Bridge> bridge(BridgeOf(module));
+    if (bridge->lease == nullptr) return;
+    Worker& worker = Worker::Get();
+    worker.leases().BridgeGone(*bridge);
+    worker.RunPending();
+  });
+}
+
+}  // namespace metaprotocol::envoy

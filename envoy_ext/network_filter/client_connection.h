@@ -1,0 +1,75 @@
+// One client's connection: the network filter "metaprotocol" on one side, a session of the engine
+// on the other.
+#pragma once
+
+#include <memory>
+
+#include "envoy_ext/abi/abi.h"
+#include "src/config/config_slot.h"
+#include "src/config/snapshot.h"
+#include "src/engine.h"
+
+namespace metaprotocol::envoy {
+
+class Worker;
+
+// One configuration of the filter: published as long as Envoy holds it.
+class ClientConfig {
+ public:
+  explicit ClientConfig(std::shared_ptr<const Snapshot> snapshot);
+  ~ClientConfig();
+  ClientConfig(const ClientConfig&) = delete;
+  ClientConfig& operator=(const ClientConfig&) = delete;
+
+  const std::shared_ptr<ConfigSlot>& slot() const { return slot_; }
+
+ private:
+  const std::shared_ptr<const Snapshot> snapshot_;
+  const std::shared_ptr<ConfigSlot> slot_;
+};
+
+class ClientConnection {
+ public:
+  ClientConnection(void* envoy_filter, std::shared_ptr<ConfigSlot> slot);
+  ~ClientConnection();
+  ClientConnection(const ClientConnection&) = delete;
+  ClientConnection& operator=(const ClientConnection&) = delete;
+
+  // --- hooks
+  void OnNewConnection();
+  void OnConnected();  // the TLS handshake, if any, is done
+  void OnRead(bool end_stream);
+  void OnClose();
+  void OnWatermark(bool full);
+
+  // --- for the host interface
+  void Write(Bytes bytes);
+  void Pause(bool paused);
+  void FlushAndClose();
+  void Abort();
+  bool closed() const { return state_ == State::kClosed; }
+  void TellWatermark(Engine& engine);
+
+ private:
+  enum class State : uint8_t {
+    kNew,      // no session yet
+    kOpen,     // the engine has a session
+    kClosing,  // the engine is done; the last bytes are being flushed
+    kClosed,
+  };
+
+  void Open();
+  ConnectionInfo Describe() const;
+  void EnsureWakeSource();
+
+  void* const envoy_;
+  const std::shared_ptr<ConfigSlot> slot_;
+  Worker& worker_;
+  State state_ = State::kNew;
+  Session* session_ = nullptr;
+  void* scheduler_ = nullptr;  // only where no carrier has given the worker one
+  bool full_ = false;          // as of the last watermark hook
+  bool full_told_ = false;     // as of the last word to the engine
+};
+
+}  // namespace metaprotocol::envoy

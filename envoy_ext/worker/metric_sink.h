@@ -1,0 +1,78 @@
+// Where all workers' metrics come together on their way into Envoy's statistics.
+//
+// Of the extensions this module consists of, only the worker cluster may define metrics with
+// labels, and its handles live no longer than one of its configurations. So values are summed up
+// here, under their labels, and delivered to whichever configuration is there; what arrives while
+// there is none is delivered to the next. Thread-safe.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <span>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "src/observe/metrics.h"
+
+namespace metaprotocol::envoy {
+
+class MetricSink {
+ public:
+  // All metrics of one set of labels. Only the sink looks inside.
+  struct Series {
+    SeriesLabels labels;
+    uint64_t generation = 0;  // of the configuration that the handles belong to
+    std::array<void*, kCounterCount> counters{};
+    std::array<void*, kGaugeCount> gauges{};
+    std::array<void*, kHistogramCount> histograms{};
+    std::array<uint64_t, kCounterCount> undelivered{};
+    std::array<int64_t, kGaugeCount> totals{};
+    std::array<std::vector<uint64_t>, kHistogramCount> unrecorded;
+  };
+
+  // The process's only one; never destroyed.
+  static MetricSink& Get();
+
+  // The same for the same labels; stays valid for good.
+  Series* Find(const SeriesLabels& labels);
+
+  void AddCounter(Series* series, Counter counter, uint64_t delta);
+  void AddGauge(Series* series, Gauge gauge, int64_t delta);
+  void RecordHistogram(Series* series, Histogram histogram, std::span<const uint64_t> values);
+
+  // Called within the worker cluster's config_new: defines all metrics in that configuration, and
+  // delivers to it from now on. False if Envoy refuses, or lacks the callbacks.
+  bool Attach(void* envoy_config);
+  // Before the configuration is destroyed; the one attached before it takes over.
+  void Detach(void* envoy_config);
+  // Delivers what has waited for a configuration.
+  void DeliverAll();
+
+ private:
+  struct Config {
+    void* envoy;
+    uint64_t generation;
+    std::array<size_t, kCounterCount> counters;
+    std::array<size_t, kGaugeCount> gauges;
+    std::array<size_t, kHistogramCount> histograms;
+  };
+
+  MetricSink() = default;
+  // All of these with mutex_ held. The configuration to deliver to, or null; `series` loses the
+  // handles of an older one.
+  const Config* Current(Series& series);
+  void DeliverCounter(Series& series, size_t counter);
+  void DeliverGauge(Series& series, size_t gauge);
+  void DeliverHistogram(Series& series, size_t histogram);
+
+  std::mutex mutex_;
+  std::map<std::tuple<std::string, std::string, std::string>, std::unique_ptr<Series>> series_;
+  std::vector<Config> configs_;  // oldest first
+  uint64_t next_generation_ = 1;
+};
+
+}  // namespace metaprotocol::envoy

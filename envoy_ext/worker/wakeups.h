@@ -1,0 +1,66 @@
+// How other threads reach a worker: an event committed to one of its schedulers, which Envoy then
+// delivers on the worker itself. One thread of the process turns deadlines into such events, since
+// network filters have no timers.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <mutex>
+#include <vector>
+
+namespace metaprotocol::envoy {
+
+// Event ids of the network filter's `scheduled` hook.
+enum class WorkerEvent : uint64_t {
+  kWake,     // something was put off until Envoy is off the stack
+  kTick,     // a deadline has passed
+  kDrain,    // see Engine::Drain
+  kPublish,  // say how many exchanges are open
+  kDump,     // describe yourself
+};
+
+class Wakeups {
+ public:
+  // One worker's place. Only Wakeups looks inside.
+  struct Entry {
+    void* scheduler = nullptr;  // guarded by mutex_; null: unreachable for now
+    // When the thread will wake for this worker: written by both under mutex_, read without.
+    std::atomic<uint64_t> armed_us{kNever};
+    std::atomic<uint64_t> exchanges_open{0};
+  };
+  static constexpr uint64_t kNever = UINT64_MAX;
+
+  // The process's only one. Never destroyed: its thread runs until the process ends.
+  static Wakeups& Get();
+
+  Entry* Add();
+  void Remove(Entry* entry);
+
+  // Events go to `scheduler` from now on; the caller keeps it alive until it says otherwise. The
+  // first one starts the thread.
+  void SetScheduler(Entry* entry, void* scheduler);
+
+  // A kTick is wanted at `at_us` (CLOCK_MONOTONIC) at the latest. May come early; moving a deadline
+  // back costs nothing, so that it comes at the earlier time still.
+  void SetDeadline(Entry* entry, uint64_t at_us);
+
+  // Sends `event` to every worker that can be reached, and returns to how many.
+  size_t Broadcast(WorkerEvent event);
+  // Over all workers, as of their last kPublish.
+  uint64_t exchanges_open();
+
+  static uint64_t NowUs();
+
+ private:
+  Wakeups() = default;
+  void Run();
+
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::vector<Entry*> entries_;
+  uint64_t next_us_ = 0;  // when the thread will wake by itself
+  bool running_ = false;
+};
+
+}  // namespace metaprotocol::envoy

@@ -1,0 +1,284 @@
+#include "envoy_ext/worker/worker.h"
+
+#include <sys/random.h>
+
+#include <algorithm>
+#include <thread>
+
+#include "envoy_ext/abi/log.h"
+#include "envoy_ext/carrier/carrier.h"
+#include "envoy_ext/network_filter/client_connection.h"
+#include "envoy_ext/worker/dump.h"
+
+namespace metaprotocol::envoy {
+namespace {
+
+// How long a closed connection may take to flush its last bytes.
+constexpr uint64_t kFlushTimeoutUs = 10'000'000;
+
+std::atomic<std::thread::id> main_thread;
+
+}  // namespace
+
+Worker& Worker::Get() {
+  // Connections, bridges and clusters of a worker are destroyed on its thread before the thread
+  // ends.
+  static thread_local const std::unique_ptr<Worker> instance(new Worker());
+  return *instance;
+}
+
+void Worker::ThisIsMainThread() {
+  main_thread.store(std::this_thread::get_id(), std::memory_order_relaxed);
+}
+
+bool Worker::IsMainThread() {
+  return main_thread.load(std::memory_order_relaxed) == std::this_thread::get_id();
+}
+
+Worker::Worker() : entry_(Wakeups::Get().Add()), engine_(Engine::Create(*this)) {
+  // Xoshiro256**, Blackman and Vigna 2018: the engine's random numbers spread load and seeds, they
+  // keep no secrets.
+  if (getrandom(random_state_, sizeof random_state_, 0) != sizeof random_state_) {
+    uint64_t seed = NowUs();
+    for (uint64_t& word : random_state_) word = seed = seed * 6364136223846793005u + 1;
+  }
+}
+
+Worker::~Worker() {
+  engine_.reset();
+  Wakeups::Get().Remove(entry_);
+}
+
+// --- what is put off
+
+void Worker::RunPending() {
+  if (engine_depth_ != 0 || !pending()) return;
+  if (EnvoyOnStack::any()) {
+    RequestWake();
+    return;
+  }
+  ++engine_depth_;
+  TellWatermarks();
+  leases_.RunPending(*engine_);
+  --engine_depth_;
+  if (pending()) RequestWake();
+}
+
+void Worker::OutputPending() {
+  leases_.set_output_pending();
+  RequestWake();
+}
+
+void Worker::RequestWake() {
+  if (wake_requested_ || wake_sources_.empty()) return;
+  wake_requested_ = true;
+  abi::NetworkSchedulerCommit(wake_sources_.back(), static_cast<uint64_t>(WorkerEvent::kWake));
+}
+
+void Worker::AddWakeSource(void* scheduler) {
+  wake_sources_.push_back(scheduler);
+  Wakeups::Get().SetScheduler(entry_, scheduler);
+  ArmTimer();
+  if (pending()) RequestWake();
+}
+
+void Worker::RemoveWakeSource(void* scheduler) {
+  const bool current = !wake_sources_.empty() && wake_sources_.back() == scheduler;
+  std::erase(wake_sources_, scheduler);
+  if (!current) return;
+  void* const next = wake_sources_.empty() ? nullptr : wake_sources_.back();
+  Wakeups::Get().SetScheduler(entry_, next);
+  // What was committed to the old one is lost, be it a wake or a tick.
+  wake_requested_ = false;
+  if (next == nullptr) return;
+  ArmTimer();
+  RequestWake();
+}
+
+void Worker::OnEvent(WorkerEvent event) {
+  wake_requested_ = wake_requested_ && event != WorkerEvent::kWake;
+  switch (event) {
+    case WorkerEvent::kWake:
+      break;
+    case WorkerEvent::kTick:
+      OnTick();
+      break;
+    case WorkerEvent::kDrain:
+      WithEngine([](Engine& engine) { engine.Drain(); });
+      break;
+    case WorkerEvent::kPublish:
+      entry_->exchanges_open.store(engine_->exchanges_open(), std::memory_order_relaxed);
+      break;
+    case WorkerEvent::kDump:
+      DumpRequest::Get().Answer(DumpJson());
+      break;
+  }
+  if (clusters_stale_) {
+    clusters_stale_ = false;
+    const std::vector<Cluster> clusters = clusters_;
+    for (const Cluster& cluster : clusters) cluster.publish_anew();
+  }
+  RunPending();
+}
+
+// --- time
+
+void Worker::ArmTimer() {
+  const uint64_t at_us =
+      std::min(engine_timer_us_, closing_.empty() ? kNoTimer : closing_.front().at_us);
+  if (at_us != kNoTimer) Wakeups::Get().SetDeadline(entry_, at_us);
+}
+
+void Worker::OnTick() {
+  const uint64_t now = NowUs();
+  while (!closing_.empty() && closing_.front().at_us <= now) {
+    ClientConnection* connection = closing_.front().connection;
+    closing_.pop_front();
+    if (connection != nullptr) connection->Abort();
+  }
+  if (engine_timer_us_ <= now) {
+    engine_timer_us_ = kNoTimer;
+    WithEngine([](Engine& engine) { engine.Tick(); });
+  }
+  ArmTimer();
+}
+
+uint64_t Worker::NowUs() { return Wakeups::NowUs(); }
+
+void Worker::SetTimer(uint64_t at_us) {
+  engine_timer_us_ = at_us;
+  if (at_us != kNoTimer) Wakeups::Get().SetDeadline(entry_, at_us);
+}
+
+// --- carriers, clients, clusters
+
+void Worker::CarrierReady(Carrier& carrier, uint32_t worker_index) {
+  worker_index_ = worker_index;
+  leases_.CarrierReady(carrier);
+  RunPending();
+}
+
+void Worker::CarrierRetiring() {
+  // The leases on it would end with it; the engine moves off a cluster's former generation.
+  clusters_stale_ = true;
+  leases_.set_output_pending();
+  RequestWake();
+}
+
+void Worker::CarrierGone(Carrier& carrier) {
+  leases_.CarrierGone(carrier);
+  if (pending()) RequestWake();
+}
+
+void Worker::AddCluster(void* key, std::function<void()> publish_anew) {
+  clusters_.push_back({key, std::move(publish_anew)});
+}
+
+void Worker::RemoveCluster(void* key) {
+  std::erase_if(clusters_, [&](const Cluster& cluster) { return cluster.key == key; });
+}
+
+void Worker::WriteBufferChanged(ClientConnection& connection) {
+  if (std::find(watermarks_.begin(), watermarks_.end(), &connection) == watermarks_.end()) {
+    watermarks_.push_back(&connection);
+  }
+  RunPending();
+}
+
+void Worker::TellWatermarks() {
+  for (ClientConnection* connection : std::exchange(watermarks_, {})) {
+    connection->TellWatermark(*engine_);
+  }
+}
+
+void Worker::ConnectionGone(ClientConnection& connection) {
+  std::erase(watermarks_, &connection);
+  for (Closing& closing : closing_) {
+    if (closing.connection == &connection) closing.connection = nullptr;
+  }
+}
+
+// --- Host: sessions
+
+void Worker::WriteSession(SessionHandle session, Bytes bytes) {
+  static_cast<ClientConnection*>(session)->Write(bytes);
+}
+
+void Worker::CloseSession(SessionHandle session, CloseMode mode) {
+  auto* connection = static_cast<ClientConnection*>(session);
+  if (mode == CloseMode::kAbort) {
+    connection->Abort();
+    return;
+  }
+  connection->FlushAndClose();
+  if (connection->closed()) return;
+  closing_.push_back({NowUs() + kFlushTimeoutUs, connection});
+  ArmTimer();
+}
+
+void Worker::PauseSession(SessionHandle session, bool paused) {
+  static_cast<ClientConnection*>(session)->Pause(paused);
+}
+
+// --- Host: leases
+
+void Worker::OpenLease(LeaseId lease, std::string_view cluster, std::string_view host_address) {
+  leases_.Open(lease, cluster, host_address);
+}
+
+void Worker::WriteLease(LeaseHandle lease, Bytes bytes) {
+  LeaseTable::Write(*static_cast<Lease*>(lease), bytes);
+}
+
+void Worker::ReleaseLease(LeaseId lease) { leases_.Release(lease); }
+
+void Worker::ResetLease(LeaseId lease) { leases_.Reset(lease); }
+
+// --- Host: the rest
+
+uint64_t Worker::Random() {
+  const auto rotate = [](uint64_t x, int k) { return x << k | x >> (64 - k); };
+  uint64_t* s = random_state_;
+  const uint64_t result = rotate(s[1] * 5, 7) * 9;
+  const uint64_t t = s[1] << 17;
+  s[2] ^= s[0];
+  s[3] ^= s[1];
+  s[1] ^= s[2];
+  s[0] ^= s[3];
+  s[2] ^= t;
+  s[3] = rotate(s[3], 45);
+  return result;
+}
+
+bool Worker::LogEnabled(LogLevel level) {
+  return EnvoyLogEnabled(static_cast<abi::LogLevel>(level));
+}
+
+void Worker::Log(LogLevel level, std::string_view text) {
+  EnvoyLog(static_cast<abi::LogLevel>(level), text, "engine", 0);
+}
+
+void Worker::DefineSeries(uint32_t series, const SeriesLabels& labels) {
+  if (series >= series_.size()) series_.resize(series + 1, nullptr);
+  series_[series] = MetricSink::Get().Find(labels);
+}
+
+void Worker::AddCounter(uint32_t series, Counter counter, uint64_t delta) {
+  MetricSink::Get().AddCounter(series_[series], counter, delta);
+}
+
+void Worker::AddGauge(uint32_t series, Gauge gauge, int64_t delta) {
+  MetricSink::Get().AddGauge(series_[series], gauge, delta);
+}
+
+void Worker::RecordHistogram(uint32_t series, Histogram histogram,
+                             std::span<const uint64_t> values) {
+  MetricSink::Get().RecordHistogram(series_[series], histogram, values);
+}
+
+std::string Worker::DumpJson() {
+  return "{\"worker\": " + std::to_string(worker_index_) + ", \"leases\": " + leases_.DumpJson() +
+         ", \"engine\": " + engine_->DumpJson() + "}";
+}
+
+}  // namespace metaprotocol::envoy

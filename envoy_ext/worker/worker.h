@@ -1,0 +1,153 @@
+// Everything the module holds for one Envoy worker thread: the engine, its host interface, and the
+// leases that connect it to Envoy's clusters. Used on that thread only.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "envoy_ext/worker/lease_table.h"
+#include "envoy_ext/worker/metric_sink.h"
+#include "envoy_ext/worker/wakeups.h"
+#include "src/engine.h"
+#include "src/host/host.h"
+
+namespace metaprotocol::envoy {
+
+class ClientConnection;
+
+// Says that Envoy's HTTP code (connection manager, router, codec) is on this thread's stack.
+class EnvoyOnStack {
+ public:
+  EnvoyOnStack() { ++depth_; }
+  ~EnvoyOnStack() { --depth_; }
+  EnvoyOnStack(const EnvoyOnStack&) = delete;
+  EnvoyOnStack& operator=(const EnvoyOnStack&) = delete;
+  static bool any() { return depth_ != 0; }
+
+ private:
+  static inline constinit thread_local int depth_ = 0;
+};
+
+class Worker final : public Host {
+ public:
+  // This thread's, made on first use. Must not be called on Envoy's main thread.
+  static Worker& Get();
+  // Notes that the calling thread is Envoy's main one, which has no worker.
+  static void ThisIsMainThread();
+  static bool IsMainThread();
+
+  ~Worker() override;
+
+  LeaseTable& leases() { return leases_; }
+
+  // Calls the engine; afterwards carries out what it asked for, if the stack allows.
+  template <typename Call>
+  decltype(auto) WithEngine(Call&& call) {
+    const EngineScope scope(*this);
+    return std::forward<Call>(call)(*engine_);
+  }
+
+  // Carries out what was put off, now if the stack is clean, else soon.
+  void RunPending();
+  // A carrier's HTTP/2 client has frames to send.
+  void OutputPending();
+
+  // --- wake sources: schedulers of live filters on this worker. The newest one is used.
+  void AddWakeSource(void* scheduler);
+  void RemoveWakeSource(void* scheduler);
+  bool has_wake_source() const { return !wake_sources_.empty(); }
+  // One of them was committed with this event.
+  void OnEvent(WorkerEvent event);
+
+  // --- carriers
+  void CarrierReady(Carrier& carrier, uint32_t worker_index);
+  void CarrierRetiring();
+  void CarrierGone(Carrier& carrier);
+
+  // --- clients
+  // The write buffer of that connection crossed a watermark.
+  void WriteBufferChanged(ClientConnection& connection);
+  void ConnectionGone(ClientConnection& connection);
+
+  // --- clusters: called when their leases should move, to publish themselves anew
+  void AddCluster(void* key, std::function<void()> publish_anew);
+  void RemoveCluster(void* key);
+
+  // --- Host
+  void WriteSession(SessionHandle session, Bytes bytes) override;
+  void CloseSession(SessionHandle session, CloseMode mode) override;
+  void PauseSession(SessionHandle session, bool paused) override;
+  void OpenLease(LeaseId lease, std::string_view cluster, std::string_view host_address) override;
+  void WriteLease(LeaseHandle lease, Bytes bytes) override;
+  void ReleaseLease(LeaseId lease) override;
+  void ResetLease(LeaseId lease) override;
+  uint64_t NowUs() override;
+  void SetTimer(uint64_t at_us) override;
+  uint64_t Random() override;
+  bool LogEnabled(LogLevel level) override;
+  void Log(LogLevel level, std::string_view text) override;
+  void DefineSeries(uint32_t series, const SeriesLabels& labels) override;
+  void AddCounter(uint32_t series, Counter counter, uint64_t delta) override;
+  void AddGauge(uint32_t series, Gauge gauge, int64_t delta) override;
+  void RecordHistogram(uint32_t series, Histogram histogram,
+                       std::span<const uint64_t> values) override;
+
+ private:
+  class EngineScope {
+   public:
+    explicit EngineScope(Worker& worker) : worker_(worker) { ++worker_.engine_depth_; }
+    ~EngineScope() {
+      if (--worker_.engine_depth_ == 0 && worker_.pending()) worker_.RunPending();
+    }
+    EngineScope(const EngineScope&) = delete;
+    EngineScope& operator=(const EngineScope&) = delete;
+
+   private:
+    Worker& worker_;
+  };
+
+  Worker();
+
+  bool pending() const { return leases_.pending() || !watermarks_.empty(); }
+  void RequestWake();
+  void ArmTimer();
+  void OnTick();
+  void TellWatermarks();
+  std::string DumpJson();
+
+  Wakeups::Entry* const entry_;
+  std::vector<void*> wake_sources_;
+  bool wake_requested_ = false;
+  uint32_t worker_index_ = 0;
+
+  uint64_t engine_timer_us_ = kNoTimer;
+  // Connections that the engine has closed and whose last bytes are on their way: when to give up.
+  struct Closing {
+    uint64_t at_us;
+    ClientConnection* connection;
+  };
+  std::deque<Closing> closing_;
+  std::vector<ClientConnection*> watermarks_;  // changed while the engine was on the stack
+
+  struct Cluster {
+    void* key;
+    std::function<void()> publish_anew;
+  };
+  std::vector<Cluster> clusters_;
+  bool clusters_stale_ = false;
+
+  std::vector<MetricSink::Series*> series_;
+  uint64_t random_state_[4];
+
+  int engine_depth_ = 0;
+  LeaseTable leases_;
+  std::unique_ptr<Engine> engine_;  // last: goes first
+};
+
+}  // namespace metaprotocol::envoy
