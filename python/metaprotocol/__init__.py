@@ -1,0 +1,1 @@
+"""MetaProtocol: any layer-7 RPC protocol through a stock Envoy."""

@@ -1,0 +1,148 @@
+"""The C++ extension; see metaprotocol.engine."""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from metaprotocol.engine.host import Host
+
+class DecodeError(ValueError): ...
+class ConfigInvalid(ValueError): ...
+
+class Direction:
+    REQUEST: ClassVar[Direction]
+    RESPONSE: ClassVar[Direction]
+
+class MessageKind:
+    REQUEST: ClassVar[MessageKind]
+    ONE_WAY: ClassVar[MessageKind]
+    RESPONSE: ClassVar[MessageKind]
+    HEARTBEAT: ClassVar[MessageKind]
+    HEARTBEAT_REPLY: ClassVar[MessageKind]
+    GO_AWAY: ClassVar[MessageKind]
+    OTHER: ClassVar[MessageKind]
+
+class ReplyStatus:
+    OK: ClassVar[ReplyStatus]
+    EXCEPTION: ClassVar[ReplyStatus]
+    ERROR: ClassVar[ReplyStatus]
+
+class LocalReply:
+    NO_CONTENT: ClassVar[LocalReply]
+    NO_ROUTE: ClassVar[LocalReply]
+    CLUSTER_NOT_FOUND: ClassVar[LocalReply]
+    NO_HEALTHY_UPSTREAM: ClassVar[LocalReply]
+    TIMEOUT: ClassVar[LocalReply]
+    OVER_LIMIT: ClassVar[LocalReply]
+    DENIED: ClassVar[LocalReply]
+    FAULT: ClassVar[LocalReply]
+    UPSTREAM_LOST: ClassVar[LocalReply]
+    TOO_LARGE: ClassVar[LocalReply]
+    MALFORMED: ClassVar[LocalReply]
+    SHUTTING_DOWN: ClassVar[LocalReply]
+
+class LeaseCloseReason:
+    CONNECT_FAILED: ClassVar[LeaseCloseReason]
+    NO_HOST: ClassVar[LeaseCloseReason]
+    NO_CLUSTER: ClassVar[LeaseCloseReason]
+    OVERFLOW: ClassVar[LeaseCloseReason]
+    REMOTE_CLOSE: ClassVar[LeaseCloseReason]
+    LOCAL_CLOSE: ClassVar[LeaseCloseReason]
+
+class Message:
+    """One decoded message. ``length`` is in bytes, head and body."""
+
+    kind: MessageKind
+    status: ReplyStatus
+    id: int
+    length: int
+    metadata: list[tuple[bytes, bytes]]
+
+class Codec:
+    """One protocol on one connection: what was detected of it is remembered."""
+
+    def __init__(self, name: str, options: str = "") -> None: ...
+    @property
+    def traits(self) -> dict[str, Any]: ...
+    def decode(
+        self, direction: Direction, data: bytes, max_message_bytes: int = ...
+    ) -> Message | int:
+        """The message that ``data`` begins with, or how many bytes are needed to tell.
+
+        Raises DecodeError for bytes that are not the protocol, or too large.
+        """
+
+    def encode(
+        self,
+        direction: Direction,
+        data: bytes,
+        id: int | None = None,
+        mutation: Sequence[tuple[str, str, str]] = (),
+    ) -> bytes:
+        """The message with another id and with a mutation applied.
+
+        A mutation is ("set" | "add_if_absent" | "remove", key, value).
+        """
+
+    def reply(self, request: bytes, reply: LocalReply, text: str = "") -> bytes | None:
+        """The protocol's own answer of that kind to ``request``."""
+
+    def heartbeat_reply(self, direction: Direction, heartbeat: bytes) -> bytes | None:
+        """The answer to a heartbeat."""
+
+class Config:
+    """The configurations of one filter; ``json`` is a ProxyConfig. Raises ConfigInvalid."""
+
+    def __init__(self, json: str) -> None: ...
+    def update(self, json: str) -> None:
+        """Sessions take it up between two messages."""
+
+    def match(
+        self,
+        metadata: Sequence[tuple[str, str]],
+        connection: Sequence[tuple[str, str]] = (),
+    ) -> str | None:
+        """The name of the first table's route for a message with this metadata."""
+
+class ConnectionInfo:
+    remote_address: str
+    remote_port: int
+    local_address: str
+    local_port: int
+    sni: str
+    peer_subject: str
+    peer_uri_sans: list[str]
+    peer_dns_sans: list[str]
+
+class Engine:
+    """A whole proxy for one worker, in virtual time (microseconds)."""
+
+    def __init__(self, host: Host, seed: int = 1) -> None: ...
+    def open_session(self, config: Config, session: int, info: ConnectionInfo = ...) -> bool: ...
+    def session_data(
+        self, session: int, pieces: Sequence[bytes], end_stream: bool = False
+    ) -> None: ...
+    def session_closed(self, session: int) -> None: ...
+    def session_write_buffer_full(self, session: int, full: bool) -> None: ...
+    def lease_ready(self, lease: int) -> None: ...
+    def lease_data(self, lease: int, pieces: Sequence[bytes]) -> None: ...
+    def lease_closed(self, lease: int, reason: LeaseCloseReason) -> None: ...
+    def set_cluster(
+        self, name: str, generation: int, policy: str, hosts: Sequence[tuple[str, int, bool]]
+    ) -> None:
+        """``hosts``: address, weight, healthy. ``policy``: a ClusterPolicy as JSON."""
+
+    def remove_cluster(self, name: str, generation: int) -> None: ...
+    def advance(self, us: int) -> None:
+        """Lets time pass; timers fire on the way."""
+
+    def drain(self) -> None: ...
+    def flush_metrics(self) -> None: ...
+    @property
+    def sessions_open(self) -> int: ...
+    @property
+    def exchanges_open(self) -> int: ...
+    @property
+    def now_us(self) -> int: ...
+    def dump_json(self) -> str: ...
+
+def codec_names() -> list[str]: ...

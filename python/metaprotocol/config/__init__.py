@@ -1,0 +1,1 @@
+"""The module's own configuration, as protobuf messages generated from api/."""

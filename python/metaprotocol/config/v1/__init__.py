@@ -1,0 +1,45 @@
+"""Version 1 of the configuration schema; see docs/configuration.md.
+
+The messages are generated from api/metaprotocol/config/v1 when the package is built. ``to_json``
+gives the text that the module reads.
+"""
+
+from __future__ import annotations
+
+from google.protobuf import json_format
+from google.protobuf.message import Message
+
+from metaprotocol.config.v1.cluster_policy_pb2 import ClusterPolicy
+from metaprotocol.config.v1.proxy_config_pb2 import Limits, Protocol, ProxyConfig, RouteTable
+from metaprotocol.config.v1.route_pb2 import (
+    Condition,
+    DirectReply,
+    IntegerRange,
+    KeyValue,
+    Mutation,
+    Route,
+    StringList,
+    WeightedCluster,
+)
+
+__all__ = [
+    "ClusterPolicy",
+    "Condition",
+    "DirectReply",
+    "IntegerRange",
+    "KeyValue",
+    "Limits",
+    "Mutation",
+    "Protocol",
+    "ProxyConfig",
+    "Route",
+    "RouteTable",
+    "StringList",
+    "WeightedCluster",
+    "to_json",
+]
+
+
+def to_json(config: Message) -> str:
+    """The message as proto3-JSON in one line, with the field names of the .proto files."""
+    return json_format.MessageToJson(config, preserving_proto_field_name=True, indent=None)

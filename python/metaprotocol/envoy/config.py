@@ -1,0 +1,522 @@
+"""Envoy configuration for MetaProtocol, built from typed parts.
+
+A part (``MetaProtocolListener``, ``Cluster``, ...) says what is wanted. ``ConfigBuilder`` turns it
+into the protobuf message of the Envoy at hand, so that a field this Envoy does not know is an error
+here and not at start-up. ``to_dict``, ``to_json`` and ``to_yaml`` write messages out.
+
+The shape, and why each setting is there, is documented in envoy_ext/testdata/example.yaml; in
+short: a listener with our network filter for clients, the carrier listener through which the module
+opens upstream connections, the worker cluster in which it keeps metrics, and ordinary clusters that
+have our bridge and load balancing policy.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import yaml
+from google.protobuf.message import Message
+
+from metaprotocol.config.v1 import ClusterPolicy, ProxyConfig, to_json
+from metaprotocol.envoy.descriptors import EnvoyTypes
+from metaprotocol.envoy.parts import (
+    AdsSource,
+    Bootstrap,
+    Carrier,
+    CircuitBreakers,
+    ClientTls,
+    Cluster,
+    FileSource,
+    Health,
+    Host,
+    MetaProtocolListener,
+    Module,
+    ServerTls,
+    Source,
+    TcpHealthCheck,
+)
+
+__all__ = [
+    "AdsSource",
+    "Bootstrap",
+    "Carrier",
+    "CircuitBreakers",
+    "ClientTls",
+    "Cluster",
+    "ConfigBuilder",
+    "FileSource",
+    "Health",
+    "Host",
+    "MetaProtocolListener",
+    "Module",
+    "ServerTls",
+    "Source",
+    "TcpHealthCheck",
+]
+
+FILTER_NAME = "metaprotocol"
+CARRIER_FILTER_NAME = "metaprotocol.carrier"
+CARRIER_NAME = "metaprotocol_carrier"
+WORKER_NAME = "metaprotocol_worker"
+WORKER_CLUSTER_TYPE = "metaprotocol.worker"
+CLUSTER_HEADER = "x-metaprotocol-cluster"
+SESSION_HEADER = "x-metaprotocol-session"
+
+_NETWORK_FILTER = "envoy.extensions.filters.network.dynamic_modules.v3.DynamicModuleNetworkFilter"
+
+Json: TypeAlias = dict[str, Any]
+
+
+def _type(name: str) -> str:
+    return f"type.googleapis.com/{name}"
+
+
+class ConfigBuilder:
+    """Builds messages of the Envoy whose types it is given. Every method raises DescriptorError
+    where that Envoy has no such field."""
+
+    def __init__(self, types: EnvoyTypes, module: Module | None = None) -> None:
+        self.types = types
+        self._module = module or Module()
+
+    # --- whole things
+
+    def bootstrap(self, bootstrap: Bootstrap) -> Message:
+        """envoy.config.bootstrap.v3.Bootstrap, with the carrier listener and worker cluster."""
+        listeners = [
+            self.types.to_dict(
+                self.listener(item) if isinstance(item, MetaProtocolListener) else item
+            )
+            for item in bootstrap.listeners
+        ]
+        clusters = [
+            self.types.to_dict(self.cluster(item) if isinstance(item, Cluster) else item)
+            for item in bootstrap.clusters
+        ]
+        content: Json = {
+            "node": {"id": bootstrap.node_id, "cluster": bootstrap.node_cluster},
+            "admin": {"address": _socket_address(bootstrap.admin_address, bootstrap.admin_port)},
+            "static_resources": {
+                "listeners": [*listeners, self.types.to_dict(self.carrier(bootstrap.carrier))],
+                "clusters": [*clusters, self.types.to_dict(self.worker_cluster())],
+            },
+        }
+        dynamic: Json = {}
+        if bootstrap.listener_source is not None:
+            dynamic["lds_config"] = _config_source(bootstrap.listener_source)
+        if bootstrap.cluster_source is not None:
+            dynamic["cds_config"] = _config_source(bootstrap.cluster_source)
+        if bootstrap.xds_cluster:
+            dynamic["ads_config"] = {
+                "api_type": "GRPC",
+                "transport_api_version": "V3",
+                "grpc_services": [{"envoy_grpc": {"cluster_name": bootstrap.xds_cluster}}],
+            }
+        if dynamic:
+            content["dynamic_resources"] = dynamic
+        if bootstrap.admin_page:
+            content["bootstrap_extensions"] = [self._admin_page()]
+        return self.types.parse(
+            "envoy.config.bootstrap.v3.Bootstrap", _merged(content, bootstrap.extra)
+        )
+
+    def listener(self, listener: MetaProtocolListener) -> Message:
+        """envoy.config.listener.v3.Listener for clients."""
+        chain: Json = {"filters": [self._client_filter(listener)]}
+        content: Json = {
+            "name": listener.name,
+            "address": _socket_address(listener.address, listener.port),
+            "filter_chains": [chain],
+        }
+        if listener.tls is not None:
+            chain["transport_socket"] = _server_tls(listener.tls)
+            # Reads the server name before the handshake, for "connection.sni".
+            inspector = "envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector"
+            content["listener_filters"] = [
+                {
+                    "name": "envoy.filters.listener.tls_inspector",
+                    "typed_config": {"@type": _type(inspector)},
+                }
+            ]
+        return self.types.parse(
+            "envoy.config.listener.v3.Listener", _merged(content, listener.extra)
+        )
+
+    def filter_config(self, name: str, proxy: ProxyConfig | str) -> Message:
+        """envoy.config.core.v3.TypedExtensionConfig: the filter as ECDS delivers it."""
+        return self.types.parse(
+            "envoy.config.core.v3.TypedExtensionConfig",
+            {"name": name, "typed_config": self._filter(proxy)},
+        )
+
+    def cluster(self, cluster: Cluster) -> Message:
+        """envoy.config.cluster.v3.Cluster with our bridge and load balancing policy."""
+        breakers = cluster.circuit_breakers
+        content: Json = {
+            "name": cluster.name,
+            "connect_timeout": _seconds(cluster.connect_timeout),
+            "circuit_breakers": {
+                "thresholds": [
+                    {
+                        "max_connections": breakers.max_connections,
+                        "max_pending_requests": breakers.max_pending_requests,
+                        "max_requests": breakers.max_requests,
+                    }
+                ]
+            },
+            # Which hosts the engine may choose; it has its own panic threshold.
+            "common_lb_config": {
+                "override_host_status": {
+                    "statuses": ["UNKNOWN", "HEALTHY", "DEGRADED", "UNHEALTHY", "TIMEOUT"]
+                }
+            },
+            "load_balancing_policy": self._policy(cluster.policy),
+            "upstream_config": {
+                "name": "envoy.upstreams.http.dynamic_modules",
+                "typed_config": {
+                    "@type": _type("envoy.extensions.upstreams.http.dynamic_modules.v3.Config"),
+                    "dynamic_module_config": self._module_config(),
+                    "bridge_name": FILTER_NAME,
+                },
+            },
+        }
+        if cluster.endpoints is not None:
+            content["type"] = "EDS"
+            content["eds_cluster_config"] = {"eds_config": _config_source(cluster.endpoints)}
+        else:
+            content["type"] = "STATIC"
+            content["load_assignment"] = _load_assignment(cluster.name, cluster.hosts)
+        if cluster.tls is not None:
+            content["transport_socket"] = _client_tls(cluster.tls)
+        if cluster.health_check is not None:
+            check = cluster.health_check
+            content["health_checks"] = [
+                {
+                    "interval": _seconds(check.interval),
+                    "timeout": _seconds(check.timeout),
+                    "healthy_threshold": check.healthy_threshold,
+                    "unhealthy_threshold": check.unhealthy_threshold,
+                    "no_traffic_interval": _seconds(check.interval),
+                    "tcp_health_check": {},
+                }
+            ]
+        return self.types.parse("envoy.config.cluster.v3.Cluster", _merged(content, cluster.extra))
+
+    def load_assignment(self, name: str, hosts: Sequence[Host]) -> Message:
+        """envoy.config.endpoint.v3.ClusterLoadAssignment: its hosts, as EDS delivers them."""
+        return self.types.parse(
+            "envoy.config.endpoint.v3.ClusterLoadAssignment", _load_assignment(name, hosts)
+        )
+
+    def carrier(self, carrier: Carrier) -> Message:
+        """envoy.config.listener.v3.Listener of the carrier."""
+        manager = (
+            "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
+        )
+        return self.types.parse(
+            "envoy.config.listener.v3.Listener",
+            {
+                "name": CARRIER_NAME,
+                "address": {"pipe": {"path": carrier.address}},
+                "connection_balance_config": {"exact_balance": {}},
+                "drain_type": "MODIFY_ONLY",
+                "filter_chains": [
+                    {
+                        "filters": [
+                            {
+                                "name": CARRIER_NAME,
+                                "typed_config": {
+                                    "@type": _type(_NETWORK_FILTER),
+                                    "dynamic_module_config": self._module_config(),
+                                    "filter_name": CARRIER_FILTER_NAME,
+                                    "filter_config": _text(
+                                        json.dumps({"address": carrier.address})
+                                    ),
+                                },
+                            },
+                            {
+                                "name": "envoy.filters.network.http_connection_manager",
+                                "typed_config": {
+                                    "@type": _type(manager),
+                                    **_CARRIER_CONNECTION_MANAGER,
+                                },
+                            },
+                        ]
+                    }
+                ],
+            },
+        )
+
+    def worker_cluster(self) -> Message:
+        """envoy.config.cluster.v3.Cluster without hosts, for metrics and Envoy's own events."""
+        return self.types.parse(
+            "envoy.config.cluster.v3.Cluster",
+            {
+                "name": WORKER_NAME,
+                "connect_timeout": "1s",
+                "lb_policy": "CLUSTER_PROVIDED",
+                "cluster_type": {
+                    "name": "envoy.clusters.dynamic_modules",
+                    "typed_config": {
+                        "@type": _type(
+                            "envoy.extensions.clusters.dynamic_modules.v3.ClusterConfig"
+                        ),
+                        "dynamic_module_config": self._module_config(),
+                        "cluster_name": WORKER_CLUSTER_TYPE,
+                    },
+                },
+            },
+        )
+
+    # --- writing
+
+    def to_dict(self, message: Message) -> Json:
+        """The message's JSON form."""
+        return self.types.to_dict(message)
+
+    def to_json(self, message: Message) -> str:
+        """The message as indented JSON text."""
+        return json.dumps(self.to_dict(message), indent=2) + "\n"
+
+    def to_yaml(self, message: Message) -> str:
+        """The message as YAML text."""
+        return yaml.safe_dump(self.to_dict(message), sort_keys=False, width=100)
+
+    def write_resources(self, path: Path, version: str, resources: Sequence[Message]) -> None:
+        """Writes the resources where a FileSource reads them, in one step."""
+        content = {
+            "version_info": version,
+            "resources": [
+                {"@type": _type(item.DESCRIPTOR.full_name), **self.to_dict(item)}
+                for item in resources
+            ],
+        }
+        with tempfile.NamedTemporaryFile(
+            "w", dir=path.parent, prefix=f".{path.name}.", delete=False
+        ) as file:
+            json.dump(content, file)
+        os.replace(file.name, path)  # Envoy watches for moves, not for writes
+
+    # --- parts
+
+    def _module_config(self) -> Json:
+        config: Json = {"do_not_close": True}
+        if self._module.path is None:
+            config["name"] = "metaprotocol"
+        else:
+            config["module"] = {"local": {"filename": str(self._module.path.resolve())}}
+        return config
+
+    def _client_filter(self, listener: MetaProtocolListener) -> Json:
+        if (listener.proxy is None) == (listener.discovery is None):
+            raise ValueError(f"listener {listener.name!r} needs either proxy or discovery")
+        if listener.discovery is not None:
+            return {
+                "name": listener.name,
+                "config_discovery": {
+                    "config_source": _config_source(listener.discovery),
+                    "type_urls": [_type(_NETWORK_FILTER)],
+                },
+            }
+        assert listener.proxy is not None
+        return {"name": FILTER_NAME, "typed_config": self._filter(listener.proxy)}
+
+    def _filter(self, proxy: ProxyConfig | str) -> Json:
+        return {
+            "@type": _type(_NETWORK_FILTER),
+            "dynamic_module_config": self._module_config(),
+            "filter_name": FILTER_NAME,
+            "terminal_filter": True,
+            "filter_config": _text(proxy if isinstance(proxy, str) else to_json(proxy)),
+        }
+
+    def _admin_page(self) -> Json:
+        extensions = "envoy.extensions.bootstrap.dynamic_modules.v3"
+        return {
+            "name": "envoy.bootstrap.dynamic_modules",
+            "typed_config": {
+                "@type": _type(f"{extensions}.DynamicModuleBootstrapExtension"),
+                "dynamic_module_config": self._module_config(),
+                "extension_name": FILTER_NAME,
+            },
+        }
+
+    def _policy(self, policy: ClusterPolicy) -> Json:
+        policies = "envoy.extensions.load_balancing_policies.dynamic_modules.v3"
+        return {
+            "policies": [
+                {
+                    "typed_extension_config": {
+                        "name": "envoy.load_balancing_policies.dynamic_modules",
+                        "typed_config": {
+                            "@type": _type(f"{policies}.DynamicModulesLoadBalancerConfig"),
+                            "dynamic_module_config": self._module_config(),
+                            "lb_policy_name": FILTER_NAME,
+                            "lb_policy_config": _text(to_json(policy)),
+                        },
+                    }
+                }
+            ]
+        }
+
+
+# An HTTP/2 pipe inside the process: nothing on it may time out or be rewritten. The body of a local
+# reply tells the module why a lease could not be opened.
+_CARRIER_CONNECTION_MANAGER: Json = {
+    "stat_prefix": CARRIER_NAME,
+    "codec_type": "HTTP2",
+    "generate_request_id": False,
+    "stream_idle_timeout": "0s",
+    "server_header_transformation": "PASS_THROUGH",
+    "common_http_protocol_options": {"idle_timeout": "0s"},
+    "http2_protocol_options": {"max_concurrent_streams": 2147483647},
+    "local_reply_config": {
+        "body_format": {
+            "text_format_source": {"inline_string": "%RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS%"}
+        }
+    },
+    "route_config": {
+        "name": CARRIER_NAME,
+        "virtual_hosts": [
+            {
+                "name": "leases",
+                "domains": ["*"],
+                "routes": [
+                    {
+                        "match": {"prefix": "/"},
+                        "route": {
+                            "cluster_header": CLUSTER_HEADER,
+                            "timeout": "0s",
+                            "idle_timeout": "0s",
+                        },
+                    }
+                ],
+            }
+        ],
+    },
+    "http_filters": [
+        # Takes the engine's choice of a host that is not healthy (degraded, or any in panic), which
+        # Envoy does not allow a load balancing policy.
+        {
+            "name": "envoy.filters.http.stateful_session",
+            "typed_config": {
+                "@type": _type("envoy.extensions.filters.http.stateful_session.v3.StatefulSession"),
+                "strict": True,
+                "session_state": {
+                    "name": "envoy.http.stateful_session.header",
+                    "typed_config": {
+                        "@type": _type(
+                            "envoy.extensions.http.stateful_session.header.v3"
+                            ".HeaderBasedSessionState"
+                        ),
+                        "name": SESSION_HEADER,
+                    },
+                },
+            },
+        },
+        {
+            "name": "envoy.filters.http.router",
+            "typed_config": {
+                "@type": _type("envoy.extensions.filters.http.router.v3.Router"),
+                "suppress_envoy_headers": True,
+            },
+        },
+    ],
+}
+
+
+def _text(value: str) -> Json:
+    """Configuration for a module as text: it arrives there byte by byte, unlike a Struct, whose
+    keys Envoy puts in any order."""
+    return {"@type": _type("google.protobuf.StringValue"), "value": value}
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.9f}".rstrip("0").rstrip(".") + "s"
+
+
+def _socket_address(address: str, port: int) -> Json:
+    return {"socket_address": {"address": address, "port_value": port}}
+
+
+def _config_source(source: Source) -> Json:
+    if isinstance(source, AdsSource):
+        return {"ads": {}, "resource_api_version": "V3"}
+    path = {"path": str(source.path)}
+    return {"path_config_source": path, "resource_api_version": "V3"}
+
+
+def _load_assignment(name: str, hosts: Sequence[Host]) -> Json:
+    localities: dict[tuple[int, str], list[Json]] = {}
+    for host in hosts:
+        endpoint: Json = {
+            "endpoint": {"address": _socket_address(host.address, host.port)},
+            "load_balancing_weight": host.weight,
+        }
+        if host.health is not Health.UNKNOWN:
+            endpoint["health_status"] = host.health.value
+        localities.setdefault((host.priority, host.zone), []).append(endpoint)
+    endpoints = []
+    for (priority, zone), members in sorted(localities.items()):
+        locality: Json = {"priority": priority, "lb_endpoints": members}
+        if zone:
+            locality["locality"] = {"zone": zone}
+        endpoints.append(locality)
+    return {"cluster_name": name, "endpoints": endpoints}
+
+
+def _server_tls(tls: ServerTls) -> Json:
+    common: Json = {"tls_certificates": [_certificate(tls.certificate, tls.private_key)]}
+    if tls.client_ca is not None:
+        common["validation_context"] = {"trusted_ca": {"filename": str(tls.client_ca)}}
+    return {
+        "name": "envoy.transport_sockets.tls",
+        "typed_config": {
+            "@type": _type("envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext"),
+            "common_tls_context": common,
+            "require_client_certificate": tls.client_ca is not None,
+        },
+    }
+
+
+def _client_tls(tls: ClientTls) -> Json:
+    common: Json = {}
+    if tls.certificate is not None and tls.private_key is not None:
+        common["tls_certificates"] = [_certificate(tls.certificate, tls.private_key)]
+    if tls.ca is not None:
+        common["validation_context"] = {"trusted_ca": {"filename": str(tls.ca)}}
+        if tls.subject_alt_names:
+            common["validation_context"]["match_typed_subject_alt_names"] = [
+                {"san_type": "DNS", "matcher": {"exact": name}} for name in tls.subject_alt_names
+            ]
+    context: Json = {
+        "@type": _type("envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"),
+        "common_tls_context": common,
+    }
+    if tls.sni:
+        context["sni"] = tls.sni
+    return {"name": "envoy.transport_sockets.tls", "typed_config": context}
+
+
+def _certificate(certificate: Path, private_key: Path) -> Json:
+    return {
+        "certificate_chain": {"filename": str(certificate)},
+        "private_key": {"filename": str(private_key)},
+    }
+
+
+def _merged(content: Json, extra: Mapping[str, Any]) -> Json:
+    """``content`` with ``extra`` over it: objects are merged, everything else is replaced."""
+    merged = dict(content)
+    for key, value in extra.items():
+        present = merged.get(key)
+        if isinstance(value, Mapping) and isinstance(present, dict):
+            merged[key] = _merged(present, value)
+        else:
+            merged[key] = value
+    return merged
