@@ -1,0 +1,76 @@
+#include <gtest/gtest.h>
+
+#include <string>
+
+#include "src/config/snapshot.h"
+
+namespace metaprotocol {
+namespace {
+
+std::string ErrorsOf(const std::string& text) {
+  return FormatErrors(LoadClusterPolicy(text).errors);
+}
+
+TEST(ClusterPolicy, TakesEveryField) {
+  const auto loaded = LoadClusterPolicy(R"({
+    "policy": "LEAST_REQUEST", "choice_count": 3, "minimum_ring_size": 5, "maximum_ring_size": 6,
+    "maglev_table_size": 7, "panic_threshold_percent": 8.5, "fail_on_panic": true,
+    "overprovisioning_percent": 109, "max_leases_per_host": 10, "exchanges_per_shared_lease": 11,
+    "max_shared_leases_per_host": 9, "max_requests_in_flight": 13, "max_bytes_in_flight": 1400,
+    "max_lease_bytes_in_flight": 1500, "max_pending_requests": 16, "lease_idle_timeout": "17s",
+    "connect_timeout": "18s"})");
+  ASSERT_EQ(FormatErrors(loaded.errors), "");
+  const ClusterPolicy& policy = *loaded.policy;
+  EXPECT_EQ(policy.balance.kind, BalancePolicy::Kind::kLeastRequest);
+  EXPECT_EQ(policy.balance.choice_count, 3u);
+  EXPECT_EQ(policy.balance.minimum_ring_size, 5u);
+  EXPECT_EQ(policy.balance.maximum_ring_size, 6u);
+  EXPECT_EQ(policy.balance.maglev_table_size, 7u);
+  EXPECT_EQ(policy.balance.panic_threshold_percent, 8.5);
+  EXPECT_TRUE(policy.balance.fail_on_panic);
+  EXPECT_EQ(policy.balance.overprovisioning_percent, 109u);
+  EXPECT_EQ(policy.max_leases_per_host, 10u);
+  EXPECT_EQ(policy.exchanges_per_shared_lease, 11u);
+  EXPECT_EQ(policy.max_shared_leases_per_host, 9u);
+  EXPECT_EQ(policy.max_requests_in_flight, 13u);
+  EXPECT_EQ(policy.max_bytes_in_flight, 1400u);
+  EXPECT_EQ(policy.max_lease_bytes_in_flight, 1500u);
+  EXPECT_EQ(policy.max_pending_requests, 16u);
+  EXPECT_EQ(policy.lease_idle_timeout_us, 17000000u);
+  EXPECT_EQ(policy.connect_timeout_us, 18000000u);
+}
+
+TEST(ClusterPolicy, KnowsEveryPolicy) {
+  const std::pair<const char*, BalancePolicy::Kind> policies[] = {
+      {"ROUND_ROBIN", BalancePolicy::Kind::kRoundRobin},
+      {"LEAST_REQUEST", BalancePolicy::Kind::kLeastRequest},
+      {"RANDOM", BalancePolicy::Kind::kRandom},
+      {"RING_HASH", BalancePolicy::Kind::kRingHash},
+      {"MAGLEV", BalancePolicy::Kind::kMaglev}};
+  for (const auto& [name, kind] : policies) {
+    const auto loaded = LoadClusterPolicy(R"({"policy": ")" + std::string(name) + "\"}");
+    ASSERT_NE(loaded.policy, nullptr) << name;
+    EXPECT_EQ(loaded.policy->balance.kind, kind) << name;
+  }
+}
+
+TEST(ClusterPolicy, IsAllDefaultsWithoutText) { EXPECT_NE(LoadClusterPolicy("").policy, nullptr); }
+
+TEST(ClusterPolicy, WantsTheRingsBoundsInOrder) {
+  EXPECT_EQ(ErrorsOf(R"({"minimum_ring_size": 10, "maximum_ring_size": 9})"),
+            "minimum_ring_size: 10: must be at most maximum_ring_size, which is 9");
+}
+
+TEST(ClusterPolicy, WantsAPrimeForMaglev) {
+  for (const char* size : {"4", "65536", "5000010"}) {
+    EXPECT_EQ(
+        ErrorsOf(R"({"maglev_table_size": )" + std::string(size) + "}"),
+        "maglev_table_size: " + std::string(size) + ": must be a prime number, such as 65537");
+  }
+  for (const char* size : {"2", "3", "5000011"}) {
+    EXPECT_EQ(ErrorsOf(R"({"maglev_table_size": )" + std::string(size) + "}"), "");
+  }
+}
+
+}  // namespace
+}  // namespace metaprotocol

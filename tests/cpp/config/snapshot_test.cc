@@ -1,0 +1,446 @@
+// What a filter's configuration becomes, and which mistakes are found.
+#include "src/config/snapshot.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <string>
+#include <vector>
+
+#include "tests/cpp/config/config_test_util.h"
+#include "tests/cpp/support/cpu_time.h"
+
+namespace metaprotocol::test {
+namespace {
+
+std::string WarningsOf(const json& config) { return FormatErrors(Load(config).warnings); }
+
+// The only error of a configuration with this one route.
+std::string RouteError(json route) {
+  const std::string errors = ErrorsOf(ConfigWithRoutes(json::array({std::move(route)})));
+  const std::string place = "route_tables[0].routes[0]";
+  EXPECT_EQ(errors.rfind(place, 0), 0u) << errors;
+  return errors.substr(std::min(errors.size(), place.size()));
+}
+
+std::string ConditionError(json condition) {
+  const std::string error =
+      RouteError({{"match", json::array({std::move(condition)})}, {"cluster", "a"}});
+  const std::string place = ".match[0]";
+  EXPECT_EQ(error.rfind(place, 0), 0u) << error;
+  return error.substr(std::min(error.size(), place.size()));
+}
+
+int MatchedIndex(const Snapshot& snapshot, const std::string& key, const std::string& value) {
+  Metadata message;
+  message.Add(key, value);
+  const Route* route = snapshot.tables[0].routes->Match({message, Metadata{}});
+  return route == nullptr ? -1 : static_cast<int>(route->index);
+}
+
+TEST(Snapshot, TakesEveryFieldOfTheFilter) {
+  json config = MinimalConfig();
+  config["limits"] = json::parse(R"({
+    "max_message_bytes": 1000, "stream_message_bytes": 2000, "max_requests_in_flight": 3,
+    "max_bytes_in_flight": 4000, "max_unread_reply_bytes": 5000, "max_sessions_per_worker": 6,
+    "idle_timeout": "7s", "slow_client_timeout": "0s", "message_timeout": "0.5s"})");
+  config["default_timeout"] = "2.5s";
+  const auto snapshot = LoadValid(config);
+  EXPECT_EQ(snapshot->name, "test");
+  EXPECT_EQ(snapshot->codec->traits().name, "fake_multiplexed");
+  EXPECT_EQ(snapshot->limits.max_message_bytes, 1000u);
+  EXPECT_EQ(snapshot->limits.stream_message_bytes, 2000u);
+  EXPECT_EQ(snapshot->limits.max_requests_in_flight, 3u);
+  EXPECT_EQ(snapshot->limits.max_bytes_in_flight, 4000u);
+  EXPECT_EQ(snapshot->limits.max_unread_reply_bytes, 5000u);
+  EXPECT_EQ(snapshot->limits.max_sessions_per_worker, 6u);
+  EXPECT_EQ(snapshot->limits.idle_timeout_us, 7000000u);
+  EXPECT_EQ(snapshot->limits.slow_client_timeout_us, 0u);
+  EXPECT_EQ(snapshot->limits.message_timeout_us, 500000u);
+  EXPECT_EQ(snapshot->default_timeout_us, 2500000u);
+}
+
+TEST(Snapshot, TakesEveryFieldOfARoute) {
+  const auto snapshot = LoadValid(ConfigWithRoutes(json::parse(R"([{
+    "name": "r", "cluster": "c", "timeout": "1.5s",
+    "hash_on": ["user", "connection.source_address"],
+    "request_mutation": [{"set": {"key": "a", "value": "1"}},
+                         {"add_if_absent": {"key": "b", "value": "2"}}, {"remove": "c"}],
+    "response_mutation": [{"remove": "d"}]}])")));
+  const Route& route = RouteOf(*snapshot, 0);
+  EXPECT_EQ(route.name, "r");
+  ASSERT_EQ(route.clusters.size(), 1u);
+  EXPECT_EQ(route.clusters[0].name, "c");
+  EXPECT_TRUE(route.schedule.empty());
+  EXPECT_FALSE(route.is_direct_reply);
+  EXPECT_EQ(route.timeout_us, 1500000u);
+  EXPECT_EQ(route.hash_keys, (std::vector<std::string>{"user", "connection.source_address"}));
+  ASSERT_EQ(route.request_mutation.size(), 3u);
+  EXPECT_EQ(route.request_mutation[0].kind, MutationOp::Kind::kSet);
+  EXPECT_EQ(route.request_mutation[0].key, "a");
+  EXPECT_EQ(route.request_mutation[0].value, "1");
+  EXPECT_EQ(route.request_mutation[1].kind, MutationOp::Kind::kAddIfAbsent);
+  EXPECT_EQ(route.request_mutation[1].key, "b");
+  EXPECT_EQ(route.request_mutation[1].value, "2");
+  EXPECT_EQ(route.request_mutation[2].kind, MutationOp::Kind::kRemove);
+  EXPECT_EQ(route.request_mutation[2].key, "c");
+  ASSERT_EQ(route.response_mutation.size(), 1u);
+  EXPECT_EQ(route.response_mutation[0].key, "d");
+}
+
+TEST(Snapshot, UnderstandsEveryKindOfCondition) {
+  const auto snapshot = LoadValid(ConfigWithRoutes(json::parse(R"([
+    {"cluster": "a", "match": [{"key": "k", "exact": "exact"}]},
+    {"cluster": "a", "match": [{"key": "k", "prefix": "pre"}]},
+    {"cluster": "a", "match": [{"key": "k", "suffix": "suf"}]},
+    {"cluster": "a", "match": [{"key": "k", "contains": "con"}]},
+    {"cluster": "a", "match": [{"key": "k", "regex": "re+"}]},
+    {"cluster": "a", "match": [{"key": "k", "range": {"start": "-3", "end": 3}}]},
+    {"cluster": "a", "match": [{"key": "k", "one_of": {"values": ["one", "two", ""]}}]},
+    {"cluster": "a", "match": [{"key": "k", "exact": "CASE", "ignore_case": true}]},
+    {"cluster": "a", "match": [{"key": "k", "absent": true}]},
+    {"cluster": "a", "match": [{"key": "k", "exact": "last", "invert": true}]},
+    {"cluster": "a", "match": [{"key": "k", "present": true}]}])")));
+  const std::vector<std::string> values = {"exact", "prefix", "xsuf", "xconx",
+                                           "reee",  "-3",     "two",  "case"};
+  for (size_t i = 0; i < values.size(); ++i) {
+    EXPECT_EQ(MatchedIndex(*snapshot, "k", values[i]), static_cast<int>(i)) << values[i];
+  }
+  EXPECT_EQ(MatchedIndex(*snapshot, "k", ""), 6);
+  EXPECT_EQ(MatchedIndex(*snapshot, "other", "x"), 8);
+  EXPECT_EQ(MatchedIndex(*snapshot, "k", "else"), 9);
+  EXPECT_EQ(MatchedIndex(*snapshot, "k", "last"), 10);
+}
+
+TEST(Snapshot, RoutesWithoutTimeoutHaveTheDefault) {
+  json config = ConfigWithRoutes({{{"cluster", "a"}}, {{"cluster", "a"}, {"timeout", "1s"}}});
+  config["default_timeout"] = "3s";
+  const auto snapshot = LoadValid(config);
+  EXPECT_EQ(RouteOf(*snapshot, 0).timeout_us, 3000000u);
+  EXPECT_EQ(RouteOf(*snapshot, 1).timeout_us, 1000000u);
+}
+
+TEST(Snapshot, RoutesWithoutNameAreNamedByTheirPlace) {
+  const auto snapshot =
+      LoadValid(ConfigWithRoutes({{{"cluster", "a"}, {"name", "first"}}, {{"cluster", "a"}}}));
+  EXPECT_EQ(RouteOf(*snapshot, 0).name, "first");
+  EXPECT_EQ(RouteOf(*snapshot, 1).name, "main/1");
+}
+
+TEST(Snapshot, NumbersRoutesOverAllTables) {
+  json config = MinimalConfig();
+  config["route_tables"].push_back(json::parse(
+      R"({"name": "second", "destinations": ["*:1"],
+          "routes": [{"cluster": "b"}, {"cluster": "c"}]})"));
+  const auto snapshot = LoadValid(config);
+  EXPECT_EQ(snapshot->route_count, 3u);
+  EXPECT_EQ(RouteOf(*snapshot, 0, 0).index, 0u);
+  EXPECT_EQ(RouteOf(*snapshot, 0, 1).index, 1u);
+  EXPECT_EQ(RouteOf(*snapshot, 1, 1).index, 2u);
+}
+
+TEST(Snapshot, WeightedClustersTakeTurnsByWeight) {
+  const auto snapshot = LoadValid(ConfigWithRoutes(json::parse(R"([{"weighted_clusters": [
+      {"name": "a", "weight": 75}, {"name": "b", "weight": 25}]},
+      {"weighted_clusters": [{"name": "a"}, {"name": "b"}, {"name": "off", "weight": 0}]},
+      {"weighted_clusters": [{"name": "a", "weight": 30}]}])")));
+  const Route& route = RouteOf(*snapshot, 0);
+  ASSERT_EQ(route.clusters.size(), 2u);
+  EXPECT_EQ(route.clusters[1].name, "b");
+  EXPECT_EQ(route.clusters[1].weight, 25u);
+  ASSERT_EQ(route.schedule.size(), 4u);
+  EXPECT_EQ(std::count(route.schedule.begin(), route.schedule.end(), 1), 1);
+  EXPECT_EQ(RouteOf(*snapshot, 1).schedule, (std::vector<uint16_t>{0, 1}));
+  EXPECT_TRUE(RouteOf(*snapshot, 2).schedule.empty());
+}
+
+TEST(Snapshot, DirectRepliesNameTheirKind) {
+  const auto snapshot = LoadValid(
+      ConfigWithRoutes({{{"direct_reply", {{"kind", "denied"}, {"text", "not today"}}}}}));
+  const Route& route = RouteOf(*snapshot, 0);
+  EXPECT_TRUE(route.is_direct_reply);
+  EXPECT_EQ(route.direct_reply, LocalReply::kDenied);
+  EXPECT_EQ(route.direct_reply_text, "not today");
+  EXPECT_EQ(
+      RouteError({{"direct_reply", {{"kind", "teapot"}}}}),
+      ".direct_reply.kind: \"teapot\": must be one of no_content, no_route, cluster_not_found, "
+      "no_healthy_upstream, timeout, over_limit, denied, fault, upstream_lost, too_large, "
+      "malformed, shutting_down");
+}
+
+TEST(Snapshot, UpstreamConnectionsFollowTheCodecUnlessSaid) {
+  const std::tuple<const char*, const char*, UpstreamMode> cases[] = {
+      {"fake_multiplexed", "AUTOMATIC", UpstreamMode::kShared},
+      {"fake_pipelined_ids", "AUTOMATIC", UpstreamMode::kExclusive},
+      {"fake_exclusive", "AUTOMATIC", UpstreamMode::kExclusive},
+      {"fake_stateful", "AUTOMATIC", UpstreamMode::kPerSession},
+      {"fake_multiplexed", "EXCLUSIVE", UpstreamMode::kExclusive},
+      {"fake_multiplexed", "PER_SESSION", UpstreamMode::kPerSession},
+      {"fake_pipelined_ids", "SHARED", UpstreamMode::kShared}};
+  for (const auto& [codec, wanted, mode] : cases) {
+    json config = MinimalConfig();
+    config["protocol"] = {{"codec", codec}, {"upstream_connections", wanted}};
+    EXPECT_EQ(LoadValid(config)->upstream_mode, mode) << codec << " " << wanted;
+  }
+}
+
+TEST(Snapshot, CodecsWithoutIdsCannotShareConnections) {
+  json config = MinimalConfig();
+  config["protocol"] = {{"codec", "fake_exclusive"}, {"upstream_connections", "SHARED"}};
+  EXPECT_EQ(ErrorsOf(config),
+            "protocol.upstream_connections: \"SHARED\": messages of fake_exclusive have no "
+            "correlation id to tell clients apart; allowed are AUTOMATIC, EXCLUSIVE, PER_SESSION");
+}
+
+TEST(Snapshot, WarnsOfPassingStatefulConnectionsOn) {
+  json config = MinimalConfig();
+  config["protocol"] = {{"codec", "fake_stateful"}, {"upstream_connections", "EXCLUSIVE"}};
+  EXPECT_EQ(WarningsOf(config),
+            "protocol.upstream_connections: \"EXCLUSIVE\": connections of fake_stateful remember "
+            "their client (login, transaction), and another client will use them");
+}
+
+TEST(Snapshot, ListsTheCodecsThereAre) {
+  json config = MinimalConfig();
+  config["protocol"]["codec"] = "dubo";
+  EXPECT_EQ(ErrorsOf(config),
+            "protocol.codec: \"dubo\": is not a codec of this build; it has fake_exclusive, "
+            "fake_multiplexed, fake_pipelined, fake_pipelined_ids, fake_stateful");
+}
+
+TEST(Snapshot, HandsTheCodecItsOptionsAsJson) {
+  CodecRegistry codecs;
+  std::string seen;
+  codecs.Register("picky", [&seen](std::string_view options) {
+    seen = options;
+    if (options.find("wrong") != std::string_view::npos) {
+      return CodecOrError{nullptr, "has a wrong option"};
+    }
+    return CodecOrError{std::make_shared<FakeCodec>(), ""};
+  });
+  json config = MinimalConfig();
+  config["protocol"] = {{"codec", "picky"}};
+  EXPECT_NE(LoadSnapshot(config.dump(), codecs).snapshot, nullptr);
+  EXPECT_EQ(seen, "");
+  config["protocol"]["options"] = json::parse(R"({"a": [1, 2.5, "x"], "b": {"c": null}})");
+  EXPECT_NE(LoadSnapshot(config.dump(), codecs).snapshot, nullptr);
+  EXPECT_EQ(json::parse(seen), config["protocol"]["options"]);
+  config["protocol"]["options"] = {{"wrong", 1}};
+  EXPECT_EQ(FormatErrors(LoadSnapshot(config.dump(), codecs).errors),
+            "protocol.options: {\"wrong\":1}: has a wrong option");
+}
+
+TEST(Snapshot, AsksTheCodecForTheKeysOfAllTables) {
+  json config = ConfigWithRoutes({{{"cluster", "a"}, {"match", {{{"key", "k"}, {"exact", "x"}}}}}});
+  EXPECT_TRUE(LoadValid(config)->request_interest.head_suffices);
+  config["route_tables"].push_back(json::parse(
+      R"({"name": "second", "destinations": ["*:1"],
+          "routes": [{"cluster": "a", "hash_on": ["body"]}]})"));
+  EXPECT_FALSE(LoadValid(config)->request_interest.head_suffices);
+}
+
+TEST(Snapshot, ConnectionsUseTheTableThatNamesTheirAddressBest) {
+  json config = MinimalConfig();
+  const auto add = [&config](const char* name, std::vector<std::string> destinations) {
+    config["route_tables"].push_back(
+        {{"name", name}, {"destinations", destinations}, {"routes", json::array()}});
+  };
+  add("port", {"*:80"});
+  add("address", {"10.0.0.1:*", "[FD00::0001]:*"});
+  add("both", {"10.0.0.1:80"});
+  const auto snapshot = LoadValid(config);
+  EXPECT_EQ(snapshot->TableFor("10.0.0.2", 81).name(), "main");
+  EXPECT_EQ(snapshot->TableFor("10.0.0.2", 80).name(), "port");
+  EXPECT_EQ(snapshot->TableFor("10.0.0.1", 81).name(), "address");
+  EXPECT_EQ(snapshot->TableFor("fd00::1", 80).name(), "address");
+  EXPECT_EQ(snapshot->TableFor("10.0.0.1", 80).name(), "both");
+  EXPECT_EQ(snapshot->TableFor("", 0).name(), "main");
+}
+
+TEST(Snapshot, RefusesBadAndDoubledDestinations) {
+  json config = MinimalConfig();
+  config["route_tables"][0]["destinations"] = {"10.0.0.1:80", "host:80"};
+  config["route_tables"].push_back(
+      {{"name", "second"}, {"destinations", {"10.0.0.1:080"}}, {"routes", json::array()}});
+  EXPECT_EQ(
+      ErrorsOf(config),
+      "route_tables[0].destinations[1]: \"host:80\": must be an IP address or *, a colon, and a "
+      "port or *, such as 10.0.0.1:20880, [fd00::1]:20880, 10.0.0.1:* or *:20880\n"
+      "route_tables[1].destinations[0]: \"10.0.0.1:080\": is a destination of route_tables[0] "
+      "already");
+}
+
+TEST(Snapshot, RefusesTheSameNameTwice) {
+  json config = ConfigWithRoutes({{{"cluster", "a"}, {"name", "r"}},
+                                  {{"cluster", "a"}, {"name", "main/2"}},
+                                  {{"cluster", "a"}},
+                                  {{"cluster", "a"}, {"name", "r"}}});
+  config["route_tables"].push_back({{"name", "main"}, {"destinations", {"*:1"}}});
+  EXPECT_EQ(
+      ErrorsOf(config),
+      "route_tables[0].routes[2].name: \"main/2\": is the name of routes[1] already; names must "
+      "be unique within a table\n"
+      "route_tables[0].routes[3].name: \"r\": is the name of routes[0] already; names must be "
+      "unique within a table\n"
+      "route_tables[1].name: \"main\": is the name of route_tables[0] already; names must be "
+      "unique");
+}
+
+TEST(Snapshot, WantsExactlyOneAction) {
+  EXPECT_EQ(RouteError({{"name", "r"}}), ": needs one of cluster, weighted_clusters, direct_reply");
+  EXPECT_EQ(RouteError({{"cluster", "a"}, {"direct_reply", {{"kind", "fault"}}}}),
+            ": only one may be given of cluster, weighted_clusters, direct_reply");
+}
+
+TEST(Snapshot, AWrongActionIsOneMistakeOnly) {
+  EXPECT_EQ(RouteError({{"cluster", 5}}), ".cluster: 5: must be a string");
+  EXPECT_EQ(RouteError({{"clutser", "a"}}),
+            ".clutser: \"a\": is not a field here; did you mean \"cluster\"?");
+}
+
+TEST(Snapshot, RefusesNamesThatNoClusterCanHave) {
+  EXPECT_EQ(RouteError({{"cluster", ""}}), ".cluster: \"\": must not be empty");
+  EXPECT_EQ(RouteError({{"cluster", "a\r\nb"}}),
+            ".cluster: \"a\\u000d\\nb\": must be printable ASCII without spaces");
+  EXPECT_EQ(RouteError({{"weighted_clusters", {{{"weight", 1}}}}}),
+            ".weighted_clusters[0].name: is required");
+}
+
+TEST(Snapshot, RefusesWeightsWithoutUsefulProportions) {
+  EXPECT_EQ(RouteError({{"weighted_clusters", {{{"name", "a"}, {"weight", 0}}}}}),
+            ".weighted_clusters: needs a weight above 0");
+  EXPECT_EQ(
+      RouteError({{"weighted_clusters",
+                   {{{"name", "a"}, {"weight", 10000}}, {{"name", "b"}, {"weight", 1}}}}}),
+      ".weighted_clusters: the sum of the weights divided by their greatest common divisor must "
+      "be at most 10000, is 10001");
+}
+
+TEST(Snapshot, BoundsTheMemoryOfAllSchedules) {
+  json routes = json::array();
+  for (int i = 0; i < 1700; ++i) {
+    routes.push_back({{"weighted_clusters",
+                       {{{"name", "a"}, {"weight", 9999}}, {{"name", "b"}, {"weight", 1}}}}});
+  }
+  const auto errors = Load(ConfigWithRoutes(routes)).errors;
+  ASSERT_FALSE(errors.empty());
+  EXPECT_EQ(errors[0].path, "route_tables[0].routes[1677].weighted_clusters");
+  EXPECT_EQ(
+      errors[0].message,
+      "weights of all routes, divided by their greatest common divisors, must add up to at most "
+      "16777216; use rounder weights");
+}
+
+TEST(Snapshot, SaysWhatIsWrongWithARegex) {
+  EXPECT_EQ(ConditionError({{"key", "k"}, {"regex", "("}}),
+            ".regex: \"(\": is not a valid RE2 expression: missing ): (");
+  EXPECT_EQ(ConditionError({{"key", "k"}, {"regex", "qa-[0-9"}}),
+            ".regex: \"qa-[0-9\": is not a valid RE2 expression: missing ]: [0-9 (at byte 3)");
+}
+
+TEST(Snapshot, RefusesConditionsThatSayNothing) {
+  EXPECT_EQ(ConditionError({{"key", "k"}, {"range", {{"start", 5}, {"end", 5}}}}),
+            ".range.end: 5: must be above start, which is 5; end itself is not in the range");
+  EXPECT_EQ(ConditionError({{"key", "k"}, {"range", {{"start", 5}}}}), ".range.end: is required");
+  EXPECT_EQ(ConditionError({{"key", "k"}, {"present", false}}),
+            ".present: false: must be true; the opposite is absent: true");
+  EXPECT_EQ(ConditionError({{"key", "k"}, {"absent", false}}),
+            ".absent: false: must be true; the opposite is present: true");
+  EXPECT_EQ(ConditionError({{"key", "k"}, {"present", true}, {"ignore_case", true}}),
+            ".ignore_case: true: is for conditions on text only");
+  EXPECT_EQ(ConditionError({{"key", "k"}, {"one_of", json::object()}}),
+            ".one_of.values: is required");
+  EXPECT_EQ(ConditionError({{"key", ""}, {"exact", "x"}}), ".key: \"\": must not be empty");
+}
+
+TEST(Snapshot, KnowsTheKeysOfConnections) {
+  EXPECT_EQ(
+      ConditionError({{"key", "connection.snl"}, {"exact", "x"}}),
+      ".key: \"connection.snl\": keys that begin with \"connection.\" must be one of "
+      "connection.source_address, connection.destination_address, connection.destination_port, "
+      "connection.sni, connection.peer_uri_san, connection.peer_dns_san, "
+      "connection.peer_subject");
+  const std::string error = RouteError({{"cluster", "a"}, {"hash_on", {"connection.nothing"}}});
+  EXPECT_EQ(error.rfind(".hash_on[0]: \"connection.nothing\": keys that begin with", 0), 0u)
+      << error;
+}
+
+TEST(Snapshot, RefusesEmptyHashAndMutationKeys) {
+  EXPECT_EQ(RouteError({{"cluster", "a"}, {"hash_on", {""}}}),
+            ".hash_on[0]: \"\": must not be empty");
+  EXPECT_EQ(RouteError({{"cluster", "a"}, {"request_mutation", {{{"remove", ""}}}}}),
+            ".request_mutation[0].remove: \"\": must not be empty");
+  EXPECT_EQ(RouteError({{"cluster", "a"}, {"response_mutation", {{{"set", {{"value", "v"}}}}}}}),
+            ".response_mutation[0].set.key: is required");
+  EXPECT_EQ(RouteError({{"cluster", "a"}, {"request_mutation", {json::object()}}}),
+            ".request_mutation[0]: {}: needs one of set, add_if_absent, remove");
+}
+
+TEST(Snapshot, WarnsOfRoutesThatAreNeverReached) {
+  const json config = ConfigWithRoutes(
+      {{{"cluster", "a"}, {"name", "all"}}, {{"cluster", "b"}}, {{"cluster", "c"}}});
+  EXPECT_NE(Load(config).snapshot, nullptr);
+  EXPECT_EQ(
+      WarningsOf(config),
+      "route_tables[0].routes[0]: has no conditions and takes every request; the 2 after it are "
+      "never reached");
+  EXPECT_EQ(WarningsOf(MinimalConfig()), "");
+}
+
+TEST(Snapshot, WarnsOfTablesAndFieldsWithoutEffect) {
+  json config = ConfigWithRoutes(
+      {{{"direct_reply", {{"kind", "fault"}}}, {"timeout", "1s"}, {"hash_on", {"k"}}}});
+  config["route_tables"].push_back({{"name", "second"}});
+  EXPECT_EQ(WarningsOf(config),
+            "route_tables[0].routes[0].timeout: has no effect beside direct_reply\n"
+            "route_tables[0].routes[0].hash_on: has no effect beside direct_reply\n"
+            "route_tables[1]: has no destinations and is not the first: no connection uses it");
+}
+
+TEST(Snapshot, CollectsMistakesOfReadingAndOfMeaning) {
+  json config = ConfigWithRoutes({{{"cluster", "a"}, {"tiemout", "1s"}},
+                                  {{"cluster", "a"}, {"match", {{{"key", "k"}, {"regex", "["}}}}}});
+  config["protocol"]["codec"] = "none";
+  EXPECT_EQ(
+      ErrorsOf(config),
+      "route_tables[0].routes[0].tiemout: \"1s\": is not a field here; did you mean "
+      "\"timeout\"?\n"
+      "protocol.codec: \"none\": is not a codec of this build; it has fake_exclusive, "
+      "fake_multiplexed, fake_pipelined, fake_pipelined_ids, fake_stateful\n"
+      "route_tables[0].routes[1].match[0].regex: \"[\": is not a valid RE2 expression: missing "
+      "]: [");
+}
+
+TEST(Snapshot, TextThatIsNotJsonIsOneError) {
+  const auto loaded = Load(std::string("{\"name\": }"));
+  EXPECT_EQ(loaded.snapshot, nullptr);
+  ASSERT_EQ(loaded.errors.size(), 1u);
+  EXPECT_EQ(loaded.errors[0].message.rfind("not JSON: line 1, column 10", 0), 0u)
+      << loaded.errors[0].message;
+}
+
+double LoadNs(int routes) {
+  json list = json::array();
+  for (int i = 0; i < routes; ++i) {
+    const std::string interface = "org.example.shop.Service" + std::to_string(i / 10);
+    const std::string method = "method" + std::to_string(i % 10);
+    list.push_back(
+        {{"name", "route-" + std::to_string(i)},
+         {"match",
+          {{{"key", "interface"}, {"exact", interface}}, {{"key", "method"}, {"exact", method}}}},
+         {"cluster", "outbound|20880|v1|shop.example.org"},
+         {"timeout", "3s"}});
+  }
+  const std::string text = ConfigWithRoutes(list).dump();
+  return LeastCpuNs(5, [&text] { EXPECT_NE(Load(text).snapshot, nullptr); });
+}
+
+TEST(Snapshot, LoadingTenThousandRoutesCostsAboutTenTimesLoadingAThousand) {
+  const double few = LoadNs(1000);
+  const double many = LoadNs(10000);
+  RecordProperty("load_ms_10000", std::to_string(many / 1e6));
+  EXPECT_LT(many, 40 * few) << few / 1e6 << " ms for 1,000, " << many / 1e6 << " ms for 10,000";
+}
+
+}  // namespace
+}  // namespace metaprotocol::test

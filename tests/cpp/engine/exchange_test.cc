@@ -1,0 +1,495 @@
+// Exchanges: each request that expects a reply gets exactly one, its own.
+#include "tests/cpp/engine/world.h"
+
+namespace metaprotocol::test {
+namespace {
+
+constexpr uint64_t kMs = SimWorld::kMs;
+constexpr uint64_t kSecond = SimWorld::kSecond;
+
+TEST(Exchange, GetsItsOwnReplyUnderItsOwnId) {
+  World world;
+  world.SetHosts("a", {"h1"});
+  SimClient& one = world.Connect();
+  SimClient& two = world.Connect();
+  one.Send(world.Request(7) + world.Request(8));
+  two.Send(world.Request(7));
+  world.RunFor(10 * kMs);
+  EXPECT_EQ(Ids(one.Take()), (std::vector<uint64_t>{7, 8}));
+  const auto replies = two.Take();
+  ASSERT_EQ(Kinds(replies), "R");
+  EXPECT_EQ(replies[0].id, 7u);
+  EXPECT_EQ(replies[0].token, "7");
+  EXPECT_EQ(world.Count(Counter::kRequests), 3u);
+  EXPECT_EQ(world.Count(Counter::kResponsesOk), 3u);
+  one.Reset();
+  two.Reset();
+  world.RunFor(10 * kSecond);
+  world.ExpectQuiet();
+}
+
+TEST(Exchange, RepliesAreCountedByTheirStatus) {
+  World world;
+  world.SetHosts("a", {"h1"});
+  Manual(world, "h1");
+  SimClient& client = world.Connect();
+  client.Send(world.Request(1) + world.Request(2) + world.Request(3));
+  world.RunFor(kMs);
+  const auto seen = world.Seen();
+  ASSERT_EQ(seen.size(), 3u);
+  world.connections[0]->Reply(seen[0], 'R');
+  world.connections[0]->Reply(seen[1], 'X');
+  world.connections[0]->Reply(seen[2], 'E');
+  EXPECT_EQ(Kinds(client.Take()), "RXE");
+  EXPECT_EQ(world.Count(Counter::kResponsesOk), 1u);
+  EXPECT_EQ(world.Count(Counter::kResponsesException), 1u);
+  EXPECT_EQ(world.Count(Counter::kResponsesError), 1u);
+}
+
+TEST(Exchange, RepliesOfMultiplexedProtocolsComeInAnyOrder) {
+  World world;
+  world.SetHosts("a", {"h1"});
+  world.servers["h1"].reorder = 3;
+  SimClient& client = world.Connect();
+  client.Send(world.Request(1) + world.Request(2) + world.Request(3));
+  world.RunFor(10 * kMs);
+  EXPECT_EQ(Ids(client.Take()), (std::vector<uint64_t>{3, 2, 1}));
+}
+
+TEST(Exchange, RepliesOfPipelinedProtocolsComeInRequestOrder) {
+  World world(Pipelined());
+  world.SetHosts("a", {"h1"});
+  Manual(world, "h1");
+  SimClient& client = world.Connect();
+  client.Send(world.Request(1) + world.Request(2) + world.Request(3));
+  world.RunFor(kMs);
+  // Exclusive leases: each request is on its own connection.
+  ASSERT_EQ(world.connections.size(), 3u);
+  for (int i = 2; i >= 0; --i) {
+    EXPECT_EQ(client.Take().size(), 0u);
+    for (auto& connection : world.connections) {
+      ASSERT_EQ(connection->requests.size(), 1u);
+      if (connection->requests[0].token == std::to_string(i + 1)) {
+        connection->Reply(connection->requests[0]);
+      }
+    }
+  }
+  EXPECT_EQ(Tokens(client.Take()), (Texts{"1", "2", "3"}));
+}
+
+TEST(Exchange, LocalRepliesOfPipelinedProtocolsWaitForTheirTurn) {
+  SimConfig config = Pipelined();
+  config.routes = {SimRoute{.match = {Exact("to", "a")}},
+                   SimRoute{.match = {Exact("to", "direct")}, .direct_reply = LocalReply::kDenied}};
+  World world(config);
+  world.SetHosts("a", {"h1"});
+  Manual(world, "h1");
+  SimClient& client = world.Connect();
+  client.Send(world.Request(1, {}, {{"to", "a"}}) + world.Request(2, {}, {{"to", "direct"}}) +
+              world.Request(3, {}, {{"to", "nowhere"}}) + world.Request(4, {}, {{"to", "a"}}));
+  world.RunFor(kMs);
+  EXPECT_TRUE(client.Take().empty());
+  ASSERT_EQ(world.connections.size(), 2u);
+  for (auto& connection : world.connections) connection->Reply(connection->requests.at(0));
+  const auto replies = client.Take();
+  EXPECT_EQ(Tokens(replies), (Texts{"1", "2", "3", "4"}));
+  EXPECT_EQ(Kinds(replies), "REER");
+  EXPECT_EQ(replies[1].body, "denied");
+  EXPECT_EQ(replies[2].body, "no_route");
+  client.Reset();
+  world.RunFor(10 * kSecond);
+  world.ExpectQuiet();
+}
+
+TEST(Exchange, FailuresOfPipelinedProtocolsWaitForTheirTurn) {
+  World world(Pipelined());
+  world.SetHosts("a", {"h1"});
+  Manual(world, "h1");
+  SimClient& client = world.Connect();
+  client.Send(world.Request(1) + world.Request(2));
+  world.RunFor(kMs);
+  ASSERT_EQ(world.connections.size(), 2u);
+  auto& second = world.connections[world.connections[0]->requests[0].token == "2" ? 0 : 1];
+  auto& first = world.connections[world.connections[0]->requests[0].token == "2" ? 1 : 0];
+  second->Close();
+  EXPECT_TRUE(client.Take().empty());
+  first->Reply(first->requests[0]);
+  const auto replies = client.Take();
+  EXPECT_EQ(Tokens(replies), (Texts{"1", "2"}));
+  EXPECT_EQ(Kinds(replies), "RE");
+}
+
+TEST(Exchange, TimesOutWithTheProtocolsOwnError) {
+  World world({.routes = {SimRoute{.timeout_us = 100 * kMs}}});
+  world.SetHosts("a", {"h1"});
+  world.servers["h1"].mode = SimServer::Mode::kSilent;
+  SimClient& client = world.Connect();
+  client.Send(world.Request(5));
+  world.RunFor(99 * kMs);
+  EXPECT_TRUE(client.Take().empty());
+  world.RunFor(10 * kMs);
+  const auto replies = client.Take();
+  ASSERT_EQ(Kinds(replies), "E");
+  EXPECT_EQ(replies[0].id, 5u);
+  EXPECT_EQ(replies[0].body, "timeout");
+  EXPECT_EQ(world.Count(LocalReply::kTimeout), 1u);
+}
+
+TEST(Exchange, TakesTheDefaultTimeoutWhereTheRouteHasNone) {
+  World world({.default_timeout_us = 50 * kMs});
+  world.SetHosts("a", {"h1"});
+  world.servers["h1"].mode = SimServer::Mode::kSilent;
+  SimClient& client = world.Connect();
+  client.Send(world.Request(5));
+  world.RunFor(60 * kMs);
+  EXPECT_EQ(Kinds(client.Take()), "E");
+}
+
+TEST(Exchange, DropsAndCountsALateReply) {
+  World world({.routes = {SimRoute{.timeout_us = 100 * kMs}}});
+  world.SetHosts("a", {"h1"});
+  world.servers["h1"].delay_us = 200 * kMs;
+  SimClient& client = world.Connect();
+  client.Send(world.Request(5));
+  world.RunFor(kSecond);
+  EXPECT_EQ(Kinds(client.Take()), "E");
+  EXPECT_EQ(world.Count(Counter::kLateReplies), 1u);
+  EXPECT_EQ(world.Count(Counter::kResponsesOk), 0u);
+  // The connection is as good as before.
+  world.servers["h1"].delay_us = 0;
+  client.Send(world.Request(6));
+  world.RunFor(kSecond);
+  EXPECT_EQ(Tokens(client.Take()), (Texts{"6"}));
+  EXPECT_EQ(world.connections.size(), 1u);
+}
+
+TEST(Exchange, LateReplyOfAnExclusiveConnectionReachesNobody) {
+  SimConfig config = Exclusive();
+  config.routes = {SimRoute{.timeout_us = 100 * kMs}};
+  World world(config);
+  world.SetHosts("a", {"h1"});
+  world.servers["h1"].delay_us = 200 * kMs;
+  SimClient& client = world.Connect();
+  client.Send(world.Request(1));
+  world.RunFor(150 * kMs);
+  EXPECT_EQ(Kinds(client.Take()), "E");
+  client.Send(world.Request(2));
+  world.servers["h1"].delay_us = 0;
+  world.RunFor(kSecond);
+  const auto replies = client.Take();
+  ASSERT_EQ(replies.size(), 1u);
+  EXPECT_EQ(replies[0].token, "2");
+  EXPECT_EQ(world.connections.size(), 2u);
+}
+
+TEST(Exchange, LateReplyIsNotTakenForAnothersAfterTheConnectionWentThroughThePool) {
+  for (const UpstreamMode mode : {UpstreamMode::kShared, UpstreamMode::kPerSession}) {
+    SimConfig config;
+    config.mode = mode;
+    World world(config);
+    world.SetHosts("a", {"h1"});
+    Manual(world, "h1");
+    SimClient& gone = world.Connect();
+    gone.Send(world.Request(1));
+    world.RunFor(kMs);
+    const WireMessage first = world.Seen().at(0);
+    gone.Reset();
+    world.RunFor(20 * kSecond);  // idle leases have gone back by now
+    SimClient& next = world.Connect();
+    next.Send(world.Request(2));
+    world.RunFor(kMs);
+    world.connections[0]->Reply(first);
+    for (const WireMessage& message : next.Take()) EXPECT_EQ(message.token, "2");
+  }
+}
+
+TEST(Exchange, ForwardsAOneWayMessageOnceAndNeverAnswersIt) {
+  for (const SimConfig& config : {SimConfig{}, Pipelined(), Exclusive(), PerSession()}) {
+    World world(config);
+    world.SetHosts("a", {"h1"});
+    SimClient& client = world.Connect();
+    client.Send(world.OneWay(1) + world.OneWay(2));
+    world.RunFor(10 * kSecond);
+    EXPECT_EQ(Kinds(world.Seen()), "OO");
+    EXPECT_TRUE(client.received.empty());
+    EXPECT_EQ(world.Count(Counter::kOneWay), 2u);
+    EXPECT_EQ(world.Count(Counter::kRequests), 0u);
+    client.Reset();
+    world.RunFor(10 * kSecond);
+    EXPECT_EQ(Kinds(world.Seen()), "OO");
+    world.ExpectQuiet();
+  }
+}
+
+TEST(Exchange, OneWayMessageIsNotAnsweredWhenItCannotBeForwarded) {
+  SimConfig config;
+  config.routes = {SimRoute{.match = {Exact("to", "a")}}};
+  World world(config);
+  world.SetHosts("a", {});
+  SimClient& client = world.Connect();
+  client.Send(world.OneWay(1) + world.OneWay(2, {}, {{"to", "a"}}));
+  world.RunFor(kSecond);
+  EXPECT_TRUE(client.received.empty());
+  EXPECT_EQ(world.Count(LocalReply::kNoRoute), 1u);
+  EXPECT_EQ(world.Count(LocalReply::kNoHealthyUpstream), 1u);
+  EXPECT_EQ(world.exchanges(), 0u);
+}
+
+TEST(Exchange, OneWayMessageOfAClientThatLeavesAtOnceIsForwarded) {
+  for (const SimConfig& config : {SimConfig{}, Exclusive(), PerSession()}) {
+    for (const bool reset : {false, true}) {
+      World world(config);
+      world.SetHosts("a", {"h1"});
+      SimClient& client = world.Connect();
+      client.Send(world.OneWay(1));
+      if (reset) {
+        client.Reset();
+      } else {
+        client.Finish();
+      }
+      world.RunFor(20 * kSecond);
+      EXPECT_EQ(Kinds(world.Seen()), "O");
+      world.ExpectQuiet();
+    }
+  }
+}
+
+TEST(Exchange, OneWayMessageThatWaitsForAConnectionOutlivesItsClientAndHoldsUpNoReply) {
+  SimConfig config = Pipelined();
+  config.routes = {SimRoute{.match = {Exact("to", "b")}, .clusters = {{"b", 1}}}, SimRoute{}};
+  World world(config);
+  world.policy.max_leases_per_host = 1;
+  world.SetHosts("a", {"h1"});
+  world.SetHosts("b", {"h2"});
+  world.servers["h1"].delay_us = 100 * kMs;
+  SimClient& busy = world.Connect();
+  SimClient& client = world.Connect();
+  busy.Send(world.Request(1));
+  client.Send(world.OneWay(2) + world.Request(3, {}, {{"to", "b"}}) + world.Request(4));
+  world.RunFor(50 * kMs);
+  EXPECT_EQ(Tokens(client.Take()), (Texts{"3"}));
+  EXPECT_EQ(world.Count(Counter::kOneWay), 0u);
+  client.Reset();
+  world.RunFor(10 * kSecond);
+  EXPECT_EQ(world.Count(Counter::kOneWay), 1u);
+  EXPECT_EQ(Kinds(world.Open("h1").at(0)->requests), "QO");
+  busy.Reset();
+  world.RunFor(10 * kSecond);
+  world.ExpectQuiet();
+}
+
+TEST(Exchange, OneWayMessageIsForwardedByALeaseWhoseHostLeavesMeanwhile) {
+  for (const SimConfig& config : {SimConfig{}, Exclusive(), PerSession()}) {
+    World world(config);
+    world.SetHosts("a", {"h1"});
+    SimClient& client = world.Connect();
+    client.Send(world.OneWay(1));
+    world.SetHosts("a", {"h2"});
+    world.RunFor(20 * kSecond);
+    EXPECT_EQ(Kinds(world.Seen()), "O");
+  }
+}
+
+TEST(Exchange, HeartbeatsOfClientsAreAnsweredLocally) {
+  World world;
+  world.SetHosts("a", {"h1"});
+  SimClient& client = world.Connect();
+  client.Send(world.wire().Make('H', 77, ""));
+  const auto replies = client.Take();
+  ASSERT_EQ(Kinds(replies), "h");
+  EXPECT_EQ(replies[0].id, 77u);
+  world.RunFor(kSecond);
+  EXPECT_TRUE(world.connections.empty());
+  EXPECT_EQ(world.Count(Counter::kDownstreamHeartbeats), 1u);
+}
+
+TEST(Exchange, HeartbeatsOfServersAreAnsweredLocally) {
+  World world;
+  world.SetHosts("a", {"h1"});
+  Manual(world, "h1");
+  SimClient& client = world.Connect();
+  client.Send(world.Request(1));
+  world.RunFor(kMs);
+  world.connections[0]->Send(world.wire().Make('H', 99, ""));
+  world.RunFor(kMs);
+  const auto seen = world.Seen();
+  ASSERT_EQ(Kinds(seen), "Qh");
+  EXPECT_EQ(seen[1].id, 99u);
+  EXPECT_TRUE(client.received.empty());
+  EXPECT_EQ(world.Count(Counter::kUpstreamHeartbeats), 1u);
+}
+
+TEST(Exchange, AnswersToHeartbeatsNobodySentGoNowhere) {
+  World world;
+  world.SetHosts("a", {"h1"});
+  Manual(world, "h1");
+  SimClient& client = world.Connect();
+  client.Send(world.wire().Make('h', 1, "") + world.Request(1));
+  world.RunFor(kMs);
+  world.connections[0]->Send(world.wire().Make('h', 1, ""));
+  world.RunFor(kMs);
+  EXPECT_EQ(Kinds(world.Seen()), "Q");
+  EXPECT_TRUE(client.received.empty());
+}
+
+TEST(Exchange, UnsolicitedMessagesFromServersAreDroppedAndCounted) {
+  World world;
+  world.SetHosts("a", {"h1"});
+  Manual(world, "h1");
+  SimClient& client = world.Connect();
+  client.Send(world.Request(1));
+  world.RunFor(kMs);
+  world.connections[0]->Send(world.wire().Make('R', 4242, "x") + world.wire().Make('R', 0, "x"));
+  EXPECT_TRUE(client.received.empty());
+  EXPECT_EQ(world.Count(Counter::kUnsolicited), 2u);
+  world.connections[0]->Send(world.wire().Make('?', 1, "x"));
+  EXPECT_EQ(world.Count(Counter::kDropped), 1u);
+  world.connections[0]->Reply(world.Seen()[0]);
+  EXPECT_EQ(Tokens(client.Take()), (Texts{"1"}));
+}
+
+TEST(Exchange, SecondReplyIsDroppedAsLate) {
+  World world;
+  world.SetHosts("a", {"h1"});
+  Manual(world, "h1");
+  SimClient& client = world.Connect();
+  client.Send(world.Request(1));
+  world.RunFor(kMs);
+  world.connections[0]->Reply(world.Seen()[0]);
+  world.connections[0]->Reply(world.Seen()[0]);
+  EXPECT_EQ(Tokens(client.Take()), (Texts{"1"}));
+  EXPECT_EQ(world.Count(Counter::kLateReplies), 1u);
+}
+
+TEST(Exchange, UnsolicitedReplyOnAnIdleExclusiveConnectionEndsIt) {
+  World world(Exclusive());
+  world.SetHosts("a", {"h1"});
+  Manual(world, "h1");
+  SimClient& client = world.Connect();
+  client.Send(world.Request(1));
+  world.RunFor(kMs);
+  world.connections[0]->Reply(world.Seen()[0]);
+  world.RunFor(kMs);
+  world.connections[0]->Send(world.wire().Make('R', 0, "nobody's"));
+  EXPECT_FALSE(world.connections[0]->open);
+  client.Send(world.Request(2));
+  world.RunFor(kMs);
+  ASSERT_EQ(world.connections.size(), 2u);
+  world.connections[1]->Reply(world.connections[1]->requests.at(0));
+  EXPECT_EQ(Tokens(client.Take()), (Texts{"1", "2"}));
+}
+
+TEST(Exchange, MessagesThatClientsMayNotSendAreDroppedAndCounted) {
+  World world;
+  SimClient& client = world.Connect();
+  client.Send(world.wire().Make('?', 1, "") + world.wire().Make('G', 1, ""));
+  EXPECT_EQ(world.Count(Counter::kDropped), 2u);
+  EXPECT_TRUE(client.alive());
+}
+
+TEST(Exchange, MutatesRequestsAndReplies) {
+  SimConfig config;
+  config.routes = {SimRoute{.request_mutation = {{MutationOp::Kind::kSet, "tenant", "blue"},
+                                                 {MutationOp::Kind::kAddIfAbsent, "color", "red"},
+                                                 {MutationOp::Kind::kRemove, "secret", ""}},
+                            .response_mutation = {{MutationOp::Kind::kSet, "via", "proxy"}}}};
+  World world(config);
+  world.SetHosts("a", {"h1"});
+  SimClient& client = world.Connect();
+  client.Send(world.Request(1, "body", {{"secret", "x"}, {"color", "green"}}));
+  world.RunFor(10 * kMs);
+  const auto seen = world.Seen();
+  ASSERT_EQ(seen.size(), 1u);
+  EXPECT_EQ(seen[0].kv, (FakeKv{{"name", "1"}, {"color", "green"}, {"tenant", "blue"}}));
+  EXPECT_EQ(seen[0].body, "body");
+  const auto replies = client.Take();
+  ASSERT_EQ(replies.size(), 1u);
+  EXPECT_EQ(replies[0].kv, (FakeKv{{"name", "1"}, {"via", "proxy"}}));
+}
+
+TEST(Exchange, ClientThatLeavesIsCountedAndItsReplyReachesNobody) {
+  World world;
+  world.SetHosts("a", {"h1"});
+  SimClient& gone = world.Connect();
+  SimClient& stays = world.Connect();
+  gone.Send(world.Request(1) + world.Request(2));
+  stays.Send(world.Request(3));
+  gone.Reset();
+  world.RunFor(kSecond);
+  EXPECT_EQ(world.Count(Counter::kClientGone), 2u);
+  EXPECT_EQ(world.Count(Counter::kLateReplies), 2u);
+  EXPECT_TRUE(gone.received.empty());
+  EXPECT_EQ(Tokens(stays.Take()), (Texts{"3"}));
+  world.RunFor(10 * kSecond);
+  world.ExpectQuiet();
+}
+
+TEST(Exchange, ClientThatHalfClosesStillGetsItsReplies) {
+  for (const SimConfig& config : {SimConfig{}, Pipelined(), Exclusive(), PerSession()}) {
+    World world(config);
+    world.SetHosts("a", {"h1"});
+    SimClient& client = world.Connect();
+    client.Send(world.Request(1) + world.Request(2));
+    client.Finish();
+    EXPECT_TRUE(client.alive());
+    world.RunFor(kSecond);
+    EXPECT_EQ(client.Take().size(), 2u);
+    EXPECT_EQ(client.closed, CloseMode::kFlush);
+    world.RunFor(10 * kSecond);
+    world.ExpectQuiet();
+  }
+}
+
+TEST(Exchange, MeasuresTheTimeFromRequestToReply) {
+  World world;
+  world.SetHosts("a", {"h1"});
+  world.servers["h1"].delay_us = 30 * kMs;
+  world.servers["h1"].connect = SimServer::Connect::kNow;
+  SimClient& client = world.Connect();
+  client.Send(world.Request(1));
+  world.RunFor(kSecond);
+  EXPECT_EQ(world.Times(), (std::vector<uint64_t>{30 * kMs}));
+}
+
+// A protocol whose errors cannot be said: the client must not take a later reply for the missing
+// one.
+class WordlessCodec : public FakeCodec {
+ public:
+  using FakeCodec::FakeCodec;
+  bool Reply(const ReplyContext&, LocalReply, std::string_view, std::string&) const override {
+    return false;
+  }
+};
+
+TEST(Exchange, WithoutAWordForAnErrorTheConnectionEndsInItsPlace) {
+  for (const bool ordered : {false, true}) {
+    SimConfig config = ordered ? Pipelined() : SimConfig{};
+    config.codec = std::make_shared<WordlessCodec>(ordered ? FakePipelined() : FakeMultiplexed());
+    config.routes = {SimRoute{.match = {Exact("to", "a")}},
+                     SimRoute{.match = {Exact("to", "b")}, .clusters = {{"b", 1}}}};
+    World world(config);
+    world.SetHosts("a", {"h1"});
+    world.SetHosts("b", {"h2"});
+    world.servers["h1"].delay_us = 50 * kMs;
+    Manual(world, "h2");
+    SimClient& client = world.Connect();
+    client.Send(world.Request(1, {}, {{"to", "a"}}) + world.Request(2, {}, {{"to", "b"}}) +
+                world.Request(3, {}, {{"to", "a"}}));
+    world.RunFor(kMs);
+    for (SimConnection* connection : world.Open("h2")) connection->Close();
+    client.Send(world.Request(4, {}, {{"to", "a"}}));
+    world.RunFor(kSecond);
+    const auto tokens = Tokens(client.Take());
+    if (ordered) {
+      EXPECT_EQ(tokens, (Texts{"1"}));
+    } else {
+      EXPECT_EQ(tokens, (Texts{"1", "3"}));
+    }
+    EXPECT_TRUE(client.closed);
+    world.RunFor(10 * kSecond);
+    world.ExpectQuiet();
+  }
+}
+
+}  // namespace
+}  // namespace metaprotocol::test

@@ -1,0 +1,154 @@
+// A host may call back from within the calls that the engine makes, and bytes may come in any
+// pieces.
+#include "tests/cpp/engine/world.h"
+
+namespace metaprotocol::test {
+namespace {
+
+constexpr uint64_t kMs = SimWorld::kMs;
+constexpr uint64_t kSecond = SimWorld::kSecond;
+
+TEST(Reentrancy, LeaseIsReadyBeforeOpenLeaseReturns) {
+  for (const SimConfig& config : {SimConfig{}, Pipelined(), Exclusive(), PerSession()}) {
+    World world(config);
+    world.SetHosts("a", {"h1"});
+    world.servers["h1"].connect = SimServer::Connect::kNow;
+    SimClient& client = world.Connect();
+    client.Send(world.Request(1) + world.OneWay(2) + world.Request(3));
+    world.RunFor(kSecond);
+    EXPECT_EQ(client.Take().size(), 2u);
+    client.Reset();
+    world.RunFor(10 * kSecond);
+    world.ExpectQuiet();
+  }
+}
+
+TEST(Reentrancy, LeaseIsClosedBeforeOpenLeaseReturns) {
+  for (const SimConfig& config : {SimConfig{}, Pipelined(), Exclusive(), PerSession()}) {
+    World world(config);
+    world.SetHosts("a", {"h1"});
+    world.servers["h1"].connect = SimServer::Connect::kRefuseNow;
+    SimClient& client = world.Connect();
+    client.Send(world.Request(1) + world.OneWay(2) + world.Request(3));
+    EXPECT_EQ(Kinds(client.Take()), "EE") << "within the same call";
+    EXPECT_EQ(world.exchanges(), 0u);
+    client.Reset();
+    world.RunFor(10 * kSecond);
+    EXPECT_EQ(world.lease_count(), 0u);
+    EXPECT_EQ(world.Value(Gauge::kLeasesActive), 0);
+  }
+}
+
+TEST(Reentrancy, ManyWaitingRequestsWhoseConnectionsAreAllRefusedAtOnce) {
+  World world(Exclusive());
+  world.policy.max_leases_per_host = 2;
+  world.SetHosts("a", {"h1"});
+  world.servers["h1"].connect = SimServer::Connect::kRefuseNow;
+  SimClient& client = world.Connect();
+  std::string all;
+  for (uint64_t i = 0; i < 100; ++i) all += world.Request(i);
+  client.Send(all);
+  EXPECT_EQ(client.Take().size(), 100u);
+}
+
+TEST(Reentrancy, WriteBufferFullFromWithinAWrite) {
+  for (const SimConfig& config : {SimConfig{}, Pipelined(), Exclusive()}) {
+    World world(config);
+    world.high_watermark = 100;
+    world.SetHosts("a", {"h1"});
+    world.servers["h1"].reply_body_bytes = 20000;
+    SimClient& client = world.Connect();
+    client.SetReading(false);
+    std::string all;
+    for (uint64_t i = 0; i < 20; ++i) all += world.Request(i);
+    client.Send(all);
+    world.RunFor(10 * kMs);
+    EXPECT_TRUE(client.full);
+    EXPECT_TRUE(client.paused);
+    client.SetReading(true);
+    world.RunFor(kSecond);
+    EXPECT_EQ(client.Take().size(), 20u);
+    EXPECT_FALSE(client.paused);
+  }
+}
+
+TEST(Reentrancy, LocalRepliesFillTheBufferWhileRequestsAreRead) {
+  World world({.routes = {SimRoute{.direct_reply = LocalReply::kDenied}}});
+  world.high_watermark = 1000;
+  SimClient& client = world.Connect();
+  client.SetReading(false);
+  for (uint64_t i = 0; i < 1000; ++i) client.Send(world.Request(i));
+  EXPECT_TRUE(client.paused);
+  EXPECT_LT(client.unread.size(), 2000u);
+  for (int i = 0; i < 1000; ++i) {
+    client.SetReading(true);
+    client.SetReading(false);
+    world.RunFor(kMs);
+  }
+  client.SetReading(true);
+  world.RunFor(kMs);
+  EXPECT_EQ(client.Take().size(), 1000u);
+}
+
+TEST(Reentrancy, EveryCutOfTheBytesGivesTheSameResult) {
+  for (const SimConfig& base : {SimConfig{}, Pipelined(), Exclusive(), PerSession()}) {
+    SimConfig config = base;
+    config.limits.stream_message_bytes = 1024;
+    for (uint64_t seed = 1; seed <= 12; ++seed) {
+      World world(BuildSnapshot(config), seed);
+      world.max_piece = 1 + seed * seed * 3;
+      world.SetHosts("a", {"h1", "h2"});
+      world.servers["h1"].reply_body_bytes = 3000;
+      std::vector<SimClient*> clients;
+      for (int i = 0; i < 4; ++i) clients.push_back(&world.Connect());
+      for (uint64_t i = 0; i < 40; ++i) {
+        const std::string body(world.Draw(3) == 0 ? 2500 : world.Draw(50), 'x');
+        clients[i % 4]->Send(i % 5 == 4 ? world.OneWay(i, body) : world.Request(i, body));
+      }
+      for (SimClient* client : clients) client->Finish();
+      world.RunFor(60 * kSecond);
+      for (size_t i = 0; i < clients.size(); ++i) {
+        const auto replies = clients[i]->Take();
+        EXPECT_EQ(replies.size(), 8u) << "seed " << seed;
+        for (const auto& reply : replies) {
+          EXPECT_EQ(std::stoul(reply.token) % 4, i);
+          EXPECT_EQ(reply.kind, 'R');
+        }
+        EXPECT_EQ(clients[i]->closed, CloseMode::kFlush);
+      }
+      EXPECT_EQ(world.Seen().size(), 40u);
+      world.ExpectQuiet();
+    }
+  }
+}
+
+TEST(Reentrancy, EngineMayBeDestroyedWithEverythingOpen) {
+  for (const SimConfig& base : {SimConfig{}, Pipelined(), Exclusive(), PerSession()}) {
+    SimConfig config = base;
+    config.limits.stream_message_bytes = 1024;
+    World world(config);
+    world.policy.max_leases_per_host = 3;
+    world.SetHosts("a", {"h1"});
+    Manual(world, "h1");
+    for (int i = 0; i < 6; ++i) world.Connect().Send(world.Request(1));
+    world.Connect().Send(world.Request(1, std::string(5000, 'x')).substr(0, 2000));
+    world.RunFor(kMs);
+    EXPECT_GT(world.exchanges(), 0u);
+  }
+}
+
+TEST(Reentrancy, DumpIsValidJsonAtAnyTime) {
+  World world(Exclusive());
+  EXPECT_NE(world.Dump().find("\"sessions\":0"), std::string::npos);
+  world.SetHosts("a", {"h1"});
+  Manual(world, "h1");
+  world.Connect().Send(world.Request(1));
+  EXPECT_NE(world.Dump().find("\"opening\""), std::string::npos);
+  world.RunFor(kMs);
+  EXPECT_NE(world.Dump().find("\"ready\""), std::string::npos);
+  world.SetHosts("a", {"h2"});
+  EXPECT_NE(world.Dump().find("\"draining\""), std::string::npos);
+}
+
+}  // namespace
+}  // namespace metaprotocol::test

@@ -1,0 +1,502 @@
+// Large messages pass through as they arrive, in both directions, and disturb nobody.
+#include "tests/cpp/engine/world.h"
+
+namespace metaprotocol::test {
+namespace {
+
+constexpr uint64_t kMs = SimWorld::kMs;
+constexpr uint64_t kSecond = SimWorld::kSecond;
+
+SimConfig Streaming(SimConfig config = {}) {
+  config.limits.stream_message_bytes = 1024;
+  return config;
+}
+std::string Body(size_t bytes) { return std::string(bytes, 'x'); }
+
+TEST(Streaming, LargeRequestReachesTheServerWhileItIsStillBeingSent) {
+  for (const SimConfig& config : {SimConfig{}, Exclusive(), PerSession()}) {
+    World world(Streaming(config));
+    world.SetHosts("a", {"h1"});
+    SimClient& client = world.Connect();
+    const std::string request = world.Request(1, Body(100000));
+    client.Send(request.substr(0, 50000));
+    world.RunFor(10 * kMs);
+    ASSERT_EQ(world.connections.size(), 1u);
+    EXPECT_GT(world.connections[0]->received.size(), 40000u);
+    client.Send(request.substr(50000));
+    world.RunFor(10 * kMs);
+    ASSERT_EQ(world.Seen().size(), 1u);
+    EXPECT_EQ(world.Seen()[0].body.size(), 100000u);
+    EXPECT_EQ(Tokens(client.Take()), (Texts{"1"}));
+    EXPECT_EQ(world.Count(Counter::kRequests), 1u);
+  }
+}
+
+TEST(Streaming, SmallMessagesAreNotStreamed) {
+  World world({.limits = {.stream_message_bytes = 5000}});
+  world.SetHosts("a", {"h1"});
+  SimClient& client = world.Connect();
+  client.Send(world.Request(1, Body(3000)).substr(0, 2000));
+  world.RunFor(10 * kMs);
+  EXPECT_TRUE(world.connections.empty());
+}
+
+TEST(Streaming, RouteThatLooksAtTheBodyWaitsForIt) {
+  SimConfig config = Streaming();
+  config.routes = {SimRoute{.match = {Exact("body", Body(3000))}}};
+  World world(config);
+  world.SetHosts("a", {"h1"});
+  SimClient& client = world.Connect();
+  const std::string request = world.Request(1, Body(3000));
+  client.Send(request.substr(0, 2000));
+  world.RunFor(10 * kMs);
+  EXPECT_TRUE(world.connections.empty());
+  client.Send(request.substr(2000));
+  world.RunFor(10 * kMs);
+  EXPECT_EQ(Kinds(client.Take()), "R");
+}
+
+TEST(Streaming, MutationOfAHeadIsAppliedToAStreamedMessage) {
+  for (const bool in_head : {true, false}) {
+    SimConfig config = Streaming();
+    FakeOptions options = FakeMultiplexed();
+    options.mutation_in_head = in_head;
+    config.codec = std::make_shared<FakeCodec>(options);
+    config.routes = {SimRoute{.request_mutation = {{MutationOp::Kind::kSet, "k", "v"}},
+                              .response_mutation = {{MutationOp::Kind::kSet, "r", "w"}}}};
+    World world(config);
+    world.SetHosts("a", {"h1"});
+    Manual(world, "h1");
+    SimClient& client = world.Connect();
+    const std::string request = world.Request(1, Body(5000));
+    client.Send(request.substr(0, 3000));
+    world.RunFor(10 * kMs);
+    EXPECT_EQ(world.connections.empty(), !in_head);
+    client.Send(request.substr(3000));
+    world.RunFor(10 * kMs);
+    ASSERT_EQ(world.Seen().size(), 1u);
+    EXPECT_EQ(world.Seen()[0].kv, (FakeKv{{"name", "1"}, {"k", "v"}}));
+    EXPECT_EQ(world.Seen()[0].body, Body(5000));
+    const std::string reply = world.wire().Make('R', world.Seen()[0].id, "1", Body(5000));
+    world.connections[0]->Send(reply.substr(0, 3000));
+    EXPECT_EQ(client.received.empty(), !in_head);
+    world.connections[0]->Send(reply.substr(3000));
+    const auto replies = client.Take();
+    ASSERT_EQ(Kinds(replies), "R");
+    EXPECT_EQ(replies[0].kv, (FakeKv{{"name", "1"}, {"r", "w"}}));
+    EXPECT_EQ(replies[0].body, Body(5000));
+  }
+}
+
+TEST(Streaming, SlowSenderSharesItsConnectionWithNobody) {
+  World world(Streaming());
+  world.SetHosts("a", {"h1"});
+  SimClient& slow = world.Connect();
+  SimClient& quick = world.Connect();
+  const std::string request = world.Request(1, Body(5000));
+  slow.Send(request.substr(0, 2000));
+  world.RunFor(10 * kMs);
+  for (uint64_t i = 2; i < 6; ++i) {
+    quick.Send(world.Request(i));
+    world.RunFor(10 * kMs);
+    EXPECT_EQ(quick.Take().size(), 1u);
+  }
+  EXPECT_EQ(world.connections.size(), 2u);
+  slow.Send(request.substr(2000));
+  world.RunFor(10 * kMs);
+  EXPECT_EQ(Kinds(slow.Take()), "R");
+}
+
+TEST(Streaming, LargeRequestDoesNotTakeAConnectionThatOthersAreOn) {
+  World world(Streaming());
+  world.SetHosts("a", {"h1"});
+  Manual(world, "h1");
+  SimClient& first = world.Connect();
+  first.Send(world.Request(1));
+  world.RunFor(kMs);
+  SimClient& large = world.Connect();
+  large.Send(world.Request(2, Body(5000)).substr(0, 2000));
+  world.RunFor(kMs);
+  EXPECT_EQ(world.connections.size(), 2u);
+}
+
+TEST(Streaming, LargeReplyReachesTheClientWhileItIsStillBeingSent) {
+  World world(Streaming());
+  world.SetHosts("a", {"h1"});
+  Manual(world, "h1");
+  SimClient& client = world.Connect();
+  client.Send(world.Request(1));
+  world.RunFor(kMs);
+  const std::string reply = world.wire().Make('R', world.Seen()[0].id, "1", Body(50000));
+  world.connections[0]->Send(reply.substr(0, 20000));
+  EXPECT_GT(client.received.size(), 19000u);
+  world.connections[0]->Send(reply.substr(20000));
+  const auto replies = client.Take();
+  ASSERT_EQ(Kinds(replies), "R");
+  EXPECT_EQ(replies[0].body.size(), 50000u);
+}
+
+TEST(Streaming, LargeRepliesToOneClientNeverInterleave) {
+  World world(Streaming());
+  world.policy.exchanges_per_shared_lease = 1;
+  world.SetHosts("a", {"h1"});
+  Manual(world, "h1");
+  SimClient& client = world.Connect();
+  client.Send(world.Request(1) + world.Request(2) + world.Request(3));
+  world.RunFor(kMs);
+  ASSERT_EQ(world.connections.size(), 3u);
+  std::vector<std::string> replies;
+  for (auto& connection : world.connections) {
+    const WireMessage& request = connection->requests.at(0);
+    replies.push_back(world.wire().Make('R', request.id, request.token, Body(5000)));
+  }
+  // In turns, with a small reply and a heartbeat in between.
+  for (size_t at = 0; at < 6000; at += 2000) {
+    for (size_t i = 0; i < 3; ++i) world.connections[i]->Send(replies[i].substr(at, 2000));
+    client.Send(world.wire().Make('H', 9, ""));
+  }
+  const auto got = client.Take();
+  EXPECT_EQ(client.reader.used(), client.received.size());
+  std::string kinds = Kinds(got);
+  std::sort(kinds.begin(), kinds.end());
+  EXPECT_EQ(kinds, "RRRhhh");
+  for (const WireMessage& message : got) {
+    if (message.kind == 'R') {
+      EXPECT_EQ(message.body, Body(5000));
+    }
+  }
+}
+
+TEST(Streaming, LargeRepliesOfPipelinedProtocolsKeepTheirOrder) {
+  World world(Streaming(Pipelined()));
+  world.SetHosts("a", {"h1"});
+  Manual(world, "h1");
+  SimClient& client = world.Connect();
+  client.Send(world.Request(1) + world.Request(2) + world.Request(3));
+  world.RunFor(kMs);
+  ASSERT_EQ(world.connections.size(), 3u);
+  std::map<std::string, SimConnection*> by_token;
+  for (auto& connection : world.connections) {
+    by_token[connection->requests.at(0).token] = connection.get();
+  }
+  const auto reply = [&](const std::string& token) {
+    return world.wire().Make('R', 0, token, Body(5000));
+  };
+  by_token["3"]->Send(reply("3"));
+  by_token["2"]->Send(reply("2").substr(0, 3000));
+  EXPECT_TRUE(client.received.empty());
+  by_token["1"]->Send(reply("1").substr(0, 3000));
+  EXPECT_FALSE(client.received.empty());
+  by_token["2"]->Send(reply("2").substr(3000, 1000));
+  by_token["1"]->Send(reply("1").substr(3000));
+  EXPECT_GT(client.received.size(), reply("1").size()) << "the second passes straight through now";
+  by_token["2"]->Send(reply("2").substr(4000));
+  const auto got = client.Take();
+  EXPECT_EQ(Tokens(got), (Texts{"1", "2", "3"}));
+  EXPECT_EQ(client.reader.used(), client.received.size());
+}
+
+TEST(Streaming, ClientThatDiesInTheMiddleHarmsNobodyElse) {
+  for (const SimConfig& config : {SimConfig{}, Exclusive(), PerSession()}) {
+    World world(Streaming(config));
+    world.SetHosts("a", {"h1"});
+    SimClient& dies = world.Connect();
+    SimClient& stays = world.Connect();
+    dies.Send(world.Request(1, Body(5000)).substr(0, 2000));
+    stays.Send(world.Request(2));
+    world.RunFor(10 * kMs);
+    dies.Reset();
+    world.RunFor(kMs);
+    stays.Send(world.Request(3));
+    world.RunFor(kSecond);
+    EXPECT_EQ(stays.Take().size(), 2u);
+    // What it had begun on is not used any more.
+    EXPECT_EQ(world.Count(Counter::kLeasesReset), 1u);
+    stays.Reset();
+    world.RunFor(10 * kSecond);
+    world.ExpectQuiet();
+  }
+}
+
+TEST(Streaming, ClientThatHalfClosesInTheMiddleIsClosed) {
+  World world(Streaming());
+  world.SetHosts("a", {"h1"});
+  SimClient& client = world.Connect();
+  client.Send(world.Request(1, Body(5000)).substr(0, 2000));
+  world.RunFor(10 * kMs);
+  client.Finish();
+  EXPECT_EQ(client.closed, CloseMode::kAbort);
+  world.RunFor(10 * kSecond);
+  world.ExpectQuiet();
+}
+
+TEST(Streaming, ServerThatDiesWhileItIsSentARequestFailsItAndTheRestIsThrownAway) {
+  for (const SimConfig& config : {SimConfig{}, Pipelined(), Exclusive(), PerSession()}) {
+    World world(Streaming(config));
+    world.SetHosts("a", {"h1"});
+    SimClient& client = world.Connect();
+    const std::string request = world.Request(1, Body(5000));
+    client.Send(request.substr(0, 2000));
+    world.RunFor(10 * kMs);
+    world.connections.at(0)->Close();
+    EXPECT_EQ(Kinds(client.Take()), "E");
+    client.Send(request.substr(2000) + world.Request(2));
+    world.RunFor(kSecond);
+    EXPECT_EQ(Tokens(client.Take()), (Texts{"2"}));
+    EXPECT_EQ(Tokens(world.Seen()), (Texts{"2"}));
+  }
+}
+
+TEST(Streaming, ServerThatDiesInTheMiddleOfAReplyEndsTheConnectionOfItsClientOnly) {
+  World world(Streaming());
+  world.SetHosts("a", {"h1"});
+  Manual(world, "h1");
+  SimClient& hit = world.Connect();
+  SimClient& other = world.Connect();
+  hit.Send(world.Request(1));
+  other.Send(world.Request(2));
+  world.RunFor(kMs);
+  const auto seen = world.Seen();
+  ASSERT_EQ(seen.size(), 2u);
+  const WireMessage& first = seen[seen[0].token == "1" ? 0 : 1];
+  world.connections[0]->Send(
+      world.wire().Make('R', first.id, first.token, Body(5000)).substr(0, 3000));
+  world.connections[0]->Close();
+  EXPECT_EQ(hit.closed, CloseMode::kAbort) << "half a reply is out";
+  const auto replies = other.Take();
+  ASSERT_EQ(Kinds(replies), "E");
+  EXPECT_EQ(replies[0].body, "upstream_lost");
+  EXPECT_TRUE(other.alive());
+}
+
+TEST(Streaming, ReplyThatIsLostBeforeItsTurnIsReplacedByAnError) {
+  World world(Streaming(Pipelined()));
+  world.SetHosts("a", {"h1"});
+  Manual(world, "h1");
+  SimClient& client = world.Connect();
+  client.Send(world.Request(1) + world.Request(2));
+  world.RunFor(kMs);
+  SimConnection* first = world.connections.at(0).get();
+  SimConnection* second = world.connections.at(1).get();
+  if (first->requests.at(0).token == "2") std::swap(first, second);
+  second->Send(world.wire().Make('R', 0, "2", Body(5000)).substr(0, 3000));
+  second->Close();
+  first->Reply(first->requests[0]);
+  const auto replies = client.Take();
+  EXPECT_EQ(Kinds(replies), "RE");
+  EXPECT_EQ(Tokens(replies), (Texts{"1", "2"}));
+  EXPECT_TRUE(client.alive());
+  EXPECT_EQ(world.Count(Counter::kResponsesOk), 1u);
+}
+
+TEST(Streaming, TimeoutInTheMiddleOfARequestAnswersItAndThrowsTheRestAway) {
+  for (const SimConfig& base : {SimConfig{}, Pipelined(), Exclusive(), PerSession()}) {
+    SimConfig config = Streaming(base);
+    config.routes = {SimRoute{.timeout_us = 100 * kMs}};
+    World world(config);
+    world.SetHosts("a", {"h1"});
+    SimClient& client = world.Connect();
+    const std::string request = world.Request(1, Body(5000));
+    client.Send(request.substr(0, 2000));
+    world.RunFor(200 * kMs);
+    EXPECT_EQ(Kinds(client.Take()), "E");
+    client.Send(request.substr(2000) + world.Request(2));
+    world.RunFor(90 * kMs);
+    EXPECT_EQ(Tokens(client.Take()), (Texts{"2"}));
+    EXPECT_EQ(Tokens(world.Seen()), (Texts{"2"}));
+  }
+}
+
+TEST(Streaming, TimeoutInTheMiddleOfAReplyEndsTheConnection) {
+  SimConfig config = Streaming();
+  config.routes = {SimRoute{.timeout_us = 100 * kMs}};
+  World world(config);
+  world.SetHosts("a", {"h1"});
+  Manual(world, "h1");
+  SimClient& client = world.Connect();
+  client.Send(world.Request(1));
+  world.RunFor(kMs);
+  const std::string reply = world.wire().Make('R', world.Seen()[0].id, "1", Body(5000));
+  world.connections[0]->Send(reply.substr(0, 3000));
+  world.RunFor(200 * kMs);
+  EXPECT_EQ(client.closed, CloseMode::kAbort);
+  // The rest of the reply is skipped, and the connection is as good as before.
+  world.connections[0]->Send(reply.substr(3000));
+  SimClient& next = world.Connect();
+  next.Send(world.Request(2));
+  world.RunFor(kMs);
+  ASSERT_EQ(world.connections.size(), 1u);
+  world.connections[0]->Reply(world.connections[0]->requests.at(1));
+  EXPECT_EQ(Tokens(next.Take()), (Texts{"2"}));
+}
+
+TEST(Streaming, ReplyBeforeTheRequestsEndIsDeliveredAndTheConnectionNotUsedAgain) {
+  for (const SimConfig& base : {SimConfig{}, Pipelined(), Exclusive(), PerSession()}) {
+    SimConfig config = Streaming(base);
+    config.limits.max_requests_in_flight = 1;
+    World world(config);
+    world.SetHosts("a", {"h1"});
+    Manual(world, "h1");
+    SimClient& client = world.Connect();
+    const std::string request = world.Request(1, Body(5000));
+    client.Send(request.substr(0, 2000));
+    world.RunFor(kMs);
+    SimConnection& early = *world.connections.at(0);
+    Bytes head = early.received;
+    const uint64_t id = world.wire().has_ids() ? LoadBe64(head.data() + 5) : 0;
+    early.Send(world.wire().Make('R', id, "1"));
+    EXPECT_EQ(Tokens(client.Take()), (Texts{"1"}));
+    client.Send(request.substr(2000) + world.Request(2));
+    world.RunFor(kMs);
+    EXPECT_FALSE(early.open);
+    ASSERT_EQ(world.connections.size(), 2u);
+    world.connections[1]->Reply(world.connections[1]->requests.at(0));
+    EXPECT_EQ(Tokens(client.Take()), (Texts{"2"}));
+  }
+}
+
+TEST(Streaming, EarlyReplyOrLossBehindAnUnansweredRequestOfAPipelinedProtocol) {
+  for (const bool reply : {true, false}) {
+    World world(Streaming(Pipelined()));
+    world.SetHosts("a", {"h1"});
+    Manual(world, "h1");
+    SimClient& client = world.Connect();
+    client.Send(world.Request(1));
+    const std::string second = world.Request(2, Body(5000));
+    client.Send(second.substr(0, 2000));
+    world.RunFor(kMs);
+    ASSERT_EQ(world.connections.size(), 2u);
+    SimConnection* first_connection = world.connections[0].get();
+    SimConnection* second_connection = world.connections[1].get();
+    if (first_connection->requests.empty()) std::swap(first_connection, second_connection);
+    if (reply) {
+      second_connection->Send(world.wire().Make('R', 0, "2"));
+    } else {
+      second_connection->Close();
+    }
+    client.Send(second.substr(2000, 1000));
+    client.Send(second.substr(3000));
+    world.RunFor(kMs);
+    first_connection->Reply(first_connection->requests.at(0));
+    EXPECT_EQ(Tokens(client.Take()), (Texts{"1", "2"}));
+  }
+}
+
+TEST(Streaming, LargeRequestThatFillsTheSessionIsStillReadToItsEnd) {
+  SimConfig config = Streaming();
+  config.limits.max_requests_in_flight = 1;
+  config.limits.max_bytes_in_flight = 2000;
+  World world(config);
+  world.SetHosts("a", {"h1"});
+  SimClient& client = world.Connect();
+  const std::string request = world.Request(1, Body(5000));
+  for (size_t at = 0; at < request.size(); at += 1500) {
+    client.Send(request.substr(at, 1500));
+    world.RunFor(kMs);
+  }
+  client.Send(world.Request(2));
+  world.RunFor(kSecond);
+  EXPECT_EQ(Tokens(client.Take()), (Texts{"1", "2"}));
+}
+
+TEST(Streaming, LargeRequestWithoutARouteIsAnsweredAtOnceAndThrownAway) {
+  SimConfig config = Streaming();
+  config.routes = {SimRoute{.match = {Exact("to", "a")}}};
+  World world(config);
+  world.SetHosts("a", {"h1"});
+  SimClient& client = world.Connect();
+  const std::string request = world.Request(1, Body(5000));
+  client.Send(request.substr(0, 2000));
+  EXPECT_EQ(Kinds(client.Take()), "E");
+  client.Send(request.substr(2000) + world.Request(2, {}, {{"to", "a"}}));
+  world.RunFor(kSecond);
+  EXPECT_EQ(Tokens(client.Take()), (Texts{"2"}));
+}
+
+TEST(Streaming, LargeOneWayMessageIsForwarded) {
+  for (const SimConfig& config : {SimConfig{}, Exclusive(), PerSession()}) {
+    World world(Streaming(config));
+    world.SetHosts("a", {"h1"});
+    SimClient& client = world.Connect();
+    const std::string message = world.OneWay(1, Body(50000));
+    for (size_t at = 0; at < message.size(); at += 7000) client.Send(message.substr(at, 7000));
+    client.Send(world.Request(2));
+    world.RunFor(kSecond);
+    EXPECT_EQ(Tokens(client.Take()), (Texts{"2"}));
+    ASSERT_EQ(world.Seen().size(), 2u);
+    client.Reset();
+    world.RunFor(20 * kSecond);
+    world.ExpectQuiet();
+  }
+}
+
+TEST(Streaming, AnswerToAOneWayMessageThatIsBeingSentGoesNowhere) {
+  for (const SimConfig& config : {SimConfig{}, Exclusive(), PerSession()}) {
+    World world(Streaming(config));
+    world.SetHosts("a", {"h1"});
+    Manual(world, "h1");
+    SimClient& client = world.Connect();
+    const std::string message = world.OneWay(1, Body(5000));
+    client.Send(message.substr(0, 2000));
+    world.RunFor(kMs);
+    SimConnection& connection = *world.connections.at(0);
+    const uint64_t id = world.wire().has_ids() ? LoadBe64(connection.received.data() + 5) : 0;
+    connection.Send(world.wire().Make('R', id, "1"));
+    client.Send(message.substr(2000));
+    world.RunFor(kSecond);
+    EXPECT_TRUE(client.received.empty());
+    EXPECT_EQ(world.exchanges(), 0u);
+    EXPECT_TRUE(client.alive());
+  }
+}
+
+TEST(Streaming, ReplyThatStallsForEverDoesNotKeepItsLeaseForEver) {
+  for (const bool host_leaves : {false, true}) {
+    World world(Streaming());
+    world.SetHosts("a", {"h1"});
+    Manual(world, "h1");
+    SimClient& client = world.Connect();
+    client.Send(world.Request(1));
+    world.RunFor(kMs);
+    world.connections[0]->Send(
+        world.wire().Make('R', world.Seen()[0].id, "1", Body(5000)).substr(0, 3000));
+    if (host_leaves) world.SetHosts("a", {"h2"});
+    client.Reset();
+    world.RunFor(20 * kSecond);
+    world.ExpectQuiet();
+    EXPECT_TRUE(world.Open().empty()) << "half a reply is to come on it";
+  }
+}
+
+TEST(Streaming, HeartbeatOfAServerIsAnsweredBetweenMessages) {
+  World world(Streaming());
+  world.SetHosts("a", {"h1"});
+  SimClient& client = world.Connect();
+  const std::string request = world.Request(1, Body(5000));
+  client.Send(request.substr(0, 2000));
+  world.RunFor(kMs);
+  world.connections.at(0)->Send(world.wire().Make('H', 5, ""));
+  world.RunFor(kMs);
+  client.Send(request.substr(2000));
+  world.RunFor(kSecond);
+  EXPECT_EQ(Kinds(world.Seen()), "Qh");
+  EXPECT_EQ(Kinds(client.Take()), "R");
+}
+
+TEST(Streaming, MessageTimeoutCoversTheWholeMessage) {
+  SimConfig config = Streaming();
+  config.limits.message_timeout_us = 5 * kSecond;
+  World world(config);
+  world.SetHosts("a", {"h1"});
+  SimClient& client = world.Connect();
+  client.Send(world.Request(1, Body(50000)).substr(0, 2000));
+  for (int i = 0; i < 10 && client.alive(); ++i) {
+    client.Send("x");
+    world.RunFor(kSecond);
+  }
+  EXPECT_TRUE(client.closed);
+  EXPECT_EQ(world.Count(Counter::kSlowClientsClosed), 1u);
+}
+
+}  // namespace
+}  // namespace metaprotocol::test

@@ -1,0 +1,328 @@
+// A codec for a protocol that exists only in tests: trivial bytes, configurable traits. Engine
+// tests use it to reach every kind of protocol (multiplexed, pipelined, exclusive, stateful)
+// without dragging a real wire format in.
+//
+//     4 bytes  length of the rest, big endian
+//     1 byte   kind: 'Q' request, 'O' one-way, 'R' ok response, 'X' exception response, 'E' error
+//              response, 'H' heartbeat, 'h' heartbeat reply, 'G' go-away, '?' other
+//     8 bytes  id, big endian; only if traits().id_bits > 0
+//     metadata as key=value lines separated by \n, then \0
+//     body     the rest
+//
+// Metadata are the lines under their own keys, then `body`, which is the only key that needs the
+// whole message. A key `name` comes back in local replies (ReplyContext::name), and so does a
+// decimal `tag` (ReplyContext::tag).
+#pragma once
+
+#include <algorithm>
+#include <charconv>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "src/codec/codec.h"
+#include "src/codec/registry.h"
+
+namespace metaprotocol::test {
+
+using FakeKv = std::vector<std::pair<std::string, std::string>>;
+
+// The bytes of one message; no id for codecs with id_bits == 0.
+inline std::string FakeMessage(char kind, std::optional<uint64_t> id, const FakeKv& kv = {},
+                               std::string_view body = {}) {
+  std::string rest(1, kind);
+  if (id) AppendBe64(rest, *id);
+  for (size_t i = 0; i < kv.size(); ++i) {
+    if (i > 0) rest += '\n';
+    rest += kv[i].first + "=" + kv[i].second;
+  }
+  rest += '\0';
+  rest += body;
+  std::string out;
+  AppendBe32(out, static_cast<uint32_t>(rest.size()));
+  return out + rest;
+}
+
+// What a test reads back. `kind` is 0 where the bytes were not a whole message.
+struct FakeParsed {
+  char kind = 0;
+  uint64_t id = 0;
+  FakeKv kv;
+  std::string body;
+
+  bool operator==(const FakeParsed&) const = default;
+};
+
+// Takes a stream of messages apart; a last entry of kind 0 holds what was left over, if anything.
+inline std::vector<FakeParsed> ParseFakeMessages(std::string_view bytes, bool with_ids = true) {
+  std::vector<FakeParsed> all;
+  ByteReader reader(bytes);
+  while (reader.remaining() > 0) {
+    const Bytes left = reader.rest();
+    uint32_t length = 0;
+    Bytes rest;
+    const size_t id_bytes = with_ids ? 8 : 0;
+    if (!reader.ReadBe32(length) || !reader.ReadBytes(length, rest) || length < 2 + id_bytes) {
+      all.push_back({0, 0, {}, std::string(left)});
+      return all;
+    }
+    FakeParsed one;
+    one.kind = rest[0];
+    if (with_ids) one.id = LoadBe64(rest.data() + 1);
+    rest.remove_prefix(1 + id_bytes);
+    const size_t end = rest.find('\0');
+    std::string_view lines = rest.substr(0, end);
+    if (end != Bytes::npos) one.body = rest.substr(end + 1);
+    while (!lines.empty()) {
+      const std::string_view line = lines.substr(0, lines.find('\n'));
+      lines.remove_prefix(std::min(lines.size(), line.size() + 1));
+      const size_t equals = line.find('=');
+      one.kv.emplace_back(line.substr(0, equals),
+                          equals == std::string_view::npos ? "" : line.substr(equals + 1));
+    }
+    all.push_back(std::move(one));
+  }
+  return all;
+}
+
+struct FakeOptions {
+  std::string name = "fake";
+  int id_bits = 64;  // 0, 32 or 64
+  bool multiplexed = true;
+  bool ordered_replies = false;
+  bool stateful = false;
+  bool server_first = false;
+  bool mutation_in_head = true;
+  bool heartbeats = true;        // HeartbeatReply answers
+  bool go_away = true;           // GoAway writes a 'G'
+  bool text_in_replies = false;  // local replies carry a `text` line
+};
+
+// Presets for the kinds of protocols there are.
+inline FakeOptions FakeMultiplexed() { return {.name = "fake_multiplexed"}; }
+inline FakeOptions FakePipelined() {
+  return {.name = "fake_pipelined",
+          .id_bits = 0,
+          .multiplexed = false,
+          .ordered_replies = true,
+          .heartbeats = false,
+          .go_away = false};
+}
+inline FakeOptions FakePipelinedWithIds() {
+  return {
+      .name = "fake_pipelined_ids", .id_bits = 32, .multiplexed = false, .ordered_replies = true};
+}
+inline FakeOptions FakeExclusive() {
+  return {.name = "fake_exclusive", .id_bits = 0, .multiplexed = false};
+}
+inline FakeOptions FakeStateful() {
+  return {.name = "fake_stateful",
+          .id_bits = 0,
+          .multiplexed = false,
+          .ordered_replies = true,
+          .stateful = true};
+}
+
+class FakeCodec : public Codec {
+ public:
+  explicit FakeCodec(FakeOptions options = {}) : options_(std::move(options)) {
+    traits_.name = options_.name;
+    traits_.id_bits = options_.id_bits;
+    traits_.multiplexed = options_.multiplexed;
+    traits_.ordered_replies = options_.ordered_replies;
+    traits_.stateful = options_.stateful;
+    traits_.server_first = options_.server_first;
+    traits_.mutation_in_head = options_.mutation_in_head;
+    static constexpr std::string_view kKeys[] = {"name", "tag", "body"};
+    traits_.metadata_keys = kKeys;
+  }
+
+  const CodecTraits& traits() const override { return traits_; }
+
+  Interest InterestIn(std::span<const std::string_view> keys) const override {
+    Interest interest{kHeadBit, true};
+    for (const std::string_view key : keys) {
+      if (key == "body") interest = {kHeadBit | kBodyBit, false};
+    }
+    return interest;
+  }
+
+  // Remembers the direction, so that an engine that mixes states up is found out.
+  std::unique_ptr<DecodeState> NewDecodeState(Direction direction) const override {
+    return std::make_unique<State>(direction);
+  }
+
+  DecodeResult Decode(DecodeState* state, Direction direction, Bytes bytes,
+                      const DecodeOptions& options, Message& message) const override {
+    if (state && static_cast<State*>(state)->direction != direction) {
+      return DecodeResult::Error("decode state of the other direction");
+    }
+    const size_t fixed = 5 + id_bytes();
+    if (bytes.size() < fixed) return DecodeResult::NeedMore(fixed);
+    message.length = size_t{4} + LoadBe32(bytes.data());
+    if (!ReadKind(bytes[4], direction, message)) return DecodeResult::Error("bad kind");
+    if (id_bytes() > 0) message.id = LoadBe64(bytes.data() + 5);
+    if (options_.id_bits == 32 && message.id > UINT32_MAX)
+      return DecodeResult::Error("id too wide");
+    if (message.length <= fixed) return DecodeResult::Error("too short");
+    if (message.length > options.max_message_bytes) return DecodeResult::TooLarge("too large");
+
+    const bool whole = bytes.size() >= message.length;
+    const Bytes rest = bytes.substr(fixed, message.length - fixed);
+    const size_t head = rest.find('\0');
+    if (head == Bytes::npos) {
+      if (whole) return DecodeResult::Error("head without end");
+      return DecodeResult::NeedMore(options.allow_partial ? bytes.size() + 1 : message.length);
+    }
+    const bool wants_body = (options.interest.mask & kBodyBit) && !options.interest.head_suffices;
+    if (!whole && (wants_body || !options.allow_partial)) {
+      return DecodeResult::NeedMore(message.length);
+    }
+    ReadLines(rest.substr(0, head), message);
+    if (whole && wants_body) message.metadata.Add("body", rest.substr(head + 1));
+    return DecodeResult::Ok();
+  }
+
+  size_t Encode(const Message& message, Bytes bytes, uint64_t id,
+                std::span<const MutationOp> mutation, std::string& out) const override {
+    const size_t fixed = 5 + id_bytes();
+    const size_t head_end = mutation.empty() ? fixed : bytes.find('\0', fixed);
+    std::string head(1, bytes[4]);
+    if (id_bytes() > 0) AppendBe64(head, id);
+    if (!mutation.empty()) {
+      head += Mutated(bytes.substr(fixed, head_end - fixed), mutation);
+    }
+    AppendBe32(out, static_cast<uint32_t>(message.length - head_end + head.size()));
+    out += head;
+    return head_end;
+  }
+
+  bool Reply(const ReplyContext& request, LocalReply reply, std::string_view text,
+             std::string& out) const override {
+    FakeKv kv;
+    if (!request.name.empty()) kv.emplace_back("name", request.name);
+    if (request.tag != 0) kv.emplace_back("tag", std::to_string(request.tag));
+    if (options_.text_in_replies) kv.emplace_back("text", text);
+    const char kind = reply == LocalReply::kNoContent ? 'R' : 'E';
+    out += FakeMessage(kind, Id(request.id), kv, LocalReplyName(reply));
+    return true;
+  }
+
+  bool HeartbeatReply(const Message& heartbeat, Bytes, std::string& out) const override {
+    if (options_.heartbeats) out += FakeMessage('h', Id(heartbeat.id));
+    return options_.heartbeats;
+  }
+
+  bool GoAway(const ReplyContext&, std::string& out) const override {
+    if (options_.go_away) out += FakeMessage('G', Id(0));
+    return options_.go_away;
+  }
+
+ private:
+  static constexpr uint64_t kHeadBit = 1;
+  static constexpr uint64_t kBodyBit = 2;
+
+  struct State : DecodeState {
+    explicit State(Direction d) : direction(d) {}
+    Direction direction;
+  };
+
+  size_t id_bytes() const { return options_.id_bits > 0 ? 8 : 0; }
+  std::optional<uint64_t> Id(uint64_t id) const {
+    return options_.id_bits > 0 ? std::optional(id) : std::nullopt;
+  }
+
+  // False: no such kind, or one that this side does not send.
+  static bool ReadKind(char c, Direction direction, Message& message) {
+    const bool from_client = direction == Direction::kRequest;
+    switch (c) {
+      case 'Q':
+        message.kind = MessageKind::kRequest;
+        return from_client;
+      case 'O':
+        message.kind = MessageKind::kOneWay;
+        return from_client;
+      case 'R':
+        message.status = ReplyStatus::kOk;
+        break;
+      case 'X':
+        message.status = ReplyStatus::kException;
+        break;
+      case 'E':
+        message.status = ReplyStatus::kError;
+        break;
+      case 'H':
+        message.kind = MessageKind::kHeartbeat;
+        return true;
+      case 'h':
+        message.kind = MessageKind::kHeartbeatReply;
+        return true;
+      case 'G':
+        message.kind = MessageKind::kGoAway;
+        return true;
+      case '?':
+        message.kind = MessageKind::kOther;
+        return true;
+      default:
+        return false;
+    }
+    message.kind = MessageKind::kResponse;
+    return !from_client;
+  }
+
+  static void ReadLines(std::string_view lines, Message& message) {
+    while (!lines.empty()) {
+      const std::string_view line = lines.substr(0, lines.find('\n'));
+      lines.remove_prefix(std::min(lines.size(), line.size() + 1));
+      const size_t equals = line.find('=');
+      if (equals == std::string_view::npos) continue;
+      const std::string_view key = line.substr(0, equals);
+      const std::string_view value = line.substr(equals + 1);
+      message.metadata.Add(key, value);
+      if (key == "name") message.reply_name = value;
+      if (key == "tag") std::from_chars(value.data(), value.data() + value.size(), message.tag);
+    }
+  }
+
+  static std::string Mutated(std::string_view lines, std::span<const MutationOp> mutation) {
+    Message parsed;
+    ReadLines(lines, parsed);
+    FakeKv kv;
+    for (size_t i = 0; i < parsed.metadata.size(); ++i) {
+      kv.emplace_back(parsed.metadata.at(i).key, parsed.metadata.at(i).value);
+    }
+    for (const MutationOp& op : mutation) {
+      const auto same = [&op](const auto& entry) { return entry.first == op.key; };
+      const bool present = std::any_of(kv.begin(), kv.end(), same);
+      if (op.kind == MutationOp::Kind::kAddIfAbsent && present) continue;
+      std::erase_if(kv, same);
+      if (op.kind != MutationOp::Kind::kRemove) kv.emplace_back(op.key, op.value);
+    }
+    std::string out;
+    for (const auto& [key, value] : kv) {
+      if (!out.empty()) out += '\n';
+      out += key + "=" + value;
+    }
+    return out;
+  }
+
+  FakeOptions options_;
+  CodecTraits traits_;
+};
+
+// Registers one FakeCodec per preset, under the preset's name.
+inline void RegisterFakeCodecs(CodecRegistry& registry) {
+  for (const FakeOptions& options : {FakeMultiplexed(), FakePipelined(), FakePipelinedWithIds(),
+                                     FakeExclusive(), FakeStateful()}) {
+    registry.Register(options.name, [options](std::string_view) {
+      return CodecOrError{std::make_shared<FakeCodec>(options), ""};
+    });
+  }
+}
+
+}  // namespace metaprotocol::test

@@ -1,0 +1,86 @@
+// Configurations for simulated worlds, built without JSON so that a test shows only what it is
+// about.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "src/config/snapshot.h"
+#include "src/route/route_table.h"
+#include "src/route/weighted_schedule.h"
+#include "tests/cpp/support/fake_codec.h"
+
+namespace metaprotocol::test {
+
+inline Condition Exact(std::string key, std::string value) {
+  Condition condition;
+  condition.key = std::move(key);
+  condition.values = {std::move(value)};
+  return condition;
+}
+
+struct SimRoute {
+  std::vector<Condition> match = {};
+  std::vector<Route::WeightedCluster> clusters = {{"a", 1}};
+  std::optional<LocalReply> direct_reply = {};
+  uint64_t timeout_us = 0;
+  Mutation request_mutation = {};
+  Mutation response_mutation = {};
+  std::vector<std::string> hash_keys = {};
+};
+
+struct SimConfig {
+  std::string name = "sim";
+  std::shared_ptr<const Codec> codec = std::make_shared<FakeCodec>(FakeMultiplexed());
+  std::string codec_key = "";  // the codec's name
+  UpstreamMode mode = UpstreamMode::kShared;
+  SessionLimits limits = {};
+  uint64_t default_timeout_us = 0;
+  std::vector<SimRoute> routes = {SimRoute{}};
+};
+
+inline std::shared_ptr<const Snapshot> BuildSnapshot(SimConfig config) {
+  auto snapshot = std::make_shared<Snapshot>();
+  snapshot->name = config.name;
+  snapshot->codec = config.codec;
+  snapshot->codec_key =
+      config.codec_key.empty() ? std::string(config.codec->traits().name) : config.codec_key;
+  snapshot->upstream_mode = config.mode;
+  snapshot->limits = config.limits;
+  snapshot->default_timeout_us = config.default_timeout_us;
+  std::vector<RouteTable::Rule> rules;
+  for (SimRoute& from : config.routes) {
+    RouteTable::Rule rule;
+    rule.conditions = std::move(from.match);
+    Route& route = rule.route;
+    route.index = static_cast<uint32_t>(rules.size());
+    route.name = "main/" + std::to_string(rules.size());
+    if (from.direct_reply) {
+      route.is_direct_reply = true;
+      route.direct_reply = *from.direct_reply;
+    } else {
+      route.clusters = std::move(from.clusters);
+    }
+    if (route.clusters.size() > 1) {
+      std::vector<uint32_t> weights;
+      for (const auto& cluster : route.clusters) weights.push_back(cluster.weight);
+      route.schedule = WeightedSchedule(weights);
+    }
+    route.timeout_us = from.timeout_us;
+    route.request_mutation = std::move(from.request_mutation);
+    route.response_mutation = std::move(from.response_mutation);
+    route.hash_keys = std::move(from.hash_keys);
+    rules.push_back(std::move(rule));
+  }
+  std::vector<RouteTable::BuildError> errors;
+  snapshot->route_count = static_cast<uint32_t>(rules.size());
+  snapshot->tables.emplace_back();
+  snapshot->tables[0].routes = RouteTable::Build("main", std::move(rules), errors);
+  snapshot->request_interest = config.codec->InterestIn(snapshot->tables[0].routes->keys());
+  return snapshot;
+}
+
+}  // namespace metaprotocol::test

@@ -1,0 +1,174 @@
+"""The benchmark itself: every proxy answers every request, and rows have the promised form."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from metaprotocol.envoy import EnvoyProcess
+from metaprotocol.envoy.binary import find_module
+from metaprotocol.envoy.config import ConfigBuilder
+
+from bench import report
+from bench.measure import (
+    LoadError,
+    LoadTool,
+    Result,
+    Servers,
+    memory_per_connection,
+    ratio,
+    run_case,
+    verdicts,
+)
+from bench.plan import (
+    ALL_PROXIES,
+    DUBBO,
+    FEW_ROUTES,
+    META_DUBBO,
+    TCP_DUBBO,
+    Case,
+    Plan,
+    Proxy,
+    Target,
+    full_plan,
+    key_of,
+    quick_plan,
+)
+from bench.proxies import bootstrap
+
+ROOT = Path(__file__).resolve().parents[2]
+
+ROW_KEYS = [
+    "proxy",
+    "protocol",
+    "connections",
+    "in_flight",
+    "bytes",
+    "routes",
+    "cpu_us_per_request",
+    "requests_per_second",
+    "p50_us",
+    "p99_us",
+    "failed",
+]
+
+
+@pytest.fixture(scope="module")
+def tool(tmp_path_factory: pytest.TempPathFactory) -> LoadTool:
+    compiler = shutil.which("c++") or shutil.which("clang++-14")
+    assert compiler, "no C++ compiler"
+    program = tmp_path_factory.mktemp("bench") / "load"
+    source = ROOT / "bench" / "load.cc"
+    subprocess.run(
+        [compiler, "-std=c++20", "-O1", "-I", str(ROOT), "-o", str(program), str(source)],
+        check=True,
+    )
+    return LoadTool(program)
+
+
+@pytest.fixture(scope="module")
+def servers(tool: LoadTool) -> Iterator[Servers]:
+    with Servers(tool) as servers:
+        yield servers
+
+
+@pytest.fixture(scope="module")
+def envoy(builder: ConfigBuilder, servers: Servers) -> Iterator[EnvoyProcess]:
+    config = bootstrap(builder.types, find_module(), servers.ports, ALL_PROXIES)
+    with EnvoyProcess(config, log_level="warning") as envoy:
+        yield envoy
+
+
+@pytest.mark.parametrize("proxy", ALL_PROXIES, ids=lambda proxy: proxy.listener)
+@pytest.mark.parametrize("size", [100, 64 << 10])
+def test_every_proxy_of_the_plan_answers_every_request(
+    tool: LoadTool, envoy: EnvoyProcess, proxy: Proxy, size: int
+) -> None:
+    case = Case(2, 2, size, (proxy,))
+    plan = replace(full_plan(), rounds=1, closed_seconds=0.1, open_seconds=0.1, warmup_seconds=0.05)
+    (result,) = run_case(case, plan, tool, envoy, lambda _: None)
+    assert result.failed == 0
+    row = result.row()
+    assert list(row) == ROW_KEYS
+    assert row["requests_per_second"] > 0
+    assert row["cpu_us_per_request"] > 0
+    assert 0 < row["p50_us"] <= row["p99_us"]
+
+
+def test_a_connection_that_is_refused_is_reported_not_measured(tool: LoadTool) -> None:
+    with Servers(tool) as gone:
+        port = gone.ports.dubbo
+    with pytest.raises(LoadError, match="cannot connect"):
+        tool.client(META_DUBBO, port, Case(1, 1, 100, (META_DUBBO,)), seconds=0.1, warmup=0)
+
+
+def test_requests_that_get_no_proper_reply_count_as_failed(
+    tool: LoadTool, servers: Servers
+) -> None:
+    # Dubbo clients at a Thrift server: no reply makes sense to them.
+    case = Case(1, 1, 100, (META_DUBBO,))
+    ended = tool.client(META_DUBBO, servers.ports.thrift, case, seconds=0.2, warmup=0)
+    assert ended["requests"] == 0
+    assert ended["failed"] > 0
+
+
+def test_memory_is_measured_over_connections_that_work(
+    builder: ConfigBuilder, tool: LoadTool, servers: Servers
+) -> None:
+    config = bootstrap(builder.types, find_module(), servers.ports, [META_DUBBO])
+    with EnvoyProcess(config, log_level="warning") as envoy:
+        assert memory_per_connection(META_DUBBO, 200, tool, envoy) > 0
+
+
+def _result(case: Case, proxy: Proxy, cpu: list[float]) -> Result:
+    result = Result(case, proxy)
+    for value in cpu:
+        result.add(cpu_us_per_request=value, requests_per_second=1.0, p50_us=2.0, p99_us=3.0)
+    return result
+
+
+def test_ratios_are_medians_of_what_was_measured_side_by_side() -> None:
+    case = Case(16, 1, 100, (META_DUBBO, TCP_DUBBO))
+    ours = _result(case, META_DUBBO, [1.0, 30.0, 3.0])
+    theirs = _result(case, TCP_DUBBO, [2.0, 50.0, 4.0])
+    assert ratio(ours, theirs, "cpu_us_per_request") == 0.6
+
+
+def test_a_target_is_met_at_its_bound_and_open_if_it_was_not_measured() -> None:
+    case = Case(16, 1, 100, (META_DUBBO, TCP_DUBBO))
+    results = [_result(case, META_DUBBO, [9.0]), _result(case, TCP_DUBBO, [10.0])]
+    met, missed, unknown = verdicts(
+        [
+            Target("", key_of(case), META_DUBBO, TCP_DUBBO, 0.9),
+            Target("", key_of(case), META_DUBBO, TCP_DUBBO, 0.89),
+            Target("", key_of(case), META_DUBBO, DUBBO, 1.0),
+        ],
+        results,
+    )
+    assert met.met
+    assert not missed.met
+    assert unknown.ratio is None
+
+
+@pytest.mark.parametrize("plan", [full_plan(), quick_plan()], ids=["full", "quick"])
+def test_every_target_is_measured_by_both_plans(plan: Plan) -> None:
+    cases = {key_of(case): case for case in plan.cases}
+    assert plan.targets
+    for target in plan.targets:
+        assert {target.proxy, target.reference} <= set(cases[target.case].proxies)
+
+
+def test_rows_are_written_as_a_list(tmp_path: Path) -> None:
+    case = Case(16, 1, 100, (META_DUBBO,))
+    path = tmp_path / "folder" / "bench.json"
+    report.write_rows(path, [_result(case, META_DUBBO, [9.0]), _result(case, META_DUBBO, [8.0])])
+    first, second = json.loads(path.read_text())
+    assert list(first) == ROW_KEYS
+    assert first["cpu_us_per_request"] == 9.0
+    assert first["routes"] == FEW_ROUTES
+    assert second["cpu_us_per_request"] == 8.0

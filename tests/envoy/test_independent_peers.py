@@ -1,0 +1,76 @@
+"""Dubbo implementations that are not ours, through Envoy: in Node and in Java, 2.7 and 3.2."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from metaprotocol.config.v1 import Condition, KeyValue, Mutation, Route
+from metaprotocol.envoy.config import Bootstrap, Cluster, ConfigBuilder, Host, MetaProtocolListener
+from metaprotocol.peers.dubbo import DubboServer
+
+from tests.testkit import independent
+from tests.testkit.greeter import Greeter
+from tests.testkit.independent import INTERFACE, Peer
+from tests.testkit.stage import Metrics, dubbo_proxy, running_envoy
+
+INTERFACE_CONDITION = Condition(key="interface", exact=INTERFACE)
+
+
+@pytest.fixture(scope="module", params=["node", "2.7.23", "3.2.16"])
+def peer(request: pytest.FixtureRequest) -> Peer:
+    return independent.node() if request.param == "node" else independent.java(request.param)
+
+
+def routes(cluster: str) -> list[Route]:
+    return [
+        Route(name="attachment", match=[INTERFACE_CONDITION, Condition(key="method",
+              exact="attachment")], cluster=cluster,
+              request_mutation=[Mutation(set=KeyValue(key="trace", value="from envoy"))]),
+        Route(name="all", match=[INTERFACE_CONDITION, Condition(key="version", exact="1.0.0")],
+              cluster=cluster),
+    ]  # fmt: skip
+
+
+async def test_a_consumer_and_a_provider_meet_through_envoy(
+    builder: ConfigBuilder, peer: Peer
+) -> None:
+    with peer.provider("1.0.0") as port:
+        direct = await asyncio.to_thread(peer.consume, port, "1.0.0")
+        bootstrap = Bootstrap(
+            [MetaProtocolListener("dubbo", dubbo_proxy(*routes("theirs")))],
+            [Cluster("theirs", [Host("127.0.0.1", port)])],
+        )
+        with running_envoy(builder, bootstrap) as envoy:
+            port = envoy.listener_port("dubbo")
+            routed = await asyncio.to_thread(peer.consume, port, "1.0.0")
+            assert len(routed) >= 6
+            if "attachment" in routed:
+                assert routed.pop("attachment") == "from envoy"
+                assert direct.pop("attachment") == "abc"
+            assert routed == direct
+
+
+async def test_a_consumer_raises_envoys_own_errors(builder: ConfigBuilder, peer: Peer) -> None:
+    """Calls of "fail" and "nothing" have no route: the consumer's library has to raise an error
+    with Envoy's text, and go on."""
+    async with DubboServer(Greeter("1.0.0")) as server:
+        unrouted = Condition(key="method", regex="fail|nothing", invert=True)
+        route = Route(match=[INTERFACE_CONDITION, unrouted], cluster="ours")
+        bootstrap = Bootstrap(
+            [MetaProtocolListener("dubbo", dubbo_proxy(route))],
+            [Cluster("ours", [Host("127.0.0.1", server.port)])],
+        )
+        with running_envoy(builder, bootstrap) as envoy:
+            port = envoy.listener_port("dubbo")
+            results = await asyncio.to_thread(peer.consume, port, "1.0.0")
+            for call in ("fail", "nothing"):
+                assert "no route matches" in results[call]
+                assert peer.name == "node" or results[call].startswith("RpcException")
+            assert results["greet"].startswith("1.0.0 greets")
+            for _ in range(100):
+                if Metrics(envoy).total("local_reply_no_route") >= 2:
+                    break
+                await asyncio.sleep(0.05)
+            else:
+                pytest.fail("the calls without a route were not counted")

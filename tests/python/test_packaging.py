@@ -1,0 +1,189 @@
+"""What is shipped: the module is one self-contained file that shows Envoy its hooks and nothing
+else, and the wheel carries everything the package loads."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import sysconfig
+import zipfile
+from pathlib import Path
+
+import pytest
+from metaprotocol.envoy import find_envoy
+
+ROOT = Path(__file__).resolve().parents[2]
+BUILD = ROOT / "build" / "release"
+MODULE = ROOT / "python" / "metaprotocol" / "_native" / "libmetaprotocol.so"
+STATIC_MODULE = BUILD / "libmetaprotocol_static.so"
+
+HOOK = "envoy_dynamic_module_on_"
+STATIC_HOOK = f"metaprotocol_{HOOK}"
+CALLBACK = "envoy_dynamic_module_callback_"
+
+# Parts of the C library; everything else has to be inside the module.
+SYSTEM_LIBRARIES = {
+    "libc.so.6",
+    "libm.so.6",
+    "libdl.so.2",
+    "libpthread.so.0",
+    "ld-linux-x86-64.so.2",
+    "ld-linux-aarch64.so.1",
+}
+
+# Without one of these Envoy refuses the filter, the bridge or the load balancing policy.
+REQUIRED_HOOKS = {
+    "program_init",
+    *(
+        f"network_filter_{name}"
+        for name in (
+            *("config_new", "config_destroy", "new", "destroy"),
+            *("new_connection", "read", "write", "event"),
+        )
+    ),
+    *(
+        f"upstream_http_tcp_bridge_{name}"
+        for name in (
+            *("config_new", "config_destroy", "new", "destroy"),
+            *("encode_headers", "encode_data", "encode_trailers", "on_upstream_data"),
+        )
+    ),
+    *(
+        f"lb_{name}"
+        for name in (
+            *("config_new", "config_destroy", "new", "destroy"),
+            *("choose_host", "on_host_membership_update"),
+        )
+    ),
+}
+
+needs_build = pytest.mark.skipif(
+    not (MODULE.is_file() and STATIC_MODULE.is_file()),
+    reason="the module is not built: make test ONLY=cpp",
+)
+
+
+def _dynamic_symbols(library: Path, which: str) -> set[str]:
+    output = subprocess.run(
+        ["nm", "--dynamic", which, "--format=posix", library],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    # A version may follow the name: "memcpy@GLIBC_2.14".
+    return {re.split(r"[ @]", line, maxsplit=1)[0] for line in output.splitlines()}
+
+
+@needs_build
+@pytest.mark.parametrize("library", [MODULE, STATIC_MODULE], ids=["module", "static module"])
+def test_the_module_needs_nothing_but_the_c_library(library: Path) -> None:
+    output = subprocess.run(
+        ["readelf", "--dynamic", "--wide", library], capture_output=True, text=True, check=True
+    ).stdout
+    needed = set(re.findall(r"\(NEEDED\).*\[(.+)\]", output))
+    assert needed <= SYSTEM_LIBRARIES
+
+
+@needs_build
+def test_the_module_shows_its_hooks_and_nothing_else() -> None:
+    shown = _dynamic_symbols(MODULE, "--defined-only")
+    assert {name for name in shown if not name.startswith(HOOK)} == set()
+    assert {name.removeprefix(HOOK) for name in shown} >= REQUIRED_HOOKS
+
+
+@needs_build
+def test_the_static_module_has_the_same_hooks_under_its_own_name() -> None:
+    shown = _dynamic_symbols(STATIC_MODULE, "--defined-only")
+    assert {name for name in shown if not name.startswith(STATIC_HOOK)} == set()
+    hooks = {name.removeprefix(HOOK) for name in _dynamic_symbols(MODULE, "--defined-only")}
+    assert {name.removeprefix(STATIC_HOOK) for name in shown} == hooks
+
+
+@needs_build
+def test_every_callback_the_module_uses_is_one_of_this_envoys() -> None:
+    used = _dynamic_symbols(MODULE, "--undefined-only")
+    callbacks = {name for name in used if name.startswith(CALLBACK)}
+    assert callbacks
+    offered = _dynamic_symbols(find_envoy().path, "--defined-only")
+    # They are weak, so that a misspelt one would be null and go unnoticed.
+    assert callbacks - offered == set()
+
+
+@needs_build
+def test_the_module_stays_loadable_where_a_callback_is_missing() -> None:
+    output = subprocess.run(
+        ["nm", "--dynamic", "--undefined-only", "--format=posix", MODULE],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    strong = [
+        name
+        for name, kind in (line.split()[:2] for line in output.splitlines())
+        if name.startswith(CALLBACK) and kind != "w"
+    ]
+    assert strong == []
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, made in the build folder of `make`, so that nothing is compiled again."""
+    pytest.importorskip("scikit_build_core")
+    if not MODULE.is_file():
+        pytest.skip("the module is not built: make test ONLY=cpp")
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "wheel", "--quiet"]
+    command += ["--no-deps", "--no-build-isolation", f"--wheel-dir={folder}"]
+    command += [f"--config-settings=build-dir={BUILD}", str(ROOT)]
+    finished = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    (path,) = folder.glob("metaprotocol-*.whl")
+    return path
+
+
+@needs_build
+def test_the_wheel_carries_what_the_package_loads(wheel: Path) -> None:
+    names = set(zipfile.ZipFile(wheel).namelist())
+    suffix = sysconfig.get_config_var("EXT_SUFFIX")
+    assert "metaprotocol/_native/libmetaprotocol.so" in names
+    for text in ("LICENSE", "NOTICE"):
+        assert any(re.fullmatch(rf"metaprotocol-.+\.dist-info/.*{text}", name) for name in names)
+    if any((ROOT / "src" / "bindings").glob("*.cc")):
+        assert f"metaprotocol/_native/_engine{suffix}" in names
+    for proto in (ROOT / "api").rglob("*.proto"):
+        relative = proto.relative_to(ROOT / "api")
+        assert f"metaprotocol/api/{relative}" in names
+        assert str(relative.with_name(f"{proto.stem}_pb2.py")) in names
+    packaged = {name for name in names if name.startswith("metaprotocol/") and "_pb2" not in name}
+    for path in (ROOT / "python" / "metaprotocol").rglob("*.py"):
+        if "_pb2" not in path.name:
+            assert str(path.relative_to(ROOT / "python")) in packaged
+
+
+@needs_build
+def test_the_wheel_carries_nothing_of_the_build(wheel: Path) -> None:
+    names = zipfile.ZipFile(wheel).namelist()
+    assert len(names) == len(set(names))
+    allowed = re.compile(r"metaprotocol/|metaprotocol-[0-9.]+\.dist-info/")
+    assert [name for name in names if not allowed.match(name)] == []
+    assert [name for name in names if re.search(r"\.(a|o|cc|h|pyc)$", name)] == []
+
+
+@needs_build
+def test_the_installed_package_finds_its_own_module(wheel: Path, tmp_path: Path) -> None:
+    zipfile.ZipFile(wheel).extractall(tmp_path)
+    program = "from metaprotocol.envoy.binary import find_module; print(find_module())"
+    # Without `site` the editable installation of this tree is out of sight.
+    environment = {name: value for name, value in os.environ.items() if name[:12] != "METAPROTOCOL"}
+    environment["PYTHONPATH"] = os.pathsep.join([str(tmp_path), sysconfig.get_path("purelib")])
+    found = subprocess.run(
+        [sys.executable, "-S", "-c", program],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=tmp_path,
+        env=environment,
+    ).stdout.strip()
+    assert Path(found) == tmp_path / "metaprotocol" / "_native" / "libmetaprotocol.so"

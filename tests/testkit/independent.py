@@ -1,0 +1,166 @@
+"""Dubbo providers and consumers that are not ours: Node and Java programs in tests/peers.
+
+They are built once, below build/peers, and need the network then. Where Node, Java, Maven or the
+network is missing, ``build`` skips the test and says which.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+INTERFACE = "org.metaprotocol.peer.DubboPeer$Greeter"
+
+_ROOT = Path(__file__).resolve().parents[2]
+_SOURCES = _ROOT / "tests" / "peers"
+_BUILD = _ROOT / "build" / "peers"
+
+# Dubbo's proxies and serialization reach into these; JDK 17 asks that it be said.
+_JAVA_OPTIONS = (
+    "-Djava.net.preferIPv4Stack=true",
+    "-XX:TieredStopAtLevel=1",
+    "--add-opens=java.base/java.lang=ALL-UNNAMED",
+    "--add-opens=java.base/java.math=ALL-UNNAMED",
+    "--add-opens=java.base/java.util=ALL-UNNAMED",
+)
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A program with the commands ``provider VERSION`` and ``consumer PORT VERSION``."""
+
+    name: str
+    provider_command: tuple[str, ...]
+    consumer_command: tuple[str, ...]
+
+    @contextmanager
+    def provider(self, version: str) -> Iterator[int]:
+        """Runs a provider of INTERFACE; its port on loopback."""
+        log = _BUILD / f"{self.name}-provider-{os.getpid()}.log"
+        with log.open("w") as errors:
+            process = subprocess.Popen(
+                [*self.provider_command, version],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+            )
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            for line in process.stdout:
+                if line.startswith("ready "):
+                    yield int(line.split()[1])
+                    break
+            else:
+                pytest.fail(f"the {self.name} provider did not start:\n{log.read_text()[-3000:]}")
+        finally:
+            process.stdin.close()
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            process.stdout.close()
+        log.unlink()
+
+    def consume(self, port: int, version: str) -> dict[str, str]:
+        """Runs the consumer against ``port``; what it printed, by the name of the call."""
+        done = subprocess.run(
+            [*self.consumer_command, str(port), version],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
+        results = {}
+        for line in done.stdout.split("\n"):  # splitlines() also splits at control characters
+            what, separator, result = line.partition(": ")
+            if separator and " " not in what:
+                results[what] = result
+        return results
+
+
+def node() -> Peer:
+    """The Node peer: apache-dubbo-js as consumer, hessian.js under the provider."""
+    _need("node", "npm")
+    folder = _BUILD / "node"
+    sources = sorted((_SOURCES / "node").iterdir())
+    if _outdated(folder / "node_modules", sources):
+        folder.mkdir(parents=True, exist_ok=True)
+        for source in sources:
+            shutil.copy(source, folder)
+        _run("npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts", cwd=folder)
+        (folder / "node_modules").touch()
+    return Peer(
+        "node",
+        ("node", str(folder / "provider.js")),
+        ("node", str(folder / "consumer.js")),
+    )
+
+
+def java(dubbo_version: str) -> Peer:
+    """Apache Dubbo for Java in that version, as consumer and provider."""
+    _need("java", "javac", "mvn")
+    folder = _BUILD / f"java-{dubbo_version}"
+    classpath = folder / "classpath"
+    project = _SOURCES / "java"
+    if _outdated(classpath, [path for path in project.rglob("*") if path.is_file()]):
+        folder.mkdir(parents=True, exist_ok=True)
+        _run(
+            *("mvn", "--quiet", "--batch-mode", "--file", str(project / "pom.xml")),
+            *("compile", "dependency:build-classpath"),
+            *(f"-Ddubbo.version={dubbo_version}", f"-Dpeer.build={folder}"),
+            f"-Dmdep.outputFile={classpath}",
+            cwd=folder,
+        )
+        classpath.touch()  # Maven leaves the file alone if it would not change
+    command = (
+        "java",
+        *_JAVA_OPTIONS,
+        *("-cp", f"{folder / 'classes'}:{classpath.read_text().strip()}"),
+        "org.metaprotocol.peer.DubboPeer",
+    )
+    return Peer(f"java-{dubbo_version}", (*command, "provider"), (*command, "consumer"))
+
+
+def _need(*programs: str) -> None:
+    for program in programs:
+        if shutil.which(program) is None:
+            pytest.skip(f"{program} is not installed")
+
+
+def _outdated(made: Path, sources: list[Path]) -> bool:
+    if not made.exists():
+        return True
+    return made.stat().st_mtime < max(source.stat().st_mtime for source in sources)
+
+
+def _run(*command: str, cwd: Path) -> None:
+    """Runs a build command. Failing for want of the network is a reason to skip, any other is not:
+    but tools do not tell these apart well, so what they say is looked at."""
+    done = subprocess.run(
+        command, cwd=cwd, capture_output=True, text=True, timeout=170, check=False
+    )
+    if done.returncode == 0:
+        return
+    said = (done.stdout + done.stderr)[-3000:]
+    offline = (
+        "ENOTFOUND",
+        "ECONNREFUSED",
+        "EAI_AGAIN",
+        "ETIMEDOUT",
+        "Could not transfer",
+        "Unknown host",
+    )
+    if any(sign in said for sign in offline):
+        pytest.skip(f"{command[0]} could not download what the peer needs")
+    pytest.fail(f"{' '.join(command)} failed:\n{said}")
