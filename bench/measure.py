@@ -1,0 +1,280 @@
+"""Runs the load generator against a plan's proxies and collects what it reports.
+
+The machine may be shared and noisy, so the proxies of a case take turns, several rounds long, and
+what counts is the median; ratios are taken within a round, where both sides saw the same noise.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from types import TracebackType
+from typing import Any, Self
+
+from metaprotocol.envoy import EnvoyProcess
+
+from bench.plan import Case, Plan, Proxy, Target, key_of
+from bench.proxies import ServerPorts
+
+Progress = Callable[[str], None]
+
+
+class LoadError(RuntimeError):
+    """The load generator did not do its work; says why."""
+
+
+@dataclass(frozen=True)
+class LoadTool:
+    """The program that ``bench/load.cc`` becomes."""
+
+    path: Path
+
+    def client(
+        self,
+        proxy: Proxy,
+        port: int,
+        case: Case,
+        *,
+        seconds: float,
+        warmup: float,
+        rate: float = 0.0,
+        cpu_of: int = 0,
+    ) -> dict[str, Any]:
+        """One run of requests; what it reports."""
+        command = [
+            *(str(self.path), "client", proxy.protocol, str(port)),
+            f"--connections={case.connections}",
+            f"--in-flight={case.in_flight}",
+            f"--bytes={case.bytes}",
+            f"--seconds={seconds}",
+            f"--warmup={warmup}",
+        ]
+        if rate:
+            command.append(f"--rate={rate}")
+        if cpu_of:
+            command.append(f"--cpu-of={cpu_of}")
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60
+        )
+        if done.returncode != 0:
+            raise LoadError(f"{' '.join(command)}: {done.stderr.strip()}")
+        report: dict[str, Any] = json.loads(done.stdout)
+        return report
+
+
+class Pipe:
+    """A load generator that works until its standard input is closed, after one line of JSON."""
+
+    def __init__(self, command: Sequence[str]) -> None:
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            self._process.wait(5)
+            raise LoadError(f"{' '.join(command)} ended at once")
+        self.report: dict[str, Any] = json.loads(line)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        try:
+            self._process.wait(5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+class Servers(Pipe):
+    """The echo servers of all protocols, in one process."""
+
+    def __init__(self, tool: LoadTool) -> None:
+        super().__init__([str(tool.path), "serve", "dubbo", "thrift", "http1"])
+        self.ports = ServerPorts(*self.report["ports"])
+
+
+@dataclass
+class Result:
+    """What all rounds of one proxy in one case gave, a list entry per round."""
+
+    case: Case
+    proxy: Proxy
+    rate: float = 0.0
+    samples: dict[str, list[float]] = field(default_factory=dict)
+    failed: int = 0
+
+    def add(self, **values: float) -> None:
+        """Adds a round's values."""
+        for name, value in values.items():
+            self.samples.setdefault(name, []).append(value)
+
+    def value(self, name: str) -> float:
+        """The median over the rounds."""
+        return median(self.samples[name])
+
+    def row(self) -> dict[str, Any]:
+        """The row for bench.json."""
+        return {
+            "proxy": self.proxy.name,
+            "protocol": self.proxy.protocol,
+            "connections": self.case.connections,
+            "in_flight": self.case.in_flight,
+            "bytes": self.case.bytes,
+            "routes": self.proxy.routes,
+            "cpu_us_per_request": round(self.value("cpu_us_per_request"), 3),
+            "requests_per_second": round(self.value("requests_per_second")),
+            "p50_us": round(self.value("p50_us"), 1),
+            "p99_us": round(self.value("p99_us"), 1),
+            "failed": self.failed,
+        }
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How a target came out; ``ratio`` is None if it was not measured."""
+
+    target: Target
+    ratio: float | None
+
+    @property
+    def met(self) -> bool:
+        """Whether the target was reached."""
+        return self.ratio is not None and self.ratio <= self.target.at_most
+
+
+def ratio(result: Result, reference: Result, quantity: str) -> float | None:
+    """The median of the rounds' ratios; None if there is none."""
+    pairs = zip(result.samples.get(quantity, ()), reference.samples.get(quantity, ()), strict=False)
+    ratios = [ours / theirs for ours, theirs in pairs if theirs > 0]
+    return median(ratios) if ratios else None
+
+
+def verdicts(targets: Sequence[Target], results: Sequence[Result]) -> list[Verdict]:
+    """Each target with the ratio that was measured."""
+    by_key = {(key_of(result.case), result.proxy): result for result in results}
+    found = []
+    for target in targets:
+        ours = by_key.get((target.case, target.proxy))
+        theirs = by_key.get((target.case, target.reference))
+        value = ratio(ours, theirs, target.quantity) if ours and theirs else None
+        found.append(Verdict(target, value))
+    return found
+
+
+def run_case(
+    case: Case, plan: Plan, tool: LoadTool, envoy: EnvoyProcess, progress: Progress
+) -> list[Result]:
+    """All rounds of one case: as fast as they can first, then at one rate for all proxies."""
+    results = [Result(case, proxy) for proxy in case.proxies]
+    ports = {proxy: envoy.listener_port(proxy.listener) for proxy in case.proxies}
+    for number in range(plan.rounds):
+        # Every other round backwards, so that nobody always comes after the same one.
+        order = results if number % 2 == 0 else results[::-1]
+        for result in order:
+            wait_until_idle(envoy.pid)
+            report = tool.client(
+                result.proxy,
+                ports[result.proxy],
+                case,
+                seconds=plan.closed_seconds,
+                warmup=plan.warmup_seconds,
+                cpu_of=envoy.pid,
+            )
+            result.failed += report["failed"]
+            result.add(
+                cpu_us_per_request=report["cpu_us_per_request"],
+                requests_per_second=report["requests_per_second"],
+            )
+            progress(f"{case.title}: {result.proxy.label}")
+        if number >= plan.open_rounds:
+            continue
+        # A proxy that cannot do this at all says nothing about the others.
+        firsts = (result.samples["requests_per_second"][0] for result in results)
+        slowest = min((first for first in firsts if first > 0), default=0)
+        rate = max(1.0, min(plan.rate_limit, round(slowest * plan.load_of_weakest)))
+        for result in order:
+            wait_until_idle(envoy.pid)
+            report = tool.client(
+                result.proxy,
+                ports[result.proxy],
+                case,
+                seconds=plan.open_seconds,
+                warmup=plan.warmup_seconds,
+                rate=rate,
+            )
+            result.failed += report["failed"]
+            result.rate = rate
+            result.add(p50_us=report["p50_us"], p99_us=report["p99_us"])
+            progress(f"{case.title}: {result.proxy.label} at {rate:.0f}/s")
+    envoy.check()
+    return results
+
+
+def wait_until_idle(pid: int, timeout: float = 3.0) -> None:
+    """Waits until the process uses next to no CPU time: what is left to do of one run (closing its
+    connections) must not count for the next."""
+    deadline = time.monotonic() + timeout
+    used = _cpu_seconds(pid)
+    while time.monotonic() < deadline:
+        time.sleep(0.02)
+        before, used = used, _cpu_seconds(pid)
+        if used - before < 0.001:
+            return
+
+
+def _cpu_seconds(pid: int) -> float:
+    total = 0
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(OSError):  # a thread that ended meanwhile
+            total += int((task / "schedstat").read_text().split()[0])
+    return total / 1e9
+
+
+def memory_per_connection(proxy: Proxy, count: int, tool: LoadTool, envoy: EnvoyProcess) -> float:
+    """Bytes of Envoy's resident memory for each of ``count`` idle connections, every one of which
+    has had one request answered. ``envoy`` must be a fresh one."""
+    port = envoy.listener_port(proxy.listener)
+
+    def hold(connections: int) -> Pipe:
+        return Pipe(
+            [
+                *(str(tool.path), "client", proxy.protocol, str(port)),
+                *("--hold", f"--connections={connections}"),
+            ]
+        )
+
+    with hold(50) as warm:  # what is allocated once, whoever comes first
+        _check_held(warm.report, 50)
+        before = _resident_bytes(envoy.pid)
+        with hold(count) as held:
+            _check_held(held.report, count)
+            after = _resident_bytes(envoy.pid)
+    return (after - before) / count
+
+
+def _check_held(report: Mapping[str, Any], count: int) -> None:
+    if report["failed"] or report["requests"] != count:
+        raise LoadError(f"idle connections were not served: {report}")
+
+
+def _resident_bytes(pid: int) -> int:
+    """Anonymous resident memory: without files, such as parts of the executable."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("RssAnon:"):
+            return int(line.split()[1]) * 1024
+    raise LoadError(f"no RssAnon of process {pid}")

@@ -1,0 +1,365 @@
+// What the engine's parts cost, without Envoy, sockets or kernel: nanoseconds each.
+//
+//   microbench [--seconds=S] [--json] [FILTER]     only what contains FILTER
+//
+// Every part runs in a loop for about S seconds (0.2), in five slices; the fastest slice counts,
+// since whatever else the machine does can only make a slice slower.
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <deque>
+#include <functional>
+#include <initializer_list>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "bench/wire.h"
+#include "src/balance/balancer.h"
+#include "src/balance/random_stream.h"
+#include "src/codec/registry.h"
+#include "src/config/snapshot.h"
+#include "src/engine.h"
+#include "src/route/route_table.h"
+
+namespace bench {
+namespace {
+
+using metaprotocol::BalancePolicy;
+using metaprotocol::Balancer;
+using metaprotocol::Bytes;
+using metaprotocol::Codec;
+using metaprotocol::Direction;
+using metaprotocol::Message;
+
+// Keeps the compiler from leaving out what nobody looks at.
+template <typename T>
+void Use(const T& value) {
+  asm volatile("" : : "r,m"(value) : "memory");
+}
+
+double Now() {
+  const auto time = std::chrono::steady_clock::now().time_since_epoch();
+  return std::chrono::duration<double>(time).count();
+}
+
+class Runner {
+ public:
+  Runner(double seconds, bool json, std::string filter)
+      : slice_(seconds / 5), json_(json), filter_(std::move(filter)) {}
+
+  bool Wants(std::string_view name) const { return name.find(filter_) != std::string_view::npos; }
+
+  // `body(n)` does the thing n times.
+  void Run(const std::string& name, const std::function<void(uint64_t)>& body) {
+    RunTimed(name, [&](uint64_t count) {
+      const double start = Now();
+      body(count);
+      return Now() - start;
+    });
+  }
+
+  // The same, but `body` tells how many seconds of its work count.
+  void RunTimed(const std::string& name, const std::function<double(uint64_t)>& body) {
+    if (!Wants(name)) return;
+    double best = 1e300;
+    uint64_t count = 64;
+    while (body(count) < slice_ / 4) count *= 2;
+    for (int slice = 0; slice < 5; ++slice) {
+      const uint64_t times = count * 4;
+      best = std::min(best, body(times) / static_cast<double>(times));
+    }
+    std::printf(json_ ? "{\"name\": \"%s\", \"ns\": %.1f}\n" : "%-52s %10.1f ns\n", name.c_str(),
+                best * 1e9);
+    std::fflush(stdout);
+  }
+
+ private:
+  const double slice_;
+  const bool json_;
+  const std::string filter_;
+};
+
+std::string Name(std::initializer_list<std::string_view> parts) {
+  std::string name;
+  for (const std::string_view part : parts) name += part;
+  return name;
+}
+
+std::shared_ptr<const Codec> MakeCodec(std::string_view name) {
+  metaprotocol::CodecRegistry registry;
+  metaprotocol::RegisterBuiltinCodecs(registry);
+  return registry.Create(name, "").codec;
+}
+
+// --- codecs
+
+void BenchCodec(Runner& runner, const std::string& protocol, const Codec& codec,
+                Direction direction, const std::string& what, const std::string& bytes) {
+  metaprotocol::DecodeOptions options;
+  const std::string_view keys[] = {"interface", "method"};
+  for (const bool all : {false, true}) {
+    options.interest = all ? metaprotocol::Interest{} : codec.InterestIn(keys);
+    const auto state = codec.NewDecodeState(direction);
+    runner.Run(Name({protocol, " decode ", what, all ? ", all metadata" : ", for a route"}),
+               [&](uint64_t count) {
+                 Message message;
+                 for (uint64_t i = 0; i < count; ++i) {
+                   message.Clear();
+                   Use(codec.Decode(state.get(), direction, bytes, options, message).status);
+                 }
+               });
+  }
+  const auto state = codec.NewDecodeState(direction);
+  Message message;
+  options.interest = {};
+  if (codec.Decode(state.get(), direction, bytes, options, message).status !=
+      metaprotocol::DecodeResult::Status::kMessage) {
+    std::fprintf(stderr, "microbench: %s cannot decode its %s\n", protocol.c_str(), what.c_str());
+    std::exit(1);
+  }
+  const std::vector<metaprotocol::MutationOp> mutation = {
+      {metaprotocol::MutationOp::Kind::kSet, "tenant", "blue"}};
+  for (const bool mutate : {false, true}) {
+    runner.Run(Name({protocol, " encode ", what, mutate ? ", one value set" : ", new id"}),
+               [&](uint64_t count) {
+                 std::string out;
+                 for (uint64_t i = 0; i < count; ++i) {
+                   out.clear();
+                   const std::span<const metaprotocol::MutationOp> ops(mutation.data(), mutate);
+                   Use(codec.Encode(message, bytes, i, ops, out));
+                 }
+               });
+  }
+}
+
+void BenchCodecs(Runner& runner) {
+  const auto dubbo = MakeCodec("dubbo");
+  BenchCodec(runner, "dubbo", *dubbo, Direction::kRequest, "request", DubboRequest(100));
+  BenchCodec(runner, "dubbo", *dubbo, Direction::kResponse, "response", DubboReply(100));
+  const auto thrift = MakeCodec("thrift");
+  BenchCodec(runner, "thrift", *thrift, Direction::kRequest, "call", ThriftMessage(1, 100));
+  BenchCodec(runner, "thrift", *thrift, Direction::kResponse, "reply", ThriftMessage(2, 100));
+}
+
+// --- routes
+
+void BenchRoutes(Runner& runner) {
+  for (const uint32_t count : {10U, 1000U, 10000U}) {
+    const std::string name = "route lookup, " + std::to_string(count) + " exact routes";
+    if (!runner.Wants(name)) continue;
+    std::vector<metaprotocol::RouteTable::Rule> rules(count);
+    for (uint32_t i = 0; i < count; ++i) {
+      rules[i].conditions = {
+          {.key = "interface", .values = {std::string(kInterface) + std::to_string(i)}},
+          {.key = "method", .values = {std::string(kMethod)}}};
+      rules[i].route.index = i;
+      rules[i].route.clusters = {{"cluster", 1}};
+    }
+    std::vector<metaprotocol::RouteTable::BuildError> errors;
+    const auto table = metaprotocol::RouteTable::Build("bench", std::move(rules), errors);
+    const std::string interface = std::string(kInterface) + std::to_string(count - 1);
+    metaprotocol::Metadata message;
+    message.Add("interface", interface);
+    message.Add("method", kMethod);
+    const metaprotocol::Metadata connection;
+    runner.Run(name, [&](uint64_t times) {
+      for (uint64_t i = 0; i < times; ++i) {
+        Use(table->Match({.message = message, .connection = connection}));
+      }
+    });
+  }
+}
+
+// --- balancers
+
+void BenchBalancers(Runner& runner) {
+  using Kind = BalancePolicy::Kind;
+  const std::pair<Kind, std::string> kinds[] = {{Kind::kRoundRobin, "round robin"},
+                                                {Kind::kLeastRequest, "least request"},
+                                                {Kind::kRandom, "random"},
+                                                {Kind::kRingHash, "ring hash"},
+                                                {Kind::kMaglev, "maglev"}};
+  for (const auto& [kind, kind_name] : kinds) {
+    for (const bool weighted : {false, true}) {
+      for (const uint32_t count : {10U, 1000U}) {
+        const std::string name = "pick, " + kind_name + (weighted ? " weighted, " : ", ") +
+                                 std::to_string(count) + " hosts";
+        if (!runner.Wants(name)) continue;
+        std::vector<metaprotocol::HostInfo> hosts(count);
+        for (uint32_t i = 0; i < count; ++i) {
+          hosts[i].address = "10.0." + std::to_string(i / 256) + "." + std::to_string(i % 256);
+          if (weighted) hosts[i].weight = i % 100 + 1;
+        }
+        BalancePolicy policy;
+        policy.kind = kind;
+        const auto balancer = Balancer::Create(policy);
+        balancer->Update(hosts);
+        std::vector<uint32_t> active(count);
+        runner.Run(name, [&](uint64_t times) {
+          metaprotocol::RandomStream random(1);
+          for (uint64_t i = 0; i < times; ++i) {
+            const uint64_t number = random.Next();
+            const auto host = balancer->Pick({.hash = number, .random = number, .active = active});
+            active[*host] = static_cast<uint32_t>(number & 7);
+          }
+        });
+      }
+    }
+  }
+}
+
+// --- the whole engine
+
+// A world that only copies: what is written to a session is counted, what is written to a lease
+// waits there for the bench to answer it.
+class NullHost final : public metaprotocol::Host {
+ public:
+  struct Lease {
+    metaprotocol::LeaseId id = 0;
+    bool ready = false;
+    std::string requests;
+    std::string replies;
+  };
+  std::deque<Lease> leases;
+  uint64_t reply_bytes = 0;
+
+  void WriteSession(metaprotocol::SessionHandle, Bytes bytes) override {
+    reply_bytes += bytes.size();
+  }
+  void CloseSession(metaprotocol::SessionHandle, metaprotocol::CloseMode) override {
+    std::fprintf(stderr, "microbench: the engine closed its session\n");
+    std::exit(1);
+  }
+  void PauseSession(metaprotocol::SessionHandle, bool) override {}
+  void OpenLease(metaprotocol::LeaseId lease, std::string_view, std::string_view) override {
+    leases.emplace_back().id = lease;
+  }
+  void WriteLease(metaprotocol::LeaseHandle lease, Bytes bytes) override {
+    static_cast<Lease*>(lease)->requests += bytes;
+  }
+  void ReleaseLease(metaprotocol::LeaseId) override {}
+  void ResetLease(metaprotocol::LeaseId) override {}
+  uint64_t NowUs() override { return now_us_ += 10; }
+  void SetTimer(uint64_t) override {}
+  uint64_t Random() override { return random_.Next(); }
+  bool LogEnabled(metaprotocol::LogLevel) override { return false; }
+  void Log(metaprotocol::LogLevel, std::string_view) override {}
+  void DefineSeries(uint32_t, const metaprotocol::SeriesLabels&) override {}
+  void AddCounter(uint32_t, metaprotocol::Counter, uint64_t) override {}
+  void AddGauge(uint32_t, metaprotocol::Gauge, int64_t) override {}
+  void RecordHistogram(uint32_t, metaprotocol::Histogram, std::span<const uint64_t>) override {}
+
+ private:
+  uint64_t now_us_ = 0;
+  metaprotocol::RandomStream random_{1};
+};
+
+// `sessions` clients with `depth` requests each, all answered at once.
+void BenchEngine(Runner& runner, const std::string& protocol, Protocol wire, uint32_t sessions,
+                 uint32_t depth, size_t payload) {
+  const std::string name = "engine, " + protocol + " exchange, " + std::to_string(sessions) + "x" +
+                           std::to_string(depth) + ", " + std::to_string(payload) + " B";
+  if (!runner.Wants(name)) return;
+  metaprotocol::CodecRegistry registry;
+  metaprotocol::RegisterBuiltinCodecs(registry);
+  const std::string keys = protocol == "dubbo"
+                               ? R"({"key":"interface","exact":")" + std::string(kInterface) +
+                                     R"("},{"key":"method","exact":"sayHello"})"
+                               : R"({"key":"method","exact":"sayHello"})";
+  const auto loaded =
+      metaprotocol::LoadSnapshot(R"({"name":"bench","protocol":{"codec":")" + protocol +
+                                     R"("},"route_tables":[{"name":"t","routes":[{"match":[)" +
+                                     keys + R"(],"cluster":"c"}]}]})",
+                                 registry);
+  if (loaded.snapshot == nullptr) {
+    std::fprintf(stderr, "microbench: %s\n", metaprotocol::FormatErrors(loaded.errors).c_str());
+    std::exit(1);
+  }
+  NullHost host;
+  const auto engine = metaprotocol::Engine::Create(host);
+  engine->SetCluster("c", 1, std::make_shared<const metaprotocol::ClusterPolicy>(),
+                     {{.address = "10.0.0.1:20880"}});
+  const auto slot = std::make_shared<metaprotocol::ConfigSlot>();
+  slot->Publish(loaded.snapshot);
+  std::vector<metaprotocol::Session*> clients;
+  for (uint32_t i = 0; i < sessions; ++i) clients.push_back(engine->OpenSession(slot, {}, nullptr));
+
+  const auto caller = Caller::Create(wire, payload);
+  std::string requests;
+  for (uint32_t i = 0; i < depth; ++i) caller->Call(i, requests);
+  Responder responder(wire);
+  std::string replies;
+  responder.Answer(requests, replies);
+  // Each client sends its requests, then the server answers all of them. Returns the seconds that
+  // the engine took.
+  const auto round = [&] {
+    double seconds = -Now();
+    for (metaprotocol::Session* client : clients) {
+      const Bytes slices[] = {requests};
+      engine->SessionData(client, slices, false);
+    }
+    for (NullHost::Lease& lease : host.leases) {
+      if (!std::exchange(lease.ready, true)) engine->LeaseReady(lease.id, &lease);
+    }
+    seconds += Now();
+    for (NullHost::Lease& lease : host.leases) {
+      lease.replies.clear();
+      responder.Answer(lease.requests, lease.replies);
+      lease.requests.clear();
+    }
+    seconds -= Now();
+    for (NullHost::Lease& lease : host.leases) {
+      const Bytes slices[] = {lease.replies};
+      if (!lease.replies.empty()) engine->LeaseData(lease.id, slices);
+    }
+    return seconds + Now();
+  };
+  uint64_t rounds = 0;
+  runner.RunTimed(name, [&](uint64_t count) {
+    double seconds = 0;
+    const uint64_t wanted = count / (uint64_t{sessions} * depth) + 1;
+    for (uint64_t i = 0; i < wanted; ++i, ++rounds) seconds += round();
+    return seconds * static_cast<double>(count) / static_cast<double>(wanted * sessions * depth);
+  });
+  if (host.reply_bytes != rounds * sessions * replies.size()) {
+    std::fprintf(stderr, "microbench: %s: the engine lost replies\n", name.c_str());
+    std::exit(1);
+  }
+}
+
+void BenchEngines(Runner& runner) {
+  for (const auto& [sessions, depth] : {std::pair{1U, 1U}, {16U, 1U}, {256U, 1U}, {1U, 16U}}) {
+    BenchEngine(runner, "dubbo", Protocol::kDubbo, sessions, depth, 100);
+  }
+  BenchEngine(runner, "dubbo", Protocol::kDubbo, 16, 1, 4096);
+  BenchEngine(runner, "dubbo", Protocol::kDubbo, 16, 1, 65536);
+  BenchEngine(runner, "thrift", Protocol::kThrift, 16, 1, 100);
+}
+
+}  // namespace
+}  // namespace bench
+
+int main(int argc, char** argv) {
+  double seconds = 0.2;
+  bool json = false;
+  std::string filter;
+  for (int i = 1; i < argc; ++i) {
+    const std::string_view argument = argv[i];
+    if (argument.starts_with("--seconds=")) {
+      seconds = std::atof(argv[i] + std::string_view("--seconds=").size());
+    } else if (argument == "--json") {
+      json = true;
+    } else {
+      filter = argument;
+    }
+  }
+  bench::Runner runner(seconds, json, filter);
+  bench::BenchCodecs(runner);
+  bench::BenchRoutes(runner);
+  bench::BenchBalancers(runner);
+  bench::BenchEngines(runner);
+}
