@@ -172,6 +172,9 @@ TEST(ThriftCodec, RefusesBrokenHeads) {
   ExpectError(Framed(Binary(kCall, "a\xC0\x80", 1)), "Thrift method name is not UTF-8");
   ExpectError(Compact(kCall, "\xED\xA0\x80", 1), "Thrift method name is not UTF-8");
   ExpectError(OldBinary(kCall, "a\xE2\x82", 1), "Thrift method name is not UTF-8");
+  const std::string_view zero = "Thrift method name begins with a zero byte";
+  ExpectError(Framed(Binary(kCall, std::string("\0a", 2), 1)), zero);
+  ExpectError(OldBinary(kCall, std::string("Service:\0a", 10), 1), zero);
   ExpectError(Framed(Be32(0x80010001) + Be32(0xFFFFFFFF) + "abcdefgh"),
               "negative length of a Thrift method name");
   ExpectError(Framed(Binary(kCall, std::string(4097, 'a'), 1)), "Thrift method name too long");
