@@ -3,7 +3,7 @@
     codecs -> src/codec          a codec knows bytes, and nothing of routes or Envoy
     envoy_ext -> src             Envoy's side knows the engine, and no protocol
     src -> nothing of the others
-    python: resources < translate < xds, sources < cli
+    python: resources < translate, sources; xds beside them; control_plane < cli
 
 A folder that no rule names is a violation too, so that a new one is thought about first. Standard
 and third-party headers are free; ours are included by their path from the root of the repository.
@@ -38,6 +38,13 @@ CPP_RULES: dict[str, tuple[str, ...]] = {
     "envoy_ext": ("src/", "envoy_ext/"),
 }
 
+_CONTROL_PLANE = frozenset(
+    {"config", "control_plane", "envoy", "resources", "sources", "translate", "xds"}
+)
+
+# Modules beside the packages, which all may import.
+PYTHON_SHARED = frozenset({"diagnostics"})
+
 # Package below metaprotocol -> packages it may import. Everything may import metaprotocol itself.
 PYTHON_RULES: dict[str, frozenset[str]] = {
     "_native": frozenset(),
@@ -47,16 +54,18 @@ PYTHON_RULES: dict[str, frozenset[str]] = {
     "peers": frozenset(),
     # The C++ engine and codecs as Python objects.
     "engine": frozenset({"_native", "config"}),
-    "translate": frozenset({"resources", "config", "envoy"}),
+    "translate": frozenset({"resources", "config", "envoy", "engine"}),
     "sources": frozenset({"resources"}),
-    "xds": frozenset({"resources", "translate", "config", "envoy"}),
+    # Serves messages by type and name, whatever they say.
+    "xds": frozenset({"config", "envoy"}),
+    # Source, translator and server put together.
+    "control_plane": frozenset({"resources", "sources", "translate", "xds", "config", "envoy"}),
     "fuzz": frozenset({"config", "engine", "peers"}),
     "image": frozenset({"envoy", "config"}),
-    "demo": frozenset({"config", "envoy", "peers", "resources", "translate", "sources", "xds"}),
-    "cli": frozenset(
-        {"config", "demo", "engine", "envoy", "fuzz", "image", "peers", "resources", "sources"}
-        | {"translate", "xds"}
-    ),
+    "demo": _CONTROL_PLANE | {"api", "peers"},
+    # What `import metaprotocol` offers; __init__.py re-exports it.
+    "api": _CONTROL_PLANE | {"engine"},
+    "cli": _CONTROL_PLANE | {"api", "demo", "engine", "fuzz", "image", "peers"},
 }
 
 
@@ -146,13 +155,13 @@ def python_violations(root: Path) -> Iterator[Violation]:
         path = file.relative_to(root)
         inside = file.relative_to(top)
         if len(inside.parts) == 1:
-            own, allowed = "", frozenset[str]()
+            own, allowed = "", frozenset({"api"})
         else:
             own = inside.parts[0]
             if own not in PYTHON_RULES:
                 yield Violation(path, 1, f"no rule says what metaprotocol.{own} may import")
                 continue
-            allowed = PYTHON_RULES[own]
+            allowed = PYTHON_RULES[own] | PYTHON_SHARED
         package = ".".join(["metaprotocol", *inside.parts[:-1]])
         tree = ast.parse(file.read_text(encoding="utf-8"), filename=str(path))
         for line, imported in imported_packages(tree, package):

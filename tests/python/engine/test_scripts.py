@@ -1,11 +1,9 @@
-"""Scripts that hypothesis writes, run in the simulated world of the C++ tests: every kind of protocol,
-bytes cut anywhere, servers that err in every way.
+"""Scripts that hypothesis writes, run in the simulated world of the C++ tests: every kind of
+protocol, bytes cut anywhere, servers that err in every way.
 
-The world is C++ (``tests/cpp/support/sim_script.h``), so that a run takes well under a millisecond, and
-checks by itself that the engine keeps its contract with its host, that bounds are kept and that
+The world is C++ (``tests/cpp/support/sim_script.h``), so that a run takes well under a millisecond,
+and checks by itself that the engine keeps its contract with its host, that bounds are kept and that
 nothing is left in the end. Who got which reply is checked here once more, from what everybody saw.
-
-``HYPOTHESIS_PROFILE=thorough`` runs for minutes instead of seconds. A failure prints its script.
 """
 
 from __future__ import annotations
