@@ -72,7 +72,7 @@ class DubboWire final : public Wire {
     const auto status = static_cast<uint8_t>(bytes[3]);
     ByteReader reader(bytes.substr(16, size - 16));
     if ((flags & kEvent) != 0) {
-      message.kind = (flags & kRequest) != 0 ? 'H' : 'h';
+      message.kind = (flags & kRequest) == 0 ? 'h' : TakeText(reader) == "R" ? 'G' : 'H';
     } else if ((flags & kRequest) != 0) {
       message.kind = (flags & kTwoWay) != 0 ? 'Q' : 'O';
       for (int i = 0; i < 3; ++i) TakeText(reader);

@@ -162,7 +162,9 @@ def test_a_world_without_trouble_answers_everything(protocol: int, mode: int) ->
     # Sizes up to 20,000 bytes; the routes "a", "b", "w", "d" (denied) and "n" (none).
     script += [("request", number, number % 5 + 8 * (number % 6)) for number in range(120)]
     script += [("one_way", number, number % 3) for number in range(30)]
-    result = _sim.run({"protocol": protocol, "mode": mode, "max_piece": 5000}, script)
+    # All of them at once, so every bound must hold that many.
+    bounds = {"max_leases_per_host": 200, "max_pending": 200}
+    result = _sim.run({"protocol": protocol, "mode": mode, "max_piece": 5000, **bounds}, script)
     check(result)
     counters = result["counters"]
     assert counters["requests"] == 120
