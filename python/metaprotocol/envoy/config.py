@@ -12,6 +12,7 @@ have our bridge and load balancing policy.
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import os
 import tempfile
@@ -31,14 +32,17 @@ from metaprotocol.envoy.parts import (
     CircuitBreakers,
     ClientTls,
     Cluster,
+    Dns,
     FileSource,
     Health,
     Host,
     MetaProtocolListener,
     Module,
+    OutlierDetection,
     ServerTls,
     Source,
     TcpHealthCheck,
+    TcpKeepalive,
 )
 
 __all__ = [
@@ -49,14 +53,17 @@ __all__ = [
     "ClientTls",
     "Cluster",
     "ConfigBuilder",
+    "Dns",
     "FileSource",
     "Health",
     "Host",
     "MetaProtocolListener",
     "Module",
+    "OutlierDetection",
     "ServerTls",
     "Source",
     "TcpHealthCheck",
+    "TcpKeepalive",
 ]
 
 FILTER_NAME = "metaprotocol"
@@ -66,6 +73,7 @@ WORKER_NAME = "metaprotocol_worker"
 WORKER_CLUSTER_TYPE = "metaprotocol.worker"
 CLUSTER_HEADER = "x-metaprotocol-cluster"
 SESSION_HEADER = "x-metaprotocol-session"
+XDS_NAME = "metaprotocol_xds"
 
 _NETWORK_FILTER = "envoy.extensions.filters.network.dynamic_modules.v3.DynamicModuleNetworkFilter"
 
@@ -169,28 +177,20 @@ class ConfigBuilder:
                     }
                 ]
             },
-            # Which hosts the engine may choose; it has its own panic threshold.
-            "common_lb_config": {
-                "override_host_status": {
-                    "statuses": ["UNKNOWN", "HEALTHY", "DEGRADED", "UNHEALTHY", "TIMEOUT"]
-                }
-            },
-            "load_balancing_policy": self._policy(cluster.policy),
-            "upstream_config": {
-                "name": "envoy.upstreams.http.dynamic_modules",
-                "typed_config": {
-                    "@type": _type("envoy.extensions.upstreams.http.dynamic_modules.v3.Config"),
-                    "dynamic_module_config": self._module_config(),
-                    "bridge_name": FILTER_NAME,
-                },
-            },
+            **self.cluster_bridge(cluster.policy),
         }
         if cluster.endpoints is not None:
             content["type"] = "EDS"
             content["eds_cluster_config"] = {"eds_config": _config_source(cluster.endpoints)}
         else:
-            content["type"] = "STATIC"
+            content["type"] = cluster.dns.value if cluster.dns is not None else "STATIC"
             content["load_assignment"] = _load_assignment(cluster.name, cluster.hosts)
+        if cluster.keepalive is not None:
+            content["upstream_connection_options"] = {
+                "tcp_keepalive": _keepalive(cluster.keepalive)
+            }
+        if cluster.outlier_detection is not None:
+            content["outlier_detection"] = _outlier_detection(cluster.outlier_detection)
         if cluster.tls is not None:
             content["transport_socket"] = _client_tls(cluster.tls)
         if cluster.health_check is not None:
@@ -206,6 +206,55 @@ class ConfigBuilder:
                 }
             ]
         return self.types.parse("envoy.config.cluster.v3.Cluster", _merged(content, cluster.extra))
+
+    def cluster_bridge(self, policy: ClusterPolicy) -> Json:
+        """The fields, in JSON form, that make any cluster one that our filter can use."""
+        return {
+            # Which hosts the engine may choose; it has its own panic threshold.
+            "common_lb_config": {
+                "override_host_status": {
+                    "statuses": ["UNKNOWN", "HEALTHY", "DEGRADED", "UNHEALTHY", "TIMEOUT"]
+                }
+            },
+            "load_balancing_policy": self._policy(policy),
+            "upstream_config": {
+                "name": "envoy.upstreams.http.dynamic_modules",
+                "typed_config": {
+                    "@type": _type("envoy.extensions.upstreams.http.dynamic_modules.v3.Config"),
+                    "dynamic_module_config": self._module_config(),
+                    "bridge_name": FILTER_NAME,
+                },
+            },
+        }
+
+    def http2_cluster(self, cluster: Cluster) -> Message:
+        """envoy.config.cluster.v3.Cluster of a gRPC service: without our bridge, with Envoy's own
+        load balancing (``policy`` has no meaning)."""
+        http = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+        plain = self.types.to_dict(self.cluster(cluster))
+        for field in ("load_balancing_policy", "upstream_config", "common_lb_config"):
+            del plain[field]
+        plain["typed_extension_protocol_options"] = {
+            http: {"@type": _type(http), "explicit_http_config": {"http2_protocol_options": {}}}
+        }
+        return self.types.parse("envoy.config.cluster.v3.Cluster", _merged(plain, cluster.extra))
+
+    def xds_cluster(
+        self, host: str, port: int, *, name: str = XDS_NAME, tls: ClientTls | None = None
+    ) -> Message:
+        """envoy.config.cluster.v3.Cluster with the control plane at ``host`` (an address or a
+        name), for ``Bootstrap.clusters``; its name is for ``Bootstrap.xds_cluster``."""
+        return self.http2_cluster(
+            Cluster(
+                name,
+                [Host(host, port)],
+                dns=None if _is_address(host) else Dns.STRICT,
+                tls=tls,
+                connect_timeout=1.0,
+                # A control plane that has gone without a word is noticed, and looked for again.
+                keepalive=TcpKeepalive(probes=3, time=10, interval=5),
+            )
+        )
 
     def load_assignment(self, name: str, hosts: Sequence[Host]) -> Message:
         """envoy.config.endpoint.v3.ClusterLoadAssignment: its hosts, as EDS delivers them."""
@@ -440,6 +489,46 @@ def _seconds(value: float) -> str:
     return f"{value:.9f}".rstrip("0").rstrip(".") + "s"
 
 
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _keepalive(keepalive: TcpKeepalive) -> Json:
+    fields = {
+        "keepalive_probes": keepalive.probes,
+        "keepalive_time": keepalive.time,
+        "keepalive_interval": keepalive.interval,
+    }
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _outlier_detection(detection: OutlierDetection) -> Json:
+    content: Json = {
+        "consecutive_5xx": detection.consecutive_5xx,
+        "enforcing_consecutive_5xx": 100 if detection.consecutive_5xx else 0,
+        "consecutive_gateway_failure": detection.consecutive_gateway_failure,
+        "enforcing_consecutive_gateway_failure": (
+            100 if detection.consecutive_gateway_failure else 0
+        ),
+        "interval": _seconds(detection.interval),
+        "base_ejection_time": _seconds(detection.base_ejection_time),
+        "max_ejection_percent": detection.max_ejection_percent,
+        # Statistics over hosts need more requests than a connection pool makes.
+        "enforcing_success_rate": 0,
+    }
+    local = detection.consecutive_local_origin_failure
+    if local is not None:
+        content["split_external_local_origin_errors"] = True
+        content["consecutive_local_origin_failure"] = local
+        content["enforcing_consecutive_local_origin_failure"] = 100 if local else 0
+        content["enforcing_local_origin_success_rate"] = 0
+    return content
+
+
 def _socket_address(address: str, port: int) -> Json:
     return {"socket_address": {"address": address, "port_value": port}}
 
@@ -452,7 +541,7 @@ def _config_source(source: Source) -> Json:
 
 
 def _load_assignment(name: str, hosts: Sequence[Host]) -> Json:
-    localities: dict[tuple[int, str], list[Json]] = {}
+    localities: dict[tuple[int, str, str, str], list[Json]] = {}
     for host in hosts:
         endpoint: Json = {
             "endpoint": {"address": _socket_address(host.address, host.port)},
@@ -460,12 +549,18 @@ def _load_assignment(name: str, hosts: Sequence[Host]) -> Json:
         }
         if host.health is not Health.UNKNOWN:
             endpoint["health_status"] = host.health.value
-        localities.setdefault((host.priority, host.zone), []).append(endpoint)
+        place = (host.priority, host.region, host.zone, host.sub_zone)
+        localities.setdefault(place, []).append(endpoint)
     endpoints = []
-    for (priority, zone), members in sorted(localities.items()):
+    for (priority, *names), members in sorted(localities.items()):
         locality: Json = {"priority": priority, "lb_endpoints": members}
-        if zone:
-            locality["locality"] = {"zone": zone}
+        named = {
+            field: name
+            for field, name in zip(("region", "zone", "sub_zone"), names, strict=True)
+            if name
+        }
+        if named:
+            locality["locality"] = named
         endpoints.append(locality)
     return {"cluster_name": name, "endpoints": endpoints}
 
@@ -492,8 +587,15 @@ def _client_tls(tls: ClientTls) -> Json:
         common["validation_context"] = {"trusted_ca": {"filename": str(tls.ca)}}
         if tls.subject_alt_names:
             common["validation_context"]["match_typed_subject_alt_names"] = [
-                {"san_type": "DNS", "matcher": {"exact": name}} for name in tls.subject_alt_names
+                {
+                    # SPIFFE ids are URIs, as are all names with a scheme.
+                    "san_type": "URI" if "://" in name else "DNS",
+                    "matcher": {"exact": name},
+                }
+                for name in tls.subject_alt_names
             ]
+        if tls.crl is not None:
+            common["validation_context"]["crl"] = {"filename": str(tls.crl)}
     context: Json = {
         "@type": _type("envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"),
         "common_tls_context": common,

@@ -59,6 +59,8 @@ class ClientTls:
     ca: Path | None = None
     certificate: Path | None = None
     private_key: Path | None = None
+    crl: Path | None = None
+    """Revoked certificates; needs ``ca``."""
     sni: str = ""
     subject_alt_names: Sequence[str] = ()
     """DNS names of which the host's certificate must have one; none: any."""
@@ -84,6 +86,8 @@ class Host:
     health: Health = Health.UNKNOWN
     priority: int = 0
     zone: str = ""
+    region: str = ""
+    sub_zone: str = ""
 
 
 @dataclass(frozen=True)
@@ -105,12 +109,50 @@ class TcpHealthCheck:
     unhealthy_threshold: int = 2
 
 
+class Dns(Enum):
+    """How a cluster whose hosts are names becomes addresses."""
+
+    STRICT = "STRICT_DNS"
+    """Every address a name has is a host."""
+    LOGICAL = "LOGICAL_DNS"
+    """One host, at the first address of the one name."""
+
+
+@dataclass(frozen=True)
+class TcpKeepalive:
+    """Probes on idle upstream connections; the kernel's own settings where None. Times are in
+    whole seconds."""
+
+    probes: int | None = None
+    time: int | None = None
+    interval: int | None = None
+
+
+@dataclass(frozen=True)
+class OutlierDetection:
+    """When Envoy stops using a host that fails. A count of 0 turns its kind off; times are in
+    seconds.
+
+    What Envoy sees of a host are connections: one that cannot be opened, or that the host closes
+    while it is in use, is a "5xx" and a "gateway failure".
+    """
+
+    consecutive_5xx: int = 5
+    consecutive_gateway_failure: int = 0
+    consecutive_local_origin_failure: int | None = None
+    """With a number, failures to connect are counted by themselves."""
+    interval: float = 10.0
+    base_ejection_time: float = 30.0
+    max_ejection_percent: int = 10
+
+
 @dataclass(frozen=True)
 class Cluster:
     """An upstream cluster for requests that our filter routes.
 
-    Its hosts are ``hosts``, or come from ``endpoints`` (EDS). ``extra`` is merged into the finished
-    message: any other field of Envoy's Cluster in JSON form.
+    Its hosts are ``hosts``, or come from ``endpoints`` (EDS). With ``dns`` the addresses in
+    ``hosts`` are names. ``extra`` is merged into the finished message: any other field of Envoy's
+    Cluster in JSON form.
     """
 
     name: str
@@ -119,6 +161,9 @@ class Cluster:
     policy: ClusterPolicy = field(default_factory=ClusterPolicy)
     tls: ClientTls | None = None
     connect_timeout: float = 5.0
+    dns: Dns | None = None
+    keepalive: TcpKeepalive | None = None
+    outlier_detection: OutlierDetection | None = None
     health_check: TcpHealthCheck | None = None
     circuit_breakers: CircuitBreakers = CircuitBreakers()
     extra: Mapping[str, Any] = field(default_factory=dict)
