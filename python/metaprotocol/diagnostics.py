@@ -1,0 +1,148 @@
+"""What is wrong, where, and what to do about it: the one form in which problems are told.
+
+A diagnostic names the file and line, the object, the field, the value and the mend, so that it can
+be understood without the code that found it. It holds no resource and no message, and everything
+else may import this module.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+__all__ = ["Diagnostic", "Origin", "Severity", "did_you_mean", "join_path", "shorten"]
+
+# A value is shown as written, up to this many characters.
+VALUE_SHOWN = 60
+
+# Words longer than this are no typing mistake of a field name, and comparing them takes time.
+LONGEST_WORD = 80
+
+
+class Severity(Enum):
+    """How bad it is. With an error, the object it is about is not in use (or its last good version
+    is); with a warning the object is in use, but perhaps not as meant."""
+
+    ERROR = "error"
+    WARNING = "warning"
+    INFO = "info"
+
+
+_ORDER = {Severity.ERROR: 0, Severity.WARNING: 1, Severity.INFO: 2}
+
+
+@dataclass(frozen=True, order=True)
+class Origin:
+    """A place in a file."""
+
+    file: str
+    line: int = 0
+    """Counted from 1; 0: unknown."""
+    column: int = 0
+    """Counted from 1; 0: unknown."""
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}" if self.line else self.file
+
+
+@dataclass(frozen=True)
+class Diagnostic:
+    """One problem. Everything but severity and message may be empty."""
+
+    severity: Severity
+    message: str
+    origin: Origin | None = None
+    object: str = ""
+    """Kind, namespace and name: ``MetaRouter shop/orders``."""
+    field: str = ""
+    """``spec.routes[0].match.attributes.method``."""
+    value: str = ""
+    """As written, shortened; see ``shorten``."""
+    mend: str = ""
+    """What to do, as a phrase: ``did you mean "weight"?``."""
+    code: str = ""
+    """Identifies the kind of problem over all versions, in kebab-case: ``unknown-field``."""
+
+    def __str__(self) -> str:
+        parts = [str(part) for part in (self.origin, self.object, self.field) if part]
+        text = ": ".join([*parts, self.message])
+        return f"{text} ({self.mend})" if self.mend else text
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON: plain values, without those that are empty."""
+        values: dict[str, Any] = {
+            "severity": self.severity.value,
+            "code": self.code,
+            "message": self.message,
+            "object": self.object,
+            "field": self.field,
+            "value": self.value,
+            "mend": self.mend,
+        }
+        if self.origin is not None:
+            values |= {
+                "file": self.origin.file,
+                "line": self.origin.line,
+                "column": self.origin.column,
+            }
+        return {key: value for key, value in values.items() if value not in ("", 0)}
+
+    @property
+    def sort_key(self) -> tuple[str, int, int, int, str, str, str]:
+        """By place, then severity, object, field and message: the order in which to show them."""
+        origin = self.origin or Origin("")
+        return (
+            origin.file,
+            origin.line,
+            origin.column,
+            _ORDER[self.severity],
+            self.object,
+            self.field,
+            self.message,
+        )
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str | None:
+    """The known word that was probably meant, or None if none is near."""
+    return _nearest(word, tuple(known))
+
+
+@functools.lru_cache(maxsize=4096)
+def _nearest(word: str, known: tuple[str, ...]) -> str | None:
+    if len(word) > LONGEST_WORD:
+        return None
+    # Case and separators are what people mistake most: request_timeout, RequestTimeout.
+    plain = {_plain(name): name for name in reversed(known)}
+    if (exact := plain.get(_plain(word))) is not None:
+        return exact
+    near = difflib.get_close_matches(_plain(word), list(plain), n=1, cutoff=0.7)
+    return plain[near[0]] if near else None
+
+
+def _plain(word: str) -> str:
+    return word.replace("_", "").replace("-", "").lower()
+
+
+def shorten(value: object) -> str:
+    """A value as it may be shown in one line."""
+    text = value if isinstance(value, str) else repr(value)
+    text = " ".join(text[: 4 * VALUE_SHOWN].split())
+    return text if len(text) <= VALUE_SHOWN else text[: VALUE_SHOWN - 3] + "..."
+
+
+def join_path(path: Iterable[str | int]) -> str:
+    """``("spec", "routes", 0, "name")`` as ``spec.routes[0].name``. Keys with other than letters,
+    digits, ``-`` and ``_`` are quoted: ``labels["app.kubernetes.io/name"]``."""
+    text = ""
+    for step in path:
+        if isinstance(step, int):
+            text += f"[{step}]"
+        elif step.replace("-", "").replace("_", "").isalnum():
+            text += f".{step}" if text else step
+        else:
+            text += f'["{shorten(step)}"]'
+    return text

@@ -1,0 +1,28 @@
+"""The resources: typed models of Aeraki's and Istio's YAML, read with line numbers.
+
+``load_text`` reads a file's text; ``Inventory`` holds what all files say. The models can be made in
+code as well. Reference of every field: its docstring.
+"""
+
+from metaprotocol.resources.application_protocol import ApplicationProtocol, ApplicationProtocolSpec
+from metaprotocol.resources.base import Key, Metadata, Model, Resource
+from metaprotocol.resources.destination_rule import DestinationRule, DestinationRuleSpec
+from metaprotocol.resources.meta_router import MetaRoute, MetaRouter, MetaRouterSpec
+from metaprotocol.resources.service_entry import ServiceEntry, ServiceEntrySpec, ServicePort
+
+__all__ = [
+    "ApplicationProtocol",
+    "ApplicationProtocolSpec",
+    "DestinationRule",
+    "DestinationRuleSpec",
+    "Key",
+    "MetaRoute",
+    "MetaRouter",
+    "MetaRouterSpec",
+    "Metadata",
+    "Model",
+    "Resource",
+    "ServiceEntry",
+    "ServiceEntrySpec",
+    "ServicePort",
+]

@@ -1,0 +1,66 @@
+"""ApplicationProtocol: which codec speaks a protocol named in port names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, JsonValue, WithJsonSchema
+
+from metaprotocol.resources.base import Model, Problem, Resource
+from metaprotocol.resources.types import Duration
+
+__all__ = ["ApplicationProtocol", "ApplicationProtocolSpec"]
+
+_CODEC_PREFIX = "aeraki.meta_protocol.codec."
+
+
+class ApplicationProtocolSpec(Model):
+    """A protocol: its name in port names, and the codec that reads and writes it."""
+
+    protocol: Annotated[str, Field(min_length=1, max_length=63)]
+    """Name of the protocol, as in port names: `dubbo` in `tcp-metaprotocol-dubbo`. Letters and
+    digits, without `-`."""
+    codec: Annotated[str, Field(min_length=1, max_length=255)]
+    """Name of the codec: `dubbo`, or as Aeraki writes it, `aeraki.meta_protocol.codec.dubbo`."""
+    upstream_connections: Literal["shared", "exclusive", "per_session"] | None = None
+    """How requests use upstream connections. `shared`: requests of many clients on one connection,
+    for protocols with a correlation id. `exclusive`: one request at a time. `per_session`: each
+    client connection has its own. Without it the codec's own way is used."""
+    options: Annotated[
+        dict[str, JsonValue] | None,
+        WithJsonSchema({"type": "object", "x-kubernetes-preserve-unknown-fields": True}),
+    ] = None
+    """Options of the codec; its documentation has them."""
+    idle_timeout: Duration | None = None
+    """A client connection with no open request and nothing read for this long is closed; `0s`:
+    never. Default: 1h."""
+    max_message_bytes: Annotated[int, Field(ge=64, le=2**31 - 1)] | None = None
+    """Largest message in either direction, in bytes. Default: 16 MiB."""
+
+    @property
+    def codec_name(self) -> str:
+        """The codec's own name: `dubbo`."""
+        return self.codec.removeprefix(_CODEC_PREFIX)
+
+    def problems(self) -> Iterator[Problem]:
+        """A name that no port name could have."""
+        if not (self.protocol.isascii() and self.protocol.isalnum()):
+            plain = "".join(c for c in self.protocol if c.isascii() and c.isalnum())
+            mend = f'write "{plain}" and name ports "tcp-metaprotocol-{plain}"' if plain else ""
+            message = "must be letters and digits only, because '-' ends it in a port name"
+            yield Problem("protocol", "bad-protocol", message, mend)
+        if not self.codec_name:
+            yield Problem("codec", "bad-codec", "names no codec", "such as dubbo or thrift")
+
+
+class ApplicationProtocol(Resource):
+    """Makes a protocol known under a name that port names use, and says which codec speaks it."""
+
+    group: ClassVar[str] = "metaprotocol.aeraki.io"
+    versions: ClassVar[tuple[str, ...]] = ("v1alpha1",)
+    namespaced: ClassVar[bool] = False
+
+    api_version: Literal["metaprotocol.aeraki.io/v1alpha1"] = "metaprotocol.aeraki.io/v1alpha1"
+    kind: Literal["ApplicationProtocol"] = "ApplicationProtocol"
+    spec: ApplicationProtocolSpec

@@ -1,0 +1,194 @@
+"""What all resources have in common: metadata, identity, and where they were written."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, NamedTuple, Protocol
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, model_validator
+from pydantic.alias_generators import to_camel
+
+from metaprotocol.diagnostics import Origin
+from metaprotocol.resources.types import ResourceName, Timestamp, error
+
+__all__ = ["Key", "Metadata", "Model", "Problem", "Resource", "SourceDocument"]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is wrong with a model as a whole, told of one of its fields."""
+
+    field: str
+    """Path below the model, in YAML names: ``route``, ``route[0].weight``; empty: the model."""
+    code: str
+    message: str
+    mend: str = ""
+
+
+class Model(BaseModel):
+    """Base of every part of a resource: immutable, strict about types, without unknown fields.
+
+    Attributes have Python names; YAML has the same in camelCase. Both may be used in code."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        populate_by_name=True,
+        alias_generator=to_camel,
+        allow_inf_nan=False,
+        # Texts may be long, and are shown by us where they matter.
+        hide_input_in_errors=True,
+    )
+
+    reserved: ClassVar[dict[str, str]] = {}
+    """YAML names of fields that are to come -> what to do until then."""
+    no_effect: ClassVar[dict[str, str]] = {}
+    """Attributes that are known but not honoured -> why, or what to use."""
+
+    def problems(self) -> Iterator[Problem]:
+        """What is wrong between fields that are right each by itself."""
+        yield from ()
+
+    @model_validator(mode="after")
+    def _check(self) -> Model:
+        if type(self).problems is not Model.problems:
+            found = tuple(self.problems())
+            if found:
+                text = "; ".join(f"{p.field}: {p.message}" if p.field else p.message for p in found)
+                raise error("problems", text, problems=found)
+        return self
+
+
+class Key(NamedTuple):
+    """Identifies a resource."""
+
+    kind: str
+    namespace: str
+    """Empty for resources of the whole cluster."""
+    name: str
+
+    def __str__(self) -> str:
+        place = f"{self.namespace}/{self.name}" if self.namespace else self.name
+        return f"{self.kind} {place}"
+
+
+class SourceDocument(Protocol):
+    """The YAML document that a resource was read from."""
+
+    def origin_of(self, field: str) -> Origin:
+        """Where a field is written, or the nearest enclosing one that is."""
+
+
+def _nothing(_: object) -> None:
+    return None
+
+
+class Metadata(Model):
+    """Name, namespace, labels and annotations, and what Kubernetes notes down beside them."""
+
+    name: ResourceName
+    namespace: ResourceName = "default"
+    labels: dict[str, str] = Field(default_factory=dict)
+    annotations: dict[str, str] = Field(default_factory=dict)
+    creation_timestamp: Timestamp | None = None
+
+    # Bookkeeping of Kubernetes, taken so that `kubectl get -o yaml` can be read again. It plays no
+    # part in whether two resources are the same.
+    generation: int | None = None
+    uid: str = ""
+    resource_version: str = ""
+    generate_name: str = ""
+    self_link: str = ""
+    deletion_timestamp: Timestamp | None = None
+    deletion_grace_period_seconds: int | None = None
+    finalizers: list[str] = Field(default_factory=list)
+    owner_references: Annotated[Any, BeforeValidator(_nothing)] = None
+    managed_fields: Annotated[Any, BeforeValidator(_nothing)] = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, data: Any) -> Any:
+        # Tools that print resources write `labels: null`, `creationTimestamp: null`.
+        if isinstance(data, dict) and None in data.values():
+            return {key: value for key, value in data.items() if value is not None}
+        return data
+
+    def _compared(self) -> tuple[object, ...]:
+        return (
+            self.name,
+            self.namespace,
+            self.labels,
+            self.annotations,
+            self.creation_timestamp,
+        )
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Metadata) and self._compared() == other._compared()
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+class Resource(Model):
+    """One object of a file. Two are equal if they say the same, wherever they are written."""
+
+    group: ClassVar[str]
+    versions: ClassVar[tuple[str, ...]]
+    """API versions that are read, the preferred one first."""
+    namespaced: ClassVar[bool] = True
+
+    api_version: str
+    kind: str
+    metadata: Metadata
+    spec: Any
+    status: Annotated[Any, BeforeValidator(_nothing)] = None
+    """What a controller says of the object; not ours to read."""
+
+    _origin: Origin = PrivateAttr(default=Origin(""))
+    _document: SourceDocument | None = PrivateAttr(default=None)
+
+    @property
+    def key(self) -> Key:
+        """Identifies the resource; the API version is no part of it."""
+        namespace = self.metadata.namespace if self.namespaced else ""
+        return Key(self.kind, namespace, self.metadata.name)
+
+    @property
+    def origin(self) -> Origin:
+        """Where the resource begins; without file if it was made in code."""
+        return self._origin
+
+    def origin_of(self, field: str) -> Origin:
+        """Where a field (``spec.routes[0].match``) is written. If it is not written, where the
+        nearest enclosing one is."""
+        return self._document.origin_of(field) if self._document else self._origin
+
+    def written_at(self, origin: Origin, document: SourceDocument | None) -> None:
+        """Notes where the resource was read. Called by the loader."""
+        self._origin = origin
+        self._document = document
+
+    def to_dict(self) -> dict[str, Any]:
+        """As in YAML, with only what was given."""
+        content: dict[str, Any] = self.model_dump(
+            mode="json", by_alias=True, exclude_unset=True, exclude={"status"}
+        )
+        return {"apiVersion": self.api_version, "kind": self.kind} | content
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, Resource)
+            and type(self) is type(other)
+            and self.metadata == other.metadata
+            and self.spec == other.spec
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+@functools.cache
+def known_fields(model: type[BaseModel]) -> tuple[str, ...]:
+    """The YAML names of a model's fields."""
+    return tuple(info.alias or name for name, info in model.model_fields.items())

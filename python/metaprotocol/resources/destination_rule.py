@@ -1,0 +1,365 @@
+"""Istio's DestinationRule: subsets of a service, and how its endpoints are used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from metaprotocol.resources.base import Model, Problem, Resource
+from metaprotocol.resources.meta_router import PortSelector, export_to_problems
+from metaprotocol.resources.service_entry import (
+    ISTIO_GROUP,
+    ISTIO_VERSIONS,
+    IstioVersion,
+    WorkloadSelector,
+)
+from metaprotocol.resources.types import DnsLabel, Duration, PortNumber, UInt32, WildcardHost
+
+__all__ = [
+    "ClientTlsSettings",
+    "ConnectionPoolSettings",
+    "ConsistentHash",
+    "DestinationRule",
+    "DestinationRuleSpec",
+    "HttpCookie",
+    "HttpSettings",
+    "LoadBalancerSettings",
+    "LocalityLbSetting",
+    "OutlierDetection",
+    "PortTrafficPolicy",
+    "Subset",
+    "TcpKeepalive",
+    "TcpSettings",
+    "TrafficPolicy",
+]
+
+Count = Annotated[int, Field(ge=0, le=2**31 - 1)]
+Simple = Literal[
+    "UNSPECIFIED", "RANDOM", "PASSTHROUGH", "ROUND_ROBIN", "LEAST_REQUEST", "LEAST_CONN"
+]
+Percentage = Annotated[float, Field(ge=0, le=100)]
+
+
+class HttpCookieAttribute(Model):
+    """An attribute of a cookie."""
+
+    name: str
+    value: str = ""
+
+
+class HttpCookie(Model):
+    """A cookie to hash."""
+
+    name: str
+    path: str = ""
+    ttl: Duration | None = None
+    attributes: list[HttpCookieAttribute] = Field(default_factory=list)
+
+
+class RingHash(Model):
+    """Ketama ring."""
+
+    minimum_ring_size: Annotated[int, Field(ge=1, le=8_388_608)] | None = None
+
+
+class Maglev(Model):
+    """Maglev table."""
+
+    table_size: Annotated[int, Field(ge=1, le=5_000_011)] | None = None
+
+
+class ConsistentHash(Model):
+    """Requests with the same value go to the same endpoint. With MetaProtocol `httpHeaderName` is
+    the metadata key whose value is hashed."""
+
+    no_effect: ClassVar[dict[str, str]] = {
+        "http_cookie": "MetaProtocol has no cookies; use httpHeaderName with a metadata key",
+        "http_query_parameter_name": "MetaProtocol has no query parameters; use httpHeaderName "
+        "with a metadata key",
+    }
+
+    http_header_name: Annotated[str, Field(min_length=1, max_length=1024)] | None = None
+    http_cookie: HttpCookie | None = None
+    use_source_ip: bool | None = None
+    http_query_parameter_name: Annotated[str, Field(min_length=1)] | None = None
+    ring_hash: RingHash | None = None
+    maglev: Maglev | None = None
+    minimum_ring_size: Annotated[int, Field(ge=1, le=8_388_608)] | None = None
+    """Istio's older place of ringHash.minimumRingSize."""
+
+    def problems(self) -> Iterator[Problem]:
+        """None or several things to hash, two algorithms."""
+        given = [
+            name
+            for name, value in (
+                ("httpHeaderName", self.http_header_name),
+                ("httpCookie", self.http_cookie),
+                ("useSourceIp", self.use_source_ip),
+                ("httpQueryParameterName", self.http_query_parameter_name),
+            )
+            if value is not None
+        ]
+        if len(given) != 1:
+            what = f"has {' and '.join(given)}" if given else "says not what to hash"
+            mend = "httpHeaderName with a metadata key, or useSourceIp"
+            yield Problem("", "bad-hash", f"{what}, must have exactly one", mend)
+        if self.ring_hash is not None and self.maglev is not None:
+            yield Problem("maglev", "bad-hash", "has ringHash as well", "take one away")
+
+
+class LocalityWeights(Model):
+    """Shares of localities for requests from one."""
+
+    from_: str = Field(default="", alias="from")
+    to: dict[str, UInt32] = Field(default_factory=dict)
+
+
+class LocalityFailover(Model):
+    """Where requests of a region go when it fails."""
+
+    from_: str = Field(default="", alias="from")
+    to: str = ""
+
+
+class LocalityLbSetting(Model):
+    """Preference of near endpoints."""
+
+    distribute: list[LocalityWeights] = Field(default_factory=list)
+    failover: list[LocalityFailover] = Field(default_factory=list)
+    failover_priority: list[str] = Field(default_factory=list)
+    enabled: bool | None = None
+
+
+class WarmupConfiguration(Model):
+    """Slow start of new endpoints."""
+
+    duration: Duration
+    minimum_percent: Percentage | None = None
+    aggression: Annotated[float, Field(ge=1)] | None = None
+
+
+class LoadBalancerSettings(Model):
+    """How an endpoint is chosen."""
+
+    no_effect: ClassVar[dict[str, str]] = {
+        "locality_lb_setting": "endpoints of all localities are used alike",
+        "warmup": "new endpoints get their full share at once",
+        "warmup_duration_secs": "new endpoints get their full share at once",
+    }
+
+    simple: (
+        Literal[
+            "UNSPECIFIED", "RANDOM", "PASSTHROUGH", "ROUND_ROBIN", "LEAST_REQUEST", "LEAST_CONN"
+        ]
+        | None
+    ) = None
+    consistent_hash: ConsistentHash | None = None
+    locality_lb_setting: LocalityLbSetting | None = None
+    warmup_duration_secs: Duration | None = None
+    warmup: WarmupConfiguration | None = None
+
+    def problems(self) -> Iterator[Problem]:
+        """Two ways at once."""
+        if self.simple is not None and self.consistent_hash is not None:
+            message = "has simple as well; there is one of the two"
+            yield Problem("consistentHash", "bad-load-balancer", message, "take one away")
+
+
+class TcpKeepalive(Model):
+    """Probes on idle connections."""
+
+    probes: UInt32 | None = None
+    time: Duration | None = None
+    interval: Duration | None = None
+
+
+class TcpSettings(Model):
+    """Connections to endpoints."""
+
+    no_effect: ClassVar[dict[str, str]] = {
+        "max_connection_duration": "connections stay open while they are used",
+    }
+
+    max_connections: Count | None = None
+    connect_timeout: Duration | None = None
+    tcp_keepalive: TcpKeepalive | None = None
+    max_connection_duration: Duration | None = None
+    idle_timeout: Duration | None = None
+
+
+class HttpSettings(Model):
+    """Istio's settings of HTTP connections."""
+
+    no_effect: ClassVar[dict[str, str]] = {
+        "max_requests_per_connection": "it is for HTTP",
+        "h2_upgrade_policy": "it is for HTTP",
+        "use_client_protocol": "it is for HTTP",
+        "max_concurrent_streams": "it is for HTTP",
+        "max_retries": "there are no retries yet",
+        "idle_timeout": "it is for HTTP; use connectionPool.tcp.idleTimeout",
+    }
+
+    http1_max_pending_requests: Count | None = None
+    http2_max_requests: Count | None = None
+    max_requests_per_connection: Count | None = None
+    max_retries: Count | None = None
+    idle_timeout: Duration | None = None
+    h2_upgrade_policy: Literal["DEFAULT", "DO_NOT_UPGRADE", "UPGRADE"] | None = None
+    use_client_protocol: bool | None = None
+    max_concurrent_streams: Count | None = None
+
+
+class ConnectionPoolSettings(Model):
+    """Bounds on connections and requests."""
+
+    tcp: TcpSettings | None = None
+    http: HttpSettings | None = None
+
+
+class OutlierDetection(Model):
+    """When failing endpoints are left out."""
+
+    split_external_local_origin_errors: bool | None = None
+    consecutive_local_origin_failures: UInt32 | None = None
+    consecutive_gateway_errors: UInt32 | None = None
+    consecutive_5xx_errors: UInt32 | None = Field(default=None, alias="consecutive5xxErrors")
+    consecutive_errors: Count | None = None
+    """Istio's older name of consecutive5xxErrors."""
+    interval: Duration | None = None
+    base_ejection_time: Duration | None = None
+    max_ejection_percent: Annotated[int, Field(ge=0, le=100)] | None = None
+    min_health_percent: Annotated[int, Field(ge=0, le=100)] | None = None
+
+
+class ClientTlsSettings(Model):
+    """TLS towards endpoints."""
+
+    no_effect: ClassVar[dict[str, str]] = {
+        "credential_name": "secrets are Kubernetes'; name the files",
+        "ca_crl": "certificates are not looked up in revocation lists",
+    }
+
+    mode: Literal["DISABLE", "SIMPLE", "MUTUAL", "ISTIO_MUTUAL"] = "DISABLE"
+    client_certificate: str = ""
+    private_key: str = ""
+    ca_certificates: str = ""
+    credential_name: str = ""
+    subject_alt_names: list[str] = Field(default_factory=list)
+    sni: str = ""
+    insecure_skip_verify: bool | None = None
+    ca_crl: str = ""
+
+    def problems(self) -> Iterator[Problem]:
+        """Certificates that the mode needs, or has no use for."""
+        if self.mode == "MUTUAL" and not self.credential_name:
+            for name, value in (
+                ("clientCertificate", self.client_certificate),
+                ("privateKey", self.private_key),
+            ):
+                if not value:
+                    yield Problem(name, "missing-field", "is missing, mode: MUTUAL needs it")
+        if self.mode == "ISTIO_MUTUAL":
+            for name, value in (
+                ("clientCertificate", self.client_certificate),
+                ("privateKey", self.private_key),
+                ("caCertificates", self.ca_certificates),
+            ):
+                if value:
+                    message = "must not be given with mode: ISTIO_MUTUAL"
+                    yield Problem(name, "bad-tls", message, "write mode: MUTUAL")
+
+
+class TunnelSettings(Model):
+    """Istio's tunnel through a proxy."""
+
+    protocol: str = ""
+    target_host: str
+    target_port: PortNumber
+
+
+class ProxyProtocol(Model):
+    """Istio's PROXY protocol header."""
+
+    version: Literal["V1", "V2"] = "V1"
+
+
+class RetryBudget(Model):
+    """Istio's bound on retries."""
+
+    percent: Percentage | None = None
+    min_retry_concurrency: UInt32 | None = None
+
+
+class PortTrafficPolicy(Model):
+    """How the endpoints of one port are used; what is not given here has its default, whatever the
+    policy of the whole service says."""
+
+    port: PortSelector
+    load_balancer: LoadBalancerSettings | None = None
+    connection_pool: ConnectionPoolSettings | None = None
+    outlier_detection: OutlierDetection | None = None
+    tls: ClientTlsSettings | None = None
+
+
+class TrafficPolicy(Model):
+    """How endpoints are used."""
+
+    no_effect: ClassVar[dict[str, str]] = {
+        "tunnel": "connections go to the endpoints directly",
+        "proxy_protocol": "no PROXY header is sent",
+        "retry_budget": "there are no retries yet",
+    }
+
+    load_balancer: LoadBalancerSettings | None = None
+    connection_pool: ConnectionPoolSettings | None = None
+    outlier_detection: OutlierDetection | None = None
+    tls: ClientTlsSettings | None = None
+    port_level_settings: list[PortTrafficPolicy] = Field(default_factory=list)
+    tunnel: TunnelSettings | None = None
+    proxy_protocol: ProxyProtocol | None = None
+    retry_budget: RetryBudget | None = None
+
+
+class Subset(Model):
+    """Some of a service's endpoints, chosen by their labels."""
+
+    name: DnsLabel
+    labels: dict[str, str] = Field(default_factory=dict)
+    traffic_policy: TrafficPolicy | None = None
+
+
+class DestinationRuleSpec(Model):
+    """Subsets and policies of a service."""
+
+    no_effect: ClassVar[dict[str, str]] = {
+        "workload_selector": "the rule holds for all clients",
+    }
+
+    host: WildcardHost
+    traffic_policy: TrafficPolicy | None = None
+    subsets: list[Subset] = Field(default_factory=list)
+    export_to: list[str] = Field(default_factory=list)
+    workload_selector: WorkloadSelector | None = None
+
+    def problems(self) -> Iterator[Problem]:
+        """Subsets of the same name."""
+        names: set[str] = set()
+        for index, subset in enumerate(self.subsets):
+            if subset.name in names:
+                message = f'"{subset.name}" is the name of another subset'
+                yield Problem(f"subsets[{index}].name", "duplicate-subset", message)
+            names.add(subset.name)
+        yield from export_to_problems(self.export_to)
+
+
+class DestinationRule(Resource):
+    """Subsets of a service, and how its endpoints are used."""
+
+    group: ClassVar[str] = ISTIO_GROUP
+    versions: ClassVar[tuple[str, ...]] = ISTIO_VERSIONS
+
+    api_version: IstioVersion = "networking.istio.io/v1"
+    kind: Literal["DestinationRule"] = "DestinationRule"
+    spec: DestinationRuleSpec

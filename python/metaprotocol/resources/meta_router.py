@@ -1,0 +1,401 @@
+"""MetaRouter: which requests of a service go where, and what is changed, mirrored and limited.
+
+Everything Aeraki's MetaRouter has is here with the same meaning; what is added is optional.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import BeforeValidator, Field
+
+from metaprotocol.resources.base import Model, Problem, Resource
+from metaprotocol.resources.types import (
+    DnsLabel,
+    Host,
+    PortNumber,
+    PositiveDuration,
+    Regex,
+)
+
+__all__ = [
+    "Condition",
+    "Destination",
+    "DirectReply",
+    "GlobalRateLimit",
+    "IntRange",
+    "KeyValue",
+    "LocalRateLimit",
+    "MetaRoute",
+    "MetaRouteDestination",
+    "MetaRouteMatch",
+    "MetaRouter",
+    "MetaRouterSpec",
+    "Percent",
+    "PortSelector",
+    "RateLimitDescriptor",
+    "StringMatch",
+    "TokenBucket",
+]
+
+# Bounds of the engine; see docs/configuration.md.
+_MAX_VALUE = 65536
+_MAX_KEY = 1024
+_MAX_CONDITIONS = 64
+_MAX_MUTATIONS = 64
+_MAX_ROUTES = 1_000_000
+
+Text = Annotated[str, Field(max_length=_MAX_VALUE)]
+NonEmptyText = Annotated[str, Field(min_length=1, max_length=_MAX_VALUE)]
+MetadataKey = Annotated[str, Field(min_length=1, max_length=_MAX_KEY)]
+Int64 = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
+
+
+class IntRange(Model):
+    """Integers from `start`, included, to `end`, not included."""
+
+    start: Int64
+    """The smallest integer in the range."""
+    end: Int64
+    """The smallest integer beyond the range."""
+
+    def problems(self) -> Iterator[Problem]:
+        """A range that has no integer."""
+        if self.start >= self.end:
+            message = f"must be more than start, {self.start}"
+            yield Problem("end", "empty-range", message, "the end is not in the range")
+
+
+class StringMatch(Model):
+    """A condition on one value: exactly one of the kinds. None of them (`{}` or null) means that
+    the value only has to be there."""
+
+    kinds: ClassVar[tuple[str, ...]] = (
+        "exact",
+        "prefix",
+        "suffix",
+        "contains",
+        "regex",
+        "present",
+        "absent",
+        "range",
+        "one_of",
+    )
+    text_kinds: ClassVar[frozenset[str]] = frozenset(
+        {"exact", "prefix", "suffix", "contains", "regex", "one_of"}
+    )
+
+    exact: Text | None = None
+    """The value is this text."""
+    prefix: NonEmptyText | None = None
+    """The value begins with this text."""
+    suffix: NonEmptyText | None = None
+    """The value ends with this text."""
+    contains: NonEmptyText | None = None
+    """The value has this text somewhere."""
+    regex: Regex | None = None
+    """The whole value matches this RE2 expression."""
+    present: bool | None = None
+    """There is a value, whatever it is. Only `true` makes sense."""
+    absent: bool | None = None
+    """There is no value. Only `true` makes sense."""
+    range: IntRange | None = None
+    """The value is a decimal integer within this range."""
+    one_of: Annotated[list[Text], Field(min_length=1, max_length=10_000)] | None = None
+    """The value is one of these texts."""
+    ignore_case: bool = False
+    """Upper and lower case of ASCII letters are the same. For conditions on text."""
+    invert: bool = False
+    """The condition holds if it otherwise would not."""
+
+    @property
+    def kind(self) -> str:
+        """Which of `kinds` it is; without any: "present"."""
+        return next((kind for kind in self.kinds if getattr(self, kind) is not None), "present")
+
+    def problems(self) -> Iterator[Problem]:
+        """Several kinds, or options that do not go with the kind."""
+        given = [kind for kind in self.kinds if getattr(self, kind) is not None]
+        if len(given) > 1:
+            names = " and ".join("oneOf" if kind == "one_of" else kind for kind in given)
+            mend = "all conditions on different keys hold together; for one key write a regex"
+            yield Problem("", "several-match-kinds", f"has {names}, must have one", mend)
+        if self.present is False:
+            yield Problem("present", "bad-match", "must be true", "write absent: true")
+        if self.absent is False:
+            yield Problem("absent", "bad-match", "must be true", "write present: true")
+        if self.ignore_case and not self.text_kinds.intersection(given):
+            message = "has no meaning without a condition on text"
+            yield Problem("ignoreCase", "bad-match", message, "leave it out")
+
+
+def _presence(value: object) -> object:
+    return StringMatch() if value is None else value
+
+
+class MetaRouteMatch(Model):
+    """Conditions, all of which must hold. Without any, every request matches."""
+
+    attributes: Annotated[
+        dict[MetadataKey, Annotated[StringMatch, BeforeValidator(_presence)]],
+        Field(max_length=_MAX_CONDITIONS),
+    ] = Field(default_factory=dict)
+    """Metadata of the request, by the names that the codec gives it (such as `interface` or
+    `method`), and the condition that each must meet."""
+
+
+class PortSelector(Model):
+    """A port of a service."""
+
+    number: PortNumber
+    """The port's number."""
+
+
+class Destination(Model):
+    """A service, or a part of it."""
+
+    host: Host
+    """The service's host, as in its ServiceEntry: a fully qualified name."""
+    subset: DnsLabel | None = None
+    """A subset of the service, as in its DestinationRule; without it the whole service."""
+    port: PortSelector | None = None
+    """The service's port; without it the one that the request came in for."""
+
+
+class MetaRouteDestination(Model):
+    """A destination with its share of the requests."""
+
+    destination: Destination
+    """Where requests go."""
+    weight: Annotated[int, Field(ge=0, le=100)] = 0
+    """Share in percent. All weights of a route add up to 100; a single destination gets all and
+    needs none."""
+
+
+class Percent(Model):
+    """A share in percent."""
+
+    value: Annotated[float, Field(gt=0, le=100)]
+    """More than 0, at most 100."""
+
+
+class KeyValue(Model):
+    """A key with its value."""
+
+    key: MetadataKey
+    """The key, as the codec names it."""
+    value: NonEmptyText
+    """The value."""
+
+
+class DirectReply(Model):
+    """A reply of the proxy itself, in the protocol's own form."""
+
+    kind: Literal[
+        "no_content",
+        "no_route",
+        "cluster_not_found",
+        "no_healthy_upstream",
+        "timeout",
+        "over_limit",
+        "denied",
+        "fault",
+        "upstream_lost",
+        "too_large",
+        "malformed",
+        "shutting_down",
+    ]
+    """`no_content` for success without a value, or the kind of error."""
+    text: Annotated[str, Field(max_length=4096)] = ""
+    """For the human at the other end, where the protocol's errors carry text."""
+
+
+Mutations = Annotated[list[KeyValue], Field(max_length=_MAX_MUTATIONS)]
+Removals = Annotated[list[MetadataKey], Field(max_length=_MAX_MUTATIONS)]
+
+_NOT_YET = {
+    "retry": "for now let clients retry, and let outlierDetection in a DestinationRule keep "
+    "requests from failing hosts",
+    "fault": "for now a directReply with kind: fault answers matching requests with an error",
+    "authorization": "for now a route with conditions and directReply {kind: denied} refuses "
+    "requests, and tls in a DestinationRule identifies hosts",
+}
+
+
+class MetaRoute(Model):
+    """Conditions, and what becomes of the requests that meet them: exactly one of `route` and
+    `directReply`."""
+
+    reserved: ClassVar[dict[str, str]] = _NOT_YET
+
+    name: Annotated[str, Field(max_length=255)] = ""
+    """For people: appears in metrics and messages."""
+    match: MetaRouteMatch = Field(default_factory=MetaRouteMatch)
+    """Which requests the route takes; without conditions all."""
+    route: Annotated[list[MetaRouteDestination], Field(max_length=128)] = Field(
+        default_factory=list
+    )
+    """Where they go: one destination, or several whose weights add up to 100."""
+    direct_reply: DirectReply | None = None
+    """Instead of `route`: the proxy answers by itself."""
+    mirror: Destination | None = None
+    """Gets a copy of the requests; its replies are dropped."""
+    mirror_percentage: Percent | None = None
+    """How many of the requests are mirrored; default: all."""
+    timeout: PositiveDuration | None = None
+    """How long a request may wait for its reply; default: for ever."""
+    request_mutation: Mutations = Field(default_factory=list)
+    """Written to requests, in place of values that are there."""
+    request_mutation_add: Mutations = Field(default_factory=list)
+    """Written to requests unless the key is there."""
+    request_mutation_remove: Removals = Field(default_factory=list)
+    """Keys that are taken away from requests."""
+    response_mutation: Mutations = Field(default_factory=list)
+    """Written to replies, in place of values that are there."""
+    response_mutation_add: Mutations = Field(default_factory=list)
+    """Written to replies unless the key is there."""
+    response_mutation_remove: Removals = Field(default_factory=list)
+    """Keys that are taken away from replies."""
+
+    @property
+    def mirror_percent(self) -> float:
+        """Percentage of requests that are mirrored: 0 without mirror, 100 if not given."""
+        if self.mirror is None:
+            return 0.0
+        return self.mirror_percentage.value if self.mirror_percentage else 100.0
+
+    def problems(self) -> Iterator[Problem]:
+        """Fields that do not go together."""
+        if self.direct_reply is not None:
+            if self.route:
+                message = "has route as well; a route has one of the two"
+                yield Problem("directReply", "two-actions", message, "take one away")
+            if self.mirror is not None:
+                yield Problem("mirror", "bad-mirror", "there is nothing to mirror with directReply")
+        elif not self.route:
+            message = "must have a destination"
+            yield Problem("route", "no-destination", message, "add route, or directReply")
+        if len(self.route) > 1:
+            total = sum(destination.weight for destination in self.route)
+            if total != 100:
+                weights = " + ".join(str(destination.weight) for destination in self.route[:8])
+                more = " + ..." if len(self.route) > 8 else ""
+                message = f"weights must add up to 100, not {weights}{more} = {total}"
+                yield Problem("route", "bad-weights", message)
+        if self.mirror_percentage is not None and self.mirror is None:
+            message = "has no meaning without mirror"
+            yield Problem("mirrorPercentage", "bad-mirror", message, "add mirror")
+
+
+class TokenBucket(Model):
+    """A rate with its burst."""
+
+    max_tokens: Annotated[int, Field(ge=1, le=2**32 - 1)]
+    """Most requests at once."""
+    tokens_per_fill: Annotated[int, Field(ge=1, le=2**32 - 1)] = Field(
+        default_factory=lambda data: int(data.get("max_tokens", 1))
+    )
+    """How many requests each fill interval allows; default: maxTokens."""
+    fill_interval: PositiveDuration
+    """How often the bucket is filled."""
+
+
+class Condition(Model):
+    """A bucket for some requests."""
+
+    match: MetaRouteMatch
+    """Which requests."""
+    token_bucket: TokenBucket
+    """Their bucket."""
+
+
+class LocalRateLimit(Model):
+    """Limits that each proxy keeps by itself: the first condition that matches, else the common
+    bucket."""
+
+    token_bucket: TokenBucket | None = None
+    """For requests that no condition matches; without it they are not limited."""
+    conditions: Annotated[list[Condition], Field(max_length=1000)] = Field(default_factory=list)
+    """Buckets for some requests, tried in order."""
+
+    def problems(self) -> Iterator[Problem]:
+        """A limit that limits nothing."""
+        if self.token_bucket is None and not self.conditions:
+            message = "must have tokenBucket, conditions, or both"
+            yield Problem("", "empty-rate-limit", message)
+
+
+class RateLimitDescriptor(Model):
+    """What is told to the rate limit service of a request."""
+
+    property: MetadataKey
+    """The metadata key whose value is sent."""
+    descriptor_key: MetadataKey
+    """The key under which the rate limit service knows it."""
+
+
+class GlobalRateLimit(Model):
+    """Limits that a rate limit service keeps for all proxies."""
+
+    match: MetaRouteMatch = Field(default_factory=MetaRouteMatch)
+    """Which requests are counted; default: all."""
+    domain: Annotated[str, Field(min_length=1, max_length=255)]
+    """The rate limit service's domain."""
+    request_timeout: PositiveDuration = timedelta(milliseconds=20)
+    """How long to wait for the rate limit service; default: 20ms."""
+    deny_on_fail: bool = False
+    """Whether requests are refused while the rate limit service does not answer."""
+    rate_limit_service: Annotated[str, Field(min_length=1, max_length=1024)]
+    """The service, by Envoy's cluster name: `outbound|8081||rls.shop.svc.cluster.local`."""
+    descriptors: Annotated[list[RateLimitDescriptor], Field(min_length=1, max_length=64)]
+    """What is sent of each request."""
+
+
+class MetaRouterSpec(Model):
+    """Routes and limits of a service."""
+
+    reserved: ClassVar[dict[str, str]] = _NOT_YET
+
+    hosts: Annotated[list[Host], Field(min_length=1, max_length=256)]
+    """The services this is for, by host as in their ServiceEntries."""
+    gateways: Annotated[list[str], Field(max_length=64)] = Field(default_factory=list)
+    """Istio Gateways at which this holds too: `name` or `namespace/name`."""
+    routes: Annotated[list[MetaRoute], Field(max_length=_MAX_ROUTES)] = Field(default_factory=list)
+    """Tried in order; the first that matches takes the request. Without routes all requests go to
+    the service itself."""
+    local_rate_limit: LocalRateLimit | None = None
+    """Limits that each proxy keeps by itself."""
+    global_rate_limit: GlobalRateLimit | None = None
+    """Limits that a rate limit service keeps for all proxies."""
+    export_to: Annotated[list[str], Field(max_length=256)] = Field(default_factory=list)
+    """Namespaces in which this holds; `.`: its own, `*`: all."""
+
+    def problems(self) -> Iterator[Problem]:
+        """Namespaces that are none, hosts named twice."""
+        for index, host in enumerate(self.hosts):
+            if host in self.hosts[:index]:
+                yield Problem(f"hosts[{index}]", "duplicate-host", "is named twice", "remove one")
+        yield from export_to_problems(self.export_to)
+
+
+def export_to_problems(export_to: list[str]) -> Iterator[Problem]:
+    """What is wrong with a list of namespaces to export to."""
+    for index, namespace in enumerate(export_to):
+        if namespace in (".", "*", "~"):
+            continue
+        if not namespace or not namespace.replace("-", "").isalnum():
+            message = 'must be a namespace, ".", "*" or "~"'
+            yield Problem(f"exportTo[{index}]", "bad-namespace", message)
+
+
+class MetaRouter(Resource):
+    """Routes the requests of a service: by their metadata, to subsets and other services."""
+
+    group: ClassVar[str] = "metaprotocol.aeraki.io"
+    versions: ClassVar[tuple[str, ...]] = ("v1alpha1",)
+
+    api_version: Literal["metaprotocol.aeraki.io/v1alpha1"] = "metaprotocol.aeraki.io/v1alpha1"
+    kind: Literal["MetaRouter"] = "MetaRouter"
+    spec: MetaRouterSpec
