@@ -101,8 +101,9 @@ class ApacheServer(ThreadedServer):
         framing: Framing = Framing.FRAMED,
         encoding: Encoding = Encoding.BINARY,
         reply_headers: Mapping[str, str] | None = None,
+        port: int = 0,
     ) -> None:
-        super().__init__(self._serve_connection)
+        super().__init__(self._serve_connection, port)
         self._handlers = handlers
         self._framing = framing
         self._encoding = encoding
@@ -110,7 +111,7 @@ class ApacheServer(ThreadedServer):
         self.last_headers: dict[str, str] = {}
 
     def _serve_connection(self, connection: socket.socket) -> None:
-        protocol = _protocol(connection, self._framing, self._encoding)
+        protocol = _protocol(connection, self._framing, self._encoding, _ALL_CLIENTS)
         try:
             while True:
                 self._serve_message(protocol)
@@ -259,7 +260,22 @@ class ApacheClient:
         return value
 
 
-def _protocol(connection: socket.socket, framing: Framing, encoding: Encoding) -> Any:
+_ALL_CLIENTS = (
+    THeaderClientType.HEADERS,
+    THeaderClientType.FRAMED_BINARY,
+    THeaderClientType.UNFRAMED_BINARY,
+    THeaderClientType.FRAMED_COMPACT,
+    THeaderClientType.UNFRAMED_COMPACT,
+)
+
+
+def _protocol(
+    connection: socket.socket,
+    framing: Framing,
+    encoding: Encoding,
+    understood: tuple[int, ...] = (THeaderClientType.HEADERS,),
+) -> Any:
+    """``understood`` are the dialects that a THeader transport takes beside its own."""
     raw = TSocket()
     raw.setHandle(connection)
     compact = encoding is Encoding.COMPACT
@@ -271,7 +287,7 @@ def _protocol(connection: socket.socket, framing: Framing, encoding: Encoding) -
         case Framing.HEADER:
             return THeaderProtocol(
                 raw,
-                (THeaderClientType.HEADERS,),
+                understood,
                 THeaderSubprotocolID.COMPACT if compact else THeaderSubprotocolID.BINARY,
             )
     return TCompactProtocol(transport) if compact else TBinaryProtocol(transport)

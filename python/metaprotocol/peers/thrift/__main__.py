@@ -1,0 +1,117 @@
+"""Thrift servers and a client of ``greeter.thrift`` to follow the examples with.
+
+    python -m metaprotocol.peers.thrift serve v1=21991 v2=21992
+    python -m metaprotocol.peers.thrift call --method greet --header user=ann
+
+Servers take THeader and every framing and encoding. The client speaks THeader if it is given
+headers, else framed binary.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from contextlib import ExitStack
+
+from metaprotocol.peers.commands import pair, report, say, serve_parser, wait_for_end
+from metaprotocol.peers.thrift.apache import ApacheClient, ApacheServer, ApplicationError
+from metaprotocol.peers.thrift.server import Framing, GreeterHandler, Record
+
+METHODS = ("greet", "add", "store")
+
+
+class Recorder(GreeterHandler):
+    """Greets with its name, and writes it into every record it stores. ``log``: says each call."""
+
+    def __init__(self, who: str, log: bool = False) -> None:
+        super().__init__(who)
+        self._log = log
+
+    def greet(self, name: str) -> str:
+        """See the class."""
+        self._say("greet")
+        return super().greet(name)
+
+    def add(self, left: int, right: int) -> int:
+        """See the class."""
+        self._say("add")
+        return super().add(left, right)
+
+    def store(self, record: Record) -> Record:
+        """The record with a note of who stored it."""
+        self._say("store")
+        return Record(**{**vars(record), "notes": {**record.notes, "by": self.who}})
+
+    def _say(self, method: str) -> None:
+        if self._log:
+            say(f"{self.who} gets {method}")
+
+
+def main() -> int:
+    """Runs the command that the process's arguments name; the exit code."""
+    options = _parser().parse_args()
+    try:
+        return asyncio.run(_serve(options)) if options.command == "serve" else _call(options)
+    except OSError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m metaprotocol.peers.thrift", description=__doc__
+    )
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    commands = parser.add_subparsers(dest="command", required=True)
+    serve_parser(commands, "Thrift servers that answer with their name")
+    call = commands.add_parser("call", help="call a server, through a proxy or not")
+    call.add_argument("--port", type=int, default=9090, help="on 127.0.0.1 (default: %(default)s)")
+    call.add_argument("--method", choices=METHODS, default="greet", help="default: %(default)s")
+    call.add_argument("--service", default="", help="makes the method's name multiplexed")
+    call.add_argument("--header", action="append", type=pair, default=[], metavar="KEY=VALUE")
+    call.add_argument("--count", type=int, default=1, help="how many calls (default: 1)")
+    return parser
+
+
+async def _serve(options: argparse.Namespace) -> int:
+    with ExitStack() as stack:
+        for endpoint in options.endpoints:
+            handler = Recorder(endpoint.name, options.log)
+            server = stack.enter_context(
+                ApacheServer({"": handler}, Framing.HEADER, port=endpoint.port)
+            )
+            say(f"{endpoint.name} answers Thrift calls on 127.0.0.1:{server.port}")
+        await wait_for_end(options.until_stdin_ends)
+    return 0
+
+
+def _call(options: argparse.Namespace) -> int:
+    answers = []
+    failed = False
+    framing = Framing.HEADER if options.header else Framing.FRAMED
+    with ApacheClient(options.port, framing, service=options.service) as client:
+        client.headers = dict(options.header)
+        for _ in range(options.count):
+            try:
+                answers.append(call_once(client, options.method))
+            except ApplicationError as error:
+                answers.append(f"{type(error).__name__}: {error}")
+                failed = True
+    report(answers)
+    return int(failed)
+
+
+def call_once(client: ApacheClient, method: str) -> str:
+    """The answer in words."""
+    match method:
+        case "add":
+            return f"1 + 2 = {client.add(1, 2)}"
+        case "store":
+            return f"stored by {client.store(Record('book')).notes.get('by')}"
+        case _:
+            return client.greet("you")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
