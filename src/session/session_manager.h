@@ -63,7 +63,7 @@ class SessionManager : public ReplySink {
   ProtocolState* ProtocolFor(const std::shared_ptr<ConfigSlot>& slot);
   void Refresh(ProtocolState& protocol);
   void Refresh(Session& session);
-  void DropUse(SnapshotUse& use);
+  static void DropUse(SnapshotUse& use) { --use.users; }
 
   void Ingest(Session& session, Bytes bytes);
   void ParseBuffered(Session& session);
@@ -86,6 +86,7 @@ class SessionManager : public ReplySink {
   void AnswerLocally(Session& session, Series& series, LocalReply reply, std::string_view text);
   void CompleteReply(Exchange& exchange, bool direct);
   void WriteHeldReplies(Session& session);
+  // `change` alters exchange.held.
   template <typename F>
   static void ChangeHeld(Exchange& exchange, F&& change);
 
@@ -117,5 +118,31 @@ class SessionManager : public ReplySink {
   Message message_;                             // reused for every request
   ReplyContext context_of_message_;             // likewise
 };
+
+template <typename F>
+void SessionManager::ChangeHeld(Exchange& exchange, F&& change) {
+  exchange.session->held_bytes -= exchange.held.size();
+  change(exchange.held);
+  exchange.session->held_bytes += exchange.held.size();
+}
+
+inline bool SessionManager::TooMuchInFlight(const Session& session) {
+  const SessionLimits& limits = session.use->snapshot->limits;
+  return session.exchange_count >= limits.max_requests_in_flight ||
+         session.bytes_in_flight >= limits.max_bytes_in_flight ||
+         session.held_bytes >= limits.max_unread_reply_bytes / 2;
+}
+
+inline void SessionManager::MarkDirty(Session& session) {
+  if (session.dirty) return;
+  session.dirty = true;
+  dirty_.push_back(&session);
+}
+
+inline void SessionManager::MarkAttention(Session& session) {
+  if (session.attention || session.gone) return;
+  session.attention = true;
+  attention_.push_back(&session);
+}
 
 }  // namespace metaprotocol

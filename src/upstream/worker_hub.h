@@ -158,4 +158,16 @@ class WorkerHub {
   Message message_;                  // reused for every response
 };
 
+inline void WorkerHub::MarkDirty(Lease& lease) {
+  if (lease.dirty) return;
+  lease.dirty = true;
+  dirty_.push_back(&lease);
+}
+
+inline void WorkerHub::MarkSettling(Lease& lease) {
+  if (lease.settling) return;
+  lease.settling = true;
+  settling_.push_back(&lease);
+}
+
 }  // namespace metaprotocol

@@ -3,7 +3,7 @@
 #include <random>
 
 #include "tests/cpp/engine/world.h"
-#include "tests/cpp/support/sim_script.h"
+#include "tests/cpp/support/sim_script_run.h"
 
 namespace metaprotocol::test {
 namespace {

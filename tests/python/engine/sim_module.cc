@@ -8,7 +8,7 @@
 #include <tuple>
 #include <vector>
 
-#include "tests/cpp/support/sim_script.h"
+#include "tests/cpp/support/sim_script_run.h"
 
 namespace metaprotocol::test {
 namespace {
