@@ -115,12 +115,15 @@ def frame(body: bytes, flags: int = 0xC2, magic: int = 0xDABB, length: int | Non
 
 
 HEAD = encode("2.0.2", SERVICE, "0.0.0", "echo")
-MALFORMED = {
+# Nothing in these says which request a reply would be for.
+FOREIGN = {
     "http": b"GET / HTTP/1.1\r\nHost: example\r\n\r\n",
     "tls": bytes.fromhex("16030100c8010000c40303") + bytes(64),
     "zeros": bytes(64),
     "ones": b"\xff" * 64,
     "magic": frame(HEAD, magic=0xDABC),
+}
+MALFORMED = {
     "negative length": frame(b"", length=0xFFFFFFFF),
     "no body": frame(b""),
     "path is a number": frame(encode("2.0.2", 5, "0.0.0", "echo", "", {})),
@@ -142,6 +145,22 @@ SKIPPED_ARGUMENTS = {
 }
 
 
+async def closed_after(port: int, data: bytes) -> bytes:
+    """What comes back before Envoy closes the connection on which ``data`` was sent."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(data)
+    answer = await asyncio.wait_for(reader.read(-1), 5)
+    writer.close()
+    return answer
+
+
+@pytest.mark.parametrize("data", FOREIGN.values(), ids=FOREIGN.keys())
+async def test_what_is_not_dubbo_closes_its_connection(stage: Stage, data: bytes) -> None:
+    before = stage.total("downstream_malformed", protocol="dubbo")
+    assert await closed_after(stage.port, data) == b""
+    await eventually(lambda: stage.total("downstream_malformed", protocol="dubbo") == before + 1)
+
+
 @pytest.mark.parametrize(
     ("name", "data"),
     [
@@ -149,20 +168,22 @@ SKIPPED_ARGUMENTS = {
         *(pytest.param("attachments", data, id=what) for what, data in BAD_ARGUMENTS.items()),
     ],
 )
-async def test_what_is_not_dubbo_closes_its_connection(
+async def test_a_malformed_request_is_told_so_and_closes_its_connection(
     stage: Stage, name: str, data: bytes
 ) -> None:
-    before = stage.total("downstream_malformed", protocol=name)
-    reader, writer = await asyncio.open_connection("127.0.0.1", stage.ports[name])
-    writer.write(data)
-    answer = await asyncio.wait_for(reader.read(-1), 5)
-    writer.close()
-    if answer:
-        (reply,) = FrameReader().feed(answer)
-        assert isinstance(reply, Response)
-        assert reply.id == 7
-        assert reply.status == Status.BAD_REQUEST
-    await eventually(lambda: stage.total("downstream_malformed", protocol=name) == before + 1)
+    def counted() -> tuple[int, int]:
+        metrics = Metrics(stage.envoy)
+        return (
+            metrics.total("downstream_malformed", protocol=name),
+            metrics.total("local_reply_malformed", protocol=name),
+        )
+
+    before = counted()
+    (reply,) = FrameReader().feed(await closed_after(stage.ports[name], data))
+    assert isinstance(reply, Response)
+    assert (reply.id, reply.status) == (7, Status.BAD_REQUEST)
+    assert len(reply.error) > 10
+    await eventually(lambda: counted() == (before[0] + 1, before[1] + 1))
 
 
 @pytest.mark.parametrize(
@@ -185,13 +206,12 @@ async def test_arguments_that_no_route_asks_for_are_the_providers_business(
 
 
 async def test_a_message_over_the_limit_is_told_so(stage: Stage) -> None:
-    reader, writer = await asyncio.open_connection("127.0.0.1", stage.port)
-    writer.write(frame(HEAD + b"x" * 1000, length=(1 << 20) + 1))
-    (reply,) = FrameReader().feed(await asyncio.wait_for(reader.read(-1), 5))
+    before = stage.total("local_reply_too_large", protocol="dubbo")
+    data = frame(HEAD + b"x" * 1000, length=(1 << 20) + 1)
+    (reply,) = FrameReader().feed(await closed_after(stage.port, data))
     assert isinstance(reply, Response)
     assert (reply.id, reply.status) == (7, Status.BAD_REQUEST)
-    writer.close()
-    await eventually(lambda: stage.total("local_reply_too_large", protocol="dubbo") >= 1)
+    await eventually(lambda: stage.total("local_reply_too_large", protocol="dubbo") == before + 1)
 
 
 async def test_a_message_at_the_limit_passes(stage: Stage) -> None:
@@ -215,12 +235,15 @@ async def test_random_bytes_close_their_connection(stage: Stage) -> None:
     assert (await _greeted(stage)) == "p"
 
 
-async def test_a_reply_to_nothing_is_dropped_or_refused(stage: Stage) -> None:
-    reader, writer = await asyncio.open_connection("127.0.0.1", stage.port)
-    writer.write(encode_response(Response(1, value="unasked")) + request(2))
-    answer = await asyncio.wait_for(reader.read(1 << 16), 5)
-    writer.close()
-    assert b"unasked" not in answer
+async def test_a_reply_to_nothing_is_dropped_and_counted(stage: Stage) -> None:
+    # On a listener of its own, so that nobody else's messages are in the count.
+    before = stage.total("dropped", protocol="attachments")
+    async with await DubboClient.connect("127.0.0.1", stage.ports["attachments"]) as client:
+        for number in range(3):
+            await client.send_bytes(encode_response(Response(number, value="unasked")))
+        assert (await client.call(SERVICE, "m")).value == "p", "the connection is still good"
+        await eventually(lambda: stage.total("dropped", protocol="attachments") == before + 3)
+        assert client.unexpected == []
 
 
 @pytest.mark.parametrize("reset", [False, True], ids=["closed", "reset"])

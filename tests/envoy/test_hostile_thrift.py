@@ -28,6 +28,12 @@ from metaprotocol.peers.thrift.thriftpy import ThriftPyServer, thriftpy_client
 from tests.testkit.stage import Metrics, proxy, running_envoy
 
 STRICT = 0x80010000
+PROTOCOL_ERROR, INVALID_TRANSFORM = 7, 8
+IMPATIENT = Limits(
+    max_requests_in_flight=10,
+    slow_client_timeout=timedelta(seconds=1),
+    message_timeout=timedelta(seconds=0.7),
+)
 
 
 @dataclass
@@ -47,6 +53,9 @@ class Stage:
     def malformed(self) -> int:
         return Metrics(self.envoy).total("downstream_malformed")
 
+    def impatient(self, metric: str) -> int:
+        return Metrics(self.envoy).total(metric, protocol="impatient")
+
 
 @pytest.fixture(scope="module")
 def stage(builder: ConfigBuilder) -> Iterator[Stage]:
@@ -65,6 +74,8 @@ def stage(builder: ConfigBuilder) -> Iterator[Stage]:
                     # answers.
                     filters.default_timeout.FromTimedelta(timedelta(seconds=1))
                 listeners.append(MetaProtocolListener(name, filters))
+        filters = proxy("thrift", Route(cluster="framed"), name="impatient", limits=IMPATIENT)
+        listeners.append(MetaProtocolListener("impatient", filters))
         envoy = stack.enter_context(running_envoy(builder, Bootstrap(listeners, clusters)))
         ports = {listener.name: envoy.listener_port(listener.name) for listener in listeners}
         yield Stage(envoy, ports, handlers)
@@ -116,12 +127,16 @@ def call(arguments: bytes = b"\x00", name: bytes = b"greet", kind: int = 1) -> b
     return struct.pack(">II", STRICT | kind, len(name)) + name + struct.pack(">I", 1) + arguments
 
 
+ARGUMENT = b"\x0b\x00\x01\x00\x00\x00\x03you\x00"
 NESTED = b"\x0c\x00\x01"  # field 1, a struct
-FRAMED = {
+# Nothing in these says what a reply should look like.
+FOREIGN = {
     "http": b"GET / HTTP/1.1\r\nHost: example\r\n\r\n",
-    "zeros": bytes(64),
     "ones": b"\xff" * 64,
     "negative length": framed(call(), length=0xFFFFFFF0),
+}
+FRAMED = {
+    "zeros": bytes(64),
     "empty frame": framed(b"") + framed(call()),
     "over the limit": framed(call(), length=(1 << 20) + 1),
     "other version": framed(struct.pack(">I", 0x80020001) + call()[4:]),
@@ -129,6 +144,7 @@ FRAMED = {
     "message type 9": framed(call(kind=9)),
     "name longer than the frame": framed(struct.pack(">II", STRICT | 1, 0x7FFFFFFF) + b"x"),
     "negative name": framed(struct.pack(">II", STRICT | 1, 0xFFFFFFFF) + b"x" * 8),
+    "bad utf-8": framed(call(name=b"gr\xff\xfet")),
     "compact with a wrong version": framed(b"\x82\x3f\x01\x05greet\x00"),
     "header cut": framed(struct.pack(">HHIH", 0x0FFF, 0, 1, 0xFFFF) + b"x" * 10),
     "header with an unknown transform": framed(
@@ -159,20 +175,102 @@ def sent(port: int, data: bytes) -> bytes:
     return answer
 
 
+def exception_type(answer: bytes) -> int:
+    """The type of the TApplicationException that ends ``answer``, in the binary protocol: there it
+    is the last field."""
+    kind, field, value, stop = struct.unpack(">BHIB", answer[-8:])
+    assert (kind, field, stop) == (8, 2, 0), answer
+    return int(value)
+
+
+@pytest.mark.parametrize("data", FOREIGN.values(), ids=FOREIGN.keys())
+def test_what_is_not_thrift_closes_its_connection(stage: Stage, data: bytes) -> None:
+    before = stage.malformed()
+    assert sent(stage.framed, data) == b""
+    until(lambda: stage.malformed() == before + 1)
+
+
 @pytest.mark.parametrize("data", FRAMED.values(), ids=FRAMED.keys())
-def test_what_is_not_framed_thrift_closes_its_connection(stage: Stage, data: bytes) -> None:
+def test_a_malformed_frame_is_told_so_and_closes_its_connection(stage: Stage, data: bytes) -> None:
     before = stage.malformed()
     answer = sent(stage.framed, data)
     assert b"greets" not in answer
+    assert exception_type(answer) in (PROTOCOL_ERROR, INVALID_TRANSFORM)
     until(lambda: stage.malformed() == before + 1)
 
 
 @pytest.mark.parametrize("data", UNFRAMED.values(), ids=UNFRAMED.keys())
-def test_what_is_not_unframed_thrift_closes_its_connection(stage: Stage, data: bytes) -> None:
+def test_a_malformed_struct_is_told_so_and_closes_its_connection(stage: Stage, data: bytes) -> None:
     before = stage.malformed()
     answer = sent(stage.unframed, data)
-    assert b"greets" not in answer
+    assert answer.startswith(struct.pack(">II", STRICT | 3, 5) + b"greet" + struct.pack(">I", 1))
+    assert exception_type(answer) == PROTOCOL_ERROR
     until(lambda: stage.malformed() == before + 1)
+
+
+def test_a_reply_to_nothing_is_dropped_and_counted(stage: Stage) -> None:
+    before = stage.impatient("dropped")
+    with thriftpy_client(stage.ports["impatient"]) as client:
+        for _ in range(3):
+            client._oprot.trans.write(call(kind=2))
+            client._oprot.trans.flush()
+        assert client.greet("you") == "a greets you", "the connection is still good"
+    until(lambda: stage.impatient("dropped") == before + 3)
+
+
+def test_a_client_that_sends_a_byte_now_and_then_is_closed(stage: Stage) -> None:
+    before = stage.impatient("slow_clients_closed")
+    begin = time.monotonic()
+    with socket.create_connection(("127.0.0.1", stage.ports["impatient"]), 5) as connection:
+
+        def trickle() -> None:
+            for byte in framed(call(ARGUMENT * 40)):
+                connection.sendall(bytes([byte]))
+                time.sleep(0.02)
+
+        with pytest.raises(ConnectionError):
+            trickle()
+    assert time.monotonic() - begin > 0.6
+    until(lambda: stage.impatient("slow_clients_closed") == before + 1)
+
+
+def test_a_client_that_never_reads_is_closed(stage: Stage) -> None:
+    before = stage.impatient("slow_clients_closed")
+    name = b"x" * 300_000
+    argument = b"\x0b\x00\x01" + struct.pack(">I", len(name)) + name + b"\x00"
+    with socket.create_connection(("127.0.0.1", stage.ports["impatient"]), 5) as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.settimeout(1)
+        with contextlib.suppress(OSError):
+            for _ in range(100):
+                connection.sendall(framed(call(argument)))
+        until(lambda: stage.impatient("slow_clients_closed") == before + 1)
+    until(lambda: stage.impatient("sessions_active") == 0)
+
+
+def test_clients_that_reset_while_calls_are_under_way(stage: Stage) -> None:
+    source = random.Random(5)
+    deadline = time.monotonic() + 2
+
+    def run(seed: int) -> int:
+        own, made = random.Random(seed), 0
+        while time.monotonic() < deadline:
+            connection = socket.create_connection(("127.0.0.1", stage.ports["impatient"]), 5)
+            for _ in range(own.randrange(1, 5)):
+                with contextlib.suppress(ConnectionError):
+                    connection.sendall(framed(call(ARGUMENT)))
+                made += 1
+            if own.random() < 0.5:
+                time.sleep(own.random() * 0.01)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            connection.close()
+        return made
+
+    with ThreadPoolExecutor(8) as pool:
+        made = sum(pool.map(run, [source.randrange(1 << 30) for _ in range(8)]))
+    assert made > 200
+    until(lambda: stage.impatient("sessions_active") == 0)
+    until(lambda: stage.impatient("exchanges_active") == 0)
 
 
 def test_random_bytes_end_in_an_answer_or_a_closed_connection(stage: Stage) -> None:
@@ -213,9 +311,8 @@ def test_a_message_hidden_behind_another_in_one_frame_is_not_passed_on(stage: St
     on a connection that may by then be another client's."""
     name = "framed-alone"
     before = stage.handlers[name].calls["greet"]
-    argument = b"\x0b\x00\x01" + struct.pack(">I", 3) + b"you\x00"
     with socket.create_connection(("127.0.0.1", stage.ports[name]), 5) as connection:
-        connection.sendall(framed(call(argument) + call(argument)))
+        connection.sendall(framed(call(ARGUMENT) + call(ARGUMENT)))
         connection.recv(1 << 16)
     with thriftpy_client(stage.ports[name]) as client:
         assert client.greet("later") == "a greets later"
@@ -224,7 +321,7 @@ def test_a_message_hidden_behind_another_in_one_frame_is_not_passed_on(stage: St
 
 @pytest.mark.parametrize("reset", [False, True], ids=["closed", "reset"])
 def test_connections_that_end_inside_a_message(stage: Stage, reset: bool) -> None:
-    message = call(b"\x0b\x00\x01\x00\x00\x00\x03you\x00")
+    message = call(ARGUMENT)
     for port, data in ((stage.framed, framed(message)), (stage.unframed, message)):
         for length in range(len(data)):
             connection = socket.create_connection(("127.0.0.1", port))

@@ -23,7 +23,7 @@ from metaprotocol.envoy.config import (
     MetaProtocolListener,
 )
 from metaprotocol.envoy.process import EnvoyError, EnvoyProcess
-from metaprotocol.peers.dubbo import DubboClient, DubboError, DubboServer
+from metaprotocol.peers.dubbo import DubboClient, DubboError, DubboServer, Status
 
 from tests.testkit.stage import (
     SERVICE,
@@ -115,6 +115,33 @@ async def test_it_ends_in_order_under_load(builder: ConfigBuilder) -> None:
             await eventually(lambda: server.open_connections == 0)
 
 
+@pytest.mark.parametrize("concurrency", [1, 2])
+async def test_calls_under_way_are_answered_before_it_ends(
+    builder: ConfigBuilder, concurrency: int
+) -> None:
+    async with DubboServer(Provider("p")) as server:
+        bootstrap = Bootstrap(
+            [MetaProtocolListener("dubbo", dubbo_proxy(Route(cluster="p")))],
+            [Cluster("p", [Host("127.0.0.1", server.port)])],
+        )
+        config = builder.to_dict(builder.bootstrap(bootstrap))
+        with EnvoyProcess(config, concurrency=concurrency) as envoy:
+            stage = Stage(envoy, envoy.listener_port("dubbo"), server)
+            clients = [await stage.connect() for _ in range(6)]
+            slow = [asyncio.create_task(c.call(SERVICE, "slow", 1.0)) for c in clients]
+            await eventually(lambda: server.calls == 6)
+            stopping = asyncio.create_task(asyncio.to_thread(envoy.stop))
+            await eventually(lambda: all(client.going_away for client in clients))
+            with pytest.raises(DubboError, match="shutting down") as late:
+                await clients[1].call(SERVICE, "m")
+            assert late.value.status == Status.SERVER_ERROR
+            assert [(await call).value for call in slow] == ["p"] * 6
+            assert await stopping == 0, envoy.log_tail()
+            assert server.calls == 6, "the late call was not passed on"
+            for client in clients:
+                await client.close()
+
+
 async def test_draining_lets_calls_end_and_tells_clients(builder: ConfigBuilder) -> None:
     arguments = ("--drain-time-s", "2", "--drain-strategy", "immediate")
     async with staged(builder, arguments=arguments) as stage, await stage.connect() as client:
@@ -201,13 +228,20 @@ def _refused(port: int) -> bool:
 
 
 async def test_a_full_disk_for_logs_disturbs_nobody(builder: ConfigBuilder) -> None:
-    arguments = ("--log-path", "/dev/full")
+    # Each refused connection is worth a line at this level.
+    arguments = ("--log-path", "/dev/full", "--component-log-level", "dynamic_modules:debug")
+    written, failed = "filesystem.write_buffered", "filesystem.write_failed"
     async with staged(builder, arguments=arguments) as stage:
         async with dubbo_load(stage.port, clients=4) as load:
+            before = stage.envoy.stats("^filesystem")
             for _ in range(20):
                 _, writer = await asyncio.open_connection("127.0.0.1", stage.port)
-                writer.write(b"not dubbo, which is worth a line in the log")
+                writer.write(b"not dubbo")
                 writer.close()
+            await eventually(
+                lambda: stage.envoy.stats("^filesystem")[written] >= before[written] + 20
+            )
+            await eventually(lambda: stage.envoy.stats("^filesystem")[failed] > before[failed])
             load.mark()
             await eventually(lambda: load.answered.total() > 100)
         load.check()
