@@ -7,15 +7,20 @@ code as well. Reference of every field: its docstring.
 from metaprotocol.resources.application_protocol import ApplicationProtocol, ApplicationProtocolSpec
 from metaprotocol.resources.base import Key, Metadata, Model, Resource
 from metaprotocol.resources.destination_rule import DestinationRule, DestinationRuleSpec
+from metaprotocol.resources.inventory import Changes, Inventory
+from metaprotocol.resources.loader import LoadResult, load_bytes, load_text
 from metaprotocol.resources.meta_router import MetaRoute, MetaRouter, MetaRouterSpec
 from metaprotocol.resources.service_entry import ServiceEntry, ServiceEntrySpec, ServicePort
 
 __all__ = [
     "ApplicationProtocol",
     "ApplicationProtocolSpec",
+    "Changes",
     "DestinationRule",
     "DestinationRuleSpec",
+    "Inventory",
     "Key",
+    "LoadResult",
     "MetaRoute",
     "MetaRouter",
     "MetaRouterSpec",
@@ -25,4 +30,6 @@ __all__ = [
     "ServiceEntry",
     "ServiceEntrySpec",
     "ServicePort",
+    "load_bytes",
+    "load_text",
 ]

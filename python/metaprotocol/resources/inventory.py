@@ -1,0 +1,203 @@
+"""All resources of all files, and what a changed file changes of them."""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+from metaprotocol.diagnostics import Diagnostic, Severity
+from metaprotocol.resources.application_protocol import ApplicationProtocol
+from metaprotocol.resources.base import Key, Resource
+from metaprotocol.resources.destination_rule import DestinationRule
+from metaprotocol.resources.meta_router import MetaRouter
+from metaprotocol.resources.service_entry import ServiceEntry
+
+__all__ = ["Changes", "Inventory"]
+
+R = TypeVar("R", bound=Resource)
+
+
+@dataclass(frozen=True)
+class Changes:
+    """How an inventory differs from what it was. A key is in one set at most; true if there is
+    anything in the first three."""
+
+    added: frozenset[Key] = frozenset()
+    updated: frozenset[Key] = frozenset()
+    """Say something else than before."""
+    removed: frozenset[Key] = frozenset()
+    moved: frozenset[Key] = frozenset()
+    """Say the same as before, but are other objects, written at another place."""
+
+    def __bool__(self) -> bool:
+        return bool(self.added or self.updated or self.removed)
+
+    @property
+    def keys(self) -> frozenset[Key]:
+        """Everything that was added, updated or removed."""
+        return self.added | self.updated | self.removed
+
+
+class Inventory(Mapping[Key, Resource]):
+    """Resources by key, from any number of files (or other sources, by any name).
+
+    If several files have the same key, the first file by name has the say; the others are told in
+    ``diagnostics``. One changed file costs time by what is in it, not by how many there are."""
+
+    def __init__(self) -> None:
+        self._files: dict[str, dict[Key, Resource]] = {}
+        self._owners: dict[Key, list[str]] = {}
+        """The files that have a key, by name."""
+        self._contested: set[Key] = set()
+        self._sorted: dict[str, list[Key]] = {}
+        """Kind -> its keys, in order."""
+
+    @classmethod
+    def of(cls, resources: Iterable[Resource]) -> Inventory:
+        """An inventory of resources made in code, as if they were in one file without name. Of
+        those with the same key the last counts."""
+        inventory = cls()
+        inventory.replace_file("", resources)
+        return inventory
+
+    # --- reading
+
+    def __getitem__(self, key: Key) -> Resource:
+        return self._files[self._owners[key][0]][key]
+
+    def __iter__(self) -> Iterator[Key]:
+        for kind in sorted(self._sorted):
+            yield from self._sorted[kind]
+
+    def __len__(self) -> int:
+        return len(self._owners)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._owners
+
+    def all(self, kind: type[R]) -> Iterator[R]:
+        """The resources of a kind, by namespace and name."""
+        for key in self._sorted.get(kind.__name__, ()):
+            resource = self[key]
+            if isinstance(resource, kind):
+                yield resource
+
+    @property
+    def application_protocols(self) -> list[ApplicationProtocol]:
+        """All ApplicationProtocols, by name."""
+        return list(self.all(ApplicationProtocol))
+
+    @property
+    def meta_routers(self) -> list[MetaRouter]:
+        """All MetaRouters, by namespace and name."""
+        return list(self.all(MetaRouter))
+
+    @property
+    def service_entries(self) -> list[ServiceEntry]:
+        """All ServiceEntries, by namespace and name."""
+        return list(self.all(ServiceEntry))
+
+    @property
+    def destination_rules(self) -> list[DestinationRule]:
+        """All DestinationRules, by namespace and name."""
+        return list(self.all(DestinationRule))
+
+    @property
+    def files(self) -> list[str]:
+        """The names of the files that have resources."""
+        return sorted(self._files)
+
+    def in_file(self, file: str) -> list[Resource]:
+        """What a file has, used or not."""
+        return list(self._files.get(file, {}).values())
+
+    @property
+    def diagnostics(self) -> list[Diagnostic]:
+        """Objects that several files have, told of each file whose version is not used."""
+        found = []
+        for key in sorted(self._contested):
+            first, *others = self._owners[key]
+            for file in others:
+                resource = self._files[file][key]
+                found.append(
+                    Diagnostic(
+                        Severity.ERROR,
+                        f"is in {self._files[first][key].origin} as well, which is used",
+                        resource.origin,
+                        str(key),
+                        mend="remove one, or give it another name",
+                        code="duplicate-object",
+                    )
+                )
+        return found
+
+    # --- changing
+
+    def replace_file(self, file: str, resources: Iterable[Resource]) -> Changes:
+        """Takes these as all that a file has; none removes the file."""
+        return self.replace_files({file: resources})
+
+    def replace_files(self, files: Mapping[str, Iterable[Resource]]) -> Changes:
+        """Takes several files at once, so that what moves from one to another is never gone."""
+        contents = {
+            file: {resource.key: resource for resource in resources}
+            for file, resources in files.items()
+        }
+        before: dict[Key, Resource | None] = {}
+        for file, content in contents.items():
+            for key in {**self._files.get(file, {}), **content}:
+                if key not in before:
+                    before[key] = self.get(key)
+        for file, content in contents.items():
+            self._replace(file, content)
+        return self._changes(before)
+
+    def _replace(self, file: str, content: dict[Key, Resource]) -> None:
+        old = self._files.get(file, {})
+        if content:
+            self._files[file] = content
+        else:
+            self._files.pop(file, None)
+        for key in old:
+            if key not in content:
+                self._disown(key, file)
+        for key in content:
+            if key not in old:
+                self._own(key, file)
+
+    def _own(self, key: Key, file: str) -> None:
+        owners = self._owners.get(key)
+        if owners is None:
+            self._owners[key] = [file]
+            bisect.insort(self._sorted.setdefault(key.kind, []), key)
+        else:
+            bisect.insort(owners, file)
+            self._contested.add(key)
+
+    def _disown(self, key: Key, file: str) -> None:
+        owners = self._owners[key]
+        owners.remove(file)
+        if len(owners) < 2:
+            self._contested.discard(key)
+        if not owners:
+            del self._owners[key]
+            keys = self._sorted[key.kind]
+            del keys[bisect.bisect_left(keys, key)]
+
+    def _changes(self, before: Mapping[Key, Resource | None]) -> Changes:
+        added, updated, removed, moved = set(), set(), set(), set()
+        for key, old in before.items():
+            new = self.get(key)
+            if new is old:
+                continue
+            if new is None:
+                removed.add(key)
+            elif old is None:
+                added.add(key)
+            elif new != old:
+                updated.add(key)
+            else:
+                moved.add(key)
+        return Changes(frozenset(added), frozenset(updated), frozenset(removed), frozenset(moved))

@@ -1,0 +1,374 @@
+"""Reads the text of a file into resources and diagnostics, all of them at once.
+
+A file may hold several documents and lists of resources; each stands by itself: what is right is
+returned, whatever else is wrong. Objects of other programs (Deployments, ...) are passed over.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import ValidationError
+
+from metaprotocol.diagnostics import Diagnostic, Origin, Severity, did_you_mean, shorten
+from metaprotocol.resources.application_protocol import ApplicationProtocol
+from metaprotocol.resources.base import Key, Resource
+from metaprotocol.resources.destination_rule import DestinationRule
+from metaprotocol.resources.meta_router import MetaRouter
+from metaprotocol.resources.problems import explain, no_effect_warnings
+from metaprotocol.resources.service_entry import ServiceEntry
+from metaprotocol.resources.yaml_reader import (
+    DEFAULT_LIMITS,
+    Document,
+    Limits,
+    YamlProblem,
+    split_documents,
+)
+
+__all__ = ["KINDS", "Limits", "LoadResult", "load_bytes", "load_text"]
+
+KINDS: dict[str, type[Resource]] = {
+    kind.__name__: kind for kind in (ApplicationProtocol, MetaRouter, ServiceEntry, DestinationRule)
+}
+"""The kinds that are read."""
+
+_GROUPS = frozenset(kind.group for kind in KINDS.values())
+# Kinds of the same groups and of Aeraki's others, which mean nothing here.
+_PASSED_OVER = frozenset(
+    {
+        "EnvoyFilter",
+        "Gateway",
+        "ProxyConfig",
+        "Sidecar",
+        "VirtualService",
+        "WorkloadEntry",
+        "WorkloadGroup",
+    }
+)
+_AERAKI_GROUPS = frozenset({"redis.aeraki.io", "dubbo.aeraki.io"})
+
+
+@dataclass
+class LoadResult:
+    """What a file says."""
+
+    resources: list[Resource] = field(default_factory=list)
+    """In the order of the file, without those that have errors."""
+    diagnostics: list[Diagnostic] = field(default_factory=list)
+    broken: set[Key] = field(default_factory=set)
+    """Objects that the file has, with errors."""
+    complete: bool = True
+    """False: something in the file could not be read so far that its object is known."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether there is no error."""
+        return all(item.severity is not Severity.ERROR for item in self.diagnostics)
+
+
+def load_bytes(content: bytes, file: str, limits: Limits = DEFAULT_LIMITS) -> LoadResult:
+    """Reads a file's content, which has to be UTF-8. Never raises for what is in it."""
+    if len(content) > limits.bytes:
+        return _unreadable(file, _too_large(len(content), limits))
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as problem:
+        line = content.count(b"\n", 0, problem.start) + 1
+        if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
+            text = "is UTF-16, must be UTF-8"
+        else:
+            text = f"is not UTF-8: byte 0x{content[problem.start]:02x}"
+        mend = "save it as UTF-8"
+        return _unreadable(file, YamlProblem(text, line, 0, code="bad-encoding", mend=mend))
+    return load_text(text, file, limits)
+
+
+def load_text(text: str, file: str, limits: Limits = DEFAULT_LIMITS) -> LoadResult:
+    """Reads a file's text. Never raises for what is in it. `file` is how diagnostics name it."""
+    if len(text) > limits.bytes:
+        return _unreadable(file, _too_large(len(text), limits))
+    result = LoadResult()
+    seen: dict[Key, Origin] = {}
+    for document in split_documents(text, file):
+        _Reading(document, limits, result, seen).run()
+        if len(result.diagnostics) > limits.problems:
+            rest = len(result.diagnostics) - limits.problems
+            del result.diagnostics[limits.problems :]
+            message = f"has too many problems: {rest:,} more, and the rest was not read"
+            result.diagnostics.append(
+                Diagnostic(Severity.ERROR, message, Origin(file), code="too-many-problems")
+            )
+            result.complete = False
+            break
+    return result
+
+
+def _too_large(size: int, limits: Limits) -> YamlProblem:
+    message = f"has {size:,} bytes, and at most {limits.bytes:,} are read"
+    return YamlProblem(message, 0, 0, code="too-large", mend="split it into several files")
+
+
+def _unreadable(file: str, problem: YamlProblem) -> LoadResult:
+    diagnostic = Diagnostic(
+        Severity.ERROR,
+        problem.message,
+        Origin(file, problem.line, problem.column),
+        mend=problem.mend,
+        code=problem.code,
+    )
+    return LoadResult(diagnostics=[diagnostic], complete=False)
+
+
+class _Reading:
+    """Reads one document of a file into a result."""
+
+    def __init__(
+        self, document: Document, limits: Limits, result: LoadResult, seen: dict[Key, Origin]
+    ) -> None:
+        self._document = document
+        self._limits = limits
+        self._result = result
+        self._seen = seen
+
+    def run(self) -> None:
+        try:
+            value, repeated = self._document.value(self._limits)
+        except YamlProblem as problem:
+            self._unreadable(problem)
+            return
+        for duplicate in repeated:
+            # Which of the two was meant nobody knows.
+            self._unreadable(duplicate)
+        if value is None:
+            return
+        self._object(value, self._document, usable=not repeated)
+
+    def _unreadable(self, problem: YamlProblem) -> None:
+        self._result.complete = False
+        self._add(
+            Diagnostic(
+                Severity.ERROR,
+                problem.message,
+                Origin(self._document.file, problem.line, problem.column),
+                mend=problem.mend,
+                code=problem.code,
+            )
+        )
+
+    def _add(self, diagnostic: Diagnostic) -> None:
+        self._result.diagnostics.append(diagnostic)
+
+    def _tell(
+        self,
+        document: Document,
+        message: str,
+        code: str,
+        mend: str = "",
+        *,
+        field: str = "",
+        name: str = "",
+        severity: Severity = Severity.ERROR,
+    ) -> None:
+        self._add(
+            Diagnostic(
+                severity, message, document.origin_of(field), name, field, mend=mend, code=code
+            )
+        )
+
+    def _object(self, value: Any, document: Document, *, usable: bool) -> None:
+        if not isinstance(value, dict):
+            self._result.complete = False
+            self._tell(
+                document,
+                f"is no resource but {_what(value)}",
+                "no-resource",
+                "resources have apiVersion, kind, metadata and spec",
+            )
+            return
+        version, kind = value.get("apiVersion"), value.get("kind")
+        if isinstance(kind, str) and (kind == "List" or _is_list_of_ours(kind)):
+            self._list(value, document, usable=usable)
+            return
+        model = self._model(version, kind, value, document)
+        if model is not None:
+            self._resource(model, value, document, usable=usable)
+
+    def _list(self, value: dict[str, Any], document: Document, *, usable: bool) -> None:
+        items = value.get("items")
+        if items is None:
+            return
+        if not isinstance(items, list):
+            self._result.complete = False
+            self._tell(document, "must be a list", "wrong-type", field="items")
+            return
+        for index, item in enumerate(items):
+            self._object(item, document.within((*document.prefix, "items", index)), usable=usable)
+
+    def _model(
+        self, version: Any, kind: Any, value: dict[str, Any], document: Document
+    ) -> type[Resource] | None:
+        """The model of an object; None, and what to say of it told, if there is none."""
+        name = _object_name(value)
+        if not isinstance(version, str) or not isinstance(kind, str):
+            self._no_type(version, kind, document, name)
+            return None
+        group, _, number = version.rpartition("/")
+        if kind in KINDS:
+            model = KINDS[kind]
+            if group == model.group and number in model.versions:
+                return model
+            if group not in _GROUPS and did_you_mean(group, [model.group]) is None:
+                # Some other program's, of the same name.
+                self._pass_over(version, kind, document, name)
+                return None
+            self._result.complete = False
+            known = [f"{model.group}/{version}" for version in model.versions]
+            self._tell(
+                document,
+                f'"{shorten(version)}" is no version of {kind}',
+                "unknown-version",
+                f'write "{known[0]}"',
+                field="apiVersion",
+                name=name,
+            )
+            return None
+        if group in _AERAKI_GROUPS:
+            self._tell(
+                document,
+                f"{shorten(kind)} is not supported, the object is passed over",
+                "unsupported-kind",
+                "only MetaProtocol is: ApplicationProtocol and MetaRouter",
+                field="kind",
+                name=name,
+                severity=Severity.WARNING,
+            )
+            return None
+        if group in _GROUPS and kind not in _PASSED_OVER:
+            self._result.complete = False
+            near = did_you_mean(kind, [*KINDS, *_PASSED_OVER])
+            known = [name for name, model in KINDS.items() if model.group == group]
+            mend = f'did you mean "{near}"?' if near else f"known: {', '.join(known)}"
+            self._tell(
+                document,
+                f'"{shorten(kind)}" is no kind of {group}',
+                "unknown-kind",
+                mend,
+                field="kind",
+                name=name,
+            )
+            return None
+        self._pass_over(version, kind, document, name)
+        return None
+
+    def _no_type(self, version: Any, kind: Any, document: Document, name: str) -> None:
+        for field_name, given in (("apiVersion", version), ("kind", kind)):
+            if isinstance(given, str):
+                continue
+            self._result.complete = False
+            mend = "resources have apiVersion, kind, metadata and spec"
+            if field_name == "apiVersion" and isinstance(kind, str) and kind in KINDS:
+                mend = f"add apiVersion: {KINDS[kind].group}/{KINDS[kind].versions[0]}"
+            message = "is missing" if given is None else f"must be text, not {_what(given)}"
+            code = "missing-field" if given is None else "wrong-type"
+            self._tell(document, message, code, mend, field=field_name, name=name)
+
+    def _pass_over(self, version: str, kind: str, document: Document, name: str) -> None:
+        self._tell(
+            document,
+            f"{shorten(kind)} of {shorten(version)} is passed over",
+            "passed-over",
+            field="kind",
+            name=name,
+            severity=Severity.INFO,
+        )
+
+    def _resource(
+        self, model: type[Resource], value: dict[str, Any], document: Document, *, usable: bool
+    ) -> None:
+        name = _object_name(value)
+        try:
+            resource = model.model_validate(value, by_alias=True, by_name=False)
+        except ValidationError as problem:
+            key = _key_of(model, value)
+            if key is None:
+                self._result.complete = False
+            else:
+                self._result.broken.add(key)
+            errors = problem.errors(include_url=False)
+            self._result.diagnostics.extend(explain(model, errors, document, name))
+            return
+        if not usable:
+            self._result.broken.add(resource.key)
+            return
+        origin = document.origin_of("") if document.prefix else _start(document)
+        if (first := self._seen.setdefault(resource.key, origin)) is not origin:
+            self._tell(
+                document,
+                f"is there already, at line {first.line}",
+                "duplicate-object",
+                "the first is used; remove one, or give it another name",
+                name=name,
+            )
+            return
+        resource.written_at(origin, document)
+        self._result.resources.append(resource)
+        self._result.diagnostics.extend(no_effect_warnings(resource, document, name))
+
+
+def _is_list_of_ours(kind: str) -> bool:
+    return kind.endswith("List") and kind.removesuffix("List") in KINDS
+
+
+def _start(document: Document) -> Origin:
+    """The first line of a document that says something, without reading it again."""
+    line = document.line
+    for text in document.text.splitlines():
+        said = text.strip()
+        if said and not said.startswith(("#", "---", "%")):
+            return Origin(document.file, line, len(text) - len(text.lstrip()) + 1)
+        line += 1
+    return Origin(document.file, document.line)
+
+
+def _what(value: object) -> str:
+    match value:
+        case None:
+            return "nothing"
+        case bool():
+            return "true or false"
+        case int() | float():
+            return "a number"
+        case str():
+            return "text"
+        case list():
+            return "a list"
+    return "a mapping"
+
+
+def _object_name(value: dict[str, Any]) -> str:
+    """``MetaRouter shop/orders``, as far as it is known."""
+    kind = value.get("kind")
+    if not isinstance(kind, str):
+        return ""
+    model = KINDS.get(kind)
+    metadata = value.get("metadata")
+    name = metadata.get("name") if isinstance(metadata, dict) else None
+    if not isinstance(name, str):
+        return shorten(kind)
+    if model is not None and not model.namespaced:
+        return f"{kind} {shorten(name)}"
+    namespace = metadata.get("namespace") if isinstance(metadata, dict) else None
+    place = namespace if isinstance(namespace, str) else "default"
+    return f"{shorten(kind)} {shorten(place)}/{shorten(name)}"
+
+
+def _key_of(model: type[Resource], value: dict[str, Any]) -> Key | None:
+    """The key of an object that has errors, if those leave one."""
+    metadata = value.get("metadata")
+    if not isinstance(metadata, dict) or not isinstance(metadata.get("name"), str):
+        return None
+    namespace = metadata.get("namespace") or "default"
+    if not isinstance(namespace, str):
+        return None
+    return Key(model.__name__, namespace if model.namespaced else "", metadata["name"])

@@ -1,0 +1,351 @@
+"""What pydantic found wrong, in words for whoever wrote the file."""
+
+from __future__ import annotations
+
+import functools
+import types
+import typing
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+from pydantic import BaseModel
+
+from metaprotocol.diagnostics import Diagnostic, Origin, Severity, did_you_mean, join_path, shorten
+from metaprotocol.resources.base import Model, known_fields
+from metaprotocol.resources.meta_router import StringMatch
+from metaprotocol.resources.yaml_reader import Document, Position, parse_path
+
+__all__ = ["explain", "no_effect_warnings"]
+
+Path = tuple[str | int, ...]
+
+# Beyond as many different words a file is no file with mistakes, and comparing takes time.
+_SUGGESTIONS = 500
+
+
+def explain(
+    model: type[BaseModel],
+    errors: Sequence[Any],
+    document: Document,
+    name: str,
+) -> Iterator[Diagnostic]:
+    """Diagnostics for pydantic's errors about an object, in the order of the errors.
+
+    `name` is the object's, as in ``Diagnostic.object``."""
+    teller = _Teller(model, document, name)
+    for error in errors:
+        yield from teller.tell(error)
+
+
+class _Teller:
+    def __init__(self, model: type[BaseModel], document: Document, name: str) -> None:
+        self._model = model
+        self._document = document
+        self._name = name
+        self._words: set[str] = set()
+
+    def tell(self, error: Any) -> Iterator[Diagnostic]:
+        kind: str = error["type"]
+        path: Path = tuple(error["loc"])
+        context: dict[str, Any] = error.get("ctx", {})
+        if path and path[-1] == "[key]":
+            path = path[:-1]
+            context = {**context, "is_key": True}
+        if kind == "problems":
+            for problem in context["problems"]:
+                where = (*path, *parse_path(problem.field))
+                yield self._diagnostic(where, problem.code, problem.message, problem.mend)
+        elif kind == "extra_forbidden":
+            yield self._unknown_field(path)
+        elif kind == "missing":
+            yield self._missing(path)
+        elif "text" in context:
+            yield self._diagnostic(path, kind, context["text"], context.get("mend", ""))
+        else:
+            yield self._wrong(kind, path, context, error.get("input"), error["msg"])
+
+    def _diagnostic(
+        self, path: Path, code: str, message: str, mend: str = "", *, value: str | None = None
+    ) -> Diagnostic:
+        position = self._document.position(path)
+        if value is None:
+            value = shorten(position.text) if position and position.text is not None else ""
+        return Diagnostic(
+            Severity.ERROR,
+            f'"{value}" {message}' if value and code not in _WITHOUT_VALUE else message,
+            self._origin(path, position),
+            self._name,
+            join_path(path),
+            value,
+            mend,
+            code,
+        )
+
+    def _origin(self, path: Path, position: Position | None) -> Origin:
+        if position is not None and not position.children and position.text is not None:
+            return Origin(self._document.file, position.line, position.column)
+        return self._document.origin_of(path)
+
+    def _unknown_field(self, path: Path) -> Diagnostic:
+        word = str(path[-1])
+        owner = _model_at(self._model, path[:-1])
+        mend = ""
+        if owner is not None:
+            if issubclass(owner, Model) and word in owner.reserved:
+                message = "is not there yet"
+                return self._diagnostic(path, "not-yet", message, owner.reserved[word], value="")
+            known = known_fields(owner)
+            if (near := self._near(word, known)) is not None:
+                mend = f'did you mean "{near}"?'
+            elif place := self._elsewhere(word, path):
+                mend = f"it belongs in {place}"
+            elif len(known) <= 12:
+                mend = f"known: {', '.join(known)}"
+        position = self._document.position(path)
+        return Diagnostic(
+            Severity.ERROR,
+            "unknown field",
+            self._document.origin_of(path),
+            self._name,
+            join_path(path),
+            shorten(position.text) if position and position.text is not None else "",
+            mend,
+            "unknown-field",
+        )
+
+    def _near(self, word: str, known: Sequence[str]) -> str | None:
+        if len(self._words) >= _SUGGESTIONS and word not in self._words:
+            return None
+        self._words.add(word)
+        return did_you_mean(word, known)
+
+    def _elsewhere(self, word: str, path: Path) -> str:
+        """The enclosing or enclosed part that does have a field of this name."""
+        for length in range(len(path) - 2, -1, -1):
+            model = _model_at(self._model, path[:length])
+            if model is not None and word in known_fields(model):
+                return join_path(path[:length]) or "the object itself"
+        owner = _model_at(self._model, path[:-1])
+        for child in known_fields(owner) if owner is not None else ():
+            below = (*path[:-1], child)
+            for steps, text in ((below, ""), ((*below, 0), "an entry of ")):
+                model = _model_at(self._model, steps)
+                if model is not None and word in known_fields(model):
+                    return text + join_path(below)
+        return ""
+
+    def _missing(self, path: Path) -> Diagnostic:
+        enclosing = join_path(path[:-1])
+        return Diagnostic(
+            Severity.ERROR,
+            "is missing",
+            self._document.origin_of(path[:-1]),
+            self._name,
+            join_path(path),
+            "",
+            f"add {path[-1]} to {enclosing}" if enclosing else f"add {path[-1]}",
+            "missing-field",
+        )
+
+    def _wrong(
+        self, kind: str, path: Path, context: dict[str, Any], given: Any, said: str
+    ) -> Diagnostic:
+        code, message = _message(kind, context, said)
+        mend = ""
+        position = self._document.position(path)
+        text = position.text if position is not None else None
+        if kind in ("string_type", "string_sub_type"):
+            if isinstance(given, bool | int | float) and text is not None:
+                mend = f'put it in quotes: "{shorten(text)}"'
+        elif kind in ("int_type", "float_type", "bool_type"):
+            if isinstance(given, str) and text is not None:
+                mend = f"without quotes: {text}" if _is_plain(given, kind) else ""
+        elif kind == "literal_error":
+            allowed = _allowed(context)
+            near = did_you_mean(given, allowed) if isinstance(given, str) else None
+            mend = f'did you mean "{near}"?' if near else ""
+        elif kind in ("model_type", "dict_type"):
+            target = _model_at(self._model, path)
+            if target is StringMatch and isinstance(given, str):
+                mend = f'write {{exact: "{shorten(given)}"}}'
+            elif isinstance(given, list):
+                mend = "take the '-' away"
+        elif kind == "list_type" and given is not None:
+            mend = "begin each entry with '- '"
+        if context.get("is_key"):
+            message = f"as a key, {message}"
+        value = None if text is not None else ("null" if given is None else "")
+        return self._diagnostic(path, code, message, mend, value=value)
+
+
+# Of these the message speaks for itself.
+_WITHOUT_VALUE = frozenset({"missing-field", "bad-weights", "not-yet", "no-destination"})
+
+
+def _is_plain(text: str, kind: str) -> bool:
+    if kind == "bool_type":
+        return text.lower() in ("true", "false")
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _allowed(context: dict[str, Any]) -> list[str]:
+    words = str(context.get("expected", "")).replace(" or ", ", ").split(", ")
+    return [word.strip("'") for word in words]
+
+
+def _plural(count: int, word: str, words: str = "") -> str:
+    return f"{count:,} {word if count == 1 else words or word + 's'}"
+
+
+_MESSAGES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
+    "string_type": ("wrong-type", lambda _: "must be text"),
+    "int_type": ("wrong-type", lambda _: "must be a whole number"),
+    "int_from_float": ("wrong-type", lambda _: "must be a whole number"),
+    "float_type": ("wrong-type", lambda _: "must be a number"),
+    "bool_type": ("wrong-type", lambda _: "must be true or false"),
+    "list_type": ("wrong-type", lambda _: "must be a list"),
+    "dict_type": ("wrong-type", lambda _: "must be a mapping of keys to values"),
+    "model_type": ("wrong-type", lambda _: "must have fields"),
+    "finite_number": ("wrong-value", lambda _: "must be a number, not infinite"),
+    "literal_error": ("wrong-value", lambda c: f"must be {' or '.join(_allowed_text(c))}"),
+    "greater_than": ("out-of-range", lambda c: f"must be more than {c['gt']:g}"),
+    "greater_than_equal": ("out-of-range", lambda c: f"must be at least {c['ge']:,}"),
+    "less_than": ("out-of-range", lambda c: f"must be less than {c['lt']:,}"),
+    "less_than_equal": ("out-of-range", lambda c: f"must be at most {c['le']:,}"),
+    "string_too_short": ("empty", lambda _: "must not be empty"),
+    "string_too_long": (
+        "too-long",
+        lambda c: f"must have at most {_plural(c['max_length'], 'character')}",
+    ),
+    "too_short": (
+        "empty",
+        lambda c: f"must have at least {_plural(c['min_length'], 'entry', 'entries')}",
+    ),
+    "too_long": (
+        "too-long",
+        lambda c: f"must have at most {_plural(c['max_length'], 'entry', 'entries')}",
+    ),
+}
+
+
+def _allowed_text(context: dict[str, Any]) -> list[str]:
+    allowed = _allowed(context)
+    return [", ".join(allowed[:-1]), allowed[-1]] if len(allowed) > 1 else allowed
+
+
+def _message(kind: str, context: dict[str, Any], said: str) -> tuple[str, str]:
+    if kind in _MESSAGES:
+        code, write = _MESSAGES[kind]
+        return code, write(context)
+    return kind.replace("_", "-"), said[:1].lower() + said[1:]
+
+
+# --- models by path
+
+
+def _model_at(model: type[BaseModel], path: Iterable[str | int]) -> type[BaseModel] | None:
+    """The model of a part, by its path in YAML names; None if it is no model."""
+    annotation: Any = model
+    for step in path:
+        annotation = _step(annotation, step)
+        if annotation is None:
+            return None
+    annotation = _plain(annotation)
+    return annotation if _is_model(annotation) else None
+
+
+def _is_model(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+
+
+def _plain(annotation: Any) -> Any:
+    """Without Annotated and `| None`."""
+    while True:
+        origin = typing.get_origin(annotation)
+        if origin is typing.Annotated:
+            annotation = typing.get_args(annotation)[0]
+        elif origin in (types.UnionType, typing.Union):
+            parts = [arg for arg in typing.get_args(annotation) if arg is not type(None)]
+            if len(parts) != 1:
+                return annotation
+            annotation = parts[0]
+        else:
+            return annotation
+
+
+@functools.cache
+def _fields(model: type[BaseModel]) -> dict[str, Any]:
+    return {info.alias or name: info.annotation for name, info in model.model_fields.items()}
+
+
+def _step(annotation: Any, step: str | int) -> Any:
+    annotation = _plain(annotation)
+    if _is_model(annotation):
+        return _fields(annotation).get(str(step))
+    arguments = typing.get_args(annotation)
+    origin = typing.get_origin(annotation)
+    if origin is list and isinstance(step, int):
+        return arguments[0]
+    if origin is dict:
+        return arguments[1]
+    return None
+
+
+# --- fields without effect
+
+
+def no_effect_warnings(model: BaseModel, document: Document, name: str) -> Iterator[Diagnostic]:
+    """Warnings for fields that are given, and that nothing here honours."""
+    for path, reason in _no_effect(model, ()):
+        yield Diagnostic(
+            Severity.WARNING,
+            "has no effect here",
+            document.origin_of(path),
+            name,
+            join_path(path),
+            "",
+            reason,
+            "no-effect",
+        )
+
+
+def _no_effect(model: BaseModel, path: Path) -> Iterator[tuple[Path, str]]:
+    kind = type(model)
+    if not _may_have_no_effect(kind):
+        return
+    reasons = kind.no_effect if issubclass(kind, Model) else {}
+    for attribute in sorted(model.model_fields_set):
+        value = getattr(model, attribute)
+        where = (*path, kind.model_fields[attribute].alias or attribute)
+        if attribute in reasons:
+            if value not in (None, "", [], {}):
+                yield where, reasons[attribute]
+        elif isinstance(value, BaseModel):
+            yield from _no_effect(value, where)
+        elif isinstance(value, list):
+            for index, item in enumerate(value):
+                if isinstance(item, BaseModel):
+                    yield from _no_effect(item, (*where, index))
+
+
+@functools.cache
+def _may_have_no_effect(model: type[BaseModel]) -> bool:
+    if issubclass(model, Model) and model.no_effect:
+        return True
+    return any(
+        _may_have_no_effect(part)
+        for info in model.model_fields.values()
+        for part in _models_in(info.annotation)
+    )
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    annotation = _plain(annotation)
+    if _is_model(annotation):
+        yield annotation
+    for part in typing.get_args(annotation):
+        yield from _models_in(part)

@@ -1,0 +1,500 @@
+"""YAML as Kubernetes reads it, in documents that are read each by itself, within bounds.
+
+Differences from PyYAML's own loaders: a broken document does not take the others of its file with
+it; duplicate keys are errors; what aliases expand to is counted, so that no file explodes; nesting
+is bounded; dates and sexagesimal numbers stay text, as with kubectl. Positions are not kept: they
+are found by reading a document again when somebody asks, which few do.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+import yaml
+
+from metaprotocol.diagnostics import Origin
+
+__all__ = ["Document", "Limits", "Position", "YamlProblem", "parse_path", "split_documents"]
+
+Path: TypeAlias = tuple[str | int, ...]
+
+# The C parser is about ten times as fast. Neither is ever given a constructor to call.
+_Parser: Any = getattr(yaml.cyaml, "CParser", None) if yaml.__with_libyaml__ else None
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one file may hold. Each bounds the time and memory that a hostile file can cost."""
+
+    bytes: int = 16 * 1024 * 1024
+    """16 MiB; ten times what Kubernetes can store in one object."""
+    values: int = 2_000_000
+    """Keys and values of one document, counted again at each alias ("billion laughs")."""
+    depth: int = 64
+    """Nesting; resources need less than 20."""
+    problems: int = 10_000
+    """Problems that are told of one file; the rest is counted."""
+
+
+DEFAULT_LIMITS = Limits()
+
+
+class YamlProblem(Exception):
+    """A document that cannot be read, and where."""
+
+    def __init__(
+        self, message: str, line: int, column: int, *, code: str = "bad-yaml", mend: str = ""
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.line = line
+        self.column = column
+        self.code = code
+        self.mend = mend
+
+
+class Position(NamedTuple):
+    """Where a value is written, and those in it. Lines and columns count from 1."""
+
+    line: int
+    column: int
+    key_line: int
+    """Of the key before it; of the value itself in a list."""
+    key_column: int
+    text: str | None
+    """A scalar as written."""
+    children: dict[str | int, Position]
+
+
+# --- documents
+
+# By the YAML specification these begin or end a document wherever they stand at the start of a
+# line, even within a text in quotes or a block.
+_MARKER = re.compile(r"^(---|\.\.\.)(?=[ \t\r\n]|\Z)", re.MULTILINE)
+_NOTHING = re.compile(r"(?:[ \t]*(?:#[^\n]*|%[^\n]*)?\r?\n)*[ \t]*(?:#[^\n]*|%[^\n]*)?\Z")
+
+
+@dataclass(frozen=True)
+class Document:
+    """One YAML document of a file."""
+
+    file: str
+    text: str
+    line: int = 1
+    """Line of the file at which the text begins."""
+    prefix: Path = ()
+    """Path at which the resource is within the document: empty, or ("items", 3)."""
+
+    def within(self, prefix: Path) -> Document:
+        """The same document, for the resource at a path."""
+        return Document(self.file, self.text, self.line, prefix)
+
+    def value(self, limits: Limits = DEFAULT_LIMITS) -> tuple[Any, list[YamlProblem]]:
+        """What the document says, with dicts, lists, str, int, float, bool and None, and its
+        duplicate keys, of which the first counts. Raises YamlProblem if it cannot be read."""
+        reader = _ValueReader(self.text, self.line, limits)
+        return reader.document(), reader.problems
+
+    def position(self, path: Path) -> Position | None:
+        """Where a path is written; None if it is not."""
+        found = _positions(self.text, self.line)
+        for step in (*self.prefix, *path):
+            if found is None:
+                return None
+            found = found.children.get(step)
+        return found
+
+    def origin_of(self, field: str | Path, *, key: bool = True) -> Origin:
+        """Where a field is written, by its key or by its value; if it is not, the nearest
+        enclosing one that is."""
+        path = parse_path(field) if isinstance(field, str) else field
+        at = _positions(self.text, self.line)
+        if at is None:
+            return Origin(self.file, self.line)
+        for step in (*self.prefix, *path):
+            if (child := at.children.get(step)) is None:
+                break
+            at = child
+        if key:
+            return Origin(self.file, at.key_line, at.key_column)
+        return Origin(self.file, at.line, at.column)
+
+
+def split_documents(text: str, file: str) -> Iterator[Document]:
+    """The documents of a file, without those that say nothing."""
+    start = 0
+    line = 1
+    cuts: list[int] = []
+    for marker in _MARKER.finditer(text):
+        if marker.group() == "...":
+            end = text.find("\n", marker.start())
+            cuts.append(len(text) if end < 0 else end + 1)
+        else:
+            cuts.append(marker.start())
+    for cut in (*cuts, len(text)):
+        if cut <= start:
+            continue
+        piece = text[start:cut]
+        if not _says_nothing(piece):
+            yield Document(file, piece, line)
+        elif "%" in piece:
+            # Directives belong to the document after them.
+            continue
+        line += piece.count("\n")
+        start = cut
+
+
+def _says_nothing(piece: str) -> bool:
+    if piece.startswith(("---", "...")):
+        piece = piece[3:]
+    return _NOTHING.match(piece) is not None
+
+
+# --- values
+
+# YAML 1.1 as Go's yaml.v2 reads it, which kubectl uses.
+_WORDS: dict[str, Any] = {"": None, "~": None}
+for _meaning, _words in (
+    (None, ("null",)),
+    (True, ("true", "yes", "on")),
+    (False, ("false", "no", "off")),
+):
+    for _word in _words:
+        _WORDS |= dict.fromkeys((_word, _word.capitalize(), _word.upper()), _meaning)
+
+_NUMBER_START = frozenset("0123456789+-.")
+_INTEGER = re.compile(r"[-+]?(0x[0-9a-fA-F_]+|0o[0-7_]+|0b[01_]+|[0-9][0-9_]*)\Z")
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?\Z")
+_NO_NUMBER = re.compile(r"[-+]?\.(inf|Inf|INF)\Z|\.(nan|NaN|NAN)\Z")
+# More digits than any number here has; Python's own bound is 4,300.
+_LONGEST_NUMBER = 400
+
+_TAG = "tag:yaml.org,2002:"
+
+
+def plain_value(text: str) -> Any:
+    """What a text without quotes means: null, true, false, a number or the text."""
+    if text in _WORDS:
+        return _WORDS[text]
+    if text[0] not in _NUMBER_START or len(text) > _LONGEST_NUMBER:
+        return text
+    if _INTEGER.match(text):
+        digits = text.replace("_", "").lstrip("+-")
+        sign = -1 if text[0] == "-" else 1
+        try:
+            if digits[:2] in ("0x", "0o", "0b"):
+                return sign * int(digits, 0)
+            # As Go: a leading zero makes it octal.
+            return sign * int(digits, 8 if len(digits) > 1 and digits[0] == "0" else 10)
+        except ValueError:
+            return text
+    if _FLOAT.match(text):
+        number = float(text)
+        return number if math.isfinite(number) else text
+    return text
+
+
+class _Reader:
+    """Events of one document. Counts them, and gives errors their place in the file."""
+
+    def __init__(self, text: str, line: int, limits: Limits) -> None:
+        self._line = line
+        self._limits = limits
+        self._left = limits.values
+        self._parser: Any = None
+        self._text = text
+
+    def next(self) -> Any:
+        try:
+            if self._parser is None:
+                self._parser = _make_parser(self._text)
+            return self._parser.get_event()
+        except yaml.YAMLError as problem:
+            raise self._syntax(problem) from None
+        except (UnicodeError, RecursionError):
+            raise YamlProblem("has a character that no text can hold", self._line, 0) from None
+
+    def problem(self, event: Any, message: str, **more: str) -> YamlProblem:
+        mark = event.start_mark
+        return YamlProblem(message, self._line + mark.line, mark.column + 1, **more)
+
+    def spend(self, amount: int, event: Any) -> None:
+        self._left -= amount
+        if self._left < 0:
+            raise self.problem(
+                event,
+                f"has more than {self._limits.values:,} values, counting each alias in full",
+                code="too-large",
+                mend="split it into several documents",
+            )
+
+    def _syntax(self, problem: yaml.YAMLError) -> YamlProblem:
+        mark = getattr(problem, "problem_mark", None) or getattr(problem, "context_mark", None)
+        line = self._line + (mark.line if mark is not None else 0)
+        column = mark.column + 1 if mark is not None else 0
+        said = getattr(problem, "problem", None)
+        if said is None and hasattr(problem, "reason"):
+            said = f"has a character that YAML does not allow ({problem.reason})"
+        said = " ".join(str(said or problem).split())[:200]
+        context = " ".join(str(getattr(problem, "context", None) or "").split())[:200]
+        mend = ""
+        if "'\\t'" in said or "\\t" in said:
+            mend = "indent with spaces, not tabs"
+        elif "mapping values are not allowed" in said:
+            mend = "check the indentation, and quote texts that have ': '"
+        elif "could not find expected ':'" in said:
+            mend = "write key: value"
+        elif "alias" in said or "anchor" in said:
+            mend = "quote texts that begin with * or &"
+        text = f"is no YAML: {said}" + (f" ({context})" if context else "")
+        return YamlProblem(text, line, column, mend=mend)
+
+
+class _ValueReader(_Reader):
+    """Builds the value of a document."""
+
+    def __init__(self, text: str, line: int, limits: Limits) -> None:
+        super().__init__(text, line, limits)
+        self.problems: list[YamlProblem] = []
+        # Anchor -> value and its size; None while it is being read.
+        self._anchors: dict[str, tuple[Any, int] | None] = {}
+
+    def document(self) -> Any:
+        event = self.next()
+        value: Any = None
+        while type(event) is not yaml.StreamEndEvent:
+            if type(event) is yaml.DocumentStartEvent:
+                value = self._value(self.next(), 0)[0]
+                break
+            event = self.next()
+        # To the end, so that what follows is not passed over in silence.
+        while type(event) is not yaml.StreamEndEvent:
+            event = self.next()
+            if type(event) is yaml.DocumentStartEvent:
+                raise self.problem(event, "is no YAML: a second document without ---")
+        return value
+
+    def _value(self, event: Any, depth: int) -> tuple[Any, int]:
+        """The value that begins with an event, and how many values it is."""
+        kind = type(event)
+        if kind is yaml.ScalarEvent:
+            self.spend(1, event)
+            value = self._scalar(event)
+            if event.anchor is not None:
+                self._anchors[event.anchor] = (value, 1)
+            return value, 1
+        if kind is yaml.AliasEvent:
+            return self._alias(event)
+        if depth >= self._limits.depth:
+            message = f"is nested more than {self._limits.depth} deep"
+            raise self.problem(event, message, code="too-deep")
+        self.spend(1, event)
+        if event.anchor is not None:
+            self._anchors[event.anchor] = None
+        result: tuple[Any, int]
+        if kind is yaml.MappingStartEvent:
+            result = self._mapping(event, depth)
+        else:
+            result = self._sequence(event, depth)
+        if event.anchor is not None:
+            self._anchors[event.anchor] = result
+        return result
+
+    def _sequence(self, event: Any, depth: int) -> tuple[list[Any], int]:
+        self._check_tag(event, "seq")
+        values: list[Any] = []
+        size = 1
+        item = self.next()
+        while type(item) is not yaml.SequenceEndEvent:
+            value, count = self._value(item, depth + 1)
+            values.append(value)
+            size += count
+            item = self.next()
+        return values, size
+
+    def _mapping(self, event: Any, depth: int) -> tuple[dict[str, Any], int]:
+        self._check_tag(event, "map")
+        values: dict[str, Any] = {}
+        merged: dict[str, Any] = {}
+        size = 1
+        key_event = self.next()
+        while type(key_event) is not yaml.MappingEndEvent:
+            key, count = self._value(key_event, depth + 1)
+            if not isinstance(key, str):
+                key = self._key(key_event)
+            value_event = self.next()
+            value, more = self._value(value_event, depth + 1)
+            size += count + more
+            if key == "<<" and key_event.__class__ is yaml.ScalarEvent and key_event.implicit[0]:
+                self._merge(merged, value, value_event)
+            elif key in values:
+                self.problems.append(
+                    self.problem(
+                        key_event,
+                        f'"{key[:60]}" is there twice',
+                        code="duplicate-key",
+                        mend="remove one",
+                    )
+                )
+            else:
+                values[key] = value
+            key_event = self.next()
+        return (merged | values if merged else values), size
+
+    def _key(self, event: Any) -> str:
+        if type(event) is yaml.ScalarEvent:
+            # Kubernetes reads `1: x` and `yes: x` as text too.
+            return str(event.value)
+        raise self.problem(event, "a key must be text, not a list or mapping")
+
+    def _merge(self, into: dict[str, Any], value: Any, event: Any) -> None:
+        for part in value if isinstance(value, list) else [value]:
+            if not isinstance(part, dict):
+                raise self.problem(event, "<< needs a mapping, or a list of them")
+            for key, content in part.items():
+                into.setdefault(key, content)
+
+    def _alias(self, event: Any) -> tuple[Any, int]:
+        if event.anchor not in self._anchors:
+            mend = "quote texts that begin with *"
+            raise self.problem(event, f"*{event.anchor[:60]} names no anchor", mend=mend)
+        known = self._anchors[event.anchor]
+        if known is None:
+            raise self.problem(event, f"*{event.anchor[:60]} is within itself")
+        self.spend(known[1], event)
+        return known
+
+    def _scalar(self, event: Any) -> Any:
+        text: str = event.value
+        if event.implicit[0]:
+            if text and text[0] in ".+-" and _NO_NUMBER.match(text):
+                raise self.problem(event, f"{text} is no number that JSON has", mend="quote it")
+            return plain_value(text)
+        tag: str | None = event.tag
+        if event.implicit[1] or tag in (None, "!", _TAG + "str"):
+            return text
+        value = plain_value(text)
+        if tag == _TAG + "float" and type(value) is int:
+            return float(value)
+        expected = {"int": int, "float": float, "bool": bool, "null": type(None)}
+        if type(value) is not expected.get(tag.removeprefix(_TAG)):
+            raise self.problem(event, f"has the tag {tag[:60]}, which means nothing here")
+        return value
+
+    def _check_tag(self, event: Any, name: str) -> None:
+        if event.tag not in (None, "!", _TAG + name):
+            raise self.problem(event, f"has the tag {event.tag[:60]}, which means nothing here")
+
+
+# --- positions
+
+
+@functools.lru_cache(maxsize=8)
+def _positions(text: str, line: int) -> Position | None:
+    """The positions of all values of a document; None if it cannot be read."""
+    reader = _PositionReader(text, line, DEFAULT_LIMITS)
+    try:
+        return reader.document()
+    except YamlProblem:
+        return reader.partial()
+
+
+class _PositionReader(_Reader):
+    """Builds the positions of a document. Aliases are not followed: there is nothing written."""
+
+    def __init__(self, text: str, line: int, limits: Limits) -> None:
+        super().__init__(text, line, limits)
+        self._root: Position | None = None
+
+    def document(self) -> Position | None:
+        while True:
+            event = self.next()
+            if type(event) is yaml.StreamEndEvent:
+                return None
+            if type(event) is yaml.DocumentStartEvent:
+                event = self.next()
+                return self._position(event, event.start_mark, 0)
+
+    def partial(self) -> Position | None:
+        return self._root
+
+    def _position(self, event: Any, key: Any, depth: int) -> Position:
+        mark = event.start_mark
+        kind = type(event)
+        self.spend(1, event)
+        position = Position(
+            self._line + mark.line,
+            mark.column + 1,
+            self._line + key.line,
+            key.column + 1,
+            event.value if kind is yaml.ScalarEvent else None,
+            {},
+        )
+        if self._root is None:
+            self._root = position
+        if kind is yaml.MappingStartEvent:
+            if depth >= self._limits.depth:
+                raise self.problem(event, "is nested too deep")
+            while type(key_event := self.next()) is not yaml.MappingEndEvent:
+                self._entry(position, key_event, depth)
+        elif kind is yaml.SequenceStartEvent:
+            if depth >= self._limits.depth:
+                raise self.problem(event, "is nested too deep")
+            index = 0
+            while type(item := self.next()) is not yaml.SequenceEndEvent:
+                child = self._position(item, item.start_mark, depth + 1)
+                position.children[index] = child
+                index += 1
+        return position
+
+    def _entry(self, position: Position, key_event: Any, depth: int) -> None:
+        if type(key_event) is yaml.ScalarEvent:
+            name = key_event.value
+        else:
+            self._position(key_event, key_event.start_mark, depth + 1)
+            name = None
+        child = self._position(self.next(), key_event.start_mark, depth + 1)
+        if name is not None:
+            position.children.setdefault(name, child)
+
+
+# --- small things
+
+_STEP = re.compile(r'\[(\d+)\]|\["([^"]*)"\]|\.?([^.\[\]]+)')
+
+
+def parse_path(field: str) -> Path:
+    """``spec.routes[0].labels["a.b"]`` as steps; the inverse of ``diagnostics.join_path``."""
+    steps: list[str | int] = []
+    for index, quoted, name in _STEP.findall(field):
+        if index:
+            steps.append(int(index))
+        else:
+            steps.append(name or quoted)
+    return tuple(steps)
+
+
+class _PurePython(yaml.reader.Reader, yaml.scanner.Scanner, yaml.parser.Parser):
+    """The same events without the C library."""
+
+    def __init__(self, text: str) -> None:
+        yaml.reader.Reader.__init__(self, text)
+        yaml.scanner.Scanner.__init__(self)
+        yaml.parser.Parser.__init__(self)
+
+
+def _make_parser(text: str) -> Any:
+    return _Parser(text) if _Parser is not None else _PurePython(text)
+
+
+Engine: TypeAlias = Literal["c", "python"]
+
+
+def engine() -> Engine:
+    """Which YAML parser is in use."""
+    return "c" if _Parser is not None else "python"
