@@ -43,6 +43,7 @@ from metaprotocol.envoy.parts import (
     Source,
     TcpHealthCheck,
     TcpKeepalive,
+    XdsSource,
 )
 
 __all__ = [
@@ -64,6 +65,7 @@ __all__ = [
     "Source",
     "TcpHealthCheck",
     "TcpKeepalive",
+    "XdsSource",
 ]
 
 FILTER_NAME = "metaprotocol"
@@ -120,11 +122,7 @@ class ConfigBuilder:
         if bootstrap.cluster_source is not None:
             dynamic["cds_config"] = _config_source(bootstrap.cluster_source)
         if bootstrap.xds_cluster:
-            dynamic["ads_config"] = {
-                "api_type": "GRPC",
-                "transport_api_version": "V3",
-                "grpc_services": [{"envoy_grpc": {"cluster_name": bootstrap.xds_cluster}}],
-            }
+            dynamic["ads_config"] = _xds_server(bootstrap.xds_cluster, bootstrap.xds_delta)
         if dynamic:
             content["dynamic_resources"] = dynamic
         if bootstrap.admin_page:
@@ -536,8 +534,20 @@ def _socket_address(address: str, port: int) -> Json:
 def _config_source(source: Source) -> Json:
     if isinstance(source, AdsSource):
         return {"ads": {}, "resource_api_version": "V3"}
+    if isinstance(source, XdsSource):
+        server = _xds_server(source.cluster, source.delta)
+        return {"api_config_source": server, "resource_api_version": "V3"}
     path = {"path": str(source.path)}
     return {"path_config_source": path, "resource_api_version": "V3"}
+
+
+def _xds_server(cluster: str, delta: bool) -> Json:
+    return {
+        "api_type": "DELTA_GRPC" if delta else "GRPC",
+        "transport_api_version": "V3",
+        "grpc_services": [{"envoy_grpc": {"cluster_name": cluster}}],
+        "set_node_on_first_message_only": True,
+    }
 
 
 def _load_assignment(name: str, hosts: Sequence[Host]) -> Json:

@@ -39,7 +39,17 @@ class AdsSource:
     """Configuration from the xDS server of ``Bootstrap.xds_cluster``, over its one ADS stream."""
 
 
-Source: TypeAlias = FileSource | AdsSource
+@dataclass(frozen=True)
+class XdsSource:
+    """Configuration from an xDS server over a stream of its own, by the service for its type.
+    Nothing is said about the order in which several such sources change."""
+
+    cluster: str
+    delta: bool = True
+    """Send what changes (delta), not everything (state of the world)."""
+
+
+Source: TypeAlias = FileSource | AdsSource | XdsSource
 
 
 @dataclass(frozen=True)
@@ -211,4 +221,6 @@ class Bootstrap:
     """Add /metaprotocol to Envoy's admin page: what every worker holds, as JSON."""
     xds_cluster: str = ""
     """Name of the cluster with the xDS server, for AdsSource; it must be in ``clusters``."""
+    xds_delta: bool = True
+    """Whether the ADS stream sends what changes (delta), not everything (state of the world)."""
     extra: Mapping[str, Any] = field(default_factory=dict)

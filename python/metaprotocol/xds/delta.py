@@ -1,0 +1,185 @@
+"""The incremental protocol: only what differs is sent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from metaprotocol.xds.cache import ResourceCache, View
+from metaprotocol.xds.limits import Limits
+from metaprotocol.xds.schema import FULL_STATE_TYPES, WILDCARD, DeltaRequest, Schema
+from metaprotocol.xds.watch import Outcome, Response, Sent, Watch
+
+
+class DeltaWatch(Watch):
+    """One type on a delta stream."""
+
+    def __init__(
+        self, schema: Schema, cache: ResourceCache, type_url: str, namespace: str, limits: Limits
+    ) -> None:
+        super().__init__(schema, cache, type_url, namespace, limits)
+        self._started = False
+        self._absent: dict[str, None] = {}  # asked for, and not there: an answer, due at once
+        self._removals: dict[str, None] = {}
+        self._in_flight: dict[str, Sent] = {}
+
+    # --- what goes in
+
+    def on_request(self, request: DeltaRequest, now: float) -> Outcome | None:
+        """Returns what the client says to a response, if it says anything."""
+        outcome = self._on_answer(request, now) if request.nonce else None
+        subscribe = request.subscribe
+        if not self._started and not subscribe and self.type_url in FULL_STATE_TYPES:
+            subscribe = (WILDCARD,)
+        initial: Mapping[str, str] = {} if self._started else request.initial
+        self._started = True
+        for name in request.unsubscribe:
+            self._unsubscribe(name, now)
+        for name in subscribe:
+            if name == WILDCARD:
+                self._subscribe_all(initial, now)
+            else:
+                self._subscribe(name, initial.get(name), now)
+        return outcome
+
+    def on_changes(self, view: View, now: float) -> None:
+        """See ``Watch``."""
+        for name in self._interesting(view.changed):
+            self._due(name, now)
+            self._removals.pop(name, None)
+            self._absent.pop(name, None)
+        for name in self._interesting(view.gone):
+            self._sends.pop(name, None)
+            self._removals[name] = None
+            self._mark(now)
+
+    # --- what is due
+
+    @property
+    def has_updates(self) -> bool:
+        """See ``Watch``."""
+        return bool(self._absent or (self._removes_at_once and self._removals)) or (
+            super().has_updates
+        )
+
+    @property
+    def has_removals(self) -> bool:
+        """See ``Watch``."""
+        return bool(self._removals) and not self._removes_at_once
+
+    @property
+    def ready(self) -> bool:
+        """See ``Watch``."""
+        return len(self._in_flight) < self._limits.in_flight
+
+    def next_update(self, nonce: str, now: float) -> Response | None:
+        """See ``Watch``."""
+        removed = [*self._absent]
+        self._absent.clear()
+        if self._removes_at_once:
+            removed += self._removals
+            self._removals.clear()
+        chunk = self._take_chunk()
+        if not chunk and not removed and not self._must_answer:
+            self._taken_since(now)
+            return None
+        self._must_answer = False
+        parts: list[bytes] = []
+        for entry in chunk:
+            parts += (entry.delta_prefix, entry.content)
+        versions = {entry.name: entry.version for entry in chunk}
+        endpoints = tuple(entry.endpoints for entry in chunk if entry.endpoints)
+        return self._sent(nonce, versions, tuple(removed), parts, now, endpoints)
+
+    def next_removal(self, nonce: str, now: float) -> Response:
+        """See ``Watch``."""
+        removed = tuple(self._removals)
+        self._removals.clear()
+        return self._sent(nonce, {}, removed, [], now)
+
+    @property
+    def unanswered(self) -> Iterator[Sent]:
+        """See ``Watch``."""
+        return iter(self._in_flight.values())
+
+    def pending(self, name: str) -> bool:
+        """See ``Watch``."""
+        return (
+            name in self._removals
+            or any(name in sent.removed for sent in self.unanswered)
+            or super().pending(name)
+        )
+
+    # --- inner parts
+
+    def _sent(
+        self,
+        nonce: str,
+        versions: dict[str, str],
+        removed: tuple[str, ...],
+        parts: list[bytes],
+        now: float,
+        endpoints: tuple[str, ...] = (),
+    ) -> Response:
+        self._in_flight[nonce] = Sent(nonce, versions, removed, now, self._taken_since(now))
+        head = self._schema.delta_head(self.type_url, nonce, removed)
+        payload = b"".join([head, *parts])
+        return Response(self.type_url, payload, len(versions), len(removed), endpoints)
+
+    def _on_answer(self, request: DeltaRequest, now: float) -> Outcome | None:
+        sent = self._in_flight.get(request.nonce)
+        if sent is None:
+            return None  # of before a reconnect, or said twice
+        # Responses are answered in order: what was sent before has been taken as well.
+        for nonce in list(self._in_flight):
+            earlier = self._in_flight.pop(nonce)
+            if earlier is sent:
+                break
+            self._accept(earlier)
+        if request.error is not None:
+            return self._refuse(sent, request.error, now)
+        return self._accept(sent)
+
+    def _subscribe(self, name: str, has: str | None, now: float) -> None:
+        entry = self._get(name)
+        # A subscription that is made again asks for the resource again.
+        self.names.add(name if entry is None else entry.name)
+        self._removals.pop(name, None)
+        if entry is None:
+            (self._absent if has is None else self._removals)[name] = None
+            self._mark(now)
+        elif entry.version != has:
+            self._due(name, now)
+
+    def _subscribe_all(self, has: Mapping[str, str], now: float) -> None:
+        self.wildcard = True
+        for name in self._cache.names(self.type_url, self._namespace):
+            entry = self._get(name)
+            if entry is not None and entry.version != has.get(name):
+                self._due(entry.name, now)
+        for name in has:
+            if self._get(name) is None:
+                self._removals[name] = None
+                self._mark(now)
+        # A client that starts waits for an answer, even if there is nothing to tell.
+        self._must_answer = not has
+
+    def _unsubscribe(self, name: str, now: float) -> None:
+        if name == WILDCARD:
+            self.wildcard = False
+            for due in (self._sends, self._removals, self.nacked):
+                for other in [other for other in due if other not in self.names]:
+                    del due[other]
+            return
+        known = name in self.names
+        self.names.discard(name)
+        if not self.wildcard:
+            self._forget(name)
+            self._removals.pop(name, None)
+            self._absent.pop(name, None)
+        elif known:
+            # The client has dropped it, and still wants everything.
+            if self._get(name) is None:
+                self._absent[name] = None
+            else:
+                self._due(name, now)
+            self._mark(now)

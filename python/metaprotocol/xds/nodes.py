@@ -1,0 +1,189 @@
+"""What is known of the connected nodes, per type and per resource."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+from metaprotocol.xds.schema import NodeInfo, short_name
+from metaprotocol.xds.session import Session
+from metaprotocol.xds.watch import Watch
+
+
+@dataclass(frozen=True)
+class Nack:
+    """A node has refused resources of one response, and keeps what it had."""
+
+    node_id: str
+    type_url: str
+    names: tuple[str, ...]
+    version: str
+    """The refused version (a resource's own); of the first name, if there are several."""
+    message: str
+
+
+@dataclass(frozen=True)
+class ResourceNack:
+    """A resource that a node refuses now."""
+
+    name: str
+    version: str
+    message: str
+    at: float
+    """Unix time."""
+
+
+@dataclass(frozen=True)
+class TypeState:
+    """One type on one stream of a node."""
+
+    type_url: str
+    wildcard: bool
+    subscribed: int
+    """Resources that are subscribed to by name."""
+    settled: bool
+    """Whether the node has everything and has answered."""
+    unanswered: int
+    """Responses that wait for an answer."""
+    nacks: tuple[ResourceNack, ...]
+
+
+@dataclass(frozen=True)
+class NodeState:
+    """A connected node. Several streams of one node (separate services) are one node."""
+
+    id: str
+    cluster: str
+    namespace: str
+    envoy_version: str
+    peers: tuple[str, ...]
+    """Addresses its streams come from."""
+    delta: bool
+    connected_at: float
+    """Unix time of its oldest stream."""
+    settled: bool
+    types: tuple[TypeState, ...]
+    warning: str = ""
+    """What is odd about it, such as a version that this control plane does not know."""
+
+    @property
+    def nacks(self) -> tuple[tuple[str, ResourceNack], ...]:
+        """Type and resource of everything it refuses."""
+        return tuple((state.type_url, nack) for state in self.types for nack in state.nacks)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON; types by their short names ("CDS") as well."""
+        content = asdict(self)
+        for state in content["types"]:
+            state["type"] = short_name(state["type_url"])
+        return content
+
+
+@dataclass(frozen=True)
+class ResourceStatus:
+    """How far the newest version of one resource has come."""
+
+    version: str | None
+    """None: there is no such resource (any more)."""
+    accepted: tuple[str, ...]
+    """Ids of nodes that have it and have said so."""
+    pending: tuple[str, ...]
+    """Ids of nodes to which it is on its way."""
+    nacked: tuple[Nack, ...]
+
+
+class NodeStream(Protocol):
+    """What is read of a stream."""
+
+    session: Session
+    peer: str
+    connected_at: float
+
+
+def node_states(streams: Iterable[NodeStream], envoy_version: str, clock: float) -> list[NodeState]:
+    """The nodes of these streams, by id. ``clock`` is what to add to a watch's times to get Unix
+    time."""
+    by_id: dict[str, list[tuple[NodeInfo, NodeStream]]] = {}
+    for stream in streams:
+        node = stream.session.node
+        if node is not None:
+            by_id.setdefault(node.id, []).append((node, stream))
+    return [_node_state(by_id[node_id], envoy_version, clock) for node_id in sorted(by_id)]
+
+
+def resource_status(
+    streams: Iterable[NodeStream], type_url: str, name: str, version: str | None
+) -> ResourceStatus:
+    """Where that resource is with the nodes that watch it. A node with several streams that watch
+    it counts by the worst of them."""
+    accepted: set[str] = set()
+    pending: set[str] = set()
+    nacked: dict[str, Nack] = {}
+    for stream in streams:
+        node, watch = stream.session.node, stream.session.watches.get(type_url)
+        if node is None or watch is None or not watch.watches(name):
+            continue
+        if name in watch.nacked:
+            nack = watch.nacked[name]
+            nacked[node.id] = Nack(node.id, type_url, (name,), nack.version, nack.message)
+        elif watch.pending(name):
+            pending.add(node.id)
+        else:
+            accepted.add(node.id)
+    pending -= nacked.keys()
+    accepted -= pending | nacked.keys()
+    return ResourceStatus(
+        version,
+        tuple(sorted(accepted)),
+        tuple(sorted(pending)),
+        tuple(nacked[node_id] for node_id in sorted(nacked)),
+    )
+
+
+def _node_state(
+    parts: list[tuple[NodeInfo, NodeStream]], envoy_version: str, clock: float
+) -> NodeState:
+    node = parts[-1][0]  # the newest stream knows best
+    streams = [stream for _, stream in parts]
+    return NodeState(
+        id=node.id,
+        cluster=node.cluster,
+        namespace=node.namespace,
+        envoy_version=node.version,
+        peers=tuple(sorted({stream.peer for stream in streams})),
+        delta=streams[-1].session.delta,
+        connected_at=min(stream.connected_at for stream in streams),
+        settled=all(stream.session.settled for stream in streams),
+        types=tuple(
+            _type_state(watch, clock)
+            for stream in streams
+            for watch in stream.session.watches.values()
+        ),
+        warning=version_warning(node.version, envoy_version),
+    )
+
+
+def version_warning(version: str, expected: str) -> str:
+    """What to say of a node of that version when configuration is built for another; "" if they
+    agree in major and minor number, or one is unknown."""
+    if not version or not expected or version.split(".")[:2] == expected.split(".")[:2]:
+        return ""
+    return (
+        f"this node is Envoy {version}, and its configuration is built with the schema of Envoy "
+        f"{expected}: use one version for both"
+    )
+
+
+def _type_state(watch: Watch, clock: float) -> TypeState:
+    return TypeState(
+        watch.type_url,
+        watch.wildcard,
+        len(watch.names),
+        watch.settled,
+        sum(1 for _ in watch.unanswered),
+        tuple(
+            ResourceNack(name, nack.version, nack.message, nack.at + clock)
+            for name, nack in watch.nacked.items()
+        ),
+    )

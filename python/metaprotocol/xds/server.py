@@ -1,0 +1,365 @@
+"""The xDS server: puts cache, streams and gRPC together."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import grpc
+from google.protobuf.message import Message
+from prometheus_client import CollectorRegistry
+
+from metaprotocol.envoy.descriptors import EnvoyTypes
+from metaprotocol.envoy.parts import ServerTls
+from metaprotocol.xds.cache import ResourceCache
+from metaprotocol.xds.debounce import Debounce, Debouncer
+from metaprotocol.xds.limits import Limits, StreamRefused, XdsError
+from metaprotocol.xds.metrics import Metrics
+from metaprotocol.xds.nodes import (
+    Nack,
+    NodeState,
+    ResourceStatus,
+    node_states,
+    resource_status,
+)
+from metaprotocol.xds.schema import SERVICES, TYPE_PREFIX, Schema, short_name
+from metaprotocol.xds.session import Session
+from metaprotocol.xds.stream import Stream
+from metaprotocol.xds.tls import server_credentials
+from metaprotocol.xds.watch import Outcome
+
+_LOG = logging.getLogger(__name__)
+_SWEEP_SECONDS = 1.0
+
+
+class XdsServer:
+    """Serves resources to any number of Envoys, by ADS and by the separate services, in both
+    protocols.
+
+    All methods belong to the event loop that ``start`` was called in. ``port`` 0 takes a free one.
+    Until the first ``apply`` nothing is answered, so that a control plane that has not read its
+    files yet does not tell anyone that there is nothing. ``envoy_version`` ("1.40.0") is whose
+    schema the resources are built with; nodes of another version get a warning.
+    """
+
+    def __init__(
+        self,
+        types: EnvoyTypes,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        tls: ServerTls | None = None,
+        debounce: Debounce | None = None,
+        limits: Limits | None = None,
+        registry: CollectorRegistry | None = None,
+        envoy_version: str = "",
+    ) -> None:
+        self._schema = Schema(types)
+        self._cache = ResourceCache(self._schema)
+        self.metrics = Metrics(registry or CollectorRegistry(), self._cache.counts)
+        self.on_nack: Callable[[Nack], None] | None = None
+        """Called for every refusal, once it is known which resources are meant."""
+        self.on_recovered: Callable[[str, str, tuple[str, ...]], None] | None = None
+        """Called with node id, type and names when what was refused is accepted, or gone."""
+        self.envoy_version = envoy_version
+        self.limits = limits or Limits()
+        self._host = host
+        self._port = port
+        self._tls = tls
+        self._debounce = debounce or Debounce()
+        self._server: Any = None
+        self._debouncer: Debouncer | None = None
+        self._sweeper: asyncio.Task[None] | None = None
+        self._streams: set[Stream] = set()
+        self._unsettled: set[Stream] = set()
+        self._all_settled: list[asyncio.Future[None]] = []
+        self._pending: dict[str, dict[str, Message | None]] = {}
+        self._pending_views: dict[tuple[str, str], frozenset[str]] = {}
+        self._told = False
+        self._applied = False
+        self._stopping = False
+
+    # --- life
+
+    async def start(self) -> None:
+        """Opens the port. XdsError if that is not possible."""
+        if self._server is not None:
+            raise XdsError("the xDS server was started already")
+        self._debouncer = Debouncer(self._debounce, self._flush)
+        if self._told:
+            self._flush()
+        server = grpc.aio.server(options=self._options())
+        server.add_generic_rpc_handlers(tuple(self._handlers()))
+        self._port = self._bind(server)
+        self._server = server
+        await server.start()
+        self._sweeper = asyncio.create_task(self._sweep())
+
+    async def stop(self, grace: float = 2.0) -> None:
+        """Ends all streams, each after what is being written, and closes the port. What has not
+        gone after ``grace`` seconds is cut off. May be called again."""
+        if self._server is None or self._stopping:
+            return
+        self._stopping = True
+        if self._debouncer is not None:
+            self._debouncer.close()
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._sweeper
+        for stream in list(self._streams):
+            stream.end()
+        await self._server.stop(grace)
+        self._settle_waiters()
+
+    @property
+    def port(self) -> int:
+        """The TCP port; 0 before ``start`` if any will do."""
+        return self._port
+
+    @property
+    def ready(self) -> bool:
+        """Whether it answers: it is started, and was told what to serve."""
+        return self._server is not None and self.serving
+
+    @property
+    def serving(self) -> bool:
+        """For streams."""
+        return self._applied and not self._stopping
+
+    # --- resources
+
+    def apply(
+        self,
+        changed: Mapping[str, Mapping[str, Message | None]],
+        visible_to: Mapping[tuple[str, str], frozenset[str]] | None = None,
+    ) -> None:
+        """Takes over resources by type URL and name; None removes one.
+
+        They are passed on a moment later, together with what else is changed then (``Debounce``).
+        ``visible_to`` restricts a resource in ``changed``, by type URL and name, to nodes of these
+        namespaces; what it does not name is for everyone. What has not really changed is not sent.
+        TypeError, and nothing done, if a message is not of the type it is given as.
+        """
+        for type_url, messages in changed.items():
+            for name, message in messages.items():
+                _check_type(type_url, name, message)
+        self._told = True
+        for type_url, messages in changed.items():
+            pending = self._pending.setdefault(type_url, {})
+            for name, message in messages.items():
+                pending[name] = message
+                self._pending_views.pop((type_url, name), None)
+        self._pending_views.update(visible_to or {})
+        if self._debouncer is not None and not self._stopping:
+            if self._applied:
+                self._debouncer.touch()
+            else:
+                self._flush()  # the first is awaited
+
+    async def wait_settled(self, timeout: float = 10.0) -> bool:
+        """Waits until every connected node has everything and has answered. False if that takes
+        longer than ``timeout`` seconds."""
+        if self._debouncer is not None:
+            self._debouncer.flush_now()
+        if not self._unsettled:
+            return True
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._all_settled.append(waiter)
+        try:
+            async with asyncio.timeout(timeout):
+                await waiter
+        except TimeoutError:
+            return False
+        return True
+
+    def nodes(self) -> list[NodeState]:
+        """The connected nodes, by id."""
+        clock = time.time() - asyncio.get_running_loop().time()
+        return node_states(self._in_order(), self.envoy_version, clock)
+
+    def status(self, type_url: str, name: str) -> ResourceStatus:
+        """How far the newest version of a resource has come."""
+        entry = self._cache.find(type_url, name)
+        version = None if entry is None else entry.version
+        return resource_status(self._streams, type_url, name, version)
+
+    def counts(self) -> dict[str, int]:
+        """How many resources there are, by type URL."""
+        return self._cache.counts()
+
+    # --- for streams
+
+    def on_progress(self, stream: Stream) -> None:
+        """The stream may be settled now, or no longer be."""
+        if stream.session.settled:
+            self._unsettled.discard(stream)
+            if not self._unsettled:
+                self._settle_waiters()
+        else:
+            self._unsettled.add(stream)
+
+    def on_outcome(self, stream: Stream, outcome: Outcome) -> None:
+        """A client has answered."""
+        label = self.metrics.label(outcome.type_url)
+        node = stream.session.node
+        node_id = "" if node is None else node.id
+        if outcome.accepted:
+            self.metrics.acks.labels(label).inc()
+            waited = asyncio.get_running_loop().time() - outcome.since
+            self.metrics.delay.labels(label).observe(waited)
+        else:
+            self.metrics.nacks.labels(label).inc()
+        if outcome.refused:
+            names = tuple(outcome.refused)
+            nack = Nack(
+                node_id, outcome.type_url, names, outcome.refused[names[0]], outcome.message
+            )
+            kind = short_name(outcome.type_url)
+            _LOG.warning("%s refuses %s %s: %s", node_id, kind, ", ".join(names), outcome.message)
+            if self.on_nack is not None:
+                self.on_nack(nack)
+        if outcome.recovered and self.on_recovered is not None:
+            self.on_recovered(node_id, outcome.type_url, outcome.recovered)
+
+    # --- inner parts
+
+    def _options(self) -> list[tuple[str, int]]:
+        return [
+            # Two servers on one port would each get some of the nodes.
+            ("grpc.so_reuseport", 0),
+            ("grpc.max_receive_message_length", self.limits.request_bytes),
+            ("grpc.max_send_message_length", -1),
+            ("grpc.keepalive_time_ms", int(self.limits.keepalive_seconds * 1000)),
+            ("grpc.keepalive_timeout_ms", 10_000),
+            ("grpc.http2.max_pings_without_data", 0),
+            # Envoys may ask as often whether we are alive.
+            ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+        ]
+
+    def _bind(self, server: Any) -> int:
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        address = f"{host}:{self._port}"
+        try:
+            if self._tls is None:
+                port = server.add_insecure_port(address)
+            else:
+                port = server.add_secure_port(address, server_credentials(self._tls))
+        except RuntimeError:
+            port = 0
+        if port == 0:
+            raise XdsError(f"the xDS server cannot listen on {address}: {self._why_not()}")
+        return int(port)
+
+    def _why_not(self) -> str:
+        """gRPC only logs why; the kernel tells us."""
+        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((self._host, self._port))
+            except OSError as error:
+                return f"{error.strerror}; choose another port or address"
+        return "another program may have it; choose another port"
+
+    def _handlers(self) -> list[Any]:
+        handlers = []
+        for service in SERVICES:
+            methods = {
+                method: grpc.stream_stream_rpc_method_handler(
+                    partial(self._serve, delta=delta, only=service.type_url)
+                )
+                for method, delta in ((service.stream, False), (service.delta, True))
+            }
+            handlers.append(grpc.method_handlers_generic_handler(service.name, methods))
+        return handlers
+
+    async def _serve(
+        self, _requests: object, context: Any, *, delta: bool, only: str | None
+    ) -> None:
+        protocol = "delta" if delta else "sotw"
+        if len(self._streams) >= self.limits.streams or self._stopping:
+            full = not self._stopping
+            self.metrics.refused.labels("streams" if full else "stopping").inc()
+            await context.abort(
+                grpc.StatusCode.RESOURCE_EXHAUSTED if full else grpc.StatusCode.UNAVAILABLE,
+                f"this server takes {self.limits.streams} streams" if full else "stopping",
+            )
+        session = Session(self._schema, self._cache, self.limits, delta=delta, only=only)
+        stream = Stream(self, session, context)
+        self._streams.add(stream)
+        self.metrics.streams.labels(protocol).inc()
+        self.metrics.streams_total.labels(protocol).inc()
+        try:
+            await stream.serve()
+        except StreamRefused as refused:
+            await self._refuse(stream, refused, context)
+        except asyncio.CancelledError:
+            if stream.refused is None:
+                raise
+            await self._refuse(stream, stream.refused, context)
+        finally:
+            self._streams.discard(stream)
+            self._unsettled.discard(stream)
+            self.metrics.streams.labels(protocol).dec()
+            if not self._unsettled:
+                self._settle_waiters()
+
+    async def _refuse(self, stream: Stream, refused: StreamRefused, context: Any) -> None:
+        self.metrics.refused.labels(refused.code.lower()).inc()
+        _LOG.warning("stream from %s ended: %s", stream.peer, refused)
+        await context.abort(getattr(grpc.StatusCode, refused.code), str(refused))
+
+    def _flush(self) -> None:
+        changed, views = self._pending, self._pending_views
+        self._pending, self._pending_views = {}, {}
+        changes = self._cache.update(changed, views)
+        first, self._applied = not self._applied, True
+        if changes:
+            self.metrics.flushes.inc()
+            for type_url, made in changes.items():
+                self.metrics.changes.labels(self.metrics.label(type_url)).inc(len(made.pairs))
+        elif not first:
+            return
+        now = asyncio.get_running_loop().time()
+        for stream in self._streams:
+            stream.session.on_changes(changes, now)
+            if first or not stream.session.settled:
+                self.on_progress(stream)
+                stream.wake()
+
+    def _settle_waiters(self) -> None:
+        waiters, self._all_settled = self._all_settled, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    async def _sweep(self) -> None:
+        """Cuts off clients that take nothing."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(min(_SWEEP_SECONDS, self.limits.write_seconds / 2))
+            latest = loop.time() - self.limits.write_seconds
+            for stream in list(self._streams):
+                if stream.writing_since is not None and stream.writing_since < latest:
+                    stream.refuse(
+                        StreamRefused(
+                            "DEADLINE_EXCEEDED",
+                            f"nothing was taken for {self.limits.write_seconds:g} s",
+                        )
+                    )
+
+    def _in_order(self) -> list[Stream]:
+        return sorted(self._streams, key=lambda stream: stream.connected_at)
+
+
+def _check_type(type_url: str, name: str, message: Message | None) -> None:
+    if message is not None and type_url != TYPE_PREFIX + message.DESCRIPTOR.full_name:
+        actual = message.DESCRIPTOR.full_name
+        raise TypeError(f"resource {name!r} is a {actual}, and was given as {type_url}")

@@ -1,0 +1,191 @@
+"""One stream's watches, and the order in which they send: make before break.
+
+A session does no I/O and has no clock. On an aggregated stream, clusters and their endpoints go
+first; listeners and routes follow when the client has acknowledged them (Envoy acknowledges
+clusters when they are ready for use); what nothing uses any more is removed last, and not as long
+as the client refuses a route or listener, because the one it keeps may still need it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from metaprotocol.xds.cache import ResourceCache, TypeChanges
+from metaprotocol.xds.delta import DeltaWatch
+from metaprotocol.xds.limits import Limits, StreamRefused
+from metaprotocol.xds.schema import CDS, ECDS, EDS, LDS, RDS, NodeInfo, Request, Schema
+from metaprotocol.xds.sotw import SotwWatch, sotw_watch
+from metaprotocol.xds.watch import Outcome, Response
+
+UPDATE_ORDER = (CDS, EDS, LDS, RDS, ECDS)
+REMOVAL_ORDER = (RDS, ECDS, CDS, EDS)
+
+# Type -> types whose ACK its updates wait for.
+UPDATES_AFTER = {LDS: (CDS, EDS), RDS: (CDS, EDS), ECDS: (CDS, EDS)}
+
+# Type -> types whose ACK its removals wait for, and that must have no NACK.
+REMOVALS_AFTER = {
+    RDS: (LDS,),
+    ECDS: (LDS,),
+    CDS: (LDS, RDS, ECDS),
+    EDS: (LDS, RDS, ECDS),
+}
+
+
+class Session:
+    """See the module's description.
+
+    ``only`` is the type of a separate service; an aggregated stream has None.
+    """
+
+    def __init__(
+        self,
+        schema: Schema,
+        cache: ResourceCache,
+        limits: Limits,
+        *,
+        delta: bool,
+        only: str | None = None,
+    ) -> None:
+        self.delta = delta
+        self.node: NodeInfo | None = None
+        self.watches: dict[str, DeltaWatch | SotwWatch] = {}
+        self.wake_at: float | None = None
+        """When ``next_response``, which has just returned None, will have something although
+        nothing has happened; None: never."""
+        self._schema = schema
+        self._cache = cache
+        self._limits = limits
+        self._only = only
+        self._nonces = 0
+        self._rewarmed: set[str] = set()
+
+    def receive(self, data: bytes, now: float) -> Outcome | None:
+        """A request has come in. Returns what it says of a response, if it does. StreamRefused if
+        the stream must end."""
+        if self.delta:
+            delta = self._schema.delta_request(data)
+            watch = self._watch(delta)
+            assert isinstance(watch, DeltaWatch)
+            outcome = watch.on_request(delta, now)
+        else:
+            sotw = self._schema.sotw_request(data)
+            watch = self._watch(sotw)
+            assert isinstance(watch, SotwWatch)
+            outcome = watch.on_request(sotw, now)
+        if self.subscriptions > self._limits.subscriptions:
+            raise StreamRefused(
+                "RESOURCE_EXHAUSTED",
+                f"a stream may subscribe to {self._limits.subscriptions} resources",
+            )
+        if self._rewarmed and EDS in self.watches:
+            self.watches[EDS].refresh(self._rewarmed, now)
+            self._rewarmed.clear()
+        return outcome
+
+    def on_changes(self, changes: Mapping[str, TypeChanges], now: float) -> None:
+        """Resources have changed."""
+        if self.node is None:
+            return
+        for type_url, watch in self.watches.items():
+            if type_url in changes and (view := changes[type_url].view(self.node.namespace)):
+                watch.on_changes(view, now)
+
+    def next_response(self, now: float) -> Response | None:
+        """The next response to write, None if nothing is due (yet; see ``wake_at``)."""
+        self.wake_at = None
+        for type_url in self._in_order(UPDATE_ORDER):
+            watch = self.watches[type_url]
+            while watch.has_updates and watch.ready:
+                if self._waits(UPDATES_AFTER.get(type_url, ()), now):
+                    break
+                response = watch.next_update(self._nonce(), now)
+                if response is not None:
+                    self._rewarm(response, now)
+                    return response
+        for type_url in self._in_order(REMOVAL_ORDER):
+            watch = self.watches[type_url]
+            after = REMOVALS_AFTER.get(type_url, ())
+            if (
+                watch.has_removals
+                and watch.ready
+                and not watch.has_updates
+                and not self._waits(after, now)
+                and not any(self.watches[user].nacked for user in after if user in self.watches)
+            ):
+                return watch.next_removal(self._nonce(), now)
+        return None
+
+    @property
+    def subscriptions(self) -> int:
+        """How many names the client has named."""
+        return sum(len(watch.names) for watch in self.watches.values())
+
+    @property
+    def settled(self) -> bool:
+        """Whether the client has all it wants and has said so, or refuses the rest."""
+        held = any(watch.nacked for watch in self.watches.values())
+        return all(
+            watch.settled or (held and watch.has_removals and not watch.has_updates)
+            for watch in self.watches.values()
+        )
+
+    # --- inner parts
+
+    def _watch(self, request: Request) -> DeltaWatch | SotwWatch:
+        if self.node is None:
+            if request.node is None or not request.node.id:
+                raise StreamRefused(
+                    "INVALID_ARGUMENT", "the first request of a stream needs node.id"
+                )
+            self.node = request.node
+        type_url = request.type_url or self._only
+        if not type_url:
+            raise StreamRefused(
+                "INVALID_ARGUMENT", "a request on an aggregated stream needs a type"
+            )
+        if self._only is not None and type_url != self._only:
+            raise StreamRefused("INVALID_ARGUMENT", f"this service has no {type_url}")
+        watch = self.watches.get(type_url)
+        if watch is None:
+            if len(self.watches) >= self._limits.types:
+                raise StreamRefused(
+                    "RESOURCE_EXHAUSTED", f"a stream may have {self._limits.types} resource types"
+                )
+            make = DeltaWatch if self.delta else sotw_watch
+            watch = self.watches[type_url] = make(
+                self._schema, self._cache, type_url, self.node.namespace, self._limits
+            )
+        return watch
+
+    def _nonce(self) -> str:
+        self._nonces += 1
+        return str(self._nonces)
+
+    def _in_order(self, order: Iterable[str]) -> Iterable[str]:
+        first = [type_url for type_url in order if type_url in self.watches]
+        return first + [type_url for type_url in self.watches if type_url not in first]
+
+    def _waits(self, types: Iterable[str], now: float) -> bool:
+        """Whether one of these types has a response that the client should answer first."""
+        waits = False
+        for type_url in types:
+            watch = self.watches.get(type_url)
+            if watch is None:
+                continue
+            for sent in watch.unanswered:
+                until = sent.at + self._limits.settle_seconds
+                if until > now:
+                    waits = True
+                    self.wake_at = until if self.wake_at is None else min(self.wake_at, until)
+        return waits
+
+    def _rewarm(self, response: Response, now: float) -> None:
+        """Envoy makes a changed cluster anew, and has that wait for its endpoints, for which it
+        does not ask again if the cluster had the same before."""
+        if not response.endpoints:
+            return
+        if EDS in self.watches:
+            self.watches[EDS].refresh(response.endpoints, now)
+        else:
+            self._rewarmed.update(response.endpoints)

@@ -1,0 +1,134 @@
+"""One gRPC stream: requests in, responses out, one at a time.
+
+A response is written only when the one before has gone, so what a slow client has not taken exists
+once, and everything newer only as names.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from typing import Any, Protocol
+
+import grpc
+
+from metaprotocol.xds.limits import StreamRefused
+from metaprotocol.xds.metrics import Metrics
+from metaprotocol.xds.session import Session
+from metaprotocol.xds.watch import Outcome
+
+
+class StreamOwner(Protocol):
+    """The server, as a stream sees it."""
+
+    metrics: Metrics
+
+    def on_outcome(self, stream: Stream, outcome: Outcome) -> None:
+        """A client has answered."""
+
+    def on_progress(self, stream: Stream) -> None:
+        """The stream may be settled now, or no longer be."""
+
+    @property
+    def serving(self) -> bool:
+        """Whether responses may be sent: there is something to serve, and it goes on."""
+
+
+class Stream:
+    """One client on one service."""
+
+    def __init__(self, owner: StreamOwner, session: Session, context: Any) -> None:
+        self.session = session
+        self.peer = str(context.peer())
+        self.connected_at = time.time()
+        self.writing_since: float | None = None
+        """When the write that is under way was begun; None: there is none."""
+        self._owner = owner
+        self._context = context
+        self._loop = asyncio.get_running_loop()
+        self._wake = asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None
+        self._task = asyncio.current_task()
+        self._refused: StreamRefused | None = None
+        self._ended = False
+
+    async def serve(self) -> None:
+        """Until the client or the server ends it. StreamRefused if the client is at fault."""
+        reader = asyncio.create_task(self._read())
+        try:
+            while not self._ended:
+                await self._write_all()
+                if self._refused is not None:
+                    raise self._refused
+                await self._wake.wait()
+                self._wake.clear()
+        finally:
+            if self._timer is not None:
+                self._timer.cancel()
+            reader.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await reader
+
+    def wake(self) -> None:
+        """There may be something to send."""
+        self._wake.set()
+
+    def end(self) -> None:
+        """Ends the stream in order, after the response that is being written."""
+        self._ended = True
+        self._wake.set()
+
+    def refuse(self, refused: StreamRefused) -> None:
+        """Ends the stream with an error; at once, even in the middle of a write."""
+        self._refused = refused
+        self._wake.set()
+        if self.writing_since is not None and self._task is not None:
+            self._task.cancel()
+
+    @property
+    def refused(self) -> StreamRefused | None:
+        """Why the server ends the stream, if it does."""
+        return self._refused
+
+    # --- inner parts
+
+    async def _write_all(self) -> None:
+        metrics = self._owner.metrics
+        while self._owner.serving and not self._ended and self._refused is None:
+            now = self._loop.time()
+            response = self.session.next_response(now)
+            if response is None:
+                break
+            self.writing_since = now
+            await self._context.write(response.payload)
+            self.writing_since = None
+            label = metrics.label(response.type_url)
+            metrics.responses.labels(label).inc()
+            metrics.bytes.labels(label).inc(len(response.payload))
+            metrics.resources_sent.labels(label).inc(response.resources)
+        self._set_timer()
+        self._owner.on_progress(self)
+
+    def _set_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self.session.wake_at is not None:
+            self._timer = self._loop.call_at(self.session.wake_at, self._wake.set)
+
+    async def _read(self) -> None:
+        metrics = self._owner.metrics
+        try:
+            while (data := await self._context.read()) is not grpc.aio.EOF:
+                outcome = self.session.receive(data, self._loop.time())
+                metrics.requests.inc()
+                if outcome is not None:
+                    self._owner.on_outcome(self, outcome)
+                self._owner.on_progress(self)
+                self._wake.set()
+            self.end()
+        except StreamRefused as refused:
+            self.refuse(refused)
+        except grpc.aio.UsageError:
+            self.end()  # the call is over
