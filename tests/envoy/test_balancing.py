@@ -57,6 +57,10 @@ def clusters(ports: dict[str, int]) -> list[Cluster]:
         Cluster("failover", [host("a", priority=1), host("b", health=ill)], policy=strict),
         Cluster("ill", [host("a"), host("b"), host("c", health=ill)]),
         Cluster("draining", [host("a"), host("b", health=Health.DRAINING)], policy=strict),
+        Cluster("degraded", [host("a"), host("b", health=Health.DEGRADED)], policy=strict),
+        Cluster("degraded only", [host("a", health=ill), host("b", health=Health.DEGRADED)],
+                policy=strict),
+        localities("localities", {"one": (3, [ports["a"]]), "two": (1, [ports["b"], ports["c"]])}),
         Cluster("panic", [host(name, health=ill) for name in "abc"]),
         Cluster("no panic", [host(name, health=ill) for name in "abc"], policy=strict),
         Cluster("fail on panic", [host("a", health=ill), host("b", health=ill), host("c")],
@@ -68,10 +72,30 @@ def clusters(ports: dict[str, int]) -> list[Cluster]:
                 policy=ClusterPolicy(policy=ClusterPolicy.LEAST_REQUEST, choice_count=100)),
         Cluster("maglev", [host(name) for name in "abc"],
                 policy=ClusterPolicy(policy=ClusterPolicy.MAGLEV, maglev_table_size=251)),
+        Cluster("by source", [host(name) for name in "abc"],
+                policy=ClusterPolicy(policy=ClusterPolicy.RING_HASH)),
         Cluster("checked", [host("a"), host("mortal")],
                 health_check=TcpHealthCheck(interval=0.1, unhealthy_threshold=1), policy=strict),
         Cluster("one", [host("c")]),
     ]  # fmt: skip
+
+
+def localities(name: str, zones: dict[str, tuple[int, list[int]]]) -> Cluster:
+    """A cluster whose zones have weights, which is nothing that Cluster itself can say."""
+    endpoints = [
+        {
+            "locality": {"zone": zone},
+            "load_balancing_weight": weight,
+            "lb_endpoints": [
+                {"endpoint": {"address": {"socket_address": {
+                    "address": "127.0.0.1", "port_value": port}}}}
+                for port in ports
+            ],
+        }
+        for zone, (weight, ports) in zones.items()
+    ]  # fmt: skip
+    assignment = {"cluster_name": name, "endpoints": endpoints}
+    return Cluster(name, extra={"load_assignment": assignment})
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -87,7 +111,7 @@ async def stage(builder: ConfigBuilder) -> AsyncIterator[Stage]:
                 name=cluster.name.replace(" ", "-"),
                 match=[Condition(key="group", exact=cluster.name)],
                 cluster=cluster.name.replace(" ", "-"),
-                hash_on=["user"],
+                hash_on=["connection.source_address" if cluster.name == "by source" else "user"],
             )
             for cluster in wanted
         ]
@@ -117,12 +141,21 @@ async def stage(builder: ConfigBuilder) -> AsyncIterator[Stage]:
         ("failover", {"a": 40}),
         ("ill", {"a": 20, "b": 20}),
         ("draining", {"a": 40}),
+        ("degraded only", {"b": 40}),
+        ("localities", {"a": 30, "b": 5, "c": 5}),
     ],
 )
 async def test_hosts_are_chosen_by_weight_priority_and_health(
     stage: Stage, cluster: str, reached: dict[str, int]
 ) -> None:
     assert await stage.reached(cluster) == reached
+
+
+async def test_degraded_hosts_get_what_healthy_ones_have_no_room_for(stage: Stage) -> None:
+    """Half of the hosts are healthy, so with 40 % to spare they take 70 % of the calls."""
+    reached = await stage.reached("degraded", 400)
+    assert set(reached) == {"a", "b"}
+    assert 230 < reached["a"] < 330
 
 
 async def test_in_panic_all_hosts_are_used(stage: Stage) -> None:
@@ -160,6 +193,22 @@ async def test_maglev_keeps_equal_keys_together(stage: Stage) -> None:
     hosts = {user: await stage.reached("maglev", 3, user=f"user-{user}") for user in range(20)}
     assert all(len(reached) == 1 for reached in hosts.values())
     assert {name for reached in hosts.values() for name in reached} == {"a", "b", "c"}
+
+
+async def test_a_ring_keeps_the_calls_of_one_source_address_together(stage: Stage) -> None:
+    """Whatever the port: the address is the key."""
+    hosts: dict[str, set[object]] = {}
+    for _ in range(2):
+        for number in range(1, 21):
+            address = f"127.0.0.{number}"
+            reader, writer = await asyncio.open_connection(
+                "127.0.0.1", stage.ports["dubbo"], local_addr=(address, 0)
+            )
+            async with DubboClient(reader, writer) as client:
+                answers = [await client.call(SERVICE, "m", group="by source") for _ in range(3)]
+            hosts.setdefault(address, set()).update(str(answer.value) for answer in answers)
+    assert all(len(reached) == 1 for reached in hosts.values())
+    assert set.union(*hosts.values()) == {"a", "b", "c"}
 
 
 async def test_a_host_that_fails_its_health_check_gets_nothing(stage: Stage) -> None:
