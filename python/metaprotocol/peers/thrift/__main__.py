@@ -12,40 +12,15 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
+from collections.abc import Callable
 from contextlib import ExitStack
 
 from metaprotocol.peers.commands import pair, report, say, serve_parser, wait_for_end
 from metaprotocol.peers.thrift.apache import ApacheClient, ApacheServer, ApplicationError
-from metaprotocol.peers.thrift.server import Framing, GreeterHandler, Record
+from metaprotocol.peers.thrift.recorder import Recorder
+from metaprotocol.peers.thrift.server import Framing, Record
 
 METHODS = ("greet", "add", "store")
-
-
-class Recorder(GreeterHandler):
-    """Greets with its name, and writes it into every record it stores. ``log``: says each call."""
-
-    def __init__(self, who: str, log: bool = False) -> None:
-        super().__init__(who)
-        self._log = log
-
-    def greet(self, name: str) -> str:
-        """See the class."""
-        self._say("greet")
-        return super().greet(name)
-
-    def add(self, left: int, right: int) -> int:
-        """See the class."""
-        self._say("add")
-        return super().add(left, right)
-
-    def store(self, record: Record) -> Record:
-        """The record with a note of who stored it."""
-        self._say("store")
-        return Record(**{**vars(record), "notes": {**record.notes, "by": self.who}})
-
-    def _say(self, method: str) -> None:
-        if self._log:
-            say(f"{self.who} gets {method}")
 
 
 def main() -> int:
@@ -77,13 +52,17 @@ def _parser() -> argparse.ArgumentParser:
 async def _serve(options: argparse.Namespace) -> int:
     with ExitStack() as stack:
         for endpoint in options.endpoints:
-            handler = Recorder(endpoint.name, options.log)
+            handler = Recorder(endpoint.name, _log(endpoint.name) if options.log else None)
             server = stack.enter_context(
                 ApacheServer({"": handler}, Framing.HEADER, port=endpoint.port)
             )
             say(f"{endpoint.name} answers Thrift calls on 127.0.0.1:{server.port}")
         await wait_for_end(options.until_stdin_ends)
     return 0
+
+
+def _log(name: str) -> Callable[[str], None]:
+    return lambda method: say(f"{name} gets {method}")
 
 
 def _call(options: argparse.Namespace) -> int:
