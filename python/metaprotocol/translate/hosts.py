@@ -1,0 +1,241 @@
+"""What one host has to offer: the filters of its ports, with their routes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from google.protobuf.message import Message
+
+from metaprotocol.diagnostics import did_you_mean
+from metaprotocol.envoy.config import ConfigBuilder
+from metaprotocol.resources import ApplicationProtocol, MetaRouter, Resource
+from metaprotocol.translate.addresses import BIND_ANNOTATION, Claim, local_address
+from metaprotocol.translate.filters import accepted, proxy_config
+from metaprotocol.translate.index import Index
+from metaprotocol.translate.naming import filter_name
+from metaprotocol.translate.options import Options, Target
+from metaprotocol.translate.protocols import BUILT_IN_PROTOCOLS, CodecInfo, codecs
+from metaprotocol.translate.reporting import Diagnostics, Report, age
+from metaprotocol.translate.routes import (
+    Known,
+    RouteTranslator,
+    Table,
+    Use,
+    default_table,
+    no_host_mend,
+)
+from metaprotocol.translate.services import Port, Service
+from metaprotocol.translate.visibility import Namespaces, both, exported_to
+
+
+@dataclass
+class Filter:
+    """A filter as extension config discovery delivers it."""
+
+    message: Message
+    origins: tuple[Resource, ...]
+    visible_to: Namespaces
+
+
+@dataclass
+class HostFilters:
+    """The filters of one host's ports, and what they depend on."""
+
+    filters: dict[str, Filter] = field(default_factory=dict)
+    claims: list[Claim] = field(default_factory=list)
+    uses: set[Use] = field(default_factory=set)
+    looked_up: set[str] = field(default_factory=set)
+    missing: bool = False
+    """A host that is written somewhere is not there."""
+    diagnostics: Diagnostics = ()
+
+
+class HostTranslator:
+    """Makes the filters of hosts, each by itself."""
+
+    def __init__(
+        self, builder: ConfigBuilder, options: Options, index: Index, known: Known
+    ) -> None:
+        self._builder = builder
+        self._options = options
+        self._index = index
+        self._known = known
+
+    def translate(self, host: str) -> HostFilters:
+        """The filters of ``host``. Without a service there are none, and its MetaRouters are told
+        so."""
+        made = HostFilters()
+        report = Report()
+        service = self._known.service(host)
+        routers = sorted(self._index.routers(host), key=age)
+        if service is None:
+            made.missing = bool(routers)
+            self._no_service(host, routers, report)
+        else:
+            self._service(service, routers, made, report)
+        made.diagnostics = report.diagnostics
+        return made
+
+    def _no_service(self, host: str, routers: Sequence[MetaRouter], report: Report) -> None:
+        for router in routers:
+            report.error(
+                router, "no-host", self._host_field(router, host),
+                f'no ServiceEntry has host "{host}"', value=host,
+                mend=no_host_mend(host, self._known),
+            )  # fmt: skip
+
+    def _service(
+        self, service: Service, routers: Sequence[MetaRouter], made: HostFilters, report: Report
+    ) -> None:
+        router = routers[0] if routers else None
+        for loser in routers[1:]:
+            report.error(
+                loser, "router-conflict", self._host_field(loser, service.host),
+                f"{routers[0].key} has the routes of {service.host}", value=service.host,
+                mend="one MetaRouter has a host: the oldest, then the first by namespace and name",
+            )  # fmt: skip
+        if router is not None and not service.ours:
+            report.error(
+                router, "no-metaprotocol-port", self._host_field(router, service.host),
+                "the service has no port of ours", value=service.host,
+                mend='name one such as "tcp-metaprotocol-dubbo"',
+            )  # fmt: skip
+        if router is not None and router.spec.gateways and self._options.target is Target.ENVOY:
+            report.info(
+                router, "gateways", "spec.gateways", "has no effect on an Envoy without Istio"
+            )
+        for port in service.ours:
+            found = self.codec(port, report)
+            if found is not None:
+                self._port(service, port, router, *found, made, report)
+
+    def _port(
+        self,
+        service: Service,
+        port: Port,
+        router: MetaRouter | None,
+        codec: CodecInfo,
+        protocol: ApplicationProtocol | None,
+        made: HostFilters,
+        report: Report,
+    ) -> None:
+        table = self.table(service, port, router, codec)
+        report.extend(table.diagnostics)
+        made.uses |= table.uses
+        made.looked_up |= table.hosts
+        made.missing = made.missing or table.missing
+        name = filter_name(service.host, port.number)
+        config = proxy_config(name, codec, protocol, table)
+        owner: Resource = router or port.entry
+        if not accepted(config, table, owner, protocol, report):
+            return
+        visible = service.visible_to
+        origins: list[Resource] = [port.entry]
+        if router is not None:
+            namespace = router.key.namespace
+            visible = both(visible, exported_to(router.spec.export_to, namespace))
+            origins.insert(0, router)
+            self._check_visible(table, visible, router, report)
+        if protocol is not None:
+            origins.append(protocol)
+        message = self._builder.filter_config(name, config)
+        made.filters[name] = Filter(message, tuple(origins), visible)
+        if self._options.target is Target.ENVOY:
+            address = local_address(service, port, self._options, report)
+            made.claims.append(
+                Claim(
+                    service.host,
+                    port.number,
+                    port.entry,
+                    port.field,
+                    address,
+                    visible,
+                    list(port.entry.spec.hosts).index(service.host),
+                    router is not None,
+                )
+            )
+            for endpoint in service.endpoints:
+                at = (endpoint.address, endpoint.ports.get(port.number))
+                if address.port and at == (address.ip, address.port):
+                    report.error(
+                        port.entry, "calls-itself", port.field,
+                        f"the listener for {service.host} is at {address}, and so is its endpoint",
+                        value=str(address),
+                        mend=f'annotation {BIND_ANNOTATION}: "127.0.0.2" moves the listener',
+                    )  # fmt: skip
+
+    def table(
+        self, service: Service, port: Port, router: MetaRouter | None, codec: CodecInfo
+    ) -> Table:
+        """The routes of one port."""
+        if router is None:
+            return default_table(service, port, self._known)
+        return RouteTranslator(router, service, port, codec, self._known).translate()
+
+    def codec(
+        self, port: Port, report: Report
+    ) -> tuple[CodecInfo, ApplicationProtocol | None] | None:
+        """The codec of a port's protocol, and who says so; None if there is none."""
+        token = port.protocol or ""
+        written = sorted(self._index.protocols(token), key=age)
+        name = written[0].spec.codec_name if written else BUILT_IN_PROTOCOLS.get(token)
+        if name is not None and (found := codecs().get(name)) is not None:
+            return found, written[0] if written else None
+        if name is not None:  # told of the ApplicationProtocol, as an error
+            report.warning(
+                port.entry, "unknown-codec", f"{port.field}.name",
+                f'protocol "{token}" has no codec here; the port has no listener',
+                value=port.name, mend=f"see {written[0].key}" if written else "",
+            )  # fmt: skip
+            return None
+        exist = sorted({*BUILT_IN_PROTOCOLS, *self._index.protocol_tokens()})
+        meant = did_you_mean(token, exist)
+        report.error(
+            port.entry, "unknown-protocol", f"{port.field}.name",
+            f'there is no protocol "{token}"', value=port.name,
+            mend=f'did you mean "{meant}"?' if meant
+            else f"there are {', '.join(exist)}; an ApplicationProtocol adds one",
+        )  # fmt: skip
+        return None
+
+    def _check_visible(
+        self, table: Table, visible: Namespaces, router: MetaRouter, report: Report
+    ) -> None:
+        for host in sorted({use.host for use in table.uses}):
+            service = self._known.service(host)
+            if service is None or service.visible_to is None:
+                continue
+            if visible is None or not visible <= service.visible_to:
+                report.warning(
+                    router, "not-exported", "spec.exportTo",
+                    f"{host} is not exported to all namespaces that these routes are for",
+                    mend=f"widen exportTo of {service.first.key}, or narrow this one",
+                )  # fmt: skip
+
+    def _host_field(self, router: MetaRouter, host: str) -> str:
+        for index, name in enumerate(router.spec.hosts):
+            if self._known.resolve(name, router.key.namespace) == host:
+                return f"spec.hosts[{index}]"
+        return "spec.hosts"
+
+
+def protocol_diagnostics(token: str, index: Index) -> Diagnostics:
+    """What is to be said about the ApplicationProtocols of one token."""
+    report = Report()
+    written = sorted(index.protocols(token), key=age)
+    for loser in written[1:]:
+        report.error(
+            loser, "protocol-conflict", "spec.protocol",
+            f'{written[0].key} has protocol "{token}" already', value=token,
+            mend="the oldest one counts, then the first by name",
+        )  # fmt: skip
+    for protocol in written[:1]:
+        if protocol.spec.codec_name not in codecs():
+            meant = did_you_mean(protocol.spec.codec_name, codecs())
+            report.error(
+                protocol, "unknown-codec", "spec.codec",
+                f'this build has no codec "{protocol.spec.codec_name}"', value=protocol.spec.codec,
+                mend=f'did you mean "{meant}"?' if meant else f"it has {', '.join(codecs())}",
+            )  # fmt: skip
+    return report.diagnostics

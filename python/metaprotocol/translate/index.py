@@ -1,0 +1,161 @@
+"""Which resources concern which host: what makes one changed resource cheap among thousands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from metaprotocol.resources import (
+    ApplicationProtocol,
+    DestinationRule,
+    Key,
+    MetaRouter,
+    Resource,
+    ServiceEntry,
+)
+from metaprotocol.translate.naming import full_host, host_matches, is_wildcard, resolve_host
+from metaprotocol.translate.options import Options
+
+R = TypeVar("R", bound=Resource)
+
+
+@dataclass
+class Touched:
+    """What a change may have an effect on."""
+
+    services: set[str] = field(default_factory=set)
+    """Hosts whose ServiceEntries or DestinationRules are others."""
+    routes: set[str] = field(default_factory=set)
+    """Hosts whose MetaRouters are others."""
+    protocols: set[str] = field(default_factory=set)
+
+
+class Index:
+    """All resources, found by the hosts and protocols they name."""
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._objects: dict[Key, Resource] = {}
+        self._entries: dict[str, set[Key]] = {}
+        self._routers: dict[str, set[Key]] = {}
+        self._rules: dict[str, set[Key]] = {}
+        self._wildcard_rules: dict[str, set[Key]] = {}
+        self._protocols: dict[str, set[Key]] = {}
+
+    # --- change
+
+    def put(self, key: Key, resource: Resource | None, touched: Touched) -> None:
+        """Takes a resource in place of the former one with its key, or takes it away."""
+        old = self._objects.pop(key, None)
+        for present, add in ((old, False), (resource, True)):
+            match present:
+                case ServiceEntry():
+                    self._entry(key, present, add, touched)
+                case MetaRouter():
+                    self._router(key, present, add, touched)
+                case DestinationRule():
+                    self._rule(key, present, add, touched)
+                case ApplicationProtocol():
+                    token = present.spec.protocol.lower()
+                    _change(self._protocols, token, key, add)
+                    touched.protocols.add(token)
+        if resource is not None:
+            self._objects[key] = resource
+
+    def moved(self, key: Key, resource: Resource) -> None:
+        """Takes a resource that says the same as the one with its key, at another place."""
+        if key in self._objects:
+            self._objects[key] = resource
+
+    def _entry(self, key: Key, entry: ServiceEntry, add: bool, touched: Touched) -> None:
+        for host in entry.spec.hosts:
+            _change(self._entries, host, key, add)
+            touched.services.add(host)
+            if "." not in host:
+                # Whoever writes the short name may now mean this service, or no longer.
+                for other in self._routers.get(host, ()):
+                    touched.routes.update(self._names(host, other))
+                for other in self._rules.get(host, ()):
+                    touched.services.update(self._names(host, other))
+
+    def _router(self, key: Key, router: MetaRouter, add: bool, touched: Touched) -> None:
+        for host in router.spec.hosts:
+            for name in self._names(host, key):
+                _change(self._routers, name, key, add)
+                touched.routes.add(name)
+
+    def _rule(self, key: Key, rule: DestinationRule, add: bool, touched: Touched) -> None:
+        host = rule.spec.host
+        if is_wildcard(host):
+            _change(self._wildcard_rules, host, key, add)
+            touched.services.update(name for name in self._entries if host_matches(host, name))
+            return
+        for name in self._names(host, key):
+            _change(self._rules, name, key, add)
+            touched.services.add(name)
+
+    def _names(self, host: str, key: Key) -> set[str]:
+        """Every full name that ``host`` may stand for in that object."""
+        return {host, full_host(host, key.namespace, self._options.cluster_domain)}
+
+    # --- look-up
+
+    def get(self, key: Key) -> Resource | None:
+        """The resource with that key, as it is now."""
+        return self._objects.get(key)
+
+    def resolve(self, host: str, namespace: str) -> str:
+        """The full name of a host as written in an object of that namespace."""
+        return resolve_host(host, namespace, self._options.cluster_domain, self._entries)
+
+    def hosts(self) -> list[str]:
+        """All hosts with a ServiceEntry."""
+        return sorted(self._entries)
+
+    def entries(self, host: str) -> list[ServiceEntry]:
+        """The ServiceEntries with that host."""
+        return list(self._get(self._entries, host, ServiceEntry))
+
+    def routers(self, host: str) -> list[MetaRouter]:
+        """The MetaRouters for that host."""
+        return [
+            router
+            for router in self._get(self._routers, host, MetaRouter)
+            if any(self.resolve(name, router.key.namespace) == host for name in router.spec.hosts)
+        ]
+
+    def rules(self, host: str) -> list[DestinationRule]:
+        """The DestinationRules that cover that host."""
+        found = [
+            rule
+            for rule in self._get(self._rules, host, DestinationRule)
+            if self.resolve(rule.spec.host, rule.key.namespace) == host
+        ]
+        for pattern in self._wildcard_rules:
+            if host_matches(pattern, host):
+                found.extend(self._get(self._wildcard_rules, pattern, DestinationRule))
+        return found
+
+    def protocols(self, token: str) -> list[ApplicationProtocol]:
+        """The ApplicationProtocols with that token."""
+        return list(self._get(self._protocols, token, ApplicationProtocol))
+
+    def protocol_tokens(self) -> list[str]:
+        """All tokens that an ApplicationProtocol names."""
+        return sorted(self._protocols)
+
+    def _get(self, index: Mapping[str, set[Key]], name: str, kind: type[R]) -> Iterator[R]:
+        for key in sorted(index.get(name, ())):
+            resource = self._objects[key]
+            assert isinstance(resource, kind)
+            yield resource
+
+
+def _change(index: dict[str, set[Key]], name: str, key: Key, add: bool) -> None:
+    if add:
+        index.setdefault(name, set()).add(key)
+    elif (keys := index.get(name)) is not None:
+        keys.discard(key)
+        if not keys:
+            del index[name]

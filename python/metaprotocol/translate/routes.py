@@ -1,0 +1,403 @@
+"""MetaRouters to route tables.
+
+A table is made of one MetaRouter for one port of one service. Each of its routes remembers the
+field it comes from, so that what the engine finds wrong in the table is told of that field.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from google.protobuf import json_format
+
+from metaprotocol.config.v1 import (
+    DirectReply,
+    KeyValue,
+    Mutation,
+    Route,
+    RouteTable,
+    WeightedCluster,
+)
+from metaprotocol.diagnostics import did_you_mean, join_path
+from metaprotocol.resources import MetaRoute, MetaRouter, Resource
+from metaprotocol.resources.meta_router import (
+    Destination,
+    GlobalRateLimit,
+    LocalRateLimit,
+    MetaRouteMatch,
+    TokenBucket,
+)
+from metaprotocol.resources.meta_router import KeyValue as WrittenKeyValue
+from metaprotocol.translate.clusters import hash_keys
+from metaprotocol.translate.matches import conditions
+from metaprotocol.translate.naming import cluster_name, parse_cluster_name
+from metaprotocol.translate.protocols import CONNECTION_KEYS, CodecInfo
+from metaprotocol.translate.reporting import Diagnostics, Report
+from metaprotocol.translate.rules import HostRules
+from metaprotocol.translate.services import Port, Service
+
+DEFAULT_ROUTE = "default"
+"""Name of the one route of a service without routes."""
+
+_COMPARED_HOSTS = 200
+"""How many hosts are looked through for "did you mean"."""
+
+
+@dataclass(frozen=True)
+class Use:
+    """A port of a service that a table leads to."""
+
+    host: str
+    port: int
+    subset: str = ""
+    grpc: bool = False
+    """It is asked about rate limits, instead of getting requests."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """What routes may refer to, as functions of full host names."""
+
+    resolve: Callable[[str, str], str]
+    """The full name of a host as written in an object of that namespace."""
+    service: Callable[[str], Service | None]
+    rules: Callable[[str], HostRules]
+    hosts: Callable[[], Sequence[str]]
+    """All hosts, for "did you mean"."""
+
+
+@dataclass
+class Table:
+    """A route table, and where it comes from."""
+
+    message: RouteTable
+    fields: list[str] = field(default_factory=list)
+    """Of each route, its place in the MetaRouter: "spec.routes[0]"."""
+    uses: set[Use] = field(default_factory=set)
+    hosts: set[str] = field(default_factory=set)
+    """Every host that was looked up, whether it is there or not."""
+    missing: bool = False
+    """Some of them are not there."""
+    origins: list[Resource] = field(default_factory=list)
+    diagnostics: Diagnostics = ()
+
+
+def default_table(service: Service, port: Port, known: Known) -> Table:
+    """The table of a service without routes: all requests go to the service itself."""
+    rules = known.rules(service.host)
+    route = Route(
+        name=DEFAULT_ROUTE,
+        cluster=cluster_name(port.number, "", service.host),
+        hash_on=hash_keys(rules.policy("", port.number)),
+    )
+    return Table(
+        RouteTable(name=service.host, routes=[route]),
+        [""],
+        {Use(service.host, port.number)},
+        {service.host},
+    )
+
+
+class RouteTranslator:
+    """Makes the table of one MetaRouter for one port of one service."""
+
+    def __init__(
+        self, router: MetaRouter, service: Service, port: Port, codec: CodecInfo, known: Known
+    ) -> None:
+        self._router = router
+        self._service = service
+        self._port = port
+        self._codec = codec
+        self._known = known
+        self._report = Report()
+        self._table = Table(RouteTable(name=service.host), hosts={service.host})
+
+    def translate(self) -> Table:
+        """The table, with a default route where the MetaRouter has none."""
+        spec = self._router.spec
+        if not spec.routes:
+            self._table = default_table(self._service, self._port, self._known)
+        names: dict[str, int] = {}
+        catch_all: int | None = None
+        for index, written in enumerate(spec.routes):
+            place = f"spec.routes[{index}]"
+            if catch_all is not None:
+                self._report.warning(
+                    self._router, "unreachable-route", place,
+                    f"no request gets here: routes[{catch_all}] takes them all",
+                    value=written.name, mend="move it up, or give the other one a match",
+                )  # fmt: skip
+            if not written.match.attributes and catch_all is None:
+                catch_all = index
+            route = self._route(written, place)
+            if written.name in names:
+                first = names[written.name]
+                self._report.warning(
+                    self._router, "duplicate-route-name", f"{place}.name",
+                    f"is the name of routes[{first}] already",
+                    value=written.name, mend="metrics and messages tell routes by their names",
+                )  # fmt: skip
+                # The engine wants names that differ; the position makes it so.
+                route.name = self._free_name(written.name, index)
+            elif written.name:
+                names[written.name] = index
+            self._table.message.routes.append(route)
+            self._table.fields.append(place)
+        if spec.local_rate_limit is not None:
+            self._local_rate_limit(spec.local_rate_limit)
+        if spec.global_rate_limit is not None:
+            self._global_rate_limit(spec.global_rate_limit)
+        self._table.origins.append(self._router)
+        self._table.diagnostics = self._report.diagnostics
+        return self._table
+
+    # --- routes
+
+    def _route(self, written: MetaRoute, place: str) -> Route:
+        self._check_keys(written.match, f"{place}.match")
+        route = Route(name=written.name, match=conditions(written.match))
+        if written.direct_reply is not None:
+            reply = written.direct_reply
+            route.direct_reply.CopyFrom(DirectReply(kind=reply.kind, text=reply.text))
+        else:
+            self._destinations(written, place, route)
+        if written.timeout:
+            route.timeout.FromTimedelta(written.timeout)
+        route.request_mutation.extend(
+            mutations(
+                written.request_mutation_remove,
+                written.request_mutation,
+                written.request_mutation_add,
+            )
+        )
+        route.response_mutation.extend(
+            mutations(
+                written.response_mutation_remove,
+                written.response_mutation,
+                written.response_mutation_add,
+            )
+        )
+        if written.mirror is not None:
+            self._mirror(written, place, route)
+        return route
+
+    def _destinations(self, written: MetaRoute, place: str, route: Route) -> None:
+        clusters = []
+        keys: list[tuple[str, ...]] = []
+        for index, share in enumerate(written.route):
+            here = f"{place}.route[{index}].destination"
+            name, hashed = self._cluster(share.destination, here)
+            clusters.append((name, share.weight))
+            keys.append(hashed)
+        if len(clusters) == 1:
+            route.cluster = clusters[0][0]
+        else:
+            # Two entries may lead to one cluster; the engine wants its weight once.
+            weights: dict[str, int] = {}
+            for name, weight in clusters:
+                weights[name] = weights.get(name, 0) + weight
+            if len(weights) == 1:
+                route.cluster = clusters[0][0]
+            else:
+                route.weighted_clusters.extend(
+                    WeightedCluster(name=name, weight=weight) for name, weight in weights.items()
+                )
+        hashing = [key for key in keys if key]
+        if hashing:
+            route.hash_on.extend(hashing[0])
+            if any(key != hashing[0] for key in hashing):
+                self._report.warning(
+                    self._router, "hash-keys-differ", f"{place}.route",
+                    "its destinations hash on different metadata keys; "
+                    f'"{", ".join(hashing[0])}" is used',
+                    mend="give their DestinationRules the same httpHeaderName",
+                )  # fmt: skip
+
+    def _cluster(self, destination: Destination, place: str) -> tuple[str, tuple[str, ...]]:
+        """The cluster's name, and what it hashes on. A destination that is not there has a name,
+        too: its requests get the protocol's error instead of going elsewhere."""
+        host = self._known.resolve(destination.host, self._router.key.namespace)
+        subset = destination.subset or ""
+        self._look_up(host, destination.host)
+        asked = destination.port.number if destination.port else self._port.number
+        service = self._known.service(host)
+        if service is None:
+            self._table.missing = True
+            self._report.error(
+                self._router, "no-host", f"{place}.host",
+                f'no ServiceEntry has host "{host}"', value=destination.host,
+                mend=no_host_mend(host, self._known),
+            )  # fmt: skip
+            return cluster_name(asked, subset, host), ()
+        port = service.port(asked)
+        if port is None and destination.port is None:
+            # As in Istio: a service with one port needs none named.
+            candidates = service.ours or service.ports
+            port = candidates[0] if len(candidates) == 1 else None
+        if port is None:
+            has = ", ".join(str(port.number) for port in service.ports) or "none"
+            self._report.error(
+                self._router, "no-port", f"{place}.port",
+                f"{host} has no port {asked}", value=asked, mend=f"its ports: {has}",
+            )  # fmt: skip
+            return cluster_name(asked, subset, host), ()
+        rules = self._known.rules(host)
+        if subset and subset not in rules.subsets:
+            meant = did_you_mean(subset, rules.subsets)
+            has = ", ".join(sorted(rules.subsets)) or "none"
+            self._report.error(
+                self._router, "no-subset", f"{place}.subset",
+                f'no DestinationRule for {host} has subset "{subset}"', value=subset,
+                mend=f'did you mean "{meant}"?' if meant else f"its subsets: {has}",
+            )  # fmt: skip
+            return cluster_name(port.number, subset, host), ()
+        self._table.uses.add(Use(host, port.number, subset))
+        return (
+            cluster_name(port.number, subset, host),
+            hash_keys(rules.policy(subset, port.number)),
+        )
+
+    def _mirror(self, written: MetaRoute, place: str, route: Route) -> None:
+        assert written.mirror is not None
+        if "mirrors" not in Route.DESCRIPTOR.fields_by_name:
+            self._not_in_schema("mirror", f"{place}.mirror")
+            return
+        name, _ = self._cluster(written.mirror, f"{place}.mirror")
+        mirror = {"cluster": name, "percent": written.mirror_percent}
+        json_format.ParseDict({"mirrors": [mirror]}, route)
+
+    # --- rate limits
+
+    def _local_rate_limit(self, written: LocalRateLimit) -> None:
+        if "local_rate_limit" not in RouteTable.DESCRIPTOR.fields_by_name:
+            self._not_in_schema("localRateLimit", "spec.localRateLimit")
+            return
+        limit: dict[str, object] = {}
+        if written.token_bucket is not None:
+            limit["token_bucket"] = _token_bucket(written.token_bucket)
+        rules = []
+        for index, rule in enumerate(written.conditions):
+            self._check_keys(rule.match, f"spec.localRateLimit.conditions[{index}].match")
+            rules.append(
+                {"match": _match(rule.match), "token_bucket": _token_bucket(rule.token_bucket)}
+            )
+        if rules:
+            limit["rules"] = rules
+        json_format.ParseDict({"local_rate_limit": limit}, self._table.message)
+
+    def _global_rate_limit(self, written: GlobalRateLimit) -> None:
+        place = "spec.globalRateLimit"
+        if "global_rate_limit" not in RouteTable.DESCRIPTOR.fields_by_name:
+            self._not_in_schema("globalRateLimit", place)
+            return
+        self._check_keys(written.match, f"{place}.match")
+        for index, descriptor in enumerate(written.descriptors):
+            self._check_key(descriptor.property, f"{place}.descriptors[{index}].property")
+        limit = {
+            "match": _match(written.match),
+            "domain": written.domain,
+            "cluster": self._rate_limit_service(written.rate_limit_service, place),
+            "timeout": f"{written.request_timeout.total_seconds():g}s",
+            "deny_on_fail": written.deny_on_fail,
+            "descriptors": [
+                {"key": descriptor.property, "descriptor_key": descriptor.descriptor_key}
+                for descriptor in written.descriptors
+            ],
+        }
+        json_format.ParseDict({"global_rate_limit": limit}, self._table.message)
+
+    def _rate_limit_service(self, name: str, place: str) -> str:
+        place = f"{place}.rateLimitService"
+        parsed = parse_cluster_name(name)
+        if parsed is None:
+            self._report.info(
+                self._router, "foreign-cluster", place,
+                "is a cluster that Envoy must have by itself", value=name,
+                mend='a service is named as "outbound|8081||rls.shop.svc.cluster.local"',
+            )  # fmt: skip
+            return name
+        number, subset, written_host = parsed
+        host = self._known.resolve(written_host, self._router.key.namespace)
+        self._look_up(host, written_host)
+        service = self._known.service(host)
+        port = service.port(number) if service else None
+        if service is None or port is None:
+            what = "ServiceEntry has this host" if service is None else "port has this number"
+            self._report.error(
+                self._router, "no-host" if service is None else "no-port", place, f"no {what}",
+                value=name, mend="add it, or change the name",
+            )  # fmt: skip
+        elif port.protocol:
+            self._report.error(
+                self._router, "no-grpc", place,
+                f"its port speaks {port.protocol}, a rate limit service speaks gRPC", value=name,
+                mend='name the port "grpc"',
+            )  # fmt: skip
+        else:
+            self._table.uses.add(Use(host, number, subset, grpc=True))
+        return cluster_name(number, subset, host)
+
+    def _look_up(self, host: str, written: str) -> None:
+        # The short name, too: a service that comes to have it changes what is meant.
+        self._table.hosts.update({host, written})
+
+    # --- checks
+
+    def _check_keys(self, match: MetaRouteMatch, place: str) -> None:
+        for key in match.attributes:
+            self._check_key(key, f"{place}{join_path(['', 'attributes', key])}")
+
+    def _check_key(self, key: str, place: str) -> None:
+        if key.startswith("connection.") and key not in CONNECTION_KEYS:
+            meant = did_you_mean(key, CONNECTION_KEYS)
+            has = ", ".join(CONNECTION_KEYS)
+            self._report.warning(
+                self._router, "unknown-metadata-key", place, "connections have no such key",
+                value=key,
+                mend=f'did you mean "{meant}"?' if meant else f"they have {has}",
+            )  # fmt: skip
+        elif doubt := self._codec.doubt(key):
+            add = self._report.info if self._codec.free_metadata else self._report.warning
+            add(self._router, "unknown-metadata-key", place, doubt, value=key)
+
+    def _not_in_schema(self, name: str, place: str) -> None:
+        self._report.warning(
+            self._router, "not-supported", place, f"{name} has no effect with this engine"
+        )
+
+    def _free_name(self, name: str, index: int) -> str:
+        return f"{name[:240]}#{index}"
+
+
+def no_host_mend(host: str, known: Known) -> str:
+    """What to do about a host that no service has."""
+    hosts = known.hosts()
+    if len(hosts) > _COMPARED_HOSTS:  # comparing takes a while
+        hosts = [name for name in hosts if name[:3] == host[:3]][:_COMPARED_HOSTS]
+    meant = did_you_mean(host, hosts)
+    return f'did you mean "{meant}"?' if meant else "add a ServiceEntry with this host"
+
+
+def mutations(
+    remove: Sequence[str], write: Sequence[WrittenKeyValue], add: Sequence[WrittenKeyValue]
+) -> list[Mutation]:
+    """Removals, then what is written in any case, then what is written if it is not there: so that
+    removing and writing one key leaves it with the new value."""
+    return [
+        *(Mutation(remove=key) for key in remove),
+        *(Mutation(set=KeyValue(key=item.key, value=item.value)) for item in write),
+        *(Mutation(add_if_absent=KeyValue(key=item.key, value=item.value)) for item in add),
+    ]
+
+
+def _match(match: MetaRouteMatch) -> list[dict[str, object]]:
+    return [json_format.MessageToDict(item) for item in conditions(match)]
+
+
+def _token_bucket(bucket: TokenBucket) -> dict[str, object]:
+    return {
+        "max_tokens": bucket.max_tokens,
+        "tokens_per_fill": bucket.tokens_per_fill,
+        "fill_interval": f"{bucket.fill_interval.total_seconds():g}s",
+    }

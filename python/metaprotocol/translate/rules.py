@@ -1,0 +1,159 @@
+"""DestinationRules: which ones hold for a host, and what they say about a subset and port.
+
+Of the rules for a host those of the service's own namespace count; without any, those of the root
+namespace; else those of other namespaces. Among them the one with the most specific host counts,
+and of several with that host the oldest decides, while their subsets are put together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from metaprotocol.resources import DestinationRule
+from metaprotocol.resources.destination_rule import (
+    ClientTlsSettings,
+    ConnectionPoolSettings,
+    LoadBalancerSettings,
+    OutlierDetection,
+    PortTrafficPolicy,
+    TrafficPolicy,
+)
+from metaprotocol.translate.naming import full_host, is_wildcard
+from metaprotocol.translate.options import Options
+from metaprotocol.translate.reporting import Diagnostics, Report, age
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Part(Generic[T]):
+    """A part of a policy, and where it is written."""
+
+    value: T
+    rule: DestinationRule
+    field: str
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What holds for one subset and port."""
+
+    load_balancer: Part[LoadBalancerSettings] | None = None
+    connection_pool: Part[ConnectionPoolSettings] | None = None
+    outlier_detection: Part[OutlierDetection] | None = None
+    tls: Part[ClientTlsSettings] | None = None
+
+
+@dataclass(frozen=True)
+class SubsetRule:
+    """A subset, and where it is written."""
+
+    name: str
+    labels: Mapping[str, str]
+    policy: TrafficPolicy | None
+    rule: DestinationRule
+    field: str
+
+
+@dataclass(frozen=True)
+class HostRules:
+    """What DestinationRules say about one host."""
+
+    base: DestinationRule | None = None
+    """The rule whose ``trafficPolicy`` counts."""
+    subsets: Mapping[str, SubsetRule] = field(default_factory=dict)
+
+    def policy(self, subset: str, port: int) -> Policy:
+        """What holds for ``port``, and ``subset`` unless that is empty."""
+        policy = Policy()
+        if self.base is not None and self.base.spec.traffic_policy is not None:
+            written = self.base.spec.traffic_policy
+            policy = _over(policy, written, port, self.base, "spec.trafficPolicy")
+        rule = self.subsets.get(subset)
+        if rule is not None and rule.policy is not None:
+            policy = _over(policy, rule.policy, port, rule.rule, f"{rule.field}.trafficPolicy")
+        return policy
+
+
+def build_rules(
+    host: str, namespace: str, candidates: Iterable[DestinationRule], options: Options
+) -> tuple[HostRules, Diagnostics]:
+    """What ``candidates``, whose hosts all cover ``host``, say about the service of ``namespace``
+    with that host."""
+    report = Report()
+    ordered = sorted(candidates, key=age)
+    nearest = _nearest(ordered, namespace, options)
+    if not nearest:
+        return HostRules(), ()
+    most = max(_specificity(rule, options) for rule in nearest)
+    rules = [rule for rule in nearest if _specificity(rule, options) == most]
+    base = next((rule for rule in rules if rule.spec.traffic_policy is not None), rules[0])
+    for rule in ordered:
+        if rule not in rules and not is_wildcard(rule.spec.host):
+            report.warning(
+                rule, "rule-conflict", "spec.host", f"{base.key} has the rules for {host}",
+                value=rule.spec.host,
+                mend="those of the service's own namespace count, then those of "
+                f"{options.root_namespace}",
+            )  # fmt: skip
+    subsets: dict[str, SubsetRule] = {}
+    for rule in rules:
+        if rule is not base and rule.spec.traffic_policy is not None:
+            report.warning(
+                rule, "rule-conflict", "spec.trafficPolicy",
+                f"{base.key} has a policy for {host} already",
+                mend="the oldest one counts, then the first by namespace and name",
+            )  # fmt: skip
+        for index, subset in enumerate(rule.spec.subsets):
+            place = f"spec.subsets[{index}]"
+            made = SubsetRule(subset.name, subset.labels, subset.traffic_policy, rule, place)
+            kept = subsets.setdefault(subset.name, made)
+            if kept is not made:
+                report.warning(
+                    rule, "rule-conflict", f"{place}.name",
+                    f"{kept.rule.key} has this subset of {host} already",
+                    value=subset.name, mend="give one of them another name",
+                )  # fmt: skip
+    return HostRules(base, subsets), report.diagnostics
+
+
+def _nearest(
+    rules: Sequence[DestinationRule], namespace: str, options: Options
+) -> list[DestinationRule]:
+    """The rules of the first namespace, in Istio's order, that has any for this service."""
+    for place in (namespace, options.root_namespace):
+        if found := [rule for rule in rules if rule.key.namespace == place]:
+            return found
+    return list(rules)
+
+
+def _specificity(rule: DestinationRule, options: Options) -> tuple[bool, int]:
+    host = full_host(rule.spec.host, rule.key.namespace, options.cluster_domain)
+    return not is_wildcard(host), len(host)
+
+
+def _over(
+    policy: Policy, written: TrafficPolicy, port: int, rule: DestinationRule, place: str
+) -> Policy:
+    """``written`` over ``policy``: what it has replaces. What is written for the port replaces all
+    of it, as in Istio."""
+    for index, settings in enumerate(written.port_level_settings):
+        if settings.port.number == port:
+            return _parts(Policy(), settings, rule, f"{place}.portLevelSettings[{index}]")
+    return _parts(policy, written, rule, place)
+
+
+def _parts(
+    under: Policy, written: TrafficPolicy | PortTrafficPolicy, rule: DestinationRule, place: str
+) -> Policy:
+    def part(value: T | None, name: str, otherwise: Part[T] | None) -> Part[T] | None:
+        return otherwise if value is None else Part(value, rule, f"{place}.{name}")
+
+    return Policy(
+        part(written.load_balancer, "loadBalancer", under.load_balancer),
+        part(written.connection_pool, "connectionPool", under.connection_pool),
+        part(written.outlier_detection, "outlierDetection", under.outlier_detection),
+        part(written.tls, "tls", under.tls),
+    )

@@ -1,0 +1,402 @@
+"""The translation as a whole: from resources to Envoy's, from one change to what it changes.
+
+Every host is translated by itself, from its own resources and from the services and rules that its
+routes lead to. What depends on what is remembered, so that a change costs what it touches, however
+many services there are. What comes out depends only on the resources, not on the way they came.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from google.protobuf.message import Message
+
+from metaprotocol.diagnostics import Diagnostic
+from metaprotocol.envoy.binary import find_envoy
+from metaprotocol.envoy.config import AdsSource, ConfigBuilder, MetaProtocolListener
+from metaprotocol.envoy.descriptors import EnvoyTypes
+from metaprotocol.resources import Changes, DestinationRule, Inventory, Resource
+from metaprotocol.translate.addresses import Address, AddressBook, Claim
+from metaprotocol.translate.clusters import ClusterTranslator, HostClusters
+from metaprotocol.translate.hosts import HostFilters, HostTranslator, protocol_diagnostics
+from metaprotocol.translate.index import Index, Touched
+from metaprotocol.translate.naming import FILTER, LISTENER, TYPE_URLS, full_host, is_wildcard
+from metaprotocol.translate.options import Options, Target
+from metaprotocol.translate.reporting import Diagnostics, Report
+from metaprotocol.translate.routes import Known, Use
+from metaprotocol.translate.rules import HostRules, build_rules
+from metaprotocol.translate.services import Service, build_service
+from metaprotocol.translate.visibility import Namespaces
+
+_NO_RULES = HostRules()
+
+
+@dataclass
+class Update:
+    """What one call of ``Translator.update`` has changed."""
+
+    changed: dict[str, dict[str, Message | None]]
+    """Type URL and name to the message as it is now; None: it is gone. In order of names."""
+    visible_to: dict[tuple[str, str], frozenset[str]]
+    """Of the changed ones, by type URL and name: the namespaces whose proxies may see it. Those
+    that are not here are for all."""
+    diagnostics: tuple[Diagnostic, ...]
+    """All that hold now, in order of their places."""
+    hosts: tuple[str, ...] = ()
+    """The hosts that were translated again."""
+
+
+@dataclass
+class _Made:
+    """An Envoy resource as it is now."""
+
+    message: Message
+    origins: tuple[Resource, ...]
+    visible_to: Namespaces
+
+
+@dataclass
+class _Host:
+    """What is known and made of one host."""
+
+    service: Service | None = None
+    rules: HostRules = _NO_RULES
+    filters: HostFilters = field(default_factory=HostFilters)
+    clusters: HostClusters = field(default_factory=HostClusters)
+
+
+class Translator:
+    """Keeps the translation of an inventory, and brings it up to date. Not for several threads at
+    once."""
+
+    def __init__(self, types: EnvoyTypes, options: Options | None = None) -> None:
+        self._options = options or Options()
+        self._types = types
+        self._builder = ConfigBuilder(types, self._options.module)
+        self._start()
+
+    def _start(self) -> None:
+        self._index = Index(self._options)
+        known = Known(self._index.resolve, self._service, self._rules, self._index.hosts)
+        self._host_translator = HostTranslator(self._builder, self._options, self._index, known)
+        self._cluster_translator = ClusterTranslator(self._builder, self._options)
+        self._hosts: dict[str, _Host] = {}
+        self._by_protocol: dict[str, set[str]] = {}
+        self._referrers: dict[str, set[str]] = {}
+        self._uses: dict[str, dict[str, frozenset[Use]]] = {}
+        self._missing: set[str] = set()
+        self._book = AddressBook()
+        self._holders: dict[Address, dict[str, Claim]] = {}
+        self._made: dict[tuple[str, str], _Made] = {}
+        self._resources: dict[str, dict[str, Message]] = {url: {} for url in TYPE_URLS}
+        self._found: dict[tuple[str, str], Diagnostics] = {}
+        self._diagnostics: tuple[Diagnostic, ...] | None = ()
+
+    # --- what there is
+
+    @property
+    def resources(self) -> Mapping[str, Mapping[str, Message]]:
+        """Everything as it is now, by type URL and name."""
+        return self._resources
+
+    def visible_to(self, type_url: str, name: str) -> frozenset[str] | None:
+        """The namespaces whose proxies may see a resource; None: all."""
+        made = self._made.get((type_url, name))
+        return made.visible_to if made else None
+
+    def origins(self, type_url: str, name: str) -> tuple[Resource, ...]:
+        """The resources that an Envoy resource was made from, the one that people would look into
+        first in front; none if there is no such resource."""
+        made = self._made.get((type_url, name))
+        now = (self._index.get(resource.key) for resource in (made.origins if made else ()))
+        return tuple(resource for resource in now if resource is not None)
+
+    def service(self, host: str) -> Service | None:
+        """What is known of the service with that host."""
+        return self._service(host)
+
+    def rules(self, host: str) -> HostRules:
+        """What DestinationRules say about that host."""
+        return self._rules(host)
+
+    def filters(self, host: str) -> HostFilters:
+        """The filters of that host's ports, and what they lead to."""
+        found = self._hosts.get(host)
+        return found.filters if found else HostFilters()
+
+    def clusters(self, host: str) -> HostClusters:
+        """The clusters of that host."""
+        found = self._hosts.get(host)
+        return found.clusters if found else HostClusters()
+
+    def hosts(self) -> list[str]:
+        """All hosts with a service, in order."""
+        return sorted(name for name, host in self._hosts.items() if host.service is not None)
+
+    @property
+    def diagnostics(self) -> tuple[Diagnostic, ...]:
+        """All that hold now, in order of their places."""
+        if self._diagnostics is None:
+            every = {one for found in self._found.values() for one in found}
+            placed = [
+                finding.placed(resource)
+                for finding in every
+                if (resource := self._index.get(finding.key)) is not None
+            ]
+            self._diagnostics = tuple(sorted(placed, key=_diagnostic_order))
+        return self._diagnostics
+
+    # --- change
+
+    def update(self, inventory: Inventory, changes: Changes | None) -> Update:
+        """Brings the translation up to date with ``inventory``, of which ``changes`` says what has
+        changed since the last call; None: that is not known, everything is translated."""
+        before = self._made
+        if changes is None:
+            self._start()
+            keys = set(inventory)
+        else:
+            keys = set(changes.keys)
+            for key in changes.moved:
+                self._index.moved(key, inventory[key])
+            if changes.moved:
+                self._diagnostics = None
+        touched = Touched()
+        for key in sorted(keys):
+            self._index.put(key, inventory.get(key), touched)
+        changed: set[tuple[str, str]] = set()
+        hosts = self._translate(touched, changed)
+        if changes is None:
+            changed = {
+                name for name in {*before, *self._made}
+                if not _same(before.get(name), self._made.get(name))
+            }  # fmt: skip
+        return self._update(changed, hosts)
+
+    def _update(self, changed: set[tuple[str, str]], hosts: set[str]) -> Update:
+        update = Update({}, {}, self.diagnostics, tuple(sorted(hosts)))
+        for url, name in sorted(changed):
+            made = self._made.get((url, name))
+            update.changed.setdefault(url, {})[name] = made.message if made else None
+            if made is not None and made.visible_to is not None:
+                update.visible_to[url, name] = made.visible_to
+        return update
+
+    def _translate(self, touched: Touched, changed: set[tuple[str, str]]) -> set[str]:
+        routes = set(touched.routes)
+        clusters = set(touched.services)
+        appeared = False
+        for host in sorted(touched.services):
+            appeared = self._read(host) or appeared
+            routes.add(host)
+            routes |= self._referrers.get(host, set())
+        if appeared:  # or gone: what is said about hosts that are not there
+            routes |= self._missing
+        for token in sorted(touched.protocols):
+            self._say(("protocol", token), protocol_diagnostics(token, self._index))
+            routes |= self._by_protocol.get(token, set())
+        if touched.protocols:  # the list of what exists is in these messages
+            routes |= {
+                host
+                for token, hosts in self._by_protocol.items()
+                if not self._index.protocols(token)
+                for host in hosts
+            }
+        addresses: set[Address] = set()
+        listeners: set[str] = set()
+        for host in sorted(routes):
+            clusters |= self._translate_filters(host, addresses, listeners)
+        for host in sorted(clusters):
+            self._translate_clusters(host, changed)
+        for address in sorted(addresses, key=str):
+            listeners |= self._allot(address)
+        for name in sorted(listeners):
+            self._publish_listener(name, changed)
+        for host in routes | clusters:
+            self._forget_if_empty(host)
+        return routes | clusters
+
+    def _read(self, host: str) -> bool:
+        """Reads a host's ServiceEntries and DestinationRules again. Whether there is a service
+        where there was none, or the other way round."""
+        state = self._hosts.setdefault(host, _Host())
+        old = state.service
+        state.service, found = build_service(host, self._index.entries(host))
+        for port in old.ours if old else ():
+            self._speaks(port.protocol, host, False)
+        for port in state.service.ours if state.service else ():
+            self._speaks(port.protocol, host, True)
+        rules = self._index.rules(host)
+        if state.service is None:
+            state.rules = _NO_RULES
+            report = Report()
+            for rule in rules:
+                if not is_wildcard(rule.spec.host) and host == self._full(rule):
+                    report.warning(
+                        rule, "no-host", "spec.host", f'no ServiceEntry has host "{host}"',
+                        value=rule.spec.host, mend="add a ServiceEntry with this host",
+                    )  # fmt: skip
+            said: Diagnostics = report.diagnostics
+        else:
+            state.rules, said = build_rules(host, state.service.namespace, rules, self._options)
+        self._say(("service", host), (*found, *said))
+        return (old is None) != (state.service is None)
+
+    def _translate_filters(
+        self, host: str, addresses: set[Address], listeners: set[str]
+    ) -> set[str]:
+        """Translates a host's routes again. Returns the hosts that are used in another way now."""
+        state = self._hosts.setdefault(host, _Host())
+        old = state.filters
+        new = state.filters = self._host_translator.translate(host)
+        self._say(("routes", host), new.diagnostics)
+        for name in old.looked_up - new.looked_up:
+            _discard(self._referrers, name, host)
+        for name in new.looked_up - old.looked_up:
+            self._referrers.setdefault(name, set()).add(host)
+        (self._missing.add if new.missing else self._missing.discard)(host)
+        addresses |= self._book.put(host, new.claims)
+        listeners |= {*old.filters, *new.filters}
+        used_otherwise = set()
+        for name in {use.host for use in old.uses | new.uses}:
+            uses = frozenset(use for use in new.uses if use.host == name)
+            by_user = self._uses.setdefault(name, {})
+            before = self._wanted(name)
+            if uses:
+                by_user[host] = uses
+            else:
+                by_user.pop(host, None)
+            if not by_user:
+                del self._uses[name]
+            if self._wanted(name) != before:
+                used_otherwise.add(name)
+        return used_otherwise
+
+    def _wanted(self, host: str) -> tuple[frozenset[int], frozenset[tuple[int, str]]]:
+        """The ports of a host to which routes lead, and those that are asked about rate limits, as
+        far as they are none of ours, which have clusters in any case."""
+        service = self._service(host)
+        ours = {port.number for port in service.ours} if service else set()
+        uses = [use for uses in self._uses.get(host, {}).values() for use in uses]
+        return (
+            frozenset(use.port for use in uses if not use.grpc and use.port not in ours),
+            frozenset((use.port, use.subset) for use in uses if use.grpc),
+        )
+
+    def _translate_clusters(self, host: str, changed: set[tuple[str, str]]) -> None:
+        state = self._hosts.setdefault(host, _Host())
+        old = state.clusters
+        if state.service is None:
+            new = HostClusters()
+        else:
+            routed, grpc = self._wanted(host)
+            new = self._cluster_translator.translate(state.service, state.rules, routed, grpc)
+        state.clusters = new
+        self._say(("clusters", host), new.diagnostics)
+        visible = state.service.visible_to if state.service else None
+        for name in old.resources.keys() - new.resources.keys():
+            self._take(name, changed)
+        for name, message in new.resources.items():
+            self._put(name, _Made(message, new.origins[name], visible), changed)
+
+    def _allot(self, address: Address) -> set[str]:
+        """Decides again who listens at an address. Returns the listeners it is about."""
+        report = Report()
+        before = self._holders.pop(address, {})
+        after = self._book.holders(address, report)
+        if after:
+            self._holders[address] = after
+        self._say(("address", str(address)), report.diagnostics)
+        return {*before, *after}
+
+    def _publish_listener(self, name: str, changed: set[tuple[str, str]]) -> None:
+        """Puts a filter and its listener where they are to be found, or takes them away."""
+        host = name.rpartition("|")[0]
+        state = self._hosts[host]
+        made = state.filters.filters.get(name)
+        claim = next((claim for claim in state.filters.claims if claim.name == name), None)
+        holds = claim is not None and name in self._holders.get(claim.address, {})
+        if made is None or (self._options.target is Target.ENVOY and not holds):
+            self._take((FILTER, name), changed)
+            self._take((LISTENER, name), changed)
+            return
+        visible = made.visible_to
+        self._put((FILTER, name), _Made(made.message, made.origins, visible), changed)
+        if claim is not None:
+            listener = MetaProtocolListener(
+                name, discovery=AdsSource(), address=claim.address.ip, port=claim.address.port
+            )
+            message = self._builder.listener(listener)
+            self._put((LISTENER, name), _Made(message, (claim.entry,), visible), changed)
+
+    # --- keeping
+
+    def _service(self, host: str) -> Service | None:
+        found = self._hosts.get(host)
+        return found.service if found else None
+
+    def _rules(self, host: str) -> HostRules:
+        found = self._hosts.get(host)
+        return found.rules if found else _NO_RULES
+
+    def _full(self, rule: DestinationRule) -> str:
+        return full_host(rule.spec.host, rule.key.namespace, self._options.cluster_domain)
+
+    def _speaks(self, protocol: str | None, host: str, add: bool) -> None:
+        if protocol and add:
+            self._by_protocol.setdefault(protocol, set()).add(host)
+        elif protocol:
+            _discard(self._by_protocol, protocol, host)
+
+    def _say(self, unit: tuple[str, str], found: Diagnostics) -> None:
+        if self._found.get(unit, ()) != found:
+            self._diagnostics = None
+            if found:
+                self._found[unit] = found
+            else:
+                del self._found[unit]
+
+    def _put(self, name: tuple[str, str], made: _Made, changed: set[tuple[str, str]]) -> None:
+        if _same(self._made.get(name), made):
+            self._made[name].origins = made.origins
+            return
+        self._made[name] = made
+        self._resources[name[0]][name[1]] = made.message
+        changed.add(name)
+
+    def _take(self, name: tuple[str, str], changed: set[tuple[str, str]]) -> None:
+        if self._made.pop(name, None) is not None:
+            del self._resources[name[0]][name[1]]
+            changed.add(name)
+
+    def _forget_if_empty(self, host: str) -> None:
+        state = self._hosts[host]
+        if state.service is None and not state.filters.looked_up and not state.clusters.resources:
+            del self._hosts[host]
+
+
+def translate(
+    inventory: Inventory, options: Options | None = None, types: EnvoyTypes | None = None
+) -> Update:
+    """The whole inventory, translated at once; ``types`` are the installed Envoy's by default."""
+    if types is None:
+        types = EnvoyTypes.from_binary(find_envoy().path)
+    return Translator(types, options).update(inventory, None)
+
+
+def _same(one: _Made | None, other: _Made | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    return one.visible_to == other.visible_to and one.message == other.message
+
+
+def _discard(index: dict[str, set[str]], name: str, value: str) -> None:
+    if (values := index.get(name)) is not None:
+        values.discard(value)
+        if not values:
+            del index[name]
+
+
+def _diagnostic_order(diagnostic: Diagnostic) -> tuple[object, ...]:
+    return (*diagnostic.sort_key, diagnostic.code, diagnostic.mend)
