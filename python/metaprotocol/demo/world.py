@@ -1,173 +1,108 @@
-"""What the demo runs: one Envoy, two versions of a Dubbo provider, two of a Thrift server."""
+"""What the demo runs: providers, a folder of YAML, a control plane that follows it, one Envoy."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import tempfile
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
-from datetime import timedelta
+from dataclasses import dataclass
+from pathlib import Path
 
-from metaprotocol.config.v1 import (
-    ClusterPolicy,
-    Condition,
-    DirectReply,
-    KeyValue,
-    Mutation,
-    Protocol,
-    ProxyConfig,
-    Route,
-    RouteTable,
-    StringList,
-    WeightedCluster,
-)
+from metaprotocol.control_plane import ControlPlane, LocalProxy, ProxySettings
+from metaprotocol.demo.folder import VERSIONS, Folder, Revision
+from metaprotocol.demo.providers import Provider, running_providers
+from metaprotocol.diagnostics import Severity
 from metaprotocol.envoy.binary import find_envoy, find_module
-from metaprotocol.envoy.config import (
-    Bootstrap,
-    Cluster,
-    ConfigBuilder,
-    Host,
-    MetaProtocolListener,
-    Module,
-)
+from metaprotocol.envoy.config import Module
 from metaprotocol.envoy.descriptors import EnvoyTypes
-from metaprotocol.envoy.process import EnvoyProcess
-from metaprotocol.peers.dubbo import Answer, Call, DubboServer
-from metaprotocol.peers.thrift.server import GreeterHandler, Record
-from metaprotocol.peers.thrift.thriftpy import ThriftPyServer
+from metaprotocol.envoy.process import EnvoyError, EnvoyProcess
+from metaprotocol.translate import Options
 
-INTERFACE = "org.example.demo.Shop"
-TIMEOUT = timedelta(seconds=5)
-VERSIONS = ("1.0.0", "2.0.0")
-CANARY_PERCENT = 10
-DUBBO_HOSTS = {"1.0.0": 2, "2.0.0": 1}
+WORKERS = 2
+DUBBO_PORT = 20880
+THRIFT_PORT = 9090
+"""The services' ports in their YAML. Envoy listens on free ones instead, so that the demo always
+starts."""
+
+_SYNC_SECONDS = 30.0
+
+
+class DemoError(RuntimeError):
+    """The demo's own configuration was not accepted."""
 
 
 @dataclass
 class World:
-    """Where the demo's clients connect to."""
+    """What is running."""
 
+    folder: Folder
+    control_plane: ControlPlane
     envoy: EnvoyProcess
     envoy_version: str
     dubbo_port: int
     thrift_port: int
+    providers: list[Provider]
 
-
-def dubbo_routes() -> list[Route]:
-    """First match wins. The names are those that traffic.py counts by."""
-    interface = Condition(key="interface", exact=INTERFACE)
-    return [
-        Route(
-            name="version",
-            match=[interface, Condition(key="version", exact="2.0.0")],
-            cluster=_dubbo_cluster("2.0.0"),
-        ),
-        Route(
-            name="attachment",
-            match=[interface, Condition(key="user", one_of=StringList(values=["ann", "bob"]))],
-            cluster=_dubbo_cluster("2.0.0"),
-            request_mutation=[Mutation(set=KeyValue(key="tester", value="yes"))],
-        ),
-        Route(
-            name="method",
-            match=[interface, Condition(key="method", prefix="search")],
-            cluster=_dubbo_cluster("2.0.0"),
-        ),
-        Route(
-            name="canary",
-            match=[interface, Condition(key="method", exact="buy")],
-            weighted_clusters=[
-                WeightedCluster(name=_dubbo_cluster("1.0.0"), weight=100 - CANARY_PERCENT),
-                WeightedCluster(name=_dubbo_cluster("2.0.0"), weight=CANARY_PERCENT),
-            ],
-        ),
-        Route(
-            name="direct reply",
-            match=[interface, Condition(key="method", exact="ping")],
-            direct_reply=DirectReply(kind="no_content"),
-        ),
-        Route(name="default", match=[interface], cluster=_dubbo_cluster("1.0.0")),
-    ]
-
-
-def thrift_routes() -> list[Route]:
-    """As ``dubbo_routes``, for the Thrift listener."""
-    return [
-        Route(
-            name="thrift method",
-            match=[Condition(key="method", exact="store")],
-            cluster=_thrift_cluster("2.0.0"),
-        ),
-        Route(name="thrift default", cluster=_thrift_cluster("1.0.0")),
-    ]
+    def problems(self) -> list[str]:
+        """Who has ended by itself, in words."""
+        found = [text for each in self.providers if (text := each.problem())]
+        try:
+            self.envoy.check()
+        except EnvoyError as error:
+            found.append(str(error))
+        return found
 
 
 @asynccontextmanager
-async def running_world() -> AsyncIterator[World]:
-    """Starts everything, and stops it again on leaving."""
+async def running_world(first: Revision, step: Callable[[str], None]) -> AsyncIterator[World]:
+    """Starts everything, and stops it again on leaving. ``step`` is told what is being done."""
     async with AsyncExitStack() as stack:
+        step("Reading Envoy's schema")
         binary = find_envoy()
+        module = Module(find_module())
         types = await asyncio.to_thread(EnvoyTypes.from_binary, binary.path)
-        clusters = []
-        for version in VERSIONS:
-            hosts = []
-            for _ in range(DUBBO_HOSTS[version]):
-                provider = await stack.enter_async_context(DubboServer(_Provider(version)))
-                hosts.append(Host("127.0.0.1", provider.port))
-            policy = ClusterPolicy(policy=ClusterPolicy.LEAST_REQUEST)
-            clusters.append(Cluster(_dubbo_cluster(version), hosts, policy=policy))
-            server = stack.enter_context(ThriftPyServer({"": _Recorder(version)}))
-            clusters.append(Cluster(_thrift_cluster(version), [Host("127.0.0.1", server.port)]))
-        builder = ConfigBuilder(types, Module(find_module()))
-        bootstrap = Bootstrap(
-            [
-                MetaProtocolListener("dubbo", _proxy("dubbo", dubbo_routes())),
-                MetaProtocolListener("thrift", _proxy("thrift", thrift_routes())),
-            ],
-            clusters,
+
+        step("Starting two versions of a Dubbo and of a Thrift service")
+        providers = await stack.enter_async_context(
+            running_providers(("dubbo", "thrift"), VERSIONS)
         )
-        envoy = EnvoyProcess(
-            builder.to_dict(builder.bootstrap(bootstrap)), binary=binary, concurrency=2
-        )
-        stack.callback(envoy.clean)
-        stack.callback(envoy.stop)
-        await asyncio.to_thread(envoy.start)
+
+        step("Writing a folder of YAML, starting the control plane")
+        path = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="metaprotocol-demo-")))
+        folder = _written(path, providers, first)
+        plane = ControlPlane(types, Options(module=module, ephemeral_ports=True), folder=path)
+        await stack.enter_async_context(plane)
+        errors = [item for item in plane.diagnostics if item.severity is Severity.ERROR]
+        if errors:
+            raise DemoError("\n".join(map(str, errors)))
+
+        step("Starting Envoy")
+        settings = ProxySettings(binary, module, concurrency=WORKERS)
+        proxy = await stack.enter_async_context(LocalProxy(types, plane.port, settings))
+        await plane.wait_synced(_SYNC_SECONDS, nodes=1)
+
+        ports = {
+            service.port: await asyncio.to_thread(proxy.envoy.listener_port, service.listener)
+            for service in plane.services()
+        }
         yield World(
-            envoy, binary.version, envoy.listener_port("dubbo"), envoy.listener_port("thrift")
+            folder,
+            plane,
+            proxy.envoy,
+            binary.version,
+            ports[DUBBO_PORT],
+            ports[THRIFT_PORT],
+            providers,
         )
 
 
-def _proxy(codec: str, routes: list[Route]) -> ProxyConfig:
-    return ProxyConfig(
-        name=codec,
-        protocol=Protocol(codec=codec),
-        default_timeout=TIMEOUT,
-        route_tables=[RouteTable(name="demo", routes=routes)],
-    )
-
-
-def _dubbo_cluster(version: str) -> str:
-    return f"shop-{version}"
-
-
-def _thrift_cluster(version: str) -> str:
-    return f"greeter-{version}"
-
-
-class _Provider:
-    """Answers every call with the version it is."""
-
-    def __init__(self, version: str) -> None:
-        self._version = version
-
-    async def __call__(self, call: Call) -> Answer:
-        tester = call.attachments.get("tester", "no")
-        return Answer(f"{call.method} by {self._version}, tester: {tester}")
-
-
-class _Recorder(GreeterHandler):
-    """Greets with its version, and writes it into every record it stores."""
-
-    def store(self, record: Record) -> Record:
-        """The record with a note of the version."""
-        return replace(record, notes={**record.notes, "version": self.who})
+def _written(path: Path, providers: list[Provider], first: Revision) -> Folder:
+    folder = Folder(path)
+    services = (("shop", "dubbo", DUBBO_PORT), ("greeter", "thrift", THRIFT_PORT))
+    for name, protocol, port in services:
+        endpoints = {each.version: each.port for each in providers if each.protocol == protocol}
+        folder.write_service(name, protocol, port, endpoints)
+    folder.write_thrift_routes()
+    folder.write_routes(first)
+    return folder
