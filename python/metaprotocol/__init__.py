@@ -1,1 +1,106 @@
-"""MetaProtocol: any layer-7 RPC protocol through a stock Envoy."""
+"""MetaProtocol: any layer-7 RPC protocol through a stock Envoy.
+
+The public API; docs/python-api.md shows it at work::
+
+    mesh = metaprotocol.load("mesh/")           # a folder of Aeraki's and Istio's YAML
+    print(mesh.envoy().to_yaml())               # the exact Envoy configuration
+
+    with metaprotocol.Proxy("mesh/") as proxy:  # a control plane and a real Envoy
+        port = proxy.port("orders.shop.svc.cluster.local", 20880)
+
+Everything is loaded when it is first used, so that ``import metaprotocol`` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from metaprotocol.api.explain import Explanation, explain
+    from metaprotocol.api.mesh import EnvoyResources, InvalidResources, IstioResources, Mesh, load
+    from metaprotocol.api.proxy import Proxy
+    from metaprotocol.api.resources import (
+        ApplicationProtocol,
+        ApplicationProtocolSpec,
+        DestinationRule,
+        DestinationRuleSpec,
+        Diagnostic,
+        EnvoyError,
+        EnvoyNotFound,
+        Metadata,
+        MetaRoute,
+        MetaRouter,
+        MetaRouterSpec,
+        ModuleNotFound,
+        NotSynced,
+        Options,
+        Resource,
+        ServiceEntry,
+        ServiceEntrySpec,
+        ServicePort,
+        Severity,
+        UpdateRejected,
+    )
+
+__all__ = [
+    "ApplicationProtocol",
+    "ApplicationProtocolSpec",
+    "DestinationRule",
+    "DestinationRuleSpec",
+    "Diagnostic",
+    "EnvoyError",
+    "EnvoyNotFound",
+    "EnvoyResources",
+    "Explanation",
+    "InvalidResources",
+    "IstioResources",
+    "Mesh",
+    "MetaRoute",
+    "MetaRouter",
+    "MetaRouterSpec",
+    "Metadata",
+    "ModuleNotFound",
+    "NotSynced",
+    "Options",
+    "Proxy",
+    "Resource",
+    "ServiceEntry",
+    "ServiceEntrySpec",
+    "ServicePort",
+    "Severity",
+    "UpdateRejected",
+    "__version__",
+    "explain",
+    "load",
+]
+
+_MODULES = {
+    "Explanation": "explain",
+    "explain": "explain",
+    "EnvoyResources": "mesh",
+    "InvalidResources": "mesh",
+    "IstioResources": "mesh",
+    "Mesh": "mesh",
+    "load": "mesh",
+    "Proxy": "proxy",
+}
+"""Public name to the module of metaprotocol.api that has it; all others are in "resources"."""
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        value: Any = version("metaprotocol")
+    elif name in __all__:
+        module = _MODULES.get(name, "resources")
+        value = getattr(importlib.import_module(f"metaprotocol.api.{module}"), name)
+    else:
+        raise AttributeError(f"module 'metaprotocol' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

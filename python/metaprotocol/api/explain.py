@@ -1,0 +1,161 @@
+"""Which route a call takes, and why: every condition of the routes before it, decided by the engine
+that also runs in Envoy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from metaprotocol.api.routing import (
+    FilterSnapshot,
+    describe_changes,
+    describe_condition,
+    destinations,
+)
+from metaprotocol.config.v1 import (
+    Condition,
+    DirectReply,
+    Protocol,
+    ProxyConfig,
+    Route,
+    RouteTable,
+    to_json,
+)
+from metaprotocol.engine import Config
+
+CONNECTION_PREFIX = "connection."
+
+
+@dataclass(frozen=True)
+class ConditionResult:
+    """One condition: in words, whether it holds, and the values it was asked about."""
+
+    text: str
+    key: str
+    held: bool
+    values: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class RouteResult:
+    """One route that was tried: whether it takes the call, and how each condition came out."""
+
+    name: str
+    taken: bool
+    conditions: tuple[ConditionResult, ...]
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What becomes of a call.
+
+    ``tried`` are the routes in order, up to the one that takes it. ``destinations`` are its
+    clusters with their shares in percent, empty for a direct reply and where no route takes the
+    call.
+    """
+
+    filter: str
+    codec: str
+    metadata: tuple[tuple[str, str], ...]
+    tried: tuple[RouteResult, ...]
+    route: str | None
+    destinations: tuple[tuple[str, float], ...] = ()
+    direct_reply: str = ""
+    changes: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Its JSON form."""
+        return {
+            "filter": self.filter,
+            "codec": self.codec,
+            "metadata": [{"key": key, "value": value} for key, value in self.metadata],
+            "route": self.route,
+            "destinations": [
+                {"cluster": name, "percent": share} for name, share in self.destinations
+            ],
+            "direct_reply": self.direct_reply or None,
+            "changes": list(self.changes),
+            "tried": [
+                {
+                    "route": route.name,
+                    "taken": route.taken,
+                    "conditions": [
+                        {
+                            "condition": item.text,
+                            "key": item.key,
+                            "values": list(item.values),
+                            "holds": item.held,
+                        }
+                        for item in route.conditions
+                    ],
+                }
+                for route in self.tried
+            ],
+        }
+
+
+def explain(snapshot: FilterSnapshot, metadata: Sequence[tuple[str, str]]) -> Explanation:
+    """What the filter does with a message that has this metadata (keys as the codec names them;
+    those that begin with "connection." are the connection's). ConfigInvalid if the engine refuses
+    the filter's configuration."""
+    pairs = tuple(metadata)
+    table = snapshot.proxy.route_tables[0] if snapshot.proxy.route_tables else RouteTable(name="-")
+    chosen = _match(snapshot.proxy, pairs)
+    tried = []
+    taken: Route | None = None
+    for position, route in enumerate(table.routes):
+        name = route.name or f"{table.name}/{position}"
+        results = tuple(_decide(snapshot.codec, item, pairs) for item in route.match)
+        tried.append(RouteResult(name, name == chosen, results))
+        if name == chosen:
+            taken = route
+            break
+    if taken is None:
+        return Explanation(snapshot.name, snapshot.codec, pairs, tuple(tried), None)
+    reply = ""
+    if taken.HasField("direct_reply"):
+        reply = taken.direct_reply.kind
+    return Explanation(
+        snapshot.name,
+        snapshot.codec,
+        pairs,
+        tuple(tried),
+        chosen,
+        tuple(destinations(taken)),
+        reply,
+        tuple(describe_changes(taken)),
+    )
+
+
+def _decide(
+    codec: str, condition: Condition, pairs: tuple[tuple[str, str], ...]
+) -> ConditionResult:
+    alone = ProxyConfig(
+        name="condition",
+        protocol=Protocol(codec=codec),
+        route_tables=[
+            RouteTable(
+                name="t",
+                routes=[
+                    Route(
+                        name="holds",
+                        match=[condition],
+                        direct_reply=DirectReply(kind="no_content"),
+                    )
+                ],
+            )
+        ],
+    )
+    return ConditionResult(
+        describe_condition(condition),
+        condition.key,
+        _match(alone, pairs) == "holds",
+        tuple(value for key, value in pairs if key == condition.key),
+    )
+
+
+def _match(proxy: ProxyConfig, pairs: tuple[tuple[str, str], ...]) -> str | None:
+    message = [pair for pair in pairs if not pair[0].startswith(CONNECTION_PREFIX)]
+    connection = [pair for pair in pairs if pair[0].startswith(CONNECTION_PREFIX)]
+    return Config(to_json(proxy)).match(message, connection)

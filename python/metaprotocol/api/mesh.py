@@ -1,0 +1,218 @@
+"""A set of resources: loaded from files or made in code, checked, and translated for Envoy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+from google.protobuf.message import Message
+
+from metaprotocol.api.explain import Explanation, explain
+from metaprotocol.api.routing import FilterSnapshot, filter_snapshot
+from metaprotocol.control_plane.content import Content, in_code, read_folder
+from metaprotocol.control_plane.standalone import standalone_bootstrap
+from metaprotocol.diagnostics import Diagnostic, Severity
+from metaprotocol.envoy.binary import EnvoyNotFound, find_envoy, find_module
+from metaprotocol.envoy.config import ConfigBuilder, Module
+from metaprotocol.envoy.descriptors import DescriptorError, EnvoyTypes
+from metaprotocol.resources import Resource
+from metaprotocol.translate import Options, Translator
+from metaprotocol.translate.naming import CLUSTER, ENDPOINTS, FILTER, LISTENER
+
+
+class InvalidResources(ValueError):
+    """The resources have errors: ``diagnostics`` are all of them, and the text lists them."""
+
+    def __init__(self, diagnostics: Sequence[Diagnostic]) -> None:
+        self.diagnostics = tuple(diagnostics)
+        super().__init__("\n".join(str(item) for item in self.diagnostics))
+
+
+@dataclass(frozen=True)
+class EnvoyResources:
+    """What a mesh becomes for a stand-alone Envoy, as protobuf messages of that Envoy.
+
+    ``by_type`` holds everything by type URL and name. ``diagnostics`` are those of the files and of
+    the translation together.
+    """
+
+    types: EnvoyTypes
+    module: Module
+    by_type: Mapping[str, Mapping[str, Message]]
+    diagnostics: tuple[Diagnostic, ...]
+
+    @property
+    def listeners(self) -> list[Message]:
+        """envoy.config.listener.v3.Listener, one per service port."""
+        return self._sorted(LISTENER)
+
+    @property
+    def filters(self) -> list[Message]:
+        """envoy.config.core.v3.TypedExtensionConfig: the routes of each service port (ECDS)."""
+        return self._sorted(FILTER)
+
+    @property
+    def clusters(self) -> list[Message]:
+        """envoy.config.cluster.v3.Cluster, one per service port and subset."""
+        return self._sorted(CLUSTER)
+
+    @property
+    def endpoints(self) -> list[Message]:
+        """envoy.config.endpoint.v3.ClusterLoadAssignment: the hosts of each cluster (EDS)."""
+        return self._sorted(ENDPOINTS)
+
+    def snapshots(self) -> list[FilterSnapshot]:
+        """The engine's own configuration of each filter, sorted by name."""
+        found = []
+        for message in self.filters:
+            content = self.types.to_dict(message)
+            snapshot = filter_snapshot(content["name"], content["typed_config"])
+            if snapshot is not None:
+                found.append(snapshot)
+        return found
+
+    def bootstrap(self, *, admin_port: int = 0, node_id: str = "local") -> Message:
+        """envoy.config.bootstrap.v3.Bootstrap: a whole Envoy that needs no control plane."""
+        builder = ConfigBuilder(self.types, self.module)
+        return standalone_bootstrap(builder, self.by_type, admin_port=admin_port, node_id=node_id)
+
+    def dicts(self, messages: Iterable[Message]) -> list[dict[str, Any]]:
+        """The JSON form of messages."""
+        return [self.types.to_dict(message) for message in messages]
+
+    def to_dicts(self) -> dict[str, Any]:
+        """The whole bootstrap's JSON form."""
+        return self.types.to_dict(self.bootstrap())
+
+    def to_yaml(self) -> str:
+        """The whole bootstrap as YAML, as ``metaprotocol generate`` writes it."""
+        return yaml.safe_dump(self.to_dicts(), sort_keys=False, width=100, allow_unicode=True)
+
+    def raise_errors(self) -> None:
+        """InvalidResources if there are errors."""
+        _raise_errors(self.diagnostics)
+
+    def _sorted(self, type_url: str) -> list[Message]:
+        return [message for _, message in sorted(self.by_type.get(type_url, {}).items())]
+
+
+@dataclass(frozen=True)
+class IstioResources:
+    """What a mesh becomes for Istio: objects to be applied to the cluster beside the mesh's own."""
+
+    objects: tuple[dict[str, Any], ...]
+    diagnostics: tuple[Diagnostic, ...]
+
+    def to_dicts(self) -> list[dict[str, Any]]:
+        """The objects, sorted by namespace and name."""
+        return list(self.objects)
+
+    def to_yaml(self) -> str:
+        """The objects as YAML documents, for ``kubectl apply``."""
+        return yaml.safe_dump_all(self.objects, sort_keys=False, width=100, allow_unicode=True)
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """Resources with what is wrong with them.
+
+    Made by ``load`` from files, or in code from models: ``Mesh.of(ServiceEntry(...), ...)``.
+    Nothing is translated before it is asked for.
+    """
+
+    content: Content
+    options: Options = field(default_factory=Options)
+
+    @classmethod
+    def of(cls, *resources: Resource, bind_address: str = "127.0.0.1") -> Mesh:
+        """A mesh of resources that were made in code."""
+        return cls(in_code(resources), Options(bind_address=bind_address))
+
+    @property
+    def resources(self) -> tuple[Resource, ...]:
+        """All resources, sorted by kind, namespace and name."""
+        return tuple(self.content.inventory.values())
+
+    @property
+    def diagnostics(self) -> tuple[Diagnostic, ...]:
+        """What is wrong with the files and with the resources together, errors included. Where no
+        Envoy is installed, only what can be told without its schema."""
+        try:
+            types = _installed_types()
+        except (EnvoyNotFound, DescriptorError):
+            return self.content.diagnostics
+        return self._translated(types, Module())[1]
+
+    @property
+    def errors(self) -> tuple[Diagnostic, ...]:
+        """The diagnostics that are errors."""
+        return tuple(item for item in self.diagnostics if item.severity is Severity.ERROR)
+
+    def raise_errors(self) -> None:
+        """InvalidResources if there are errors."""
+        _raise_errors(self.diagnostics)
+
+    def envoy(
+        self, *, types: EnvoyTypes | None = None, module: Module | None = None
+    ) -> EnvoyResources:
+        """Everything as messages of Envoy: of the one that is installed, unless ``types`` are of
+        another. What has errors is left out; ``diagnostics`` tell."""
+        types = types or _installed_types()
+        module = module or Module(find_module())
+        translator, diagnostics = self._translated(types, module)
+        return EnvoyResources(types, module, translator.resources, diagnostics)
+
+    def istio(
+        self, *, types: EnvoyTypes | None = None, module: Module | None = None
+    ) -> IstioResources:
+        """Everything as EnvoyFilters for Istio's sidecars."""
+        raise NotImplementedError
+
+    def to_dicts(self) -> list[dict[str, Any]]:
+        """The resources as in YAML, with only what was given."""
+        return [resource.to_dict() for resource in self.resources]
+
+    def to_yaml(self) -> str:
+        """The resources as YAML documents, to be written into a file."""
+        return yaml.safe_dump_all(self.to_dicts(), sort_keys=False, width=100, allow_unicode=True)
+
+    def explain(
+        self, host: str, metadata: Mapping[str, str], *, port: int | None = None
+    ) -> Explanation:
+        """Which route a call to ``host`` takes, and why. ``metadata`` has the keys the codec reads
+        from the call, such as "interface" and "method". LookupError if no service has that host."""
+        for snapshot in self.envoy().snapshots():
+            if snapshot.host == host and port in (None, snapshot.port):
+                return explain(snapshot, list(metadata.items()))
+        at = f" and port {port}" if port is not None else ""
+        raise LookupError(f"no MetaProtocol service has the host {host!r}{at}")
+
+    def _translated(
+        self, types: EnvoyTypes, module: Module
+    ) -> tuple[Translator, tuple[Diagnostic, ...]]:
+        translator = Translator(types, replace(self.options, module=module))
+        update = translator.update(self.content.inventory, None)
+        found = {*self.content.diagnostics, *update.diagnostics}
+        return translator, tuple(sorted(found, key=lambda item: item.sort_key))
+
+
+def load(folder: str | Path, *, bind_address: str = "127.0.0.1") -> Mesh:
+    """The resources in a folder's YAML files (or in one file). Problems are in the mesh's
+    ``diagnostics``, a folder that is not there as well.
+
+    ``bind_address`` is where services are listened for that name no address of their own.
+    """
+    return Mesh(read_folder(Path(folder)), Options(bind_address=bind_address))
+
+
+def _installed_types() -> EnvoyTypes:
+    return EnvoyTypes.from_binary(find_envoy().path)
+
+
+def _raise_errors(diagnostics: Sequence[Diagnostic]) -> None:
+    errors = [item for item in diagnostics if item.severity is Severity.ERROR]
+    if errors:
+        raise InvalidResources(errors)

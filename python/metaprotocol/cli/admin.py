@@ -1,0 +1,133 @@
+"""Reading a running Envoy through its admin port, and finding the one that ``run`` started."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import re
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from metaprotocol.cli.failures import ExitCode, Failure
+
+_SAMPLE = re.compile(r"^envoy_dynamicmodulescustom_metaprotocol_(\w+?)\{(.*)\} (-?[\d.e+]+)$")
+_LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
+_TIMEOUT_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Admin:
+    """The admin page of a running Envoy."""
+
+    address: str
+    port: int
+
+    def text(self, path: str) -> str:
+        """What it answers to GET ``path``; Failure if it does not answer, or not with 200."""
+        connection = http.client.HTTPConnection(self.address, self.port, timeout=_TIMEOUT_SECONDS)
+        try:
+            connection.request("GET", path)
+            response = connection.getresponse()
+            text = response.read().decode(errors="replace")
+        except (OSError, http.client.HTTPException) as error:
+            raise Failure(
+                ExitCode.UNREACHABLE,
+                f"No Envoy answers on the admin port {self.address}:{self.port}: {error}.",
+                "Start one with 'metaprotocol run FOLDER', or give its port with --admin-port.",
+            ) from None
+        finally:
+            connection.close()
+        if response.status != http.client.OK:
+            raise Failure(
+                ExitCode.UNREACHABLE,
+                f"{self.address}:{self.port}{path} answered {response.status}: is that really an "
+                "Envoy's admin port?",
+            )
+        return text
+
+    def json(self, path: str) -> dict[str, Any]:
+        """As ``text``, for an answer that is a JSON object."""
+        try:
+            value = json.loads(self.text(path))
+        except ValueError:
+            value = None
+        if not isinstance(value, dict):
+            raise Failure(
+                ExitCode.UNREACHABLE,
+                f"{self.address}:{self.port}{path} did not answer with JSON: is that really an "
+                "Envoy's admin port?",
+            )
+        return value
+
+    def metric(self, name: str, *labels: str) -> Counter[tuple[str, ...]]:
+        """A metric of the module's, summed up by the values of these labels."""
+        sums: Counter[tuple[str, ...]] = Counter()
+        pattern = f"/stats/prometheus?filter=dynamicmodulescustom.metaprotocol.{name}"
+        for line in self.text(pattern).splitlines():
+            match = _SAMPLE.match(line)
+            if match is None or match.group(1) != name:
+                continue
+            own = dict(_LABEL.findall(match.group(2)))
+            sums[tuple(own.get(label, "") for label in labels)] += int(float(match.group(3)))
+        return sums
+
+
+def find_admin(port: int | None, address: str = "127.0.0.1") -> Admin:
+    """The admin page on that port, else that of the one Envoy that ``run`` has started here."""
+    if port is not None:
+        return Admin(address, port)
+    running = list(_running())
+    if len(running) == 1:
+        return Admin("127.0.0.1", running[0]["admin_port"])
+    if not running:
+        raise Failure(
+            ExitCode.UNREACHABLE,
+            "No 'metaprotocol run' is running here.",
+            "Start one, or give an Envoy's admin port with --admin-port.",
+        )
+    listed = ", ".join(f"{item['admin_port']} ({item['folder']})" for item in running)
+    raise Failure(
+        ExitCode.USAGE,
+        f"Several Envoys are running here: {listed}.",
+        "Choose one with --admin-port.",
+    )
+
+
+@contextmanager
+def announced(folder: str, admin_port: int) -> Iterator[None]:
+    """Lets ``find_admin`` find this process's Envoy, while the context is open. A folder for it
+    that cannot be written is done without."""
+    path = _run_dir() / f"{os.getpid()}.json"
+    content = {"pid": os.getpid(), "admin_port": admin_port, "folder": folder}
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.write_text(json.dumps(content))
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
+
+
+def _run_dir() -> Path:
+    base = os.environ.get("XDG_RUNTIME_DIR")
+    return Path(base or tempfile.gettempdir()) / f"metaprotocol-{os.getuid()}"
+
+
+def _running() -> Iterator[dict[str, Any]]:
+    with contextlib.suppress(OSError):
+        for path in sorted(_run_dir().glob("*.json")):
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+                if path.stat().st_uid != os.getuid():
+                    continue
+                item = json.loads(path.read_text())
+                # One that was killed left its file behind.
+                os.kill(int(item["pid"]), 0)
+                yield {"admin_port": int(item["admin_port"]), "folder": str(item["folder"])}

@@ -1,0 +1,96 @@
+"""Faults that a person can mend: a sentence, what to do, and the process's exit code."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable
+from enum import IntEnum
+from typing import ParamSpec, TypeVar
+
+import typer
+from rich.console import Console
+
+from metaprotocol.envoy.binary import EnvoyNotFound, ModuleNotFound
+from metaprotocol.envoy.descriptors import DescriptorError
+from metaprotocol.envoy.process import EnvoyError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class ExitCode(IntEnum):
+    """What the process's exit code says; docs/cli.md has the same table."""
+
+    OK = 0
+    PROBLEM = 1
+    """The resources have an error, or Envoy refuses what they ask for."""
+    USAGE = 2
+    """A wrong option or argument, or a folder that does not exist."""
+    ENVIRONMENT = 3
+    """Something is missing on this machine: Envoy, the module, a free port."""
+    UNREACHABLE = 4
+    """A running Envoy or server did not answer, or answered the call with an error."""
+
+
+EXIT_CODES = (
+    "[bold]Exit codes[/bold]: 0 ok, 1 a problem in the resources, 2 wrong usage, 3 something is "
+    "missing on this machine, 4 a running Envoy or server does not answer."
+)
+"""For the end of every help page."""
+
+
+class Failure(Exception):
+    """A foreseeable fault. ``mend`` says what to do, as a sentence."""
+
+    def __init__(self, code: ExitCode, message: str, mend: str = "") -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.mend = mend
+
+
+def report(failure: Failure, as_json: bool) -> None:
+    """Writes the fault to standard error, or as an object to standard output."""
+    if as_json:
+        content = {"error": failure.message, "mend": failure.mend, "exit_code": int(failure.code)}
+        typer.echo(json.dumps(content, indent=2))
+        return
+    console = Console(stderr=True)
+    console.print(failure.message, style="red", markup=False, highlight=False, soft_wrap=True)
+    if failure.mend:
+        console.print(failure.mend, markup=False, highlight=False, soft_wrap=True)
+
+
+def foreseeable(command: Callable[P, R]) -> Callable[P, R]:
+    """A command whose foreseeable faults end it with a sentence and an exit code, not with a
+    traceback. Its parameter ``as_json``, if it has one, says how they are written."""
+
+    @functools.wraps(command)
+    def guarded(*arguments: P.args, **options: P.kwargs) -> R:
+        try:
+            return command(*arguments, **options)
+        except Failure as failure:
+            fault = failure
+        except (EnvoyNotFound, ModuleNotFound, DescriptorError) as error:
+            fault = Failure(
+                ExitCode.ENVIRONMENT,
+                _sentence(error),
+                "'metaprotocol doctor' checks everything that is needed.",
+            )
+        except EnvoyError as error:
+            fault = Failure(ExitCode.ENVIRONMENT, _sentence(error))
+        except KeyboardInterrupt:
+            raise typer.Exit(130) from None
+        except BrokenPipeError:
+            # The reader of our output has gone, as `head` does.
+            raise typer.Exit(ExitCode.OK) from None
+        report(fault, bool(options.get("as_json")))
+        raise typer.Exit(fault.code)
+
+    return guarded
+
+
+def _sentence(error: Exception) -> str:
+    text = str(error)
+    return text[:1].upper() + text[1:]

@@ -1,0 +1,118 @@
+"""``generate``: the exact Envoy configuration that the resources ask for."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+
+from metaprotocol.api.mesh import EnvoyResources, load
+from metaprotocol.cli.environment import EnvoyPath, Folder, check_folder, environment
+from metaprotocol.cli.failures import ExitCode, Failure, foreseeable
+from metaprotocol.cli.output import counted, has_errors, line, stderr, tally, write_diagnostics
+from metaprotocol.translate import Target
+
+
+class Format(Enum):
+    """How configuration is written."""
+
+    YAML = "yaml"
+    JSON = "json"
+
+
+@foreseeable
+def generate(
+    folder: Folder,
+    target: Annotated[
+        Target, typer.Option(help="Whose configuration: a stand-alone Envoy's, or Istio's.")
+    ] = Target.ENVOY,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE|FOLDER",
+            help="Where to write it; a folder gets one file per kind (default: standard output).",
+            show_default=False,
+        ),
+    ] = None,
+    format: Annotated[Format, typer.Option("--format", help="How to write it.")] = Format.YAML,
+    as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
+    admin_port: Annotated[
+        int, typer.Option(min=0, max=65535, help="The admin port in the configuration.")
+    ] = 9901,
+    bind: Annotated[
+        str, typer.Option(help="The address services listen on that name none.")
+    ] = "127.0.0.1",
+    envoy: EnvoyPath = None,
+) -> None:
+    """Writes the exact configuration the resources ask for.
+
+    With a problem in them, the rest is still written, and the exit code is 1."""
+    check_folder(folder)
+    here = environment(envoy)
+    mesh = load(folder, bind_address=bind)
+    form = Format.JSON if as_json else format
+    if target is Target.ISTIO:
+        made = mesh.istio(types=here.types, module=here.module)
+        diagnostics = made.diagnostics
+        files = {"envoyfilters": made.to_dicts()}
+        whole: Sequence[dict[str, Any]] = made.to_dicts()
+    else:
+        resources = mesh.envoy(types=here.types, module=here.module)
+        diagnostics = resources.diagnostics
+        bootstrap = here.types.to_dict(resources.bootstrap(admin_port=admin_port))
+        files = {"envoy": [bootstrap], **_per_kind(resources)}
+        whole = [bootstrap]
+    if output is None:
+        typer.echo(_text(whole, form), nl=False)
+    else:
+        _write(output, files, whole, form)
+    write_diagnostics(stderr(), diagnostics, quiet=True)
+    if has_errors(diagnostics):
+        line(stderr(), f"{folder}: {tally(diagnostics)}", "red")
+        raise typer.Exit(ExitCode.PROBLEM)
+
+
+def _per_kind(resources: EnvoyResources) -> dict[str, list[dict[str, Any]]]:
+    return {
+        "xds-listeners": resources.dicts(resources.listeners),
+        "xds-filters": resources.dicts(resources.filters),
+        "xds-clusters": resources.dicts(resources.clusters),
+        "xds-endpoints": resources.dicts(resources.endpoints),
+    }
+
+
+def _text(documents: Sequence[dict[str, Any]], form: Format) -> str:
+    if form is Format.JSON:
+        value = documents[0] if len(documents) == 1 else list(documents)
+        return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+    return yaml.safe_dump_all(documents, sort_keys=False, width=100, allow_unicode=True)
+
+
+def _write(
+    output: Path,
+    files: dict[str, list[dict[str, Any]]],
+    whole: Sequence[dict[str, Any]],
+    form: Format,
+) -> None:
+    is_folder = output.is_dir() or str(output).endswith(os.sep) or not output.suffix
+    try:
+        if is_folder:
+            output.mkdir(parents=True, exist_ok=True)
+            for name, documents in files.items():
+                (output / f"{name}.{form.value}").write_text(_text(documents, form))
+        else:
+            output.write_text(_text(whole, form))
+    except OSError as error:
+        raise Failure(
+            ExitCode.USAGE, f"{error.filename or output} cannot be written: {error.strerror}."
+        ) from None
+    number = len(files) if is_folder else 1
+    line(stderr(), f"{counted(number, 'file')} written to {output}")

@@ -1,0 +1,158 @@
+"""What ``run`` and ``serve`` show while they run: a table that stays at the bottom of a terminal
+with changes above it; elsewhere plain lines, or JSON lines for machines."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import time
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import typer
+from rich.console import Group, RenderableType
+from rich.live import Live
+from rich.text import Text
+
+from metaprotocol.cli.output import line, stdout, table, tally, write_diagnostics
+from metaprotocol.control_plane import Change, ChangeState, ControlPlane
+
+_REFRESH_SECONDS = 0.5
+_SHOWN_OBJECTS = 5
+_SHOWN_SERVICES = 20
+
+Requests = Callable[[], dict[str, int]]
+"""Requests so far by filter name. Called from a thread."""
+
+
+class Screen:
+    """Shows a control plane's changes while the context is open."""
+
+    def __init__(self, plane: ControlPlane, *, as_json: bool = False) -> None:
+        self._plane = plane
+        self.as_json = as_json
+        self._requests: Requests | None = None
+        self._console = stdout()
+        self._live: Live | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._last: dict[str, int] = {}
+        self._rates: dict[str, float] = {}
+
+    async def __aenter__(self) -> Self:
+        self._plane.on_change.append(self._changed)
+        if self._console.is_terminal and not self.as_json:
+            self._live = Live(console=self._console, transient=True, auto_refresh=False)
+            self._live.start()
+            self._task = asyncio.create_task(self._refresh())
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._plane.on_change.remove(self._changed)
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        if self._live is not None:
+            self._live.stop()
+
+    def count_with(self, requests: Requests) -> None:
+        """Shows request counters from now on."""
+        self._requests = requests
+
+    def say(self, text: str, style: str | None = None, **fields: Any) -> None:
+        """A line for people; for machines an event with these fields."""
+        if self.as_json:
+            self.event("message", text=text, **fields)
+        else:
+            line(self._console, text, style)
+
+    def event(self, kind: str, **fields: Any) -> None:
+        """A JSON line; nothing for people."""
+        if self.as_json:
+            typer.echo(json.dumps({"event": kind, "at": round(time.time(), 3), **fields}))
+
+    def problems(self) -> None:
+        """Everything that is wrong now."""
+        if self.as_json:
+            self.event("problems", diagnostics=[item.to_dict() for item in self._plane.diagnostics])
+        else:
+            write_diagnostics(self._console, self._plane.diagnostics, quiet=True)
+
+    def _changed(self, change: Change) -> None:
+        if self.as_json:
+            self.event("change", **change.to_dict())
+            return
+        if change.state is ChangeState.SENT:
+            if change.problems:
+                line(self._console, f"{_clock(change.at)}  {_objects(change.objects)}")
+                write_diagnostics(self._console, change.problems, quiet=True)
+            return
+        style = None
+        match change.state:
+            case ChangeState.ACCEPTED:
+                what, style = f"in use after {(change.seconds or 0) * 1000:.0f} ms", "green"
+            case ChangeState.REJECTED:
+                what, style = "refused by Envoy, which keeps what it had", "red"
+            case ChangeState.NOTHING:
+                what = "nothing to tell Envoy"
+            case _:
+                what = "replaced by a newer change"
+        line(self._console, f"{_clock(change.at)}  {_objects(change.objects)}: {what}", style)
+        for rejection in change.rejections:
+            write_diagnostics(self._console, rejection.diagnostics)
+
+    async def _refresh(self) -> None:
+        assert self._live is not None
+        while True:
+            await self._count()
+            self._live.update(self._status(), refresh=True)
+            await asyncio.sleep(_REFRESH_SECONDS)
+
+    async def _count(self) -> None:
+        if self._requests is None:
+            return
+        with contextlib.suppress(Exception):  # Envoy may be on its way out
+            now = await asyncio.to_thread(self._requests)
+            # The module hands over its counters about once a second: smooth over that.
+            for name, number in now.items():
+                rate = (number - self._last.get(name, number)) / _REFRESH_SECONDS
+                self._rates[name] = 0.7 * self._rates.get(name, 0.0) + 0.3 * rate
+            self._last = now
+
+    def _status(self) -> RenderableType:
+        services = self._plane.services()
+        rows = [
+            (
+                f"{service.host}:{service.port}",
+                service.protocol,
+                service.address,
+                str(service.routes),
+                f"{self._last.get(service.listener, 0):,}",
+                f"{self._rates.get(service.listener, 0.0):,.0f}",
+            )
+            for service in services[:_SHOWN_SERVICES]
+        ]
+        columns = ("service", "protocol", "listens on", ">routes", ">requests", ">per second")
+        parts: list[RenderableType] = [table("", columns, rows)]
+        if len(services) > _SHOWN_SERVICES:
+            parts.append(Text(f"... and {len(services) - _SHOWN_SERVICES:,} more"))
+        nodes = len(self._plane.nodes())
+        summary = f"{nodes} Envoy connected, {tally(self._plane.diagnostics)}. Ctrl-C ends."
+        parts.append(Text(summary, style="dim"))
+        return Group(*parts)
+
+
+def _objects(objects: Sequence[str]) -> str:
+    shown = ", ".join(objects[:_SHOWN_OBJECTS])
+    more = len(objects) - _SHOWN_OBJECTS
+    return f"{shown} and {more:,} more" if more > 0 else shown or "files"
+
+
+def _clock(at: float) -> str:
+    return time.strftime("%H:%M:%S", time.localtime(at)) + f".{int(at * 1000) % 1000:03d}"

@@ -1,0 +1,136 @@
+"""``serve``: the control plane alone, for any number of Envoys."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from metaprotocol.cli.environment import (
+    Environment,
+    EnvoyPath,
+    Folder,
+    check_folder,
+    check_port,
+    endpoint,
+    environment,
+)
+from metaprotocol.cli.failures import ExitCode, Failure, foreseeable
+from metaprotocol.cli.live import Screen
+from metaprotocol.cli.output import Json, counted
+from metaprotocol.cli.signals import stopped_by_signal
+from metaprotocol.control_plane import ControlPlane, xds_bootstrap
+from metaprotocol.envoy.config import Carrier, ServerTls
+from metaprotocol.translate import Options
+
+
+@foreseeable
+def serve(
+    folder: Folder,
+    listen: Annotated[
+        str, typer.Option(metavar="ADDRESS:PORT", help="Where Envoys connect; port 0: any.")
+    ] = "127.0.0.1:15010",
+    http: Annotated[
+        str,
+        typer.Option(
+            metavar="ADDRESS:PORT",
+            help="Serve /metrics (Prometheus) and /debug (nodes, versions, refusals) here.",
+            show_default=False,
+        ),
+    ] = "",
+    bind: Annotated[
+        str, typer.Option(help="The address services listen on, in Envoy, that name none.")
+    ] = "127.0.0.1",
+    tls_cert: Annotated[
+        Path | None, typer.Option(help="Certificate chain, PEM: Envoys connect with TLS.")
+    ] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="Its private key, PEM.")] = None,
+    tls_client_ca: Annotated[
+        Path | None, typer.Option(help="Envoys must show a certificate of this CA (mTLS).")
+    ] = None,
+    bootstrap: Annotated[
+        Path | None,
+        typer.Option(help="Write the bootstrap of an Envoy of this control plane here, YAML."),
+    ] = None,
+    envoy: EnvoyPath = None,
+    as_json: Json = False,
+) -> None:
+    """Serves a folder's routes by xDS to any number of Envoys, and follows its files.
+
+    Needs an Envoy executable for its schema, and does not run it."""
+    check_folder(folder, may_be_file=False)
+    address, port = endpoint(listen, "--listen")
+    web = endpoint(http, "--http") if http else None
+    tls = _tls(tls_cert, tls_key, tls_client_ca)
+    here = environment(envoy)
+    check_port(address, port, "--listen")
+    if web is not None:
+        check_port(*web, "--http")
+    options = Options(bind_address=bind, module=here.module)
+    plane = ControlPlane(
+        here.types, options, folder=folder, host=address, port=port, tls=tls, http=web
+    )
+    asyncio.run(_serve(plane, folder, here, address, bootstrap, as_json))
+
+
+async def _serve(
+    plane: ControlPlane,
+    folder: Path,
+    here: Environment,
+    address: str,
+    bootstrap: Path | None,
+    as_json: bool,
+) -> None:
+    stop = stopped_by_signal()
+    async with plane, Screen(plane, as_json=as_json) as screen:
+        screen.problems()
+        if bootstrap is not None:
+            _write_bootstrap(bootstrap, here, address, plane.port)
+        screen.event("ready", xds_port=plane.port, http_port=plane.http_port)
+        if not as_json:
+            services = counted(len(plane.services()), "service")
+            screen.say(f"Control plane on {address}:{plane.port} with {services}.")
+            if plane.http_port:
+                screen.say(f"http://{address}:{plane.http_port} has /metrics and /debug.")
+            screen.say(f"Following {folder}. Ctrl-C ends.")
+        await stop.wait()
+        screen.say("Stopping.")
+
+
+def _tls(cert: Path | None, key: Path | None, client_ca: Path | None) -> ServerTls | None:
+    for path in (cert, key, client_ca):
+        if path is not None and not path.is_file():
+            raise Failure(ExitCode.USAGE, f"There is no file {path}.")
+    if cert is None and key is None:
+        if client_ca is not None:
+            raise Failure(
+                ExitCode.USAGE,
+                "--tls-client-ca needs TLS.",
+                "Give --tls-cert and --tls-key as well.",
+            )
+        return None
+    if cert is None or key is None:
+        given, missing = (
+            ("--tls-key", "--tls-cert") if cert is None else ("--tls-cert", "--tls-key")
+        )
+        raise Failure(ExitCode.USAGE, f"{given} needs {missing}.")
+    return ServerTls(cert, key, client_ca)
+
+
+def _write_bootstrap(path: Path, here: Environment, address: str, port: int) -> None:
+    reachable = "127.0.0.1" if address in ("0.0.0.0", "::") else address
+    message = xds_bootstrap(
+        here.types,
+        here.module,
+        reachable,
+        port,
+        node_id=path.stem,
+        admin_port=0,
+        carrier=Carrier(f"@metaprotocol-{path.stem}"),
+    )
+    try:
+        path.write_text(here.builder.to_yaml(message))
+    except OSError as error:
+        raise Failure(ExitCode.USAGE, f"{path} cannot be written: {error.strerror}.") from None

@@ -1,0 +1,214 @@
+"""``try``: which route and cluster a call would take, and why; and sending it for real."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from metaprotocol.api.explain import Explanation, explain
+from metaprotocol.api.mesh import EnvoyResources, load
+from metaprotocol.api.routing import FilterSnapshot
+from metaprotocol.cli.calls import Answer, CallSpec, argument, metadata_of, pair, send
+from metaprotocol.cli.codecs import codec_names, complete_protocol
+from metaprotocol.cli.environment import (
+    EnvoyPath,
+    Folder,
+    check_folder,
+    endpoint,
+    environment,
+)
+from metaprotocol.cli.failures import ExitCode, Failure, foreseeable
+from metaprotocol.cli.output import Json, has_errors, line, stderr, stdout, tally, write_json
+from metaprotocol.diagnostics import did_you_mean
+from metaprotocol.translate.naming import CLUSTER, ENDPOINTS
+
+
+@foreseeable
+def try_call(
+    protocol: Annotated[
+        str,
+        typer.Argument(
+            metavar="PROTOCOL",
+            help="The protocol of the call, such as dubbo.",
+            autocompletion=complete_protocol,
+            show_default=False,
+        ),
+    ],
+    folder: Folder,
+    host: Annotated[
+        str, typer.Option(help="The service called (default: the only one).", show_default=False)
+    ] = "",
+    port: Annotated[
+        int | None, typer.Option(help="Its port (default: the only one).", show_default=False)
+    ] = None,
+    method: Annotated[str, typer.Option("--method", "-m", help="The method called.")] = "",
+    interface: Annotated[
+        str, typer.Option("--interface", "-i", help="Dubbo's interface, Thrift's service name.")
+    ] = "",
+    version: Annotated[str, typer.Option(help="The service version (Dubbo).")] = "",
+    group: Annotated[str, typer.Option(help="The service group (Dubbo).")] = "",
+    attachment: Annotated[
+        list[str] | None,
+        typer.Option("--attachment", "-a", metavar="KEY=VALUE", help="An attachment or header."),
+    ] = None,
+    metadata: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE",
+            help="Any other metadata, such as connection.sni=x. Only for the explanation.",
+        ),
+    ] = None,
+    arguments: Annotated[
+        list[str] | None,
+        typer.Option("--arg", metavar="JSON", help="An argument of the call (Dubbo)."),
+    ] = None,
+    to: Annotated[
+        str,
+        typer.Option(
+            "--send", metavar="ADDRESS:PORT", help="Also send the call there and print the answer."
+        ),
+    ] = "",
+    timeout: Annotated[float, typer.Option(min=0.001, help="Seconds to wait for the answer.")] = 10,
+    envoy: EnvoyPath = None,
+    as_json: Json = False,
+) -> None:
+    """Which route and cluster a call would take, condition by condition."""
+    check_folder(folder)
+    address = endpoint(to, "--send") if to else None
+    call = CallSpec(
+        method=method,
+        interface=interface,
+        version=version,
+        group=group,
+        attachments=dict(pair(text, "--attachment") for text in attachment or ()),
+        arguments=tuple(argument(text) for text in arguments or ()),
+        metadata=tuple(pair(text, "--metadata") for text in metadata or ()),
+        timeout=timeout,
+    )
+    here = environment(envoy)
+    mesh = load(folder)
+    resources = mesh.envoy(types=here.types, module=here.module)
+    if has_errors(resources.diagnostics):
+        text = f"{folder}: {tally(resources.diagnostics)} ('metaprotocol validate {folder}')"
+        line(stderr(), text, "yellow")
+    snapshot = _choose(resources.snapshots(), protocol, host, port)
+    explanation = explain(snapshot, metadata_of(snapshot.codec, call))
+    answer = None if address is None else send(snapshot.codec, call, *address)
+    hosts = {name: _hosts(resources, name) for name, _ in explanation.destinations}
+    if as_json:
+        content: dict[str, Any] = {**explanation.to_dict(), "hosts": hosts}
+        if answer is not None:
+            content["answer"] = {
+                "status": answer.status,
+                "value": _plain(answer.value),
+                "attachments": _plain(answer.attachments),
+            }
+        write_json(content)
+    else:
+        _write(stdout(), explanation, hosts)
+        if answer is not None:
+            _write_answer(stdout(), to, answer)
+    if explanation.route is None:
+        raise typer.Exit(ExitCode.PROBLEM)
+    if answer is not None and answer.status == "error":
+        raise typer.Exit(ExitCode.UNREACHABLE)
+
+
+def _choose(
+    snapshots: list[FilterSnapshot], protocol: str, host: str, port: int | None
+) -> FilterSnapshot:
+    """The one service the call is for; Failure if there is none, or several."""
+    speaking = [item for item in snapshots if protocol in (item.codec, item.proxy.name)]
+    if not speaking:
+        known = sorted({item.codec for item in snapshots})
+        meant = did_you_mean(protocol, codec_names())
+        mend = f"Did you mean {meant}?" if meant and meant != protocol else ""
+        there = f"The services here speak {', '.join(known)}." if known else "There is none here."
+        raise Failure(
+            ExitCode.USAGE, f"No service here speaks {protocol!r}.", f"{mend} {there}".strip()
+        )
+    found = [item for item in speaking if host in ("", item.host) and port in (None, item.port)]
+    if len(found) == 1:
+        return found[0]
+    names = [f"{item.host}:{item.port}" for item in found or speaking]
+    listed = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
+    if found:
+        raise Failure(
+            ExitCode.USAGE,
+            f"Several services speak {protocol}: {listed}.",
+            "Choose one with --host, and with --port if it has several.",
+        )
+    meant = did_you_mean(host, [item.host for item in speaking])
+    what = f"{host or 'the service'}" + (f":{port}" if port is not None else "")
+    raise Failure(
+        ExitCode.USAGE,
+        f"No {protocol} service is {what}.",
+        f"Did you mean {meant}?" if meant and meant != host else f"There are: {listed}.",
+    )
+
+
+def _hosts(resources: EnvoyResources, cluster: str) -> list[str]:
+    """The cluster's endpoints as "address:port"."""
+    assignment = resources.by_type.get(ENDPOINTS, {}).get(cluster)
+    if assignment is not None:
+        content = resources.types.to_dict(assignment)
+    else:
+        message = resources.by_type.get(CLUSTER, {}).get(cluster)
+        content = resources.types.to_dict(message) if message is not None else {}
+        content = content.get("load_assignment", {})
+    found = []
+    for locality in content.get("endpoints", []):
+        for item in locality.get("lb_endpoints", []):
+            socket = item.get("endpoint", {}).get("address", {}).get("socket_address", {})
+            if socket:
+                found.append(f"{socket['address']}:{socket.get('port_value', 0)}")
+    return found
+
+
+def _write(console: Console, explanation: Explanation, hosts: dict[str, list[str]]) -> None:
+    line(console, f"{explanation.filter} ({explanation.codec})", "bold")
+    shown = ", ".join(f'{key}="{value}"' for key, value in explanation.metadata if value)
+    line(console, f"metadata: {shown or 'none'}")
+    line(console, "")
+    for number, route in enumerate(explanation.tried, start=1):
+        mark, style = ("takes it", "green") if route.taken else ("passes it on", "dim")
+        line(console, f"{number}. {route.name}: {mark}", style)
+        for item in route.conditions:
+            sign = "+" if item.held else "-"
+            values = ", ".join(f'"{value}"' for value in item.values) or "absent"
+            line(console, f"     {sign} {item.text}   ({item.key}: {values})")
+        if not route.conditions:
+            line(console, "     + takes every call")
+    if explanation.route is None:
+        line(console, "No route takes this call: the client gets the protocol's own error.", "red")
+        return
+    line(console, "")
+    if explanation.direct_reply:
+        line(console, f"The proxy answers by itself: {explanation.direct_reply}")
+    for name, share in explanation.destinations:
+        where = ", ".join(hosts[name]) or "NO HOST"
+        part = "" if len(explanation.destinations) == 1 else f"{share:.4g} % "
+        line(console, f"to {part}{name} ({where})", None if hosts[name] else "red")
+    for change in explanation.changes:
+        line(console, f"with {change}")
+
+
+def _write_answer(console: Console, address: str, answer: Answer) -> None:
+    style = "green" if answer.status == "ok" else "red"
+    line(console, "")
+    line(console, f"{address} answered with {answer.status}: {answer.value!r}", style)
+    for key, value in answer.attachments.items():
+        line(console, f"     {key} = {value!r}")
+
+
+def _plain(value: Any) -> Any:
+    """The value as JSON can say it; anything else as text."""
+    if value is None or isinstance(value, str | int | float | bool):
+        return value
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return str(value)

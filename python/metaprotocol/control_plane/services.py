@@ -1,0 +1,66 @@
+"""What Envoys listen for, read back from the messages they are sent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from google.protobuf import json_format
+from google.protobuf.message import Message
+
+from metaprotocol.config.v1 import ProxyConfig
+from metaprotocol.envoy.descriptors import EnvoyTypes
+from metaprotocol.translate.naming import FILTER, LISTENER
+
+
+@dataclass(frozen=True)
+class ServedService:
+    """One port of one service."""
+
+    host: str
+    port: int
+    protocol: str
+    """The codec's name."""
+    listener: str
+    """The name of Envoy's listener, and of its filter."""
+    address: str
+    """Where Envoy listens: "127.0.0.1:20880". The port is 0 where the kernel chooses."""
+    routes: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Its JSON form."""
+        return asdict(self)
+
+
+def served_services(
+    types: EnvoyTypes, resources: Mapping[str, Mapping[str, Message]]
+) -> list[ServedService]:
+    """One per listener, sorted by name."""
+    filters = resources.get(FILTER, {})
+    return [
+        _service(types, name, listener, filters.get(name))
+        for name, listener in sorted(resources.get(LISTENER, {}).items())
+    ]
+
+
+def _service(
+    types: EnvoyTypes, name: str, listener: Message, extension: Message | None
+) -> ServedService:
+    host, _, port = name.rpartition("|")
+    socket = types.to_dict(listener).get("address", {}).get("socket_address", {})
+    address = socket.get("address", "")
+    shown = f"[{address}]" if ":" in address else address
+    proxy = ProxyConfig()
+    if extension is not None:
+        typed = types.to_dict(extension).get("typed_config", {})
+        text = typed.get("filter_config", {}).get("value", "{}")
+        proxy = json_format.Parse(text, ProxyConfig())
+    return ServedService(
+        host=host or name,
+        port=int(port) if port.isdecimal() else 0,
+        protocol=proxy.protocol.codec,
+        listener=name,
+        address=f"{shown}:{socket.get('port_value', 0)}",
+        routes=sum(len(table.routes) for table in proxy.route_tables),
+    )

