@@ -181,8 +181,9 @@ async def test_a_listener_is_replaced_under_load(builder: ConfigBuilder, tmp_pat
             lost = await _lost_during(
                 port, envoy, lambda: write(2, per_connection_buffer_limit_bytes=65536)
             )
-            # Envoy 1.40 does not tell modules of a single listener's drain; at its end it closes
-            # the old listener's connections, calls or not.
+            # The module does not act on the drain of a single listener yet, of which Envoy tells
+            # bootstrap extensions only; at its end it closes the old listener's connections, calls
+            # or not. So each of the 8 may lose one call, and that is all there may be.
             assert lost <= 8
             builder.write_resources(tmp_path / "lds.json", "3", [])
             await eventually(lambda: _refused(port))
