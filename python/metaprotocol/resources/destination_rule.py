@@ -8,14 +8,21 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from metaprotocol.resources.base import Model, Problem, Resource
-from metaprotocol.resources.meta_router import PortSelector, export_to_problems
+from metaprotocol.resources.meta_router import PortSelector
 from metaprotocol.resources.service_entry import (
     ISTIO_GROUP,
     ISTIO_VERSIONS,
     IstioVersion,
     WorkloadSelector,
 )
-from metaprotocol.resources.types import DnsLabel, Duration, PortNumber, UInt32, WildcardHost
+from metaprotocol.resources.types import (
+    DnsLabel,
+    Duration,
+    ExportTo,
+    PortNumber,
+    UInt32,
+    WildcardHost,
+)
 
 __all__ = [
     "ClientTlsSettings",
@@ -340,7 +347,7 @@ class DestinationRuleSpec(Model):
     host: WildcardHost
     traffic_policy: TrafficPolicy | None = None
     subsets: list[Subset] = Field(default_factory=list)
-    export_to: list[str] = Field(default_factory=list)
+    export_to: list[ExportTo] = Field(default_factory=list)
     workload_selector: WorkloadSelector | None = None
 
     def problems(self) -> Iterator[Problem]:
@@ -351,7 +358,6 @@ class DestinationRuleSpec(Model):
                 message = f'"{subset.name}" is the name of another subset'
                 yield Problem(f"subsets[{index}].name", "duplicate-subset", message)
             names.add(subset.name)
-        yield from export_to_problems(self.export_to)
 
 
 class DestinationRule(Resource):

@@ -369,25 +369,14 @@ class MetaRouterSpec(Model):
     """Limits that each proxy keeps by itself."""
     global_rate_limit: GlobalRateLimit | None = None
     """Limits that a rate limit service keeps for all proxies."""
-    export_to: Annotated[list[str], Field(max_length=256)] = Field(default_factory=list)
+    export_to: Annotated[list[ExportTo], Field(max_length=256)] = Field(default_factory=list)
     """Namespaces in which this holds; `.`: its own, `*`: all."""
 
     def problems(self) -> Iterator[Problem]:
-        """Namespaces that are none, hosts named twice."""
+        """Hosts named twice."""
         for index, host in enumerate(self.hosts):
             if host in self.hosts[:index]:
                 yield Problem(f"hosts[{index}]", "duplicate-host", "is named twice", "remove one")
-        yield from export_to_problems(self.export_to)
-
-
-def export_to_problems(export_to: list[str]) -> Iterator[Problem]:
-    """What is wrong with a list of namespaces to export to."""
-    for index, namespace in enumerate(export_to):
-        if namespace in (".", "*", "~"):
-            continue
-        if not namespace or not namespace.replace("-", "").isalnum():
-            message = 'must be a namespace, ".", "*" or "~"'
-            yield Problem(f"exportTo[{index}]", "bad-namespace", message)
 
 
 class MetaRouter(Resource):

@@ -9,7 +9,6 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from metaprotocol.resources.base import Model, Problem, Resource
-from metaprotocol.resources.meta_router import export_to_problems
 from metaprotocol.resources.types import PortNumber, UInt32, WildcardHost, host_problem
 
 __all__ = [
@@ -114,7 +113,7 @@ class ServiceEntrySpec(Model):
     resolution: Literal["NONE", "STATIC", "DNS", "DNS_ROUND_ROBIN", "DYNAMIC_DNS"] = "NONE"
     endpoints: list[WorkloadEntry] = Field(default_factory=list)
     workload_selector: WorkloadSelector | None = None
-    export_to: list[str] = Field(default_factory=list)
+    export_to: list[ExportTo] = Field(default_factory=list)
     subject_alt_names: list[str] = Field(default_factory=list)
 
     def problems(self) -> Iterator[Problem]:
@@ -148,7 +147,6 @@ class ServiceEntrySpec(Model):
                     mend = f"its ports: {', '.join(sorted(names)[:8])}" if names else ""
                     field = f'endpoints[{index}].ports["{name}"]'
                     yield Problem(field, "unknown-port", message, mend)
-        yield from export_to_problems(self.export_to)
 
 
 class ServiceEntry(Resource):

@@ -18,6 +18,7 @@ from pydantic_core import PydanticCustomError
 __all__ = [
     "DnsLabel",
     "Duration",
+    "ExportTo",
     "Host",
     "PortNumber",
     "PositiveDuration",
@@ -224,6 +225,22 @@ DnsLabel = Annotated[
     WithJsonSchema({"type": "string", "minLength": 1, "maxLength": 63, "pattern": LABEL_PATTERN}),
 ]
 ResourceName = Annotated[str, AfterValidator(_resource_name)]
+
+
+def _export_to(value: str) -> str:
+    if value not in (".", "*", "~") and (len(value) > 63 or not _NAMESPACE.match(value)):
+        raise error("bad-namespace", 'must be a namespace, "." (its own), "*" (all) or "~" (none)')
+    return value
+
+
+_NAMESPACE_TEXT = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
+_NAMESPACE = re.compile(rf"{_NAMESPACE_TEXT}\Z")
+ExportTo = Annotated[
+    str,
+    AfterValidator(_export_to),
+    WithJsonSchema({"type": "string", "maxLength": 63, "pattern": rf"^([.*~]|{_NAMESPACE_TEXT})$"}),
+]
+"""A namespace to export to."""
 
 # --- numbers
 
