@@ -14,6 +14,7 @@ from pydantic import BeforeValidator, Field
 from metaprotocol.resources.base import Model, Problem, Resource
 from metaprotocol.resources.types import (
     DnsLabel,
+    ExportTo,
     Host,
     PortNumber,
     PositiveDuration,

@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from metaprotocol.resources.base import Model, Problem, Resource
-from metaprotocol.resources.types import PortNumber, UInt32, WildcardHost, host_problem
+from metaprotocol.resources.types import ExportTo, PortNumber, UInt32, WildcardHost, host_problem
 
 __all__ = [
     "ServiceEntry",
