@@ -55,11 +55,10 @@ std::string DumpEngine(const SessionManager& sessions, const WorkerHub& hub) {
                         {"bytes_in_flight", cluster.bytes_in_flight()},
                         {"hosts", std::move(hosts)}});
   });
-  const nlohmann::json dump = {{"sessions", sessions.session_count()},
-                               {"exchanges", sessions.exchange_count()},
-                               {"leases", hub.lease_count()},
-                               {"protocols", std::move(protocols)},
-                               {"clusters", std::move(clusters)}};
+  const nlohmann::json dump = {
+      {"sessions", sessions.session_count()}, {"exchanges", sessions.exchange_count()},
+      {"mirrors", sessions.mirror_count()},   {"leases", hub.lease_count()},
+      {"protocols", std::move(protocols)},    {"clusters", std::move(clusters)}};
   return dump.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
 }
 

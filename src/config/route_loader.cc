@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <optional>
 #include <string_view>
 #include <unordered_map>
@@ -59,6 +60,15 @@ Mutation LoadMutation(const std::vector<config::Mutation>& configs) {
   return mutation;
 }
 
+std::vector<Route::Mirror> LoadMirrors(const std::vector<config::Mirror>& configs) {
+  std::vector<Route::Mirror> mirrors;
+  for (const config::Mirror& config : configs) {
+    const double chance = config.percent / 100 * static_cast<double>(Route::kAlways);
+    mirrors.push_back({config.cluster, static_cast<uint64_t>(std::ceil(chance))});
+  }
+  return mirrors;
+}
+
 }  // namespace
 
 std::unique_ptr<const RouteTable> RouteLoader::Load(const config::RouteTable& table,
@@ -105,6 +115,7 @@ RouteTable::Rule RouteLoader::LoadRoute(const config::Route& config, const std::
     CheckKey(config.hash_on[i], At(path, "hash_on", i));
   }
   route.hash_keys = config.hash_on;
+  route.mirrors = LoadMirrors(config.mirrors);
   LoadAction(config, path, route);
   return rule;
 }
@@ -163,11 +174,12 @@ void RouteLoader::LoadDirectReply(const config::Route& config, const std::string
     findings_.Error(At(path, "direct_reply.kind"), QuoteShort(config.direct_reply->kind),
                     "must be one of " + LocalReplyNames());
   }
-  const std::array<std::pair<std::string_view, bool>, 4> ignored = {
+  const std::array<std::pair<std::string_view, bool>, 5> ignored = {
       {{"timeout", config.timeout.has_value()},
        {"request_mutation", !config.request_mutation.empty()},
        {"response_mutation", !config.response_mutation.empty()},
-       {"hash_on", !config.hash_on.empty()}}};
+       {"hash_on", !config.hash_on.empty()},
+       {"mirrors", !config.mirrors.empty()}}};
   for (const auto& [field, given] : ignored) {
     if (given) findings_.Warn(At(path, field), "", "has no effect beside direct_reply");
   }

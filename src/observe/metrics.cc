@@ -30,6 +30,10 @@ constexpr std::array<std::string_view, static_cast<size_t>(Counter::kFirstLocalR
         "leases_lost",
         "leases_released",
         "leases_reset",
+        "mirror_requests",
+        "mirror_replies",
+        "mirror_failures",
+        "mirror_skipped",
 };
 
 constexpr std::array<std::string_view, kGaugeCount> kGaugeNames = {

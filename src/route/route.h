@@ -35,6 +35,14 @@ struct Route {
   // of the weights divided by their greatest common divisor. Empty for a single cluster.
   std::vector<uint16_t> schedule;
 
+  // Clusters that get copies of the requests.
+  struct Mirror {
+    std::string cluster;
+    uint64_t chance = kAlways;  // of kAlways, that a request is copied
+  };
+  static constexpr uint64_t kAlways = uint64_t{1} << 32;
+  std::vector<Mirror> mirrors;
+
   bool is_direct_reply = false;
   LocalReply direct_reply = LocalReply::kNoContent;
   std::string direct_reply_text;

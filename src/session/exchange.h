@@ -37,7 +37,8 @@ struct Exchange : SessionExchangeLink, LeaseExchangeLink {
 
   State state = State::kNew;
   bool expects_reply = true;
-  Session* session = nullptr;  // null: gone, and the message without reply waits to be sent
+  bool is_mirror = false;      // a copy of a request, which no client knows of
+  Session* session = nullptr;  // null: a mirror's, or gone while the message without reply waits
   ReplyContext client;         // how the client knows the request
   SnapshotUse* snapshot = nullptr;
   const Route* route = nullptr;  // null for local replies before a route was found

@@ -27,6 +27,7 @@ struct SnapshotUse {
   struct RouteState {
     uint32_t cursor = 0;           // into Route::schedule
     std::vector<Target> targets;   // parallel to Route::clusters; sized on first use
+    std::vector<Target> mirrors;   // parallel to Route::mirrors; likewise
     Series* own_series = nullptr;  // for what happens before a cluster is chosen
   };
 

@@ -47,7 +47,8 @@ class SessionManager : public ReplySink {
   void DropUnusedSnapshots();
 
   size_t session_count() const { return session_count_; }
-  size_t exchange_count() const { return exchange_count_; }
+  size_t exchange_count() const { return exchange_count_; }  // without copies for mirrors
+  size_t mirror_count() const { return mirror_count_; }
   template <typename F>
   void ForEachProtocol(F&& f) const {
     for (const auto& [slot, protocol] : protocols_) f(*protocol);
@@ -73,12 +74,15 @@ class SessionManager : public ReplySink {
   void HandleBroken(Session& session, const DecodeResult& result);
   void Forward(Session& session, const Route& route, Bytes bytes);
   SnapshotUse::Target& ChooseTarget(Session& session, const Route& route);
+  void LookUp(SnapshotUse::Target& target, const ProtocolState& protocol, const Route& route,
+              const std::string& cluster);
   Series& RouteSeries(Session& session, const Route* route);
   std::optional<uint64_t> HashOf(const Session& session, const Route& route) const;
 
   Exchange& NewExchange(Session& session, const Route* route, Series& series);
   void FinishExchange(Exchange& exchange);
   void LeaveSession(Exchange& exchange);
+  void Recycle(Exchange& exchange);
   static bool MayWrite(Session& session, const Exchange& exchange);
   static Exchange* FirstToAnswer(Session& session);
   void Write(Session& session, Bytes bytes);
@@ -89,6 +93,13 @@ class SessionManager : public ReplySink {
   // `change` alters exchange.held.
   template <typename F>
   static void ChangeHeld(Exchange& exchange, F&& change);
+
+  void MirrorRequest(Session& session, const Route& route, Bytes bytes,
+                     std::optional<uint64_t> hash);
+  void SendCopy(Session& session, const Route& route, const SnapshotUse::Target& target,
+                Bytes bytes, std::optional<uint64_t> hash);
+  bool MirrorReply(Exchange& copy, bool complete);
+  void EndMirror(Exchange& copy);
 
   static bool TooMuchInFlight(const Session& session);
   void Pause(Session& session, Session::PauseReason reason);
@@ -111,6 +122,7 @@ class SessionManager : public ReplySink {
   IntrusiveList<Session, SessionLink> sessions_;
   size_t session_count_ = 0;
   size_t exchange_count_ = 0;
+  size_t mirror_count_ = 0;
   bool draining_ = false;
   std::vector<Session*> dirty_;
   std::vector<Session*> attention_;

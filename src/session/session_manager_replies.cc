@@ -76,8 +76,9 @@ void SessionManager::AnswerLocally(Session& session, Series& series, LocalReply 
 bool SessionManager::Reply(Exchange& exchange, const Codec& codec, const Message& message,
                            Bytes bytes) {
   static const Mutation kNone;
-  Session& session = *exchange.session;
   const bool whole = bytes.size() == message.length;
+  if (exchange.is_mirror) return MirrorReply(exchange, whole);
+  Session& session = *exchange.session;
   const Mutation& mutation = exchange.route != nullptr ? exchange.route->response_mutation : kNone;
   if (!whole && !mutation.empty() && !codec.traits().mutation_in_head) return false;
 
@@ -102,6 +103,10 @@ bool SessionManager::Reply(Exchange& exchange, const Codec& codec, const Message
 }
 
 void SessionManager::ReplyBody(Exchange& exchange, Bytes bytes, bool last) {
+  if (exchange.is_mirror) {
+    MirrorReply(exchange, last);
+    return;
+  }
   Session& session = *exchange.session;
   const bool direct = session.replying == &exchange;
   if (direct) {
@@ -168,11 +173,20 @@ void SessionManager::WriteHeldReplies(Session& session) {
 }
 
 void SessionManager::Sent(Exchange& exchange) {
+  if (exchange.is_mirror) {
+    EndMirror(exchange);
+    return;
+  }
   exchange.series->Add(Counter::kOneWay);
   FinishExchange(exchange);
 }
 
 void SessionManager::Failed(Exchange& exchange, LocalReply reply, std::string_view text) {
+  if (exchange.is_mirror) {
+    exchange.series->Add(Counter::kMirrorFailures);
+    EndMirror(exchange);
+    return;
+  }
   exchange.series->Add(LocalReplyCounter(reply));
   if (!exchange.expects_reply) {
     FinishExchange(exchange);

@@ -188,9 +188,10 @@ void SessionManager::Forward(Session& session, const Route& route, Bytes bytes) 
   SnapshotUse::Target& target = ChooseTarget(session, route);
   Exchange& exchange = NewExchange(session, &route, *target.series);
   std::optional<LocalReply> refused = LocalReply::kClusterNotFound;
+  const std::optional<uint64_t> hash = HashOf(session, route);
   if (target.cluster != nullptr) {
-    refused = hub_->Dispatch(exchange, {session.protocol, session, *target.cluster, message_, bytes,
-                                        HashOf(session, route)});
+    refused = hub_->Dispatch(exchange,
+                             {session.protocol, session, *target.cluster, message_, bytes, hash});
   }
   if (refused) {
     Failed(exchange, *refused, TextFor(*refused));
@@ -200,10 +201,11 @@ void SessionManager::Forward(Session& session, const Route& route, Bytes bytes) 
   if (exchange.state == Exchange::State::kSending) session.sending = &exchange;
   if (!exchange.expects_reply && exchange.state == Exchange::State::kNew) {
     Sent(exchange);  // and that is all
-    return;
+  } else {
+    const uint64_t timeout = route.timeout_us != 0 ? route.timeout_us : snapshot.default_timeout_us;
+    if (timeout != 0) context_.Arm(exchange.deadline, context_.now_us() + timeout);
   }
-  const uint64_t timeout = route.timeout_us != 0 ? route.timeout_us : snapshot.default_timeout_us;
-  if (timeout != 0) context_.Arm(exchange.deadline, context_.now_us() + timeout);
+  if (!route.mirrors.empty()) MirrorRequest(session, route, bytes, hash);
 }
 
 SnapshotUse::Target& SessionManager::ChooseTarget(Session& session, const Route& route) {
@@ -216,12 +218,16 @@ SnapshotUse::Target& SessionManager::ChooseTarget(Session& session, const Route&
   }
   SnapshotUse::Target& target = state.targets[choice];
   if (target.clusters_epoch != hub_->clusters_epoch()) {
-    const std::string& name = route.clusters[choice].name;
-    target.cluster = hub_->FindCluster(name);
-    target.clusters_epoch = hub_->clusters_epoch();
-    target.series = &context_.metrics.Get(session.protocol.name, route.name, name);
+    LookUp(target, session.protocol, route, route.clusters[choice].name);
   }
   return target;
+}
+
+void SessionManager::LookUp(SnapshotUse::Target& target, const ProtocolState& protocol,
+                            const Route& route, const std::string& cluster) {
+  target.cluster = hub_->FindCluster(cluster);
+  target.clusters_epoch = hub_->clusters_epoch();
+  target.series = &context_.metrics.Get(protocol.name, route.name, cluster);
 }
 
 Series& SessionManager::RouteSeries(Session& session, const Route* route) {
@@ -276,8 +282,12 @@ Exchange& SessionManager::NewExchange(Session& session, const Route* route, Seri
 void SessionManager::FinishExchange(Exchange& exchange) {
   exchange.deadline.Cancel();
   if (exchange.session != nullptr) LeaveSession(exchange);
-  exchange.series->Add(Gauge::kExchangesActive, -1);
   --exchange_count_;
+  Recycle(exchange);
+}
+
+void SessionManager::Recycle(Exchange& exchange) {
+  exchange.series->Add(Gauge::kExchangesActive, -1);
   DropUse(*exchange.snapshot);
   ClearKeepingLittle(exchange.pending);
   exchange.unanswerable = false;

@@ -60,6 +60,33 @@ TEST(Snapshot, TakesEveryFieldOfTheFilter) {
   EXPECT_EQ(snapshot->default_timeout_us, 2500000u);
 }
 
+TEST(Snapshot, TakesMirrorsWithTheirShare) {
+  const auto snapshot = LoadValid(ConfigWithRoutes(json::parse(R"([{
+    "cluster": "c", "mirrors": [{"cluster": "all"}, {"cluster": "half", "percent": 50},
+                                {"cluster": "few", "percent": 0.000001}]}])")));
+  const std::vector<Route::Mirror>& mirrors = RouteOf(*snapshot, 0).mirrors;
+  ASSERT_EQ(mirrors.size(), 3u);
+  EXPECT_EQ(mirrors[0].cluster, "all");
+  EXPECT_EQ(mirrors[0].chance, Route::kAlways);
+  EXPECT_EQ(mirrors[1].chance, Route::kAlways / 2);
+  EXPECT_EQ(mirrors[2].chance, 43u) << "never less than it says";
+}
+
+TEST(Snapshot, RefusesMirrorsThatCannotBe) {
+  const auto error = [](const char* mirror) {
+    return RouteError({{"cluster", "a"}, {"mirrors", json::array({json::parse(mirror)})}});
+  };
+  EXPECT_NE(error(R"({"cluster": "m", "percent": 0})").find(".mirrors[0].percent"),
+            std::string::npos);
+  EXPECT_NE(error(R"({"cluster": "m", "percent": 100.5})").find(".mirrors[0].percent"),
+            std::string::npos);
+  EXPECT_NE(error(R"({"cluster": "two words"})").find(".mirrors[0].cluster"), std::string::npos);
+  EXPECT_NE(error(R"({"percent": 5})").find(".mirrors[0]"), std::string::npos);
+  const std::string warnings = WarningsOf(ConfigWithRoutes(
+      json::parse(R"([{"direct_reply": {"kind": "denied"}, "mirrors": [{"cluster": "m"}]}])")));
+  EXPECT_NE(warnings.find("mirrors: has no effect beside direct_reply"), std::string::npos);
+}
+
 TEST(Snapshot, TakesEveryFieldOfARoute) {
   const auto snapshot = LoadValid(ConfigWithRoutes(json::parse(R"([{
     "name": "r", "cluster": "c", "timeout": "1.5s",

@@ -10,20 +10,23 @@ namespace {
 
 std::vector<uint8_t> RandomBytes(uint64_t seed) {
   std::mt19937_64 random(seed);
-  std::vector<uint8_t> bytes(19 + 3 * (random() % 150));
+  std::vector<uint8_t> bytes(kSettingBytes + 3 * (random() % 150));
   for (uint8_t& byte : bytes) byte = static_cast<uint8_t>(random());
   // Otherwise most worlds would be too small for anything to happen in them.
   if (random() % 2 == 0) {
     for (size_t i = 6; i < 18; ++i) bytes[i] = static_cast<uint8_t>(100 + random() % 150);
   }
-  for (size_t i = 19; i + 2 < bytes.size(); i += 3) {
+  for (size_t i = kSettingBytes; i + 2 < bytes.size(); i += 3) {
     // Traffic comes more often than disasters, and nothing at all comes of a drained world.
     const auto op = static_cast<Op>(bytes[i] % kOpCount);
     if ((op >= Op::kServerMode && random() % 3 != 0) || op == Op::kDrain) {
       bytes[i] = static_cast<uint8_t>(random() % (static_cast<size_t>(Op::kWait) + 1));
     }
   }
-  for (size_t i = 19; i + 2 < bytes.size() && i < 28; i += 3) bytes[i] = 0;  // clients first
+  // Clients first.
+  for (size_t i = 0; i < 3 && kSettingBytes + 3 * i < bytes.size(); ++i) {
+    bytes[kSettingBytes + 3 * i] = 0;
+  }
   return bytes;
 }
 

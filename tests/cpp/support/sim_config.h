@@ -30,6 +30,7 @@ struct SimRoute {
   Mutation request_mutation = {};
   Mutation response_mutation = {};
   std::vector<std::string> hash_keys = {};
+  std::vector<Route::Mirror> mirrors = {};
 };
 
 struct SimConfig {
@@ -73,6 +74,7 @@ inline std::shared_ptr<const Snapshot> BuildSnapshot(SimConfig config) {
     route.request_mutation = std::move(from.request_mutation);
     route.response_mutation = std::move(from.response_mutation);
     route.hash_keys = std::move(from.hash_keys);
+    route.mirrors = std::move(from.mirrors);
     rules.push_back(std::move(rule));
   }
   std::vector<RouteTable::BuildError> errors;

@@ -46,8 +46,11 @@ struct ScriptSetting {
   uint32_t max_pending = 16;
   uint32_t max_lease_kb = 256;
   uint32_t lease_idle_ms = 500;
-  uint32_t balance = 0;  // BalancePolicy::Kind
+  uint32_t balance = 0;         // BalancePolicy::Kind
+  uint32_t mirror_percent = 0;  // 0: no route has a mirror
 };
+// What ScriptFromBytes takes for the setting.
+inline constexpr size_t kSettingBytes = 20;
 
 enum class Op : uint8_t {
   kConnect,        // a: local port
@@ -109,6 +112,7 @@ inline std::pair<ScriptSetting, std::vector<Action>> ScriptFromBytes(const uint8
   setting.max_lease_kb = 1 + next();
   setting.lease_idle_ms = next() * 10;
   setting.balance = next();
+  setting.mirror_percent = next() % 3 * 50;
   std::vector<Action> actions;
   while (at < size && actions.size() < 400) {
     Action action;
@@ -129,7 +133,7 @@ inline std::string Describe(const ScriptSetting& s, const std::vector<Action>& a
         uint64_t{s.max_leases_per_host}, uint64_t{s.exchanges_per_shared_lease},
         uint64_t{s.max_shared_leases_per_host}, uint64_t{s.max_cluster_requests},
         uint64_t{s.max_pending}, uint64_t{s.max_lease_kb}, uint64_t{s.lease_idle_ms},
-        uint64_t{s.balance}}) {
+        uint64_t{s.balance}, uint64_t{s.mirror_percent}}) {
     text += std::to_string(value) + " ";
   }
   for (const Action& action : actions) {
@@ -201,6 +205,10 @@ inline SimConfig ScriptConfig(const ScriptSetting& setting) {
   b.timeout_us = 300 * SimWorld::kMs;
   route("w").clusters = {{"a", 2}, {"b", 1}};
   route("d").direct_reply = LocalReply::kDenied;
+  if (setting.mirror_percent != 0) {
+    const uint64_t chance = Route::kAlways * std::min(100u, setting.mirror_percent) / 100;
+    for (SimRoute& each : config.routes) each.mirrors = {{"m", chance}};
+  }
   return config;
 }
 

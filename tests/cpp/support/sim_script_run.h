@@ -60,6 +60,7 @@ class ScriptRun {
     policy.connect_timeout_us = 2 * SimWorld::kSecond;
     SetHosts(0, 0x37);
     SetHosts(1, 0x31);
+    if (mirrors()) SetHosts(2, 0x33);
   }
 
   void Do(const Action& action) {
@@ -104,7 +105,7 @@ class ScriptRun {
         world_->RunFor(uint64_t{action.a % 200} * 100 << (action.b % 8));
         break;
       case Op::kServerMode:
-        SetServerMode(world_->servers[Address(action.a)], action.b);
+        SetServerMode(world_->servers[AnyAddress(action.a)], action.b);
         break;
       case Op::kServerConnect: {
         static constexpr std::array kWays = {
@@ -112,7 +113,7 @@ class ScriptRun {
             SimServer::Connect::kRefuseNow, SimServer::Connect::kNever};
         const uint32_t way = action.b % kWays.size();
         if (way > 1) upstream_faults = true;
-        world_->servers[Address(action.a)].connect = kWays[way];
+        world_->servers[AnyAddress(action.a)].connect = kWays[way];
         break;
       }
       case Op::kServerClose:
@@ -132,16 +133,16 @@ class ScriptRun {
         SetHosts(action.a, action.b);
         break;
       case Op::kGeneration:
-        ++generation_[action.a % 2];
-        SetHosts(action.a, hosts_[action.a % 2]);
+        ++generation_[Index(action.a)];
+        SetHosts(action.a, hosts_[Index(action.a)]);
         break;
       case Op::kRemoveCluster:
         ++kinds_;
         upstream_faults = true;
         world_->WithEngine([&](Engine& engine) {
-          engine.RemoveCluster(Cluster(action.a), generation_[action.a % 2]);
+          engine.RemoveCluster(Cluster(action.a), generation_[Index(action.a)]);
         });
-        ++generation_[action.a % 2];
+        ++generation_[Index(action.a)];
         break;
       case Op::kPublish:
         Publish(action.a);
@@ -194,12 +195,20 @@ class ScriptRun {
   bool drained = false;
 
   bool ordered() const { return config_.codec->traits().ordered_replies; }
+  bool mirrors() const { return setting_.mirror_percent != 0; }
 
  private:
   static constexpr size_t kServers = 3;
 
-  static std::string Address(uint32_t n) { return "10.0.0." + std::to_string(n % kServers) + ":1"; }
-  static std::string Cluster(uint32_t n) { return n % 2 == 0 ? "a" : "b"; }
+  // Clusters "a" and "b" share their servers; "m", where copies go, has servers of its own.
+  size_t Index(uint32_t n) const { return n % (mirrors() ? 3 : 2); }
+  std::string Cluster(uint32_t n) const { return std::string(1, "abm"[Index(n)]); }
+  static std::string Address(uint32_t n, bool mirror = false) {
+    return (mirror ? "10.0.1." : "10.0.0.") + std::to_string(n % kServers) + ":1";
+  }
+  std::string AnyAddress(uint32_t n) const {
+    return Address(n, mirrors() && n / kServers % 3 == 2);
+  }
 
   std::unique_ptr<Wire> MakeWire() const {
     if (setting_.protocol == ScriptProtocol::kDubbo) return std::make_unique<DubboWire>();
@@ -366,16 +375,17 @@ class ScriptRun {
   }
 
   void SetHosts(uint32_t cluster, uint32_t which) {
-    hosts_[cluster % 2] = which;
+    const size_t index = Index(cluster);
+    hosts_[index] = which;
     std::vector<HostInfo> hosts;
     for (uint32_t i = 0; i < kServers; ++i) {
       if ((which >> i & 1) == 0) continue;
       hosts.emplace_back();
-      hosts.back().address = Address(i);
+      hosts.back().address = Address(i, index == 2);
       hosts.back().weight = 1 + i;
       if ((which >> (4 + i) & 1) == 0) hosts.back().health = HostHealth::kUnhealthy;
     }
-    world_->SetCluster(Cluster(cluster), std::move(hosts), generation_[cluster % 2]);
+    world_->SetCluster(Cluster(cluster), std::move(hosts), generation_[index]);
   }
 
   void Publish(uint32_t what) {
@@ -456,6 +466,7 @@ class ScriptRun {
     std::map<std::string, const SimConnection*> seen;  // request token -> where
     size_t one_way_seen = 0;
     for (const auto& connection : world.connections) {
+      if (connection->cluster == "m") continue;
       for (const WireMessage& request : connection->requests) {
         if (request.kind != 'Q' && request.kind != 'O') continue;
         if (request.kind == 'O') ++one_way_seen;
@@ -470,7 +481,32 @@ class ScriptRun {
       world.Violation("one-way messages taken: " + std::to_string(one_way) +
                       ", forwarded: " + std::to_string(one_way_seen));
     }
+    CheckMirrors();
     for (const ScriptClient& client : clients) CheckClient(client, seen);
+  }
+
+  // Copies are of what clients sent, one of each at most, and their ends are counted.
+  void CheckMirrors() {
+    SimWorld& world = *world_;
+    std::set<std::string> copied;
+    uint64_t requests = 0;
+    for (const auto& connection : world.connections) {
+      if (connection->cluster != "m") continue;
+      for (const WireMessage& copy : connection->requests) {
+        if (copy.kind != 'Q' && copy.kind != 'O') continue;
+        if (copy.kind == 'Q') ++requests;
+        if (copy.token.find("garbage") != std::string::npos) continue;
+        if (!copied.insert(copy.token).second) world.Violation("copied twice: " + copy.token);
+        if (!world.odd_bytes && SenderOf(copy.token) == nullptr) {
+          world.Violation("nobody sent " + copy.token);
+        }
+      }
+    }
+    const uint64_t made = world.Count(Counter::kMirrorRequests);
+    const uint64_t ended =
+        world.Count(Counter::kMirrorReplies) + world.Count(Counter::kMirrorFailures);
+    if (ended > made || requests > made) world.Violation("copies and their ends do not add up");
+    if (world.Count(Counter::kRequests, "m") != 0) world.Violation("copies counted as requests");
   }
 
   const ScriptClient* SenderOf(const std::string& token) const {
@@ -557,8 +593,8 @@ class ScriptRun {
   size_t kinds_ = 1;  // how many sets of connections to a host there may be
   std::unique_ptr<SimWorld> world_;
   uint64_t garbage_ = 0;
-  std::array<uint64_t, 2> generation_ = {1, 1};
-  std::array<uint32_t, 2> hosts_ = {0, 0};
+  std::array<uint64_t, 3> generation_ = {1, 1, 1};
+  std::array<uint32_t, 3> hosts_ = {0, 0, 0};
   std::map<uint64_t, std::set<size_t>> answered_;  // by connection, indices into its requests
 };
 

@@ -60,6 +60,8 @@ ScriptSetting SettingFrom(const py::dict& dict) {
       setting.lease_idle_ms = small;
     } else if (name == "balance") {
       setting.balance = small;
+    } else if (name == "mirror_percent") {
+      setting.mirror_percent = small;
     } else {
       throw std::invalid_argument("no setting is called " + name);
     }
@@ -105,12 +107,13 @@ py::dict Run(const py::dict& setting, const std::vector<ActionTuple>& tuples) {
   py::list clients;
   for (const ScriptClient& client : run.clients) clients.append(ClientDict(client));
   py::list servers;
+  py::list mirrors;
   for (const auto& connection : run.world().connections) {
     py::list requests;
     for (const auto& request : connection->requests) {
       requests.append(py::make_tuple(std::string(1, request.kind), py::bytes(request.token)));
     }
-    servers.append(requests);
+    (connection->cluster == "m" ? mirrors : servers).append(requests);
   }
   py::dict counters;
   for (size_t i = 0; i < kCounterCount; ++i) {
@@ -119,8 +122,8 @@ py::dict Run(const py::dict& setting, const std::vector<ActionTuple>& tuples) {
   }
   py::list violations;
   for (const std::string& violation : run.violations()) violations.append(py::bytes(violation));
-  return py::dict("clients"_a = clients, "servers"_a = servers, "counters"_a = counters,
-                  "violations"_a = violations, "ordered"_a = run.ordered(),
+  return py::dict("clients"_a = clients, "servers"_a = servers, "mirrors"_a = mirrors,
+                  "counters"_a = counters, "violations"_a = violations, "ordered"_a = run.ordered(),
                   "ids"_a = run.world().wire().has_ids(), "lied"_a = run.server_lied);
 }
 

@@ -9,6 +9,7 @@ nothing is left in the end. Who got which reply is checked here once more, from 
 from __future__ import annotations
 
 import importlib
+import itertools
 import os
 from collections import Counter
 from typing import Any
@@ -62,6 +63,7 @@ SETTINGS = st.fixed_dictionaries(
         "max_lease_kb": small(64),
         "lease_idle_ms": st.sampled_from([1, 100, 3000]),
         "balance": st.integers(min_value=0, max_value=4),
+        "mirror_percent": st.sampled_from([10, 100]),
     },
 )
 SCRIPTS = st.lists(
@@ -92,6 +94,13 @@ def check(result: dict[str, Any]) -> None:
         if kind in "QO" and b"garbage" not in token
     )
     assert all(count == 1 for count in forwarded.values()), "forwarded twice"
+    copied = Counter(
+        token
+        for requests in result["mirrors"]
+        for kind, token in requests
+        if kind in "QO" and b"garbage" not in token
+    )
+    assert all(count == 1 for count in copied.values()), "copied twice"
     for number, client in enumerate(result["clients"]):
         check_client(number, client, owner, result)
 
@@ -171,6 +180,22 @@ def test_a_world_without_trouble_answers_everything(protocol: int, mode: int) ->
     assert counters["responses_ok"] + counters["responses_exception"] == 72
     assert counters["local_reply_denied"] == counters["local_reply_no_route"] == 24
     assert counters["one_way"] == 30
+
+
+@pytest.mark.parametrize("protocol", range(_sim.PROTOCOLS))
+def test_every_forwarded_request_is_copied(protocol: int) -> None:
+    script: Script = [("connect", 0, 0)] * 4
+    script += [("request", number, number % 5 + 8 * (number % 4)) for number in range(40)]
+    script += [("one_way", number, number % 3) for number in range(30)]
+    bounds = {"max_leases_per_host": 100, "max_pending": 100, "stream_bytes": 100_000}
+    result = _sim.run({"protocol": protocol, "mode": 0, "mirror_percent": 100, **bounds}, script)
+    check(result)
+    counters = result["counters"]
+    assert counters["mirror_requests"] == 24 + 30
+    assert counters["mirror_replies"] == 24
+    assert counters["mirror_failures"] == counters["mirror_skipped"] == 0
+    forwarded = sorted(itertools.chain(*result["servers"]))
+    assert sorted(itertools.chain(*result["mirrors"])) == forwarded
 
 
 def test_the_checks_find_what_is_wrong() -> None:
