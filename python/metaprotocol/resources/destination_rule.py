@@ -13,7 +13,6 @@ from metaprotocol.resources.service_entry import (
     ISTIO_GROUP,
     ISTIO_VERSIONS,
     IstioVersion,
-    WorkloadSelector,
 )
 from metaprotocol.resources.types import (
     DnsLabel,
@@ -139,6 +138,15 @@ class LocalityLbSetting(Model):
     enabled: bool | None = None
 
 
+class ZoneAwareLbSetting(Model):
+    """Preference of the client's own zone."""
+
+    failover: list[LocalityFailover] = Field(default_factory=list)
+    failover_priority: list[str] = Field(default_factory=list)
+    enabled: bool | None = None
+    min_cluster_size: Annotated[int, Field(ge=1, le=2**32 - 1)] | None = None
+
+
 class WarmupConfiguration(Model):
     """Slow start of new endpoints."""
 
@@ -152,6 +160,7 @@ class LoadBalancerSettings(Model):
 
     no_effect: ClassVar[dict[str, str]] = {
         "locality_lb_setting": "endpoints of all localities are used alike",
+        "zone_aware_lb_setting": "endpoints of all zones are used alike",
         "warmup": "new endpoints get their full share at once",
         "warmup_duration_secs": "new endpoints get their full share at once",
     }
@@ -164,6 +173,7 @@ class LoadBalancerSettings(Model):
     ) = None
     consistent_hash: ConsistentHash | None = None
     locality_lb_setting: LocalityLbSetting | None = None
+    zone_aware_lb_setting: ZoneAwareLbSetting | None = None
     warmup_duration_secs: Duration | None = None
     warmup: WarmupConfiguration | None = None
 
@@ -196,6 +206,13 @@ class TcpSettings(Model):
     idle_timeout: Duration | None = None
 
 
+class Http2KeepAlive(Model):
+    """HTTP/2 pings."""
+
+    interval: Duration | None = None
+    timeout: Duration | None = None
+
+
 class HttpSettings(Model):
     """Istio's settings of HTTP connections."""
 
@@ -204,6 +221,7 @@ class HttpSettings(Model):
         "h2_upgrade_policy": "it is for HTTP",
         "use_client_protocol": "it is for HTTP",
         "max_concurrent_streams": "it is for HTTP",
+        "http2_keep_alive": "it is for HTTP; use connectionPool.tcp.tcpKeepalive",
         "max_retries": "there are no retries yet",
         "idle_timeout": "it is for HTTP; use connectionPool.tcp.idleTimeout",
     }
@@ -216,6 +234,7 @@ class HttpSettings(Model):
     h2_upgrade_policy: Literal["DEFAULT", "DO_NOT_UPGRADE", "UPGRADE"] | None = None
     use_client_protocol: bool | None = None
     max_concurrent_streams: Count | None = None
+    http2_keep_alive: Http2KeepAlive | None = Field(default=None, alias="http2KeepAlive")
 
 
 class ConnectionPoolSettings(Model):
@@ -228,6 +247,10 @@ class ConnectionPoolSettings(Model):
 class OutlierDetection(Model):
     """When failing endpoints are left out."""
 
+    no_effect: ClassVar[dict[str, str]] = {
+        "outlier_detection_http_error_codes": "replies have no HTTP status",
+    }
+
     split_external_local_origin_errors: bool | None = None
     consecutive_local_origin_failures: UInt32 | None = None
     consecutive_gateway_errors: UInt32 | None = None
@@ -238,6 +261,9 @@ class OutlierDetection(Model):
     base_ejection_time: Duration | None = None
     max_ejection_percent: Annotated[int, Field(ge=0, le=100)] | None = None
     min_health_percent: Annotated[int, Field(ge=0, le=100)] | None = None
+    outlier_detection_http_error_codes: list[Annotated[int, Field(ge=100, le=599)]] = Field(
+        default_factory=list
+    )
 
 
 class ClientTlsSettings(Model):
@@ -297,6 +323,7 @@ class RetryBudget(Model):
 
     percent: Percentage | None = None
     min_retry_concurrency: UInt32 | None = None
+    budget_interval: Duration | None = None
 
 
 class PortTrafficPolicy(Model):
@@ -337,6 +364,12 @@ class Subset(Model):
     traffic_policy: TrafficPolicy | None = None
 
 
+class PodSelector(Model):
+    """Chooses client pods by their labels."""
+
+    match_labels: dict[str, str] = Field(default_factory=dict)
+
+
 class DestinationRuleSpec(Model):
     """Subsets and policies of a service."""
 
@@ -348,7 +381,7 @@ class DestinationRuleSpec(Model):
     traffic_policy: TrafficPolicy | None = None
     subsets: list[Subset] = Field(default_factory=list)
     export_to: list[ExportTo] = Field(default_factory=list)
-    workload_selector: WorkloadSelector | None = None
+    workload_selector: PodSelector | None = None
 
     def problems(self) -> Iterator[Problem]:
         """Subsets of the same name."""
