@@ -131,7 +131,10 @@ class AddressBook:
     """Who listens where. Of several service ports that want one address, and that some proxy would
     see together, the oldest keeps it."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self, mend: str = f'give it another one: annotation {BIND_ANNOTATION}: "127.0.0.2"'
+    ) -> None:
+        self._mend = mend
         self._claims: dict[str, tuple[Claim, ...]] = {}
         self._by_address: dict[Address, dict[str, Claim]] = {}
 
@@ -162,11 +165,11 @@ class AddressBook:
             if holder is None:
                 kept.append(claim)
             else:
-                _lost(claim, holder, address, report)
+                _lost(claim, holder, address, self._mend, report)
         return {claim.name: claim for claim in kept}
 
 
-def _lost(claim: Claim, holder: Claim, address: Address, report: Report) -> None:
+def _lost(claim: Claim, holder: Claim, address: Address, mend: str, report: Report) -> None:
     where = f"{holder.host} port {holder.port}"
     if claim.entry.key == holder.entry.key and claim.port == holder.port and not claim.own_routes:
         # The same endpoints, by the routes of the other name.
@@ -179,6 +182,5 @@ def _lost(claim: Claim, holder: Claim, address: Address, report: Report) -> None
         claim.entry, "address-conflict", claim.field,
         f"{claim.host} port {claim.port} has no listener: "
         f"{holder.entry.key} ({where}) has {address}",
-        value=str(address),
-        mend=f'give it another one: annotation {BIND_ANNOTATION}: "127.0.0.2"',
+        value=str(address), mend=mend,
     )  # fmt: skip

@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 
 from google.protobuf.message import Message
 
+from metaprotocol.config.v1 import RouteTable
 from metaprotocol.diagnostics import did_you_mean
 from metaprotocol.envoy.config import ConfigBuilder
 from metaprotocol.resources import ApplicationProtocol, MetaRouter, Resource
 from metaprotocol.translate.addresses import BIND_ANNOTATION, Claim, local_address
 from metaprotocol.translate.filters import accepted, proxy_config
 from metaprotocol.translate.index import Index
-from metaprotocol.translate.naming import filter_name
+from metaprotocol.translate.naming import filter_name, inbound_filter_name
 from metaprotocol.translate.options import Options, Target
 from metaprotocol.translate.protocols import BUILT_IN_PROTOCOLS, CodecInfo, codecs
 from metaprotocol.translate.reporting import Diagnostics, Report, age
@@ -23,6 +24,7 @@ from metaprotocol.translate.routes import (
     Table,
     Use,
     default_table,
+    inbound_table,
     no_host_mend,
 )
 from metaprotocol.translate.services import Port, Service
@@ -38,11 +40,29 @@ class Filter:
     visible_to: Namespaces
 
 
+@dataclass(frozen=True)
+class PortFilters:
+    """How a port came to its filters."""
+
+    codec: CodecInfo
+    protocol: ApplicationProtocol | None
+    """None: one of those that exist by themselves."""
+    router: MetaRouter | None
+    uses: frozenset[Use]
+
+    @property
+    def limited(self) -> bool:
+        """A MetaRouter limits rates."""
+        spec = self.router.spec if self.router else None
+        return spec is not None and bool(spec.local_rate_limit or spec.global_rate_limit)
+
+
 @dataclass
 class HostFilters:
     """The filters of one host's ports, and what they depend on."""
 
     filters: dict[str, Filter] = field(default_factory=dict)
+    ports: dict[int, PortFilters] = field(default_factory=dict)
     claims: list[Claim] = field(default_factory=list)
     uses: set[Use] = field(default_factory=set)
     looked_up: set[str] = field(default_factory=set)
@@ -101,10 +121,11 @@ class HostTranslator:
                 "the service has no port of ours", value=service.host,
                 mend='name one such as "tcp-metaprotocol-dubbo"',
             )  # fmt: skip
-        if router is not None and router.spec.gateways and self._options.target is Target.ENVOY:
+        if router is not None and router.spec.gateways:
             report.info(
-                router, "gateways", "spec.gateways", "has no effect on an Envoy without Istio"
-            )
+                router, "gateways", "spec.gateways",
+                "gateways are not configured; the routes hold where clients have an Envoy",
+            )  # fmt: skip
         for port in service.ours:
             found = self.codec(port, report)
             if found is not None:
@@ -120,16 +141,14 @@ class HostTranslator:
         made: HostFilters,
         report: Report,
     ) -> None:
-        table = self.table(service, port, router, codec)
+        if router is None:
+            table = default_table(service, port, self._known)
+        else:
+            table = RouteTranslator(router, service, port, codec, self._known).translate()
         report.extend(table.diagnostics)
         made.uses |= table.uses
         made.looked_up |= table.hosts
         made.missing = made.missing or table.missing
-        name = filter_name(service.host, port.number)
-        config = proxy_config(name, codec, protocol, table)
-        owner: Resource = router or port.entry
-        if not accepted(config, table, owner, protocol, report):
-            return
         visible = service.visible_to
         origins: list[Resource] = [port.entry]
         if router is not None:
@@ -139,9 +158,14 @@ class HostTranslator:
             self._check_visible(table, visible, router, report)
         if protocol is not None:
             origins.append(protocol)
-        message = self._builder.filter_config(name, config)
-        made.filters[name] = Filter(message, tuple(origins), visible)
-        if self._options.target is Target.ENVOY:
+        made.ports[port.number] = PortFilters(codec, protocol, router, frozenset(table.uses))
+        owner: Resource = router or port.entry
+        for name, side in self._sides(service, port, table):
+            config = proxy_config(name, codec, protocol, side)
+            if accepted(config, side, owner, protocol, report):
+                message = self._builder.filter_config(name, config)
+                made.filters[name] = Filter(message, tuple(origins), visible)
+        if self._options.target is Target.ENVOY and made.filters:
             address = local_address(service, port, self._options, report)
             made.claims.append(
                 Claim(
@@ -165,13 +189,18 @@ class HostTranslator:
                         mend=f'annotation {BIND_ANNOTATION}: "127.0.0.2" moves the listener',
                     )  # fmt: skip
 
-    def table(
-        self, service: Service, port: Port, router: MetaRouter | None, codec: CodecInfo
-    ) -> Table:
-        """The routes of one port."""
-        if router is None:
-            return default_table(service, port, self._known)
-        return RouteTranslator(router, service, port, codec, self._known).translate()
+    def _sides(self, service: Service, port: Port, table: Table) -> list[tuple[str, Table]]:
+        """The filters of a port by name: one, or with sidecars that of the clients, which routes,
+        and that of the servers, which limits rates."""
+        name = filter_name(service.host, port.number)
+        if self._options.target is Target.ENVOY:
+            return [(name, table)]
+        inbound = inbound_table(service, port)
+        for limit in ("local_rate_limit", "global_rate_limit"):
+            if limit in RouteTable.DESCRIPTOR.fields_by_name and table.message.HasField(limit):
+                getattr(inbound.message, limit).CopyFrom(getattr(table.message, limit))
+                table.message.ClearField(limit)
+        return [(name, table), (inbound_filter_name(service.host, port.number), inbound)]
 
     def codec(
         self, port: Port, report: Report

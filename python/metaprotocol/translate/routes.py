@@ -31,7 +31,7 @@ from metaprotocol.resources.meta_router import (
 from metaprotocol.resources.meta_router import KeyValue as WrittenKeyValue
 from metaprotocol.translate.clusters import hash_keys
 from metaprotocol.translate.matches import conditions
-from metaprotocol.translate.naming import cluster_name, parse_cluster_name
+from metaprotocol.translate.naming import cluster_name, inbound_cluster_name, parse_cluster_name
 from metaprotocol.translate.protocols import CONNECTION_KEYS, CodecInfo
 from metaprotocol.translate.reporting import Diagnostics, Report
 from metaprotocol.translate.rules import HostRules
@@ -97,6 +97,13 @@ def default_table(service: Service, port: Port, known: Known) -> Table:
         {Use(service.host, port.number)},
         {service.host},
     )
+
+
+def inbound_table(service: Service, port: Port) -> Table:
+    """The table beside a server, where every request goes to the application."""
+    cluster = inbound_cluster_name(port.target, service.host)
+    route = Route(name=DEFAULT_ROUTE, cluster=cluster)
+    return Table(RouteTable(name=service.host, routes=[route]), [""])
 
 
 class RouteTranslator:

@@ -78,8 +78,11 @@ class Translator:
 
     def _start(self) -> None:
         self._index = Index(self._options)
-        known = Known(self._index.resolve, self._service, self._rules, self._index.hosts)
-        self._host_translator = HostTranslator(self._builder, self._options, self._index, known)
+        self.known = Known(self._index.resolve, self._service, self._rules, self._index.hosts)
+        """What routes may refer to."""
+        self._host_translator = HostTranslator(
+            self._builder, self._options, self._index, self.known
+        )
         self._cluster_translator = ClusterTranslator(self._builder, self._options)
         self._hosts: dict[str, _Host] = {}
         self._by_protocol: dict[str, set[str]] = {}
@@ -312,7 +315,7 @@ class Translator:
 
     def _publish_listener(self, name: str, changed: set[tuple[str, str]]) -> None:
         """Puts a filter and its listener where they are to be found, or takes them away."""
-        host = name.rpartition("|")[0]
+        host = name.removeprefix("inbound|").rpartition("|")[0]
         state = self._hosts[host]
         made = state.filters.filters.get(name)
         claim = next((claim for claim in state.filters.claims if claim.name == name), None)

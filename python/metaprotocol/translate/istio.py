@@ -1,0 +1,342 @@
+"""For Istio: the EnvoyFilters with which istiod puts our filters into sidecars.
+
+The filters themselves come from this control plane by extension config discovery, so that a changed
+route changes no EnvoyFilter. Every object has a workload selector or is for one namespace; none is
+for the whole mesh.
+
+    metaprotocol                        per namespace: carrier, worker cluster, control plane
+    metaprotocol-outbound-<host>        per namespace with clients: filters on their listeners
+    metaprotocol-clusters-<host>        per namespace with clients: bridge and balancing
+    metaprotocol-inbound-<host>-<port>  where a service's pods are: filter and application
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+from google.protobuf.message import Message
+
+from metaprotocol.diagnostics import Diagnostic
+from metaprotocol.envoy.config import XDS_NAME, Carrier, ConfigBuilder
+from metaprotocol.envoy.descriptors import EnvoyTypes
+from metaprotocol.resources import Inventory
+from metaprotocol.translate.addresses import Address, AddressBook, Claim
+from metaprotocol.translate.filters import proxy_config
+from metaprotocol.translate.hosts import Filter, PortFilters
+from metaprotocol.translate.istio_patches import Json, Patches, envoy_filter
+from metaprotocol.translate.naming import (
+    cluster_name,
+    filter_name,
+    inbound_filter_name,
+    parse_cluster_name,
+)
+from metaprotocol.translate.options import Options, Target
+from metaprotocol.translate.reporting import Report, age
+from metaprotocol.translate.routes import Known, Table, default_table, inbound_table
+from metaprotocol.translate.services import NONE, Port, Service
+from metaprotocol.translate.translator import Translator
+from metaprotocol.translate.visibility import Namespaces
+
+SELECTOR_ANNOTATION = "workloadSelector"
+"""Aeraki's way to say which pods serve a ServiceEntry without selector: "name", "app: name"."""
+
+ENABLED_LABEL = "metaprotocol.aeraki.io/enabled"
+
+
+@dataclass(frozen=True)
+class IstioOptions:
+    """What is to be known of the mesh."""
+
+    control_plane_host: str = "metaprotocol.istio-system.svc.cluster.local"
+    control_plane_port: int = 18000
+    namespaces: tuple[str, ...] = ()
+    """Where clients are, besides the namespace of each service, for services that are exported
+    everywhere."""
+    workload_labels: Mapping[str, str] = field(default_factory=lambda: {ENABLED_LABEL: "true"})
+    """Only pods with these labels are configured: those whose proxy has the module. Without any,
+    all pods of a namespace, each of which then needs it."""
+    carrier: Carrier = Carrier("@metaprotocol")  # noqa: RUF009  # immutable
+
+
+@dataclass(frozen=True)
+class IstioObjects:
+    """What istiod needs."""
+
+    objects: list[Json]
+    """EnvoyFilters, in order of namespace and name."""
+    diagnostics: tuple[Diagnostic, ...]
+
+
+def istio_objects(
+    inventory: Inventory,
+    options: Options,
+    types: EnvoyTypes,
+    istio: IstioOptions | None = None,
+) -> IstioObjects:
+    """The EnvoyFilters for an inventory. Its filters, which the control plane serves, are those of
+    a ``Translator`` with the same options and ``Target.ISTIO``."""
+    options = replace(options, target=Target.ISTIO)
+    translator = Translator(types, options)
+    translator.update(inventory, None)
+    return _Objects(translator, options, types, istio or IstioOptions()).build(inventory)
+
+
+class _Objects:
+    def __init__(
+        self, translator: Translator, options: Options, types: EnvoyTypes, istio: IstioOptions
+    ) -> None:
+        self._translator = translator
+        self._options = options
+        self._istio = istio
+        self._builder = ConfigBuilder(types, options.module)
+        self._patches = Patches(self._builder, XDS_NAME)
+        self._report = Report()
+        self._book = AddressBook("give the service an address of its own")
+        self._objects: dict[tuple[str, str], Json] = {}
+        self._namespaces: set[str] = set()
+        self._inbound: dict[tuple[str, frozenset[tuple[str, str]], int], str] = {}
+
+    def build(self, inventory: Inventory) -> IstioObjects:
+        services = [
+            service
+            for host in self._translator.hosts()
+            if (service := self._translator.service(host)) is not None and service.ours
+        ]
+        services.sort(key=lambda service: (*age(service.first), service.host))
+        listeners = self._listeners(services)
+        used: dict[str, dict[str, set[str]]] = {}
+        for service in services:
+            self._outbound(service, listeners, used)
+        for namespace, hosts in sorted(used.items()):
+            for host, clusters in sorted(hosts.items()):
+                self._clusters(namespace, host, clusters)
+        for service in services:
+            for port in service.ours:
+                self._inbound_port(service, port)
+        for namespace in sorted(self._namespaces):
+            self._base(namespace)
+        placed = {
+            finding.placed(resource)
+            for finding in self._report.diagnostics
+            if (resource := inventory.get(finding.key)) is not None
+        }
+        found = sorted(
+            placed.union(self._translator.diagnostics),
+            key=lambda diagnostic: (*diagnostic.sort_key, diagnostic.code, diagnostic.mend),
+        )
+        return IstioObjects([self._objects[key] for key in sorted(self._objects)], tuple(found))
+
+    # --- clients
+
+    def _listeners(self, services: list[Service]) -> dict[str, list[str]]:
+        """The listeners that istiod makes for each service port, by the name of our filter."""
+        addresses: set[Address] = set()
+        for service in services:
+            claims = [
+                claim
+                for port in service.ours
+                if filter_name(service.host, port.number) in self._filters(service)
+                for claim in self._claims(service, port)
+            ]
+            addresses |= self._book.put(service.host, claims)
+        found: dict[str, list[str]] = {}
+        for address in sorted(addresses, key=lambda address: (address.ip, address.port)):
+            for claim in self._book.holders(address, self._report).values():
+                found.setdefault(claim.name, []).append(f"{address.ip}_{address.port}")
+        return found
+
+    def _claims(self, service: Service, port: Port) -> list[Claim]:
+        if service.resolution == NONE:
+            self._report.warning(
+                port.entry, "original-destination", "spec.resolution",
+                "with resolution NONE Istio passes connections through; the port stays plain TCP",
+                value=NONE, mend="use resolution STATIC with endpoints, or DNS",
+            )  # fmt: skip
+            return []
+        addresses = []
+        for index, address in enumerate(port.entry.spec.addresses):
+            if "/" in address:
+                self._report.warning(
+                    port.entry, "network-address", f"spec.addresses[{index}]",
+                    "listeners for networks stay plain TCP", value=address,
+                    mend="write single addresses",
+                )  # fmt: skip
+            else:
+                addresses.append(address)
+        if not port.entry.spec.addresses:
+            # Headless: one listener for the port, whatever the address.
+            addresses = ["0.0.0.0"]
+        made = self._filters(service)[filter_name(service.host, port.number)]
+        routed = self._ports(service)[port.number].router is not None
+        return [
+            Claim(
+                service.host, port.number, port.entry, port.field, Address(address, port.number),
+                made.visible_to, list(port.entry.spec.hosts).index(service.host), routed,
+            )
+            for address in dict.fromkeys(addresses)
+        ]  # fmt: skip
+
+    def _outbound(
+        self,
+        service: Service,
+        listeners: Mapping[str, list[str]],
+        used: dict[str, dict[str, set[str]]],
+    ) -> None:
+        for port in service.ours:
+            name = filter_name(service.host, port.number)
+            if name not in listeners:
+                continue
+            made = self._filters(service)[name]
+            default = self._filter(service, port, name, default_table)
+            for namespace in self._clients(service, made.visible_to):
+                patches = [
+                    self._patches.outbound(listener, name, default) for listener in listeners[name]
+                ]
+                self._add(namespace, f"metaprotocol-outbound-{service.host}", patches)
+                for cluster in self._led_to(service, port):
+                    parsed = parse_cluster_name(cluster)
+                    assert parsed is not None
+                    used.setdefault(namespace, {}).setdefault(parsed[2], set()).add(cluster)
+
+    def _led_to(self, service: Service, port: Port) -> set[str]:
+        """The clusters that requests to a service port may get to."""
+        uses = self._ports(service)[port.number].uses
+        names = {cluster_name(use.port, use.subset, use.host) for use in uses if not use.grpc}
+        return names | {cluster_name(port.number, "", service.host)}
+
+    def _clusters(self, namespace: str, host: str, names: set[str]) -> None:
+        policies = self._translator.clusters(host).policies
+        patches = [
+            self._patches.bridge(name, policies[name]) for name in sorted(names) if name in policies
+        ]
+        if patches:
+            self._add(namespace, f"metaprotocol-clusters-{host}", patches)
+
+    def _clients(self, service: Service, visible: Namespaces) -> list[str]:
+        """The namespaces whose clients are configured for a service."""
+        if visible is None:
+            namespaces = {service.namespace, *self._istio.namespaces}
+            if not self._istio.namespaces:
+                self._report.info(
+                    service.first, "clients-elsewhere", "spec.exportTo",
+                    f"clients outside namespace {service.namespace} keep plain TCP",
+                    mend="name their namespaces in exportTo",
+                )  # fmt: skip
+        else:
+            namespaces = set(visible)
+        root = self._options.root_namespace
+        if root in namespaces and not self._istio.workload_labels:
+            self._report.error(
+                service.first, "mesh-wide", "spec.exportTo",
+                f"an EnvoyFilter in {root} without workload labels is for the whole mesh",
+                value=root, mend="give workload labels, or name other namespaces",
+            )  # fmt: skip
+            namespaces.discard(root)
+        return sorted(namespaces)
+
+    # --- servers
+
+    def _inbound_port(self, service: Service, port: Port) -> None:
+        name = inbound_filter_name(service.host, port.number)
+        if name not in self._filters(service):
+            return
+        selector = _selector(port)
+        if not selector:
+            limits = self._ports(service)[port.number].limited
+            add = self._report.warning if limits else self._report.info
+            add(
+                port.entry, "no-workload-selector", "spec.workloadSelector",
+                "the service's pods are not known; "
+                + ("its rate limits have no effect" if limits else "their side stays plain TCP"),
+                mend=f'add workloadSelector, or annotation {SELECTOR_ANNOTATION}: "app: name"',
+            )  # fmt: skip
+            return
+        taken = (service.namespace, frozenset(selector.items()), port.target)
+        holder = self._inbound.setdefault(taken, name)
+        if holder != name:
+            limited = self._ports(service)[port.number].limited
+            add = self._report.warning if limited else self._report.info
+            add(
+                port.entry, "inbound-conflict", port.field,
+                f"{holder.removeprefix('inbound|')} has the inbound side of port {port.target} "
+                "of these pods", value=port.target,
+                mend="its rate limits hold, those for this host do not",
+            )  # fmt: skip
+            return
+        default = self._filter(service, port, name, lambda *_: inbound_table(service, port))
+        patches = [
+            self._patches.inbound(service.host, port.number, port.target, default),
+            self._patches.application(service.host, port.target),
+        ]
+        self._add(
+            service.namespace,
+            f"metaprotocol-inbound-{service.host}-{port.number}",
+            patches,
+            selector,
+        )
+
+    # --- all
+
+    def _base(self, namespace: str) -> None:
+        xds = self._builder.xds_cluster(
+            self._istio.control_plane_host, self._istio.control_plane_port
+        )
+        self._add(namespace, "metaprotocol", self._patches.base(self._istio.carrier, xds))
+
+    def _filter(
+        self,
+        service: Service,
+        port: Port,
+        name: str,
+        table: Callable[[Service, Port, Known], Table],
+    ) -> Message:
+        """The filter of a port without the MetaRouter's routes and limits."""
+        made = self._ports(service)[port.number]
+        plain = table(service, port, self._translator.known)
+        config = proxy_config(name, made.codec, made.protocol, plain)
+        return self._builder.filter_config(name, config)
+
+    def _filters(self, service: Service) -> Mapping[str, Filter]:
+        return self._translator.filters(service.host).filters
+
+    def _ports(self, service: Service) -> Mapping[int, PortFilters]:
+        return self._translator.filters(service.host).ports
+
+    def _add(
+        self,
+        namespace: str,
+        name: str,
+        patches: list[Json],
+        selector: Mapping[str, str] | None = None,
+    ) -> None:
+        key = (namespace, _object_name(name))
+        if key in self._objects:
+            self._objects[key]["spec"]["configPatches"].extend(patches)
+            return
+        labels = {**(selector or {}), **self._istio.workload_labels}
+        self._objects[key] = envoy_filter(key[1], namespace, labels, patches)
+        self._namespaces.add(namespace)
+
+
+def _selector(port: Port) -> dict[str, str]:
+    """The labels of the pods that serve a port."""
+    selector = port.entry.spec.workload_selector
+    if selector is not None and selector.labels:
+        return dict(selector.labels)
+    annotation = port.entry.metadata.annotations.get(SELECTOR_ANNOTATION, "").strip()
+    if not annotation:
+        return {}
+    key, colon, value = annotation.partition(":")
+    return {key.strip(): value.strip()} if colon else {"app": annotation}
+
+
+def _object_name(name: str) -> str:
+    """A Kubernetes name: what does not fit is replaced, and what is too long ends in a digest."""
+    plain = re.sub(r"[^a-z0-9.-]", "-", name.lower()).strip("-.")
+    if plain == name and len(name) <= 253:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:10]
+    return f"{plain[:240].rstrip('-.')}-{digest}"

@@ -1,0 +1,145 @@
+"""EnvoyFilter patches: the form in which istiod takes additions to the configuration it makes.
+
+Nothing here is tried against a running istiod. What is known of it, and relied upon:
+
+* a patch with ``context: ANY`` is applied once for each direction, so an added listener or cluster
+  is given one;
+* istiod parses the values with the types it was built with, so those of dynamic modules, which
+  older ones lack, are ``xds.type.v3.TypedStruct``, which Envoy turns into the real ones;
+* MERGE is protobuf's: lists grow, messages are merged, so that no cluster may be patched twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+from google.protobuf.message import Message
+
+from metaprotocol.config.v1 import ClusterPolicy
+from metaprotocol.envoy.config import Carrier, Cluster, ConfigBuilder, Host
+from metaprotocol.translate.naming import inbound_cluster_name, inbound_filter_name
+
+Json: TypeAlias = dict[str, Any]
+
+OUTBOUND, INBOUND = "SIDECAR_OUTBOUND", "SIDECAR_INBOUND"
+
+_TCP_PROXY = "envoy.filters.network.tcp_proxy"
+_TYPED_STRUCT = "type.googleapis.com/xds.type.v3.TypedStruct"
+_NETWORK_FILTER = (
+    "type.googleapis.com/"
+    "envoy.extensions.filters.network.dynamic_modules.v3.DynamicModuleNetworkFilter"
+)
+
+
+class Patches:
+    """Makes patches with values of one Envoy's types."""
+
+    def __init__(self, builder: ConfigBuilder, xds_cluster: str) -> None:
+        self._builder = builder
+        self._xds_cluster = xds_cluster
+
+    def base(self, carrier: Carrier, xds: Message) -> list[Json]:
+        """What every sidecar with our filters needs once."""
+        return [
+            _add("LISTENER", OUTBOUND, self._value(self._builder.carrier(carrier))),
+            _add("CLUSTER", OUTBOUND, self._value(self._builder.worker_cluster())),
+            _add("CLUSTER", OUTBOUND, self._value(xds)),
+        ]
+
+    def outbound(self, listener: str, name: str, default: Message) -> Json:
+        """Our filter in place of the TCP proxy of a client's listener."""
+        match = {"name": listener, "filterChain": {"filter": {"name": _TCP_PROXY}}}
+        return self._replace(OUTBOUND, match, name, default)
+
+    def inbound(self, host: str, port: int, target: int, default: Message) -> Json:
+        """Our filter in place of the TCP proxy that leads to the application."""
+        match = {
+            "name": "virtualInbound",
+            "filterChain": {"destinationPort": target, "filter": {"name": _TCP_PROXY}},
+        }
+        return self._replace(INBOUND, match, inbound_filter_name(host, port), default)
+
+    def application(self, host: str, target: int) -> Json:
+        """The cluster with the application itself. Istio's own passes connections to where they
+        were going; ours come from elsewhere in the process."""
+        cluster = self._builder.cluster(
+            Cluster(inbound_cluster_name(target, host), [Host("127.0.0.1", target)])
+        )
+        return _add("CLUSTER", INBOUND, self._value(cluster))
+
+    def bridge(self, cluster: str, policy: ClusterPolicy) -> Json:
+        """What makes a cluster of Istio's one that our filter can use."""
+        value = _portable(self._builder.cluster_bridge(policy))
+        return {
+            "applyTo": "CLUSTER",
+            "match": {"context": OUTBOUND, "cluster": {"name": cluster}},
+            "patch": {"operation": "MERGE", "value": value},
+        }
+
+    def _replace(self, context: str, match: Json, name: str, default: Message) -> Json:
+        discovery = {
+            "config_source": {
+                "resource_api_version": "V3",
+                "api_config_source": {
+                    "api_type": "GRPC",
+                    "transport_api_version": "V3",
+                    "grpc_services": [{"envoy_grpc": {"cluster_name": self._xds_cluster}}],
+                },
+            },
+            # Without a control plane at start-up, requests go where they would without routes.
+            "default_config": self._value(default)["typed_config"],
+            "type_urls": [_NETWORK_FILTER],
+        }
+        return {
+            "applyTo": "NETWORK_FILTER",
+            "match": {"context": context, "listener": match},
+            "patch": {
+                "operation": "REPLACE",
+                "value": {"name": name, "config_discovery": discovery},
+            },
+        }
+
+    def _value(self, message: Message) -> Json:
+        value: Json = _portable(self._builder.to_dict(message))
+        return value
+
+
+def envoy_filter(
+    name: str, namespace: str, selector: Mapping[str, str], patches: Sequence[Json]
+) -> Json:
+    """An EnvoyFilter object."""
+    spec: Json = {"priority": 10, "configPatches": list(patches)}
+    if selector:
+        spec = {"workloadSelector": {"labels": dict(sorted(selector.items()))}, **spec}
+    return {
+        "apiVersion": "networking.istio.io/v1alpha3",
+        "kind": "EnvoyFilter",
+        "metadata": {
+            "name": name,
+            "namespace": namespace,
+            "labels": {"app.kubernetes.io/managed-by": "metaprotocol"},
+        },
+        "spec": spec,
+    }
+
+
+def _add(kind: str, context: str, value: Json) -> Json:
+    return {
+        "applyTo": kind,
+        "match": {"context": context},
+        "patch": {"operation": "ADD", "value": value},
+    }
+
+
+def _portable(value: Any) -> Any:
+    """The value with the messages of dynamic modules as structs."""
+    if isinstance(value, list):
+        return [_portable(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    plain = {key: _portable(item) for key, item in value.items()}
+    if ".dynamic_modules." not in plain.get("@type", ""):
+        return plain
+    type_url = plain.pop("@type")
+    return {"@type": _TYPED_STRUCT, "type_url": type_url, "value": plain}
