@@ -37,6 +37,7 @@ run: native ## a stock Envoy with the module, real servers and clients (DURATION
 .PHONY: test
 test: native .venv/.dev ## everything that can fail (ONLY=lint|cpp|asan|tsan|python for a part)
 	@tools/system_packages.sh test
+	@tools/system_packages.sh peers
 	@$(BIN)/python tools/run_tests.py --jobs $(JOBS) $(ONLY)
 
 .PHONY: bench
@@ -63,9 +64,9 @@ clean: ## remove what was built (.venv and fetched sources stay; ALL=1 removes t
 	@find python tests tools bench -name __pycache__ -type d -exec rm -rf {} + 2>/dev/null || true
 
 .PHONY: setup
-setup: .venv/.dev ## the Python environment with everything for development (PEERS=1: node and Java too)
+setup: .venv/.dev ## the Python environment with everything for development
 	@tools/system_packages.sh test
-	@if [ -n '$(PEERS)' ]; then tools/system_packages.sh peers; fi
+	@tools/system_packages.sh peers
 
 # --- the environments: what running needs, and what development adds
 .venv/.run: pyproject.toml tools/constraints.txt

@@ -3,7 +3,7 @@
     python tools/run_tests.py [--jobs N] [SECTION ...]
 
 A section that fails does not stop the others. The last line counts the tests of all sections, as
-`N passed, N failed`; the exit code is 0 only if nothing failed.
+`N passed, N failed[, N skipped]`; the exit code is 0 only if nothing failed.
 
 Sections:
     lint     dependency directions, ruff, mypy, clang-format
@@ -423,7 +423,8 @@ def main() -> int:
     everything = [result for result, _ in results.values()]
     failed = sum(result.failed for result in everything)
     passed = sum(result.passed for result in everything)
-    say(f"{passed} passed, {failed} failed")
+    skipped = sum(result.skipped for result in everything)
+    say(f"{passed} passed, {failed} failed" + (f", {skipped} skipped" if skipped else ""))
     return 1 if failed else 0
 
 
