@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from metaprotocol.xds.cache import ResourceCache, View
-from metaprotocol.xds.limits import Limits
-from metaprotocol.xds.schema import FULL_STATE_TYPES, WILDCARD, DeltaRequest, Schema
-from metaprotocol.xds.watch import Outcome, Response, Sent, Watch
+from metaprotocol.xds.cache import View
+from metaprotocol.xds.schema import FULL_STATE_TYPES, WILDCARD, DeltaRequest
+from metaprotocol.xds.watch import Outcome, Response, Sent, Watch, Watched
 
 
 class DeltaWatch(Watch):
     """One type on a delta stream."""
 
-    def __init__(
-        self, schema: Schema, cache: ResourceCache, type_url: str, namespace: str, limits: Limits
-    ) -> None:
-        super().__init__(schema, cache, type_url, namespace, limits)
+    def __init__(self, watched: Watched) -> None:
+        super().__init__(watched)
         self._started = False
         self._absent: dict[str, None] = {}  # asked for, and not there: an answer, due at once
         self._removals: dict[str, None] = {}
@@ -147,14 +144,16 @@ class DeltaWatch(Watch):
         if entry is None:
             (self._absent if has is None else self._removals)[name] = None
             self._mark(now)
-        elif entry.version != has:
+        elif entry.version != has and not (has is not None and self._known_refusal(entry)):
             self._due(name, now)
 
     def _subscribe_all(self, has: Mapping[str, str], now: float) -> None:
         self.wildcard = True
         for name in self._cache.names(self.type_url, self._namespace):
             entry = self._get(name)
-            if entry is not None and entry.version != has.get(name):
+            if entry is None or entry.version == has.get(name):
+                continue
+            if name not in has or not self._known_refusal(entry):
                 self._due(entry.name, now)
         for name in has:
             if self._get(name) is None:

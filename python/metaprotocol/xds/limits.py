@@ -33,6 +33,9 @@ class Limits:
     """Resource types on one stream."""
     response_bytes: int = 1 << 20
     """Responses are split where the protocol allows it so that they are about this large."""
+    alone: int = 16
+    """Up to so many changed extension configurations are sent in a response each, so that a refusal
+    says which is meant."""
     in_flight: int = 8
     """Delta responses of one type that wait for their ACK; more are not sent until one comes."""
     nack_bytes: int = 4096

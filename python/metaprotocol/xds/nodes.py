@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from metaprotocol.xds.schema import NodeInfo, short_name
 from metaprotocol.xds.session import Session
-from metaprotocol.xds.watch import Watch
+from metaprotocol.xds.watch import Nacked, Watch
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class ResourceNack:
 
 @dataclass(frozen=True)
 class TypeState:
-    """One type on one stream of a node."""
+    """One type of a node, on all its streams."""
 
     type_url: str
     wildcard: bool
@@ -91,6 +91,33 @@ class ResourceStatus:
     pending: tuple[str, ...]
     """Ids of nodes to which it is on its way."""
     nacked: tuple[Nack, ...]
+
+
+class Refusals:
+    """What nodes that have gone had refused, in case they come back. The newest nodes only."""
+
+    _NODES = 10_000
+
+    def __init__(self) -> None:
+        self._nodes: dict[str, dict[str, dict[str, Nacked]]] = {}
+
+    def remember(self, session: Session) -> None:
+        """A stream has ended."""
+        if session.node is None:
+            return
+        node = self._nodes.pop(session.node.id, {})
+        for type_url, watch in session.watches.items():
+            node.pop(type_url, None)
+            if watch.nacked:
+                node[type_url] = dict(watch.nacked)
+        if node:
+            self._nodes[session.node.id] = node
+            if len(self._nodes) > self._NODES:
+                del self._nodes[next(iter(self._nodes))]
+
+    def of(self, node_id: str) -> dict[str, dict[str, Nacked]]:
+        """By type URL and name."""
+        return self._nodes.get(node_id, {})
 
 
 class NodeStream(Protocol):
@@ -155,11 +182,7 @@ def _node_state(
         delta=streams[-1].session.delta,
         connected_at=min(stream.connected_at for stream in streams),
         settled=all(stream.session.settled for stream in streams),
-        types=tuple(
-            _type_state(watch, clock)
-            for stream in streams
-            for watch in stream.session.watches.values()
-        ),
+        types=_type_states(streams, clock),
         warning=version_warning(node.version, envoy_version),
     )
 
@@ -175,15 +198,24 @@ def version_warning(version: str, expected: str) -> str:
     )
 
 
-def _type_state(watch: Watch, clock: float) -> TypeState:
+def _type_states(streams: list[NodeStream], clock: float) -> tuple[TypeState, ...]:
+    by_type: dict[str, list[Watch]] = {}
+    for stream in streams:
+        for type_url, watch in stream.session.watches.items():
+            by_type.setdefault(type_url, []).append(watch)
+    return tuple(_type_state(type_url, watches, clock) for type_url, watches in by_type.items())
+
+
+def _type_state(type_url: str, watches: list[Watch], clock: float) -> TypeState:
     return TypeState(
-        watch.type_url,
-        watch.wildcard,
-        len(watch.names),
-        watch.settled,
-        sum(1 for _ in watch.unanswered),
+        type_url,
+        any(watch.wildcard for watch in watches),
+        sum(len(watch.names) for watch in watches),
+        all(watch.settled for watch in watches),
+        sum(1 for watch in watches for _ in watch.unanswered),
         tuple(
             ResourceNack(name, nack.version, nack.message, nack.at + clock)
+            for watch in watches
             for name, nack in watch.nacked.items()
         ),
     )

@@ -24,6 +24,7 @@ from metaprotocol.xds.metrics import Metrics
 from metaprotocol.xds.nodes import (
     Nack,
     NodeState,
+    Refusals,
     ResourceStatus,
     node_states,
     resource_status,
@@ -32,7 +33,7 @@ from metaprotocol.xds.schema import SERVICES, TYPE_PREFIX, Schema, short_name
 from metaprotocol.xds.session import Session
 from metaprotocol.xds.stream import Stream
 from metaprotocol.xds.tls import server_credentials
-from metaprotocol.xds.watch import Outcome
+from metaprotocol.xds.watch import Explain, Outcome
 
 _LOG = logging.getLogger(__name__)
 _SWEEP_SECONDS = 1.0
@@ -45,7 +46,8 @@ class XdsServer:
     All methods belong to the event loop that ``start`` was called in. ``port`` 0 takes a free one.
     Until the first ``apply`` nothing is answered, so that a control plane that has not read its
     files yet does not tell anyone that there is nothing. ``envoy_version`` ("1.40.0") is whose
-    schema the resources are built with; nodes of another version get a warning.
+    schema the resources are built with; nodes of another version get a warning. ``explain`` knows
+    more about what is wrong with a refused resource than Envoy says.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class XdsServer:
         limits: Limits | None = None,
         registry: CollectorRegistry | None = None,
         envoy_version: str = "",
+        explain: Explain | None = None,
     ) -> None:
         self._schema = Schema(types)
         self._cache = ResourceCache(self._schema)
@@ -76,7 +79,9 @@ class XdsServer:
         self._server: Any = None
         self._debouncer: Debouncer | None = None
         self._sweeper: asyncio.Task[None] | None = None
+        self._explain = explain
         self._streams: set[Stream] = set()
+        self._refusals = Refusals()
         self._unsettled: set[Stream] = set()
         self._all_settled: list[asyncio.Future[None]] = []
         self._pending: dict[str, dict[str, Message | None]] = {}
@@ -291,7 +296,15 @@ class XdsServer:
                 grpc.StatusCode.RESOURCE_EXHAUSTED if full else grpc.StatusCode.UNAVAILABLE,
                 f"this server takes {self.limits.streams} streams" if full else "stopping",
             )
-        session = Session(self._schema, self._cache, self.limits, delta=delta, only=only)
+        session = Session(
+            self._schema,
+            self._cache,
+            self.limits,
+            delta=delta,
+            only=only,
+            explain=self._explain,
+            remembered=self._refusals.of,
+        )
         stream = Stream(self, session, context)
         self._streams.add(stream)
         self.metrics.streams.labels(protocol).inc()
@@ -306,6 +319,7 @@ class XdsServer:
             await self._refuse(stream, stream.refused, context)
         finally:
             self._streams.discard(stream)
+            self._refusals.remember(session)
             self._unsettled.discard(stream)
             self.metrics.streams.labels(protocol).dec()
             if not self._unsettled:

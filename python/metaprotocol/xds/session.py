@@ -8,14 +8,14 @@ as the client refuses a route or listener, because the one it keeps may still ne
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from metaprotocol.xds.cache import ResourceCache, TypeChanges
 from metaprotocol.xds.delta import DeltaWatch
 from metaprotocol.xds.limits import Limits, StreamRefused
 from metaprotocol.xds.schema import CDS, ECDS, EDS, LDS, RDS, NodeInfo, Request, Schema
 from metaprotocol.xds.sotw import SotwWatch, sotw_watch
-from metaprotocol.xds.watch import Outcome, Response
+from metaprotocol.xds.watch import Explain, Nacked, Outcome, Response, Watched
 
 UPDATE_ORDER = (CDS, EDS, LDS, RDS, ECDS)
 REMOVAL_ORDER = (RDS, ECDS, CDS, EDS)
@@ -35,7 +35,8 @@ REMOVALS_AFTER = {
 class Session:
     """See the module's description.
 
-    ``only`` is the type of a separate service; an aggregated stream has None.
+    ``only`` is the type of a separate service; an aggregated stream has None. ``remembered`` tells
+    by node id, type URL and name what a node refused when it was connected before.
     """
 
     def __init__(
@@ -46,6 +47,8 @@ class Session:
         *,
         delta: bool,
         only: str | None = None,
+        explain: Explain | None = None,
+        remembered: Callable[[str], Mapping[str, Mapping[str, Nacked]]] | None = None,
     ) -> None:
         self.delta = delta
         self.node: NodeInfo | None = None
@@ -57,6 +60,8 @@ class Session:
         self._cache = cache
         self._limits = limits
         self._only = only
+        self._explain = explain
+        self._remembered = remembered
         self._nonces = 0
         self._rewarmed: set[str] = set()
 
@@ -105,14 +110,10 @@ class Session:
                     return response
         for type_url in self._in_order(REMOVAL_ORDER):
             watch = self.watches[type_url]
-            after = REMOVALS_AFTER.get(type_url, ())
-            if (
-                watch.has_removals
-                and watch.ready
-                and not watch.has_updates
-                and not self._waits(after, now)
-                and not any(self.watches[user].nacked for user in after if user in self.watches)
-            ):
+            if not watch.has_removals or not watch.ready or watch.has_updates:
+                continue
+            users = REMOVALS_AFTER.get(type_url, ())
+            if not self._in_use(users) and not self._waits(users, now):
                 return watch.next_removal(self._nonce(), now)
         return None
 
@@ -152,10 +153,18 @@ class Session:
                 raise StreamRefused(
                     "RESOURCE_EXHAUSTED", f"a stream may have {self._limits.types} resource types"
                 )
-            make = DeltaWatch if self.delta else sotw_watch
-            watch = self.watches[type_url] = make(
-                self._schema, self._cache, type_url, self.node.namespace, self._limits
+            before = self._remembered(self.node.id) if self._remembered is not None else {}
+            watched = Watched(
+                self._schema,
+                self._cache,
+                self._limits,
+                type_url,
+                self.node.namespace,
+                self._explain,
+                before.get(type_url, {}),
             )
+            watch = DeltaWatch(watched) if self.delta else sotw_watch(watched)
+            self.watches[type_url] = watch
         return watch
 
     def _nonce(self) -> str:
@@ -165,6 +174,11 @@ class Session:
     def _in_order(self, order: Iterable[str]) -> Iterable[str]:
         first = [type_url for type_url in order if type_url in self.watches]
         return first + [type_url for type_url in self.watches if type_url not in first]
+
+    def _in_use(self, users: Iterable[str]) -> bool:
+        """Whether one of these types has something that the client does not use yet."""
+        watches = [self.watches[type_url] for type_url in users if type_url in self.watches]
+        return any(watch.nacked or watch.has_updates for watch in watches)
 
     def _waits(self, types: Iterable[str], now: float) -> bool:
         """Whether one of these types has a response that the client should answer first."""

@@ -9,27 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from metaprotocol.xds.cache import MASK, Entry, ResourceCache, View
-from metaprotocol.xds.limits import Limits
-from metaprotocol.xds.schema import FULL_STATE_TYPES, WILDCARD, Schema, SotwRequest
-from metaprotocol.xds.watch import Outcome, Response, Sent, Watch
+from metaprotocol.xds.cache import MASK, Entry, View
+from metaprotocol.xds.schema import FULL_STATE_TYPES, WILDCARD, SotwRequest
+from metaprotocol.xds.watch import Outcome, Response, Sent, Watch, Watched
 
 
-def sotw_watch(
-    schema: Schema, cache: ResourceCache, type_url: str, namespace: str, limits: Limits
-) -> SotwWatch:
+def sotw_watch(watched: Watched) -> SotwWatch:
     """The watch for one type on a state-of-the-world stream."""
-    kind = FullStateWatch if type_url in FULL_STATE_TYPES else NamedWatch
-    return kind(schema, cache, type_url, namespace, limits)
+    return (FullStateWatch if watched.type_url in FULL_STATE_TYPES else NamedWatch)(watched)
 
 
 class SotwWatch(Watch):
     """What both kinds of types have in common: nonces, and the list of names of each request."""
 
-    def __init__(
-        self, schema: Schema, cache: ResourceCache, type_url: str, namespace: str, limits: Limits
-    ) -> None:
-        super().__init__(schema, cache, type_url, namespace, limits)
+    def __init__(self, watched: Watched) -> None:
+        super().__init__(watched)
         self._started = False
         self._legacy_wildcard = False
         self._nonce = ""  # of the last response
@@ -85,10 +79,8 @@ class FullStateWatch(SotwWatch):
     What is removed stays in the responses (``_leaving``) until routes no longer need it.
     """
 
-    def __init__(
-        self, schema: Schema, cache: ResourceCache, type_url: str, namespace: str, limits: Limits
-    ) -> None:
-        super().__init__(schema, cache, type_url, namespace, limits)
+    def __init__(self, watched: Watched) -> None:
+        super().__init__(watched)
         self._leaving: dict[str, Entry] = {}
 
     def on_changes(self, view: View, now: float) -> None:
@@ -184,10 +176,8 @@ class FullStateWatch(SotwWatch):
 class NamedWatch(SotwWatch):
     """Any other type. One response at a time, because an answer to an older one would be stale."""
 
-    def __init__(
-        self, schema: Schema, cache: ResourceCache, type_url: str, namespace: str, limits: Limits
-    ) -> None:
-        super().__init__(schema, cache, type_url, namespace, limits)
+    def __init__(self, watched: Watched) -> None:
+        super().__init__(watched)
         self._fingerprint = 0  # of all subscribed resources, as they are now
 
     def on_changes(self, view: View, now: float) -> None:
@@ -246,7 +236,8 @@ class NamedWatch(SotwWatch):
             entry = self._get(name)
             if entry is not None:
                 self._fingerprint += entry.fingerprint
-                self._due(entry.name, now)
+                if not has or not self._known_refusal(entry):
+                    self._due(entry.name, now)
         self.names = self.names | names if wildcard else names
         self.wildcard = wildcard
         if has and has == _version(self._fingerprint):

@@ -10,12 +10,13 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from metaprotocol.xds.cache import Entry, ResourceCache, View
 from metaprotocol.xds.limits import Limits
-from metaprotocol.xds.schema import LDS, Schema
+from metaprotocol.xds.schema import ECDS, LDS, Schema
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,20 +69,39 @@ class Outcome:
     """Names that were refused before, and are accepted now, or gone."""
 
 
+Explain: TypeAlias = Callable[[str, str, bytes], str]
+"""Tells of a refused resource, by type URL, name and content, what is wrong with it; "" if that is
+not known, or nothing. Envoy often says no more than that a module refuses it."""
+
+
+@dataclass(frozen=True)
+class Watched:
+    """What a watch is about."""
+
+    schema: Schema
+    cache: ResourceCache
+    limits: Limits
+    type_url: str
+    namespace: str = ""
+    explain: Explain | None = None
+    remembered: Mapping[str, Nacked] = field(default_factory=dict)
+    """What the node has refused on a stream before this one."""
+
+
 class Watch(ABC):
     """See the module's description."""
 
-    def __init__(
-        self, schema: Schema, cache: ResourceCache, type_url: str, namespace: str, limits: Limits
-    ) -> None:
-        self.type_url = type_url
+    def __init__(self, watched: Watched) -> None:
+        self.type_url = watched.type_url
         self.wildcard = False
         self.names: set[str] = set()
         self.nacked: dict[str, Nacked] = {}
-        self._schema = schema
-        self._cache = cache
-        self._namespace = namespace
-        self._limits = limits
+        self._schema = watched.schema
+        self._cache = watched.cache
+        self._namespace = watched.namespace
+        self._limits = watched.limits
+        self._explain = watched.explain
+        self._remembered = watched.remembered
         self._sends: dict[str, None] = {}  # names whose newest version is due, in order
         self._batches: deque[tuple[str, ...]] = deque()  # due, each in a response of its own
         self._must_answer = False
@@ -176,11 +196,14 @@ class Watch(ABC):
         chunk: list[Entry] = []
         taken: list[str] = []
         size = 0
+        # More than this is a client that starts. One or a few changes go one by one if that is the
+        # only way to know which of them is refused.
+        alone = self.type_url == ECDS and len(self._sends) <= self._limits.alone
         for name in self._sends:
             entry = self._get(name)
             if entry is not None:
                 size += len(entry.content)
-                if chunk and size > self._limits.response_bytes:
+                if chunk and (alone or size > self._limits.response_bytes):
                     break
                 chunk.append(entry)
             taken.append(name)
@@ -209,27 +232,51 @@ class Watch(ABC):
     def _refuse(self, sent: Sent, error: str, now: float) -> Outcome:
         """Works out which resource the client means.
 
-        Envoy names clusters and listeners and takes the others. Of the other types it takes no
-        further resource of a response after a bad one, so each half is sent again by itself until
-        only bad ones are left.
+        Envoy names clusters and listeners. Of the other types each half of the response is sent
+        again by itself, until only refused ones are left; but not extension configurations, which
+        Envoy takes for known the second time, and accepts.
         """
         message = error.encode()[: self._limits.nack_bytes].decode(errors="ignore")
-        names = _named_in(message, sent.suspects or sent.versions)
-        if not names:
-            candidates = tuple(sent.suspects or sent.versions)
+        candidates = tuple(sent.suspects or sent.versions)
+        texts = dict.fromkeys(_named_in(message, candidates), message)
+        if not texts:
+            texts = self._explained(candidates, sent, message)
+        if not texts:
             if len(candidates) > 1 and self._can_split:
                 half = len(candidates) // 2
                 self._batches += (candidates[:half], candidates[half:])
                 self._mark(now)
                 return Outcome(self.type_url, False, sent.since, message=message)
-            names = list(candidates)
-        refused = {name: sent.versions[name] for name in names}
-        for name, version in refused.items():
-            self.nacked[name] = Nacked(version, message, now)
+            texts = dict.fromkeys(candidates, message)
+        for name, text in texts.items():
+            self.nacked[name] = Nacked(sent.versions[name], text, now)
+        refused = {name: sent.versions[name] for name in texts}
+        message = next(iter(texts.values()), message)
         return Outcome(self.type_url, False, sent.since, refused, message)
+
+    def _explained(self, names: Iterable[str], sent: Sent, message: str) -> dict[str, str]:
+        texts: dict[str, str] = {}
+        for name in names if self._explain is not None else ():
+            entry = self._get(name)
+            if entry is not None and entry.version == sent.versions[name]:
+                assert self._explain is not None
+                text = self._explain(self.type_url, name, entry.content)
+                if text:
+                    texts[name] = f"{message}: {text}"[: self._limits.nack_bytes]
+        return texts
 
     @property
     def _can_split(self) -> bool:
+        return self.type_url != ECDS
+
+    def _known_refusal(self, entry: Entry) -> bool:
+        """Whether the client, which has another version from before, has refused this one. It is
+        not sent again: Envoy accepts an extension configuration that it refuses if it comes twice,
+        and does not use it."""
+        nacked = self._remembered.get(entry.name)
+        if nacked is None or nacked.version != entry.version:
+            return False
+        self.nacked[entry.name] = nacked
         return True
 
     def _forget(self, name: str) -> None:
