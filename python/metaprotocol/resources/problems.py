@@ -57,6 +57,9 @@ class _Teller:
                 yield self._diagnostic(where, problem.code, problem.message, problem.mend)
         elif kind == "extra_forbidden":
             yield self._unknown_field(path)
+        elif kind == "default_factory_not_called":
+            # The field it depends on is told already.
+            return
         elif kind == "missing":
             yield self._missing(path)
         elif "text" in context:

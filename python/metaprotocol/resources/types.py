@@ -64,7 +64,7 @@ def parse_duration(text: str) -> timedelta:
     Raises ValueError, saying what is wrong. Times below a microsecond are rounded up to one."""
     if text == "0":
         return timedelta()
-    if len(text) > _LONGEST_TEXT or not _DURATION.match(text):
+    if len(text) > _LONGEST_TEXT or not _DURATION.fullmatch(text):
         raise ValueError("must be a duration")
     total = sum(
         (Decimal(number) * _MICROSECONDS[unit] for number, unit in _DURATION_PART.findall(text)),
@@ -170,7 +170,7 @@ def host_problem(host: str) -> str:
             return "has an empty label (two dots, or one at an end)"
         if len(label) > 63:
             return "has a label of more than 63 characters"
-        if not _LABEL.match(label) or label.endswith("\n"):
+        if not _LABEL.fullmatch(label):
             return "must be a DNS name: letters, digits and '-' between dots"
     if labels[-1].isdigit():
         return "is an address, not a DNS name" if len(labels) == 4 else "ends in a number"
@@ -194,7 +194,7 @@ def _wildcard_host(value: str) -> str:
 
 
 def _dns_label(value: str) -> str:
-    if len(value) > 63 or not _LABEL.match(value) or value.endswith("\n"):
+    if len(value) > 63 or not _LABEL.fullmatch(value):
         raise error(
             "bad-label", "must be a DNS label: letters, digits and '-', at most 63 characters"
         )
@@ -202,11 +202,11 @@ def _dns_label(value: str) -> str:
 
 
 def _resource_name(value: str) -> str:
-    if len(value) > 253 or not _NAME.match(value) or value.endswith("\n"):
+    if len(value) > 253 or not _NAME.fullmatch(value):
         raise error(
             "bad-name",
             "must be a Kubernetes name: small letters, digits, '-' and '.', at most 253 characters",
-            **({"mend": f'write "{value.lower()}"'} if _NAME.match(value.lower()) else {}),
+            **({"mend": f'write "{value.lower()}"'} if _NAME.fullmatch(value.lower()) else {}),
         )
     return value
 
@@ -228,13 +228,13 @@ ResourceName = Annotated[str, AfterValidator(_resource_name)]
 
 
 def _export_to(value: str) -> str:
-    if value not in (".", "*", "~") and (len(value) > 63 or not _NAMESPACE.match(value)):
+    if value not in (".", "*", "~") and (len(value) > 63 or not _NAMESPACE.fullmatch(value)):
         raise error("bad-namespace", 'must be a namespace, "." (its own), "*" (all) or "~" (none)')
     return value
 
 
 _NAMESPACE_TEXT = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
-_NAMESPACE = re.compile(rf"{_NAMESPACE_TEXT}\Z")
+_NAMESPACE = re.compile(_NAMESPACE_TEXT)
 ExportTo = Annotated[
     str,
     AfterValidator(_export_to),
