@@ -20,6 +20,7 @@ from metaprotocol.envoy.config import ConfigBuilder, Module
 from metaprotocol.envoy.descriptors import DescriptorError, EnvoyTypes
 from metaprotocol.resources import Resource
 from metaprotocol.translate import Options, Translator
+from metaprotocol.translate.istio import IstioOptions, istio_objects
 from metaprotocol.translate.naming import CLUSTER, ENDPOINTS, FILTER, LISTENER
 
 
@@ -166,10 +167,16 @@ class Mesh:
         return EnvoyResources(types, module, translator.resources, diagnostics)
 
     def istio(
-        self, *, types: EnvoyTypes | None = None, module: Module | None = None
+        self, options: IstioOptions | None = None, *, types: EnvoyTypes | None = None
     ) -> IstioResources:
-        """Everything as EnvoyFilters for Istio's sidecars."""
-        raise NotImplementedError
+        """Everything as EnvoyFilters for Istio's sidecars, which get their routes from a control
+        plane at ``options``'s address (``metaprotocol serve`` in the mesh)."""
+        types = types or _installed_types()
+        # Without a path, sidecars find the module by its name in their own search path.
+        made = istio_objects(self.content.inventory, self.options, types, options)
+        found = {*self.content.diagnostics, *made.diagnostics}
+        ordered = sorted(found, key=lambda item: item.sort_key)
+        return IstioResources(tuple(made.objects), tuple(ordered))
 
     def to_dicts(self) -> list[dict[str, Any]]:
         """The resources as in YAML, with only what was given."""

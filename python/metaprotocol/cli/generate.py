@@ -13,10 +13,11 @@ import typer
 import yaml
 
 from metaprotocol.api.mesh import EnvoyResources, load
-from metaprotocol.cli.environment import EnvoyPath, Folder, check_folder, environment
+from metaprotocol.cli.environment import EnvoyPath, Folder, check_folder, endpoint, environment
 from metaprotocol.cli.failures import ExitCode, Failure, foreseeable
 from metaprotocol.cli.output import counted, has_errors, line, stderr, tally, write_diagnostics
 from metaprotocol.translate import Target
+from metaprotocol.translate.istio import IstioOptions
 
 
 class Format(Enum):
@@ -50,6 +51,13 @@ def generate(
     bind: Annotated[
         str, typer.Option(help="The address services listen on that name none.")
     ] = "127.0.0.1",
+    control_plane: Annotated[
+        str,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="With --target istio: where sidecars find the control plane.",
+        ),
+    ] = "metaprotocol.istio-system.svc.cluster.local:18000",
     envoy: EnvoyPath = None,
 ) -> None:
     """Writes the exact configuration the resources ask for.
@@ -60,7 +68,7 @@ def generate(
     mesh = load(folder, bind_address=bind)
     form = Format.JSON if as_json else format
     if target is Target.ISTIO:
-        made = mesh.istio(types=here.types, module=here.module)
+        made = mesh.istio(_istio_options(control_plane), types=here.types)
         diagnostics = made.diagnostics
         files = {"envoyfilters": made.to_dicts()}
         whole: Sequence[dict[str, Any]] = made.to_dicts()
@@ -78,6 +86,11 @@ def generate(
     if has_errors(diagnostics):
         line(stderr(), f"{folder}: {tally(diagnostics)}", "red")
         raise typer.Exit(ExitCode.PROBLEM)
+
+
+def _istio_options(control_plane: str) -> IstioOptions:
+    host, port = endpoint(control_plane, "--control-plane")
+    return IstioOptions(control_plane_host=host, control_plane_port=port)
 
 
 def _per_kind(resources: EnvoyResources) -> dict[str, list[dict[str, Any]]]:

@@ -123,6 +123,7 @@ async def _serve(
         admin_port=envoy.admin_port,
         xds_port=plane.port,
         envoy=here.binary.version,
+        envoy_pid=envoy.pid,
         log=str(envoy.log_path),
         services=[service.to_dict() for service in plane.services()],
     )

@@ -1,0 +1,366 @@
+"""`metaprotocol run` and `serve` as a person starts them: processes, a real Envoy, real calls."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from metaprotocol.envoy.process import EnvoyProcess
+from metaprotocol.peers.dubbo import DubboClient, DubboServer
+
+from tests.testkit.mesh import (
+    HOST,
+    ROUTER_FILE,
+    SERVICE_FILE,
+    free_port,
+    router_yaml,
+    save,
+    to,
+    write,
+)
+from tests.testkit.stage import SERVICE, Load, Provider, dubbo_load, eventually
+
+START_SECONDS = 30.0
+
+
+@dataclass
+class Command:
+    """A running `metaprotocol ... --json`, with what it has said."""
+
+    process: asyncio.subprocess.Process
+    events: list[dict[str, Any]] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+
+    def of(self, kind: str) -> list[dict[str, Any]]:
+        return [event for event in self.events if event["event"] == kind]
+
+    def changes(self, state: str) -> list[dict[str, Any]]:
+        return [event for event in self.of("change") if event["state"] == state]
+
+    async def ready(self) -> dict[str, Any]:
+        def there() -> bool:
+            assert self.process.returncode is None, self.errors
+            return bool(self.of("ready"))
+
+        await eventually(there, "ready", START_SECONDS)
+        return self.of("ready")[0]
+
+    async def stop(self, number: int = signal.SIGTERM) -> int:
+        self.process.send_signal(number)
+        async with asyncio.timeout(30):
+            return await self.process.wait()
+
+
+@asynccontextmanager
+async def command(*arguments: object, runtime: Path | None = None) -> AsyncIterator[Command]:
+    environment = {**os.environ, "XDG_RUNTIME_DIR": str(runtime)} if runtime else None
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "metaprotocol", *map(str, arguments)),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        limit=1 << 24,
+        env=environment,
+    )
+    running = Command(process)
+
+    async def read_events() -> None:
+        assert process.stdout is not None
+        async for line in process.stdout:
+            running.events.append(json.loads(line))
+
+    async def read_errors() -> None:
+        assert process.stderr is not None
+        async for line in process.stderr:
+            running.errors.append(line.decode())
+
+    readers = [asyncio.create_task(read_events()), asyncio.create_task(read_errors())]
+    try:
+        yield running
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(20):
+                await process.wait()
+        if process.returncode is None:
+            process.kill()
+        await asyncio.gather(*readers)
+
+
+@dataclass
+class Mesh:
+    folder: Path
+    port: int
+    providers: dict[str, DubboServer]
+
+    def route(self, *routes: str) -> None:
+        save(self.folder / ROUTER_FILE, router_yaml(*routes))
+
+
+@pytest.fixture
+async def mesh(tmp_path: Path) -> AsyncIterator[Mesh]:
+    async with DubboServer(Provider("v1")) as v1, DubboServer(Provider("v2")) as v2:
+        made = Mesh(tmp_path / "mesh", free_port(), {"v1": v1, "v2": v2})
+        ports = {name: server.port for name, server in made.providers.items()}
+        write(made.folder, made.port, ports, [to("v1")])
+        yield made
+
+
+async def switched(load: Load, target: str) -> float:
+    """Seconds until every call goes to the target."""
+    began = time.monotonic()
+    load.mark()
+    await eventually(lambda: load.answered[target] > 0, target)
+    seconds = time.monotonic() - began
+    await eventually(lambda: load.answered[target] > 100)
+    load.mark()
+    await eventually(lambda: load.answered.total() > 200)
+    assert set(load.answered) == {target}
+    return seconds
+
+
+async def test_a_saved_change_reaches_running_traffic_at_once(mesh: Mesh) -> None:
+    async with command("run", mesh.folder, "--concurrency", 2, "--json") as run:
+        ready = await run.ready()
+        assert ready["services"][0]["host"] == HOST
+        times = []
+        async with dubbo_load(mesh.port) as load:
+            for target in ("v2", "v1", "v2", "v1"):
+                mesh.route(to(target))
+                times.append(await switched(load, target))
+        load.check()
+        # Well under a second, with load, clients, servers and tests on the same cores.
+        assert sorted(times)[1] < 0.5, times
+        assert max(times) < 1.5, times
+        await eventually(lambda: len(run.changes("accepted")) == 4)
+        assert all(change["seconds"] < 1.0 for change in run.changes("accepted"))
+        assert await run.stop() == 0
+    assert run.errors == []
+
+
+async def test_hosts_subsets_and_routes_change_together_under_load(mesh: Mesh) -> None:
+    async with (
+        command("run", mesh.folder, "--json") as run,
+        DubboServer(Provider("v3")) as third,
+    ):
+        await run.ready()
+        async with dubbo_load(mesh.port) as load:
+            ports = {name: server.port for name, server in mesh.providers.items()}
+            for versions, target in (({**ports, "v3": third.port}, "v3"), (ports, "v1")):
+                write(mesh.folder, mesh.port, versions, [to(target)])
+                await switched(load, target)
+        load.check()
+
+
+async def test_a_file_with_an_error_keeps_the_last_good_configuration(mesh: Mesh) -> None:
+    async with command("run", mesh.folder, "--json") as run:
+        await run.ready()
+        async with dubbo_load(mesh.port) as load:
+            for bad in (
+                router_yaml(to("v2")).replace("hosts:", "hosst:"),
+                router_yaml(to("v2"))[:-20],
+                "kind: [",
+            ):
+                before = len(run.of("change"))
+                save(mesh.folder / ROUTER_FILE, bad)
+                await eventually(lambda before=before: len(run.of("change")) > before)  # type: ignore[misc]
+                problems = run.of("change")[-1]["problems"]
+                assert any(item.get("file") == ROUTER_FILE for item in problems)
+                load.mark()
+                await eventually(lambda: load.answered["v1"] > 100)
+                assert set(load.answered) == {"v1"}
+            mesh.route(to("v2"))
+            await switched(load, "v2")
+        load.check()
+
+
+async def test_a_folder_that_vanishes_keeps_everything_until_it_is_back(mesh: Mesh) -> None:
+    away = mesh.folder.with_name("away")
+    async with command("run", mesh.folder, "--json") as run:
+        await run.ready()
+        async with dubbo_load(mesh.port) as load:
+            os.rename(mesh.folder, away)
+            await asyncio.sleep(1.0)
+            load.mark()
+            await eventually(lambda: load.answered["v1"] > 100)
+            os.rename(away, mesh.folder)
+            mesh.route(to("v2"))
+            await switched(load, "v2")
+        load.check()
+
+
+async def test_ctrl_c_ends_envoy_and_control_plane_in_order(mesh: Mesh) -> None:
+    async with command("run", mesh.folder, "--json") as run:
+        await run.ready()
+        assert await run.stop(signal.SIGINT) == 0
+    assert run.errors == []
+    with pytest.raises(OSError, match=r"refused|Connect call failed"):
+        await DubboClient.connect("127.0.0.1", mesh.port)
+
+
+async def test_a_signal_while_envoy_starts_leaves_nothing_behind(mesh: Mesh) -> None:
+    async with command("run", mesh.folder, "--json") as run:
+        await eventually(lambda: run.of("problems"), "problems", START_SECONDS)
+        assert await run.stop() == 0
+    await asyncio.sleep(0.3)
+    with pytest.raises(OSError, match=r"refused|Connect call failed"):
+        await DubboClient.connect("127.0.0.1", mesh.port)
+
+
+@pytest.mark.parametrize("option", ["--admin-port", "--xds-port"])
+async def test_a_port_in_use_is_named_with_the_option_that_changes_it(
+    mesh: Mesh, option: str
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        async with command("run", mesh.folder, option, port, "--json") as run:
+            assert await run.process.wait() == 3
+    (failure,) = [json.loads("".join(map(json.dumps, run.events)))]
+    assert f"127.0.0.1:{port}" in failure["error"]
+    assert option in failure["mend"]
+
+
+async def test_a_service_port_in_use_is_told_of_its_service_entry(mesh: Mesh) -> None:
+    with socket.create_server(("127.0.0.1", mesh.port)):
+        async with command("run", mesh.folder, "--json") as run:
+            await run.ready()
+            (message,) = (event["text"] for event in run.of("message"))
+            assert f"{SERVICE_FILE}:1: ServiceEntry shop/orders" in message
+            assert "in use" in message
+
+
+async def test_an_envoy_that_is_killed_ends_run_with_its_log(mesh: Mesh) -> None:
+    async with command("run", mesh.folder, "--json") as run:
+        ready = await run.ready()
+        os.kill(ready["envoy_pid"], signal.SIGKILL)
+        assert await run.process.wait() == 3
+    assert "SIGKILL" in run.events[-1]["error"]
+
+
+async def test_routes_and_clusters_show_what_envoy_uses(mesh: Mesh, tmp_path: Path) -> None:
+    mesh.route(to("v2", "testers", "{user: {exact: ann}}"), to("v1", "rest"))
+    async with command("run", mesh.folder, "--json", runtime=tmp_path) as run:
+        await run.ready()
+        async with await DubboClient.connect("127.0.0.1", mesh.port) as client:
+            assert (await client.call(SERVICE, "list", attachments={"user": "ann"})).value == "v2"
+            for _ in range(3):
+                assert (await client.call(SERVICE, "list")).value == "v1"
+        await asyncio.sleep(1.5)  # counters are handed to Envoy about once a second
+        (service,) = await output("routes", "--json", runtime=tmp_path)
+        assert service["host"] == HOST
+        assert [(item["name"], item["requests"]) for item in service["routes"]] == [
+            ("testers", 1),
+            ("rest", 3),
+        ]
+        clusters = await output("clusters", "v1", "--json", runtime=tmp_path)
+        assert [item["name"] for item in clusters] == [f"outbound|{mesh.port}|v1|{HOST}"]
+        assert clusters[0]["requests"] == 3
+        (host,) = clusters[0]["hosts"]
+        assert host["address"] == f"127.0.0.1:{mesh.providers['v1'].port}"
+        assert host["health"] == "healthy"
+        text = await output("routes", runtime=tmp_path)
+        assert 'user = "ann"' in text
+        assert "outbound" in await output("clusters", runtime=tmp_path)
+
+
+async def test_try_sends_a_call_through_envoy(mesh: Mesh) -> None:
+    mesh.route(to("v2", "testers", "{user: {exact: ann}}"), to("v1", "rest"))
+    async with command("run", mesh.folder, "--json") as run:
+        await run.ready()
+        found = await output(
+            *("try", "dubbo", mesh.folder, "-i", SERVICE, "-m", "echo", "-a", "user=ann"),
+            *("--arg", '{"a": 1}', "--send", f"127.0.0.1:{mesh.port}", "--json"),
+        )
+        assert found["route"] == "testers"
+        assert found["answer"]["status"] == "ok"
+        assert found["answer"]["value"] == [{"a": 1}]
+        assert found["answer"]["attachments"]["provider"] == "v2"
+
+
+async def output(*arguments: object, runtime: Path | None = None) -> Any:
+    """What a command writes: a JSON value with --json, else text."""
+    environment = {**os.environ, "XDG_RUNTIME_DIR": str(runtime)} if runtime else None
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "metaprotocol", *map(str, arguments)),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=environment,
+    )
+    out, errors = await process.communicate()
+    assert process.returncode == 0, errors.decode()
+    return json.loads(out) if "--json" in arguments else out.decode()
+
+
+# --- serve
+
+
+@asynccontextmanager
+async def envoy_of(bootstrap: Path) -> AsyncIterator[EnvoyProcess]:
+    """An Envoy with the bootstrap that `serve` has written."""
+    config = yaml.safe_load(bootstrap.read_text())
+    envoy = EnvoyProcess(config)
+    await asyncio.to_thread(envoy.start)
+    try:
+        yield envoy
+    finally:
+        await asyncio.to_thread(envoy.stop)
+        envoy.clean()
+
+
+async def test_serve_is_killed_and_started_again_under_load(mesh: Mesh, tmp_path: Path) -> None:
+    xds = free_port()
+    bootstrap = tmp_path / f"{tmp_path.name}.yaml"
+    arguments = ("serve", mesh.folder, "--listen", f"127.0.0.1:{xds}", "--json")
+    async with contextlib.AsyncExitStack() as stack:
+        first = command(*arguments, "--bootstrap", bootstrap)
+        serve = await stack.enter_async_context(first)
+        await serve.ready()
+        await stack.enter_async_context(envoy_of(bootstrap))
+        async with dubbo_load(mesh.port) as load:
+            for target in ("v2", "v1"):
+                serve.process.kill()
+                await serve.process.wait()
+                load.mark()
+                await eventually(lambda: load.answered.total() > 100)
+                # Changed while nobody was there to tell it.
+                mesh.route(to(target))
+                serve = await stack.enter_async_context(command(*arguments))
+                await serve.ready()
+                await eventually(partial(load.answered.__getitem__, target), target, 30.0)
+                await switched(load, target)
+        load.check()
+        assert await serve.stop() == 0
+
+
+async def test_serve_offers_metrics_and_a_debug_page(mesh: Mesh, tmp_path: Path) -> None:
+    bootstrap = tmp_path / f"{tmp_path.name}.yaml"
+    arguments = ("--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--bootstrap", bootstrap)
+    async with command("serve", mesh.folder, *arguments, "--json") as serve:
+        ready = await serve.ready()
+        async with envoy_of(bootstrap):
+            page = await http_get(ready["http_port"], "/debug")
+            assert tmp_path.name in page
+            assert "xds" in await http_get(ready["http_port"], "/metrics")
+
+
+async def http_get(port: int, path: str) -> str:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(f"GET {path} HTTP/1.0\r\nHost: x\r\n\r\n".encode())
+    answer = (await reader.read()).decode()
+    writer.close()
+    assert answer.startswith(("HTTP/1.0 200", "HTTP/1.1 200")), answer[:200]
+    return answer
