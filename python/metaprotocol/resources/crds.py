@@ -57,9 +57,22 @@ _KINDS: dict[type[Resource], Json] = {
 _RULES: dict[str, list[tuple[str, str, str]]] = {
     "StringMatch": [
         (
-            "[has(self.exact), has(self.prefix), has(self.suffix), has(self.contains), "
-            "has(self.regex), has(self.present), has(self.absent), has(self.range), "
-            "has(self.oneOf)].filter(given, given).size() <= 1",
+            # Written out, because a filter of a list costs nine times as much.
+            " + ".join(
+                f"(has(self.{kind}) ? 1 : 0)"
+                for kind in (
+                    "exact",
+                    "prefix",
+                    "suffix",
+                    "contains",
+                    "regex",
+                    "present",
+                    "absent",
+                    "range",
+                    "oneOf",
+                )
+            )
+            + " <= 1",
             "must have one kind of match at most",
             "",
         ),
@@ -114,8 +127,8 @@ _RULES: dict[str, list[tuple[str, str, str]]] = {
 _EXTRA: dict[str, Json] = {
     "ApplicationProtocolSpec.protocol": {"pattern": "^[a-zA-Z0-9]+$"},
     "MetaRouterSpec.hosts": {"x-kubernetes-list-type": "set", "maxItems": 64},
-    "MetaRouterSpec.routes": {"maxItems": 2048},
-    "MetaRouteMatch.attributes": {"maxProperties": 32},
+    "MetaRouterSpec.routes": {"maxItems": 8192},
+    "MetaRoute.route": {"maxItems": 64},
     "LocalRateLimit.conditions": {"maxItems": 256},
 }
 
