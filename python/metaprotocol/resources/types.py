@@ -117,6 +117,8 @@ _DURATION_SCHEMA = WithJsonSchema(
 )
 _POSITIVE_SCHEMA = WithJsonSchema(
     {"type": "string", "pattern": DURATION_PATTERN, "maxLength": _LONGEST_TEXT}
+    # Only zeros.
+    | {"not": {"pattern": "^[^1-9]*$"}}
 )
 Duration = Annotated[
     timedelta,
