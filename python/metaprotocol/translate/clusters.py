@@ -14,7 +14,6 @@ from metaprotocol.envoy.config import (
     AdsSource,
     ClientTls,
     Cluster,
-    ConfigBuilder,
     Dns,
     Host,
     OutlierDetection,
@@ -22,6 +21,8 @@ from metaprotocol.envoy.config import (
 )
 from metaprotocol.resources import Resource
 from metaprotocol.resources.destination_rule import ClientTlsSettings, LoadBalancerSettings
+from metaprotocol.resources.types import format_duration
+from metaprotocol.translate.messages import Messages
 from metaprotocol.translate.naming import CLUSTER, ENDPOINTS, cluster_name
 from metaprotocol.translate.options import Options, Target
 from metaprotocol.translate.reporting import Diagnostics, Report
@@ -71,8 +72,8 @@ def hash_keys(policy: Policy) -> tuple[str, ...]:
 class ClusterTranslator:
     """Makes the clusters of hosts, each by itself."""
 
-    def __init__(self, builder: ConfigBuilder, options: Options) -> None:
-        self._builder = builder
+    def __init__(self, messages: Messages, options: Options) -> None:
+        self._messages = messages
         self._options = options
 
     def translate(
@@ -137,14 +138,15 @@ class ClusterTranslator:
         origins = (*origins, *used.values())
         if service.resolution in (STATIC, NONE):
             cluster = replace(cluster, endpoints=AdsSource())
-            made.resources[ENDPOINTS, name] = self._builder.load_assignment(name, hosts)
+            made.resources[ENDPOINTS, name] = self._messages.load_assignment(name, hosts)
             made.origins[ENDPOINTS, name] = origins
         else:
             # LOGICAL_DNS has room for one name; several are what STRICT_DNS is for.
             single = service.resolution == DNS_ROUND_ROBIN and len(hosts) == 1
             cluster = replace(cluster, hosts=hosts, dns=Dns.LOGICAL if single else Dns.STRICT)
-        build = self._builder.http2_cluster if grpc else self._builder.cluster
-        made.resources[CLUSTER, name] = build(cluster)
+        builder = self._messages.builder
+        build = builder.http2_cluster if grpc else builder.cluster
+        made.resources[CLUSTER, name] = self._messages.cluster(cluster, build)
         made.origins[CLUSTER, name] = origins
 
     def _parts(
@@ -282,7 +284,7 @@ def _connection_pool(cluster: Cluster, policy: Policy, report: Report) -> Cluste
             extra["typed_extension_protocol_options"] = {
                 "envoy.upstreams.tcp": {
                     "@type": f"type.googleapis.com/{options}",
-                    "idle_timeout": f"{tcp.idle_timeout.total_seconds():g}s",
+                    "idle_timeout": format_duration(tcp.idle_timeout),
                 }
             }
     if (http := part.value.http) is not None:
@@ -388,7 +390,8 @@ def _bounded(value: timedelta, most: int, part: Part[Any], field: str, report: R
     if bounded != value:
         report.warning(
             part.rule, "out-of-bounds", f"{part.field}.{field}",
-            f"must be from 1ms to {most}s; {bounded.total_seconds():g}s is used", value=value,
+            f"must be from 1ms to {most}s; {format_duration(bounded)} is used",
+            value=format_duration(value),
         )  # fmt: skip
     return bounded
 

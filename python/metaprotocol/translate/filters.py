@@ -68,14 +68,14 @@ def proxy_config(
     return config
 
 
-def engine_errors(config: ProxyConfig) -> list[EngineError]:
-    """What the engine has against a configuration; nothing, if its binding is not built."""
+def engine_errors(config: str) -> list[EngineError]:
+    """What the engine has against a ProxyConfig in JSON; nothing, if its binding is not built."""
     try:
         from metaprotocol.engine import Config, ConfigInvalid
     except ImportError:
         return []
     try:
-        Config(to_json(config))
+        Config(config)
     except ConfigInvalid as error:
         return parse_errors(str(error))
     return []
@@ -98,11 +98,11 @@ def accepted(
     owner: Resource,
     protocol: ApplicationProtocol | None,
     report: Report,
-) -> bool:
-    """Leaves out of ``config`` what the engine refuses, and reports it: routes one by one, a rate
-    limit as a whole. False if nothing is left that it would take."""
+) -> str | None:
+    """``config`` in JSON without what the engine refuses, which is reported: routes one by one, a
+    rate limit as a whole. None if nothing is left that it would take."""
     fields = list(table.fields)
-    while errors := engine_errors(config):
+    while errors := engine_errors(text := to_json(config)):
         broken: set[int] = set()
         limits: set[str] = set()
         for error in errors:
@@ -112,13 +112,13 @@ def accepted(
             else:
                 limits.update(path for path in _LIMITS if error.path.startswith(path))
         if not broken and not limits:
-            return False
+            return None
         for path in limits:
             config.route_tables[0].ClearField(path.rpartition(".")[2])
         for index in sorted(broken, reverse=True):
             del config.route_tables[0].routes[index]
             del fields[index]
-    return True
+    return text
 
 
 def tell(
@@ -165,8 +165,8 @@ def _field(rest: str, route: Route) -> str:
             return ".match"
         field = _STEP.findall(rest[match.end() :])
         kind = {"one_of": "oneOf"}.get(field[0][0], field[0][0]) if field else ""
-        path = ["", "attributes", route.match[index].key]
-        return ".match" + join_path([*path, kind] if kind and kind != "key" else path)
+        path = ["match", "attributes", route.match[index].key]
+        return "." + join_path([*path, kind] if kind and kind != "key" else path)
     if name in ("request_mutation", "response_mutation"):
         camel = name.replace("_m", "M")
         mutation = getattr(route, name)[index] if 0 <= index < len(getattr(route, name)) else None

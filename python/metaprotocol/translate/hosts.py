@@ -9,11 +9,11 @@ from google.protobuf.message import Message
 
 from metaprotocol.config.v1 import RouteTable
 from metaprotocol.diagnostics import did_you_mean
-from metaprotocol.envoy.config import ConfigBuilder
 from metaprotocol.resources import ApplicationProtocol, MetaRouter, Resource
 from metaprotocol.translate.addresses import BIND_ANNOTATION, Claim, local_address
 from metaprotocol.translate.filters import accepted, proxy_config
 from metaprotocol.translate.index import Index
+from metaprotocol.translate.messages import Messages
 from metaprotocol.translate.naming import filter_name, inbound_filter_name
 from metaprotocol.translate.options import Options, Target
 from metaprotocol.translate.protocols import BUILT_IN_PROTOCOLS, CodecInfo, codecs
@@ -74,10 +74,8 @@ class HostFilters:
 class HostTranslator:
     """Makes the filters of hosts, each by itself."""
 
-    def __init__(
-        self, builder: ConfigBuilder, options: Options, index: Index, known: Known
-    ) -> None:
-        self._builder = builder
+    def __init__(self, messages: Messages, options: Options, index: Index, known: Known) -> None:
+        self._messages = messages
         self._options = options
         self._index = index
         self._known = known
@@ -162,8 +160,9 @@ class HostTranslator:
         owner: Resource = router or port.entry
         for name, side in self._sides(service, port, table):
             config = proxy_config(name, codec, protocol, side)
-            if accepted(config, side, owner, protocol, report):
-                message = self._builder.filter_config(name, config)
+            text = accepted(config, side, owner, protocol, report)
+            if text is not None:
+                message = self._messages.filter_config(name, text)
                 made.filters[name] = Filter(message, tuple(origins), visible)
         if self._options.target is Target.ENVOY and made.filters:
             address = local_address(service, port, self._options, report)

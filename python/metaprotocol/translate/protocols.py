@@ -41,17 +41,6 @@ _FREE_METADATA: Mapping[str, str] = {
 BUILT_IN_PROTOCOLS: Mapping[str, str] = {"dubbo": "dubbo", "thrift": "thrift"}
 """Protocols that exist without an ApplicationProtocol, with their codecs."""
 
-CONNECTION_KEYS = (
-    "connection.source_address",
-    "connection.destination_address",
-    "connection.destination_port",
-    "connection.sni",
-    "connection.peer_uri_san",
-    "connection.peer_dns_san",
-    "connection.peer_subject",
-)
-"""Metadata keys that every protocol has."""
-
 
 @dataclass(frozen=True)
 class CodecInfo:
@@ -63,7 +52,8 @@ class CodecInfo:
     """What else may be a metadata key, in words; "" if nothing."""
 
     def doubt(self, key: str) -> str:
-        """Why a metadata key may never have a value, in words; "" if nothing speaks against it."""
+        """Why a metadata key may never have a value, in words; "" if nothing speaks against it.
+        Keys of the connection are the engine's to check."""
         if key in self.metadata_keys or key.startswith("connection."):
             return ""
         if not self.free_metadata:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 
 from google.protobuf import json_format
 
@@ -29,16 +30,21 @@ from metaprotocol.resources.meta_router import (
     TokenBucket,
 )
 from metaprotocol.resources.meta_router import KeyValue as WrittenKeyValue
+from metaprotocol.resources.types import format_duration
 from metaprotocol.translate.clusters import hash_keys
 from metaprotocol.translate.matches import conditions
 from metaprotocol.translate.naming import cluster_name, inbound_cluster_name, parse_cluster_name
-from metaprotocol.translate.protocols import CONNECTION_KEYS, CodecInfo
+from metaprotocol.translate.protocols import CodecInfo
 from metaprotocol.translate.reporting import Diagnostics, Report
 from metaprotocol.translate.rules import HostRules
 from metaprotocol.translate.services import Port, Service
 
 DEFAULT_ROUTE = "default"
 """Name of the one route of a service without routes."""
+
+# The engine's bounds.
+_SHORTEST_TIMEOUT = timedelta(milliseconds=1)
+_LONGEST_TIMEOUT = timedelta(days=1)
 
 _COMPARED_HOSTS = 200
 """How many hosts are looked through for "did you mean"."""
@@ -169,8 +175,15 @@ class RouteTranslator:
             route.direct_reply.CopyFrom(DirectReply(kind=reply.kind, text=reply.text))
         else:
             self._destinations(written, place, route)
-        if written.timeout:
-            route.timeout.FromTimedelta(written.timeout)
+        if written.timeout is not None:
+            timeout = min(max(written.timeout, _SHORTEST_TIMEOUT), _LONGEST_TIMEOUT)
+            if timeout != written.timeout:
+                self._report.warning(
+                    self._router, "out-of-bounds", f"{place}.timeout",
+                    f"must be from 1ms to 24h; {format_duration(timeout)} is used",
+                    value=format_duration(written.timeout),
+                )  # fmt: skip
+            route.timeout.FromTimedelta(timeout)
         route.request_mutation.extend(
             mutations(
                 written.request_mutation_remove,
@@ -249,6 +262,13 @@ class RouteTranslator:
                 f"{host} has no port {asked}", value=asked, mend=f"its ports: {has}",
             )  # fmt: skip
             return cluster_name(asked, subset, host), ()
+        if port.protocol and port.protocol != self._port.protocol:
+            self._report.warning(
+                self._router, "protocol-mismatch", place,
+                f"port {port.number} of {host} speaks {port.protocol}, "
+                f"port {self._port.number} of {self._service.host} {self._port.protocol}",
+                value=port.number, mend="send requests where their protocol is spoken",
+            )  # fmt: skip
         rules = self._known.rules(host)
         if subset and subset not in rules.subsets:
             meant = did_you_mean(subset, rules.subsets)
@@ -305,7 +325,7 @@ class RouteTranslator:
             "match": _match(written.match),
             "domain": written.domain,
             "cluster": self._rate_limit_service(written.rate_limit_service, place),
-            "timeout": f"{written.request_timeout.total_seconds():g}s",
+            "timeout": format_duration(written.request_timeout),
             "deny_on_fail": written.deny_on_fail,
             "descriptors": [
                 {"key": descriptor.property, "descriptor_key": descriptor.descriptor_key}
@@ -353,18 +373,10 @@ class RouteTranslator:
 
     def _check_keys(self, match: MetaRouteMatch, place: str) -> None:
         for key in match.attributes:
-            self._check_key(key, f"{place}{join_path(['', 'attributes', key])}")
+            self._check_key(key, f"{place}.{join_path(['attributes', key])}")
 
     def _check_key(self, key: str, place: str) -> None:
-        if key.startswith("connection.") and key not in CONNECTION_KEYS:
-            meant = did_you_mean(key, CONNECTION_KEYS)
-            has = ", ".join(CONNECTION_KEYS)
-            self._report.warning(
-                self._router, "unknown-metadata-key", place, "connections have no such key",
-                value=key,
-                mend=f'did you mean "{meant}"?' if meant else f"they have {has}",
-            )  # fmt: skip
-        elif doubt := self._codec.doubt(key):
+        if doubt := self._codec.doubt(key):
             add = self._report.info if self._codec.free_metadata else self._report.warning
             add(self._router, "unknown-metadata-key", place, doubt, value=key)
 
@@ -406,5 +418,5 @@ def _token_bucket(bucket: TokenBucket) -> dict[str, object]:
     return {
         "max_tokens": bucket.max_tokens,
         "tokens_per_fill": bucket.tokens_per_fill,
-        "fill_interval": f"{bucket.fill_interval.total_seconds():g}s",
+        "fill_interval": format_duration(bucket.fill_interval),
     }

@@ -14,13 +14,14 @@ from google.protobuf.message import Message
 
 from metaprotocol.diagnostics import Diagnostic
 from metaprotocol.envoy.binary import find_envoy
-from metaprotocol.envoy.config import AdsSource, ConfigBuilder, MetaProtocolListener
+from metaprotocol.envoy.config import ConfigBuilder
 from metaprotocol.envoy.descriptors import EnvoyTypes
 from metaprotocol.resources import Changes, DestinationRule, Inventory, Resource
 from metaprotocol.translate.addresses import Address, AddressBook, Claim
 from metaprotocol.translate.clusters import ClusterTranslator, HostClusters
 from metaprotocol.translate.hosts import HostFilters, HostTranslator, protocol_diagnostics
 from metaprotocol.translate.index import Index, Touched
+from metaprotocol.translate.messages import Messages
 from metaprotocol.translate.naming import FILTER, LISTENER, TYPE_URLS, full_host, is_wildcard
 from metaprotocol.translate.options import Options, Target
 from metaprotocol.translate.reporting import Diagnostics, Report
@@ -73,7 +74,7 @@ class Translator:
     def __init__(self, types: EnvoyTypes, options: Options | None = None) -> None:
         self._options = options or Options()
         self._types = types
-        self._builder = ConfigBuilder(types, self._options.module)
+        self._messages = Messages(ConfigBuilder(types, self._options.module))
         self._start()
 
     def _start(self) -> None:
@@ -81,9 +82,9 @@ class Translator:
         self.known = Known(self._index.resolve, self._service, self._rules, self._index.hosts)
         """What routes may refer to."""
         self._host_translator = HostTranslator(
-            self._builder, self._options, self._index, self.known
+            self._messages, self._options, self._index, self.known
         )
-        self._cluster_translator = ClusterTranslator(self._builder, self._options)
+        self._cluster_translator = ClusterTranslator(self._messages, self._options)
         self._hosts: dict[str, _Host] = {}
         self._by_protocol: dict[str, set[str]] = {}
         self._referrers: dict[str, set[str]] = {}
@@ -327,10 +328,7 @@ class Translator:
         visible = made.visible_to
         self._put((FILTER, name), _Made(made.message, made.origins, visible), changed)
         if claim is not None:
-            listener = MetaProtocolListener(
-                name, discovery=AdsSource(), address=claim.address.ip, port=claim.address.port
-            )
-            message = self._builder.listener(listener)
+            message = self._messages.listener(name, claim.address.ip, claim.address.port)
             self._put((LISTENER, name), _Made(message, (claim.entry,), visible), changed)
 
     # --- keeping

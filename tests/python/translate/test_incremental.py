@@ -1,0 +1,238 @@
+"""A change translates what it touches, and comes to the same as translating everything."""
+
+from __future__ import annotations
+
+import random
+import time
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from metaprotocol.resources import Inventory
+from metaprotocol.translate import Options, Translator
+from metaprotocol.translate.naming import CLUSTER, ENDPOINTS, FILTER, LISTENER
+
+from tests.python.translate.support import (
+    ORDERS,
+    TO_ORDERS,
+    envoy_types,
+    read,
+    router,
+    rule,
+    service,
+)
+
+
+class World:
+    """An inventory, file by file, with a translation that follows it."""
+
+    def __init__(self, files: dict[str, str]) -> None:
+        self.inventory = Inventory()
+        self.inventory.replace_files({name: read(text, name) for name, text in files.items()})
+        self.translator = Translator(envoy_types(), Options())
+        self.update = self.translator.update(self.inventory, None)
+
+    def write(self, file: str, text: str) -> None:
+        changes = self.inventory.replace_file(file, read(text, file))
+        self.update = self.translator.update(self.inventory, changes)
+
+    @property
+    def changed(self) -> set[tuple[str, str]]:
+        return {(url, name) for url, names in self.update.changed.items() for name in names}
+
+    def check(self) -> None:
+        """Everything is as if it had been translated at once."""
+        fresh = Translator(envoy_types(), Options())
+        update = fresh.update(self.inventory, None)
+        assert self.translator.resources == fresh.resources
+        assert self.translator.diagnostics == update.diagnostics
+        for url, names in fresh.resources.items():
+            for name in names:
+                here, there = self.translator, fresh
+                assert here.visible_to(url, name) == there.visible_to(url, name)
+                assert here.origins(url, name) == there.origins(url, name)
+
+
+def split(weight: int) -> str:
+    return router(
+        f"[{{name: split, route: ["
+        f"{{destination: {{host: {ORDERS}, subset: v1}}, weight: {100 - weight}}},"
+        f"{{destination: {{host: {ORDERS}, subset: v2}}, weight: {weight}}}]}}]"
+    )
+
+
+SUBSETS = "  subsets: [{name: v1, labels: {version: v1}}, {name: v2, labels: {version: v2}}]"
+
+
+def many(count: int) -> dict[str, str]:
+    files = {
+        f"s{number}.yaml": service(
+            f"s{number}", address=f"127.1.{number // 250}.{number % 250 + 1}"
+        )
+        for number in range(count)
+    }
+    return files | {"orders.yaml": service() + rule(SUBSETS), "router.yaml": split(10)}
+
+
+def test_one_changed_route_among_two_thousand_services_translates_its_host_alone() -> None:
+    world = World(many(2000))
+    assert len(world.update.changed[LISTENER]) == 2001
+    started = time.perf_counter()
+    world.write("router.yaml", split(20))
+    took = time.perf_counter() - started
+    assert world.update.hosts == (ORDERS,)
+    assert world.changed == {(FILTER, f"{ORDERS}|20880")}
+    assert took < 0.1, "it is a millisecond or so; reading the file is part of it"
+
+
+def test_a_change_costs_about_the_same_with_many_services_as_with_few() -> None:
+    def fastest(world: World) -> float:
+        times = []
+        for weight in range(1, 30):
+            changes = world.inventory.replace_file("router.yaml", read(split(weight)))
+            started = time.perf_counter()
+            world.translator.update(world.inventory, changes)
+            times.append(time.perf_counter() - started)
+        return min(times)
+
+    few, lots = fastest(World(many(20))), fastest(World(many(1000)))
+    assert lots < 3 * few + 0.001
+
+
+def test_nothing_is_changed_by_a_file_that_says_the_same() -> None:
+    world = World({"orders.yaml": service() + rule(SUBSETS), "router.yaml": split(10)})
+    world.write("router.yaml", "\n\n# moved\n" + split(10))
+    assert world.changed == set()
+    assert world.update.hosts == ()
+
+
+def test_a_diagnostic_moves_with_its_line() -> None:
+    bad = router(f"[{{name: a, route: [{{destination: {{host: {ORDERS}, subset: v9}}}}]}}]")
+    world = World({"orders.yaml": service(), "router.yaml": bad})
+    (before,) = world.update.diagnostics
+    world.write("router.yaml", "\n\n" + bad)
+    (after,) = world.update.diagnostics
+    assert before.origin is not None
+    assert after.origin is not None
+    assert after.origin.line == before.origin.line + 2
+
+
+def test_endpoints_change_without_their_cluster_and_filter() -> None:
+    world = World({"orders.yaml": service()})
+    world.write("orders.yaml", service().replace("10.0.0.2", "10.0.0.9"))
+    assert world.changed == {(ENDPOINTS, f"outbound|20880||{ORDERS}")}
+
+
+def test_a_removed_service_takes_everything_of_its_own_away() -> None:
+    world = World({"orders.yaml": service(), "stock.yaml": service("stock", address="127.0.0.3")})
+    world.write("stock.yaml", "")
+    assert set(world.update.changed) == {LISTENER, FILTER, CLUSTER, ENDPOINTS}
+    assert all(
+        message is None for names in world.update.changed.values() for message in names.values()
+    )
+    world.check()
+
+
+def test_routes_to_another_service_follow_it() -> None:
+    to_stock = router("[{name: a, route: [{destination: {host: stock.shop.svc.cluster.local}}]}]")
+    world = World({"orders.yaml": service(), "router.yaml": to_stock})
+    assert [item.code for item in world.update.diagnostics] == ["no-host"]
+    world.write("stock.yaml", service("stock", address="127.0.0.3"))
+    assert world.update.diagnostics == ()
+    hashing = "  trafficPolicy: {loadBalancer: {consistentHash: {httpHeaderName: user}}}"
+    world.write("rule.yaml", rule(hashing, name="stock"))
+    assert (FILTER, f"{ORDERS}|20880") in world.changed, "it has to hash on the key now"
+    world.check()
+
+
+def test_a_cluster_for_a_plain_port_is_there_while_a_route_leads_to_it() -> None:
+    plain = service("stock", port_name="tcp-other", address="127.0.0.3")
+    to_stock = router("[{name: a, route: [{destination: {host: stock.shop.svc.cluster.local}}]}]")
+    world = World({"orders.yaml": service(), "stock.yaml": plain, "router.yaml": to_stock})
+    name = "outbound|20880||stock.shop.svc.cluster.local"
+    assert name in world.translator.resources[CLUSTER]
+    world.write("router.yaml", router(f"[{{name: a, {TO_ORDERS}}}]"))
+    assert world.update.changed[CLUSTER] == {name: None}
+    world.check()
+
+
+def test_an_address_goes_to_the_next_when_its_holder_leaves() -> None:
+    world = World({"a.yaml": service("a"), "b.yaml": service("b")})
+    assert world.update.diagnostics[0].code == "address-conflict"
+    world.write("a.yaml", "")
+    assert world.update.diagnostics == ()
+    assert "b.shop.svc.cluster.local|20880" in world.update.changed[LISTENER]
+    world.check()
+
+
+def test_a_new_protocol_gives_waiting_ports_their_listeners() -> None:
+    protocol = """
+apiVersion: metaprotocol.aeraki.io/v1alpha1
+kind: ApplicationProtocol
+metadata: {name: trpc}
+spec: {protocol: trpc, codec: dubbo}
+"""
+    world = World({"orders.yaml": service(port_name="tcp-metaprotocol-trpc")})
+    assert [item.code for item in world.update.diagnostics] == ["unknown-protocol"]
+    world.write("protocol.yaml", protocol)
+    assert world.update.diagnostics == ()
+    assert f"{ORDERS}|20880" in world.update.changed[LISTENER]
+    world.write("protocol.yaml", "")
+    assert world.update.changed[LISTENER] == {f"{ORDERS}|20880": None}
+    world.check()
+
+
+def test_translating_everything_again_tells_what_differs() -> None:
+    world = World({"orders.yaml": service() + rule(SUBSETS), "router.yaml": split(10)})
+    world.inventory.replace_file("router.yaml", read(split(20)))
+    world.update = world.translator.update(world.inventory, None)
+    assert world.changed == {(FILTER, f"{ORDERS}|20880")}
+
+
+NAMES = ("a", "b", "orders")
+PIECES: tuple[str, ...] = (
+    "",
+    *(service(name) for name in NAMES),
+    *(service(name, address="127.0.0.3", port_name="tcp-x") for name in NAMES),
+    service("a", extra="  exportTo: [shop]").replace("hosts: [", "hosts: [orders, "),
+    service("b", extra="  exportTo: [x]").replace("hosts: [", "hosts: [orders, "),
+    rule(SUBSETS),
+    rule("  trafficPolicy: {loadBalancer: {simple: RANDOM}}", name="w", host="*.svc.cluster.local"),
+    rule("  trafficPolicy: {loadBalancer: {consistentHash: {useSourceIp: true}}}", host="orders"),
+    split(10),
+    *(router(f"[{{name: x, {TO_ORDERS}}}]", name=name) for name in "ab"),
+    router("[{name: x, route: [{destination: {host: ordes}}]}]", name="a"),
+    router("[{name: x, route: [{destination: {host: orders, subset: v3}}]}]", name="b"),
+    """
+apiVersion: metaprotocol.aeraki.io/v1alpha1
+kind: ApplicationProtocol
+metadata: {name: dubbo}
+spec: {protocol: dubbo, codec: nothing}
+""",
+)  # fmt: skip
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.tuples(st.sampled_from("uvwxyz"), st.sampled_from(PIECES)), min_size=1, max_size=15)
+)
+def test_any_way_to_the_same_resources_comes_to_the_same(steps: list[tuple[str, str]]) -> None:
+    world = World({})
+    for file, piece in steps:
+        world.write(f"{file}.yaml", piece)
+    world.check()
+
+
+def test_the_order_of_resources_has_no_effect() -> None:
+    resources = read(service() + rule(SUBSETS) + split(10) + service("stock", address="127.0.0.3"))
+    first = None
+    for seed in range(5):
+        random.Random(seed).shuffle(resources)
+        translator = Translator(envoy_types(), Options())
+        translator.update(Inventory.of(resources), None)
+        content = [
+            (url, name, message.SerializeToString(deterministic=True))
+            for url, names in sorted(translator.resources.items())
+            for name, message in sorted(names.items())
+        ]
+        first = first or content
+        assert content == first
