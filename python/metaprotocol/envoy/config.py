@@ -545,7 +545,18 @@ def _xds_server(cluster: str, delta: bool) -> Json:
     return {
         "api_type": "DELTA_GRPC" if delta else "GRPC",
         "transport_api_version": "V3",
-        "grpc_services": [{"envoy_grpc": {"cluster_name": cluster}}],
+        "grpc_services": [
+            {
+                "envoy_grpc": {
+                    "cluster_name": cluster,
+                    # A control plane that was started again is found in a second or two; Envoy's
+                    # own pause grows to half a minute.
+                    "retry_policy": {
+                        "retry_back_off": {"base_interval": "0.25s", "max_interval": "2s"}
+                    },
+                }
+            }
+        ],
         "set_node_on_first_message_only": True,
     }
 
