@@ -1,0 +1,416 @@
+"""Every example with real peers and real calls through a real Envoy: who gets them, and what the
+change does that the README proposes."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from metaprotocol.api.proxy import Proxy
+from metaprotocol.diagnostics import Severity
+from metaprotocol.peers.dubbo import Call, DubboClient, DubboError, DubboServer, Status
+from metaprotocol.peers.dubbo.client import Reply
+from metaprotocol.peers.dubbo.shop import INTERFACE, Shop
+from metaprotocol.peers.thrift import Encoding, Framing
+from metaprotocol.peers.thrift.apache import ApacheClient, ApacheServer, ApplicationError
+from metaprotocol.peers.thrift.recorder import Recorder
+from metaprotocol.peers.thrift.server import Record
+from metaprotocol.peers.thrift.thriftpy import thriftpy_client
+
+ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "examples"
+NAMES = sorted(path.parent.name for path in EXAMPLES.glob("*/README.md"))
+
+SHOP = ("shop.demo.svc.cluster.local", 20880)
+GREETER = ("greeter.demo.svc.cluster.local", 9090)
+FIRST_DUBBO_PORT = 21881
+FIRST_THRIFT_PORT = 21991
+ARRIVAL_SECONDS = 10.0
+
+
+@dataclass
+class Stage:
+    """A copy of an example, running, with its providers on free ports."""
+
+    folder: Path
+    proxy: Proxy
+    calls: dict[str, list[Call]] = field(default_factory=dict)
+    """By provider, what it got."""
+    shops: dict[str, DubboServer] = field(default_factory=dict)
+    ports: dict[int, int] = field(default_factory=dict)
+    """For each port in the example's files, the one that stands in for it."""
+
+    async def port(self, service: tuple[str, int] = SHOP) -> int:
+        return await asyncio.to_thread(self.proxy.port, *service)
+
+    @asynccontextmanager
+    async def consumer(self) -> AsyncIterator[DubboClient]:
+        async with await DubboClient.connect("127.0.0.1", await self.port()) as client:
+            yield client
+
+    def edit(self, name: str, *changes: tuple[str, str]) -> None:
+        """Replaces text in a file, as somebody who follows the README does in an editor."""
+        path = self.folder / name
+        text = path.read_text()
+        for old, new in changes:
+            assert text.count(old) == 1, f"{old!r} must be there once"
+            text = text.replace(old, new)
+        path.write_text(text)
+
+
+@asynccontextmanager
+async def running(
+    name: str, folder: Path, dubbo: Sequence[str] = (), thrift: Sequence[str] = ()
+) -> AsyncIterator[Stage]:
+    """Starts the example with these providers, in the order of their ports."""
+    async with AsyncExitStack() as stack:
+        calls: dict[str, list[Call]] = {}
+        shops: dict[str, DubboServer] = {}
+        ports: dict[int, int] = {}
+        for number, version in enumerate(dubbo, start=FIRST_DUBBO_PORT):
+            seen = calls.setdefault(version, [])
+            server = DubboServer(Shop(version, seen.append))
+            shops[version] = await stack.enter_async_context(server)
+            ports[number] = server.port
+        for number, version in enumerate(thrift, start=FIRST_THRIFT_PORT):
+            greeter = ApacheServer({"": Recorder(version)}, Framing.HEADER)
+            ports[number] = stack.enter_context(greeter).port
+        copy = folder / name
+        shutil.copytree(EXAMPLES / name, copy)
+        for path in copy.glob("*.yaml"):
+            text = path.read_text()
+            for number, port in ports.items():
+                text = re.sub(rf"\b{number}\b", str(port), text)
+            assert not re.search(r"\b21[89]\d\d\b", text), "every endpoint has a provider"
+            path.write_text(text)
+        proxy = Proxy(copy, concurrency=2)
+        await asyncio.to_thread(proxy.__enter__)
+        stack.push_async_callback(asyncio.to_thread, proxy.__exit__, None, None, None)
+        assert {item.severity for item in proxy.diagnostics} <= {Severity.INFO}
+        yield Stage(copy, proxy, calls, shops, ports)
+
+
+async def answer(client: DubboClient, method: str = "list", **options: Any) -> object:
+    """The value, or the status of an error."""
+    try:
+        return (await client.call(INTERFACE, method, **options)).value
+    except DubboError as error:
+        return error.status
+
+
+async def answers(client: DubboClient, number: int, **options: Any) -> Counter[object]:
+    """The values of that many calls, a few in flight at a time."""
+    return Counter(
+        [
+            value
+            for _ in range(number // 10)
+            for value in await asyncio.gather(*(answer(client, **options) for _ in range(10)))
+        ]
+    )
+
+
+async def becomes(expected: object, ask: Callable[[], Awaitable[object]]) -> None:
+    """Asks until that is the answer; fails if it takes too long."""
+    deadline = time.monotonic() + ARRIVAL_SECONDS
+    while (got := await ask()) != expected:
+        assert time.monotonic() < deadline, f"still {got!r}"
+        await asyncio.sleep(0.02)
+
+
+# --- each example
+
+
+async def test_version_routing_follows_the_service_version(tmp_path: Path) -> None:
+    async with (
+        running("version-routing", tmp_path, dubbo=("v1", "v2")) as stage,
+        stage.consumer() as client,
+    ):
+        assert await answer(client, version="2.0.0") == "list by v2"
+        assert await answer(client, version="1.0.0") == "list by v1"
+        assert await answer(client) == "list by v1"
+        stage.edit("routes.yaml", ("subset: v2", "subset: v1"))
+        await becomes("list by v1", lambda: answer(client, version="2.0.0"))
+
+
+async def test_attribute_match_takes_the_first_route_whose_conditions_hold(tmp_path: Path) -> None:
+    async with (
+        running("attribute-match", tmp_path, dubbo=("v1", "v2", "v3", "v4")) as stage,
+        stage.consumer() as client,
+    ):
+        tester = {"user": "test-7"}
+        assert await answer(client, "buy") == "buy by v2"
+        assert await answer(client, "buyer") == "buyer by v1"
+        assert await answer(client, attachments=tester) == "list by v3"
+        assert await answer(client, attachments={"user": "a test-7"}) == "list by v1"
+        assert await answer(client, "findBook") == "findBook by v4"
+        assert await answer(client, "searchBooks") == "searchBooks by v4"
+        assert await answer(client, "refindBook") == "refindBook by v1"
+        other = await client.call("org.example.Other", "findBook")
+        assert other.value == "findBook by v1"
+        assert await answer(client, "buy", attachments=tester) == "buy by v2"
+        text = (stage.folder / "routes.yaml").read_text()
+        testers = re.search(r"  - name: testers\n(?:    .*\n)+", text)
+        assert testers is not None
+        moved = text.replace(testers.group(), "")
+        moved = moved.replace("  - name: one method", f"{testers.group()}  - name: one method")
+        (stage.folder / "routes.yaml").write_text(moved)
+        await becomes("buy by v3", lambda: answer(client, "buy", attachments=tester))
+        assert await answer(client, "buy") == "buy by v2"
+
+
+async def test_percentage_split_is_exact(tmp_path: Path) -> None:
+    async with (
+        running("percentage-split", tmp_path, dubbo=("v1", "v2")) as stage,
+        stage.consumer() as client,
+    ):
+        # One connection is on one of Envoy's threads, which divides exactly.
+        assert await answers(client, 1000) == {"list by v1": 800, "list by v2": 200}
+        stage.edit("routes.yaml", ("weight: 80", "weight: 50"), ("weight: 20", "weight: 50"))
+        half = {"list by v1": 50, "list by v2": 50}
+        await becomes(half, lambda: answers(client, 100))
+        assert await answers(client, 1000) == {"list by v1": 500, "list by v2": 500}
+
+
+async def test_header_mutation_changes_requests_and_replies(tmp_path: Path) -> None:
+    async def reply(client: DubboClient, **attachments: str) -> Reply:
+        return await client.call(INTERFACE, "attachments", attachments=attachments)
+
+    async with (
+        running("header-mutation", tmp_path, dubbo=("v1", "v2")) as stage,
+        stage.consumer() as client,
+    ):
+        fixed = {"path": INTERFACE, "interface": INTERFACE}
+        got = await reply(client, user="test-7", secret="x")
+        assert got.value == {**fixed, "user": "test-7", "lane": "test", "region": "eu"}
+        assert got.attachments == {"served-by": "mesh"}
+        got = await reply(client, user="test-7", region="asia", lane="own")
+        assert got.value == {**fixed, "user": "test-7", "lane": "test", "region": "asia"}
+        got = await reply(client, user="ann", secret="x")
+        assert got.value == {**fixed, "user": "ann", "secret": "x"}
+        assert got.attachments == {"provider": "v1"}
+        stage.edit("routes.yaml", ("value: eu", "value: us"))
+
+        async def region() -> object:
+            value: Any = (await reply(client, user="test-7")).value
+            return value["region"]
+
+        await becomes("us", region)
+
+
+async def test_consistent_hash_keeps_a_user_on_a_host(tmp_path: Path) -> None:
+    users = [f"user-{number}" for number in range(60)]
+
+    async def homes(client: DubboClient) -> dict[str, object]:
+        return {user: await answer(client, attachments={"user": user}) for user in users}
+
+    async with running("consistent-hash", tmp_path, dubbo=("v1", "v2", "v3")) as stage:
+        async with stage.consumer() as one, stage.consumer() as other:
+            before = await homes(one)
+            for _ in range(3):
+                assert await homes(other) == before
+            assert set(before.values()) == {"list by v1", "list by v2", "list by v3"}
+        text = (stage.folder / "service.yaml").read_text()
+        last = re.search(rf"  - address: \S+\n.*: {stage.ports[21883]}}}\n.*v3}}\n", text)
+        assert last is not None
+        (stage.folder / "service.yaml").write_text(text.replace(last.group(), ""))
+        async with stage.consumer() as client:
+            gone = next(user for user, home in before.items() if home == "list by v3")
+
+            async def leaves() -> object:
+                return await answer(client, attachments={"user": gone}) != "list by v3"
+
+            await becomes(True, leaves)
+            after = await homes(client)
+        others = [user for user in users if before[user] != "list by v3"]
+        moved = [user for user in others if after[user] != before[user]]
+        assert len(moved) <= len(others) / 5, "with fewer hosts each has more of the ring"
+        assert set(after.values()) == {"list by v1", "list by v2"}
+
+
+async def test_timeout_ends_slow_calls_of_one_method(tmp_path: Path) -> None:
+    async def slept(client: DubboClient, seconds: float) -> object:
+        try:
+            return (await client.call(INTERFACE, "sleep", seconds)).value
+        except DubboError as error:
+            return error.status
+
+    async with running("timeout", tmp_path, dubbo=("v1",)) as stage, stage.consumer() as client:
+        begin = time.monotonic()
+        slow = asyncio.create_task(slept(client, 2.0))
+        assert await slept(client, 0.05) == "sleep by v1", "while the slow one is in flight"
+        assert await slow == Status.SERVER_TIMEOUT
+        assert 0.45 < time.monotonic() - begin < 1.9
+        assert await answer(client) == "list by v1"
+        stage.edit("routes.yaml", ("timeout: 500ms", "timeout: 3s"))
+        await becomes("sleep by v1", lambda: slept(client, 0.8))
+
+
+async def test_direct_reply_needs_no_provider(tmp_path: Path) -> None:
+    async with (
+        running("direct-reply", tmp_path, dubbo=("v1",)) as stage,
+        stage.consumer() as client,
+    ):
+        with pytest.raises(DubboError, match="oldOrder is retired, use order") as caught:
+            await client.call(INTERFACE, "oldOrder")
+        assert caught.value.status == Status.SERVICE_NOT_FOUND
+        assert await answer(client, "ping") is None
+        assert await answer(client, "order") == "order by v1"
+        assert [call.method for call in stage.calls["v1"]] == ["order"]
+        stage.edit("routes.yaml", ("is retired, use order", "has gone"))
+
+        async def text() -> object:
+            with pytest.raises(DubboError) as caught:
+                await client.call(INTERFACE, "oldOrder")
+            return "oldOrder has gone" in caught.value.message
+
+        await becomes(True, text)
+        await stage.shops["v1"].stop()
+        assert await answer(client, "ping") is None
+
+
+async def test_match_kinds_tell_who_took_a_call(tmp_path: Path) -> None:
+    async with (
+        running("match-kinds", tmp_path, dubbo=("v1", "v2")) as stage,
+        stage.consumer() as client,
+    ):
+
+        async def lane(method: str = "list", group: str | None = None, **carried: str) -> str:
+            reply = await client.call(INTERFACE, method, group=group, attachments=carried)
+            expected = "v1" if reply.attachments.get("lane") in (None, NEITHER) else "v2"
+            assert reply.attachments["provider"] == expected
+            return str(reply.attachments.get("lane"))
+
+        assert await lane("buyAsync") == "suffix"
+        assert await lane("Asyncbuy") == NEITHER
+        assert await lane(user="a RobotX") == "contains"
+        assert await lane(customer="1000") == await lane(customer="1999") == "range"
+        assert await lane(customer="999") == await lane(customer="2000") == NEITHER
+        assert await lane(customer="1500 or so") == NEITHER
+        assert await lane(country="ch") == await lane(country="at") == "one of"
+        assert await lane(country="c") == NEITHER
+        assert await lane(trial="") == "presence"
+        assert await lane(group="blue") == "None"
+        assert await lane(group="green") == await lane() == NEITHER
+        assert await lane(tenant="a") == "None"
+        stage.edit("routes.yaml", ("end: 2000", "end: 1500"))
+        await becomes(NEITHER, lambda: lane(customer="1500"))
+        assert await lane(customer="1499") == "range"
+
+
+NEITHER = "neither blue nor a tenant"
+
+
+def _greeting(port: int, headers: dict[str, str] | None = None) -> str:
+    framing = Framing.FRAMED if headers is None else Framing.HEADER
+    with ApacheClient(port, framing) as client:
+        client.headers = headers or {}
+        return client.greet("you")
+
+
+def _stored_by(port: int) -> str | None:
+    with ApacheClient(port) as client:
+        return client.store(Record("book")).notes.get("by")
+
+
+async def test_thrift_goes_by_method_and_header(tmp_path: Path) -> None:
+    async with running("thrift", tmp_path, thrift=("v1", "v2")) as stage:
+        port = await stage.port(GREETER)
+        assert await asyncio.to_thread(_stored_by, port) == "v2"
+        assert await asyncio.to_thread(_greeting, port) == "v1 greets you"
+        assert await asyncio.to_thread(_greeting, port, {"user": "test-7"}) == "v2 greets you"
+        assert await asyncio.to_thread(_greeting, port, {"user": "ann"}) == "v1 greets you"
+
+        def each_dialect() -> set[str]:
+            found = set()
+            for framing in (Framing.FRAMED, Framing.UNFRAMED):
+                for encoding in Encoding:
+                    with thriftpy_client(port, framing, encoding) as client:
+                        found.add(client.greet("you"))
+            return found
+
+        assert await asyncio.to_thread(each_dialect) == {"v1 greets you"}
+        stage.edit("routes.yaml", ("exact: store", "exact: greet"))
+        await becomes("v2 greets you", lambda: asyncio.to_thread(_greeting, port))
+        assert await asyncio.to_thread(_stored_by, port) == "v1"
+
+
+async def test_two_protocols_are_served_side_by_side(tmp_path: Path) -> None:
+    def total(port: int) -> object:
+        with ApacheClient(port) as client:
+            try:
+                return client.add(1, 2)
+            except ApplicationError as error:
+                return str(error)
+
+    async with (
+        running("two-protocols", tmp_path, dubbo=("v1",), thrift=("v1",)) as stage,
+        stage.consumer() as client,
+    ):
+        port = await stage.port(GREETER)
+        assert await answer(client) == "list by v1, lane mesh"
+        assert await asyncio.to_thread(_greeting, port) == "v1 greets you"
+        assert "no sums today" in str(await asyncio.to_thread(total, port))
+        text = (stage.folder / "routes.yaml").read_text()
+        denied = re.search(r"  - name: no sums\n(?:    .*\n)+", text)
+        assert denied is not None
+        (stage.folder / "routes.yaml").write_text(text.replace(denied.group(), ""))
+        await becomes(3, lambda: asyncio.to_thread(total, port))
+        assert await answer(client) == "list by v1, lane mesh"
+        assert not client.closed
+
+
+# --- all of them
+
+
+def test_every_example_has_a_test_of_its_own() -> None:
+    folders = sorted(path.name for path in EXAMPLES.iterdir() if path.is_dir())
+    assert folders == NAMES, "each has a README"
+    tests = [name for name in globals() if name.startswith("test_")]
+    for name in NAMES:
+        prefix = f"test_{name.replace('-', '_')}_"
+        assert any(test.startswith(prefix) for test in tests), f"no {prefix}..."
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_validate_accepts_it_without_a_warning(name: str) -> None:
+    done = _command("metaprotocol", "validate", f"examples/{name}", "--json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert '"error"' not in done.stdout
+    assert '"warning"' not in done.stdout
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_readme_has_commands_that_work(name: str) -> None:
+    text = (EXAMPLES / name / "README.md").read_text()
+    assert len(text.strip().splitlines()) <= 8
+    assert f"`metaprotocol run examples/{name}`" in text
+    served = sorted(map(int, re.findall(r"v\d=(\d+)", text)))
+    files = "".join(path.read_text() for path in (EXAMPLES / name).glob("*.yaml"))
+    assert served == sorted(map(int, re.findall(r"\b21[89]\d\d\b", files)))
+    for command in re.findall(r"`(metaprotocol try [^`]+)`", text):
+        done = _command(*shlex.split(command))
+        assert done.returncode == 0, command + done.stdout + done.stderr
+    assert f"]({name}/README.md)" in (EXAMPLES / "README.md").read_text()
+
+
+def _command(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", program, *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
