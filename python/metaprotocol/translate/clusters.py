@@ -282,7 +282,7 @@ def _connection_pool(cluster: Cluster, policy: Policy, report: Report) -> Cluste
         if tcp.idle_timeout is not None:
             options = "envoy.extensions.upstreams.tcp.v3.TcpProtocolOptions"
             extra["typed_extension_protocol_options"] = {
-                "envoy.upstreams.tcp": {
+                options: {
                     "@type": f"type.googleapis.com/{options}",
                     "idle_timeout": format_duration(tcp.idle_timeout),
                 }

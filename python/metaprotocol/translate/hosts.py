@@ -150,9 +150,10 @@ class HostTranslator:
         visible = service.visible_to
         origins: list[Resource] = [port.entry]
         if router is not None:
-            namespace = router.key.namespace
-            visible = both(visible, exported_to(router.spec.export_to, namespace))
             origins.insert(0, router)
+            if self._options.respect_export_to:
+                here = exported_to(router.spec.export_to, router.key.namespace)
+                visible = both(visible, here)
             self._check_visible(table, visible, router, report)
         if protocol is not None:
             origins.append(protocol)

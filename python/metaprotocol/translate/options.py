@@ -31,4 +31,6 @@ class Options:
     """What short host names end in, after the namespace and "svc"."""
     root_namespace: str = "istio-system"
     """Whose DestinationRules are for every namespace."""
+    respect_export_to: bool = True
+    """False: everything is for one Envoy, to whatever namespaces it is exported."""
     target: Target = Target.ENVOY

@@ -15,6 +15,7 @@ from google.protobuf import json_format
 from metaprotocol.config.v1 import (
     DirectReply,
     KeyValue,
+    Mirror,
     Mutation,
     Route,
     RouteTable,
@@ -287,12 +288,8 @@ class RouteTranslator:
 
     def _mirror(self, written: MetaRoute, place: str, route: Route) -> None:
         assert written.mirror is not None
-        if "mirrors" not in Route.DESCRIPTOR.fields_by_name:
-            self._not_in_schema("mirror", f"{place}.mirror")
-            return
         name, _ = self._cluster(written.mirror, f"{place}.mirror")
-        mirror = {"cluster": name, "percent": written.mirror_percent}
-        json_format.ParseDict({"mirrors": [mirror]}, route)
+        route.mirrors.append(Mirror(cluster=name, percent=written.mirror_percent))
 
     # --- rate limits
 

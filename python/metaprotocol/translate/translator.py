@@ -8,7 +8,7 @@ many services there are. What comes out depends only on the resources, not on th
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from google.protobuf.message import Message
 
@@ -226,7 +226,10 @@ class Translator:
         where there was none, or the other way round."""
         state = self._hosts.setdefault(host, _Host())
         old = state.service
-        state.service, found = build_service(host, self._index.entries(host))
+        entries = self._index.entries(host)
+        state.service, found = build_service(host, entries)
+        if state.service is not None and not self._options.respect_export_to:
+            state.service = replace(state.service, visible_to=None)
         for port in old.ours if old else ():
             self._speaks(port.protocol, host, False)
         for port in state.service.ours if state.service else ():
@@ -359,6 +362,9 @@ class Translator:
                 del self._found[unit]
 
     def _put(self, name: tuple[str, str], made: _Made, changed: set[tuple[str, str]]) -> None:
+        if made.visible_to is not None and not made.visible_to:  # exported to nobody
+            self._take(name, changed)
+            return
         if _same(self._made.get(name), made):
             self._made[name].origins = made.origins
             return
