@@ -14,6 +14,7 @@ from metaprotocol.demo.world import WORKERS, World
 ARRIVAL_SECONDS = 10.0
 """A change that has not reached every connection by then has failed."""
 _POLL_SECONDS = 0.005
+_WATCH_SECONDS = 0.25
 
 
 async def play(
@@ -24,7 +25,8 @@ async def play(
     arrived: Callable[[Change], None],
 ) -> None:
     """Gives each revision an equal share of the time. The first is in force already; ``arrived`` is
-    told of each later one when all connections have made calls by it."""
+    told of each later one when all connections have made calls by it. Ends early when something
+    has ended by itself, or a change does not arrive."""
     begin = time.monotonic()
     for position, revision in enumerate(revisions):
         if position:
@@ -33,12 +35,17 @@ async def play(
             change.saved = await asyncio.to_thread(world.folder.write_routes, revision)
         change = changes.current
         deadline = time.monotonic() + ARRIVAL_SECONDS
-        while not change.arrived(DUBBO_CONNECTIONS) and time.monotonic() < deadline:
+        while not change.arrived(DUBBO_CONNECTIONS):
+            if time.monotonic() > deadline or world.problems():
+                return
             await asyncio.sleep(_POLL_SECONDS)
-        if position and change.arrived(DUBBO_CONNECTIONS):
+        if position:
             arrived(change)
         end = begin + seconds * (position + 1) / len(revisions)
-        await asyncio.sleep(max(0.0, end - time.monotonic()))
+        while (left := end - time.monotonic()) > 0:
+            if world.problems():
+                return
+            await asyncio.sleep(min(left, _WATCH_SECONDS))
 
 
 def problems(world: World, traffic: Traffic, changes: Changes, *, complete: bool) -> list[str]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -69,6 +70,7 @@ class Traffic:
             asyncio.create_task(self._dubbo_client(number)) for number in range(DUBBO_CONNECTIONS)
         ]
         for route, version, call in (("method store", "v2", _store), ("other", "v1", _greet)):
+            self.thrift.routes[route] = Counter()
             work = asyncio.to_thread(self._thrift_client, loop, route, version, call)
             self._tasks.append(asyncio.create_task(work))
 
