@@ -23,53 +23,91 @@ if TYPE_CHECKING:
     from metaprotocol.api.resources import (
         ApplicationProtocol,
         ApplicationProtocolSpec,
+        ConnectionPoolSettings,
+        ConsistentHash,
+        Destination,
         DestinationRule,
         DestinationRuleSpec,
         Diagnostic,
+        DirectReply,
         EnvoyError,
         EnvoyNotFound,
+        IntRange,
+        IstioOptions,
+        Key,
+        KeyValue,
+        LoadBalancerSettings,
         Metadata,
         MetaRoute,
+        MetaRouteDestination,
+        MetaRouteMatch,
         MetaRouter,
         MetaRouterSpec,
         ModuleNotFound,
         NotSynced,
         Options,
+        OutlierDetection,
+        Percent,
+        PortSelector,
         Resource,
         ServiceEntry,
         ServiceEntrySpec,
         ServicePort,
         Severity,
+        StringMatch,
+        Subset,
+        TrafficPolicy,
         UpdateRejected,
+        WorkloadEntry,
+        WorkloadSelector,
     )
 
 __all__ = [
     "ApplicationProtocol",
     "ApplicationProtocolSpec",
+    "ConnectionPoolSettings",
+    "ConsistentHash",
+    "Destination",
     "DestinationRule",
     "DestinationRuleSpec",
     "Diagnostic",
+    "DirectReply",
     "EnvoyError",
     "EnvoyNotFound",
     "EnvoyResources",
     "Explanation",
+    "IntRange",
     "InvalidResources",
+    "IstioOptions",
     "IstioResources",
+    "Key",
+    "KeyValue",
+    "LoadBalancerSettings",
     "Mesh",
     "MetaRoute",
+    "MetaRouteDestination",
+    "MetaRouteMatch",
     "MetaRouter",
     "MetaRouterSpec",
     "Metadata",
     "ModuleNotFound",
     "NotSynced",
     "Options",
+    "OutlierDetection",
+    "Percent",
+    "PortSelector",
     "Proxy",
     "Resource",
     "ServiceEntry",
     "ServiceEntrySpec",
     "ServicePort",
     "Severity",
+    "StringMatch",
+    "Subset",
+    "TrafficPolicy",
     "UpdateRejected",
+    "WorkloadEntry",
+    "WorkloadSelector",
     "__version__",
     "explain",
     "load",
@@ -88,18 +126,20 @@ _MODULES = {
 """Public name to the module of metaprotocol.api that has it; all others are in "resources"."""
 
 
-def __getattr__(name: str) -> Any:
-    if name == "__version__":
-        from importlib.metadata import version
+if not TYPE_CHECKING:  # checkers are to find names that are not there
 
-        value: Any = version("metaprotocol")
-    elif name in __all__:
-        module = _MODULES.get(name, "resources")
-        value = getattr(importlib.import_module(f"metaprotocol.api.{module}"), name)
-    else:
-        raise AttributeError(f"module 'metaprotocol' has no attribute {name!r}")
-    globals()[name] = value
-    return value
+    def __getattr__(name: str) -> Any:
+        if name == "__version__":
+            from importlib.metadata import version
+
+            value: Any = version("metaprotocol")
+        elif name in __all__:
+            module = _MODULES.get(name, "resources")
+            value = getattr(importlib.import_module(f"metaprotocol.api.{module}"), name)
+        else:
+            raise AttributeError(f"module 'metaprotocol' has no attribute {name!r}")
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

@@ -29,6 +29,7 @@ from tests.testkit.mesh import (
     free_port,
     router_yaml,
     save,
+    service_yaml,
     to,
     write,
 )
@@ -160,9 +161,16 @@ async def test_hosts_subsets_and_routes_change_together_under_load(mesh: Mesh) -
         await run.ready()
         async with dubbo_load(mesh.port) as load:
             ports = {name: server.port for name, server in mesh.providers.items()}
-            for versions, target in (({**ports, "v3": third.port}, "v3"), (ports, "v1")):
-                write(mesh.folder, mesh.port, versions, [to(target)])
-                await switched(load, target)
+            # What is new comes before its use, what is old goes after it, as with any two files.
+            save(mesh.folder / SERVICE_FILE, service_yaml(mesh.port, {**ports, "v3": third.port}))
+            mesh.route(to("v3"))
+            await switched(load, "v3")
+            mesh.route(to("v1"))
+            await switched(load, "v1")
+            save(mesh.folder / SERVICE_FILE, service_yaml(mesh.port, {"v1": ports["v1"]}))
+            gone = "~ServiceEntry shop/orders"
+            await eventually(lambda: gone in run.changes("accepted")[-1]["objects"])
+            await switched(load, "v1")
         load.check()
 
 
@@ -229,7 +237,7 @@ async def test_a_port_in_use_is_named_with_the_option_that_changes_it(
         port = taken.getsockname()[1]
         async with command("run", mesh.folder, option, port, "--json") as run:
             assert await run.process.wait() == 3
-    (failure,) = [json.loads("".join(map(json.dumps, run.events)))]
+    (failure,) = run.of("failure")
     assert f"127.0.0.1:{port}" in failure["error"]
     assert option in failure["mend"]
 
@@ -248,7 +256,7 @@ async def test_an_envoy_that_is_killed_ends_run_with_its_log(mesh: Mesh) -> None
         ready = await run.ready()
         os.kill(ready["envoy_pid"], signal.SIGKILL)
         assert await run.process.wait() == 3
-    assert "SIGKILL" in run.events[-1]["error"]
+    assert "SIGKILL" in run.of("failure")[0]["error"]
 
 
 async def test_routes_and_clusters_show_what_envoy_uses(mesh: Mesh, tmp_path: Path) -> None:

@@ -75,6 +75,23 @@ class EnvoyResources:
                 found.append(snapshot)
         return found
 
+    def hosts(self, cluster: str) -> list[str]:
+        """The endpoints of the cluster as "address:port"; none if there is no such cluster."""
+        assignment = self.by_type.get(ENDPOINTS, {}).get(cluster)
+        if assignment is not None:
+            content = self.types.to_dict(assignment)
+        else:
+            message = self.by_type.get(CLUSTER, {}).get(cluster)
+            content = self.types.to_dict(message) if message is not None else {}
+            content = content.get("load_assignment", {})
+        found = []
+        for locality in content.get("endpoints", []):
+            for item in locality.get("lb_endpoints", []):
+                address = item.get("endpoint", {}).get("address", {})
+                if socket := address.get("socket_address"):
+                    found.append(f"{socket['address']}:{socket.get('port_value', 0)}")
+        return found
+
     def bootstrap(self, *, admin_port: int = 0, node_id: str = "local") -> Message:
         """envoy.config.bootstrap.v3.Bootstrap: a whole Envoy that needs no control plane."""
         builder = ConfigBuilder(self.types, self.module)

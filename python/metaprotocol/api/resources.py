@@ -1,45 +1,90 @@
-"""The typed models of the resources with everything that goes into them, and the errors there
-are."""
+"""The typed models of the resources with what goes into them, and the errors there are."""
 
 from metaprotocol.control_plane import NotSynced, UpdateRejected
 from metaprotocol.diagnostics import Diagnostic, Severity
 from metaprotocol.envoy.binary import EnvoyNotFound, ModuleNotFound
 from metaprotocol.envoy.process import EnvoyError
-from metaprotocol.resources import (
+from metaprotocol.resources.application_protocol import (
     ApplicationProtocol,
     ApplicationProtocolSpec,
+)
+from metaprotocol.resources.base import (
+    Key,
+    Metadata,
+    Resource,
+)
+from metaprotocol.resources.destination_rule import (
+    ConnectionPoolSettings,
+    ConsistentHash,
     DestinationRule,
     DestinationRuleSpec,
-    Metadata,
+    LoadBalancerSettings,
+    OutlierDetection,
+    Subset,
+    TrafficPolicy,
+)
+from metaprotocol.resources.meta_router import (
+    Destination,
+    DirectReply,
+    IntRange,
+    KeyValue,
     MetaRoute,
+    MetaRouteDestination,
+    MetaRouteMatch,
     MetaRouter,
     MetaRouterSpec,
-    Resource,
+    Percent,
+    PortSelector,
+    StringMatch,
+)
+from metaprotocol.resources.service_entry import (
     ServiceEntry,
     ServiceEntrySpec,
     ServicePort,
+    WorkloadEntry,
+    WorkloadSelector,
 )
 from metaprotocol.translate import Options
+from metaprotocol.translate.istio import IstioOptions
 
 __all__ = [
     "ApplicationProtocol",
     "ApplicationProtocolSpec",
+    "ConnectionPoolSettings",
+    "ConsistentHash",
+    "Destination",
     "DestinationRule",
     "DestinationRuleSpec",
     "Diagnostic",
+    "DirectReply",
     "EnvoyError",
     "EnvoyNotFound",
+    "IntRange",
+    "IstioOptions",
+    "Key",
+    "KeyValue",
+    "LoadBalancerSettings",
     "MetaRoute",
+    "MetaRouteDestination",
+    "MetaRouteMatch",
     "MetaRouter",
     "MetaRouterSpec",
     "Metadata",
     "ModuleNotFound",
     "NotSynced",
     "Options",
+    "OutlierDetection",
+    "Percent",
+    "PortSelector",
     "Resource",
     "ServiceEntry",
     "ServiceEntrySpec",
     "ServicePort",
     "Severity",
+    "StringMatch",
+    "Subset",
+    "TrafficPolicy",
     "UpdateRejected",
+    "WorkloadEntry",
+    "WorkloadSelector",
 ]

@@ -53,8 +53,14 @@ class Failure(Exception):
 def report(failure: Failure, as_json: bool) -> None:
     """Writes the fault to standard error, or as an object to standard output."""
     if as_json:
-        content = {"error": failure.message, "mend": failure.mend, "exit_code": int(failure.code)}
-        typer.echo(json.dumps(content, indent=2))
+        # In one line, like the events of `run` and `serve`.
+        content = {
+            "event": "failure",
+            "error": failure.message,
+            "mend": failure.mend,
+            "exit_code": int(failure.code),
+        }
+        typer.echo(json.dumps(content))
         return
     console = Console(stderr=True)
     console.print(failure.message, style="red", markup=False, highlight=False, soft_wrap=True)

@@ -7,17 +7,25 @@ import os
 from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 import yaml
 
-from metaprotocol.api.mesh import EnvoyResources, load
 from metaprotocol.cli.environment import EnvoyPath, Folder, check_folder, endpoint, environment
 from metaprotocol.cli.failures import ExitCode, Failure, foreseeable
 from metaprotocol.cli.output import counted, has_errors, line, stderr, tally, write_diagnostics
-from metaprotocol.translate import Target
-from metaprotocol.translate.istio import IstioOptions
+
+if TYPE_CHECKING:
+    from metaprotocol.api.mesh import EnvoyResources
+    from metaprotocol.translate.istio import IstioOptions
+
+
+class Target(Enum):
+    """Whose configuration is written."""
+
+    ENVOY = "envoy"
+    ISTIO = "istio"
 
 
 class Format(Enum):
@@ -64,6 +72,9 @@ def generate(
 
     With a problem in them, the rest is still written, and the exit code is 1."""
     check_folder(folder)
+    # Imported here, so that the other commands start without it.
+    from metaprotocol.api.mesh import load
+
     here = environment(envoy)
     mesh = load(folder, bind_address=bind)
     form = Format.JSON if as_json else format
@@ -89,6 +100,8 @@ def generate(
 
 
 def _istio_options(control_plane: str) -> IstioOptions:
+    from metaprotocol.translate.istio import IstioOptions
+
     host, port = endpoint(control_plane, "--control-plane")
     return IstioOptions(control_plane_host=host, control_plane_port=port)
 

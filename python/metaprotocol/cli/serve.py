@@ -9,7 +9,6 @@ from typing import Annotated
 import typer
 
 from metaprotocol.cli.environment import (
-    Environment,
     EnvoyPath,
     Folder,
     check_folder,
@@ -18,12 +17,8 @@ from metaprotocol.cli.environment import (
     environment,
 )
 from metaprotocol.cli.failures import ExitCode, Failure, foreseeable
-from metaprotocol.cli.live import Screen
-from metaprotocol.cli.output import Json, counted
-from metaprotocol.cli.signals import stopped_by_signal
-from metaprotocol.control_plane import ControlPlane, xds_bootstrap
-from metaprotocol.envoy.config import Carrier, ServerTls
-from metaprotocol.translate import Options
+from metaprotocol.cli.output import Json
+from metaprotocol.envoy.config import ServerTls
 
 
 @foreseeable
@@ -68,35 +63,16 @@ def serve(
     check_port(address, port, "--listen")
     if web is not None:
         check_port(*web, "--http")
+    # Imported here, so that the other commands start without it.
+    from metaprotocol.cli.serve_xds import serve_xds
+    from metaprotocol.control_plane import ControlPlane
+    from metaprotocol.translate import Options
+
     options = Options(bind_address=bind, module=here.module)
     plane = ControlPlane(
         here.types, options, folder=folder, host=address, port=port, tls=tls, http=web
     )
-    asyncio.run(_serve(plane, folder, here, address, bootstrap, as_json))
-
-
-async def _serve(
-    plane: ControlPlane,
-    folder: Path,
-    here: Environment,
-    address: str,
-    bootstrap: Path | None,
-    as_json: bool,
-) -> None:
-    stop = stopped_by_signal()
-    async with plane, Screen(plane, as_json=as_json) as screen:
-        screen.problems()
-        if bootstrap is not None:
-            _write_bootstrap(bootstrap, here, address, plane.port)
-        screen.event("ready", xds_port=plane.port, http_port=plane.http_port)
-        if not as_json:
-            services = counted(len(plane.services()), "service")
-            screen.say(f"Control plane on {address}:{plane.port} with {services}.")
-            if plane.http_port:
-                screen.say(f"http://{address}:{plane.http_port} has /metrics and /debug.")
-            screen.say(f"Following {folder}. Ctrl-C ends.")
-        await stop.wait()
-        screen.say("Stopping.")
+    asyncio.run(serve_xds(plane, folder, here, address, bootstrap, as_json))
 
 
 def _tls(cert: Path | None, key: Path | None, client_ca: Path | None) -> ServerTls | None:
@@ -117,20 +93,3 @@ def _tls(cert: Path | None, key: Path | None, client_ca: Path | None) -> ServerT
         )
         raise Failure(ExitCode.USAGE, f"{given} needs {missing}.")
     return ServerTls(cert, key, client_ca)
-
-
-def _write_bootstrap(path: Path, here: Environment, address: str, port: int) -> None:
-    reachable = "127.0.0.1" if address in ("0.0.0.0", "::") else address
-    message = xds_bootstrap(
-        here.types,
-        here.module,
-        reachable,
-        port,
-        node_id=path.stem,
-        admin_port=0,
-        carrier=Carrier(f"@metaprotocol-{path.stem}"),
-    )
-    try:
-        path.write_text(here.builder.to_yaml(message))
-    except OSError as error:
-        raise Failure(ExitCode.USAGE, f"{path} cannot be written: {error.strerror}.") from None

@@ -8,7 +8,6 @@ import typer
 from rich.console import Console
 
 from metaprotocol.api.explain import Explanation, explain
-from metaprotocol.api.mesh import EnvoyResources, load
 from metaprotocol.api.routing import FilterSnapshot
 from metaprotocol.cli.calls import Answer, CallSpec, argument, metadata_of, pair, send
 from metaprotocol.cli.codecs import codec_names, complete_protocol
@@ -22,7 +21,6 @@ from metaprotocol.cli.environment import (
 from metaprotocol.cli.failures import ExitCode, Failure, foreseeable
 from metaprotocol.cli.output import Json, has_errors, line, stderr, stdout, tally, write_json
 from metaprotocol.diagnostics import did_you_mean
-from metaprotocol.translate.naming import CLUSTER, ENDPOINTS
 
 
 @foreseeable
@@ -87,6 +85,9 @@ def try_call(
         metadata=tuple(pair(text, "--metadata") for text in metadata or ()),
         timeout=timeout,
     )
+    # Imported here, so that the other commands start without it.
+    from metaprotocol.api.mesh import load
+
     here = environment(envoy)
     mesh = load(folder)
     resources = mesh.envoy(types=here.types, module=here.module)
@@ -96,7 +97,7 @@ def try_call(
     snapshot = _choose(resources.snapshots(), protocol, host, port)
     explanation = explain(snapshot, metadata_of(snapshot.codec, call))
     answer = None if address is None else send(snapshot.codec, call, *address)
-    hosts = {name: _hosts(resources, name) for name, _ in explanation.destinations}
+    hosts = {name: resources.hosts(name) for name, _ in explanation.destinations}
     if as_json:
         content: dict[str, Any] = {**explanation.to_dict(), "hosts": hosts}
         if answer is not None:
@@ -147,24 +148,6 @@ def _choose(
         f"No {protocol} service is {what}.",
         f"Did you mean {meant}?" if meant and meant != host else f"There are: {listed}.",
     )
-
-
-def _hosts(resources: EnvoyResources, cluster: str) -> list[str]:
-    """The cluster's endpoints as "address:port"."""
-    assignment = resources.by_type.get(ENDPOINTS, {}).get(cluster)
-    if assignment is not None:
-        content = resources.types.to_dict(assignment)
-    else:
-        message = resources.by_type.get(CLUSTER, {}).get(cluster)
-        content = resources.types.to_dict(message) if message is not None else {}
-        content = content.get("load_assignment", {})
-    found = []
-    for locality in content.get("endpoints", []):
-        for item in locality.get("lb_endpoints", []):
-            socket = item.get("endpoint", {}).get("address", {}).get("socket_address", {})
-            if socket:
-                found.append(f"{socket['address']}:{socket.get('port_value', 0)}")
-    return found
 
 
 def _write(console: Console, explanation: Explanation, hosts: dict[str, list[str]]) -> None:

@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 
-from metaprotocol.api.mesh import load
 from metaprotocol.cli.environment import (
     EnvoyPath,
     Folder,
@@ -25,7 +24,6 @@ from metaprotocol.cli.output import (
     write_diagnostics,
     write_json,
 )
-from metaprotocol.control_plane.envoy_check import check_with_envoy
 
 
 @foreseeable
@@ -43,6 +41,10 @@ def validate(
 ) -> None:
     """Checks the resources: each problem with its file, line, field and mend."""
     check_folder(folder)
+    # Imported here, so that the other commands start without it.
+    from metaprotocol.api.mesh import load
+    from metaprotocol.control_plane.envoy_check import check_with_envoy
+
     mesh = load(folder)
     diagnostics = mesh.diagnostics
     asked = with_envoy and has_envoy(envoy)

@@ -58,6 +58,13 @@ def xds_bootstrap(
     the admin page."""
     builder = ConfigBuilder(types, module)
     control_plane = builder.xds_cluster(host, port, tls=tls)
+    # Envoy's own back-off reaches 30 s, and a control plane that was started again is back in one.
+    stream = {
+        "envoy_grpc": {
+            "cluster_name": control_plane.name,  # type: ignore[attr-defined]
+            "retry_policy": {"retry_back_off": {"base_interval": "0.1s", "max_interval": "2s"}},
+        }
+    }
     return builder.bootstrap(
         Bootstrap(
             clusters=[control_plane],
@@ -69,6 +76,7 @@ def xds_bootstrap(
             cluster_source=AdsSource(),
             admin_page=True,
             xds_cluster=control_plane.name,  # type: ignore[attr-defined]
+            extra={"dynamic_resources": {"ads_config": {"grpc_services": [stream]}}},
         )
     )
 

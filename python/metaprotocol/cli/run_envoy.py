@@ -1,0 +1,120 @@
+"""What ``run`` does: control plane, Envoy, and what is shown of them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+from metaprotocol.cli.admin import Admin, announced
+from metaprotocol.cli.environment import Environment
+from metaprotocol.cli.failures import ExitCode, Failure
+from metaprotocol.cli.live import Screen
+from metaprotocol.cli.output import counted
+from metaprotocol.cli.signals import stopped_by_signal
+from metaprotocol.control_plane import (
+    ControlPlane,
+    LocalProxy,
+    NotSynced,
+    ProxySettings,
+    UpdateRejected,
+)
+from metaprotocol.envoy.process import EnvoyError
+from metaprotocol.translate import Options
+from metaprotocol.xds import XdsError
+
+_FIRST_SYNC_SECONDS = 30.0
+_CHECK_SECONDS = 0.5
+
+
+async def run_envoy(
+    folder: Path,
+    here: Environment,
+    options: Options,
+    settings: ProxySettings,
+    xds_port: int,
+    as_json: bool,
+) -> None:
+    """Runs until a signal comes. Failure if something does not start, or Envoy ends by itself."""
+    stop = stopped_by_signal()
+    plane = ControlPlane(here.types, options, folder=folder, port=xds_port)
+    async with AsyncExitStack() as stack:
+        try:
+            await stack.enter_async_context(plane)
+        except XdsError as error:
+            raise Failure(ExitCode.ENVIRONMENT, f"{error}.", "Choose it with --xds-port.") from None
+        screen = await stack.enter_async_context(Screen(plane, as_json=as_json))
+        screen.problems()
+        proxy = LocalProxy(here.types, plane.port, settings)
+        entering = asyncio.create_task(stack.enter_async_context(proxy))
+        stopping = asyncio.create_task(stop.wait())
+        await asyncio.wait([stopping, entering], return_when=asyncio.FIRST_COMPLETED)
+        if stop.is_set():
+            entering.cancel()
+            await asyncio.gather(entering, return_exceptions=True)
+            return
+        stopping.cancel()
+        await entering
+        await _serve(folder, plane, proxy, screen, stop, here)
+
+
+async def _serve(
+    folder: Path,
+    plane: ControlPlane,
+    proxy: LocalProxy,
+    screen: Screen,
+    stop: asyncio.Event,
+    here: Environment,
+) -> None:
+    envoy = proxy.envoy
+    try:
+        await plane.wait_synced(_FIRST_SYNC_SECONDS, nodes=1)
+    except (UpdateRejected, NotSynced) as error:
+        screen.say(str(error), "red")
+    admin = Admin("127.0.0.1", envoy.admin_port)
+    screen.count_with(lambda: requests_by_filter(admin))
+    screen.event(
+        "ready",
+        admin_port=envoy.admin_port,
+        xds_port=plane.port,
+        envoy=here.binary.version,
+        envoy_pid=envoy.pid,
+        log=str(envoy.log_path),
+        services=[service.to_dict() for service in plane.services()],
+    )
+    if not screen.as_json:
+        screen.say(
+            f"Envoy {here.binary.version}: admin page on http://127.0.0.1:{envoy.admin_port}, "
+            f"control plane on 127.0.0.1:{plane.port}, log in {envoy.log_path}"
+        )
+        services = plane.services()
+        for service in services[:50]:
+            screen.say(
+                f"{service.host}:{service.port} ({service.protocol}) on {service.address}, "
+                f"{counted(service.routes, 'route')}"
+            )
+        if len(services) > 50:
+            screen.say(f"... and {counted(len(services) - 50, 'more service')}")
+        screen.say(f"Following {folder}. Ctrl-C ends.")
+    with announced(str(folder), envoy.admin_port):
+        while not stop.is_set():
+            try:
+                envoy.check()
+            except EnvoyError as error:
+                raise Failure(ExitCode.ENVIRONMENT, str(error)) from None
+            try:
+                async with asyncio.timeout(_CHECK_SECONDS):
+                    await stop.wait()
+            except TimeoutError:
+                continue
+    screen.say("Stopping.")
+
+
+def requests_by_filter(admin: Admin) -> dict[str, int]:
+    """Requests so far by the filter's name."""
+    sums: Counter[str] = Counter()
+    for metric in ("requests", "one_way"):
+        for (name,), number in admin.metric(metric, "protocol").items():
+            sums[name] += number
+    return dict(sums)

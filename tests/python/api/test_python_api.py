@@ -1,0 +1,172 @@
+"""`import metaprotocol`: light, typed, and as docs/python-api.md says."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import metaprotocol
+import pytest
+import yaml
+from metaprotocol import (
+    DestinationRule,
+    DestinationRuleSpec,
+    InvalidResources,
+    Mesh,
+    Metadata,
+    MetaRouterSpec,
+    ServiceEntry,
+    ServiceEntrySpec,
+    ServicePort,
+    Severity,
+)
+from pydantic import ValidationError
+
+from tests.testkit.mesh import HOST, ROUTER_FILE, router_yaml, save, to, write
+
+ROOT = Path(__file__).resolve().parents[3]
+GUIDE = ROOT / "docs" / "python-api.md"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    made = tmp_path / "mesh"
+    write(
+        made, 20880, {"v1": 21001, "v2": 21002}, [to("v2", "new", "{user: {exact: ann}}"), to("v1")]
+    )
+    return made
+
+
+def guide() -> str:
+    """The code blocks of the guide, in order, as one program."""
+    blocks = re.findall(r"```python\n(.*?)```", GUIDE.read_text(), re.DOTALL)
+    assert len(blocks) >= 7
+    return "\n\n".join(blocks)
+
+
+def test_the_guide_is_right_in_its_types(tmp_path: Path) -> None:
+    code = tmp_path / "guide.py"
+    code.write_text(guide())
+    assert "Success" in mypy(code)
+
+
+def test_the_guide_runs_from_top_to_bottom(folder: Path) -> None:
+    finished = subprocess.run(
+        [sys.executable, "-c", guide()],
+        cwd=folder.parent,
+        capture_output=True,
+        text=True,
+        timeout=150,
+    )
+    assert finished.returncode == 0, finished.stderr
+    assert "MetaRouter shop/orders router.yaml:1" in finished.stdout
+    assert "MetaRouter shop/orders accepted" in finished.stdout
+
+
+def test_the_import_loads_none_of_the_parts() -> None:
+    code = (
+        "import sys, metaprotocol; "
+        "heavy = {'pydantic', 'grpc', 'yaml', 'google.protobuf', 'aiohttp', 'typer'}; "
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+@pytest.mark.parametrize("name", metaprotocol.__all__)
+def test_every_public_name_is_there(name: str) -> None:
+    assert getattr(metaprotocol, name) is not None
+    assert name in dir(metaprotocol)
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="MetaRuoter"):
+        _ = metaprotocol.MetaRuoter  # type: ignore[attr-defined]
+
+
+def test_types_are_known_to_mypy(tmp_path: Path) -> None:
+    code = tmp_path / "use.py"
+    code.write_text("import metaprotocol\nreveal_type(metaprotocol.load('x').envoy().to_yaml())\n")
+    assert 'Revealed type is "str"' in mypy(code)
+
+
+def mypy(code: Path) -> str:
+    finished = subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", str(code)],
+        cwd=ROOT,
+        env={**os.environ, "MYPYPATH": str(ROOT / "python")},
+        capture_output=True,
+        text=True,
+    )
+    return finished.stdout
+
+
+def test_a_folder_is_loaded_with_where_everything_is_written(folder: Path) -> None:
+    mesh = metaprotocol.load(folder)
+    assert [str(item.key) for item in mesh.resources] == [
+        "DestinationRule shop/orders",
+        "MetaRouter shop/orders",
+        "ServiceEntry shop/orders",
+    ]
+    assert mesh.errors == ()
+    assert mesh.resources[1].origin_of("spec.routes[0]").line == 7
+
+
+def test_errors_are_collected_and_raised_together(folder: Path) -> None:
+    save(folder / ROUTER_FILE, router_yaml(to("v7"), to("v8", "other")))
+    mesh = metaprotocol.load(folder)
+    with pytest.raises(InvalidResources) as raised:
+        mesh.raise_errors()
+    text = str(raised.value)
+    assert "v7" in text
+    assert "v8" in text
+    assert all(item.severity is Severity.ERROR for item in raised.value.diagnostics)
+
+
+def test_a_folder_that_is_not_there_is_an_error_of_the_mesh(tmp_path: Path) -> None:
+    (error,) = metaprotocol.load(tmp_path / "nowhere").errors
+    assert "nowhere" in str(error)
+
+
+def test_yaml_of_resources_made_in_code_is_read_as_the_same(tmp_path: Path) -> None:
+    made = Mesh.of(
+        ServiceEntry(
+            metadata=Metadata(name="a", namespace="shop"),
+            spec=ServiceEntrySpec(
+                hosts=[HOST], ports=[ServicePort(number=1, name="tcp-metaprotocol-thrift")]
+            ),
+        ),
+        DestinationRule(
+            metadata=Metadata(name="a", namespace="shop"), spec=DestinationRuleSpec(host=HOST)
+        ),
+    )
+    (tmp_path / "all.yaml").write_text(made.to_yaml())
+    assert metaprotocol.load(tmp_path).resources == made.resources
+
+
+def test_a_wrong_field_is_refused_where_it_is_made() -> None:
+    with pytest.raises(ValidationError, match="routs"):
+        MetaRouterSpec.model_validate({"hosts": [HOST], "routs": []})
+
+
+def test_the_bootstrap_is_the_same_in_every_form(folder: Path) -> None:
+    resources = metaprotocol.load(folder).envoy()
+    assert yaml.safe_load(resources.to_yaml()) == resources.to_dicts()
+    names = {item["name"] for item in resources.to_dicts()["static_resources"]["listeners"]}
+    assert f"{HOST}|20880" in names
+
+
+def test_explain_names_conditions_that_do_not_hold(folder: Path) -> None:
+    mesh = metaprotocol.load(folder)
+    found = mesh.explain(HOST, {"method": "get", "user": "bob"})
+    assert found.route == "all"
+    (condition,) = found.tried[0].conditions
+    assert (condition.text, condition.held, condition.values) == ('user = "ann"', False, ("bob",))
+    assert mesh.explain(HOST, {"user": "ann"}).route == "new"
+
+
+def test_explain_of_an_unknown_host_is_a_lookup_error(folder: Path) -> None:
+    with pytest.raises(LookupError, match="no MetaProtocol service"):
+        metaprotocol.load(folder).explain("nobody.example", {})
