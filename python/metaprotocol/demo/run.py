@@ -11,7 +11,7 @@ from collections.abc import Callable
 from rich.console import Console
 
 from metaprotocol.demo.changes import Changes
-from metaprotocol.demo.folder import revisions
+from metaprotocol.demo.folder import ROUTES_FILE, revisions
 from metaprotocol.demo.live import Progress, Steps
 from metaprotocol.demo.providers import ProviderError
 from metaprotocol.demo.script import play, problems, succeeded
@@ -92,13 +92,13 @@ async def _run(console: Console, seconds: float) -> int:
 
 def _introduce(console: Console, world: World) -> None:
     lines = (
-        f"Envoy {world.envoy_version} takes Dubbo on port {world.dubbo_port} and Thrift on port "
-        f"{world.thrift_port} of 127.0.0.1, its admin page is on port {world.envoy.admin_port}",
-        f"The control plane follows {world.folder.path}; {DUBBO_CONNECTIONS} Dubbo connections and "
-        "2 Thrift clients call all the time",
+        f"Envoy {world.envoy_version} on 127.0.0.1: Dubbo on port {world.dubbo_port}, Thrift on "
+        f"{world.thrift_port}, admin page on {world.envoy.admin_port}",
+        f"Routes: {world.folder.path / ROUTES_FILE}, edited under {DUBBO_CONNECTIONS} Dubbo and 2 "
+        "Thrift connections",
     )
     for line in lines:
-        console.print(line, highlight=False, soft_wrap=True)
+        console.print(line, highlight=False, soft_wrap=not console.is_terminal)
 
 
 def _once(task: asyncio.Task[int]) -> Callable[[], None]:

@@ -59,4 +59,5 @@ def _service(service: Service) -> str:
 
 
 def _line(console: Console, text: str, style: str = "") -> None:
-    console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+    soft_wrap = not console.is_terminal
+    console.print(text, style=style, markup=False, highlight=False, soft_wrap=soft_wrap)
