@@ -187,7 +187,7 @@ class _Objects:
     ) -> None:
         for port in service.ours:
             name = filter_name(service.host, port.number)
-            if name not in listeners:
+            if name not in listeners or self._by_locality(service, port):
                 continue
             made = self._filters(service)[name]
             default = self._filter(service, port, name, default_table)
@@ -206,6 +206,28 @@ class _Objects:
         uses = self._ports(service)[port.number].uses
         names = {cluster_name(use.port, use.subset, use.host) for use in uses if not use.grpc}
         return names | {cluster_name(port.number, "", service.host)}
+
+    def _by_locality(self, service: Service, port: Port) -> bool:
+        """Whether istiod gives locality weights to one of the clusters. Envoy would refuse it with
+        our policy, and with it everything that came along."""
+        found = False
+        for name in sorted(self._led_to(service, port)):
+            parsed = parse_cluster_name(name)
+            assert parsed is not None
+            number, subset, host = parsed
+            part = self._translator.rules(host).policy(subset, number).load_balancer
+            setting = part.value.locality_lb_setting if part is not None else None
+            if part is None or setting is None or setting.enabled is False:
+                continue
+            if setting.distribute or setting.failover or setting.failover_priority:
+                found = True
+                self._report.error(
+                    part.rule, "locality-lb", f"{part.field}.localityLbSetting",
+                    f"weights by locality do not go with our load balancing; port {port.number} of "
+                    f"{service.host} stays plain TCP",
+                    mend="remove distribute and failover, or write enabled: false",
+                )  # fmt: skip
+        return found
 
     def _clusters(self, namespace: str, host: str, names: set[str]) -> None:
         policies = self._translator.clusters(host).policies

@@ -5,8 +5,13 @@ Nothing here is tried against a running istiod. What is known of it, and relied 
 * a patch with ``context: ANY`` is applied once for each direction, so an added listener or cluster
   is given one;
 * istiod parses the values with the types it was built with, so those of dynamic modules, which
-  older ones lack, are ``xds.type.v3.TypedStruct``, which Envoy turns into the real ones;
-* MERGE is protobuf's: lists grow, messages are merged, so that no cluster may be patched twice.
+  older ones lack, are ``xds.type.v3.TypedStruct``, which Envoy turns into the real ones, but for
+  the type of the worker cluster, where Envoy takes no struct;
+* MERGE is protobuf's: lists grow, messages are merged, so that no cluster may be patched twice,
+  and nothing can be taken away. Envoy refuses our load balancing policy beside the locality weights
+  that istiod writes for ``distribute`` and for ``failover`` with outlier detection (and always, if
+  its setting ENABLE_LOCALITY_WEIGHTED_LB_CONFIG is on, as it was up to 1.14); services with these
+  are left alone.
 """
 
 from __future__ import annotations
@@ -26,6 +31,7 @@ OUTBOUND, INBOUND = "SIDECAR_OUTBOUND", "SIDECAR_INBOUND"
 
 _TCP_PROXY = "envoy.filters.network.tcp_proxy"
 _TYPED_STRUCT = "type.googleapis.com/xds.type.v3.TypedStruct"
+_CLUSTER_TYPES = "type.googleapis.com/envoy.extensions.clusters."
 _NETWORK_FILTER = (
     "type.googleapis.com/"
     "envoy.extensions.filters.network.dynamic_modules.v3.DynamicModuleNetworkFilter"
@@ -81,6 +87,8 @@ class Patches:
         discovery = {
             "config_source": {
                 "resource_api_version": "V3",
+                # A proxy does not wait longer than this for a control plane that is not there.
+                "initial_fetch_timeout": "5s",
                 "api_config_source": {
                     "api_type": "GRPC",
                     "transport_api_version": "V3",
@@ -139,7 +147,8 @@ def _portable(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     plain = {key: _portable(item) for key, item in value.items()}
-    if ".dynamic_modules." not in plain.get("@type", ""):
+    kind = plain.get("@type", "")
+    if ".dynamic_modules." not in kind or kind.startswith(_CLUSTER_TYPES):
         return plain
     type_url = plain.pop("@type")
     return {"@type": _TYPED_STRUCT, "type_url": type_url, "value": plain}
