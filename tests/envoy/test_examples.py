@@ -371,6 +371,41 @@ async def test_two_protocols_are_served_side_by_side(tmp_path: Path) -> None:
         assert not client.closed
 
 
+async def test_mirror_copies_a_share_of_calls_that_nobody_waits_for(tmp_path: Path) -> None:
+    async with (
+        running("mirror", tmp_path, dubbo=("v1", "v2")) as stage,
+        stage.consumer() as client,
+    ):
+        copies = stage.calls["v2"]
+        assert await answers(client, 2000) == {"list by v1": 2000}
+        await becomes(True, _settled(copies))
+        # Five standard deviations of 2,000 draws at one in four.
+        assert abs(len(copies) - 500) < 97
+        assert {call.method for call in copies} == {"list"}
+        stage.edit("routes.yaml", ("value: 25", "value: 100"))
+
+        async def all_copied() -> object:
+            copies.clear()
+            await answers(client, 20)
+            await becomes(True, _settled(copies))
+            return len(copies)
+
+        await becomes(20, all_copied)
+        await stage.shops["v2"].stop()
+        assert await answers(client, 100) == {"list by v1": 100}
+
+
+def _settled(calls: list[Call]) -> Callable[[], Awaitable[bool]]:
+    """Whether no more calls come: copies may arrive after the answers."""
+
+    async def settled() -> bool:
+        before = len(calls)
+        await asyncio.sleep(0.1)
+        return len(calls) == before
+
+    return settled
+
+
 # --- all of them
 
 
