@@ -68,8 +68,8 @@ class Diagnostic:
     """Identifies the kind of problem over all versions, in kebab-case: ``unknown-field``."""
 
     def __str__(self) -> str:
-        parts = [str(part) for part in (self.origin, self.object, self.field) if part]
-        text = ": ".join([*parts, self.message])
+        parts = (str(self.origin or ""), self.object, self.field, self.message)
+        text = ": ".join(part for part in parts if part)
         return f"{text} ({self.mend})" if self.mend else text
 
     def to_dict(self) -> dict[str, Any]:

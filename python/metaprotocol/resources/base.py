@@ -46,7 +46,8 @@ class Model(BaseModel):
     reserved: ClassVar[dict[str, str]] = {}
     """YAML names of fields that are to come -> what to do until then."""
     no_effect: ClassVar[dict[str, str]] = {}
-    """Attributes that are known but not honoured -> why, or what to use."""
+    """Attributes that nothing honours, whatever else is given -> why, or what to use. What depends
+    on other fields is told where it is translated."""
 
     def problems(self) -> Iterator[Problem]:
         """What is wrong between fields that are right each by itself."""

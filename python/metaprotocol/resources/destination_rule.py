@@ -80,12 +80,6 @@ class ConsistentHash(Model):
     """Requests with the same value go to the same endpoint. With MetaProtocol `httpHeaderName` is
     the metadata key whose value is hashed."""
 
-    no_effect: ClassVar[dict[str, str]] = {
-        "http_cookie": "MetaProtocol has no cookies; use httpHeaderName with a metadata key",
-        "http_query_parameter_name": "MetaProtocol has no query parameters; use httpHeaderName "
-        "with a metadata key",
-    }
-
     http_header_name: Annotated[str, Field(min_length=1, max_length=1024)] | None = None
     http_cookie: HttpCookie | None = None
     use_source_ip: bool | None = None
@@ -268,11 +262,6 @@ class OutlierDetection(Model):
 
 class ClientTlsSettings(Model):
     """TLS towards endpoints."""
-
-    no_effect: ClassVar[dict[str, str]] = {
-        "credential_name": "secrets are Kubernetes'; name the files",
-        "ca_crl": "certificates are not looked up in revocation lists",
-    }
 
     mode: Literal["DISABLE", "SIMPLE", "MUTUAL", "ISTIO_MUTUAL"] = "DISABLE"
     client_certificate: str = ""

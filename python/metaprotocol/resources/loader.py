@@ -56,6 +56,7 @@ class LoadResult:
     resources: list[Resource] = field(default_factory=list)
     """In the order of the file, without those that have errors."""
     diagnostics: list[Diagnostic] = field(default_factory=list)
+    """By line."""
     broken: set[Key] = field(default_factory=set)
     """Objects that the file has, with errors."""
     complete: bool = True
@@ -96,11 +97,13 @@ def load_text(text: str, file: str, limits: Limits = DEFAULT_LIMITS) -> LoadResu
             rest = len(result.diagnostics) - limits.problems
             del result.diagnostics[limits.problems :]
             message = f"has too many problems: {rest:,} more, and the rest was not read"
+            last = max(item.origin for item in result.diagnostics if item.origin)
             result.diagnostics.append(
-                Diagnostic(Severity.ERROR, message, Origin(file), code="too-many-problems")
+                Diagnostic(Severity.ERROR, message, last, code="too-many-problems")
             )
             result.complete = False
             break
+    result.diagnostics.sort(key=lambda item: item.sort_key)
     return result
 
 

@@ -46,6 +46,10 @@ def test_a_diagnostic_is_one_line_with_place_object_field_message_and_mend() -> 
 def test_what_is_not_known_is_left_out() -> None:
     assert str(Diagnostic(Severity.INFO, "nothing to do")) == "nothing to do"
     assert str(Diagnostic(Severity.INFO, "is empty", Origin("a.yaml"))) == "a.yaml: is empty"
+    # What was made in code is in no file.
+    assert str(Diagnostic(Severity.INFO, "is empty", Origin(""), "MetaRouter a/b")) == (
+        "MetaRouter a/b: is empty"
+    )
     assert Diagnostic(Severity.INFO, "m").to_dict() == {"severity": "info", "message": "m"}
 
 

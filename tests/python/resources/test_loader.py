@@ -218,8 +218,8 @@ def test_no_namespace_is_the_namespace_default() -> None:
 def test_a_repeated_key_is_an_error_and_the_object_is_not_used() -> None:
     result = load_text(router().replace("spec:", "spec: {}\nspec:"), "a.yaml")
     assert result.resources == []
-    first = result.diagnostics[0]
-    assert (first.code, first.origin) == ("duplicate-key", Origin("a.yaml", 7, 1))
+    (repeated,) = [item for item in result.diagnostics if item.code == "duplicate-key"]
+    assert repeated.origin == Origin("a.yaml", 7, 1)
     assert ("MetaRouter", "shop", "orders") in result.broken
 
 

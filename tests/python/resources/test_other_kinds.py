@@ -190,8 +190,8 @@ def test_mutual_tls_needs_both_certificate_and_key() -> None:
         ("spec.workloadSelector", {"matchLabels": {"a": "b"}}, "spec.workloadSelector"),
         (
             "spec.trafficPolicy.loadBalancer",
-            {"consistentHash": {"httpCookie": {"name": "a", "ttl": "0s"}}},
-            "spec.trafficPolicy.loadBalancer.consistentHash.httpCookie",
+            {"simple": "RANDOM", "warmup": {"duration": "10s"}},
+            "spec.trafficPolicy.loadBalancer.warmup",
         ),
         (
             "spec.subsets.0.trafficPolicy",
