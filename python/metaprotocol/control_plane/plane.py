@@ -17,7 +17,7 @@ from typing import Self
 from aiohttp import web
 
 from metaprotocol.control_plane.content import Content
-from metaprotocol.control_plane.rejections import diagnose, engine_reasons
+from metaprotocol.control_plane.rejections import diagnose, engine_reasons, reason_for
 from metaprotocol.control_plane.services import ServedService, served_services
 from metaprotocol.control_plane.status import (
     Change,
@@ -86,9 +86,10 @@ class ControlPlane:
         self.changes: deque[Change] = deque(maxlen=KEPT_CHANGES)
         """The change log, the newest last."""
         self._translator = Translator(types, self.options)
-        self._server = XdsServer(types, host=host, port=port, tls=tls)
-        self._server.on_nack = self._nacked
-        self._server.on_recovered = self._recovered
+        self.server = XdsServer(types, host=host, port=port, tls=tls)
+        """The xDS server: for metrics, and what is known of single resources."""
+        self.server.on_nack = self._nacked
+        self.server.on_recovered = self._recovered
         self._http = http
         self.http_port = 0
         """The TCP port of /metrics and /debug; 0 if they are not served."""
@@ -134,7 +135,7 @@ class ControlPlane:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks.clear()
         await self._stack.aclose()
-        await self._server.stop(_STOP_GRACE_SECONDS)
+        await self.server.stop(_STOP_GRACE_SECONDS)
 
     async def _start(self) -> None:
         batches = None
@@ -145,15 +146,15 @@ class ControlPlane:
             self._content = Content(inventory, diagnostics)
         update = await asyncio.to_thread(self._translator.update, self.inventory, None)
         self._translated = update.diagnostics
-        self._server.apply(update.changed, update.visible_to)
-        await self._server.start()
+        self.server.apply(update.changed, update.visible_to)
+        await self.server.start()
         if self._http is not None:
             await self._serve_http(*self._http)
         if batches is not None:
             self._following = self._spawn(self._follow(batches))
 
     async def _serve_http(self, host: str, port: int) -> None:
-        runner = web.AppRunner(debug_app(self._server), access_log=None)
+        runner = web.AppRunner(debug_app(self.server), access_log=None)
         await runner.setup()
         self._stack.push_async_callback(runner.cleanup)
         site = web.TCPSite(runner, host, port)
@@ -163,7 +164,7 @@ class ControlPlane:
     @property
     def port(self) -> int:
         """The TCP port Envoys connect to."""
-        return self._server.port
+        return self.server.port
 
     # --- what there is
 
@@ -212,7 +213,7 @@ class ControlPlane:
 
     def nodes(self) -> list[NodeState]:
         """The Envoys that are connected."""
-        return self._server.nodes()
+        return self.server.nodes()
 
     # --- changes
 
@@ -242,7 +243,7 @@ class ControlPlane:
             pass
         while len(self.nodes()) < nodes and time.monotonic() < deadline:
             await asyncio.sleep(_POLL_SECONDS)
-        settled = await self._server.wait_settled(max(deadline - time.monotonic(), 0.0))
+        settled = await self.server.wait_settled(max(deadline - time.monotonic(), 0.0))
         if self._rejections:
             raise UpdateRejected(self._rejections.values())
         connected = self.nodes()
@@ -272,6 +273,7 @@ class ControlPlane:
         self._translate_all = False
         update = await asyncio.to_thread(self._translator.update, self.inventory, wanted)
         self._translated = update.diagnostics
+        after = self.diagnostics
         names = frozenset(
             (type_url, name) for type_url, made in update.changed.items() for name in made
         )
@@ -280,9 +282,9 @@ class ControlPlane:
             at=time.time(),
             objects=_objects(changes),
             resources=len(names),
-            problems=tuple(item for item in self.diagnostics if item not in before),
+            problems=tuple(item for item in after if item not in before),
         )
-        if not change.objects and not names and set(self.diagnostics) == before:
+        if not change.objects and not names and set(after) == before:
             return
         self.changes.append(change)
         self._tell(change)
@@ -290,7 +292,7 @@ class ControlPlane:
             change.state = ChangeState.NOTHING
             self._tell(change)
             return
-        self._server.apply(update.changed, update.visible_to)
+        self.server.apply(update.changed, update.visible_to)
         self._unsettled.append(_Sent(change, names, began))
         if self._settling is None or self._settling.done():
             self._settling = self._spawn(self._settle())
@@ -300,7 +302,7 @@ class ControlPlane:
         while self._unsettled:
             await asyncio.sleep(0)  # a change by itself is passed on in the loop's next turn
             waiting = list(self._unsettled)
-            if not await self._server.wait_settled(_SETTLE_SECONDS):
+            if not await self.server.wait_settled(_SETTLE_SECONDS):
                 continue
             now = time.monotonic()
             for sent in waiting:
@@ -321,13 +323,15 @@ class ControlPlane:
             message = self._translator.resources.get(nack.type_url, {}).get(name)
             resources = self._translator.origins(nack.type_url, name)
             reasons = engine_reasons(self.types, message)
-            found = diagnose(nack.node_id, name, nack.message, reasons, resources)
+            if not reasons:
+                reasons = (reason_for(name, nack.names, nack.message),)
+            found = diagnose(nack.node_id, name, reasons, resources)
             self._rejections[nack.node_id, nack.type_url, name] = Rejection(
                 node=nack.node_id,
                 type_url=nack.type_url,
                 name=name,
                 version=nack.version,
-                message="\n".join(reasons) or nack.message,
+                message="\n".join(reasons),
                 diagnostics=found,
             )
 

@@ -4,18 +4,31 @@ from."""
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from google.protobuf.message import Message
 
-from metaprotocol.diagnostics import Diagnostic, Severity
+from metaprotocol.diagnostics import Diagnostic, Severity, join_path
 from metaprotocol.envoy.descriptors import EnvoyTypes
-from metaprotocol.resources import MetaRouter, Resource
+from metaprotocol.resources import (
+    ApplicationProtocol,
+    DestinationRule,
+    MetaRouter,
+    Resource,
+    ServiceEntry,
+)
 
 CODE = "refused-by-envoy"
 
 _ROUTE = re.compile(r"^route_tables\[\d+\]\.routes\[(\d+)\]")
 _MAX_MESSAGE = 2000
+_MIN_QUOTED = 4
+"""Shorter texts of a resource are found in any message."""
+
+_LIKELY = (MetaRouter, DestinationRule, ServiceEntry, ApplicationProtocol)
+"""In whose fields the cause of a refusal is looked for first."""
+
 _MEND = "Envoy keeps the last version it accepted"
 
 
@@ -42,14 +55,24 @@ def engine_reasons(types: EnvoyTypes, message: Message | None) -> tuple[str, ...
     return ()
 
 
+def reason_for(name: str, names: Sequence[str], message: str) -> str:
+    """What Envoy's message says of one of the resources it names: listeners and clusters come as
+    "Error adding/updating cluster(s) a: reason, b: reason"."""
+    _, found, rest = message.partition(f"{name}: ")
+    if not found:
+        return message[:_MAX_MESSAGE]
+    ends = [at for other in names if (at := rest.find(f"{other}: ")) >= 0]
+    return rest[: min(ends, default=len(rest))].strip().rstrip(",")[:_MAX_MESSAGE]
+
+
 def diagnose(
-    node: str, name: str, message: str, reasons: Sequence[str], resources: Sequence[Resource]
+    node: str, name: str, reasons: Sequence[str], resources: Sequence[Resource]
 ) -> tuple[Diagnostic, ...]:
-    """A refusal of the Envoy resource ``name`` as diagnostics of what it was made from: per reason
-    of the engine's, or one with Envoy's own message."""
+    """A refusal of the Envoy resource ``name``, for these reasons, as diagnostics of what it was
+    made from."""
     found = []
-    for reason in reasons or (message[:_MAX_MESSAGE],):
-        resource, field = _place(reason, resources)
+    for reason in reasons:
+        resource, field = _place(reason.replace(name, ""), resources)
         found.append(
             Diagnostic(
                 Severity.ERROR,
@@ -66,11 +89,30 @@ def diagnose(
 
 def _place(reason: str, resources: Sequence[Resource]) -> tuple[Resource | None, str]:
     """The resource a reason is about, and the field in it."""
-    router = next((item for item in resources if isinstance(item, MetaRouter)), None)
+    likely = [item for kind in _LIKELY for item in resources if isinstance(item, kind)]
     match = _ROUTE.match(reason)
-    if router is not None and match is not None:
+    if match is not None and likely and isinstance(likely[0], MetaRouter):
         index = int(match.group(1))
-        if index < len(router.spec.routes):
-            return router, f"spec.routes[{index}]"
-    # Without a place in the reason: what people wrote for it, before what it is about.
-    return (router or (resources[0] if resources else None)), ""
+        if index < len(likely[0].spec.routes):
+            return likely[0], f"spec.routes[{index}]"
+    for resource in likely:
+        quoted = [
+            (len(text), join_path(field))
+            for field, text in _texts(resource.to_dict()["spec"], ("spec",))
+            if len(text) >= _MIN_QUOTED and text in reason
+        ]
+        if quoted:
+            return resource, max(quoted)[1]
+    return (likely[0] if likely else None), ""
+
+
+def _texts(value: Any, path: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """Every text in a resource, with its place."""
+    if isinstance(value, str):
+        yield path, value
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from _texts(item, (*path, key))
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _texts(item, (*path, index))
