@@ -94,16 +94,16 @@ def load_text(text: str, file: str, limits: Limits = DEFAULT_LIMITS) -> LoadResu
     for document in split_documents(text, file):
         _Reading(document, limits, result, seen).run()
         if len(result.diagnostics) > limits.problems:
-            rest = len(result.diagnostics) - limits.problems
-            del result.diagnostics[limits.problems :]
-            message = f"has too many problems: {rest:,} more, and the rest was not read"
-            last = max(item.origin for item in result.diagnostics if item.origin)
-            result.diagnostics.append(
-                Diagnostic(Severity.ERROR, message, last, code="too-many-problems")
-            )
-            result.complete = False
             break
     result.diagnostics.sort(key=lambda item: item.sort_key)
+    if (rest := len(result.diagnostics) - limits.problems) > 0:
+        del result.diagnostics[limits.problems :]
+        message = f"has too many problems: {rest:,} more, and the rest was not read"
+        last = result.diagnostics[-1].origin
+        result.diagnostics.append(
+            Diagnostic(Severity.ERROR, message, last, code="too-many-problems")
+        )
+        result.complete = False
     return result
 
 
