@@ -312,9 +312,6 @@ class RouteTranslator:
 
     def _global_rate_limit(self, written: GlobalRateLimit) -> None:
         place = "spec.globalRateLimit"
-        if "global_rate_limit" not in RouteTable.DESCRIPTOR.fields_by_name:
-            self._not_in_schema("globalRateLimit", place)
-            return
         self._check_keys(written.match, f"{place}.match")
         for index, descriptor in enumerate(written.descriptors):
             self._check_key(descriptor.property, f"{place}.descriptors[{index}].property")
@@ -329,6 +326,9 @@ class RouteTranslator:
                 for descriptor in written.descriptors
             ],
         }
+        if "global_rate_limit" not in RouteTable.DESCRIPTOR.fields_by_name:
+            self._not_in_schema("globalRateLimit", place)
+            return
         json_format.ParseDict({"global_rate_limit": limit}, self._table.message)
 
     def _rate_limit_service(self, name: str, place: str) -> str:

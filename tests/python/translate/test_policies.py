@@ -1,0 +1,196 @@
+"""DestinationRules: what holds for a cluster, and what becomes of it."""
+
+from __future__ import annotations
+
+import pytest
+from metaprotocol.config.v1 import ClusterPolicy
+from metaprotocol.engine import Engine
+from metaprotocol.translate import Options, Target
+from metaprotocol.translate.naming import CLUSTER
+
+from tests.python.translate.support import (
+    ORDERS,
+    Translated,
+    case_names,
+    case_text,
+    router,
+    rule,
+    service,
+    translated,
+)
+
+BASE = f"outbound|20880||{ORDERS}"
+
+
+def ruled(policy: str, *, host: str = "", namespace: str = "shop") -> Translated:
+    spec = f"  trafficPolicy: {policy}"
+    return translated(service() + rule(spec, host=host, namespace=namespace))
+
+
+@pytest.mark.parametrize(
+    ("simple", "policy"),
+    [
+        ("LEAST_REQUEST", "LEAST_REQUEST"),
+        ("LEAST_CONN", "LEAST_REQUEST"),
+        ("UNSPECIFIED", "LEAST_REQUEST"),
+        ("RANDOM", "RANDOM"),
+    ],
+)
+def test_simple_load_balancers(simple: str, policy: str) -> None:
+    assert ruled(f"{{loadBalancer: {{simple: {simple}}}}}").policy(BASE) == {"policy": policy}
+
+
+def test_round_robin_is_the_engines_default() -> None:
+    assert ruled("{loadBalancer: {simple: ROUND_ROBIN}}").policy(BASE) == {}
+    assert ClusterPolicy().policy == ClusterPolicy.ROUND_ROBIN
+
+
+def test_without_rule_least_request_is_used_as_in_istio() -> None:
+    assert translated(service()).policy(BASE) == {"policy": "LEAST_REQUEST"}
+
+
+def test_consistent_hash_makes_the_route_hash() -> None:
+    result = ruled("{loadBalancer: {consistentHash: {httpHeaderName: user, maglev: {}}}}")
+    assert result.policy(BASE) == {"policy": "MAGLEV"}
+    assert result.routes(f"{ORDERS}|20880")[0]["hash_on"] == ["user"]
+
+
+def test_the_old_place_of_the_ring_size_counts() -> None:
+    hashing = "{loadBalancer: {consistentHash: {useSourceIp: true, minimumRingSize: 99}}}"
+    assert ruled(hashing).policy(BASE) == {"policy": "RING_HASH", "minimum_ring_size": 99}
+
+
+def test_an_old_error_count_counts() -> None:
+    detection = ruled("{outlierDetection: {consecutiveErrors: 3}}").cluster(BASE)
+    assert detection["outlier_detection"]["consecutive_5xx"] == 3
+
+
+def test_an_error_count_of_zero_turns_its_detection_off() -> None:
+    found = ruled("{outlierDetection: {consecutive5xxErrors: 0}}").cluster(BASE)
+    assert found["outlier_detection"]["enforcing_consecutive_5xx"] == 0
+
+
+def test_outlier_detection_without_health_percentage_never_panics() -> None:
+    assert ruled("{outlierDetection: {}}").policy(BASE)["panic_threshold_percent"] == 0
+
+
+def test_zero_in_a_connection_pool_means_unlimited() -> None:
+    pool = "{connectionPool: {tcp: {maxConnections: 0}, http: {http2MaxRequests: 0}}}"
+    assert ruled(pool).cluster(BASE) == translated(service()).cluster(BASE)
+
+
+def test_a_connect_timeout_holds_for_envoy_and_for_the_engine() -> None:
+    result = ruled("{connectionPool: {tcp: {connectTimeout: 250ms}}}")
+    assert result.cluster(BASE)["connect_timeout"] == "0.250s"
+    assert result.policy(BASE)["connect_timeout"] == "0.250s"
+
+
+def test_a_rule_by_short_name_is_for_its_own_namespace() -> None:
+    random = "{loadBalancer: {simple: RANDOM}}"
+    assert ruled(random, host="orders").policy(BASE) == {"policy": "RANDOM"}
+    elsewhere = ruled(random, host="orders", namespace="elsewhere")
+    assert elsewhere.policy(BASE) == {"policy": "LEAST_REQUEST"}
+    assert elsewhere.codes == ["no-host"]
+
+
+def test_a_rule_of_another_namespace_counts_where_there_is_no_nearer_one() -> None:
+    result = ruled("{loadBalancer: {simple: RANDOM}}", namespace="clients")
+    assert result.policy(BASE) == {"policy": "RANDOM"}
+
+
+@pytest.mark.parametrize(
+    ("hosts", "policy"),
+    [
+        (("*.cluster.local",), "RANDOM"),
+        (("*.cluster.local", "*.shop.svc.cluster.local"), "MAGLEV"),
+        (("*.shop.svc.cluster.local", ORDERS), "MAGLEV"),
+        (("*.example",), "LEAST_REQUEST"),
+    ],
+)
+def test_the_most_specific_rule_counts(hosts: tuple[str, ...], policy: str) -> None:
+    balancers = ("{simple: RANDOM}", "{consistentHash: {httpHeaderName: a, maglev: {}}}")
+    rules = [
+        rule(f"  trafficPolicy: {{loadBalancer: {balancer}}}", name=f"r{number}", host=host)
+        for number, (host, balancer) in enumerate(zip(hosts, balancers, strict=False))
+    ]
+    assert translated(service() + "".join(rules)).policy(BASE) == {"policy": policy}
+
+
+def test_what_is_written_for_a_port_replaces_everything_else() -> None:
+    result = translated(case_text("port-level-settings"))
+
+    def limit(subset: str) -> int:
+        cluster = result.cluster(f"outbound|20880|{subset}|{ORDERS}")
+        value: int = cluster["circuit_breakers"]["thresholds"][0]["max_connections"]
+        return value
+
+    assert result.policy(BASE) == {}, "round robin, by the port"
+    assert limit("") == 100_000, "not inherited from the policy of the whole"
+    assert limit("overrides") == 9
+    assert result.policy(f"outbound|20880|by-port|{ORDERS}") == {"policy": "RING_HASH"}
+
+
+def test_tls_checks_the_names_of_the_service_entry() -> None:
+    text = service(extra="  subjectAltNames: [orders.example]") + rule(
+        "  trafficPolicy: {tls: {mode: SIMPLE, caCertificates: /ca.pem}}"
+    )
+    context = translated(text).cluster(BASE)["transport_socket"]["typed_config"]
+    checked = context["common_tls_context"]["validation_context"]
+    names = [item["matcher"]["exact"] for item in checked["match_typed_subject_alt_names"]]
+    assert names == ["orders.example"]
+    assert context["sni"] == ORDERS
+
+
+def test_a_revocation_list_is_used() -> None:
+    tls = "{tls: {mode: SIMPLE, caCertificates: /ca.pem, caCrl: /crl.pem}}"
+    context = ruled(tls).cluster(BASE)["transport_socket"]["typed_config"]
+    checked = context["common_tls_context"]["validation_context"]
+    assert checked["crl"] == {"filename": "/crl.pem"}
+
+
+def test_istio_mutual_is_right_in_istio() -> None:
+    text = service() + rule("  trafficPolicy: {tls: {mode: ISTIO_MUTUAL}}")
+    assert translated(text, Options(target=Target.ISTIO)).diagnostics == ()
+
+
+def test_the_rate_limit_services_cluster_is_an_ordinary_http2_one() -> None:
+    result = translated(case_text("global-rate-limit"))
+    cluster = result.cluster("outbound|8081||rls.shop.svc.cluster.local")
+    assert "upstream_config" not in cluster
+    assert "load_balancing_policy" not in cluster
+    (options,) = cluster["typed_extension_protocol_options"].values()
+    assert options["explicit_http_config"] == {"http2_protocol_options": {}}
+
+
+def test_a_rate_limit_service_must_not_be_one_of_ours() -> None:
+    limit = f"""  globalRateLimit:
+    domain: d
+    rateLimitService: outbound|20880||{ORDERS}
+    descriptors: [{{property: method, descriptorKey: m}}]"""
+    assert "no-grpc" in translated(service() + router("[]", extra=limit)).codes
+
+
+class _Nothing:
+    """A host of an engine that nothing is sent through."""
+
+    def write_session(self, session: int, data: bytes) -> None: ...
+    def close_session(self, session: int, flush: bool) -> None: ...
+    def pause_session(self, session: int, paused: bool) -> None: ...
+    def open_lease(self, lease: int, cluster: str, address: str) -> None: ...
+    def write_lease(self, lease: int, data: bytes) -> None: ...
+    def release_lease(self, lease: int) -> None: ...
+    def reset_lease(self, lease: int) -> None: ...
+    def log(self, text: str) -> None: ...
+    def metric(self, name: str, protocol: str, route: str, cluster: str, delta: int) -> None: ...
+
+
+@pytest.mark.parametrize("name", case_names())
+def test_the_engine_takes_every_policy(name: str) -> None:
+    result = translated(case_text(name))
+    engine = Engine(_Nothing())
+    for number, cluster in enumerate(result.names(CLUSTER)):
+        content = result.cluster(cluster)
+        if "load_balancing_policy" in content:
+            (policy,) = content["load_balancing_policy"]["policies"]
+            text = policy["typed_extension_config"]["typed_config"]["lb_policy_config"]["value"]
+            engine.set_cluster(cluster, number + 1, text, [("10.0.0.1:1", 1, True)])
