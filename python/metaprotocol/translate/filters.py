@@ -6,6 +6,7 @@ left out; the others stay in use.
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from datetime import timedelta
@@ -102,7 +103,7 @@ def accepted(
     """``config`` in JSON without what the engine refuses, which is reported: routes one by one, a
     rate limit as a whole. None if nothing is left that it would take."""
     fields = list(table.fields)
-    while errors := engine_errors(text := to_json(config)):
+    while errors := engine_errors(text := written(config)):
         broken: set[int] = set()
         limits: set[str] = set()
         for error in errors:
@@ -119,6 +120,18 @@ def accepted(
             del config.route_tables[0].routes[index]
             del fields[index]
     return text
+
+
+def written(config: ProxyConfig) -> str:
+    """The configuration as JSON, the same in every process: protobuf does not say in which order a
+    Struct's fields come."""
+    text = to_json(config)
+    if not config.protocol.options.fields:
+        return text
+    content = json.loads(text)
+    options = content["protocol"]["options"]
+    content["protocol"]["options"] = json.loads(json.dumps(options, sort_keys=True))
+    return json.dumps(content)
 
 
 def tell(

@@ -279,14 +279,13 @@ class _Objects:
         taken = (service.namespace, frozenset(selector.items()), port.target)
         holder = self._inbound.setdefault(taken, name)
         if holder != name:
-            limited = self._ports(service)[port.number].limited
-            add = self._report.warning if limited else self._report.info
-            add(
-                port.entry, "inbound-conflict", port.field,
-                f"{holder.removeprefix('inbound|')} has the inbound side of port {port.target} "
-                "of these pods", value=port.target,
-                mend="its rate limits hold, those for this host do not",
-            )  # fmt: skip
+            if self._ports(service)[port.number].limited:
+                self._report.warning(
+                    port.entry, "inbound-conflict", port.field,
+                    f"{holder.removeprefix('inbound|')} has the inbound side of port {port.target} "
+                    "of these pods", value=port.target,
+                    mend="its rate limits hold, those for this host do not",
+                )  # fmt: skip
             return
         default = self._filter(service, port, name, lambda *_: inbound_table(service, port))
         patches = [

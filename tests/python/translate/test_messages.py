@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from dataclasses import replace
 
 import pytest
-from metaprotocol.config.v1 import ClusterPolicy
+from google.protobuf import json_format
+from metaprotocol.config.v1 import ClusterPolicy, Protocol, ProxyConfig
 from metaprotocol.envoy.config import (
     AdsSource,
     Cluster,
@@ -18,6 +20,7 @@ from metaprotocol.envoy.config import (
     OutlierDetection,
     TcpKeepalive,
 )
+from metaprotocol.translate.filters import written
 from metaprotocol.translate.messages import Messages
 from metaprotocol.translate.naming import FILTER
 
@@ -109,6 +112,16 @@ spec: {protocol: trpc, codec: dubbo, options: {no: such, thing: [1]}}
     )
     assert {item.object for item in result.said("rejected")} == {"ApplicationProtocol trpc"}
     assert result.names(FILTER) == ["stock.shop.svc.cluster.local|20880"]
+
+
+def test_options_are_written_in_order() -> None:
+    names = ["zebra", "apple", "mango", "kiwi", "berry", "fig"]
+    config = ProxyConfig(name="x", protocol=Protocol(codec="dubbo"))
+    json_format.ParseDict(
+        {name: dict.fromkeys(names, 1) for name in names}, config.protocol.options
+    )
+    options = json.loads(written(config))["protocol"]["options"]
+    assert list(options) == list(options["fig"]) == sorted(names)
 
 
 _PROGRAM = """
