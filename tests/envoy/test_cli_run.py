@@ -6,8 +6,10 @@ import asyncio
 import contextlib
 import json
 import os
+import pty
 import signal
 import socket
+import struct
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -17,6 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import metaprotocol
 import pytest
 import yaml
 from metaprotocol.envoy.process import EnvoyProcess
@@ -299,7 +302,91 @@ async def test_try_sends_a_call_through_envoy(mesh: Mesh) -> None:
         assert found["answer"]["attachments"]["provider"] == "v2"
 
 
-async def output(*arguments: object, runtime: Path | None = None) -> Any:
+async def test_try_sends_a_thrift_call(tmp_path: Path) -> None:
+    async with thrift_echo() as server:
+        text = service_yaml(9090, {"v1": server}).replace("dubbo", "thrift")
+        save(tmp_path / SERVICE_FILE, text)
+        proxy = metaprotocol.Proxy(tmp_path)
+        await asyncio.to_thread(proxy.__enter__)
+        try:
+            port = await asyncio.to_thread(proxy.port, HOST, 9090)
+            for method, status, code in (("ping", "ok", 0), ("fail", "error", 4)):
+                found = await output(
+                    *("try", "thrift", tmp_path, "-m", method),
+                    *("--send", f"127.0.0.1:{port}", "--json"),
+                    code=code,
+                )
+                assert found["answer"]["status"] == status, found
+                assert {"key": "method", "value": method} in found["metadata"]
+            assert found["answer"]["value"] == "as asked"
+        finally:
+            await asyncio.to_thread(proxy.__exit__, None, None, None)
+
+
+@asynccontextmanager
+async def thrift_echo() -> AsyncIterator[int]:
+    """The port of a server that answers framed binary calls with an empty result, and the method
+    "fail" with a TApplicationException."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError, OSError):
+            while True:
+                (length,) = struct.unpack("!I", await reader.readexactly(4))
+                call = await reader.readexactly(length)
+                (size,) = struct.unpack_from("!I", call, 4)
+                name, tail = call[8 : 8 + size], call[8 + size : 12 + size]
+                fails = name == b"fail"
+                body = b"\x0b\x00\x01\x00\x00\x00\x08as asked\x00" if fails else b"\x00"
+                head = struct.pack("!II", 0x80010003 if fails else 0x80010002, size)
+                reply = head + name + tail + body
+                writer.write(struct.pack("!I", len(reply)) + reply)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+
+
+async def test_run_in_a_terminal_shows_services_and_changes(mesh: Mesh) -> None:
+    ours, theirs = pty.openpty()
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "metaprotocol", "run", str(mesh.folder)),
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env={**os.environ, "COLUMNS": "160", "TERM": "xterm-256color"},
+    )
+    os.close(theirs)
+    shown = bytearray()
+
+    def read() -> None:
+        with contextlib.suppress(OSError):  # the terminal's other side has closed
+            while data := os.read(ours, 1 << 16):
+                shown.extend(data)
+
+    reading = asyncio.create_task(asyncio.to_thread(read))
+    try:
+        await eventually(lambda: b"1 Envoy connected" in shown, "the table", START_SECONDS)
+        assert f"{HOST}:{mesh.port}".encode() in shown
+        mesh.route(to("v2"))
+        await eventually(lambda: b"MetaRouter shop/orders: in use after" in shown, "the change")
+        save(mesh.folder / ROUTER_FILE, router_yaml(to("v2")).replace("hosts", "hosst"))
+        await eventually(lambda: b'did you mean "hosts"?' in shown, "the problem")
+        mesh.route(to("v2"))
+        await eventually(lambda: b"mended" in shown, "the mend")
+    finally:
+        os.write(ours, b"\x03")  # Ctrl-C, as the terminal's driver turns it into SIGINT
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(signal.SIGINT)
+        assert await process.wait() == 0
+        await reading
+        os.close(ours)
+    assert b"Traceback" not in shown
+
+
+async def output(*arguments: object, runtime: Path | None = None, code: int = 0) -> Any:
     """What a command writes: a JSON value with --json, else text."""
     environment = {**os.environ, "XDG_RUNTIME_DIR": str(runtime)} if runtime else None
     process = await asyncio.create_subprocess_exec(
@@ -309,7 +396,7 @@ async def output(*arguments: object, runtime: Path | None = None) -> Any:
         env=environment,
     )
     out, errors = await process.communicate()
-    assert process.returncode == 0, errors.decode()
+    assert process.returncode == code, errors.decode() + out.decode()
     return json.loads(out) if "--json" in arguments else out.decode()
 
 

@@ -25,7 +25,8 @@ from metaprotocol.control_plane import (
     State,
     UpdateRejected,
 )
-from metaprotocol.control_plane.rejections import diagnose, engine_reasons
+from metaprotocol.control_plane.rejections import Refused, diagnostics_of, engine_reasons, trace
+from metaprotocol.diagnostics import Origin
 from metaprotocol.envoy.binary import find_envoy, find_module
 from metaprotocol.envoy.config import ConfigBuilder, Module
 from metaprotocol.peers.dubbo import DubboClient, DubboServer
@@ -146,7 +147,7 @@ async def test_what_envoy_refuses_is_told_of_the_resource_it_came_from(stage: St
             rejected = status(plane, "DestinationRule shop/orders")
             assert rejected.state is State.REJECTED
             assert rejected.rejected_by == ("one",)
-            (first, *_) = rejected.diagnostics
+            (first,) = rejected.diagnostics  # one for the three clusters with the rule
             assert first.message.endswith("Invalid path: /nowhere/ca.pem")
             assert first.field == "spec.trafficPolicy.tls.caCertificates"
             assert first.origin is not None
@@ -187,11 +188,29 @@ async def test_a_filter_that_the_engine_refuses_is_told_with_its_route_and_line(
         (reason,) = engine_reasons(stage.builder.types, message)
         assert reason.startswith("route_tables[0].routes[1]: needs one of cluster")
         router = plane.inventory.meta_routers[0]
-        (found,) = diagnose("one", LISTENER, [reason], [router])
+        (found,) = diagnostics_of([("one", LISTENER, trace(LISTENER, [reason], [router]))])
         assert found.field == "spec.routes[1]"
         assert found.origin is not None
         assert (found.origin.file, found.origin.line) == (ROUTER_FILE, 8)
         assert reason in found.message
+
+
+def test_a_refusal_by_many_is_told_once() -> None:
+    refused = (Refused("no", Origin("a.yaml", 3), "MetaRouter shop/a", "spec"),)
+    (found,) = diagnostics_of([(f"node-{number}", "filter", refused) for number in range(9)])
+    assert found.message == "Envoys node-0, node-1, node-2 and 6 more refuse filter: no"
+    assert str(found).startswith("a.yaml:3: MetaRouter shop/a: spec: ")
+
+
+async def test_what_an_envoy_refused_that_has_gone_is_forgotten(stage: Stage) -> None:
+    save(stage.folder / SERVICE_FILE, service_yaml(PORT, stage.ports).partition("---")[0])
+    save(stage.folder / "rule.yaml", BAD_TLS)
+    async with stage.plane() as plane:
+        async with stage.proxy(plane):
+            await eventually(lambda: plane.rejections)
+        await eventually(lambda: not plane.nodes())
+        assert plane.rejections == ()
+        assert plane.diagnostics == ()
 
 
 async def test_two_routers_for_one_host_are_a_conflict_of_the_second(stage: Stage) -> None:

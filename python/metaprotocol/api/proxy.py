@@ -25,6 +25,7 @@ T = TypeVar("T")
 
 DEFAULT_TIMEOUT = 30.0
 _STOP_SECONDS = 60.0
+_NOT_RUNNING = "the proxy is not running: use it in a with block"
 
 
 class Proxy:
@@ -60,7 +61,7 @@ class Proxy:
         self._concurrency = concurrency
         self._envoy_path = envoy
         self._timeout = timeout
-        self._loop = asyncio.new_event_loop()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._stack = AsyncExitStack()
         self._plane: ControlPlane | None = None
@@ -69,6 +70,9 @@ class Proxy:
     # --- life
 
     def __enter__(self) -> Self:
+        if self._thread is not None:
+            raise RuntimeError("the proxy is running already")
+        self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(
             target=self._loop.run_forever, name="metaprotocol-proxy", daemon=True
         )
@@ -163,22 +167,26 @@ class Proxy:
 
     def _running(self) -> tuple[ControlPlane, LocalProxy]:
         if self._plane is None or self._proxy is None:
-            raise RuntimeError("the proxy is not running: use it in a with block")
+            raise RuntimeError(_NOT_RUNNING)
         return self._plane, self._proxy
 
     def _end(self) -> None:
-        thread, self._thread = self._thread, None
+        thread, loop = self._thread, self._loop
         self._plane = self._proxy = None
-        if thread is None:
+        if thread is None or loop is None:
             return
         try:
             self._run(self._stack.aclose(), _STOP_SECONDS)
         finally:
-            self._loop.call_soon_threadsafe(self._loop.stop)
+            loop.call_soon_threadsafe(loop.stop)
             thread.join(_STOP_SECONDS)
-            self._loop.close()
+            loop.close()
+            self._thread = self._loop = None
 
     def _run(self, coroutine: Coroutine[Any, Any, T], timeout: float) -> T:
+        if self._loop is None:
+            coroutine.close()
+            raise RuntimeError(_NOT_RUNNING)
         future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
         try:
             return future.result(timeout)

@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
@@ -16,8 +16,9 @@ from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from metaprotocol.cli.output import line, stdout, table, tally, write_diagnostics
+from metaprotocol.cli.output import counted, line, stdout, table, tally, write_diagnostics
 from metaprotocol.control_plane import Change, ChangeState, ControlPlane
+from metaprotocol.control_plane.rejections import diagnostics_of
 
 _REFRESH_SECONDS = 0.5
 _SHOWN_OBJECTS = 5
@@ -88,24 +89,17 @@ class Screen:
         if self.as_json:
             self.event("change", **change.to_dict())
             return
-        if change.state is ChangeState.SENT:
-            if change.problems:
-                line(self._console, f"{_clock(change.at)}  {_objects(change.objects)}")
-                write_diagnostics(self._console, change.problems, quiet=True)
+        if change.state is ChangeState.SENT and not (change.problems or change.mended):
             return
-        style = None
-        match change.state:
-            case ChangeState.ACCEPTED:
-                what, style = f"in use after {(change.seconds or 0) * 1000:.0f} ms", "green"
-            case ChangeState.REJECTED:
-                what, style = "refused by Envoy, which keeps what it had", "red"
-            case ChangeState.NOTHING:
-                what = "nothing to tell Envoy"
-            case _:
-                what = "replaced by a newer change"
-        line(self._console, f"{_clock(change.at)}  {_objects(change.objects)}: {what}", style)
-        for rejection in change.rejections:
-            write_diagnostics(self._console, rejection.diagnostics)
+        what, style = _outcome(change)
+        line(self._console, f"{_clock(change.at)}  {_objects(change)}{what}", style)
+        if change.state in (ChangeState.SENT, ChangeState.NOTHING):
+            write_diagnostics(self._console, change.problems, quiet=True)
+            if change.mended:
+                left = tally(self._plane.diagnostics)
+                line(self._console, f"{counted(len(change.mended), 'problem')} mended, {left} left")
+        refused = [(item.node, item.name, item.refused) for item in change.rejections]
+        write_diagnostics(self._console, diagnostics_of(refused))
 
     async def _refresh(self) -> None:
         assert self._live is not None
@@ -142,16 +136,33 @@ class Screen:
         parts: list[RenderableType] = [table("", columns, rows)]
         if len(services) > _SHOWN_SERVICES:
             parts.append(Text(f"... and {len(services) - _SHOWN_SERVICES:,} more"))
-        nodes = len(self._plane.nodes())
-        summary = f"{nodes} Envoy connected, {tally(self._plane.diagnostics)}. Ctrl-C ends."
+        nodes = counted(len(self._plane.nodes()), "Envoy")
+        summary = f"{nodes} connected, {tally(self._plane.diagnostics)}. Ctrl-C ends."
         parts.append(Text(summary, style="dim"))
         return Group(*parts)
 
 
-def _objects(objects: Sequence[str]) -> str:
-    shown = ", ".join(objects[:_SHOWN_OBJECTS])
-    more = len(objects) - _SHOWN_OBJECTS
-    return f"{shown} and {more:,} more" if more > 0 else shown or "files"
+def _outcome(change: Change) -> tuple[str, str | None]:
+    """What became of the change, and the style to say it in."""
+    match change.state:
+        case ChangeState.SENT:
+            return "", None
+        case ChangeState.ACCEPTED:
+            return f": in use after {(change.seconds or 0) * 1000:.0f} ms", "green"
+        case ChangeState.REJECTED:
+            return ": refused by Envoy, which keeps what it had", "red"
+        case ChangeState.NOTHING:
+            return ": nothing to tell Envoy", None
+
+
+def _objects(change: Change) -> str:
+    """What has changed: objects, or else the files with problems."""
+    said = (*change.problems, *change.mended)
+    files = sorted({item.origin.file for item in said if item.origin is not None})
+    names = change.objects or tuple(files) or ("files",)
+    more = len(names) - _SHOWN_OBJECTS
+    shown = ", ".join(names[:_SHOWN_OBJECTS])
+    return f"{shown} and {more:,} more" if more > 0 else shown
 
 
 def _clock(at: float) -> str:

@@ -17,7 +17,7 @@ from typing import Self
 from aiohttp import web
 
 from metaprotocol.control_plane.content import Content
-from metaprotocol.control_plane.rejections import diagnose, engine_reasons, reason_for
+from metaprotocol.control_plane.rejections import diagnostics_of, engine_reasons, reason_for, trace
 from metaprotocol.control_plane.services import ServedService, served_services
 from metaprotocol.control_plane.status import (
     Change,
@@ -37,6 +37,9 @@ from metaprotocol.xds import Nack, NodeState, XdsServer, debug_app
 KEPT_CHANGES = 1000
 """Changes that the log holds; older ones are forgotten."""
 
+KEPT_REJECTIONS = 10_000
+"""Above so many, those of nodes that have gone are forgotten."""
+
 _POLL_SECONDS = 0.005
 _SETTLE_SECONDS = 60.0
 _STOP_GRACE_SECONDS = 1.0
@@ -53,8 +56,8 @@ class UpdateRejected(RuntimeError):
 
     def __init__(self, rejections: Iterable[Rejection]) -> None:
         self.rejections = tuple(rejections)
-        lines = [str(diagnostic) for item in self.rejections for diagnostic in item.diagnostics]
-        super().__init__("\n".join(lines))
+        refused = [(item.node, item.name, item.refused) for item in self.rejections]
+        super().__init__("\n".join(map(str, diagnostics_of(refused))))
 
 
 class ControlPlane:
@@ -176,15 +179,19 @@ class ControlPlane:
     @property
     def diagnostics(self) -> tuple[Diagnostic, ...]:
         """Everything that is wrong now: files, resources, and what Envoys refuse."""
-        found = {*self._content.diagnostics, *self._translated}
-        for rejection in self._rejections.values():
-            found.update(rejection.diagnostics)
+        refused = [(item.node, item.name, item.refused) for item in self.rejections]
+        found = {*self._content.diagnostics, *self._translated, *diagnostics_of(refused)}
         return tuple(sorted(found, key=lambda item: item.sort_key))
 
     @property
     def rejections(self) -> tuple[Rejection, ...]:
-        """What Envoys refuse now."""
-        return tuple(self._rejections.values())
+        """What Envoys that are connected refuse now."""
+        if not self._rejections:
+            return ()
+        now = {
+            (node.id, type_url, nack.name) for node in self.nodes() for type_url, nack in node.nacks
+        }
+        return tuple(item for key, item in self._rejections.items() if key in now)
 
     def status(self) -> tuple[ResourceStatus, ...]:
         """What became of each object, sorted by name; also of those whose errors keep them from
@@ -194,9 +201,9 @@ class ControlPlane:
             if item.object:
                 by_object.setdefault(item.object, []).append(item)
         refused: dict[str, set[str]] = {}
-        for rejection in self._rejections.values():
-            for item in rejection.diagnostics:
-                refused.setdefault(item.object, set()).add(rejection.node)
+        for rejection in self.rejections:
+            for place in rejection.refused:
+                refused.setdefault(place.object, set()).add(rejection.node)
         files = {str(item.key): item.origin.file for item in self.inventory.values()}
         made = []
         for name in sorted({*files, *by_object}):
@@ -244,8 +251,8 @@ class ControlPlane:
         while len(self.nodes()) < nodes and time.monotonic() < deadline:
             await asyncio.sleep(_POLL_SECONDS)
         settled = await self.server.wait_settled(max(deadline - time.monotonic(), 0.0))
-        if self._rejections:
-            raise UpdateRejected(self._rejections.values())
+        if rejections := self.rejections:
+            raise UpdateRejected(rejections)
         connected = self.nodes()
         if len(connected) < nodes:
             raise NotSynced(f"{len(connected)} of {nodes} Envoys connected within {timeout:g} s")
@@ -274,6 +281,7 @@ class ControlPlane:
         update = await asyncio.to_thread(self._translator.update, self.inventory, wanted)
         self._translated = update.diagnostics
         after = self.diagnostics
+        held = set(after)
         names = frozenset(
             (type_url, name) for type_url, made in update.changed.items() for name in made
         )
@@ -283,14 +291,14 @@ class ControlPlane:
             objects=_objects(changes),
             resources=len(names),
             problems=tuple(item for item in after if item not in before),
+            mended=tuple(item for item in diagnostics if item not in held),
+            state=ChangeState.SENT if names else ChangeState.NOTHING,
         )
-        if not change.objects and not names and set(after) == before:
+        if not change.objects and not names and held == before:
             return
         self.changes.append(change)
         self._tell(change)
         if not names:
-            change.state = ChangeState.NOTHING
-            self._tell(change)
             return
         self.server.apply(update.changed, update.visible_to)
         self._unsettled.append(_Sent(change, names, began))
@@ -310,29 +318,31 @@ class ControlPlane:
                 change = sent.change
                 change.seconds = now - sent.began
                 change.rejections = tuple(
-                    rejection
-                    for (_, type_url, name), rejection in self._rejections.items()
-                    if (type_url, name) in sent.names
+                    item for item in self.rejections if (item.type_url, item.name) in sent.names
                 )
                 refused = bool(change.rejections)
                 change.state = ChangeState.REJECTED if refused else ChangeState.ACCEPTED
                 self._tell(change)
 
     def _nacked(self, nack: Nack) -> None:
+        if len(self._rejections) >= KEPT_REJECTIONS:
+            # Of nodes that never came back.
+            self._rejections = {
+                (item.node, item.type_url, item.name): item for item in self.rejections
+            }
         for name in nack.names:
             message = self._translator.resources.get(nack.type_url, {}).get(name)
             resources = self._translator.origins(nack.type_url, name)
             reasons = engine_reasons(self.types, message)
             if not reasons:
                 reasons = (reason_for(name, nack.names, nack.message),)
-            found = diagnose(nack.node_id, name, reasons, resources)
             self._rejections[nack.node_id, nack.type_url, name] = Rejection(
                 node=nack.node_id,
                 type_url=nack.type_url,
                 name=name,
                 version=nack.version,
                 message="\n".join(reasons),
-                diagnostics=found,
+                refused=trace(name, reasons, resources),
             )
 
     def _recovered(self, node: str, type_url: str, names: tuple[str, ...]) -> None:

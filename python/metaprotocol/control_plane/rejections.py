@@ -4,12 +4,13 @@ from."""
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from google.protobuf.message import Message
 
-from metaprotocol.diagnostics import Diagnostic, Severity, join_path
+from metaprotocol.diagnostics import Diagnostic, Origin, Severity, join_path
 from metaprotocol.envoy.descriptors import EnvoyTypes
 from metaprotocol.resources import (
     ApplicationProtocol,
@@ -25,6 +26,9 @@ _ROUTE = re.compile(r"^route_tables\[\d+\]\.routes\[(\d+)\]")
 _MAX_MESSAGE = 2000
 _MIN_QUOTED = 4
 """Shorter texts of a resource are found in any message."""
+
+_LISTED = 3
+"""Nodes and resources that a diagnostic names; the others are counted."""
 
 _LIKELY = (MetaRouter, DestinationRule, ServiceEntry, ApplicationProtocol)
 """In whose fields the cause of a refusal is looked for first."""
@@ -65,26 +69,62 @@ def reason_for(name: str, names: Sequence[str], message: str) -> str:
     return rest[: min(ends, default=len(rest))].strip().rstrip(",")[:_MAX_MESSAGE]
 
 
-def diagnose(
-    node: str, name: str, reasons: Sequence[str], resources: Sequence[Resource]
-) -> tuple[Diagnostic, ...]:
-    """A refusal of the Envoy resource ``name``, for these reasons, as diagnostics of what it was
-    made from."""
+@dataclass(frozen=True)
+class Refused:
+    """One reason for a refusal, and the place in the resources that it is about."""
+
+    reason: str
+    origin: Origin | None = None
+    object: str = ""
+    field: str = ""
+
+
+def trace(name: str, reasons: Sequence[str], resources: Sequence[Resource]) -> tuple[Refused, ...]:
+    """Where the reasons lie for which the Envoy resource ``name``, which was made from
+    ``resources``, is refused."""
     found = []
     for reason in reasons:
         resource, field = _place(reason.replace(name, ""), resources)
-        found.append(
-            Diagnostic(
-                Severity.ERROR,
-                f"Envoy {node} refuses {name}: {reason}",
-                origin=resource.origin_of(field) if resource is not None else None,
-                object=str(resource.key) if resource is not None else "",
-                field=field,
-                mend=_MEND,
-                code=CODE,
-            )
-        )
+        if resource is None:
+            found.append(Refused(reason))
+        else:
+            found.append(Refused(reason, resource.origin_of(field), str(resource.key), field))
     return tuple(found)
+
+
+def diagnostics_of(
+    refusals: Iterable[tuple[str, str, Sequence[Refused]]],
+) -> tuple[Diagnostic, ...]:
+    """Refusals, each of a node and an Envoy resource, as diagnostics: one for each reason and
+    place, however many nodes and resources it is about."""
+    nodes: dict[Refused, dict[str, None]] = {}
+    names: dict[Refused, dict[str, None]] = {}
+    for node, name, all_refused in refusals:
+        for refused in all_refused:
+            nodes.setdefault(refused, {})[node] = None
+            names.setdefault(refused, {})[name] = None
+    return tuple(
+        Diagnostic(
+            Severity.ERROR,
+            f"{_listed('Envoy', nodes[refused])} "
+            f"{'refuses' if len(nodes[refused]) == 1 else 'refuse'} "
+            f"{_listed('', names[refused])}: {refused.reason}",
+            origin=refused.origin,
+            object=refused.object,
+            field=refused.field,
+            mend=_MEND,
+            code=CODE,
+        )
+        for refused in nodes
+    )
+
+
+def _listed(noun: str, names: Iterable[str]) -> str:
+    ordered = sorted(names)
+    more = len(ordered) - _LISTED
+    text = ", ".join(ordered[:_LISTED]) + (f" and {more:,} more" if more > 0 else "")
+    plural = "s" if len(ordered) > 1 else ""
+    return f"{noun}{plural} {text}" if noun else text
 
 
 def _place(reason: str, resources: Sequence[Resource]) -> tuple[Resource | None, str]:

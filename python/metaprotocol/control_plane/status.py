@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+from metaprotocol.control_plane.rejections import Refused, diagnostics_of
 from metaprotocol.diagnostics import Diagnostic, Severity
 
 
@@ -33,8 +34,13 @@ class Rejection:
     """The Envoy resource's name; "" if the Envoy did not tell."""
     version: str
     message: str
-    diagnostics: tuple[Diagnostic, ...]
-    """The same on the resources it came from, with their lines."""
+    refused: tuple[Refused, ...]
+    """The reasons, with the places in the resources they are about."""
+
+    @property
+    def diagnostics(self) -> tuple[Diagnostic, ...]:
+        """The same on the resources it came from, with their lines."""
+        return diagnostics_of([(self.node, self.name, self.refused)])
 
     def to_dict(self) -> dict[str, Any]:
         """Its JSON form."""
@@ -97,6 +103,8 @@ class Change:
     """How many Envoy resources are new, changed or gone."""
     problems: tuple[Diagnostic, ...]
     """Diagnostics that hold since this change and did not before."""
+    mended: tuple[Diagnostic, ...] = ()
+    """Diagnostics that held before and do not any more."""
     state: ChangeState = ChangeState.SENT
     seconds: float | None = None
     """From reading it to the last acknowledgement; None until then."""
@@ -110,6 +118,7 @@ class Change:
             "objects": list(self.objects),
             "resources": self.resources,
             "problems": [item.to_dict() for item in self.problems],
+            "mended": [item.to_dict() for item in self.mended],
             "state": self.state.value,
             "seconds": self.seconds,
             "rejections": [item.to_dict() for item in self.rejections],
