@@ -55,7 +55,7 @@ APPLIED = (
     r"^(cluster_manager\.cluster_(added|modified|removed)"
     r"|listener_manager\.listener_(added|modified|removed|create_failure)"
     r"|extension_config_discovery\..*config_reload"
-    r"|cluster\..*\.(update_success|update_rejected|membership_change)"
+    r"|cluster\..*\.(update_rejected|membership_change)"
     r"|.*update_rejected)$"
 )
 

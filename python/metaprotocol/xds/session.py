@@ -125,10 +125,10 @@ class Session:
     @property
     def settled(self) -> bool:
         """Whether the client has all it wants and has said so, or refuses the rest."""
-        held = any(watch.nacked for watch in self.watches.values())
         return all(
-            watch.settled or (held and watch.has_removals and not watch.has_updates)
-            for watch in self.watches.values()
+            watch.settled
+            or (watch.removals_only and self._refused(REMOVALS_AFTER.get(type_url, ())))
+            for type_url, watch in self.watches.items()
         )
 
     # --- inner parts
@@ -176,9 +176,13 @@ class Session:
         return first + [type_url for type_url in self.watches if type_url not in first]
 
     def _in_use(self, users: Iterable[str]) -> bool:
-        """Whether one of these types has something that the client does not use yet."""
-        watches = [self.watches[type_url] for type_url in users if type_url in self.watches]
-        return any(watch.nacked or watch.has_updates for watch in watches)
+        """Whether the client may not use the newest of one of these types yet."""
+        return self._refused(users) or any(
+            self.watches[type_url].has_updates for type_url in users if type_url in self.watches
+        )
+
+    def _refused(self, types: Iterable[str]) -> bool:
+        return any(self.watches[type_url].nacked for type_url in types if type_url in self.watches)
 
     def _waits(self, types: Iterable[str], now: float) -> bool:
         """Whether one of these types has a response that the client should answer first."""

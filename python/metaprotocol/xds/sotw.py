@@ -1,8 +1,8 @@
 """The state-of-the-world protocol: every response of clusters and listeners is the whole set.
 
 Responses of the other types have what has changed and is subscribed to; such a type cannot remove.
-The version of a response is a fingerprint of the set, which is the same after a restart, so that a
-client that comes back with it is sent nothing.
+The version of a response is a fingerprint of what is in it. That of a whole set is the same after a
+restart, so that a client that comes back with it is sent nothing.
 """
 
 from __future__ import annotations
@@ -167,29 +167,24 @@ class FullStateWatch(SotwWatch):
                 self._forget(name)
             for name in [name for name in self._leaving if not self.watches(name)]:
                 del self._leaving[name]
-        elif has and has == _version(self._set()[1]):
+        elif wildcard and has == _version(self._set()[1]):
             return
         self._must_answer = wildcard or bool(names)
         self._mark(now)
 
 
 class NamedWatch(SotwWatch):
-    """Any other type. One response at a time, because an answer to an older one would be stale."""
+    """Any other type. One response at a time, because an answer to an older one would be stale.
 
-    def __init__(self, watched: Watched) -> None:
-        super().__init__(watched)
-        self._fingerprint = 0  # of all subscribed resources, as they are now
+    A client that comes back is sent everything again, whatever version it tells: it may have dropped
+    resources of that version since, or wait for some again.
+    """
 
     def on_changes(self, view: View, now: float) -> None:
         """See ``Watch``."""
         for name in self._interesting(view.changed):
-            old, new = view.changed[name]
-            self._fingerprint += new.fingerprint - (0 if old is None else old.fingerprint)
             self._due(name, now)
-            if self.wildcard:
-                self.names.add(new.name)
         for name in self._interesting(view.gone):
-            self._fingerprint -= view.gone[name].fingerprint
             # The protocol has no way to tell: the client keeps it as long as it wants it.
             self._forget(name)
 
@@ -206,7 +201,6 @@ class NamedWatch(SotwWatch):
     def next_update(self, nonce: str, now: float) -> Response | None:
         """See ``Watch``."""
         chunk = self._take_chunk()
-        self._must_answer = False
         if not chunk:
             self._taken_since(now)
             return None
@@ -214,35 +208,27 @@ class NamedWatch(SotwWatch):
         for entry in chunk:
             parts += (entry.sotw_prefix, entry.content)
         versions = {entry.name: entry.version for entry in chunk}
-        version = _version(self._fingerprint)
-        if self.has_updates or self.nacked.keys() - versions.keys():
-            version += f"-{nonce}"  # the client will not have all of it, and must not claim so
         sent = Sent(nonce, versions, (), now, self._taken_since(now))
-        return self._sent(sent, version, parts)
+        return self._sent(sent, _version(sum(entry.fingerprint for entry in chunk)), parts)
 
     def next_removal(self, nonce: str, now: float) -> Response:
-        """See ``Watch``."""
+        """Is never called."""
         raise NotImplementedError
 
     def _on_names(self, names: set[str], wildcard: bool, has: str | None, now: float) -> None:
-        if wildcard and not self.wildcard:
-            names = names | set(self._cache.names(self.type_url, self._namespace))
-        for name in () if wildcard else self.names - names:
-            entry = self._get(name)
-            self._fingerprint -= 0 if entry is None else entry.fingerprint
-            self._forget(name)
-        added = names - self.names
-        for name in added:
-            entry = self._get(name)
-            if entry is not None:
-                self._fingerprint += entry.fingerprint
-                if not has or not self._known_refusal(entry):
+        known = self.names, self.wildcard
+        self.names, self.wildcard = names, wildcard
+        if known == (names, wildcard):
+            return
+        everything = set(self._cache.names(self.type_url, self._namespace)) if wildcard else names
+        before = known[0]
+        if not known[1]:
+            for name in everything - before:
+                entry = self._get(name)
+                if entry is not None and not (has and self._known_refusal(entry)):
                     self._due(entry.name, now)
-        self.names = self.names | names if wildcard else names
-        self.wildcard = wildcard
-        if has and has == _version(self._fingerprint):
-            self._sends.clear()
-            self._since = None
+        for name in [name for name in (*self._sends, *self.nacked) if not self.watches(name)]:
+            self._forget(name)
 
 
 def _version(fingerprint: int) -> str:

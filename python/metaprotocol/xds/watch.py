@@ -158,9 +158,16 @@ class Watch(ABC):
     @property
     def settled(self) -> bool:
         """Whether the client has everything and has answered (be it with a NACK)."""
-        return not (
-            self.has_updates or self.has_removals or next(iter(self.unanswered), None) is not None
-        )
+        return not self.has_removals and self._quiet
+
+    @property
+    def removals_only(self) -> bool:
+        """Whether all that is left to do is to remove."""
+        return self.has_removals and self._quiet
+
+    @property
+    def _quiet(self) -> bool:
+        return not self.has_updates and next(self.unanswered, None) is None
 
     def pending(self, name: str) -> bool:
         """Whether a version of the resource is on its way to the client."""
@@ -237,7 +244,11 @@ class Watch(ABC):
         Envoy takes for known the second time, and accepts.
         """
         message = error.encode()[: self._limits.nack_bytes].decode(errors="ignore")
-        candidates = tuple(sent.suspects or sent.versions)
+        candidates = tuple(
+            name
+            for name in sent.suspects or sent.versions
+            if self.watches(name) and self._get(name) is not None  # else it matters no more
+        )
         texts = dict.fromkeys(_named_in(message, candidates), message)
         if not texts:
             texts = self._explained(candidates, sent, message)

@@ -144,7 +144,7 @@ class XdsClient:
         """Sends a request; the node goes with the first."""
         content: dict[str, Any] = {"type_url": type_url, **fields}
         if not self._said_node:
-            content["node"] = self._node
+            content.setdefault("node", self._node)
             self._said_node = True
         message = self.types.parse(self._request.DESCRIPTOR.full_name, content)
         await self.call.write(message.SerializeToString())
@@ -153,12 +153,14 @@ class XdsClient:
         await self.call.write(data)
 
     async def response(self, timeout: float = 5.0) -> Response:
-        """The next response. AioRpcError if the stream has ended with an error."""
-        async with asyncio.timeout(timeout):
-            data = await self.call.read()
+        """The next response. StreamEnded if there is none."""
+        try:
+            async with asyncio.timeout(timeout):
+                data = await self.call.read()
+        except grpc.aio.AioRpcError as error:
+            raise StreamEnded(error.code(), error.details()) from None
         if data is grpc.aio.EOF:
-            code, details = await self.call.code(), await self.call.details()
-            raise StreamEnded(code, details)
+            raise StreamEnded(await self.call.code(), await self.call.details())
         return Response(self.types, self._response.FromString(data))
 
     async def nothing(self, seconds: float = 0.15) -> None:
