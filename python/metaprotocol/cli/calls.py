@@ -135,9 +135,9 @@ class ThriftCaller:
                     received += more
             finally:
                 writer.close()
-        if decoded.status is ReplyStatus.OK:
+        if decoded.status == ReplyStatus.OK:
             return Answer("ok", f"a reply of {decoded.length} bytes")
-        is_exception = decoded.status is ReplyStatus.EXCEPTION
+        is_exception = decoded.status == ReplyStatus.EXCEPTION
         return Answer("exception" if is_exception else "error", _thrift_text(received))
 
 
