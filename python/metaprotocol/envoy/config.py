@@ -181,7 +181,12 @@ class ConfigBuilder:
             content["type"] = "EDS"
             content["eds_cluster_config"] = {"eds_config": _config_source(cluster.endpoints)}
         else:
-            content["type"] = cluster.dns.value if cluster.dns is not None else "STATIC"
+            content["type"] = "STATIC"
+            if cluster.dns is not None:
+                content["type"] = cluster.dns.value
+                content["respect_dns_ttl"] = True
+                # "localhost" is 127.0.0.1 to most servers.
+                content["dns_lookup_family"] = "V4_PREFERRED"
             content["load_assignment"] = _load_assignment(cluster.name, cluster.hosts)
         if cluster.keepalive is not None:
             content["upstream_connection_options"] = {

@@ -37,6 +37,17 @@ class Address:
     ip: str
     port: int
 
+    def takes(self, ip: str, port: int | None) -> bool:
+        """Whether connections to that address, if it is on this machine, come here."""
+        if not self.port or self.port != port:
+            return False
+        try:
+            asked = ipaddress.ip_address(ip)
+        except ValueError:  # a name
+            return False
+        own = ipaddress.ip_address(self.ip)
+        return asked == own or (own.is_unspecified and asked.is_loopback)
+
     def __str__(self) -> str:
         return f"[{self.ip}]:{self.port}" if ":" in self.ip else f"{self.ip}:{self.port}"
 

@@ -31,6 +31,8 @@ from metaprotocol.translate.services import DNS_ROUND_ROBIN, NONE, STATIC, Port,
 
 _SOURCE_ADDRESS = "connection.source_address"
 
+_MOST_WEIGHT = 2**32 - 1
+
 _SIMPLE = {
     # Istio's own choice where nothing is said.
     "UNSPECIFIED": ClusterPolicy.LEAST_REQUEST,
@@ -276,7 +278,7 @@ def _connection_pool(cluster: Cluster, policy: Policy, report: Report) -> Cluste
             cluster = replace(
                 cluster,
                 keepalive=TcpKeepalive(
-                    keepalive.probes, _seconds(keepalive.time), _seconds(keepalive.interval)
+                    keepalive.probes or None, _seconds(keepalive.time), _seconds(keepalive.interval)
                 ),
             )
         if tcp.idle_timeout is not None:
@@ -339,17 +341,24 @@ def _outlier_detection(cluster: Cluster, policy: Policy) -> Cluster:
 
 def _hosts(service: Service, port: Port, rule: SubsetRule | None) -> list[Host]:
     labels = dict(rule.labels) if rule is not None else {}
+    endpoints = [
+        endpoint
+        for endpoint in service.endpoints
+        if port.number in endpoint.ports and labels.items() <= endpoint.labels.items()
+    ]
+    # Envoy adds the weights up in 32 bits.
+    total = sum(endpoint.weight for endpoint in endpoints)
+    scale = 1 if total <= _MOST_WEIGHT else total / (_MOST_WEIGHT - len(endpoints))
     return [
         Host(
             endpoint.address,
             endpoint.ports[port.number],
-            weight=endpoint.weight,
+            weight=max(1, int(endpoint.weight / scale)),
             zone=endpoint.zone,
             region=endpoint.region,
             sub_zone=endpoint.sub_zone,
         )
-        for endpoint in service.endpoints
-        if port.number in endpoint.ports and labels.items() <= endpoint.labels.items()
+        for endpoint in endpoints
     ]
 
 

@@ -180,8 +180,7 @@ class HostTranslator:
                 )
             )
             for endpoint in service.endpoints:
-                at = (endpoint.address, endpoint.ports.get(port.number))
-                if address.port and at == (address.ip, address.port):
+                if address.takes(endpoint.address, endpoint.ports.get(port.number)):
                     report.error(
                         port.entry, "calls-itself", port.field,
                         f"the listener for {service.host} is at {address}, and so is its endpoint",

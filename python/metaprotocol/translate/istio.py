@@ -78,7 +78,7 @@ def istio_objects(
 ) -> IstioObjects:
     """The EnvoyFilters for an inventory. Its filters, which the control plane serves, are those of
     a ``Translator`` with the same options and ``Target.ISTIO``."""
-    options = replace(options, target=Target.ISTIO)
+    options = replace(options, target=Target.ISTIO, respect_export_to=True)
     translator = Translator(types, options)
     translator.update(inventory, None)
     return _Objects(translator, options, types, istio or IstioOptions()).build(inventory)

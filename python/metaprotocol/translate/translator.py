@@ -16,7 +16,7 @@ from metaprotocol.diagnostics import Diagnostic
 from metaprotocol.envoy.binary import find_envoy
 from metaprotocol.envoy.config import ConfigBuilder
 from metaprotocol.envoy.descriptors import EnvoyTypes
-from metaprotocol.resources import Changes, DestinationRule, Inventory, Resource
+from metaprotocol.resources import Changes, DestinationRule, Inventory, Key, Resource
 from metaprotocol.translate.addresses import Address, AddressBook, Claim
 from metaprotocol.translate.clusters import ClusterTranslator, HostClusters
 from metaprotocol.translate.hosts import HostFilters, HostTranslator, protocol_diagnostics
@@ -95,6 +95,7 @@ class Translator:
         self._made: dict[tuple[str, str], _Made] = {}
         self._resources: dict[str, dict[str, Message]] = {url: {} for url in TYPE_URLS}
         self._found: dict[tuple[str, str], Diagnostics] = {}
+        self._told: set[Key] = set()
         self._diagnostics: tuple[Diagnostic, ...] | None = ()
 
     # --- what there is
@@ -149,6 +150,7 @@ class Translator:
                 if (resource := self._index.get(finding.key)) is not None
             ]
             self._diagnostics = tuple(sorted(placed, key=_diagnostic_order))
+            self._told = {finding.key for finding in every}
         return self._diagnostics
 
     # --- change
@@ -164,8 +166,8 @@ class Translator:
             keys = set(changes.keys)
             for key in changes.moved:
                 self._index.moved(key, inventory[key])
-            if changes.moved:
-                self._diagnostics = None
+            if not self._told.isdisjoint(keys | changes.moved):
+                self._diagnostics = None  # the same may be said of another place
         touched = Touched()
         for key in sorted(keys):
             self._index.put(key, inventory.get(key), touched)

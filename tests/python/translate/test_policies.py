@@ -6,7 +6,7 @@ import pytest
 from metaprotocol.config.v1 import ClusterPolicy
 from metaprotocol.engine import Engine
 from metaprotocol.translate import Options, Target
-from metaprotocol.translate.naming import CLUSTER
+from metaprotocol.translate.naming import CLUSTER, ENDPOINTS
 
 from tests.python.translate.support import (
     ORDERS,
@@ -168,6 +168,19 @@ def test_a_rate_limit_service_must_not_be_one_of_ours() -> None:
     rateLimitService: outbound|20880||{ORDERS}
     descriptors: [{{property: method, descriptorKey: m}}]"""
     assert "no-grpc" in translated(service() + router("[]", extra=limit)).codes
+
+
+def test_weights_too_large_for_envoy_keep_their_proportion() -> None:
+    text = service().replace("{version: v1}}", "{version: v1}, weight: 4294967295}")
+    text = text.replace("{version: v2}}", "{version: v2}, weight: 2147483648}")
+    content = translated(text).message(ENDPOINTS, BASE)
+    weights = [
+        item["load_balancing_weight"]
+        for locality in content["endpoints"]
+        for item in locality["lb_endpoints"]
+    ]
+    assert sum(weights) < 2**32
+    assert weights[0] / weights[1] == pytest.approx(2)
 
 
 class _Nothing:
