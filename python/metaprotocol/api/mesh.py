@@ -147,7 +147,7 @@ class Mesh:
     @classmethod
     def of(cls, *resources: Resource, bind_address: str = "127.0.0.1") -> Mesh:
         """A mesh of resources that were made in code."""
-        return cls(in_code(resources), Options(bind_address=bind_address))
+        return cls(in_code(resources), Options(bind_address=bind_address, respect_export_to=False))
 
     @property
     def resources(self) -> tuple[Resource, ...]:
@@ -229,7 +229,9 @@ def load(folder: str | Path, *, bind_address: str = "127.0.0.1") -> Mesh:
 
     ``bind_address`` is where services are listened for that name no address of their own.
     """
-    return Mesh(read_folder(Path(folder)), Options(bind_address=bind_address))
+    return Mesh(
+        read_folder(Path(folder)), Options(bind_address=bind_address, respect_export_to=False)
+    )
 
 
 def _installed_types() -> EnvoyTypes:

@@ -65,7 +65,7 @@ def run(
     from metaprotocol.control_plane import ProxySettings
     from metaprotocol.translate import Options
 
-    options = Options(bind_address=bind, module=here.module)
+    options = Options(bind_address=bind, module=here.module, respect_export_to=False)
     settings = ProxySettings(
         here.binary,
         here.module,
