@@ -148,7 +148,9 @@ class Proxy:
         binary = find_envoy(self._envoy_path)
         types = await asyncio.to_thread(EnvoyTypes.from_binary, binary.path)
         module = Module(find_module())
-        options = Options(module=module, ephemeral_ports=not self._fixed_ports)
+        options = Options(
+            module=module, ephemeral_ports=not self._fixed_ports, respect_export_to=False
+        )
         if isinstance(self._content, str | Path):
             plane = ControlPlane(types, options, folder=Path(self._content))
         else:
