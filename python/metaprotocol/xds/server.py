@@ -251,11 +251,12 @@ class XdsServer:
     def _bind(self, server: Any) -> int:
         host = f"[{self._host}]" if ":" in self._host else self._host
         address = f"{host}:{self._port}"
+        credentials = None if self._tls is None else server_credentials(self._tls)
         try:
-            if self._tls is None:
+            if credentials is None:
                 port = server.add_insecure_port(address)
             else:
-                port = server.add_secure_port(address, server_credentials(self._tls))
+                port = server.add_secure_port(address, credentials)
         except RuntimeError:
             port = 0
         if port == 0:

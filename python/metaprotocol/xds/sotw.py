@@ -176,8 +176,8 @@ class FullStateWatch(SotwWatch):
 class NamedWatch(SotwWatch):
     """Any other type. One response at a time, because an answer to an older one would be stale.
 
-    A client that comes back is sent everything again, whatever version it tells: it may have dropped
-    resources of that version since, or wait for some again.
+    A client that comes back is sent everything again, whatever version it tells: it may have
+    dropped resources of that version since, or wait for some again.
     """
 
     def on_changes(self, view: View, now: float) -> None:
