@@ -343,3 +343,50 @@ def test_diagnostics_come_in_order_of_their_places() -> None:
     lines = [item.origin.line for item in result.diagnostics if item.origin]
     assert lines == sorted(lines)
     assert len(lines) == 5
+
+
+def test_a_load_balancer_that_is_not_possible() -> None:
+    result = translated(service() + rule("  trafficPolicy: {loadBalancer: {simple: PASSTHROUGH}}"))
+    assert only(result, "load-balancer").value == "PASSTHROUGH"
+    assert result.policy(f"outbound|20880||{ORDERS}") == {"policy": "LEAST_REQUEST"}
+
+
+def test_tls_without_authority() -> None:
+    result = translated(service() + rule("  trafficPolicy: {tls: {mode: SIMPLE}}"))
+    assert only(result, "tls-unverified").mend == "add caCertificates"
+
+
+def test_two_names_of_one_service_share_its_address() -> None:
+    text = service().replace("hosts: [", "hosts: [first.example, ")
+    result = translated(text)
+    found = only(result, "shared-address")
+    assert found.severity is Severity.INFO
+    assert ORDERS in found.message
+    assert result.names(LISTENER) == ["first.example|20880"]
+    other = translated(text + router("[]"))
+    assert only(other, "address-conflict").severity is Severity.ERROR, "its routes never hold"
+
+
+def test_a_rate_limit_service_that_is_no_service() -> None:
+    limit = """  globalRateLimit:
+    domain: d
+    rateLimitService: my-own-cluster
+    descriptors: [{property: method, descriptorKey: m}]"""
+    result = translated(service() + router("[]", extra=limit))
+    assert only(result, "foreign-cluster").value == "my-own-cluster"
+
+
+def test_a_rate_limit_service_that_is_not_there() -> None:
+    limit = """  globalRateLimit:
+    domain: d
+    rateLimitService: outbound|8081||rls.example
+    descriptors: [{property: method, descriptorKey: m}]"""
+    result = translated(service() + router("[]", extra=limit))
+    assert only(result, "no-host").field == "spec.globalRateLimit.rateLimitService"
+
+
+def test_a_limit_is_in_the_filter_or_told_not_to_be() -> None:
+    limit = "  localRateLimit: {tokenBucket: {maxTokens: 7, fillInterval: 1s}}"
+    result = translated(service() + router("[]", extra=limit))
+    has = "local_rate_limit" in result.proxy(NAME)["route_tables"][0]
+    assert ("not-supported" in result.codes) != has

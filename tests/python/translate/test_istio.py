@@ -184,3 +184,36 @@ def test_for_sidecars_there_are_filters_and_nothing_else() -> None:
 def test_objects_are_the_same_each_time(name: str) -> None:
     text = case_text(name)
     assert made(text) == made(text)
+
+
+def test_listeners_for_networks_stay_as_they_are() -> None:
+    result = made(service(address="10.96.0.0/24, 10.97.0.1"))
+    (found,) = [item for item in result.diagnostics if item.code == "network-address"]
+    assert found.field == "spec.addresses[0]"
+    (patch,) = patches(result, "NETWORK_FILTER", "REPLACE")
+    assert patch["match"]["listener"]["name"] == "10.97.0.1_20880"
+
+
+def test_clients_elsewhere_are_told_of() -> None:
+    def told(text: str, istio: IstioOptions | None = None) -> bool:
+        return "clients-elsewhere" in {item.code for item in made(text, istio).diagnostics}
+
+    assert told(service())
+    assert not told(service(), IstioOptions(namespaces=("front",)))
+    assert not told(service(extra="  exportTo: [front]"))
+
+
+def test_of_two_hosts_with_the_same_pods_one_limits_rates() -> None:
+    text = ""
+    for name in ("a", "b"):
+        text += service(name).split("  endpoints:")[0]
+        text += "  workloadSelector: {labels: {app: both}}\n---\n"
+        text += router(
+            "[]",
+            name=name,
+            extra="  localRateLimit: {tokenBucket: {maxTokens: 7, fillInterval: 1s}}",
+        )
+    result = made(text)
+    (found,) = [item for item in result.diagnostics if item.code == "inbound-conflict"]
+    assert found.object == "ServiceEntry shop/b"
+    assert len([item for item in names(result) if "inbound" in item]) == 1
