@@ -25,6 +25,7 @@ import yaml
 from metaprotocol.envoy.process import EnvoyProcess
 from metaprotocol.peers.dubbo import DubboClient, DubboServer
 
+from tests.testkit.certificates import Authority
 from tests.testkit.mesh import (
     HOST,
     ROUTER_FILE,
@@ -54,6 +55,10 @@ class Command:
 
     def changes(self, state: str) -> list[dict[str, Any]]:
         return [event for event in self.of("change") if event["state"] == state]
+
+    @property
+    def texts(self) -> list[str]:
+        return [event["text"] for event in self.of("message")]
 
     async def ready(self) -> dict[str, Any]:
         def there() -> bool:
@@ -249,9 +254,10 @@ async def test_a_service_port_in_use_is_told_of_its_service_entry(mesh: Mesh) ->
     with socket.create_server(("127.0.0.1", mesh.port)):
         async with command("run", mesh.folder, "--json") as run:
             await run.ready()
-            (message,) = (event["text"] for event in run.of("message"))
-            assert f"{SERVICE_FILE}:1: ServiceEntry shop/orders" in message
+            (message,) = run.texts
+            assert f"{SERVICE_FILE}:7: ServiceEntry shop/orders: spec.ports[0]" in message
             assert "in use" in message
+            assert "metaprotocol.aeraki.io/bind" in message
 
 
 async def test_an_envoy_that_is_killed_ends_run_with_its_log(mesh: Mesh) -> None:
@@ -450,6 +456,42 @@ async def test_serve_offers_metrics_and_a_debug_page(mesh: Mesh, tmp_path: Path)
             page = await http_get(ready["http_port"], "/debug")
             assert tmp_path.name in page
             assert "xds" in await http_get(ready["http_port"], "/metrics")
+
+
+async def test_serve_with_mutual_tls_takes_only_envoys_with_a_certificate(
+    mesh: Mesh, tmp_path: Path
+) -> None:
+    authority = Authority(tmp_path)
+    ours, theirs = authority.issue("serve", dns=("localhost",)), authority.issue("envoy")
+    bootstrap = tmp_path / f"{tmp_path.name}.yaml"
+    async with command(
+        *("serve", mesh.folder, "--listen", "127.0.0.1:0", "--json", "--bootstrap", bootstrap),
+        *("--tls-cert", ours.certificate, "--tls-key", ours.key),
+        *("--tls-client-ca", authority.certificate, "--bootstrap-ca", authority.certificate),
+        *("--bootstrap-cert", theirs.certificate, "--bootstrap-key", theirs.key),
+    ) as serve:
+        await serve.ready()
+        name = tmp_path.name
+        async with envoy_of(bootstrap):
+            async with dubbo_load(mesh.port) as load:
+                mesh.route(to("v2"))
+                await switched(load, "v2")
+            load.check()
+            await eventually(lambda: f"{name} has connected, Envoy 1.40.0." in serve.texts)
+        await eventually(lambda: f"{name} has gone." in serve.texts)
+
+        # The same Envoy without its certificate is told nothing: it has no listener.
+        text = bootstrap.read_text()
+        config = yaml.safe_load(text)
+        (cluster,) = (
+            item for item in config["static_resources"]["clusters"] if "transport_socket" in item
+        )
+        common = cluster["transport_socket"]["typed_config"]["common_tls_context"]
+        del common["tls_certificates"]
+        bootstrap.write_text(yaml.safe_dump(config))
+        async with envoy_of(bootstrap):
+            with pytest.raises(OSError, match=r"refused|Connect call failed"):
+                await DubboClient.connect("127.0.0.1", mesh.port)
 
 
 async def http_get(port: int, path: str) -> str:

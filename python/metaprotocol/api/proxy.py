@@ -152,7 +152,9 @@ class Proxy:
             module=module, ephemeral_ports=not self._fixed_ports, respect_export_to=False
         )
         if isinstance(self._content, str | Path):
-            plane = ControlPlane(types, options, folder=Path(self._content))
+            plane = ControlPlane(
+                types, options, folder=Path(self._content), envoy_version=binary.version
+            )
         else:
             plane = ControlPlane(types, options, content=_mesh(self._content).content)
         await self._stack.enter_async_context(plane)

@@ -38,7 +38,9 @@ async def run_envoy(
 ) -> None:
     """Runs until a signal comes. Failure if something does not start, or Envoy ends by itself."""
     stop = stopped_by_signal()
-    plane = ControlPlane(here.types, options, folder=folder, port=xds_port)
+    plane = ControlPlane(
+        here.types, options, folder=folder, port=xds_port, envoy_version=here.binary.version
+    )
     async with AsyncExitStack() as stack:
         try:
             await stack.enter_async_context(plane)

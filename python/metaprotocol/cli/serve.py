@@ -18,7 +18,7 @@ from metaprotocol.cli.environment import (
 )
 from metaprotocol.cli.failures import ExitCode, Failure, foreseeable
 from metaprotocol.cli.output import Json
-from metaprotocol.envoy.config import ServerTls
+from metaprotocol.envoy.config import ClientTls, ServerTls
 
 
 @foreseeable
@@ -49,6 +49,14 @@ def serve(
         Path | None,
         typer.Option(help="Write the bootstrap of an Envoy of this control plane here, YAML."),
     ] = None,
+    bootstrap_ca: Annotated[
+        Path | None,
+        typer.Option(help="With TLS: the CA by which that Envoy knows this control plane."),
+    ] = None,
+    bootstrap_cert: Annotated[
+        Path | None, typer.Option(help="With mTLS: that Envoy's certificate.")
+    ] = None,
+    bootstrap_key: Annotated[Path | None, typer.Option(help="Its private key.")] = None,
     envoy: EnvoyPath = None,
     as_json: Json = False,
 ) -> None:
@@ -59,26 +67,38 @@ def serve(
     address, port = endpoint(listen, "--listen")
     web = endpoint(http, "--http") if http else None
     tls = _tls(tls_cert, tls_key, tls_client_ca)
+    client_tls = None
+    if bootstrap is not None and tls is not None:
+        client_tls = _client_tls(tls, bootstrap_ca, bootstrap_cert, bootstrap_key)
     here = environment(envoy)
     check_port(address, port, "--listen")
     if web is not None:
         check_port(*web, "--http")
     # Imported here, so that the other commands start without it.
-    from metaprotocol.cli.serve_xds import serve_xds
+    from metaprotocol.cli.serve_xds import WrittenBootstrap, serve_xds
     from metaprotocol.control_plane import ControlPlane
     from metaprotocol.translate import Options
 
     options = Options(bind_address=bind, module=here.module)
     plane = ControlPlane(
-        here.types, options, folder=folder, host=address, port=port, tls=tls, http=web
+        here.types,
+        options,
+        folder=folder,
+        host=address,
+        port=port,
+        tls=tls,
+        http=web,
+        envoy_version=here.binary.version,
     )
-    asyncio.run(serve_xds(plane, folder, here, address, bootstrap, as_json))
+    written = None
+    if bootstrap is not None:
+        reachable = "127.0.0.1" if address in ("0.0.0.0", "::") else address
+        written = WrittenBootstrap(bootstrap, reachable, client_tls)
+    asyncio.run(serve_xds(plane, folder, here, written, as_json))
 
 
 def _tls(cert: Path | None, key: Path | None, client_ca: Path | None) -> ServerTls | None:
-    for path in (cert, key, client_ca):
-        if path is not None and not path.is_file():
-            raise Failure(ExitCode.USAGE, f"There is no file {path}.")
+    _check_files(cert, key, client_ca)
     if cert is None and key is None:
         if client_ca is not None:
             raise Failure(
@@ -93,3 +113,32 @@ def _tls(cert: Path | None, key: Path | None, client_ca: Path | None) -> ServerT
         )
         raise Failure(ExitCode.USAGE, f"{given} needs {missing}.")
     return ServerTls(cert, key, client_ca)
+
+
+def _client_tls(
+    server: ServerTls, ca: Path | None, cert: Path | None, key: Path | None
+) -> ClientTls:
+    _check_files(ca, cert, key)
+    if ca is None:
+        raise Failure(
+            ExitCode.USAGE,
+            "--bootstrap with TLS needs to know whom the Envoy is to trust.",
+            "Give the CA of --tls-cert with --bootstrap-ca.",
+        )
+    if server.client_ca is not None and (cert is None or key is None):
+        raise Failure(
+            ExitCode.USAGE,
+            "--tls-client-ca asks Envoys for a certificate, and the bootstrap has none.",
+            "Give it with --bootstrap-cert and --bootstrap-key.",
+        )
+    return ClientTls(
+        ca.absolute(),
+        cert.absolute() if cert is not None else None,
+        key.absolute() if key is not None else None,
+    )
+
+
+def _check_files(*paths: Path | None) -> None:
+    for path in paths:
+        if path is not None and not path.is_file():
+            raise Failure(ExitCode.USAGE, f"There is no file {path}.")

@@ -67,7 +67,8 @@ class ControlPlane:
     Its resources are those of a ``folder``, which is followed, or a given ``content``. It serves
     them by xDS on ``host:port`` (0: any port, see ``port``) once the first ones are there, so that
     an Envoy that reconnects to a control plane that was started again never sees an empty world.
-    ``http`` is where /metrics and /debug are served. OSError if an address cannot be listened on.
+    ``http`` is where /metrics and /debug are served. ``envoy_version`` ("1.40.0") is whose schema
+    ``types`` are: Envoys of another version get a warning.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class ControlPlane:
         port: int = 0,
         tls: ServerTls | None = None,
         http: tuple[str, int] | None = None,
+        envoy_version: str = "",
     ) -> None:
         self.types = types
         self.options = options or Options()
@@ -89,10 +91,11 @@ class ControlPlane:
         self.changes: deque[Change] = deque(maxlen=KEPT_CHANGES)
         """The change log, the newest last."""
         self._translator = Translator(types, self.options)
-        self.server = XdsServer(types, host=host, port=port, tls=tls)
+        self.server = XdsServer(types, host=host, port=port, tls=tls, envoy_version=envoy_version)
         """The xDS server: for metrics, and what is known of single resources."""
         self.server.on_nack = self._nacked
         self.server.on_recovered = self._recovered
+        self._host = host
         self._http = http
         self.http_port = 0
         """The TCP port of /metrics and /debug; 0 if they are not served."""
@@ -168,6 +171,16 @@ class ControlPlane:
     def port(self) -> int:
         """The TCP port Envoys connect to."""
         return self.server.port
+
+    @property
+    def address(self) -> str:
+        """Where Envoys connect to: "127.0.0.1:15010"."""
+        return _address(self._host, self.port)
+
+    @property
+    def http_address(self) -> str:
+        """Where /metrics and /debug are served; "" if they are not."""
+        return _address(self._http[0], self.http_port) if self._http is not None else ""
 
     # --- what there is
 
@@ -375,3 +388,7 @@ class _Sent:
 def _objects(changes: Changes) -> tuple[str, ...]:
     marks = (("+", changes.added), ("~", changes.updated), ("-", changes.removed))
     return tuple(f"{mark}{key}" for mark, keys in marks for key in sorted(keys))
+
+
+def _address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -23,7 +23,12 @@ from metaprotocol.resources import (
 CODE = "refused-by-envoy"
 
 _ROUTE = re.compile(r"^route_tables\[\d+\]\.routes\[(\d+)\]")
+_BIND = re.compile(r"cannot bind '.*:(\d+)'")
 _MAX_MESSAGE = 2000
+_BIND_MEND = (
+    "end the program that has it, or choose another address with the annotation "
+    "metaprotocol.aeraki.io/bind"
+)
 _MIN_QUOTED = 4
 """Shorter texts of a resource are found in any message."""
 
@@ -112,7 +117,7 @@ def diagnostics_of(
             origin=refused.origin,
             object=refused.object,
             field=refused.field,
-            mend=_MEND,
+            mend=_BIND_MEND if _BIND.search(refused.reason) else _MEND,
             code=CODE,
         )
         for refused in nodes
@@ -135,7 +140,12 @@ def _place(reason: str, resources: Sequence[Resource]) -> tuple[Resource | None,
         index = int(match.group(1))
         if index < len(likely[0].spec.routes):
             return likely[0], f"spec.routes[{index}]"
+    bind = _BIND.search(reason)
     for resource in likely:
+        if bind is not None and isinstance(resource, ServiceEntry):
+            numbers = [port.number for port in resource.spec.ports]
+            port = int(bind.group(1))
+            return resource, f"spec.ports[{numbers.index(port)}]" if port in numbers else ""
         quoted = [
             (len(text), join_path(field))
             for field, text in _texts(resource.to_dict()["spec"], ("spec",))

@@ -219,6 +219,51 @@ def test_generate_writes_what_is_right_and_tells_what_is_wrong(mesh: Path) -> No
     assert "bad.yaml" in result.stderr
 
 
+# --- serve: options that do not go together
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--tls-cert", "FILE"], "--tls-cert needs --tls-key"),
+        (["--tls-key", "FILE"], "--tls-key needs --tls-cert"),
+        (["--tls-client-ca", "FILE"], "--tls-client-ca needs TLS"),
+        (["--tls-cert", "/nowhere.pem", "--tls-key", "FILE"], "There is no file /nowhere.pem"),
+        (["--tls-cert", "FILE", "--tls-key", "FILE", "--bootstrap", "b.yaml"], "--bootstrap-ca"),
+        (["--listen", "nonsense"], "--listen 'nonsense' is no address with a port"),
+        (["--listen", "127.0.0.1:70000"], "is no address with a port"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_serve_says_which_options_go_together(
+    mesh: Path, tmp_path: Path, arguments: list[str], said: str
+) -> None:
+    file = tmp_path / "some.pem"
+    file.write_text("not looked into")
+    result = invoke("serve", mesh, *(str(file) if item == "FILE" else item for item in arguments))
+    assert result.exit_code == 2
+    assert said in result.output
+
+
+def test_a_file_in_place_of_a_folder_to_follow_is_answered_with_its_folder(mesh: Path) -> None:
+    result = invoke("serve", mesh / ROUTER_FILE)
+    assert result.exit_code == 2
+    assert f"Give the folder it is in: {mesh}" in result.output
+
+
+def test_resources_are_validated_without_any_envoy(mesh: Path) -> None:
+    (mesh / ROUTER_FILE).write_text(router_yaml(to("v1")).replace("hosts:", "hosst:"))
+    result = invoke("validate", mesh, env={"ENVOY": "/nowhere/envoy"})
+    assert result.exit_code == 1
+    assert 'did you mean "hosts"?' in result.stdout
+    assert "Not checked by a real Envoy" in result.stdout
+
+
+def test_one_file_can_be_validated(mesh: Path) -> None:
+    report = as_json("validate", mesh / ROUTER_FILE, "--no-envoy", code=1)
+    assert report["objects"] == 1  # and no ServiceEntry for its host
+
+
 # --- try
 
 
