@@ -164,12 +164,13 @@ void SessionManager::WriteHeldReplies(Session& session) {
     }
     return;
   }
-  session.exchanges.ForEach([&](Exchange& exchange) {
-    if (session.replying != nullptr || exchange.held.empty()) return;
-    Write(session, exchange.held);
-    ChangeHeld(exchange, ClearKeepingLittle);
-    session.replying = &exchange;
-  });
+  // Nearly always nothing is held, and then no reply looks at all the other exchanges.
+  if (session.held_bytes == 0) return;
+  Exchange* const next =
+      session.exchanges.Find([](const Exchange& exchange) { return !exchange.held.empty(); });
+  Write(session, next->held);
+  ChangeHeld(*next, ClearKeepingLittle);
+  session.replying = next;
 }
 
 void SessionManager::Sent(Exchange& exchange) {
