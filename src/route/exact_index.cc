@@ -3,16 +3,12 @@
 #include <algorithm>
 #include <bit>
 #include <cstring>
-#include <functional>
 #include <utility>
+
+#include "src/base/text_hash.h"
 
 namespace metaprotocol {
 namespace {
-
-uint64_t Extend(uint64_t hash, std::string_view text) {
-  hash = (hash ^ std::hash<std::string_view>{}(text)) * 0x9E3779B97F4A7C15u;
-  return hash ^ hash >> 32;
-}
 
 void AppendLength(std::string& out, uint32_t length) {
   out.append(reinterpret_cast<const char*>(&length), sizeof length);
@@ -20,7 +16,11 @@ void AppendLength(std::string& out, uint32_t length) {
 
 }  // namespace
 
-ExactIndex::ExactIndex(std::vector<std::string> keys) : keys_(std::move(keys)) {}
+ExactIndex::ExactIndex(std::vector<std::string> keys) : keys_(std::move(keys)) {
+  for (size_t i = 0; i < keys_.size(); ++i) {
+    if (IsConnectionKey(keys_[i])) connection_keys_ |= uint32_t{1} << i;
+  }
+}
 
 void ExactIndex::Add(uint32_t rule, std::span<const std::vector<std::string>> values) {
   first_rule_ = std::min(first_rule_, rule);
@@ -63,7 +63,7 @@ void ExactIndex::Seal() {
       characters_.insert(characters_.end(), joined.data() + at, joined.data() + at + length);
       at += length;
       texts_.emplace_back(begin, length);
-      bucket.hash = Extend(bucket.hash, texts_.back());
+      bucket.hash = TextHash(texts_.back(), bucket.hash);
       beginnings_.insert(bucket.hash);
     }
     size_t slot = bucket.hash & (buckets_.size() - 1);
@@ -75,22 +75,22 @@ void ExactIndex::Seal() {
 
 uint32_t ExactIndex::Find(const MatchInput& input, std::span<const CompiledRule> rules,
                           uint32_t best) const {
-  Search search{input, rules, best, {}};
+  Search search(input, rules, best);
   bool repeated = false;
   uint64_t hash = 0;
   for (size_t key = 0; key < keys_.size(); ++key) {
     const std::string_view name = keys_[key];
-    const Metadata& metadata = SourceOf(name, input);
+    const Metadata& metadata = SourceOfKey(key, input);
     bool found = false;
     for (size_t i = 0, size = metadata.size(); i < size; ++i) {
       const Metadata::Entry& entry = metadata.at(i);
       if (entry.key != name) continue;
       repeated = repeated || found;
-      if (!found) search.tuple[key] = entry.value;
+      if (!found) search.Take(key, entry.value);
       found = true;
     }
     if (!found) return best;
-    if (!repeated) hash = Extend(hash, search.tuple[key]);
+    if (!repeated) hash = TextHash(search.tuple[key].view(), hash);
   }
   if (repeated) {
     TryCombinations(search, 0, 0);
@@ -105,10 +105,9 @@ void ExactIndex::TryTuple(Search& search, uint64_t hash) const {
   for (size_t slot = hash & mask; buckets_[slot].count != 0; slot = (slot + 1) & mask) {
     const Bucket& bucket = buckets_[slot];
     if (bucket.hash != hash) continue;
-    const auto texts = texts_.begin() + bucket.tuple;
-    if (!std::equal(texts, texts + static_cast<ptrdiff_t>(keys_.size()), search.tuple.begin())) {
-      continue;
-    }
+    size_t same = 0;
+    while (same < keys_.size() && texts_[bucket.tuple + same] == search.tuple[same].view()) ++same;
+    if (same < keys_.size()) continue;
     for (uint32_t i = 0; i < bucket.count; ++i) {
       const uint32_t rule = candidates_[bucket.candidates + i];
       if (rule >= search.best) return;
@@ -124,11 +123,10 @@ void ExactIndex::TryTuple(Search& search, uint64_t hash) const {
 void ExactIndex::TryCombinations(Search& search, size_t key, uint64_t hash) const {
   if (key == keys_.size()) return TryTuple(search, hash);
   const std::string_view name = keys_[key];
-  const Metadata& metadata = SourceOf(name, search.input);
+  const Metadata& metadata = SourceOfKey(key, search.input);
   for (size_t i = 0; i < metadata.size(); ++i) {
     if (metadata.at(i).key != name) continue;
-    search.tuple[key] = metadata.at(i).value;
-    const uint64_t extended = Extend(hash, search.tuple[key]);
+    const uint64_t extended = TextHash(search.Take(key, metadata.at(i).value), hash);
     if (beginnings_.contains(extended)) TryCombinations(search, key + 1, extended);
   }
 }

@@ -60,13 +60,29 @@ class ExactIndex {
     uint32_t count = 0;       // 0: the slot is empty
     uint32_t tuple = 0;       // index of its first text in texts_
   };
+  // A view, but trivial: what is not used of a tuple costs nothing.
+  struct Text {
+    const char* data;
+    size_t size;
+    std::string_view view() const { return {data, size}; }
+  };
   struct Search {
     const MatchInput& input;
     std::span<const CompiledRule> rules;
     uint32_t best;
-    Tuple tuple;
+    std::array<Text, kMaxKeys> tuple;  // the first keys_.size(), one after the other
+
+    Search(const MatchInput& input, std::span<const CompiledRule> rules, uint32_t best)
+        : input(input), rules(rules), best(best) {}
+    std::string_view Take(size_t key, std::string_view text) {
+      tuple[key] = {text.data(), text.size()};
+      return text;
+    }
   };
 
+  const Metadata& SourceOfKey(size_t key, const MatchInput& input) const {
+    return (connection_keys_ >> key & 1) != 0 ? input.connection : input.message;
+  }
   void AddTuple(uint32_t rule, const Tuple& tuple);
   // Improves `search.best` by the rules that want exactly `search.tuple`.
   void TryTuple(Search& search, uint64_t hash) const;
@@ -74,6 +90,7 @@ class ExactIndex {
   void TryCombinations(Search& search, size_t key, uint64_t hash) const;
 
   std::vector<std::string> keys_;
+  uint32_t connection_keys_ = 0;  // bit i: keys_[i] is the connection's
   uint32_t first_rule_ = UINT32_MAX;
 
   // While building: the rules that want each tuple, its texts joined with their lengths.
