@@ -360,9 +360,8 @@ std::string HessianString::Text() const {
   return IsUtf8(joined) ? joined : JavaUtf8ToUtf8(joined);
 }
 
-std::string_view HessianString::Text(Metadata& owner) const {
-  if (null) return {};
-  if (!chunked && (ascii || IsUtf8(raw))) return raw;
+std::string_view HessianString::TextOfOther(Metadata& owner) const {
+  if (!chunked && IsUtf8(raw)) return raw;
   return owner.Own(Text());
 }
 

@@ -33,9 +33,14 @@ struct HessianString {
   bool chunked = false;  // several chunks: the characters are not contiguous
 
   // The characters as strict UTF-8: a view of the wire where possible, else kept by `owner`.
-  std::string_view Text(Metadata& owner) const;
+  std::string_view Text(Metadata& owner) const {
+    return ascii && !chunked ? raw : TextOfOther(owner);
+  }
   std::string Text() const;
   bool Is(std::string_view text) const { return ascii && !chunked ? raw == text : Text() == text; }
+
+ private:
+  std::string_view TextOfOther(Metadata& owner) const;
 };
 
 // Walks one Hessian 2 stream. After a failed call the position is of no use; `truncated()` says
@@ -53,16 +58,22 @@ class Hessian2Reader {
 
   // A string or null.
   bool ReadString(HessianString& out) {
-    if (position_ < bytes_.size() && tag() < 0x20) {
-      // The common case by far: up to 31 ASCII characters, all there.
-      const size_t units = tag();
-      if (bytes_.size() - position_ > units) {
-        const Bytes raw = bytes_.substr(position_ + 1, units);
-        if (IsShortAscii(raw)) {
-          position_ += 1 + units;
-          out = HessianString{raw, false, true, false};
-          return true;
-        }
+    // The common case by far: up to 1023 ASCII characters in one chunk, all there.
+    const size_t left = bytes_.size() - position_;
+    if (left >= 2) {
+      const char* const p = bytes_.data() + position_;
+      size_t units = tag();
+      size_t head = 1;
+      if (units >= 0x30 && units <= 0x33) {
+        units = (units - 0x30) << 8 | static_cast<uint8_t>(p[1]);
+        head = 2;
+      } else if (units >= 0x20) {
+        return ReadAnyString(out);
+      }
+      if (left - head >= units && IsAsciiText({p + head, units})) {
+        position_ += head + units;
+        out = HessianString{{p + head, units}, false, true, false};
+        return true;
       }
     }
     return ReadAnyString(out);
@@ -89,16 +100,22 @@ class Hessian2Reader {
   size_t referables_made() const { return referables_made_; }
 
  private:
-  static bool IsShortAscii(Bytes raw) {
+  static bool IsAsciiText(Bytes raw) {
+    const auto load = [](const char* p) {
+      uint64_t word;
+      std::memcpy(&word, p, sizeof word);
+      return word;
+    };
     uint64_t seen = 0;
     const char* p = raw.data();
     size_t left = raw.size();
-    for (; left >= 8; left -= 8, p += 8) {
-      uint64_t word;
-      std::memcpy(&word, p, sizeof word);
-      seen |= word;
+    if (left >= 8) {
+      const char* const last = p + left - 8;
+      for (; p < last; p += 8) seen |= load(p);
+      seen |= load(last);
+    } else {
+      for (; left != 0; --left, ++p) seen |= static_cast<unsigned char>(*p);
     }
-    for (; left != 0; --left, ++p) seen |= static_cast<unsigned char>(*p);
     return (seen & 0x8080808080808080u) == 0;
   }
 

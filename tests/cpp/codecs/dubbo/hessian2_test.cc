@@ -213,6 +213,37 @@ TEST(Hessian2String, IsAViewOfTheWireWhereThatIsUtf8) {
   }
 }
 
+TEST(Hessian2String, IsAsciiOrNotWhereverTheOddCharacterStands) {
+  for (const size_t length : {0, 1, 7, 8, 9, 15, 16, 17, 30, 31, 32, 40, 1022, 1023, 1024}) {
+    const std::string plain(length, 'x');
+    EXPECT_EQ(ReadBack(Encoded(plain)), plain);
+    for (size_t at = 0; at<length; at += length> 100 ? 93 : 1) {
+      const std::string odd = plain.substr(0, at) + "\u00e9" + plain.substr(at + 1);
+      const std::string bytes = Encoded(odd);
+      Hessian2Reader reader(bytes);
+      HessianString text;
+      ASSERT_TRUE(reader.ReadString(text)) << reader.error();
+      EXPECT_TRUE(reader.AtEnd());
+      EXPECT_FALSE(text.ascii) << length << " with an odd one at " << at;
+      EXPECT_EQ(text.Text(), odd);
+    }
+  }
+}
+
+TEST(Hessian2String, KnowsThatItIsCutShort) {
+  for (const size_t length : {0, 1, 31, 32, 300, 1023, 1024}) {
+    const std::string bytes = Encoded(std::string(length, 'x'));
+    for (size_t n = 0; n < bytes.size(); ++n) {
+      Hessian2Reader reader(Bytes(bytes).substr(0, n));
+      HessianString text;
+      EXPECT_FALSE(reader.ReadString(text)) << n;
+      EXPECT_TRUE(reader.truncated()) << n << ": " << reader.error();
+      EXPECT_GT(reader.need(), n);
+      EXPECT_LE(reader.need(), bytes.size());
+    }
+  }
+}
+
 TEST(Hessian2String, JoinsPairsThatStraddleChunks) {
   EXPECT_EQ(ReadBack("R\0\1\xed\xa0\xbd\1\xed\xb8\x80"s), "😀");
 }
