@@ -4,6 +4,7 @@
 
 #include <array>
 #include <cstddef>
+#include <memory>
 #include <span>
 #include <vector>
 
@@ -30,9 +31,9 @@ class Slices {
   std::span<const Bytes> Views(size_t count) {
     if (count > count_) count = count_;
     const abi::Buffer* from = buffers();
-    Bytes* to = count_ > kInline ? more_views_.data() : views_.data();
+    Bytes* to = count_ > kInline ? more_views_.data() : reinterpret_cast<Bytes*>(views_.data());
     for (size_t i = 0; i < count; ++i) {
-      to[i] = from[i].view();
+      std::construct_at(to + i, from[i].view());
       total_bytes_ += from[i].length;
     }
     return {to, count};
@@ -46,7 +47,8 @@ class Slices {
   size_t count_;
   size_t total_bytes_ = 0;
   std::array<abi::Buffer, kInline> buffers_;
-  std::array<Bytes, kInline> views_;
+  // Room for kInline views: as an array of them all would be filled in each time.
+  alignas(Bytes) std::array<std::byte, kInline * sizeof(Bytes)> views_;
   std::vector<abi::Buffer> more_buffers_;
   std::vector<Bytes> more_views_;
 };

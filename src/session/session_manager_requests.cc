@@ -188,7 +188,8 @@ void SessionManager::Forward(Session& session, const Route& route, Bytes bytes) 
   SnapshotUse::Target& target = ChooseTarget(session, route);
   Exchange& exchange = NewExchange(session, &route, *target.series);
   std::optional<LocalReply> refused = LocalReply::kClusterNotFound;
-  const std::optional<uint64_t> hash = HashOf(session, route);
+  std::optional<uint64_t> hash;
+  if (!route.hash_keys.empty()) hash = HashOf(session, route);
   if (target.cluster != nullptr) {
     refused = hub_->Dispatch(exchange,
                              {session.protocol, session, *target.cluster, message_, bytes, hash});
@@ -241,7 +242,6 @@ Series& SessionManager::RouteSeries(Session& session, const Route* route) {
 }
 
 std::optional<uint64_t> SessionManager::HashOf(const Session& session, const Route& route) const {
-  if (route.hash_keys.empty()) return std::nullopt;
   std::optional<uint64_t> hash;
   for (const std::string& key : route.hash_keys) {
     const Metadata& source =

@@ -96,7 +96,7 @@ class WorkerHub {
   void ForEachCluster(const std::function<void(Cluster&)>& f) const;
 
  private:
-  Lease* PickLease(Exchange& exchange, const Request& request, UpstreamHost& host);
+  Lease* PickLease(Exchange& exchange, const Request& request, HostPool& pool);
   Lease* PickSharedLease(const Exchange& exchange, const Request& request, HostPool& pool);
   Lease* PickSessionLease(const Exchange& exchange, const Request& request, UpstreamHost*& host);
   Lease* TakeIdle(HostPool& pool);

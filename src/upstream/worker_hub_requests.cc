@@ -43,9 +43,9 @@ std::optional<LocalReply> WorkerHub::Dispatch(Exchange& exchange, const Request&
   if (lease == nullptr) {
     host = cluster.Pick(context_.Random(), request.hash);
     if (host == nullptr) return LocalReply::kNoHealthyUpstream;
-    lease = PickLease(exchange, request, *host);
   }
   HostPool& pool = host->PoolFor(request.protocol, exchange.snapshot->upstream_kind);
+  if (lease == nullptr) lease = PickLease(exchange, request, pool);
   const bool streamed = request.bytes.size() < length;
   // Only whole requests to exclusive leases can wait for one.
   if (lease == nullptr && (mode != UpstreamMode::kExclusive || streamed ||
@@ -155,9 +155,8 @@ void WorkerHub::DrainProtocol(ProtocolState& protocol) {
 
 // --- choosing a lease
 
-Lease* WorkerHub::PickLease(Exchange& exchange, const Request& request, UpstreamHost& host) {
+Lease* WorkerHub::PickLease(Exchange& exchange, const Request& request, HostPool& pool) {
   const SnapshotUse& snapshot = *exchange.snapshot;
-  HostPool& pool = host.PoolFor(request.protocol, snapshot.upstream_kind);
   const ClusterPolicy& policy = request.cluster.policy();
   const bool room = pool.leases.size() < policy.max_leases_per_host;
   switch (snapshot.snapshot->upstream_mode) {
