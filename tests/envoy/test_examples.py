@@ -21,9 +21,11 @@ import pytest
 from metaprotocol.api.proxy import Proxy
 from metaprotocol.diagnostics import Severity
 from metaprotocol.peers.dubbo import Call, DubboClient, DubboError, DubboServer, Status
+from metaprotocol.peers.dubbo import __main__ as dubbo_main
 from metaprotocol.peers.dubbo.client import Reply
 from metaprotocol.peers.dubbo.shop import INTERFACE, Shop
 from metaprotocol.peers.thrift import Encoding, Framing
+from metaprotocol.peers.thrift import __main__ as thrift_main
 from metaprotocol.peers.thrift.apache import ApacheClient, ApacheServer, ApplicationError
 from metaprotocol.peers.thrift.recorder import Recorder
 from metaprotocol.peers.thrift.server import Record
@@ -38,6 +40,7 @@ GREETER = ("greeter.demo.svc.cluster.local", 9090)
 FIRST_DUBBO_PORT = 21881
 FIRST_THRIFT_PORT = 21991
 ARRIVAL_SECONDS = 10.0
+PARSERS = {"dubbo": dubbo_main.parser, "thrift": thrift_main.parser}
 
 
 @dataclass
@@ -437,6 +440,8 @@ def test_the_readme_has_commands_that_work(name: str) -> None:
     for command in re.findall(r"`(metaprotocol try [^`]+)`", text):
         done = _command(*shlex.split(command))
         assert done.returncode == 0, command + done.stdout + done.stderr
+    for protocol, command in re.findall(r"`python -m metaprotocol\.peers\.(\w+) ([^`]+)`", text):
+        PARSERS[protocol]().parse_args(shlex.split(command))
     assert f"]({name}/README.md)" in (EXAMPLES / "README.md").read_text()
 
 

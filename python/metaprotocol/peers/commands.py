@@ -42,6 +42,13 @@ def say(text: str) -> None:
     sys.stdout.flush()
 
 
+def told(error: OSError) -> int:
+    """Says on standard error what is wrong with a port; the exit code."""
+    why, text = os.strerror(error.errno or 0), str(error)
+    sys.stderr.write(f"{text}\n" if why in text or not error.errno else f"{text}: {why}\n")
+    return 1
+
+
 def serve_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser], what: str) -> None:
     """Adds the command ``serve``."""
     parser = commands.add_parser("serve", help=f"run {what}, until Ctrl-C", description=what)

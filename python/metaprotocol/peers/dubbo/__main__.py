@@ -15,7 +15,7 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from typing import Any
 
-from metaprotocol.peers.commands import pair, report, say, serve_parser, wait_for_end
+from metaprotocol.peers.commands import pair, report, say, serve_parser, told, wait_for_end
 from metaprotocol.peers.dubbo import Call, DubboClient, DubboError, DubboException, DubboServer
 from metaprotocol.peers.dubbo.client import Reply
 from metaprotocol.peers.dubbo.shop import INTERFACE, Shop
@@ -25,20 +25,20 @@ _IN_FLIGHT = 16
 
 def main() -> int:
     """Runs the command that the process's arguments name; the exit code."""
-    options = _parser().parse_args()
+    options = parser().parse_args()
     try:
         if options.command == "serve":
             return asyncio.run(_serve(options))
         return asyncio.run(_call(options))
     except OSError as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
+        return told(error)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m metaprotocol.peers.dubbo", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    commands = parser.add_subparsers(dest="command", required=True)
+def parser() -> argparse.ArgumentParser:
+    """Of the command line."""
+    made = argparse.ArgumentParser(prog="python -m metaprotocol.peers.dubbo", description=__doc__)
+    made.formatter_class = argparse.RawDescriptionHelpFormatter
+    commands = made.add_subparsers(dest="command", required=True)
     serve_parser(commands, "Dubbo providers that answer any call with their name")
     call = commands.add_parser("call", help="call a provider, through a proxy or not")
     call.add_argument("--port", type=int, default=20880, help="on 127.0.0.1 (default: %(default)s)")
@@ -50,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     call.add_argument("--attachment", action="append", type=pair, default=[], metavar="KEY=VALUE")
     call.add_argument("--count", type=int, default=1, help="how many calls (default: 1)")
     call.add_argument("--show-attachments", action="store_true", help="those of the reply, too")
-    return parser
+    return made
 
 
 async def _serve(options: argparse.Namespace) -> int:

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 
-from metaprotocol.peers.commands import pair, report, say, serve_parser, wait_for_end
+from metaprotocol.peers.commands import pair, report, say, serve_parser, told, wait_for_end
 from metaprotocol.peers.thrift.apache import ApacheClient, ApacheServer, ApplicationError
 from metaprotocol.peers.thrift.recorder import Recorder
 from metaprotocol.peers.thrift.server import Framing, Record
@@ -25,20 +25,18 @@ METHODS = ("greet", "add", "store")
 
 def main() -> int:
     """Runs the command that the process's arguments name; the exit code."""
-    options = _parser().parse_args()
+    options = parser().parse_args()
     try:
         return asyncio.run(_serve(options)) if options.command == "serve" else _call(options)
     except OSError as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
+        return told(error)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m metaprotocol.peers.thrift", description=__doc__
-    )
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    commands = parser.add_subparsers(dest="command", required=True)
+def parser() -> argparse.ArgumentParser:
+    """Of the command line."""
+    made = argparse.ArgumentParser(prog="python -m metaprotocol.peers.thrift", description=__doc__)
+    made.formatter_class = argparse.RawDescriptionHelpFormatter
+    commands = made.add_subparsers(dest="command", required=True)
     serve_parser(commands, "Thrift servers that answer with their name")
     call = commands.add_parser("call", help="call a server, through a proxy or not")
     call.add_argument("--port", type=int, default=9090, help="on 127.0.0.1 (default: %(default)s)")
@@ -46,7 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     call.add_argument("--service", default="", help="makes the method's name multiplexed")
     call.add_argument("--header", action="append", type=pair, default=[], metavar="KEY=VALUE")
     call.add_argument("--count", type=int, default=1, help="how many calls (default: 1)")
-    return parser
+    return made
 
 
 async def _serve(options: argparse.Namespace) -> int:
