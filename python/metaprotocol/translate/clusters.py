@@ -31,6 +31,8 @@ from metaprotocol.translate.services import DNS_ROUND_ROBIN, NONE, STATIC, Port,
 
 _SOURCE_ADDRESS = "connection.source_address"
 
+# Envoy's max_ejection_time by default.
+_LONGEST_EJECTION = timedelta(seconds=300)
 _MOST_WEIGHT = 2**32 - 1
 
 _SIMPLE = {
@@ -323,15 +325,11 @@ def _outlier_detection(cluster: Cluster, policy: Policy) -> Cluster:
         detection = replace(
             detection, base_ejection_time=settings.base_ejection_time.total_seconds()
         )
-        longest = settings.base_ejection_time.total_seconds()
-        if longest > 300:  # Envoy's max_ejection_time, which must not be less
-            cluster = replace(
-                cluster,
-                extra={
-                    **cluster.extra,
-                    "outlier_detection": {"max_ejection_time": f"{longest:g}s"},
-                },
-            )
+        if settings.base_ejection_time > _LONGEST_EJECTION:
+            # Envoy's bound must not be less than where it begins.
+            longest = format_duration(settings.base_ejection_time)
+            extra = {**cluster.extra, "outlier_detection": {"max_ejection_time": longest}}
+            cluster = replace(cluster, extra=extra)
     if settings.max_ejection_percent is not None:
         detection = replace(detection, max_ejection_percent=settings.max_ejection_percent)
     # As in Istio: with outlier detection hosts that are out stay out, unless this says otherwise.
