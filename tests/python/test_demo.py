@@ -72,7 +72,7 @@ def number(text: str) -> int:
 
 
 @pytest.fixture
-def started() -> Callable[[str], tuple[subprocess.Popen[str], set[int]]]:
+def started(tmp_path: Path) -> Callable[[str], tuple[subprocess.Popen[str], set[int]]]:
     """Starts it for that long, and returns when calls are being made."""
 
     def start(seconds: str) -> tuple[subprocess.Popen[str], set[int]]:
@@ -81,6 +81,8 @@ def started() -> Callable[[str], tuple[subprocess.Popen[str], set[int]]]:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            # One that is killed leaves its temporary files.
+            env={**os.environ, "TMPDIR": str(tmp_path)},
         )
         # A demo that hangs must not hang the test.
         watch = threading.Timer(150, process.kill)
@@ -167,7 +169,9 @@ def test_when_a_part_dies_it_says_so_and_fails(
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_when_interrupted_it_stops_everything(
-    started: Callable[[str], tuple[subprocess.Popen[str], set[int]]], number: signal.Signals
+    started: Callable[[str], tuple[subprocess.Popen[str], set[int]]],
+    number: signal.Signals,
+    tmp_path: Path,
 ) -> None:
     process, running = started("60")
     with process:
@@ -178,6 +182,7 @@ def test_when_interrupted_it_stops_everything(
     assert "none failed, no connection closed" in output
     assert output.endswith("interrupted\n")
     wait_until_gone(running)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_when_it_is_killed_its_providers_end_too(
