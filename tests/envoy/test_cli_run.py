@@ -268,6 +268,34 @@ async def test_an_envoy_that_is_killed_ends_run_with_its_log(mesh: Mesh) -> None
     assert "SIGKILL" in run.of("failure")[0]["error"]
 
 
+async def test_an_empty_folder_is_served_with_a_hint_and_filled_later(
+    mesh: Mesh, tmp_path: Path
+) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "metaprotocol", "run", str(empty)),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    assert process.stdout is not None
+    said = ""
+    async with asyncio.timeout(60):
+        while "Ctrl-C ends" not in said:
+            said += (await process.stdout.readline()).decode()
+        assert "tcp-metaprotocol-dubbo" in said
+        for path in mesh.folder.iterdir():
+            save(empty / path.name, path.read_text())
+        while "in use after" not in said:
+            said += (await process.stdout.readline()).decode()
+        async with await DubboClient.connect("127.0.0.1", mesh.port) as client:
+            assert (await client.call(SERVICE, "list")).value == "v1"
+        process.send_signal(signal.SIGINT)
+        rest = (await process.stdout.read()).decode()
+        assert await process.wait() == 0
+    assert rest.endswith("Stopping.\n")
+
+
 async def test_routes_and_clusters_show_what_envoy_uses(mesh: Mesh, tmp_path: Path) -> None:
     mesh.route(to("v2", "testers", "{user: {exact: ann}}"), to("v1", "rest"))
     async with command("run", mesh.folder, "--json", runtime=tmp_path) as run:

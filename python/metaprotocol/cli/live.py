@@ -24,6 +24,11 @@ _REFRESH_SECONDS = 0.5
 _SHOWN_OBJECTS = 5
 _SHOWN_SERVICES = 20
 
+NO_SERVICE = (
+    "No service here speaks a protocol of ours yet: a ServiceEntry with a port named "
+    '"tcp-metaprotocol-dubbo" makes one.'
+)
+
 Requests = Callable[[], dict[str, int]]
 """Requests so far by filter name. Called from a thread."""
 

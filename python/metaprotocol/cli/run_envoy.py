@@ -10,7 +10,7 @@ from pathlib import Path
 from metaprotocol.cli.admin import Admin, announced
 from metaprotocol.cli.environment import Environment
 from metaprotocol.cli.failures import ExitCode, Failure
-from metaprotocol.cli.live import Screen
+from metaprotocol.cli.live import NO_SERVICE, Screen
 from metaprotocol.cli.output import counted
 from metaprotocol.cli.signals import stopped_by_signal
 from metaprotocol.control_plane import (
@@ -98,6 +98,8 @@ async def _serve(
             )
         if len(services) > 50:
             screen.say(f"... and {counted(len(services) - 50, 'more service')}")
+        if not services:
+            screen.say(NO_SERVICE, "yellow")
         screen.say(f"Following {folder}. Ctrl-C ends.")
     with announced(str(folder), envoy.admin_port):
         while not stop.is_set():

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from metaprotocol.cli.environment import Environment
 from metaprotocol.cli.failures import ExitCode, Failure
-from metaprotocol.cli.live import Screen
+from metaprotocol.cli.live import NO_SERVICE, Screen
 from metaprotocol.cli.output import counted
 from metaprotocol.cli.signals import stopped_by_signal
 from metaprotocol.control_plane import ControlPlane, xds_bootstrap
@@ -53,8 +53,11 @@ async def serve_xds(
             _write_bootstrap(bootstrap, here, plane.port)
         screen.event("ready", xds_port=plane.port, http_port=plane.http_port)
         if not as_json:
-            services = counted(len(plane.services()), "service")
-            screen.say(f"Control plane on {plane.address} with {services}.")
+            services = plane.services()
+            number = counted(len(services), "service")
+            screen.say(f"Control plane on {plane.address} with {number}.")
+            if not services:
+                screen.say(NO_SERVICE, "yellow")
             if plane.http_address:
                 screen.say(f"http://{plane.http_address} has /metrics and /debug.")
             screen.say(f"Following {folder}. Ctrl-C ends.")

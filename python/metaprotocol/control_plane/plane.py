@@ -18,7 +18,7 @@ from aiohttp import web
 
 from metaprotocol.control_plane.content import Content
 from metaprotocol.control_plane.rejections import diagnostics_of, engine_reasons, reason_for, trace
-from metaprotocol.control_plane.services import ServedService, served_services
+from metaprotocol.control_plane.services import ServedService, ServiceBook
 from metaprotocol.control_plane.status import (
     Change,
     ChangeState,
@@ -91,6 +91,7 @@ class ControlPlane:
         self.changes: deque[Change] = deque(maxlen=KEPT_CHANGES)
         """The change log, the newest last."""
         self._translator = Translator(types, self.options)
+        self._services = ServiceBook(types)
         self.server = XdsServer(types, host=host, port=port, tls=tls, envoy_version=envoy_version)
         """The xDS server: for metrics, and what is known of single resources."""
         self.server.on_nack = self._nacked
@@ -229,7 +230,7 @@ class ControlPlane:
 
     def services(self) -> list[ServedService]:
         """What Envoys listen for, sorted by name."""
-        return served_services(self.types, self._translator.resources)
+        return self._services.services(self._translator.resources)
 
     def nodes(self) -> list[NodeState]:
         """The Envoys that are connected."""

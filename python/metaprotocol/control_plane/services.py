@@ -33,15 +33,27 @@ class ServedService:
         return asdict(self)
 
 
-def served_services(
-    types: EnvoyTypes, resources: Mapping[str, Mapping[str, Message]]
-) -> list[ServedService]:
-    """One per listener, sorted by name."""
-    filters = resources.get(FILTER, {})
-    return [
-        _service(types, name, listener, filters.get(name))
-        for name, listener in sorted(resources.get(LISTENER, {}).items())
-    ]
+class ServiceBook:
+    """Reads services out of messages by type URL and name. One whose messages are still the same
+    objects is not read again, so that looking often costs little."""
+
+    def __init__(self, types: EnvoyTypes) -> None:
+        self._types = types
+        self._read: dict[str, tuple[Message, Message | None, ServedService]] = {}
+
+    def services(self, resources: Mapping[str, Mapping[str, Message]]) -> list[ServedService]:
+        """One per listener, sorted by name."""
+        filters = resources.get(FILTER, {})
+        read = {}
+        for name, listener in resources.get(LISTENER, {}).items():
+            extension = filters.get(name)
+            known = self._read.get(name)
+            if known is None or known[0] is not listener or known[1] is not extension:
+                service = _service(self._types, name, listener, extension)
+                known = (listener, extension, service)
+            read[name] = known
+        self._read = read
+        return [read[name][2] for name in sorted(read)]
 
 
 def _service(
