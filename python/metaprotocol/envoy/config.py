@@ -12,19 +12,19 @@ have our bridge and load balancing policy.
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
 
 import yaml
 from google.protobuf.message import Message
 
 from metaprotocol.config.v1 import ClusterPolicy, ProxyConfig, to_json
+from metaprotocol.envoy import fields
 from metaprotocol.envoy.descriptors import EnvoyTypes
+from metaprotocol.envoy.fields import Json
 from metaprotocol.envoy.parts import (
     AdsSource,
     Bootstrap,
@@ -79,12 +79,6 @@ XDS_NAME = "metaprotocol_xds"
 
 _NETWORK_FILTER = "envoy.extensions.filters.network.dynamic_modules.v3.DynamicModuleNetworkFilter"
 
-Json: TypeAlias = dict[str, Any]
-
-
-def _type(name: str) -> str:
-    return f"type.googleapis.com/{name}"
-
 
 class ConfigBuilder:
     """Builds messages of the Envoy whose types it is given. Every method raises DescriptorError
@@ -110,7 +104,9 @@ class ConfigBuilder:
         ]
         content: Json = {
             "node": {"id": bootstrap.node_id, "cluster": bootstrap.node_cluster},
-            "admin": {"address": _socket_address(bootstrap.admin_address, bootstrap.admin_port)},
+            "admin": {
+                "address": fields.socket_address(bootstrap.admin_address, bootstrap.admin_port)
+            },
             "static_resources": {
                 "listeners": [*listeners, self.types.to_dict(self.carrier(bootstrap.carrier))],
                 "clusters": [*clusters, self.types.to_dict(self.worker_cluster())],
@@ -118,17 +114,17 @@ class ConfigBuilder:
         }
         dynamic: Json = {}
         if bootstrap.listener_source is not None:
-            dynamic["lds_config"] = _config_source(bootstrap.listener_source)
+            dynamic["lds_config"] = fields.config_source(bootstrap.listener_source)
         if bootstrap.cluster_source is not None:
-            dynamic["cds_config"] = _config_source(bootstrap.cluster_source)
+            dynamic["cds_config"] = fields.config_source(bootstrap.cluster_source)
         if bootstrap.xds_cluster:
-            dynamic["ads_config"] = _xds_server(bootstrap.xds_cluster, bootstrap.xds_delta)
+            dynamic["ads_config"] = fields.xds_server(bootstrap.xds_cluster, bootstrap.xds_delta)
         if dynamic:
             content["dynamic_resources"] = dynamic
         if bootstrap.admin_page:
             content["bootstrap_extensions"] = [self._admin_page()]
         return self.types.parse(
-            "envoy.config.bootstrap.v3.Bootstrap", _merged(content, bootstrap.extra)
+            "envoy.config.bootstrap.v3.Bootstrap", fields.merged(content, bootstrap.extra)
         )
 
     def listener(self, listener: MetaProtocolListener) -> Message:
@@ -136,21 +132,21 @@ class ConfigBuilder:
         chain: Json = {"filters": [self._client_filter(listener)]}
         content: Json = {
             "name": listener.name,
-            "address": _socket_address(listener.address, listener.port),
+            "address": fields.socket_address(listener.address, listener.port),
             "filter_chains": [chain],
         }
         if listener.tls is not None:
-            chain["transport_socket"] = _server_tls(listener.tls)
+            chain["transport_socket"] = fields.server_tls(listener.tls)
             # Reads the server name before the handshake, for "connection.sni".
             inspector = "envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector"
             content["listener_filters"] = [
                 {
                     "name": "envoy.filters.listener.tls_inspector",
-                    "typed_config": {"@type": _type(inspector)},
+                    "typed_config": {"@type": fields.type_url(inspector)},
                 }
             ]
         return self.types.parse(
-            "envoy.config.listener.v3.Listener", _merged(content, listener.extra)
+            "envoy.config.listener.v3.Listener", fields.merged(content, listener.extra)
         )
 
     def filter_config(self, name: str, proxy: ProxyConfig | str) -> Message:
@@ -165,7 +161,7 @@ class ConfigBuilder:
         breakers = cluster.circuit_breakers
         content: Json = {
             "name": cluster.name,
-            "connect_timeout": _seconds(cluster.connect_timeout),
+            "connect_timeout": fields.seconds(cluster.connect_timeout),
             "circuit_breakers": {
                 "thresholds": [
                     {
@@ -179,7 +175,7 @@ class ConfigBuilder:
         }
         if cluster.endpoints is not None:
             content["type"] = "EDS"
-            content["eds_cluster_config"] = {"eds_config": _config_source(cluster.endpoints)}
+            content["eds_cluster_config"] = {"eds_config": fields.config_source(cluster.endpoints)}
         else:
             content["type"] = "STATIC"
             if cluster.dns is not None:
@@ -187,28 +183,30 @@ class ConfigBuilder:
                 content["respect_dns_ttl"] = True
                 # "localhost" is 127.0.0.1 to most servers.
                 content["dns_lookup_family"] = "V4_PREFERRED"
-            content["load_assignment"] = _load_assignment(cluster.name, cluster.hosts)
+            content["load_assignment"] = fields.load_assignment(cluster.name, cluster.hosts)
         if cluster.keepalive is not None:
             content["upstream_connection_options"] = {
-                "tcp_keepalive": _keepalive(cluster.keepalive)
+                "tcp_keepalive": fields.keepalive(cluster.keepalive)
             }
         if cluster.outlier_detection is not None:
-            content["outlier_detection"] = _outlier_detection(cluster.outlier_detection)
+            content["outlier_detection"] = fields.outlier_detection(cluster.outlier_detection)
         if cluster.tls is not None:
-            content["transport_socket"] = _client_tls(cluster.tls)
+            content["transport_socket"] = fields.client_tls(cluster.tls)
         if cluster.health_check is not None:
             check = cluster.health_check
             content["health_checks"] = [
                 {
-                    "interval": _seconds(check.interval),
-                    "timeout": _seconds(check.timeout),
+                    "interval": fields.seconds(check.interval),
+                    "timeout": fields.seconds(check.timeout),
                     "healthy_threshold": check.healthy_threshold,
                     "unhealthy_threshold": check.unhealthy_threshold,
-                    "no_traffic_interval": _seconds(check.interval),
+                    "no_traffic_interval": fields.seconds(check.interval),
                     "tcp_health_check": {},
                 }
             ]
-        return self.types.parse("envoy.config.cluster.v3.Cluster", _merged(content, cluster.extra))
+        return self.types.parse(
+            "envoy.config.cluster.v3.Cluster", fields.merged(content, cluster.extra)
+        )
 
     def cluster_bridge(self, policy: ClusterPolicy) -> Json:
         """The fields, in JSON form, that make any cluster one that our filter can use."""
@@ -223,7 +221,9 @@ class ConfigBuilder:
             "upstream_config": {
                 "name": "envoy.upstreams.http.dynamic_modules",
                 "typed_config": {
-                    "@type": _type("envoy.extensions.upstreams.http.dynamic_modules.v3.Config"),
+                    "@type": fields.type_url(
+                        "envoy.extensions.upstreams.http.dynamic_modules.v3.Config"
+                    ),
                     "dynamic_module_config": self._module_config(),
                     "bridge_name": FILTER_NAME,
                 },
@@ -238,9 +238,14 @@ class ConfigBuilder:
         for field in ("load_balancing_policy", "upstream_config", "common_lb_config"):
             del plain[field]
         plain["typed_extension_protocol_options"] = {
-            http: {"@type": _type(http), "explicit_http_config": {"http2_protocol_options": {}}}
+            http: {
+                "@type": fields.type_url(http),
+                "explicit_http_config": {"http2_protocol_options": {}},
+            }
         }
-        return self.types.parse("envoy.config.cluster.v3.Cluster", _merged(plain, cluster.extra))
+        return self.types.parse(
+            "envoy.config.cluster.v3.Cluster", fields.merged(plain, cluster.extra)
+        )
 
     def xds_cluster(
         self, host: str, port: int, *, name: str = XDS_NAME, tls: ClientTls | None = None
@@ -251,7 +256,7 @@ class ConfigBuilder:
             Cluster(
                 name,
                 [Host(host, port)],
-                dns=None if _is_address(host) else Dns.STRICT,
+                dns=None if fields.is_address(host) else Dns.STRICT,
                 tls=tls,
                 connect_timeout=1.0,
                 # A control plane that has gone without a word is noticed, and looked for again.
@@ -262,7 +267,7 @@ class ConfigBuilder:
     def load_assignment(self, name: str, hosts: Sequence[Host]) -> Message:
         """envoy.config.endpoint.v3.ClusterLoadAssignment: its hosts, as EDS delivers them."""
         return self.types.parse(
-            "envoy.config.endpoint.v3.ClusterLoadAssignment", _load_assignment(name, hosts)
+            "envoy.config.endpoint.v3.ClusterLoadAssignment", fields.load_assignment(name, hosts)
         )
 
     def carrier(self, carrier: Carrier) -> Message:
@@ -283,10 +288,10 @@ class ConfigBuilder:
                             {
                                 "name": CARRIER_NAME,
                                 "typed_config": {
-                                    "@type": _type(_NETWORK_FILTER),
+                                    "@type": fields.type_url(_NETWORK_FILTER),
                                     "dynamic_module_config": self._module_config(),
                                     "filter_name": CARRIER_FILTER_NAME,
-                                    "filter_config": _text(
+                                    "filter_config": fields.text(
                                         json.dumps({"address": carrier.address})
                                     ),
                                 },
@@ -294,7 +299,7 @@ class ConfigBuilder:
                             {
                                 "name": "envoy.filters.network.http_connection_manager",
                                 "typed_config": {
-                                    "@type": _type(manager),
+                                    "@type": fields.type_url(manager),
                                     **_CARRIER_CONNECTION_MANAGER,
                                 },
                             },
@@ -315,7 +320,7 @@ class ConfigBuilder:
                 "cluster_type": {
                     "name": "envoy.clusters.dynamic_modules",
                     "typed_config": {
-                        "@type": _type(
+                        "@type": fields.type_url(
                             "envoy.extensions.clusters.dynamic_modules.v3.ClusterConfig"
                         ),
                         "dynamic_module_config": self._module_config(),
@@ -344,7 +349,7 @@ class ConfigBuilder:
         content = {
             "version_info": version,
             "resources": [
-                {"@type": _type(item.DESCRIPTOR.full_name), **self.to_dict(item)}
+                {"@type": fields.type_url(item.DESCRIPTOR.full_name), **self.to_dict(item)}
                 for item in resources
             ],
         }
@@ -371,8 +376,8 @@ class ConfigBuilder:
             return {
                 "name": listener.name,
                 "config_discovery": {
-                    "config_source": _config_source(listener.discovery),
-                    "type_urls": [_type(_NETWORK_FILTER)],
+                    "config_source": fields.config_source(listener.discovery),
+                    "type_urls": [fields.type_url(_NETWORK_FILTER)],
                 },
             }
         assert listener.proxy is not None
@@ -380,11 +385,11 @@ class ConfigBuilder:
 
     def _filter(self, proxy: ProxyConfig | str) -> Json:
         return {
-            "@type": _type(_NETWORK_FILTER),
+            "@type": fields.type_url(_NETWORK_FILTER),
             "dynamic_module_config": self._module_config(),
             "filter_name": FILTER_NAME,
             "terminal_filter": True,
-            "filter_config": _text(proxy if isinstance(proxy, str) else to_json(proxy)),
+            "filter_config": fields.text(proxy if isinstance(proxy, str) else to_json(proxy)),
         }
 
     def _admin_page(self) -> Json:
@@ -392,7 +397,7 @@ class ConfigBuilder:
         return {
             "name": "envoy.bootstrap.dynamic_modules",
             "typed_config": {
-                "@type": _type(f"{extensions}.DynamicModuleBootstrapExtension"),
+                "@type": fields.type_url(f"{extensions}.DynamicModuleBootstrapExtension"),
                 "dynamic_module_config": self._module_config(),
                 "extension_name": FILTER_NAME,
             },
@@ -406,10 +411,12 @@ class ConfigBuilder:
                     "typed_extension_config": {
                         "name": "envoy.load_balancing_policies.dynamic_modules",
                         "typed_config": {
-                            "@type": _type(f"{policies}.DynamicModulesLoadBalancerConfig"),
+                            "@type": fields.type_url(
+                                f"{policies}.DynamicModulesLoadBalancerConfig"
+                            ),
                             "dynamic_module_config": self._module_config(),
                             "lb_policy_name": FILTER_NAME,
-                            "lb_policy_config": _text(to_json(policy)),
+                            "lb_policy_config": fields.text(to_json(policy)),
                         },
                     }
                 }
@@ -457,12 +464,14 @@ _CARRIER_CONNECTION_MANAGER: Json = {
         {
             "name": "envoy.filters.http.stateful_session",
             "typed_config": {
-                "@type": _type("envoy.extensions.filters.http.stateful_session.v3.StatefulSession"),
+                "@type": fields.type_url(
+                    "envoy.extensions.filters.http.stateful_session.v3.StatefulSession"
+                ),
                 "strict": True,
                 "session_state": {
                     "name": "envoy.http.stateful_session.header",
                     "typed_config": {
-                        "@type": _type(
+                        "@type": fields.type_url(
                             "envoy.extensions.http.stateful_session.header.v3"
                             ".HeaderBasedSessionState"
                         ),
@@ -474,177 +483,9 @@ _CARRIER_CONNECTION_MANAGER: Json = {
         {
             "name": "envoy.filters.http.router",
             "typed_config": {
-                "@type": _type("envoy.extensions.filters.http.router.v3.Router"),
+                "@type": fields.type_url("envoy.extensions.filters.http.router.v3.Router"),
                 "suppress_envoy_headers": True,
             },
         },
     ],
 }
-
-
-def _text(value: str) -> Json:
-    """Configuration for a module as text: it arrives there byte by byte, unlike a Struct, whose
-    keys Envoy puts in any order."""
-    return {"@type": _type("google.protobuf.StringValue"), "value": value}
-
-
-def _seconds(value: float) -> str:
-    return f"{value:.9f}".rstrip("0").rstrip(".") + "s"
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
-
-
-def _keepalive(keepalive: TcpKeepalive) -> Json:
-    fields = {
-        "keepalive_probes": keepalive.probes,
-        "keepalive_time": keepalive.time,
-        "keepalive_interval": keepalive.interval,
-    }
-    return {name: value for name, value in fields.items() if value is not None}
-
-
-def _outlier_detection(detection: OutlierDetection) -> Json:
-    content: Json = {
-        "consecutive_5xx": detection.consecutive_5xx,
-        "enforcing_consecutive_5xx": 100 if detection.consecutive_5xx else 0,
-        "consecutive_gateway_failure": detection.consecutive_gateway_failure,
-        "enforcing_consecutive_gateway_failure": (
-            100 if detection.consecutive_gateway_failure else 0
-        ),
-        "interval": _seconds(detection.interval),
-        "base_ejection_time": _seconds(detection.base_ejection_time),
-        "max_ejection_percent": detection.max_ejection_percent,
-        # Statistics over hosts need more requests than a connection pool makes.
-        "enforcing_success_rate": 0,
-    }
-    local = detection.consecutive_local_origin_failure
-    if local is not None:
-        content["split_external_local_origin_errors"] = True
-        content["consecutive_local_origin_failure"] = local
-        content["enforcing_consecutive_local_origin_failure"] = 100 if local else 0
-        content["enforcing_local_origin_success_rate"] = 0
-    return content
-
-
-def _socket_address(address: str, port: int) -> Json:
-    return {"socket_address": {"address": address, "port_value": port}}
-
-
-def _config_source(source: Source) -> Json:
-    if isinstance(source, AdsSource):
-        return {"ads": {}, "resource_api_version": "V3"}
-    if isinstance(source, XdsSource):
-        server = _xds_server(source.cluster, source.delta)
-        return {"api_config_source": server, "resource_api_version": "V3"}
-    path = {"path": str(source.path)}
-    return {"path_config_source": path, "resource_api_version": "V3"}
-
-
-def _xds_server(cluster: str, delta: bool) -> Json:
-    return {
-        "api_type": "DELTA_GRPC" if delta else "GRPC",
-        "transport_api_version": "V3",
-        "grpc_services": [
-            {
-                "envoy_grpc": {
-                    "cluster_name": cluster,
-                    # A control plane that was started again is found in a second or two; Envoy's
-                    # own pause grows to half a minute.
-                    "retry_policy": {
-                        "retry_back_off": {"base_interval": "0.25s", "max_interval": "2s"}
-                    },
-                }
-            }
-        ],
-        "set_node_on_first_message_only": True,
-    }
-
-
-def _load_assignment(name: str, hosts: Sequence[Host]) -> Json:
-    localities: dict[tuple[int, str, str, str], list[Json]] = {}
-    for host in hosts:
-        endpoint: Json = {
-            "endpoint": {"address": _socket_address(host.address, host.port)},
-            "load_balancing_weight": host.weight,
-        }
-        if host.health is not Health.UNKNOWN:
-            endpoint["health_status"] = host.health.value
-        place = (host.priority, host.region, host.zone, host.sub_zone)
-        localities.setdefault(place, []).append(endpoint)
-    endpoints = []
-    for (priority, *names), members in sorted(localities.items()):
-        locality: Json = {"priority": priority, "lb_endpoints": members}
-        named = {
-            field: name
-            for field, name in zip(("region", "zone", "sub_zone"), names, strict=True)
-            if name
-        }
-        if named:
-            locality["locality"] = named
-        endpoints.append(locality)
-    return {"cluster_name": name, "endpoints": endpoints}
-
-
-def _server_tls(tls: ServerTls) -> Json:
-    common: Json = {"tls_certificates": [_certificate(tls.certificate, tls.private_key)]}
-    if tls.client_ca is not None:
-        common["validation_context"] = {"trusted_ca": {"filename": str(tls.client_ca)}}
-    return {
-        "name": "envoy.transport_sockets.tls",
-        "typed_config": {
-            "@type": _type("envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext"),
-            "common_tls_context": common,
-            "require_client_certificate": tls.client_ca is not None,
-        },
-    }
-
-
-def _client_tls(tls: ClientTls) -> Json:
-    common: Json = {}
-    if tls.certificate is not None and tls.private_key is not None:
-        common["tls_certificates"] = [_certificate(tls.certificate, tls.private_key)]
-    if tls.ca is not None:
-        common["validation_context"] = {"trusted_ca": {"filename": str(tls.ca)}}
-        if tls.subject_alt_names:
-            common["validation_context"]["match_typed_subject_alt_names"] = [
-                {
-                    # SPIFFE ids are URIs, as are all names with a scheme.
-                    "san_type": "URI" if "://" in name else "DNS",
-                    "matcher": {"exact": name},
-                }
-                for name in tls.subject_alt_names
-            ]
-        if tls.crl is not None:
-            common["validation_context"]["crl"] = {"filename": str(tls.crl)}
-    context: Json = {
-        "@type": _type("envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"),
-        "common_tls_context": common,
-    }
-    if tls.sni:
-        context["sni"] = tls.sni
-    return {"name": "envoy.transport_sockets.tls", "typed_config": context}
-
-
-def _certificate(certificate: Path, private_key: Path) -> Json:
-    return {
-        "certificate_chain": {"filename": str(certificate)},
-        "private_key": {"filename": str(private_key)},
-    }
-
-
-def _merged(content: Json, extra: Mapping[str, Any]) -> Json:
-    """``content`` with ``extra`` over it: objects are merged, everything else is replaced."""
-    merged = dict(content)
-    for key, value in extra.items():
-        present = merged.get(key)
-        if isinstance(value, Mapping) and isinstance(present, dict):
-            merged[key] = _merged(present, value)
-        else:
-            merged[key] = value
-    return merged
