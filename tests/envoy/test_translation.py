@@ -255,3 +255,45 @@ async def test_the_rest_works_while_one_route_is_wrong(builder: ConfigBuilder, s
             assert raised.value.status == Status.SERVICE_NOT_FOUND
             await asyncio.sleep(0)
             assert (await client.call(SERVICE, "m")).value == "v1"
+
+
+async def test_names_are_looked_up(builder: ConfigBuilder, shop: Shop) -> None:
+    text = f"""
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {{name: orders, namespace: shop}}
+spec:
+  hosts: [orders.example]
+  ports: [{{number: 20880, name: rpc, appProtocol: metaprotocol-dubbo,
+            targetPort: {shop.servers["v2"].port}}}]
+  resolution: DNS
+  endpoints: [{{address: localhost}}]
+"""
+    with proxy(builder, text) as envoy:
+        port = envoy.listener_port(LISTENER)
+        async with await DubboClient.connect("127.0.0.1", port) as client:
+            assert (await client.call(SERVICE, "m")).value == "v2"
+
+
+async def test_a_host_that_refuses_connections_is_left_out(
+    builder: ConfigBuilder, shop: Shop
+) -> None:
+    text = shop.resources.replace(
+        "  trafficPolicy: {",
+        "  trafficPolicy: {outlierDetection: {consecutive5xxErrors: 1, interval: 1s,"
+        " baseEjectionTime: 10m, maxEjectionPercent: 100}, ",
+    ).replace("consistentHash: {httpHeaderName: user}", "simple: ROUND_ROBIN")
+    with proxy(builder, text) as envoy:
+        port = envoy.listener_port(LISTENER)
+        async with await DubboClient.connect("127.0.0.1", port) as client:
+            await shop.servers["v2"].stop()
+            values = []
+            for _ in range(40):
+                try:
+                    values.append((await client.call(SERVICE, "m")).value)
+                except DubboError:
+                    values.append("failed")
+            assert values.count("failed") < 5
+            assert set(values[-20:]) == {"v1"}
+            ejected = "cluster.outbound|20880||orders.example.outlier_detection.ejections_active"
+            await eventually(lambda: envoy.stats().get(ejected) == 1, "ejection")
