@@ -31,7 +31,7 @@ help: ## this list
 	  awk -F'\t' '{ printf "  %-8s %s\n", $$1, $$2 }'
 
 .PHONY: run
-run: native ## a stock Envoy with the module, real servers and clients (DURATION=20, seconds)
+run: native ## real calls through a stock Envoy while its routes are edited (DURATION=20, seconds)
 	@$(BIN)/python -m metaprotocol.demo --duration $(DURATION)
 
 .PHONY: test

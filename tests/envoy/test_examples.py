@@ -6,131 +6,29 @@ from __future__ import annotations
 import asyncio
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 import time
-from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from metaprotocol.api.proxy import Proxy
-from metaprotocol.diagnostics import Severity
-from metaprotocol.peers.dubbo import Call, DubboClient, DubboError, DubboServer, Status
+from metaprotocol.peers.dubbo import Call, DubboClient, DubboError, Status
 from metaprotocol.peers.dubbo import __main__ as dubbo_main
 from metaprotocol.peers.dubbo.client import Reply
-from metaprotocol.peers.dubbo.shop import INTERFACE, Shop
+from metaprotocol.peers.dubbo.shop import INTERFACE
 from metaprotocol.peers.thrift import Encoding, Framing
 from metaprotocol.peers.thrift import __main__ as thrift_main
-from metaprotocol.peers.thrift.apache import ApacheClient, ApacheServer, ApplicationError
-from metaprotocol.peers.thrift.recorder import Recorder
+from metaprotocol.peers.thrift.apache import ApacheClient, ApplicationError
 from metaprotocol.peers.thrift.server import Record
 from metaprotocol.peers.thrift.thriftpy import thriftpy_client
 
-ROOT = Path(__file__).parents[2]
-EXAMPLES = ROOT / "examples"
+from tests.testkit.examples import EXAMPLES, GREETER, answer, answers, becomes, running
+
 NAMES = sorted(path.parent.name for path in EXAMPLES.glob("*/README.md"))
 
-SHOP = ("shop.demo.svc.cluster.local", 20880)
-GREETER = ("greeter.demo.svc.cluster.local", 9090)
-FIRST_DUBBO_PORT = 21881
-FIRST_THRIFT_PORT = 21991
-ARRIVAL_SECONDS = 10.0
 PARSERS = {"dubbo": dubbo_main.parser, "thrift": thrift_main.parser}
-
-
-@dataclass
-class Stage:
-    """A copy of an example, running, with its providers on free ports."""
-
-    folder: Path
-    proxy: Proxy
-    calls: dict[str, list[Call]] = field(default_factory=dict)
-    """By provider, what it got."""
-    shops: dict[str, DubboServer] = field(default_factory=dict)
-    ports: dict[int, int] = field(default_factory=dict)
-    """For each port in the example's files, the one that stands in for it."""
-
-    async def port(self, service: tuple[str, int] = SHOP) -> int:
-        return await asyncio.to_thread(self.proxy.port, *service)
-
-    @asynccontextmanager
-    async def consumer(self) -> AsyncIterator[DubboClient]:
-        async with await DubboClient.connect("127.0.0.1", await self.port()) as client:
-            yield client
-
-    def edit(self, name: str, *changes: tuple[str, str]) -> None:
-        """Replaces text in a file, as somebody who follows the README does in an editor."""
-        path = self.folder / name
-        text = path.read_text()
-        for old, new in changes:
-            assert text.count(old) == 1, f"{old!r} must be there once"
-            text = text.replace(old, new)
-        path.write_text(text)
-
-
-@asynccontextmanager
-async def running(
-    name: str, folder: Path, dubbo: Sequence[str] = (), thrift: Sequence[str] = ()
-) -> AsyncIterator[Stage]:
-    """Starts the example with these providers, in the order of their ports."""
-    async with AsyncExitStack() as stack:
-        calls: dict[str, list[Call]] = {}
-        shops: dict[str, DubboServer] = {}
-        ports: dict[int, int] = {}
-        for number, version in enumerate(dubbo, start=FIRST_DUBBO_PORT):
-            seen = calls.setdefault(version, [])
-            server = DubboServer(Shop(version, seen.append))
-            shops[version] = await stack.enter_async_context(server)
-            ports[number] = server.port
-        for number, version in enumerate(thrift, start=FIRST_THRIFT_PORT):
-            greeter = ApacheServer({"": Recorder(version)}, Framing.HEADER)
-            ports[number] = stack.enter_context(greeter).port
-        copy = folder / name
-        shutil.copytree(EXAMPLES / name, copy)
-        for path in copy.glob("*.yaml"):
-            text = path.read_text()
-            for number, port in ports.items():
-                text = re.sub(rf"\b{number}\b", str(port), text)
-            assert not re.search(r"\b21[89]\d\d\b", text), "every endpoint has a provider"
-            path.write_text(text)
-        proxy = Proxy(copy, concurrency=2)
-        await asyncio.to_thread(proxy.__enter__)
-        stack.push_async_callback(asyncio.to_thread, proxy.__exit__, None, None, None)
-        assert {item.severity for item in proxy.diagnostics} <= {Severity.INFO}
-        yield Stage(copy, proxy, calls, shops, ports)
-
-
-async def answer(client: DubboClient, method: str = "list", **options: Any) -> object:
-    """The value, or the status of an error."""
-    try:
-        return (await client.call(INTERFACE, method, **options)).value
-    except DubboError as error:
-        return error.status
-
-
-async def answers(client: DubboClient, number: int, **options: Any) -> Counter[object]:
-    """The values of that many calls, a few in flight at a time."""
-    return Counter(
-        [
-            value
-            for _ in range(number // 10)
-            for value in await asyncio.gather(*(answer(client, **options) for _ in range(10)))
-        ]
-    )
-
-
-async def becomes(expected: object, ask: Callable[[], Awaitable[object]]) -> None:
-    """Asks until that is the answer; fails if it takes too long."""
-    deadline = time.monotonic() + ARRIVAL_SECONDS
-    while (got := await ask()) != expected:
-        assert time.monotonic() < deadline, f"still {got!r}"
-        await asyncio.sleep(0.02)
-
 
 # --- each example
 
@@ -448,7 +346,7 @@ def test_the_readme_has_commands_that_work(name: str) -> None:
 def _command(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", program, *arguments],
-        cwd=ROOT,
+        cwd=EXAMPLES.parent,
         capture_output=True,
         text=True,
         timeout=100,
