@@ -1,8 +1,9 @@
 // The engine: a whole layer-7 proxy for one worker thread, without any I/O of its own.
 //
 // Bytes and events go in through the methods below, bytes and commands come out through the Host.
-// Everything happens on one thread; two engines share nothing but immutable snapshots. See
-// docs/architecture.md for how sessions, exchanges and leases play together.
+// Everything happens on one thread; two engines share nothing but immutable snapshots, and the
+// token buckets in them. See docs/architecture.md for how sessions, exchanges and leases play
+// together.
 #pragma once
 
 #include <cstdint>

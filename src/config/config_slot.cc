@@ -6,8 +6,8 @@
 namespace metaprotocol {
 
 void ConfigSlot::Publish(std::shared_ptr<const Snapshot> snapshot) {
-  std::shared_ptr<const Snapshot> retired;  // destroyed outside the lock
   const std::lock_guard lock(mutex_);
+  if (!live_.empty()) snapshot->ContinueWith(*live_.back());
   live_.push_back(std::move(snapshot));
   version_.fetch_add(1, std::memory_order_release);
 }

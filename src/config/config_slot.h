@@ -17,7 +17,7 @@ namespace metaprotocol {
 
 class ConfigSlot {
  public:
-  // Makes `snapshot` the current one.
+  // Makes `snapshot` the current one; it goes on with the token buckets of the one before.
   void Publish(std::shared_ptr<const Snapshot> snapshot);
 
   // The owner of `snapshot` is gone (a listener was removed, or never came to be): the newest of

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "src/codec/codec.h"
+#include "src/config/condition_loader.h"
 #include "src/route/weighted_schedule.h"
 
 namespace metaprotocol {
@@ -17,10 +18,6 @@ namespace {
 
 // All schedules of a configuration together: two bytes each.
 constexpr uint64_t kMaxScheduleEntries = uint64_t{16} << 20;
-
-constexpr std::array<std::string_view, 7> kConnectionKeys = {
-    kSourceAddressKey, kDestinationAddressKey, kDestinationPortKey, kSniKey,
-    kPeerUriSanKey,    kPeerDnsSanKey,         kPeerSubjectKey};
 
 std::string At(const std::string& path, std::string_view field) {
   return path + "." + std::string(field);
@@ -93,18 +90,15 @@ std::unique_ptr<const RouteTable> RouteLoader::Load(const config::RouteTable& ta
   std::vector<RouteTable::BuildError> errors;
   auto compiled = RouteTable::Build(table.name, std::move(rules), errors);
   for (const RouteTable::BuildError& error : errors) {
-    const config::Condition& condition = table.routes[error.rule].match[error.condition];
-    findings_.Error(At(At(At(path, "routes", error.rule), "match", error.condition), "regex"),
-                    QuoteShort(condition.regex.value_or("")), error.message);
+    ReportBadRegex(error, table.routes[error.rule].match,
+                   At(At(path, "routes", error.rule), "match"), findings_);
   }
   return compiled;
 }
 
 RouteTable::Rule RouteLoader::LoadRoute(const config::Route& config, const std::string& path) {
   RouteTable::Rule rule;
-  for (size_t i = 0; i < config.match.size(); ++i) {
-    rule.conditions.push_back(LoadCondition(config.match[i], At(path, "match", i)));
-  }
+  rule.conditions = LoadConditions(config.match, At(path, "match"), findings_);
   Route& route = rule.route;
   route.index = route_count_++;
   route.name = config.name;
@@ -112,7 +106,7 @@ RouteTable::Rule RouteLoader::LoadRoute(const config::Route& config, const std::
   route.request_mutation = LoadMutation(config.request_mutation);
   route.response_mutation = LoadMutation(config.response_mutation);
   for (size_t i = 0; i < config.hash_on.size(); ++i) {
-    CheckKey(config.hash_on[i], At(path, "hash_on", i));
+    CheckKey(config.hash_on[i], At(path, "hash_on", i), findings_);
   }
   route.hash_keys = config.hash_on;
   route.mirrors = LoadMirrors(config.mirrors);
@@ -182,68 +176,6 @@ void RouteLoader::LoadDirectReply(const config::Route& config, const std::string
        {"mirrors", !config.mirrors.empty()}}};
   for (const auto& [field, given] : ignored) {
     if (given) findings_.Warn(At(path, field), "", "has no effect beside direct_reply");
-  }
-}
-
-Condition RouteLoader::LoadCondition(const config::Condition& config, const std::string& path) {
-  using Kind = Condition::Kind;
-  CheckKey(config.key, At(path, "key"));
-  Condition condition;
-  condition.key = config.key;
-  condition.ignore_case = config.ignore_case;
-  condition.invert = config.invert;
-
-  struct TextKind {
-    const std::optional<std::string>& text;
-    Kind kind;
-  };
-  for (const TextKind& given :
-       {TextKind{config.exact, Kind::kExact}, TextKind{config.prefix, Kind::kPrefix},
-        TextKind{config.suffix, Kind::kSuffix}, TextKind{config.contains, Kind::kContains},
-        TextKind{config.regex, Kind::kRegex}}) {
-    if (!given.text) continue;
-    condition.kind = given.kind;
-    condition.values = {*given.text};
-    return condition;
-  }
-  if (config.one_of) {
-    condition.kind = Kind::kOneOf;
-    condition.values = config.one_of->values;
-    return condition;
-  }
-
-  if (config.ignore_case) {
-    findings_.Error(At(path, "ignore_case"), "true", "is for conditions on text only");
-  }
-  if (config.range) {
-    condition.kind = Kind::kRange;
-    condition.range_start = config.range->start;
-    condition.range_end = config.range->end;
-    if (condition.range_start >= condition.range_end) {
-      findings_.Error(At(path, "range.end"), std::to_string(condition.range_end),
-                      "must be above start, which is " + std::to_string(condition.range_start) +
-                          "; end itself is not in the range");
-    }
-  } else if (config.present) {
-    condition.kind = Kind::kPresent;
-    if (!*config.present) {
-      findings_.Error(At(path, "present"), "false", "must be true; the opposite is absent: true");
-    }
-  } else if (config.absent) {
-    condition.kind = Kind::kAbsent;
-    if (!*config.absent) {
-      findings_.Error(At(path, "absent"), "false", "must be true; the opposite is present: true");
-    }
-  }
-  return condition;
-}
-
-void RouteLoader::CheckKey(const std::string& key, const std::string& path) {
-  if (!key.starts_with(kConnectionKeyPrefix)) return;
-  if (std::find(kConnectionKeys.begin(), kConnectionKeys.end(), key) == kConnectionKeys.end()) {
-    findings_.Error(
-        path, QuoteShort(key),
-        "keys that begin with \"connection.\" must be one of " + JoinNames(kConnectionKeys));
   }
 }
 

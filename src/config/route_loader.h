@@ -30,8 +30,6 @@ class RouteLoader {
   void LoadAction(const config::Route& config, const std::string& path, Route& route);
   void LoadWeightedClusters(const config::Route& config, const std::string& path, Route& route);
   void LoadDirectReply(const config::Route& config, const std::string& path, Route& route);
-  Condition LoadCondition(const config::Condition& config, const std::string& path);
-  void CheckKey(const std::string& key, const std::string& path);
   void CheckUnreachable(const config::RouteTable& table, const std::string& path);
 
   Findings& findings_;

@@ -4,12 +4,14 @@
 #include <chrono>
 #include <map>
 #include <set>
+#include <unordered_map>
 #include <utility>
 
 #include "generated/config_schema.h"
 #include "src/config/destination.h"
 #include "src/config/findings.h"
 #include "src/config/json_value.h"
+#include "src/config/limit_loader.h"
 #include "src/config/route_loader.h"
 #include "src/config/schema_reader.h"
 
@@ -127,6 +129,10 @@ class TableLoader {
                       path + ".destinations[" + std::to_string(i) + "]", table);
     }
     table.routes = routes_.Load(config, path);
+    if (config.local_rate_limit) {
+      table.local_rate_limit =
+          LoadLocalRateLimit(*config.local_rate_limit, path + ".local_rate_limit", findings_);
+    }
     snapshot.tables.push_back(std::move(table));
   }
 
@@ -192,7 +198,7 @@ BalancePolicy LoadBalance(const config::ClusterPolicy& config) {
 
 }  // namespace
 
-const RouteTable& Snapshot::TableFor(std::string_view address, uint32_t port) const {
+const Snapshot::Table& Snapshot::TableFor(std::string_view address, uint32_t port) const {
   const Table* best = &tables.front();
   int best_fit = 0;
   for (const Table& table : tables) {
@@ -203,7 +209,21 @@ const RouteTable& Snapshot::TableFor(std::string_view address, uint32_t port) co
       best_fit = fit;
     }
   }
-  return *best->routes;
+  return *best;
+}
+
+void Snapshot::ContinueWith(const Snapshot& before) const {
+  std::unordered_map<std::string_view, const LocalRateLimit*> limits;
+  for (const Table& table : before.tables) {
+    if (table.local_rate_limit == nullptr) continue;
+    limits.emplace(table.routes->name(), table.local_rate_limit.get());
+  }
+  if (limits.empty()) return;
+  for (const Table& table : tables) {
+    const auto it = limits.find(table.routes->name());
+    if (table.local_rate_limit == nullptr || it == limits.end()) continue;
+    table.local_rate_limit->ContinueWith(*it->second);
+  }
 }
 
 SnapshotOrErrors LoadSnapshot(std::string_view json, const CodecRegistry& codecs) {
@@ -229,6 +249,8 @@ SnapshotOrErrors LoadSnapshot(std::string_view json, const CodecRegistry& codecs
   std::set<std::string_view> keys;
   for (const Snapshot::Table& table : snapshot->tables) {
     keys.insert(table.routes->keys().begin(), table.routes->keys().end());
+    if (table.local_rate_limit == nullptr) continue;
+    keys.insert(table.local_rate_limit->keys().begin(), table.local_rate_limit->keys().end());
   }
   const std::vector<std::string_view> key_list(keys.begin(), keys.end());
   snapshot->request_interest = snapshot->codec->InterestIn(key_list);

@@ -11,6 +11,7 @@
 #include "src/codec/codec.h"
 #include "src/codec/registry.h"
 #include "src/config/config_error.h"
+#include "src/limit/local_rate_limit.h"
 #include "src/route/route_table.h"
 
 namespace metaprotocol {
@@ -51,6 +52,7 @@ struct Snapshot {
     std::unique_ptr<const RouteTable> routes;
     // "10.0.0.1:20880", "*:20880", "10.0.0.1:*": sessions accepted there use this table.
     std::vector<std::string> destinations;
+    std::unique_ptr<LocalRateLimit> local_rate_limit = {};  // null: none
   };
   std::vector<Table> tables;  // at least one; the first is the default
   uint32_t route_count = 0;   // over all tables; Route::index is below it
@@ -58,7 +60,10 @@ struct Snapshot {
   // What any route of any table looks at, in the codec's terms.
   Interest request_interest;
 
-  const RouteTable& TableFor(std::string_view address, uint32_t port) const;
+  const Table& TableFor(std::string_view address, uint32_t port) const;
+  // Goes on with the levels of the token buckets that `before` has in the same places. To be called
+  // before anybody else knows of this snapshot.
+  void ContinueWith(const Snapshot& before) const;
 };
 
 // One cluster's part, which travels in its load balancing policy's configuration.

@@ -34,6 +34,7 @@ constexpr std::array<std::string_view, static_cast<size_t>(Counter::kFirstLocalR
         "mirror_replies",
         "mirror_failures",
         "mirror_skipped",
+        "local_rate_limited",
 };
 
 constexpr std::array<std::string_view, kGaugeCount> kGaugeNames = {

@@ -46,10 +46,11 @@ enum class Counter : uint8_t {
   kLeasesReleased,  // given back to Envoy's pool
   kLeasesReset,     // closed by us
   // Labels: the route, and the cluster that gets the copies. Copies are counted here only.
-  kMirrorRequests,  // copies made
-  kMirrorReplies,   // their replies, dropped
-  kMirrorFailures,  // copies that could not be sent, or got no reply
-  kMirrorSkipped,   // requests not copied because they were passed on as they arrived
+  kMirrorRequests,    // copies made
+  kMirrorReplies,     // their replies, dropped
+  kMirrorFailures,    // copies that could not be sent, or got no reply
+  kMirrorSkipped,     // requests not copied because they were passed on as they arrived
+  kLocalRateLimited,  // messages without a token left; also among the over-limit replies
   // One per LocalReply follows, in its order: use LocalReplyCounter().
   kFirstLocalReply,
 };

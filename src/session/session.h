@@ -31,7 +31,7 @@ class Session : public LeaseOwner, public SessionLink {
 
   ProtocolState& protocol;
   SnapshotUse* use;  // what new requests are routed by
-  const RouteTable* table;
+  const Snapshot::Table* table;
   const ConnectionInfo info;
   const std::string local_port_text;
   Metadata connection;  // views into `info`

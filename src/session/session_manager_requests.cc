@@ -164,10 +164,23 @@ bool SessionManager::HandleRequest(Session& session, Bytes bytes) {
                   TextFor(LocalReply::kShuttingDown));
     return true;
   }
-  const Route* route = session.table->Match({message_.metadata, session.connection});
+  const Snapshot::Table& table = *session.table;
+  const Route* route = table.routes->Match({message_.metadata, session.connection});
   if (route == nullptr) {
     AnswerLocally(session, RouteSeries(session, nullptr), LocalReply::kNoRoute,
                   TextFor(LocalReply::kNoRoute));
+    return true;
+  }
+  if (!whole && !route->is_direct_reply && !route->request_mutation.empty() &&
+      !snapshot.codec->traits().mutation_in_head) {
+    return false;
+  }
+  // From here on the request is not looked at again: it has taken its token.
+  if (table.local_rate_limit != nullptr &&
+      !table.local_rate_limit->Admit({message_.metadata, session.connection}, context_.now_us())) {
+    Series& series = RouteSeries(session, route);
+    series.Add(Counter::kLocalRateLimited);
+    AnswerLocally(session, series, LocalReply::kOverLimit, "over the local rate limit");
     return true;
   }
   if (route->is_direct_reply) {
@@ -175,9 +188,6 @@ bool SessionManager::HandleRequest(Session& session, Bytes bytes) {
                   route->direct_reply_text.empty() ? TextFor(route->direct_reply)
                                                    : std::string_view(route->direct_reply_text));
     return true;
-  }
-  if (!whole && !route->request_mutation.empty() && !snapshot.codec->traits().mutation_in_head) {
-    return false;
   }
   Forward(session, *route, bytes);
   return true;

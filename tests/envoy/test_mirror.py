@@ -81,11 +81,15 @@ async def stage(builder: ConfigBuilder) -> AsyncIterator[Stage]:
 
         silent = await stack.enter_async_context(await asyncio.start_server(swallow, "127.0.0.1"))
         hosts = [Host("127.0.0.1", silent.sockets[0].getsockname()[1])]
+        gone = await asyncio.start_server(lambda *_: None, "127.0.0.1")
+        refused = gone.sockets[0].getsockname()[1]
+        gone.close()
+        await gone.wait_closed()
         small = ClusterPolicy(max_requests_in_flight=2)
         clusters += [
             Cluster("silent", hosts),
             Cluster("silent-and-small", hosts, policy=small),
-            Cluster("down", [Host("127.0.0.1", 1)]),
+            Cluster("down", [Host("127.0.0.1", refused)]),
         ]
         bootstrap = Bootstrap(
             [MetaProtocolListener("dubbo", dubbo_proxy(*routes()))], clusters, admin_page=True

@@ -57,6 +57,9 @@ void UseSnapshot(const Snapshot& snapshot) {
   connection.Add(kSourceAddressKey, "10.0.0.9");
   Expect(!snapshot.tables.empty());
   for (const Snapshot::Table& table : snapshot.tables) {
+    if (table.local_rate_limit != nullptr) {
+      table.local_rate_limit->Admit({message, connection}, 1);
+    }
     const Route* route = table.routes->Match({message, connection});
     if (route == nullptr) continue;
     Expect(route->index < snapshot.route_count);
@@ -66,6 +69,7 @@ void UseSnapshot(const Snapshot& snapshot) {
     for (const uint16_t index : route->schedule) Expect(index < route->clusters.size());
   }
   snapshot.TableFor("10.0.0.1", 20880);
+  snapshot.ContinueWith(snapshot);
 }
 
 }  // namespace

@@ -60,6 +60,82 @@ TEST(Snapshot, TakesEveryFieldOfTheFilter) {
   EXPECT_EQ(snapshot->default_timeout_us, 2500000u);
 }
 
+json ConfigWithLimit(const char* limit) {
+  json config = MinimalConfig();
+  config["route_tables"][0]["local_rate_limit"] = json::parse(limit);
+  return config;
+}
+
+// How many of ten requests with that metadata pass, at once.
+int Passing(const Snapshot& snapshot, const std::string& key, const std::string& value) {
+  Metadata message;
+  message.Add(key, value);
+  int passed = 0;
+  for (int i = 0; i < 10; ++i) {
+    passed += snapshot.tables[0].local_rate_limit->Admit({message, Metadata{}}, 1000) ? 1 : 0;
+  }
+  return passed;
+}
+
+TEST(Snapshot, TakesALocalRateLimit) {
+  const auto snapshot = LoadValid(ConfigWithLimit(R"({
+    "token_bucket": {"max_tokens": 5, "tokens_per_fill": 2, "fill_interval": "0.001s"},
+    "rules": [{"match": [{"key": "method", "prefix": "put"}],
+               "token_bucket": {"max_tokens": 3, "fill_interval": "60s"}}]})"));
+  EXPECT_EQ(Passing(*snapshot, "method", "get"), 5);
+  EXPECT_EQ(Passing(*snapshot, "method", "put-it"), 3);
+  const auto keys = snapshot->tables[0].local_rate_limit->keys();
+  EXPECT_EQ(std::vector<std::string_view>(keys.begin(), keys.end()),
+            std::vector<std::string_view>{"method"});
+  EXPECT_EQ(LoadValid(MinimalConfig())->tables[0].local_rate_limit, nullptr);
+}
+
+TEST(Snapshot, RefusesLocalRateLimitsThatCannotBe) {
+  const auto error = [](const char* limit) { return ErrorsOf(ConfigWithLimit(limit)); };
+  const std::string place = "route_tables[0].local_rate_limit";
+  EXPECT_EQ(error("{}").rfind(place + ": needs token_bucket, rules, or both", 0), 0u);
+  EXPECT_EQ(error(R"({"token_bucket": {"fill_interval": "1s"}})")
+                .rfind(place + ".token_bucket.max_tokens", 0),
+            0u);
+  EXPECT_EQ(error(R"({"token_bucket": {"max_tokens": 0, "fill_interval": "1s"}})")
+                .rfind(place + ".token_bucket.max_tokens: 0", 0),
+            0u);
+  EXPECT_EQ(error(R"({"token_bucket": {"max_tokens": 1, "fill_interval": "0s"}})")
+                .rfind(place + ".token_bucket.fill_interval", 0),
+            0u);
+  EXPECT_EQ(error(R"({"token_bucket": {"max_tokens": 1, "tokens_per_fill": 0,
+                                       "fill_interval": "1s"}})")
+                .rfind(place + ".token_bucket.tokens_per_fill", 0),
+            0u);
+  EXPECT_EQ(error(R"({"rules": [{"match": []}]})").rfind(place + ".rules[0].token_bucket", 0), 0u);
+  EXPECT_EQ(error(R"({"rules": [{"match": [{"key": "a", "regex": "("}],
+                                 "token_bucket": {"max_tokens": 1, "fill_interval": "1s"}}]})")
+                .rfind(place + ".rules[0].match[0].regex: \"(\"", 0),
+            0u);
+  EXPECT_EQ(error(R"({"rules": [{"match": [{"key": "connection.color", "exact": "x"}],
+                                 "token_bucket": {"max_tokens": 1, "fill_interval": "1s"}}]})")
+                .rfind(place + ".rules[0].match[0].key", 0),
+            0u);
+}
+
+TEST(Snapshot, GoesOnWithTheBucketsOfTheTableOfTheSameName) {
+  json config = ConfigWithLimit(R"({"token_bucket": {"max_tokens": 5, "fill_interval": "60s"}})");
+  const auto before = LoadValid(config);
+  EXPECT_EQ(Passing(*before, "a", "b"), 5);
+  const auto same = LoadValid(config);
+  same->ContinueWith(*before);
+  EXPECT_EQ(Passing(*same, "a", "b"), 0);
+  config["route_tables"][0]["name"] = "another";
+  const auto renamed = LoadValid(config);
+  renamed->ContinueWith(*before);
+  EXPECT_EQ(Passing(*renamed, "a", "b"), 5);
+  config["route_tables"][0]["name"] = "main";
+  config["route_tables"][0]["local_rate_limit"]["token_bucket"]["fill_interval"] = "61s";
+  const auto changed = LoadValid(config);
+  changed->ContinueWith(*before);
+  EXPECT_EQ(Passing(*changed, "a", "b"), 5);
+}
+
 TEST(Snapshot, TakesMirrorsWithTheirShare) {
   const auto snapshot = LoadValid(ConfigWithRoutes(json::parse(R"([{
     "cluster": "c", "mirrors": [{"cluster": "all"}, {"cluster": "half", "percent": 50},
@@ -276,12 +352,12 @@ TEST(Snapshot, ConnectionsUseTheTableThatNamesTheirAddressBest) {
   add("address", {"10.0.0.1:*", "[FD00::0001]:*"});
   add("both", {"10.0.0.1:80"});
   const auto snapshot = LoadValid(config);
-  EXPECT_EQ(snapshot->TableFor("10.0.0.2", 81).name(), "main");
-  EXPECT_EQ(snapshot->TableFor("10.0.0.2", 80).name(), "port");
-  EXPECT_EQ(snapshot->TableFor("10.0.0.1", 81).name(), "address");
-  EXPECT_EQ(snapshot->TableFor("fd00::1", 80).name(), "address");
-  EXPECT_EQ(snapshot->TableFor("10.0.0.1", 80).name(), "both");
-  EXPECT_EQ(snapshot->TableFor("", 0).name(), "main");
+  EXPECT_EQ(snapshot->TableFor("10.0.0.2", 81).routes->name(), "main");
+  EXPECT_EQ(snapshot->TableFor("10.0.0.2", 80).routes->name(), "port");
+  EXPECT_EQ(snapshot->TableFor("10.0.0.1", 81).routes->name(), "address");
+  EXPECT_EQ(snapshot->TableFor("fd00::1", 80).routes->name(), "address");
+  EXPECT_EQ(snapshot->TableFor("10.0.0.1", 80).routes->name(), "both");
+  EXPECT_EQ(snapshot->TableFor("", 0).routes->name(), "main");
 }
 
 TEST(Snapshot, RefusesBadAndDoubledDestinations) {

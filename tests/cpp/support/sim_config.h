@@ -4,7 +4,9 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -33,6 +35,11 @@ struct SimRoute {
   std::vector<Route::Mirror> mirrors = {};
 };
 
+struct SimLimitRule {
+  std::vector<Condition> match;
+  TokenBucketSettings bucket;
+};
+
 struct SimConfig {
   std::string name = "sim";
   std::shared_ptr<const Codec> codec = std::make_shared<FakeCodec>(FakeMultiplexed());
@@ -41,7 +48,27 @@ struct SimConfig {
   SessionLimits limits = {};
   uint64_t default_timeout_us = 0;
   std::vector<SimRoute> routes = {SimRoute{}};
+  // The local rate limit, unless neither is there.
+  std::optional<TokenBucketSettings> bucket = {};
+  std::vector<SimLimitRule> limit_rules = {};
 };
+
+inline std::unique_ptr<LocalRateLimit> BuildLocalRateLimit(SimConfig& config) {
+  if (!config.bucket && config.limit_rules.empty()) return nullptr;
+  std::vector<RouteTable::Rule> rules;
+  std::vector<std::shared_ptr<TokenBucket>> buckets;
+  for (SimLimitRule& from : config.limit_rules) {
+    RouteTable::Rule rule;
+    rule.conditions = std::move(from.match);
+    rule.route.index = static_cast<uint32_t>(rules.size());
+    rules.push_back(std::move(rule));
+    buckets.push_back(std::make_shared<TokenBucket>(from.bucket));
+  }
+  std::vector<RouteTable::BuildError> errors;
+  return std::make_unique<LocalRateLimit>(
+      RouteTable::Build("limit", std::move(rules), errors), std::move(buckets),
+      config.bucket ? std::make_shared<TokenBucket>(*config.bucket) : nullptr);
+}
 
 inline std::shared_ptr<const Snapshot> BuildSnapshot(SimConfig config) {
   auto snapshot = std::make_shared<Snapshot>();
@@ -81,7 +108,13 @@ inline std::shared_ptr<const Snapshot> BuildSnapshot(SimConfig config) {
   snapshot->route_count = static_cast<uint32_t>(rules.size());
   snapshot->tables.emplace_back();
   snapshot->tables[0].routes = RouteTable::Build("main", std::move(rules), errors);
-  snapshot->request_interest = config.codec->InterestIn(snapshot->tables[0].routes->keys());
+  const auto routes = snapshot->tables[0].routes->keys();
+  std::vector<std::string_view> keys(routes.begin(), routes.end());
+  if (auto limit = BuildLocalRateLimit(config)) {
+    keys.insert(keys.end(), limit->keys().begin(), limit->keys().end());
+    snapshot->tables[0].local_rate_limit = std::move(limit);
+  }
+  snapshot->request_interest = config.codec->InterestIn(keys);
   return snapshot;
 }
 

@@ -48,9 +48,12 @@ struct ScriptSetting {
   uint32_t lease_idle_ms = 500;
   uint32_t balance = 0;         // BalancePolicy::Kind
   uint32_t mirror_percent = 0;  // 0: no route has a mirror
+  uint32_t bucket_tokens = 0;   // of the local rate limit; 0: there is none
 };
 // What ScriptFromBytes takes for the setting.
-inline constexpr size_t kSettingBytes = 20;
+inline constexpr size_t kSettingBytes = 21;
+// The buckets of a setting are filled to the brim this often.
+inline constexpr uint64_t kFillUs = 200 * SimWorld::kMs;
 
 enum class Op : uint8_t {
   kConnect,        // a: local port
@@ -113,6 +116,8 @@ inline std::pair<ScriptSetting, std::vector<Action>> ScriptFromBytes(const uint8
   setting.lease_idle_ms = next() * 10;
   setting.balance = next();
   setting.mirror_percent = next() % 3 * 50;
+  const uint32_t tokens = next();
+  setting.bucket_tokens = tokens % 4 == 0 ? tokens / 4 : 0;
   std::vector<Action> actions;
   while (at < size && actions.size() < 400) {
     Action action;
@@ -126,14 +131,26 @@ inline std::pair<ScriptSetting, std::vector<Action>> ScriptFromBytes(const uint8
 
 inline std::string Describe(const ScriptSetting& s, const std::vector<Action>& actions) {
   std::string text;
-  for (const uint64_t value :
-       {uint64_t{static_cast<uint8_t>(s.protocol)}, uint64_t{s.mode}, s.seed, uint64_t{s.max_piece},
-        uint64_t{s.timeout_ms}, uint64_t{s.max_requests_in_flight}, uint64_t{s.max_kb_in_flight},
-        uint64_t{s.max_unread_kb}, uint64_t{s.watermark_bytes}, uint64_t{s.stream_bytes},
-        uint64_t{s.max_leases_per_host}, uint64_t{s.exchanges_per_shared_lease},
-        uint64_t{s.max_shared_leases_per_host}, uint64_t{s.max_cluster_requests},
-        uint64_t{s.max_pending}, uint64_t{s.max_lease_kb}, uint64_t{s.lease_idle_ms},
-        uint64_t{s.balance}, uint64_t{s.mirror_percent}}) {
+  for (const uint64_t value : {uint64_t{static_cast<uint8_t>(s.protocol)},
+                               uint64_t{s.mode},
+                               s.seed,
+                               uint64_t{s.max_piece},
+                               uint64_t{s.timeout_ms},
+                               uint64_t{s.max_requests_in_flight},
+                               uint64_t{s.max_kb_in_flight},
+                               uint64_t{s.max_unread_kb},
+                               uint64_t{s.watermark_bytes},
+                               uint64_t{s.stream_bytes},
+                               uint64_t{s.max_leases_per_host},
+                               uint64_t{s.exchanges_per_shared_lease},
+                               uint64_t{s.max_shared_leases_per_host},
+                               uint64_t{s.max_cluster_requests},
+                               uint64_t{s.max_pending},
+                               uint64_t{s.max_lease_kb},
+                               uint64_t{s.lease_idle_ms},
+                               uint64_t{s.balance},
+                               uint64_t{s.mirror_percent},
+                               uint64_t{s.bucket_tokens}}) {
     text += std::to_string(value) + " ";
   }
   for (const Action& action : actions) {
@@ -208,6 +225,10 @@ inline SimConfig ScriptConfig(const ScriptSetting& setting) {
   if (setting.mirror_percent != 0) {
     const uint64_t chance = Route::kAlways * std::min(100u, setting.mirror_percent) / 100;
     for (SimRoute& each : config.routes) each.mirrors = {{"m", chance}};
+  }
+  if (setting.bucket_tokens != 0) {
+    config.bucket = {setting.bucket_tokens, setting.bucket_tokens, kFillUs};
+    config.limit_rules = {{config.routes[1].match, {1, 1, kFillUs}}};
   }
   return config;
 }

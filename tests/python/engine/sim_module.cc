@@ -60,6 +60,8 @@ ScriptSetting SettingFrom(const py::dict& dict) {
       setting.lease_idle_ms = small;
     } else if (name == "balance") {
       setting.balance = small;
+    } else if (name == "bucket_tokens") {
+      setting.bucket_tokens = small;
     } else if (name == "mirror_percent") {
       setting.mirror_percent = small;
     } else {
@@ -108,7 +110,7 @@ py::dict Run(const py::dict& setting, const std::vector<ActionTuple>& tuples) {
   for (const ScriptClient& client : run.clients) clients.append(ClientDict(client));
   py::list servers;
   py::list mirrors;
-  for (const auto& connection : run.world().connections) {
+  for (const auto& connection : run.world->connections) {
     py::list requests;
     for (const auto& request : connection->requests) {
       requests.append(py::make_tuple(std::string(1, request.kind), py::bytes(request.token)));
@@ -118,13 +120,13 @@ py::dict Run(const py::dict& setting, const std::vector<ActionTuple>& tuples) {
   py::dict counters;
   for (size_t i = 0; i < kCounterCount; ++i) {
     counters[py::str(CounterName(static_cast<Counter>(i)))] =
-        run.world().Count(static_cast<Counter>(i));
+        run.world->Count(static_cast<Counter>(i));
   }
   py::list violations;
   for (const std::string& violation : run.violations()) violations.append(py::bytes(violation));
   return py::dict("clients"_a = clients, "servers"_a = servers, "mirrors"_a = mirrors,
                   "counters"_a = counters, "violations"_a = violations, "ordered"_a = run.ordered(),
-                  "ids"_a = run.world().wire().has_ids(), "lied"_a = run.server_lied);
+                  "ids"_a = run.world->wire().has_ids(), "lied"_a = run.server_lied);
 }
 
 }  // namespace

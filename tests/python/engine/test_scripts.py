@@ -64,6 +64,7 @@ SETTINGS = st.fixed_dictionaries(
         "lease_idle_ms": st.sampled_from([1, 100, 3000]),
         "balance": st.integers(min_value=0, max_value=4),
         "mirror_percent": st.sampled_from([10, 100]),
+        "bucket_tokens": small(20),
     },
 )
 SCRIPTS = st.lists(
@@ -196,6 +197,20 @@ def test_every_forwarded_request_is_copied(protocol: int) -> None:
     assert counters["mirror_failures"] == counters["mirror_skipped"] == 0
     forwarded = sorted(itertools.chain(*result["servers"]))
     assert sorted(itertools.chain(*result["mirrors"])) == forwarded
+
+
+@pytest.mark.parametrize("protocol", range(_sim.PROTOCOLS))
+def test_requests_without_a_token_are_answered_and_messages_dropped(protocol: int) -> None:
+    script: Script = [("connect", 0, 0)] * 4
+    script += [("request", number, 0) for number in range(20)]
+    script += [("one_way", number, 0) for number in range(5)]
+    bounds = {"max_leases_per_host": 100, "max_pending": 100, "bucket_tokens": 12}
+    result = _sim.run({"protocol": protocol, "mode": 0, **bounds}, script)
+    check(result)
+    counters = result["counters"]
+    assert counters["responses_ok"] + counters["responses_exception"] == 12
+    assert counters["local_rate_limited"] == counters["local_reply_over_limit"] == 13
+    assert counters["one_way"] == 0
 
 
 def test_the_checks_find_what_is_wrong() -> None:

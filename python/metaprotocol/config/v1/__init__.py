@@ -11,6 +11,11 @@ from google.protobuf.message import Message
 
 from metaprotocol.config.v1.cluster_policy_pb2 import ClusterPolicy
 from metaprotocol.config.v1.proxy_config_pb2 import Limits, Protocol, ProxyConfig, RouteTable
+from metaprotocol.config.v1.rate_limit_pb2 import (
+    LocalRateLimit,
+    LocalRateLimitRule,
+    TokenBucket,
+)
 from metaprotocol.config.v1.route_pb2 import (
     Condition,
     DirectReply,
@@ -30,6 +35,8 @@ __all__ = [
     "IntegerRange",
     "KeyValue",
     "Limits",
+    "LocalRateLimit",
+    "LocalRateLimitRule",
     "Mirror",
     "Mutation",
     "Protocol",
@@ -37,6 +44,7 @@ __all__ = [
     "Route",
     "RouteTable",
     "StringList",
+    "TokenBucket",
     "WeightedCluster",
     "to_json",
 ]

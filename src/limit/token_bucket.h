@@ -1,0 +1,58 @@
+// A token bucket that all workers of the process share.
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <cstdint>
+#include <limits>
+
+namespace metaprotocol {
+
+struct TokenBucketSettings {
+  uint32_t max_tokens = 1;
+  uint32_t tokens_per_fill = 1;
+  uint64_t fill_interval_us = 1000 * 1000;
+
+  bool operator==(const TokenBucketSettings&) const = default;
+};
+
+// Begins full; fills come at multiples of the interval from its first use on. So how much has been
+// filled in follows from the time alone, and one word is the whole state: how many tokens have been
+// spent, those that overflowed among them.
+class TokenBucket {
+ public:
+  explicit TokenBucket(const TokenBucketSettings& settings)
+      : settings_(settings),
+        // A thousand million a second limit nothing, and more would overflow the sums some day.
+        per_fill_(std::min<uint64_t>(settings.tokens_per_fill, settings.fill_interval_us * 1000)) {}
+
+  // Takes a token; false if there is none. Any thread; `now_us` is monotonic, and may lag behind
+  // that of other threads a little.
+  bool Take(uint64_t now_us) {
+    uint64_t begin = begin_us_.load(std::memory_order_relaxed);
+    if (begin == kUnused &&
+        begin_us_.compare_exchange_strong(begin, now_us, std::memory_order_relaxed)) {
+      begin = now_us;
+    }
+    const uint64_t passed = now_us > begin ? now_us - begin : 0;
+    const uint64_t filled = passed / settings_.fill_interval_us * per_fill_;
+    uint64_t spent = spent_.load(std::memory_order_relaxed);
+    while (true) {
+      const uint64_t before = std::max(spent, filled);
+      if (before - filled >= settings_.max_tokens) return false;
+      if (spent_.compare_exchange_weak(spent, before + 1, std::memory_order_relaxed)) return true;
+    }
+  }
+
+  const TokenBucketSettings& settings() const { return settings_; }
+
+ private:
+  static constexpr uint64_t kUnused = std::numeric_limits<uint64_t>::max();
+
+  const TokenBucketSettings settings_;
+  const uint64_t per_fill_;
+  std::atomic<uint64_t> begin_us_{kUnused};
+  std::atomic<uint64_t> spent_{0};
+};
+
+}  // namespace metaprotocol

@@ -1,0 +1,162 @@
+"""Rate limits on real traffic: what passes, and what the rest gets."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from contextlib import ExitStack
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from metaprotocol.config.v1 import (
+    Condition,
+    LocalRateLimit,
+    LocalRateLimitRule,
+    ProxyConfig,
+    Route,
+    TokenBucket,
+)
+from metaprotocol.envoy.config import (
+    Bootstrap,
+    Cluster,
+    ConfigBuilder,
+    FileSource,
+    Host,
+    MetaProtocolListener,
+)
+from metaprotocol.peers.dubbo import DubboClient, DubboError, DubboServer, Status
+
+from tests.testkit.stage import (
+    SERVICE,
+    Metrics,
+    Provider,
+    dubbo_proxy,
+    eventually,
+    proxy,
+    running_envoy,
+)
+
+DAY = timedelta(days=1)
+
+
+def bucket(tokens: int, interval: timedelta = DAY) -> TokenBucket:
+    return TokenBucket(max_tokens=tokens, fill_interval=interval)
+
+
+def method(name: str) -> Condition:
+    return Condition(key="method", exact=name)
+
+
+def limited(limit: LocalRateLimit) -> ProxyConfig:
+    config = dubbo_proxy(Route(name="all", cluster="a"))
+    config.route_tables[0].local_rate_limit.CopyFrom(limit)
+    return config
+
+
+async def outcomes(port: int, name: str, calls: int, clients: int = 1) -> Counter[object]:
+    """What so many calls on each of several connections came to."""
+    seen: Counter[object] = Counter()
+
+    async def run() -> None:
+        async with await DubboClient.connect("127.0.0.1", port) as client:
+            for _ in range(calls):
+                try:
+                    seen[(await client.call(SERVICE, name)).value] += 1
+                except DubboError as error:
+                    seen[error.status] += 1
+
+    await asyncio.gather(*(run() for _ in range(clients)))
+    return seen
+
+
+@pytest.mark.asyncio
+async def test_a_local_limit_holds_for_all_workers_and_over_updates(
+    builder: ConfigBuilder, tmp_path: Path
+) -> None:
+    limit = LocalRateLimit(
+        token_bucket=bucket(100),
+        rules=[
+            LocalRateLimitRule(match=[method("put")], token_bucket=bucket(7)),
+            LocalRateLimitRule(
+                match=[method("often")], token_bucket=bucket(5, timedelta(seconds=0.5))
+            ),
+        ],
+    )
+    source = FileSource(tmp_path / "ecds.json")
+
+    def write(version: int, config: ProxyConfig) -> None:
+        resource = builder.filter_config("dubbo", config)
+        builder.write_resources(tmp_path / "ecds.json", str(version), [resource])
+
+    config = limited(limit)
+    write(1, config)
+    provider = Provider("a")
+    async with DubboServer(provider) as server:
+        bootstrap = Bootstrap(
+            [MetaProtocolListener("dubbo", discovery=source)],
+            [Cluster("a", [Host("127.0.0.1", server.port)])],
+            admin_page=True,
+        )
+        with running_envoy(builder, bootstrap, concurrency=2) as envoy:
+            port = envoy.listener_port("dubbo")
+            over = Status.THREADPOOL_EXHAUSTED
+            # Many connections, so that both workers have some.
+            assert await outcomes(port, "list", 25, clients=8) == {"a": 100, over: 100}
+            assert await outcomes(port, "put", 2, clients=8) == {"a": 7, over: 9}
+            assert await outcomes(port, "often", 3, clients=4) == {"a": 5, over: 7}
+            await asyncio.sleep(0.6)
+            assert await outcomes(port, "often", 3, clients=2) == {"a": 5, over: 1}
+
+            # A changed route fills no bucket; a changed bucket begins full.
+            config.route_tables[0].routes[0].timeout.FromSeconds(9)
+            config.route_tables[0].local_rate_limit.rules[0].token_bucket.max_tokens = 3
+            write(2, config)
+            await eventually(
+                lambda: (
+                    envoy.stats("config_reload$").get(
+                        "extension_config_discovery.network_filter.dubbo.config_reload", 0
+                    )
+                    >= 2
+                )
+            )
+            assert await outcomes(port, "put", 1, clients=8) == {"a": 3, over: 5}
+            assert await outcomes(port, "list", 1, clients=8) == {over: 8}
+
+            async with await DubboClient.connect("127.0.0.1", port) as client:
+                for _ in range(3):
+                    await client.notify(SERVICE, "list")
+                await client.heartbeat()
+
+            def counted() -> bool:
+                metrics = Metrics(envoy)
+                return (
+                    metrics.total("local_rate_limited", route="all")
+                    == 133
+                    == metrics.total("local_reply_over_limit", route="all", protocol="dubbo")
+                )
+
+            await eventually(counted)
+            assert provider.calls == {"list": 100, "put": 10, "often": 10}
+
+
+def test_thrift_calls_over_the_limit_get_an_application_error(builder: ConfigBuilder) -> None:
+    pytest.importorskip("thrift")
+    from metaprotocol.peers.thrift import Framing, GreeterHandler
+    from metaprotocol.peers.thrift.apache import ApacheClient, ApacheServer, ApplicationError
+
+    config = proxy("thrift", Route(cluster="a"))
+    rule = LocalRateLimitRule(match=[method("add")], token_bucket=bucket(2))
+    config.route_tables[0].local_rate_limit.rules.append(rule)
+    with ExitStack() as stack:
+        handler = GreeterHandler("a")
+        server = stack.enter_context(ApacheServer({"": handler}, Framing.FRAMED))
+        clusters = [Cluster("a", [Host("127.0.0.1", server.port)])]
+        listener = MetaProtocolListener("thrift", config)
+        envoy = stack.enter_context(running_envoy(builder, Bootstrap([listener], clusters)))
+        with ApacheClient(envoy.listener_port("thrift"), Framing.FRAMED) as client:
+            assert client.add(1, 2) == client.add(2, 1) == 3
+            with pytest.raises(ApplicationError, match="over the local rate limit"):
+                client.add(1, 2)
+            assert client.greet("you") == "a greets you"
+        assert handler.calls == {"add": 2, "greet": 1}
