@@ -38,24 +38,32 @@ class DeltaWatch(Watch):
                 self._subscribe(name, initial.get(name), now)
         return outcome
 
-    def on_changes(self, view: View, now: float) -> None:
+    def on_changes(self, view: View, now: float) -> bool:
         """See ``Watch``."""
+        concerned = False
         for name in self._interesting(view.changed):
+            concerned = True
             self._due(name, now)
             self._removals.pop(name, None)
             self._absent.pop(name, None)
         for name in self._interesting(view.gone):
+            concerned = True
             self._sends.pop(name, None)
             self._removals[name] = None
             self._mark(now)
+        return concerned
 
     # --- what is due
 
     @property
     def has_updates(self) -> bool:
         """See ``Watch``."""
-        return bool(self._absent or (self._removes_at_once and self._removals)) or (
-            super().has_updates
+        return bool(
+            self._sends
+            or self._absent
+            or self._batches
+            or self._must_answer
+            or (self._removals and self._removes_at_once)
         )
 
     @property
@@ -139,7 +147,7 @@ class DeltaWatch(Watch):
     def _subscribe(self, name: str, has: str | None, now: float) -> None:
         entry = self._get(name)
         # A subscription that is made again asks for the resource again.
-        self.names.add(name if entry is None else entry.name)
+        self._own_names().add(name if entry is None else entry.name)
         self._removals.pop(name, None)
         if entry is None:
             (self._absent if has is None else self._removals)[name] = None
@@ -170,7 +178,8 @@ class DeltaWatch(Watch):
                     del due[other]
             return
         known = name in self.names
-        self.names.discard(name)
+        if known:
+            self._own_names().discard(name)
         if not self.wildcard:
             self._forget(name)
             self._removals.pop(name, None)

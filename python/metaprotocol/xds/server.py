@@ -33,7 +33,7 @@ from metaprotocol.xds.schema import SERVICES, TYPE_PREFIX, Schema, short_name
 from metaprotocol.xds.session import Session
 from metaprotocol.xds.stream import Stream
 from metaprotocol.xds.tls import server_credentials
-from metaprotocol.xds.watch import Explain, Outcome
+from metaprotocol.xds.watch import Explain, Outcome, SharedNames
 
 _LOG = logging.getLogger(__name__)
 _SWEEP_SECONDS = 1.0
@@ -82,6 +82,7 @@ class XdsServer:
         self._explain = explain
         self._streams: set[Stream] = set()
         self._refusals = Refusals()
+        self._shared_names = SharedNames()
         self._unsettled: set[Stream] = set()
         self._all_settled: list[asyncio.Future[None]] = []
         self._pending: dict[str, dict[str, Message | None]] = {}
@@ -344,9 +345,8 @@ class XdsServer:
             return
         now = asyncio.get_running_loop().time()
         for stream in self._streams:
-            stream.session.on_changes(changes, now)
-            if first or not stream.session.settled:
-                self.on_progress(stream)
+            if stream.session.on_changes(changes, now) or first:
+                self._unsettled.add(stream)
                 stream.wake()
 
     def _settle_waiters(self) -> None:
@@ -356,12 +356,13 @@ class XdsServer:
                 waiter.set_result(None)
 
     async def _sweep(self) -> None:
-        """Cuts off clients that take nothing."""
+        """Cuts off clients that take nothing, and lets those with the same names share them."""
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(min(_SWEEP_SECONDS, self.limits.write_seconds / 2))
             latest = loop.time() - self.limits.write_seconds
             for stream in list(self._streams):
+                stream.session.share_names(self._shared_names)
                 if stream.writing_since is not None and stream.writing_since < latest:
                     stream.refuse(
                         StreamRefused(

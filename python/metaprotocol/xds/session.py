@@ -15,7 +15,7 @@ from metaprotocol.xds.delta import DeltaWatch
 from metaprotocol.xds.limits import Limits, StreamRefused
 from metaprotocol.xds.schema import CDS, ECDS, EDS, LDS, RDS, NodeInfo, Request, Schema
 from metaprotocol.xds.sotw import SotwWatch, sotw_watch
-from metaprotocol.xds.watch import Explain, Nacked, Outcome, Response, Watched
+from metaprotocol.xds.watch import Explain, Nacked, Outcome, Response, SharedNames, Watched
 
 UPDATE_ORDER = (CDS, EDS, LDS, RDS, ECDS)
 REMOVAL_ORDER = (RDS, ECDS, CDS, EDS)
@@ -88,13 +88,20 @@ class Session:
             self._rewarmed.clear()
         return outcome
 
-    def on_changes(self, changes: Mapping[str, TypeChanges], now: float) -> None:
-        """Resources have changed."""
-        if self.node is None:
-            return
-        for type_url, watch in self.watches.items():
-            if type_url in changes and (view := changes[type_url].view(self.node.namespace)):
-                watch.on_changes(view, now)
+    def on_changes(self, changes: Mapping[str, TypeChanges], now: float) -> bool:
+        """Resources have changed. Returns whether any of them concerns the client."""
+        concerned = False
+        if self.node is not None:
+            for type_url, made in changes.items():
+                watch = self.watches.get(type_url)
+                if watch is not None and (view := made.view(self.node.namespace)):
+                    concerned |= watch.on_changes(view, now)
+        return concerned
+
+    def share_names(self, shared: SharedNames) -> None:
+        """See ``Watch``."""
+        for watch in self.watches.values():
+            watch.share_names(shared)
 
     def next_response(self, now: float) -> Response | None:
         """The next response to write, None if nothing is due (yet; see ``wake_at``)."""

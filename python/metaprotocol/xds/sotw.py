@@ -83,16 +83,20 @@ class FullStateWatch(SotwWatch):
         super().__init__(watched)
         self._leaving: dict[str, Entry] = {}
 
-    def on_changes(self, view: View, now: float) -> None:
+    def on_changes(self, view: View, now: float) -> bool:
         """See ``Watch``."""
+        concerned = False
         for name in self._interesting(view.changed):
+            concerned = True
             self._due(name, now)
             self._leaving.pop(name, None)
         for name in self._interesting(view.gone):
+            concerned = True
             self._sends.pop(name, None)
             self._leaving[name] = view.gone[name]
             self._must_answer = self._must_answer or self._removes_at_once
             self._mark(now)
+        return concerned
 
     @property
     def has_removals(self) -> bool:
@@ -159,7 +163,9 @@ class FullStateWatch(SotwWatch):
 
     def _on_names(self, names: set[str], wildcard: bool, has: str | None, now: float) -> None:
         changed = names != self.names or wildcard != self.wildcard
-        self.names, self.wildcard = names, wildcard
+        if changed:
+            self._names_at_rest = False
+            self.names, self.wildcard = names, wildcard
         if has is None:
             if not changed:
                 return
@@ -180,13 +186,16 @@ class NamedWatch(SotwWatch):
     dropped resources of that version since, or wait for some again.
     """
 
-    def on_changes(self, view: View, now: float) -> None:
+    def on_changes(self, view: View, now: float) -> bool:
         """See ``Watch``."""
+        concerned = False
         for name in self._interesting(view.changed):
+            concerned = True
             self._due(name, now)
         for name in self._interesting(view.gone):
             # The protocol has no way to tell: the client keeps it as long as it wants it.
             self._forget(name)
+        return concerned
 
     @property
     def has_removals(self) -> bool:
@@ -217,9 +226,10 @@ class NamedWatch(SotwWatch):
 
     def _on_names(self, names: set[str], wildcard: bool, has: str | None, now: float) -> None:
         known = self.names, self.wildcard
-        self.names, self.wildcard = names, wildcard
         if known == (names, wildcard):
             return
+        self._names_at_rest = False
+        self.names, self.wildcard = names, wildcard
         everything = set(self._cache.names(self.type_url, self._namespace)) if wildcard else names
         before = known[0]
         if not known[1]:

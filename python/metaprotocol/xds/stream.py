@@ -125,7 +125,6 @@ class Stream:
                 metrics.requests.inc()
                 if outcome is not None:
                     self._owner.on_outcome(self, outcome)
-                self._owner.on_progress(self)
                 self._wake.set()
             self.end()
         except StreamRefused as refused:

@@ -10,9 +10,10 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from typing import TypeAlias
+from weakref import WeakValueDictionary
 
 from metaprotocol.xds.cache import Entry, ResourceCache, View
 from metaprotocol.xds.limits import Limits
@@ -88,13 +89,30 @@ class Watched:
     """What the node has refused on a stream before this one."""
 
 
+class SharedNames:
+    """Sets of names, each kept once for as long as a client has it."""
+
+    def __init__(self) -> None:
+        self._sets: WeakValueDictionary[int, frozenset[str]] = WeakValueDictionary()
+
+    def of(self, names: Iterable[str]) -> frozenset[str]:
+        """A set of these names: the same one as before, if there is one."""
+        made = frozenset(names)
+        known = self._sets.get(hash(made))
+        if known == made:
+            return known
+        self._sets[hash(made)] = made
+        return made
+
+
 class Watch(ABC):
     """See the module's description."""
 
     def __init__(self, watched: Watched) -> None:
         self.type_url = watched.type_url
         self.wildcard = False
-        self.names: set[str] = set()
+        self.names: Set[str] = frozenset()
+        """What is subscribed to by name; never changed in place by others than ``_own_names``."""
         self.nacked: dict[str, Nacked] = {}
         self._schema = watched.schema
         self._cache = watched.cache
@@ -103,15 +121,16 @@ class Watch(ABC):
         self._explain = watched.explain
         self._remembered = watched.remembered
         self._sends: dict[str, None] = {}  # names whose newest version is due, in order
-        self._batches: deque[tuple[str, ...]] = deque()  # due, each in a response of its own
+        self._batches: deque[list[str]] = deque()  # due, each in a response of its own
         self._must_answer = False
         self._since: float | None = None
+        self._names_at_rest = False
 
     # --- what goes in
 
     @abstractmethod
-    def on_changes(self, view: View, now: float) -> None:
-        """Resources have changed."""
+    def on_changes(self, view: View, now: float) -> bool:
+        """Resources have changed. Returns whether any of them concerns the client."""
 
     def refresh(self, names: Iterable[str], now: float) -> None:
         """Sends those of the names that are watched although they have not changed."""
@@ -177,7 +196,22 @@ class Watch(ABC):
             return True
         return any(name in sent.versions for sent in self.unanswered)
 
+    def share_names(self, shared: SharedNames) -> None:
+        """Called now and then: subscriptions that have not changed since the last call are from now
+        on one object for all clients that have the same."""
+        if isinstance(self.names, set):
+            if self._names_at_rest:
+                self.names = shared.of(self.names)
+            self._names_at_rest = True
+
     # --- for both protocols
+
+    def _own_names(self) -> set[str]:
+        """The subscriptions, to be changed."""
+        self._names_at_rest = False
+        if not isinstance(self.names, set):
+            self.names = set(self.names)
+        return self.names
 
     def _get(self, name: str) -> Entry | None:
         return self._cache.get(self.type_url, name, self._namespace)
@@ -229,12 +263,14 @@ class Watch(ABC):
         return since
 
     def _accept(self, sent: Sent) -> Outcome:
-        recovered = tuple(
-            name for name in self.nacked if name in sent.versions or name in sent.removed
-        )
-        for name in recovered:
-            del self.nacked[name]
+        recovered = self._recovered(sent.removed)
+        if self.nacked:
+            recovered += self._recovered(sent.versions)
         return Outcome(self.type_url, True, sent.since, recovered=recovered)
+
+    def _recovered(self, names: Iterable[str]) -> tuple[str, ...]:
+        """Those of the names that were refused, and are no longer."""
+        return tuple(name for name in names if self.nacked.pop(name, None) is not None)
 
     def _refuse(self, sent: Sent, error: str, now: float) -> Outcome:
         """Works out which resource the client means.
@@ -244,26 +280,26 @@ class Watch(ABC):
         Envoy takes for known the second time, and accepts.
         """
         message = error.encode()[: self._limits.nack_bytes].decode(errors="ignore")
-        candidates = tuple(
-            name
-            for name in sent.suspects or sent.versions
-            if self.watches(name) and self._get(name) is not None  # else it matters no more
-        )
-        texts = dict.fromkeys(_named_in(message, candidates), message)
-        if not texts:
-            texts = self._explained(candidates, sent, message)
-        if not texts:
-            if len(candidates) > 1 and self._can_split:
-                half = len(candidates) // 2
-                self._batches += (candidates[:half], candidates[half:])
+        recovered = self._recovered(sent.removed)  # which is done all the same
+        sent_names = sent.suspects or sent.versions.keys()
+        named = _named_in(message, sent_names)
+        # What the client wants no longer, or is gone, matters no more.
+        names = [name for name in named or sent_names if self.watches(name) and self._get(name)]
+        texts = dict.fromkeys(names, message) if named else self._explained(names, sent, message)
+        if not texts and not named:
+            if len(sent_names) > 1 and self._can_split:
+                half = (len(names) + 1) // 2
+                self._batches += (part for part in (names[:half], names[half:]) if part)
                 self._mark(now)
-                return Outcome(self.type_url, False, sent.since, message=message)
-            texts = dict.fromkeys(candidates, message)
+                return Outcome(
+                    self.type_url, False, sent.since, message=message, recovered=recovered
+                )
+            texts = dict.fromkeys(names, message)
         for name, text in texts.items():
             self.nacked[name] = Nacked(sent.versions[name], text, now)
         refused = {name: sent.versions[name] for name in texts}
         message = next(iter(texts.values()), message)
-        return Outcome(self.type_url, False, sent.since, refused, message)
+        return Outcome(self.type_url, False, sent.since, refused, message, recovered)
 
     def _explained(self, names: Iterable[str], sent: Sent, message: str) -> dict[str, str]:
         texts: dict[str, str] = {}

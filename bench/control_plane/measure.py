@@ -1,0 +1,192 @@
+"""Runs the control plane and the proxies, changes files, and looks at clocks."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import median
+from types import TracebackType
+from typing import Any, Self
+
+from bench.control_plane.world import World
+
+ROOT = Path(__file__).resolve().parents[2]
+Progress = Callable[[str], None]
+
+
+class BenchError(RuntimeError):
+    """A process did not do its part; says which and why."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much there is."""
+
+    services: int
+    routes: int
+    proxies: int
+
+
+@dataclass
+class Result:
+    """What was measured at one size. Times in seconds, memory in bytes."""
+
+    size: Size
+    resources: int = 0
+    load_seconds: float = 0.0
+    """From the start of the control plane until it serves: reading and translating everything."""
+    connect_seconds: float = 0.0
+    """Until every proxy has everything."""
+    connect_cpu: float = 0.0
+    """CPU of the control plane for that, all proxies together."""
+    load_bytes: int = 0
+    """Memory of the control plane before anyone is connected."""
+    connected_bytes: int = 0
+    """And when all are connected, and have everything."""
+    peak_bytes: int = 0
+    change_seconds: list[float] = field(default_factory=list)
+    """From a changed file until the last proxy has acknowledged it, one change at a time."""
+    change_cpu: list[float] = field(default_factory=list)
+    """CPU of the control plane for each."""
+    storm_files: int = 0
+    storm_seconds: float = 0.0
+    """From the first of so many files changed together until the last ACK of the last."""
+    storm_cpu: float = 0.0
+
+    @property
+    def cpu_per_proxy(self) -> float:
+        """CPU seconds of one change for one proxy: what all of it is, divided."""
+        return median(self.change_cpu) / self.size.proxies
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            **asdict(self),
+            "change_seconds_median": median(self.change_seconds),
+            "change_seconds_max": max(self.change_seconds),
+            "change_cpu_median": median(self.change_cpu),
+            "change_cpu_us_per_proxy": self.cpu_per_proxy * 1e6,
+            "bytes_per_proxy": (self.connected_bytes - self.load_bytes) / self.size.proxies,
+        }
+
+
+class Process:
+    """A program of this benchmark that talks in lines of JSON."""
+
+    def __init__(self, module: str, *arguments: object, **environment: str) -> None:
+        command = [sys.executable, "-m", f"bench.control_plane.{module}", *map(str, arguments)]
+        self._name = module
+        self._process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env={**os.environ, **environment},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        try:
+            self._process.wait(1 if self._name == "proxies" else 20)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def ask(self, content: object) -> None:
+        """Sends a line."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(content) + "\n")
+        self._process.stdin.flush()
+
+    def answer(self) -> dict[str, Any]:
+        """The next line; BenchError if the process has ended."""
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise BenchError(f"{self._name} ended by itself")
+        content: dict[str, Any] = json.loads(line)
+        return content
+
+
+def run(
+    size: Size, folder: Path, *, changes: int, storm: int, workers: int, progress: Progress
+) -> Result:
+    """One size, from an empty folder on."""
+    result = Result(size)
+    world = World(folder, size.services, size.routes)
+    world.write()
+    with ExitStack() as stack:
+        plane = stack.enter_context(Process("plane", folder))
+        begun = plane.answer()
+        result.load_seconds = begun["load_seconds"]
+        result.load_bytes = begun["resident_bytes"]
+        result.resources = sum(begun["resources"].values())
+        progress(f"{size.services:,} services loaded in {result.load_seconds:.1f} s")
+
+        fleets = []
+        first = 0
+        for worker in range(workers):
+            count = size.proxies // workers + (worker < size.proxies % workers)
+            resources = json.dumps(begun["resources"])
+            fleet = Process("proxies", begun["port"], first, count, RESOURCES=resources)
+            fleets.append(stack.enter_context(fleet))
+            first += count
+        result.connect_seconds = max(fleet.answer()["ready"] for fleet in fleets)
+        used = _usage(plane, size)
+        result.connect_cpu = used["cpu_seconds"] - begun["cpu_seconds"]
+        result.connected_bytes = used["resident_bytes"]
+        progress(f"{size.proxies} proxies have everything after {result.connect_seconds:.1f} s")
+
+        for mark in range(changes):
+            before = _usage(plane, size)
+            index = mark * 37 % size.services
+            result.change_seconds.append(_changed(world, fleets, [index], mark))
+            result.change_cpu.append(_usage(plane, size)["cpu_seconds"] - before["cpu_seconds"])
+        progress(f"{changes} changes, one at a time: {median(result.change_seconds) * 1e3:.0f} ms")
+
+        before = _usage(plane, size)
+        result.storm_files = min(storm, size.services)
+        result.storm_seconds = _changed(world, fleets, range(result.storm_files), changes)
+        used = _usage(plane, size)
+        result.storm_cpu = used["cpu_seconds"] - before["cpu_seconds"]
+        result.peak_bytes = used["peak_bytes"]
+        progress(f"{result.storm_files} changes at once: {result.storm_seconds * 1e3:.0f} ms")
+    return result
+
+
+def _changed(world: World, fleets: Sequence[Process], indexes: Sequence[int], mark: int) -> float:
+    """Seconds from the first file's change until the last ACK."""
+    names = [f"{world.host(index)}|20880" for index in indexes]
+    for fleet in fleets:
+        fleet.ask({"names": names})
+    for fleet in fleets:
+        fleet.answer()
+    begin = time.monotonic()
+    for index in indexes:
+        world.change(index, mark)
+    return float(max(fleet.answer()["at"] for fleet in fleets)) - begin
+
+
+def _usage(plane: Process, size: Size) -> dict[str, Any]:
+    plane.ask({})
+    used = plane.answer()
+    if not used["settled"] or used["nodes"] != size.proxies or used["problems"]:
+        raise BenchError(f"not as it should be: {used}")
+    return used

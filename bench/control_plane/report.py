@@ -1,0 +1,61 @@
+"""Shows what was measured: a table for people, JSON for programs."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import median
+
+from rich.console import Console
+from rich.table import Table
+
+from bench.control_plane.measure import Result
+
+_ROWS: tuple[tuple[str, Callable[[Result], str]], ...] = (
+    ("load everything, s", lambda r: f"{r.load_seconds:.1f}"),
+    ("memory then, MB", lambda r: f"{r.load_bytes / 1e6:.0f}"),
+    ("connect all proxies, s", lambda r: f"{r.connect_seconds:.1f}"),
+    ("  CPU, s", lambda r: f"{r.connect_cpu:.1f}"),
+    ("memory then, MB", lambda r: f"{r.connected_bytes / 1e6:.0f}"),
+    (
+        "  per proxy, kB",
+        lambda r: f"{(r.connected_bytes - r.load_bytes) / r.size.proxies / 1e3:.0f}",
+    ),
+    ("memory at most, MB", lambda r: f"{r.peak_bytes / 1e6:.0f}"),
+    ("one changed route to last ACK, ms", lambda r: f"{median(r.change_seconds) * 1e3:.0f}"),
+    ("  slowest, ms", lambda r: f"{max(r.change_seconds) * 1e3:.0f}"),
+    ("  CPU, ms", lambda r: f"{median(r.change_cpu) * 1e3:.0f}"),
+    ("  CPU per proxy, us", lambda r: f"{r.cpu_per_proxy * 1e6:.0f}"),
+    ("changed files at once", lambda r: f"{r.storm_files}"),
+    ("  to last ACK, ms", lambda r: f"{r.storm_seconds * 1e3:.0f}"),
+    ("  CPU, s", lambda r: f"{r.storm_cpu:.1f}"),
+)
+
+
+def show(console: Console, results: Sequence[Result]) -> None:
+    """A column for each size."""
+    table = Table(title="Cost of the control plane", title_justify="left")
+    table.add_column("")
+    for result in results:
+        size = result.size
+        table.add_column(
+            f"{size.services:,} services\n{size.services * size.routes:,} routes\n"
+            f"{size.proxies} proxies",
+            justify="right",
+        )
+    for title, value in _ROWS:
+        table.add_row(title, *(value(result) for result in results))
+    console.print(table)
+
+
+def write(path: Path, results: Sequence[Result]) -> None:
+    """All figures, and the machine."""
+    content = {
+        "machine": {"cpus": os.cpu_count(), "platform": platform.platform()},
+        "results": [result.to_dict() for result in results],
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=1) + "\n")
