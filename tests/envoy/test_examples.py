@@ -307,6 +307,27 @@ def _settled(calls: list[Call]) -> Callable[[], Awaitable[bool]]:
     return settled
 
 
+async def test_rate_limit_lets_so_many_pass(tmp_path: Path) -> None:
+    over = Status.THREADPOOL_EXHAUSTED
+    slower = ("fillInterval: 10s", "fillInterval: 1000s")
+    async with (
+        running("rate-limit", tmp_path, dubbo=("v1",), slower=slower) as stage,
+        stage.consumer() as client,
+    ):
+        assert await answers(client, 20) == {"list by v1": 10, over: 10}
+        assert await answers(client, 20, method="buy") == {"buy by v1": 3, over: 17}
+        got = stage.calls["v1"]
+        assert len(got) == 13, "no provider sees the others"
+        stage.edit("routes.yaml", ("maxTokens: 10", "maxTokens: 15"))
+
+        async def passed() -> object:
+            await answers(client, 20)
+            return len(got) - 13
+
+        await becomes(15, passed)
+        assert await passed() == 15
+
+
 # --- all of them
 
 

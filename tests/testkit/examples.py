@@ -62,9 +62,14 @@ class Stage:
 
 @asynccontextmanager
 async def running(
-    name: str, folder: Path, dubbo: Sequence[str] = (), thrift: Sequence[str] = ()
+    name: str,
+    folder: Path,
+    dubbo: Sequence[str] = (),
+    thrift: Sequence[str] = (),
+    slower: tuple[str, str] = ("", ""),
 ) -> AsyncIterator[Stage]:
-    """Starts the example with these providers, in the order of their ports."""
+    """Starts the example with these providers, in the order of their ports. ``slower`` is a
+    duration in its files, and one for a test that may have to wait."""
     async with AsyncExitStack() as stack:
         calls: dict[str, list[Call]] = {}
         shops: dict[str, DubboServer] = {}
@@ -83,6 +88,7 @@ async def running(
             text = path.read_text()
             for number, port in ports.items():
                 text = re.sub(rf"\b{number}\b", str(port), text)
+            text = text.replace(*slower)
             assert not re.search(r"\b21[89]\d\d\b", text), "every endpoint has a provider"
             path.write_text(text)
         proxy = Proxy(copy, concurrency=2)
