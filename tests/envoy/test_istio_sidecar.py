@@ -175,6 +175,10 @@ spec:
     route:
     - {{destination: {{host: orders.example, subset: v1}}, weight: 50}}
     - {{destination: {{host: orders.example, subset: v2}}, weight: 50}}
+  localRateLimit:
+    conditions:
+    - match: {{attributes: {{method: {{exact: rare}}}}}}
+      tokenBucket: {{maxTokens: 1, fillInterval: 1h}}
 """
         inventory = Inventory.of(read(text))
         made = istio_objects(inventory, OPTIONS, builder.types)
@@ -208,6 +212,9 @@ spec:
                 assert calls == {"v1": 10, "v2": 10}
             async with await DubboClient.connect("127.0.0.9", one.port) as client:
                 assert (await client.call(SERVICE, "newOrder")).value == "v1", "the server's side"
+                assert (await client.call(SERVICE, "rare")).value == "v1"
+                with pytest.raises(DubboError):  # rates are limited there
+                    await client.call(SERVICE, "rare")
             envoy.check()
 
             # A changed route changes no EnvoyFilter, and no connection.

@@ -297,3 +297,20 @@ async def test_a_host_that_refuses_connections_is_left_out(
             assert set(values[-20:]) == {"v1"}
             ejected = "cluster.outbound|20880||orders.example.outlier_detection.ejections_active"
             await eventually(lambda: envoy.stats().get(ejected) == 1, "ejection")
+
+
+async def test_rates_are_limited(builder: ConfigBuilder, shop: Shop) -> None:
+    limits = """  - {name: all, route: [{destination: {host: orders.example}}]}
+  localRateLimit:
+    tokenBucket: {maxTokens: 5, fillInterval: 1h}
+    conditions:
+    - {match: {attributes: {method: {exact: put}}}, tokenBucket: {maxTokens: 2, fillInterval: 1h}}
+"""
+    with proxy(builder, shop.routed(limits)) as envoy:
+        port = envoy.listener_port(LISTENER)
+        async with await DubboClient.connect("127.0.0.1", port) as client:
+            for method, allowed in (("get", 5), ("put", 2)):
+                for _ in range(allowed):
+                    await client.call(SERVICE, method)
+                with pytest.raises(DubboError):
+                    await client.call(SERVICE, method)

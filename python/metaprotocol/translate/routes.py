@@ -19,6 +19,7 @@ from metaprotocol.config.v1 import (
     Mutation,
     Route,
     RouteTable,
+    TokenBucket,
     WeightedCluster,
 )
 from metaprotocol.diagnostics import did_you_mean, join_path
@@ -28,9 +29,9 @@ from metaprotocol.resources.meta_router import (
     GlobalRateLimit,
     LocalRateLimit,
     MetaRouteMatch,
-    TokenBucket,
 )
 from metaprotocol.resources.meta_router import KeyValue as WrittenKeyValue
+from metaprotocol.resources.meta_router import TokenBucket as WrittenTokenBucket
 from metaprotocol.resources.types import format_duration
 from metaprotocol.translate.clusters import hash_keys
 from metaprotocol.translate.matches import conditions
@@ -44,8 +45,8 @@ DEFAULT_ROUTE = "default"
 """Name of the one route of a service without routes."""
 
 # The engine's bounds.
-_SHORTEST_TIMEOUT = timedelta(milliseconds=1)
-_LONGEST_TIMEOUT = timedelta(days=1)
+_SHORTEST_TIME = timedelta(milliseconds=1)
+_LONGEST_TIME = timedelta(days=1)
 
 _COMPARED_HOSTS = 200
 """How many hosts are looked through for "did you mean"."""
@@ -177,14 +178,7 @@ class RouteTranslator:
         else:
             self._destinations(written, place, route)
         if written.timeout is not None:
-            timeout = min(max(written.timeout, _SHORTEST_TIMEOUT), _LONGEST_TIMEOUT)
-            if timeout != written.timeout:
-                self._report.warning(
-                    self._router, "out-of-bounds", f"{place}.timeout",
-                    f"must be from 1ms to 24h; {format_duration(timeout)} is used",
-                    value=format_duration(written.timeout),
-                )  # fmt: skip
-            route.timeout.FromTimedelta(timeout)
+            route.timeout.FromTimedelta(self._bounded(written.timeout, f"{place}.timeout"))
         route.request_mutation.extend(
             mutations(
                 written.request_mutation_remove,
@@ -294,21 +288,22 @@ class RouteTranslator:
     # --- rate limits
 
     def _local_rate_limit(self, written: LocalRateLimit) -> None:
-        if "local_rate_limit" not in RouteTable.DESCRIPTOR.fields_by_name:
-            self._not_in_schema("localRateLimit", "spec.localRateLimit")
-            return
-        limit: dict[str, object] = {}
+        limit = self._table.message.local_rate_limit
         if written.token_bucket is not None:
-            limit["token_bucket"] = _token_bucket(written.token_bucket)
-        rules = []
+            place = "spec.localRateLimit.tokenBucket"
+            limit.token_bucket.CopyFrom(self._token_bucket(written.token_bucket, place))
         for index, rule in enumerate(written.conditions):
-            self._check_keys(rule.match, f"spec.localRateLimit.conditions[{index}].match")
-            rules.append(
-                {"match": _match(rule.match), "token_bucket": _token_bucket(rule.token_bucket)}
-            )
-        if rules:
-            limit["rules"] = rules
-        json_format.ParseDict({"local_rate_limit": limit}, self._table.message)
+            place = f"spec.localRateLimit.conditions[{index}]"
+            self._check_keys(rule.match, f"{place}.match")
+            bucket = self._token_bucket(rule.token_bucket, f"{place}.tokenBucket")
+            limit.rules.add(match=conditions(rule.match), token_bucket=bucket)
+
+    def _token_bucket(self, written: WrittenTokenBucket, place: str) -> TokenBucket:
+        return TokenBucket(
+            max_tokens=written.max_tokens,
+            tokens_per_fill=written.tokens_per_fill,
+            fill_interval=self._bounded(written.fill_interval, f"{place}.fillInterval"),
+        )
 
     def _global_rate_limit(self, written: GlobalRateLimit) -> None:
         place = "spec.globalRateLimit"
@@ -368,6 +363,17 @@ class RouteTranslator:
 
     # --- checks
 
+    def _bounded(self, written: timedelta, place: str) -> timedelta:
+        """The nearest time that the engine takes."""
+        bounded = min(max(written, _SHORTEST_TIME), _LONGEST_TIME)
+        if bounded != written:
+            self._report.warning(
+                self._router, "out-of-bounds", place,
+                f"must be from 1ms to 24h; {format_duration(bounded)} is used",
+                value=format_duration(written),
+            )  # fmt: skip
+        return bounded
+
     def _check_keys(self, match: MetaRouteMatch, place: str) -> None:
         for key in match.attributes:
             self._check_key(key, f"{place}.{join_path(['attributes', key])}")
@@ -409,11 +415,3 @@ def mutations(
 
 def _match(match: MetaRouteMatch) -> list[dict[str, object]]:
     return [json_format.MessageToDict(item) for item in conditions(match)]
-
-
-def _token_bucket(bucket: TokenBucket) -> dict[str, object]:
-    return {
-        "max_tokens": bucket.max_tokens,
-        "tokens_per_fill": bucket.tokens_per_fill,
-        "fill_interval": format_duration(bucket.fill_interval),
-    }

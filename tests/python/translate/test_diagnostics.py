@@ -385,8 +385,19 @@ def test_a_rate_limit_service_that_is_not_there() -> None:
     assert only(result, "no-host").field == "spec.globalRateLimit.rateLimitService"
 
 
-def test_a_limit_is_in_the_filter_or_told_not_to_be() -> None:
-    limit = "  localRateLimit: {tokenBucket: {maxTokens: 7, fillInterval: 1s}}"
+def test_a_limit_of_a_rate_limit_service_is_in_the_filter_or_told_not_to_be() -> None:
+    limit = """  globalRateLimit:
+    domain: d
+    rateLimitService: my-own-cluster
+    descriptors: [{property: method, descriptorKey: m}]"""
     result = translated(service() + router("[]", extra=limit))
-    has = "local_rate_limit" in result.proxy(NAME)["route_tables"][0]
+    has = "global_rate_limit" in result.proxy(NAME)["route_tables"][0]
     assert ("not-supported" in result.codes) != has
+
+
+def test_a_fill_interval_beyond_the_engines_bound_is_shortened() -> None:
+    limit = "  localRateLimit: {tokenBucket: {maxTokens: 7, fillInterval: 48h}}"
+    result = translated(service() + router("[]", extra=limit))
+    assert only(result, "out-of-bounds").field == "spec.localRateLimit.tokenBucket.fillInterval"
+    (table,) = result.proxy(NAME)["route_tables"]
+    assert table["local_rate_limit"]["token_bucket"]["fill_interval"] == "86400s"
