@@ -1,0 +1,35 @@
+"""The benchmark of the control plane does what it says, at a size that takes a moment."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from rich.console import Console
+
+from bench.control_plane import report
+from bench.control_plane.measure import Size, run
+
+
+def test_a_changed_file_is_followed_to_the_last_ack(tmp_path: Path) -> None:
+    said: list[str] = []
+    result = run(
+        Size(services=6, routes=3, proxies=5),
+        tmp_path / "services",
+        changes=2,
+        storm=4,
+        workers=2,
+        progress=said.append,
+    )
+    assert len(said) == 4
+    assert result.resources == 6 * (3 + 3 + 1 + 1), "clusters, endpoints, listener, filter of each"
+    assert len(result.change_seconds) == 2
+    assert all(0 < seconds < 5 for seconds in result.change_seconds)
+    assert 0 < result.storm_seconds < 5
+    assert result.connected_bytes > 0
+
+    report.write(tmp_path / "figures.json", [result])
+    (row,) = json.loads((tmp_path / "figures.json").read_text())["results"]
+    assert row["size"] == {"services": 6, "routes": 3, "proxies": 5}
+    console = Console(width=100, record=True, quiet=True)
+    report.show(console, [result])
