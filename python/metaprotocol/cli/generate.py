@@ -15,17 +15,11 @@ import yaml
 from metaprotocol.cli.environment import EnvoyPath, Folder, check_folder, endpoint, environment
 from metaprotocol.cli.failures import ExitCode, Failure, foreseeable
 from metaprotocol.cli.output import counted, has_errors, line, stderr, tally, write_diagnostics
+from metaprotocol.cli.targets import Target
 
 if TYPE_CHECKING:
     from metaprotocol.api.mesh import EnvoyResources
     from metaprotocol.translate.istio import IstioOptions
-
-
-class Target(Enum):
-    """Whose configuration is written."""
-
-    ENVOY = "envoy"
-    ISTIO = "istio"
 
 
 class Format(Enum):

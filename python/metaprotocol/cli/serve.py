@@ -18,7 +18,8 @@ from metaprotocol.cli.environment import (
 )
 from metaprotocol.cli.failures import ExitCode, Failure, foreseeable
 from metaprotocol.cli.output import Json
-from metaprotocol.envoy.config import ClientTls, ServerTls
+from metaprotocol.cli.targets import Target
+from metaprotocol.envoy.config import ClientTls, Module, ServerTls
 
 
 @foreseeable
@@ -27,6 +28,13 @@ def serve(
     listen: Annotated[
         str, typer.Option(metavar="ADDRESS:PORT", help="Where Envoys connect; port 0: any.")
     ] = "127.0.0.1:15010",
+    target: Annotated[
+        Target,
+        typer.Option(
+            help="Who connects: stand-alone Envoys, or sidecars with the EnvoyFilters of "
+            "'generate --target istio'."
+        ),
+    ] = Target.ENVOY,
     http: Annotated[
         str,
         typer.Option(
@@ -67,6 +75,12 @@ def serve(
     address, port = endpoint(listen, "--listen")
     web = endpoint(http, "--http") if http else None
     tls = _tls(tls_cert, tls_key, tls_client_ca)
+    if bootstrap is not None and target is Target.ISTIO:
+        raise Failure(
+            ExitCode.USAGE,
+            "--bootstrap is for stand-alone Envoys; Istio gives sidecars theirs.",
+            "Leave it out, or --target istio.",
+        )
     client_tls = None
     if bootstrap is not None and tls is not None:
         client_tls = _client_tls(tls, bootstrap_ca, bootstrap_cert, bootstrap_key)
@@ -78,8 +92,13 @@ def serve(
     from metaprotocol.cli.serve_xds import WrittenBootstrap, serve_xds
     from metaprotocol.control_plane import ControlPlane
     from metaprotocol.translate import Options
+    from metaprotocol.translate import Target as Translated
 
-    options = Options(bind_address=bind, module=here.module)
+    if target is Target.ISTIO:
+        # Sidecars find the module by its name in their own search path.
+        options = Options(bind_address=bind, module=Module(), target=Translated.ISTIO)
+    else:
+        options = Options(bind_address=bind, module=here.module)
     plane = ControlPlane(
         here.types,
         options,

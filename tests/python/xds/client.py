@@ -208,11 +208,16 @@ class Response:
         self.version: str = "" if delta else message.version_info
         self.removed: set[str] = set(message.removed_resources) if delta else set()
         self.versions: dict[str, str] = {}
-        self.marks: dict[str, int] = {}
+        self._resources: dict[str, Any] = {}
         for item in message.resources:
             packed = item.resource if delta else item
             resource: Any = types.message_class(packed.type_url.removeprefix(PREFIX))()
             resource.ParseFromString(packed.value)
             name = item.name if delta else getattr(resource, "name", "") or resource.cluster_name
-            self.marks[name] = mark_of(resource)
+            self._resources[name] = resource
             self.versions[name] = item.version if delta else ""
+
+    @property
+    def marks(self) -> dict[str, int]:
+        """The mark of each resource, by name; only those made by ``Messages`` have one."""
+        return {name: mark_of(resource) for name, resource in self._resources.items()}
