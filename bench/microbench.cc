@@ -243,6 +243,8 @@ class NullHost final : public metaprotocol::Host {
   }
   void ReleaseLease(metaprotocol::LeaseId) override {}
   void ResetLease(metaprotocol::LeaseId) override {}
+  void StartCall(metaprotocol::CallId, metaprotocol::SessionHandle, std::string_view,
+                 std::string_view, Bytes, uint64_t) override {}
   uint64_t NowUs() override { return now_us_ += 10; }
   void SetTimer(uint64_t) override {}
   uint64_t Random() override { return random_.Next(); }

@@ -48,6 +48,10 @@ class EngineImpl final : public Engine {
     const Event event(*this);
     hub_.LeaseClosed(lease, reason);
   }
+  void CallDone(CallId call, std::optional<Bytes> message) override {
+    const Event event(*this);
+    sessions_.CallDone(call, message);
+  }
   void SetCluster(std::string_view name, uint64_t generation,
                   std::shared_ptr<const ClusterPolicy> policy,
                   std::vector<HostInfo> hosts) override {

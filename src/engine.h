@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -70,6 +71,11 @@ class Engine {
   virtual void LeaseReady(LeaseId lease, LeaseHandle handle) = 0;
   virtual void LeaseData(LeaseId lease, std::span<const Bytes> slices) = 0;
   virtual void LeaseClosed(LeaseId lease, LeaseCloseReason reason) = 0;
+
+  // --- questions, in answer to Host::StartCall
+  // The reply's message, or nothing if there was none: no such cluster, no connection, an error,
+  // too late. Answers that nobody waits for any more are ignored.
+  virtual void CallDone(CallId call, std::optional<Bytes> message) = 0;
 
   // --- clusters and their hosts, as this worker sees them
   // Adds the cluster or replaces its hosts. A changed `generation` says that the cluster itself was

@@ -49,6 +49,7 @@ enum LogLevel : int { kLogTrace, kLogDebug, kLogInfo, kLogWarn, kLogError, kLogC
 enum FilterStatus : int { kContinue, kStopIteration };
 enum ConnectionEvent : int { kRemoteClose, kLocalClose, kConnected, kConnectedZeroRtt };
 enum CloseType : int { kFlushWrite, kNoFlush, kFlushWriteAndDelay, kAbortClose, kAbortReset };
+enum CalloutResult : int { kCalloutSuccess, kCalloutReset, kCalloutTooLarge };
 enum MetricsResult : int { kSuccess, kMetricNotFound, kInvalidLabels, kFrozen };
 enum HostHealthValue : int { kHostUnhealthy, kHostDegraded, kHostHealthy };
 
@@ -103,6 +104,12 @@ size_t NetworkPeerDnsSanCount(void* filter)
     METAPROTOCOL_CALLBACK(network_filter_get_ssl_dns_sans_size);
 bool NetworkPeerDnsSans(void* filter, Buffer* out)
     METAPROTOCOL_CALLBACK(network_filter_get_ssl_dns_sans);
+// An HTTP request by that cluster's own client; answered by the filter's `http_callout_done` hook,
+// possibly before this returns, unless the filter is destroyed before.
+enum CalloutStart : int { kCalloutStarted };  // anything else: it was not, and there is no answer
+int NetworkHttpCallout(void* filter, uint64_t* id, Buffer cluster, HttpHeader* headers,
+                       size_t header_count, Buffer body, uint64_t timeout_ms)
+    METAPROTOCOL_CALLBACK(network_filter_http_callout);
 // A scheduler outlives its filter; committing to it then does nothing. Commit may be called on any
 // thread and runs the filter's `scheduled` hook on its worker.
 void* NetworkSchedulerNew(void* filter) METAPROTOCOL_CALLBACK(network_filter_scheduler_new);

@@ -39,6 +39,7 @@ std::string MissingCallbacks() {
       Of("network_filter_close", abi::NetworkClose),
       Of("network_filter_read_disable", abi::NetworkReadDisable),
       Of("network_filter_enable_half_close", abi::NetworkEnableHalfClose),
+      Of("network_filter_http_callout", abi::NetworkHttpCallout),
       Of("network_filter_get_remote_address", abi::NetworkRemoteAddress),
       Of("network_filter_get_local_address", abi::NetworkLocalAddress),
       Of("network_filter_get_worker_index", abi::NetworkWorkerIndex),

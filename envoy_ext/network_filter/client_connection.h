@@ -3,6 +3,10 @@
 #pragma once
 
 #include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <unordered_map>
 
 #include "envoy_ext/abi/abi.h"
 #include "src/config/config_slot.h"
@@ -41,12 +45,15 @@ class ClientConnection {
   void OnRead(bool end_stream);
   void OnClose();
   void OnWatermark(bool full);
+  void OnCalloutDone(uint64_t callout, std::optional<std::string> message);
 
   // --- for the host interface
   void Write(Bytes bytes);
   void Pause(bool paused);
   void FlushAndClose();
   void Abort();
+  void StartCall(CallId call, std::string_view cluster, std::string_view path, Bytes message,
+                 uint64_t timeout_us);
   bool closed() const { return state_ == State::kClosed; }
   void TellWatermark(Engine& engine);
 
@@ -67,9 +74,11 @@ class ClientConnection {
   Worker& worker_;
   State state_ = State::kNew;
   Session* session_ = nullptr;
-  void* scheduler_ = nullptr;  // only where no carrier has given the worker one
-  bool full_ = false;          // as of the last watermark hook
-  bool full_told_ = false;     // as of the last word to the engine
+  void* scheduler_ = nullptr;                   // only where no carrier has given the worker one
+  bool full_ = false;                           // as of the last watermark hook
+  bool full_told_ = false;                      // as of the last word to the engine
+  std::unordered_map<uint64_t, CallId> calls_;  // by Envoy's number of the callout
+  CallId starting_ = 0;                         // it has no number yet
 };
 
 }  // namespace metaprotocol::envoy

@@ -1,7 +1,10 @@
 // The hooks of the network filter. filter_name says which of two filters it is: "metaprotocol"
 // faces clients, "metaprotocol.carrier" connects a worker to Envoy's HTTP code.
 #include <memory>
+#include <optional>
+#include <span>
 #include <string>
+#include <string_view>
 #include <variant>
 
 #include "envoy_ext/abi/abi.h"
@@ -10,6 +13,7 @@
 #include "envoy_ext/carrier/carrier.h"
 #include "envoy_ext/carrier/dialer.h"
 #include "envoy_ext/network_filter/client_connection.h"
+#include "envoy_ext/network_filter/grpc_frame.h"
 #include "envoy_ext/worker/worker.h"
 #include "src/codec/registry.h"
 #include "src/config/snapshot.h"
@@ -94,6 +98,22 @@ const void* NewFilter(const FilterConfig& config, void* envoy) {
   return filter.release();
 }
 
+// The message that a unary gRPC method returned. Envoy shows no trailers; but a method that fails
+// returns no message, or says so in the headers.
+std::optional<std::string> CalledMessage(std::span<const abi::HttpHeader> headers,
+                                         std::span<const abi::Buffer> chunks) {
+  for (const abi::HttpHeader& header : headers) {
+    const std::string_view key(header.key, header.key_length);
+    const std::string_view value(header.value, header.value_length);
+    if ((key == ":status" && value != "200") || (key == "grpc-status" && value != "0")) {
+      return std::nullopt;
+    }
+  }
+  std::string body;
+  for (const abi::Buffer& chunk : chunks) body += chunk.view();
+  return GrpcMessage(body);
+}
+
 // Like Guarded, but a connection whose hook failed is closed: its state cannot be relied on.
 template <typename Body>
 int GuardedConnection(const char* hook, void* envoy, Body&& body) noexcept {
@@ -174,6 +194,20 @@ METAPROTOCOL_EXPORT void METAPROTOCOL_HOOK(network_filter_scheduled)(void* envoy
                                                                      uint64_t event) {
   GuardedConnection("network_filter_scheduled", envoy, [&]() -> int {
     Worker::Get().OnEvent(static_cast<WorkerEvent>(event));
+    return 0;
+  });
+}
+
+METAPROTOCOL_EXPORT void METAPROTOCOL_HOOK(network_filter_http_callout_done)(
+    void* envoy, const void* module, uint64_t callout, int result, abi::HttpHeader* headers,
+    size_t header_count, abi::Buffer* chunks, size_t chunk_count) {
+  GuardedConnection("network_filter_http_callout_done", envoy, [&]() -> int {
+    ClientConnection* client = FilterOf(module)->client();
+    if (client == nullptr) return 0;
+    client->OnCalloutDone(callout,
+                          result == abi::kCalloutSuccess
+                              ? CalledMessage({headers, header_count}, {chunks, chunk_count})
+                              : std::nullopt);
     return 0;
   });
 }

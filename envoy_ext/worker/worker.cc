@@ -59,6 +59,7 @@ void Worker::RunPending() {
   }
   ++engine_depth_;
   TellWatermarks();
+  TellAnswers();
   leases_.RunPending(*engine_);
   --engine_depth_;
   if (pending()) RequestWake();
@@ -143,6 +144,11 @@ void Worker::OnTick() {
   ArmTimer();
 }
 
+void Worker::StartCall(CallId call, SessionHandle session, std::string_view cluster,
+                       std::string_view path, Bytes message, uint64_t timeout_us) {
+  static_cast<ClientConnection*>(session)->StartCall(call, cluster, path, message, timeout_us);
+}
+
 uint64_t Worker::NowUs() { return Wakeups::NowUs(); }
 
 void Worker::SetTimer(uint64_t at_us) {
@@ -188,6 +194,18 @@ void Worker::WriteBufferChanged(ClientConnection& connection) {
 void Worker::TellWatermarks() {
   for (ClientConnection* connection : std::exchange(watermarks_, {})) {
     connection->TellWatermark(*engine_);
+  }
+}
+
+void Worker::AnswerCall(CallId call, std::optional<std::string> message) {
+  answers_.push_back({call, std::move(message)});
+  RunPending();
+}
+
+void Worker::TellAnswers() {
+  for (const Answer& answer : std::exchange(answers_, {})) {
+    engine_->CallDone(answer.call,
+                      answer.message ? std::optional<Bytes>(*answer.message) : std::nullopt);
   }
 }
 

@@ -6,6 +6,7 @@
 #include <deque>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -74,6 +75,8 @@ class Worker final : public Host {
   // The write buffer of that connection crossed a watermark.
   void WriteBufferChanged(ClientConnection& connection);
   void ConnectionGone(ClientConnection& connection);
+  // The answer to a call of the engine's.
+  void AnswerCall(CallId call, std::optional<std::string> message);
 
   // --- clusters: called when their leases should move, to publish themselves anew
   void AddCluster(void* key, std::function<void()> publish_anew);
@@ -87,6 +90,8 @@ class Worker final : public Host {
   void WriteLease(LeaseHandle lease, Bytes bytes) override;
   void ReleaseLease(LeaseId lease) override;
   void ResetLease(LeaseId lease) override;
+  void StartCall(CallId call, SessionHandle session, std::string_view cluster,
+                 std::string_view path, Bytes message, uint64_t timeout_us) override;
   uint64_t NowUs() override;
   void SetTimer(uint64_t at_us) override;
   uint64_t Random() override;
@@ -114,11 +119,12 @@ class Worker final : public Host {
 
   Worker();
 
-  bool pending() const { return leases_.pending() || !watermarks_.empty(); }
+  bool pending() const { return leases_.pending() || !watermarks_.empty() || !answers_.empty(); }
   void RequestWake();
   void ArmTimer();
   void OnTick();
   void TellWatermarks();
+  void TellAnswers();
   std::string DumpJson();
 
   Wakeups::Entry* const entry_;
@@ -134,6 +140,12 @@ class Worker final : public Host {
   };
   std::deque<Closing> closing_;
   std::vector<ClientConnection*> watermarks_;  // changed while the engine was on the stack
+
+  struct Answer {
+    CallId call;
+    std::optional<std::string> message;
+  };
+  std::vector<Answer> answers_;  // the engine is yet to hear of
 
   struct Cluster {
     void* key;

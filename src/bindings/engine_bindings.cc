@@ -64,6 +64,10 @@ class PyHost final : public Host {
   }
   void ReleaseLease(LeaseId lease) override { Call("release_lease", lease); }
   void ResetLease(LeaseId lease) override { Call("reset_lease", lease); }
+  void StartCall(CallId call, SessionHandle session, std::string_view cluster,
+                 std::string_view path, Bytes message, uint64_t timeout_us) override {
+    Call("start_call", call, KeyOf(session), cluster, path, py::bytes(message), timeout_us);
+  }
   uint64_t NowUs() override { return now_us; }
   void SetTimer(uint64_t at_us) override { timer_us = at_us; }
   uint64_t Random() override {
@@ -151,6 +155,12 @@ class PyEngine {
   }
   void LeaseClosed(LeaseId lease, LeaseCloseReason reason) {
     engine_->LeaseClosed(lease, reason);
+    host_.RethrowPending();
+  }
+  void CallDone(CallId call, const std::optional<py::bytes>& message) {
+    std::optional<Bytes> view;
+    if (message) view = std::string_view(*message);
+    engine_->CallDone(call, view);
     host_.RethrowPending();
   }
   // `hosts` are (address, weight, healthy).
@@ -281,6 +291,7 @@ void BindEngine(py::module_& module) {
       .def("lease_ready", &PyEngine::LeaseReady, py::arg("lease"))
       .def("lease_data", &PyEngine::LeaseData, py::arg("lease"), py::arg("pieces"))
       .def("lease_closed", &PyEngine::LeaseClosed, py::arg("lease"), py::arg("reason"))
+      .def("call_done", &PyEngine::CallDone, py::arg("call"), py::arg("message").none(true))
       .def("set_cluster", &PyEngine::SetCluster, py::arg("name"), py::arg("generation"),
            py::arg("policy"), py::arg("hosts"))
       .def("remove_cluster", &PyEngine::RemoveCluster, py::arg("name"), py::arg("generation"))

@@ -83,6 +83,12 @@ struct Message {
     length = 0;
     metadata.Clear();
   }
+
+  // The bytes it was decoded from have been copied to `to`.
+  void Rebase(Bytes from, const char* to) {
+    reply_name = Metadata::Rebased(reply_name, from, to);
+    metadata.Rebase(from, to);
+  }
 };
 
 // Which metadata somebody will look at, in terms of one codec: see Codec::InterestIn.

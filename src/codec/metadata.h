@@ -5,6 +5,7 @@
 #include <array>
 #include <cstddef>
 #include <forward_list>
+#include <functional>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -55,6 +56,22 @@ class Metadata {
       if (at(i).key == key) return at(i).value;
     }
     return std::nullopt;
+  }
+
+  // The bytes that the views point into have been copied to `to`.
+  void Rebase(std::string_view from, const char* to) {
+    for (size_t i = 0; i < size_; ++i) {
+      Entry& entry = i < kInline ? inline_[i] : overflow_[i - kInline];
+      entry = {Rebased(entry.key, from, to), Rebased(entry.value, from, to)};
+    }
+  }
+  // `view` itself unless it lies within `from`.
+  static std::string_view Rebased(std::string_view view, std::string_view from, const char* to) {
+    const std::less<> before;
+    if (before(view.data(), from.data()) || !before(view.data(), from.data() + from.size())) {
+      return view;
+    }
+    return {to + (view.data() - from.data()), view.size()};
   }
 
   size_t size() const { return size_; }

@@ -45,4 +45,27 @@ std::unique_ptr<LocalRateLimit> LoadLocalRateLimit(const config::LocalRateLimit&
       config.token_bucket ? LoadBucket(*config.token_bucket) : nullptr);
 }
 
+std::unique_ptr<GlobalRateLimit> LoadGlobalRateLimit(const config::GlobalRateLimit& config,
+                                                     const std::string& path, Findings& findings) {
+  auto limit = std::make_unique<GlobalRateLimit>();
+  limit->domain = config.domain;
+  limit->cluster = config.cluster;
+  limit->timeout_us = static_cast<uint64_t>(config.timeout.count());
+  limit->deny_on_fail = config.deny_on_fail;
+  for (size_t i = 0; i < config.descriptors.size(); ++i) {
+    const config::RateLimitDescriptor& from = config.descriptors[i];
+    CheckKey(from.key, path + ".descriptors[" + std::to_string(i) + "].key", findings);
+    limit->descriptors.push_back({from.key, from.descriptor_key});
+  }
+  std::vector<RouteTable::Rule> rules(1);
+  rules[0].conditions = LoadConditions(config.match, path + ".match", findings);
+  std::vector<RouteTable::BuildError> errors;
+  limit->match = RouteTable::Build("", std::move(rules), errors);
+  for (const RouteTable::BuildError& error : errors) {
+    ReportBadRegex(error, config.match, path + ".match", findings);
+  }
+  if (limit->match == nullptr) return nullptr;
+  return limit;
+}
+
 }  // namespace metaprotocol

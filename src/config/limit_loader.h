@@ -6,12 +6,16 @@
 
 #include "generated/config_schema.h"
 #include "src/config/findings.h"
+#include "src/limit/global_rate_limit.h"
 #include "src/limit/local_rate_limit.h"
 
 namespace metaprotocol {
 
-// Null if a regular expression in it is bad; errors are in the findings. `path` is its place.
+// Both: null if a regular expression in it is bad; errors are in the findings. `path` is its place.
 std::unique_ptr<LocalRateLimit> LoadLocalRateLimit(const config::LocalRateLimit& config,
                                                    const std::string& path, Findings& findings);
+
+std::unique_ptr<GlobalRateLimit> LoadGlobalRateLimit(const config::GlobalRateLimit& config,
+                                                     const std::string& path, Findings& findings);
 
 }  // namespace metaprotocol

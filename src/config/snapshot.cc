@@ -133,6 +133,10 @@ class TableLoader {
       table.local_rate_limit =
           LoadLocalRateLimit(*config.local_rate_limit, path + ".local_rate_limit", findings_);
     }
+    if (config.global_rate_limit) {
+      table.global_rate_limit =
+          LoadGlobalRateLimit(*config.global_rate_limit, path + ".global_rate_limit", findings_);
+    }
     snapshot.tables.push_back(std::move(table));
   }
 
@@ -212,6 +216,19 @@ const Snapshot::Table& Snapshot::TableFor(std::string_view address, uint32_t por
   return *best;
 }
 
+void Snapshot::Table::AddKeysTo(std::set<std::string_view>& keys) const {
+  keys.insert(routes->keys().begin(), routes->keys().end());
+  if (local_rate_limit != nullptr) {
+    keys.insert(local_rate_limit->keys().begin(), local_rate_limit->keys().end());
+  }
+  if (global_rate_limit == nullptr) return;
+  const auto match_keys = global_rate_limit->match->keys();
+  keys.insert(match_keys.begin(), match_keys.end());
+  for (const GlobalRateLimit::Descriptor& descriptor : global_rate_limit->descriptors) {
+    if (!descriptor.key.starts_with(kConnectionKeyPrefix)) keys.insert(descriptor.key);
+  }
+}
+
 void Snapshot::ContinueWith(const Snapshot& before) const {
   std::unordered_map<std::string_view, const LocalRateLimit*> limits;
   for (const Table& table : before.tables) {
@@ -248,9 +265,7 @@ SnapshotOrErrors LoadSnapshot(std::string_view json, const CodecRegistry& codecs
 
   std::set<std::string_view> keys;
   for (const Snapshot::Table& table : snapshot->tables) {
-    keys.insert(table.routes->keys().begin(), table.routes->keys().end());
-    if (table.local_rate_limit == nullptr) continue;
-    keys.insert(table.local_rate_limit->keys().begin(), table.local_rate_limit->keys().end());
+    table.AddKeysTo(keys);
   }
   const std::vector<std::string_view> key_list(keys.begin(), keys.end());
   snapshot->request_interest = snapshot->codec->InterestIn(key_list);

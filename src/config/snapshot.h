@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -11,6 +12,7 @@
 #include "src/codec/codec.h"
 #include "src/codec/registry.h"
 #include "src/config/config_error.h"
+#include "src/limit/global_rate_limit.h"
 #include "src/limit/local_rate_limit.h"
 #include "src/route/route_table.h"
 
@@ -52,7 +54,11 @@ struct Snapshot {
     std::unique_ptr<const RouteTable> routes;
     // "10.0.0.1:20880", "*:20880", "10.0.0.1:*": sessions accepted there use this table.
     std::vector<std::string> destinations;
-    std::unique_ptr<LocalRateLimit> local_rate_limit = {};  // null: none
+    std::unique_ptr<LocalRateLimit> local_rate_limit = {};          // null: none
+    std::unique_ptr<const GlobalRateLimit> global_rate_limit = {};  // likewise
+
+    // Message metadata keys that anything in the table looks at.
+    void AddKeysTo(std::set<std::string_view>& keys) const;
   };
   std::vector<Table> tables;  // at least one; the first is the default
   uint32_t route_count = 0;   // over all tables; Route::index is below it

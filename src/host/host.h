@@ -22,6 +22,8 @@ using SessionHandle = void*;
 using LeaseHandle = void*;
 // The engine's name for a lease: unique within the engine for all time, never 0.
 using LeaseId = uint64_t;
+// The engine's name for a question to another service; likewise.
+using CallId = uint64_t;
 
 enum class CloseMode : uint8_t {
   kFlush,  // deliver what was written, then close
@@ -55,6 +57,13 @@ class Host {
   virtual void ReleaseLease(LeaseId lease) = 0;
   // Close the connection, or give up opening it. The engine has forgotten the lease.
   virtual void ResetLease(LeaseId lease) = 0;
+
+  // --- questions to other services
+  // Calls the unary gRPC method `path` ("/package.Service/Method") in `cluster`, for that session:
+  // the call need not outlive it. Answered by one Engine::CallDone, not before this returns, and
+  // within about `timeout_us`. `message` is copied.
+  virtual void StartCall(CallId call, SessionHandle session, std::string_view cluster,
+                         std::string_view path, Bytes message, uint64_t timeout_us) = 0;
 
   // --- time
   // Monotonic, microseconds.

@@ -46,11 +46,14 @@ enum class Counter : uint8_t {
   kLeasesReleased,  // given back to Envoy's pool
   kLeasesReset,     // closed by us
   // Labels: the route, and the cluster that gets the copies. Copies are counted here only.
-  kMirrorRequests,    // copies made
-  kMirrorReplies,     // their replies, dropped
-  kMirrorFailures,    // copies that could not be sent, or got no reply
-  kMirrorSkipped,     // requests not copied because they were passed on as they arrived
-  kLocalRateLimited,  // messages without a token left; also among the over-limit replies
+  kMirrorRequests,     // copies made
+  kMirrorReplies,      // their replies, dropped
+  kMirrorFailures,     // copies that could not be sent, or got no reply
+  kMirrorSkipped,      // requests not copied because they were passed on as they arrived
+  kLocalRateLimited,   // messages without a token left; also among the over-limit replies
+  kRateLimitCalls,     // requests that a rate limit service was asked about
+  kRateLimitFailures,  // of these: without an answer
+  kGlobalRateLimited,  // of these: refused; also among the over-limit replies
   // One per LocalReply follows, in its order: use LocalReplyCounter().
   kFirstLocalReply,
 };

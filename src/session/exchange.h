@@ -3,12 +3,15 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 
 #include "src/base/intrusive_list.h"
 #include "src/base/timer_wheel.h"
 #include "src/codec/codec.h"
+#include "src/host/host.h"
+#include "src/limit/global_rate_limit.h"
 #include "src/observe/metrics_book.h"
 #include "src/route/route.h"
 #include "src/session/protocol_state.h"
@@ -20,12 +23,22 @@ struct Lease;
 class Cluster;
 struct HostPool;
 
+// A request that has to wait as a whole before it is dispatched.
+struct HeldRequest {
+  CallId call = 0;  // what it waits for
+  const GlobalRateLimit* limit = nullptr;
+  SnapshotUse::Target* target = nullptr;  // null: the route replies directly
+  std::string bytes;
+  Message message;  // views into `bytes`
+};
+
 struct SessionExchangeLink : ListLink {};
 struct LeaseExchangeLink : ListLink {};
 
 struct Exchange : SessionExchangeLink, LeaseExchangeLink {
   enum class State : uint8_t {
     kNew,       // not dispatched
+    kAsking,    // a rate limit service is asked; `request` holds the message
     kPending,   // waits for an exclusive lease; `pending` holds the encoded request
     kSending,   // the request's body is being passed on as it arrives
     kWaiting,   // the request is on its way, no reply yet
@@ -51,9 +64,10 @@ struct Exchange : SessionExchangeLink, LeaseExchangeLink {
   Cluster* cluster = nullptr;
   HostPool* pool = nullptr;
   uint64_t upstream_id = 0;
-  size_t bytes = 0;                   // of the request, as accounted in lease and cluster
-  std::string pending;                // kPending: what to write once there is a lease
-  std::optional<uint64_t> hash = {};  // kPending: for the choice of another host
+  size_t bytes = 0;                      // of the request, as accounted in lease and cluster
+  std::unique_ptr<HeldRequest> request;  // kAsking
+  std::string pending;                   // kPending: what to write once there is a lease
+  std::optional<uint64_t> hash = {};     // kPending: for the choice of another host
 
   // Downstream side; see SessionManager.
   std::string held;                       // reply bytes that must wait for other replies

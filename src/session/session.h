@@ -25,6 +25,7 @@ class Session : public LeaseOwner, public SessionLink {
   enum PauseReason : uint8_t {
     kRepliesUnread = 1,  // the client does not take its replies
     kTooMuchInFlight = 2,
+    kAsking = 4,  // the next request must not overtake one that a service is asked about
   };
 
   Session(ProtocolState& protocol, SnapshotUse& use, ConnectionInfo info, SessionHandle handle);

@@ -122,6 +122,10 @@ void SessionManager::Forget(Session& session) {
       LeaveSession(exchange);  // it is sent without the session as well
       return;
     }
+    if (exchange.state == Exchange::State::kAsking) {
+      StopAsking(exchange);
+      if (!exchange.expects_reply) exchange.series->Add(Counter::kDropped);
+    }
     if (exchange.expects_reply && exchange.state != Exchange::State::kReplied) {
       exchange.series->Add(Counter::kClientGone);
     }

@@ -13,6 +13,7 @@
 
 #include "src/base/object_pool.h"
 #include "src/engine_context.h"
+#include "src/limit/rate_limit_service.h"
 #include "src/session/exchange.h"
 #include "src/session/protocol_state.h"
 #include "src/session/session.h"
@@ -34,6 +35,7 @@ class SessionManager : public ReplySink {
   void WriteBufferFull(Session& session, bool full);
   void SessionTimer(Session& session);
   void ExchangeTimer(Exchange& exchange);
+  void CallDone(CallId call, std::optional<Bytes> message);
   void DrainAll();
   void Drain(std::string_view local_address, uint32_t local_port);
 
@@ -73,11 +75,21 @@ class SessionManager : public ReplySink {
   bool HandleRequest(Session& session, Bytes bytes);
   void HandleBroken(Session& session, const DecodeResult& result);
   void Forward(Session& session, const Route& route, Bytes bytes);
+  void Dispatch(Exchange& exchange, SnapshotUse::Target& target, const Message& message,
+                Bytes bytes);
   SnapshotUse::Target& ChooseTarget(Session& session, const Route& route);
   void LookUp(SnapshotUse::Target& target, const ProtocolState& protocol, const Route& route,
               const std::string& cluster);
   Series& RouteSeries(Session& session, const Route* route);
-  std::optional<uint64_t> HashOf(const Session& session, const Route& route) const;
+  static std::optional<uint64_t> HashOf(const Session& session, const Route& route,
+                                        const Message& message);
+
+  void Ask(Session& session, const Route& route, Bytes bytes, const GlobalRateLimit& limit,
+           const std::string& question);
+  void Asked(Exchange& exchange, RateLimitVerdict verdict);
+  std::unique_ptr<HeldRequest> StopAsking(Exchange& exchange);
+  void Pass(Exchange& exchange, const HeldRequest& request);
+  static std::string_view DirectReplyText(const Route& route);
 
   Exchange& NewExchange(Session& session, const Route* route, Series& series);
   void FinishExchange(Exchange& exchange);
@@ -94,10 +106,11 @@ class SessionManager : public ReplySink {
   template <typename F>
   static void ChangeHeld(Exchange& exchange, F&& change);
 
-  void MirrorRequest(Session& session, const Route& route, Bytes bytes,
-                     std::optional<uint64_t> hash);
-  void SendCopy(Session& session, const Route& route, const SnapshotUse::Target& target,
-                Bytes bytes, std::optional<uint64_t> hash);
+  void MirrorRequest(Session& session, SnapshotUse& use, const Route& route, const Message& message,
+                     Bytes bytes, std::optional<uint64_t> hash);
+  void SendCopy(Session& session, SnapshotUse& use, const Route& route,
+                const SnapshotUse::Target& target, const Message& message, Bytes bytes,
+                std::optional<uint64_t> hash);
   bool MirrorReply(Exchange& copy, bool complete);
   void EndMirror(Exchange& copy);
 
@@ -123,6 +136,8 @@ class SessionManager : public ReplySink {
   size_t session_count_ = 0;
   size_t exchange_count_ = 0;
   size_t mirror_count_ = 0;
+  std::unordered_map<CallId, Exchange*> calls_;  // who waits for which answer
+  CallId last_call_ = 0;
   bool draining_ = false;
   std::vector<Session*> dirty_;
   std::vector<Session*> attention_;

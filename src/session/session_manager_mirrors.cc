@@ -12,10 +12,11 @@ constexpr uint64_t kMirrorTimeoutUs = 60 * 1000 * 1000;
 
 }  // namespace
 
-// `bytes` is the present message, which has been forwarded.
-void SessionManager::MirrorRequest(Session& session, const Route& route, Bytes bytes,
+// `message` has been forwarded; `bytes` is what was there of it.
+void SessionManager::MirrorRequest(Session& session, SnapshotUse& use, const Route& route,
+                                   const Message& message, Bytes bytes,
                                    std::optional<uint64_t> hash) {
-  SnapshotUse::RouteState& state = session.use->routes[route.index];
+  SnapshotUse::RouteState& state = use.routes[route.index];
   state.mirrors.resize(route.mirrors.size());
   for (size_t i = 0; i < route.mirrors.size(); ++i) {
     const Route::Mirror& mirror = route.mirrors[i];
@@ -24,26 +25,26 @@ void SessionManager::MirrorRequest(Session& session, const Route& route, Bytes b
     if (target.clusters_epoch != hub_->clusters_epoch()) {
       LookUp(target, session.protocol, route, mirror.cluster);
     }
-    if (bytes.size() < message_.length) {
+    if (bytes.size() < message.length) {
       target.series->Add(Counter::kMirrorSkipped);
     } else {
-      SendCopy(session, route, target, bytes, hash);
+      SendCopy(session, use, route, target, message, bytes, hash);
     }
   }
 }
 
-void SessionManager::SendCopy(Session& session, const Route& route,
-                              const SnapshotUse::Target& target, Bytes bytes,
-                              std::optional<uint64_t> hash) {
+void SessionManager::SendCopy(Session& session, SnapshotUse& use, const Route& route,
+                              const SnapshotUse::Target& target, const Message& message,
+                              Bytes bytes, std::optional<uint64_t> hash) {
   Exchange& copy = exchange_pool_.Acquire();
   copy.state = Exchange::State::kNew;
   copy.is_mirror = true;
-  copy.expects_reply = message_.kind == MessageKind::kRequest;
-  copy.snapshot = session.use;
+  copy.expects_reply = message.kind == MessageKind::kRequest;
+  copy.snapshot = &use;
   ++copy.snapshot->users;
   copy.route = &route;
   copy.series = target.series;
-  copy.bytes = message_.length;
+  copy.bytes = message.length;
   copy.series->Add(Counter::kMirrorRequests);
   copy.series->Add(Gauge::kExchangesActive, 1);
   ++mirror_count_;
@@ -51,7 +52,7 @@ void SessionManager::SendCopy(Session& session, const Route& route,
   std::optional<LocalReply> refused = LocalReply::kClusterNotFound;
   if (target.cluster != nullptr) {
     refused =
-        hub_->Dispatch(copy, {session.protocol, session, *target.cluster, message_, bytes, hash});
+        hub_->Dispatch(copy, {session.protocol, session, *target.cluster, message, bytes, hash});
   }
   if (refused) {
     Failed(copy, *refused, {});
@@ -59,7 +60,7 @@ void SessionManager::SendCopy(Session& session, const Route& route,
     Sent(copy);
   } else {
     const uint64_t configured =
-        route.timeout_us != 0 ? route.timeout_us : session.use->snapshot->default_timeout_us;
+        route.timeout_us != 0 ? route.timeout_us : use.snapshot->default_timeout_us;
     const uint64_t timeout = configured != 0 ? configured : kMirrorTimeoutUs;
     context_.Arm(copy.deadline, context_.now_us() + timeout);
   }

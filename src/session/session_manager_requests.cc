@@ -171,10 +171,13 @@ bool SessionManager::HandleRequest(Session& session, Bytes bytes) {
                   TextFor(LocalReply::kNoRoute));
     return true;
   }
-  if (!whole && !route->is_direct_reply && !route->request_mutation.empty() &&
-      !snapshot.codec->traits().mutation_in_head) {
-    return false;
+  std::string question;
+  if (table.global_rate_limit != nullptr) {
+    question = table.global_rate_limit->Question({message_.metadata, session.connection});
   }
+  const bool must_mutate = !route->is_direct_reply && !route->request_mutation.empty() &&
+                           !snapshot.codec->traits().mutation_in_head;
+  if (!whole && (must_mutate || !question.empty())) return false;
   // From here on the request is not looked at again: it has taken its token.
   if (table.local_rate_limit != nullptr &&
       !table.local_rate_limit->Admit({message_.metadata, session.connection}, context_.now_us())) {
@@ -183,40 +186,55 @@ bool SessionManager::HandleRequest(Session& session, Bytes bytes) {
     AnswerLocally(session, series, LocalReply::kOverLimit, "over the local rate limit");
     return true;
   }
+  if (!question.empty()) {
+    Ask(session, *route, bytes, *table.global_rate_limit, question);
+    return true;
+  }
   if (route->is_direct_reply) {
     AnswerLocally(session, RouteSeries(session, route), route->direct_reply,
-                  route->direct_reply_text.empty() ? TextFor(route->direct_reply)
-                                                   : std::string_view(route->direct_reply_text));
+                  DirectReplyText(*route));
     return true;
   }
   Forward(session, *route, bytes);
   return true;
 }
 
+std::string_view SessionManager::DirectReplyText(const Route& route) {
+  return route.direct_reply_text.empty() ? TextFor(route.direct_reply) : route.direct_reply_text;
+}
+
 void SessionManager::Forward(Session& session, const Route& route, Bytes bytes) {
-  const Snapshot& snapshot = *session.use->snapshot;
   SnapshotUse::Target& target = ChooseTarget(session, route);
-  Exchange& exchange = NewExchange(session, &route, *target.series);
+  Dispatch(NewExchange(session, &route, *target.series), target, message_, bytes);
+}
+
+// Hands the exchange to the hub, or answers it.
+void SessionManager::Dispatch(Exchange& exchange, SnapshotUse::Target& target,
+                              const Message& message, Bytes bytes) {
+  Session& session = *exchange.session;
+  const Route& route = *exchange.route;
+  SnapshotUse& use = *exchange.snapshot;
   std::optional<LocalReply> refused = LocalReply::kClusterNotFound;
   std::optional<uint64_t> hash;
-  if (!route.hash_keys.empty()) hash = HashOf(session, route);
+  if (!route.hash_keys.empty()) hash = HashOf(session, route, message);
   if (target.cluster != nullptr) {
     refused = hub_->Dispatch(exchange,
-                             {session.protocol, session, *target.cluster, message_, bytes, hash});
+                             {session.protocol, session, *target.cluster, message, bytes, hash});
   }
   if (refused) {
     Failed(exchange, *refused, TextFor(*refused));
     return;
   }
-  target.series->Add(Counter::kRequestBytes, message_.length);
+  target.series->Add(Counter::kRequestBytes, message.length);
   if (exchange.state == Exchange::State::kSending) session.sending = &exchange;
   if (!exchange.expects_reply && exchange.state == Exchange::State::kNew) {
     Sent(exchange);  // and that is all
   } else {
-    const uint64_t timeout = route.timeout_us != 0 ? route.timeout_us : snapshot.default_timeout_us;
+    const uint64_t timeout =
+        route.timeout_us != 0 ? route.timeout_us : use.snapshot->default_timeout_us;
     if (timeout != 0) context_.Arm(exchange.deadline, context_.now_us() + timeout);
   }
-  if (!route.mirrors.empty()) MirrorRequest(session, route, bytes, hash);
+  if (!route.mirrors.empty()) MirrorRequest(session, use, route, message, bytes, hash);
 }
 
 SnapshotUse::Target& SessionManager::ChooseTarget(Session& session, const Route& route) {
@@ -251,11 +269,12 @@ Series& SessionManager::RouteSeries(Session& session, const Route* route) {
   return *series;
 }
 
-std::optional<uint64_t> SessionManager::HashOf(const Session& session, const Route& route) const {
+std::optional<uint64_t> SessionManager::HashOf(const Session& session, const Route& route,
+                                               const Message& message) {
   std::optional<uint64_t> hash;
   for (const std::string& key : route.hash_keys) {
     const Metadata& source =
-        key.starts_with(kConnectionKeyPrefix) ? session.connection : message_.metadata;
+        key.starts_with(kConnectionKeyPrefix) ? session.connection : message.metadata;
     const auto value = source.Find(key);
     if (value) hash = HashKey(*value, hash.value_or(0));
   }
@@ -321,6 +340,10 @@ void SessionManager::LeaveSession(Exchange& exchange) {
 }
 
 void SessionManager::ExchangeTimer(Exchange& exchange) {
+  if (exchange.state == Exchange::State::kAsking) {
+    Asked(exchange, RateLimitVerdict::kNone);
+    return;
+  }
   hub_->Abandon(exchange);
   Failed(exchange, LocalReply::kTimeout, TextFor(LocalReply::kTimeout));
 }

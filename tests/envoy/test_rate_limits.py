@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from collections import Counter
 from contextlib import ExitStack
 from datetime import timedelta
@@ -11,9 +13,11 @@ from pathlib import Path
 import pytest
 from metaprotocol.config.v1 import (
     Condition,
+    GlobalRateLimit,
     LocalRateLimit,
     LocalRateLimitRule,
     ProxyConfig,
+    RateLimitDescriptor,
     Route,
     TokenBucket,
 )
@@ -26,7 +30,9 @@ from metaprotocol.envoy.config import (
     MetaProtocolListener,
 )
 from metaprotocol.peers.dubbo import DubboClient, DubboError, DubboServer, Status
+from metaprotocol.peers.dubbo.frames import Request, encode_request
 
+from tests.testkit.rate_limiter import RateLimiter
 from tests.testkit.stage import (
     SERVICE,
     Metrics,
@@ -160,3 +166,133 @@ def test_thrift_calls_over_the_limit_get_an_application_error(builder: ConfigBui
                 client.add(1, 2)
             assert client.greet("you") == "a greets you"
         assert handler.calls == {"add": 2, "greet": 1}
+
+
+def asking(deny_on_fail: bool = False, timeout: float = 0.5) -> GlobalRateLimit:
+    return GlobalRateLimit(
+        match=[Condition(key="method", exact="free", invert=True)],
+        domain="prod",
+        cluster="limiter",
+        timeout=timedelta(seconds=timeout),
+        deny_on_fail=deny_on_fail,
+        descriptors=[
+            RateLimitDescriptor(key="method", descriptor_key="m"),
+            RateLimitDescriptor(key="user", descriptor_key="u"),
+        ],
+    )
+
+
+@pytest.mark.asyncio
+async def test_a_service_says_what_passes(builder: ConfigBuilder) -> None:
+    config = dubbo_proxy(Route(name="all", cluster="a"))
+    config.route_tables[0].global_rate_limit.CopyFrom(asking())
+    strict = dubbo_proxy(Route(name="all", cluster="a"), name="strict")
+    strict.route_tables[0].global_rate_limit.CopyFrom(asking(deny_on_fail=True, timeout=0.3))
+    provider = Provider("a")
+    over = Status.THREADPOOL_EXHAUSTED
+    async with DubboServer(provider) as server, RateLimiter(builder.types) as limiter:
+        host = Cluster("limiter", [Host("127.0.0.1", limiter.port)])
+        bootstrap = Bootstrap(
+            [MetaProtocolListener("dubbo", config), MetaProtocolListener("strict", strict)],
+            [Cluster("a", [Host("127.0.0.1", server.port)]), builder.http2_cluster(host)],
+            admin_page=True,
+        )
+        with running_envoy(builder, bootstrap, concurrency=2) as envoy:
+            port, strict_port = (envoy.listener_port(name) for name in ("dubbo", "strict"))
+            assert await outcomes(port, "list", 25, clients=8) == {"a": 200}
+            assert limiter.asked == [("prod", 1, [{"m": "list"}])] * 200
+            assert await outcomes(port, "refused", 5, clients=4) == {over: 20}
+            assert await outcomes(port, "free", 5) == {"a": 5}
+            assert len(limiter.asked) == 220
+
+            # Not a byte of the request is lost while it waits, however long it is.
+            async with await DubboClient.connect("127.0.0.1", port) as client:
+                text = "é" * 100_000
+                reply = await client.call(SERVICE, "echo", text, attachments={"user": "me"})
+                assert reply.value == [text]
+                assert limiter.asked[-1] == ("prod", 1, [{"m": "echo", "u": "me"}])
+                await client.notify(SERVICE, "refused")
+                await client.notify(SERVICE, "list")
+                await eventually(lambda: provider.calls["list"] == 201)
+
+            for failure in ("broken", "mute", "slow"):
+                assert await outcomes(port, failure, 1, clients=3) == {"a": 3}
+                assert await outcomes(strict_port, failure, 1, clients=3) == {over: 3}
+            assert provider.calls["refused"] == 0
+
+            # Clients that leave while they wait, with a reset.
+            for _ in range(10):
+                _, writer = await asyncio.open_connection("127.0.0.1", strict_port)
+                invocation = DubboClient.invocation(SERVICE, "slow", ())
+                writer.write(encode_request(Request(1, invocation)))
+                await writer.drain()
+                await asyncio.sleep(0.02)
+                linger = struct.pack("ii", 1, 0)
+                writer.get_extra_info("socket").setsockopt(
+                    socket.SOL_SOCKET, socket.SO_LINGER, linger
+                )
+                writer.transport.abort()
+
+            def counted() -> bool:
+                metrics = Metrics(envoy)
+                return (
+                    metrics.total("global_rate_limited", route="all", cluster="a") == 30
+                    and metrics.total("rate_limit_failures", protocol="dubbo") == 9
+                    and metrics.total("rate_limit_failures", protocol="strict") == 9
+                    and metrics.total("client_gone", protocol="strict") == 10
+                    and metrics.total("exchanges_active") == 0
+                )
+
+            await eventually(counted)
+            assert await outcomes(port, "list", 1) == {"a": 1}
+
+
+@pytest.mark.asyncio
+async def test_a_service_that_is_not_there_denies_only_if_told_so(builder: ConfigBuilder) -> None:
+    open_, closed = (dubbo_proxy(Route(cluster="a"), name=name) for name in ("open", "closed"))
+    open_.route_tables[0].global_rate_limit.CopyFrom(asking())
+    closed.route_tables[0].global_rate_limit.CopyFrom(asking(deny_on_fail=True))
+    async with DubboServer(Provider("a")) as server:
+        listeners = [MetaProtocolListener(proxy.name, proxy) for proxy in (open_, closed)]
+        clusters = [Cluster("a", [Host("127.0.0.1", server.port)])]  # and no "limiter"
+        with running_envoy(builder, Bootstrap(listeners, clusters)) as envoy:
+            assert await outcomes(envoy.listener_port("open"), "list", 3) == {"a": 3}
+            denied = await outcomes(envoy.listener_port("closed"), "list", 3)
+            assert denied == {Status.THREADPOOL_EXHAUSTED: 3}
+
+
+@pytest.mark.asyncio
+async def test_thrift_calls_wait_for_the_service(builder: ConfigBuilder) -> None:
+    pytest.importorskip("thrift")
+    from metaprotocol.peers.thrift import Framing, GreeterHandler
+    from metaprotocol.peers.thrift.apache import ApacheClient, ApacheServer, ApplicationError
+
+    config = proxy("thrift", Route(cluster="a"))
+    limit = asking()
+    limit.descriptors.append(RateLimitDescriptor(key="service", descriptor_key="s"))
+    config.route_tables[0].global_rate_limit.CopyFrom(limit)
+
+    def call(port: int) -> None:
+        with ApacheClient(port, Framing.FRAMED) as client:
+            for number in range(20):
+                assert client.add(number, 1) == number + 1
+            client.note("kept")
+        with (
+            ApacheClient(port, Framing.FRAMED, service="refused") as client,
+            pytest.raises(ApplicationError, match="over the global rate limit"),
+        ):
+            client.greet("you")
+
+    handler = GreeterHandler("a")
+    with ApacheServer({"": handler}, Framing.FRAMED) as server:
+        async with RateLimiter(builder.types) as limiter:
+            host = Cluster("limiter", [Host("127.0.0.1", limiter.port)])
+            bootstrap = Bootstrap(
+                [MetaProtocolListener("thrift", config)],
+                [Cluster("a", [Host("127.0.0.1", server.port)]), builder.http2_cluster(host)],
+            )
+            with running_envoy(builder, bootstrap) as envoy:
+                await asyncio.to_thread(call, envoy.listener_port("thrift"))
+                await eventually(lambda: handler.notes == ["kept"])
+            assert len(limiter.asked) == 22
+            assert limiter.asked[-1] == ("prod", 1, [{"m": "greet", "s": "refused"}])

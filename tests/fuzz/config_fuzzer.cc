@@ -60,6 +60,9 @@ void UseSnapshot(const Snapshot& snapshot) {
     if (table.local_rate_limit != nullptr) {
       table.local_rate_limit->Admit({message, connection}, 1);
     }
+    if (table.global_rate_limit != nullptr) {
+      table.global_rate_limit->Question({message, connection});
+    }
     const Route* route = table.routes->Match({message, connection});
     if (route == nullptr) continue;
     Expect(route->index < snapshot.route_count);

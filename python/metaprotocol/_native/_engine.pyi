@@ -126,6 +126,9 @@ class Engine:
     def lease_ready(self, lease: int) -> None: ...
     def lease_data(self, lease: int, pieces: Sequence[bytes]) -> None: ...
     def lease_closed(self, lease: int, reason: LeaseCloseReason) -> None: ...
+    def call_done(self, call: int, message: bytes | None) -> None:
+        """The answer to ``Host.start_call``; None if there is none. Late ones are ignored."""
+
     def set_cluster(
         self, name: str, generation: int, policy: str, hosts: Sequence[tuple[str, int, bool]]
     ) -> None:

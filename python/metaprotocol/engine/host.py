@@ -32,6 +32,12 @@ class Host(Protocol):
     def reset_lease(self, lease: int) -> None:
         """Close the connection, or give up opening it; forget the lease."""
 
+    def start_call(
+        self, call: int, session: int, cluster: str, path: str, message: bytes, timeout_us: int
+    ) -> None:
+        """Call the unary gRPC method ``path`` for that session; answered by ``Engine.call_done``,
+        not before this returns."""
+
     def log(self, text: str) -> None:
         """A warning or an error."""
 

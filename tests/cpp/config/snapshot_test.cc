@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -115,6 +116,57 @@ TEST(Snapshot, RefusesLocalRateLimitsThatCannotBe) {
   EXPECT_EQ(error(R"({"rules": [{"match": [{"key": "connection.color", "exact": "x"}],
                                  "token_bucket": {"max_tokens": 1, "fill_interval": "1s"}}]})")
                 .rfind(place + ".rules[0].match[0].key", 0),
+            0u);
+}
+
+TEST(Snapshot, TakesAGlobalRateLimit) {
+  json config = MinimalConfig();
+  config["route_tables"][0]["global_rate_limit"] = json::parse(R"({
+    "match": [{"key": "method", "exact": "put"}], "domain": "prod", "cluster": "limiter",
+    "timeout": "0.050s", "deny_on_fail": true,
+    "descriptors": [{"key": "user", "descriptor_key": "u"},
+                    {"key": "connection.source_address", "descriptor_key": "from"}]})");
+  const auto snapshot = LoadValid(config);
+  const GlobalRateLimit& limit = *snapshot->tables[0].global_rate_limit;
+  EXPECT_EQ(limit.domain, "prod");
+  EXPECT_EQ(limit.cluster, "limiter");
+  EXPECT_EQ(limit.timeout_us, 50000u);
+  EXPECT_TRUE(limit.deny_on_fail);
+  Metadata message;
+  message.Add("user", "me");
+  EXPECT_EQ(limit.Question({message, Metadata{}}), "") << "the method is another";
+  message.Add("method", "put");
+  EXPECT_NE(limit.Question({message, Metadata{}}).find("\x0a\x01u\x12\x02me"), std::string::npos);
+  std::set<std::string_view> keys;
+  snapshot->tables[0].AddKeysTo(keys);
+  EXPECT_EQ(keys, (std::set<std::string_view>{"method", "user"}));
+}
+
+TEST(Snapshot, RefusesGlobalRateLimitsThatCannotBe) {
+  const json good = json::parse(R"({"domain": "d", "cluster": "c",
+                                    "descriptors": [{"key": "k", "descriptor_key": "u"}]})");
+  const auto error = [&](const char* field, json value) {
+    json config = MinimalConfig();
+    json limit = good;
+    limit[field] = std::move(value);
+    config["route_tables"][0]["global_rate_limit"] = std::move(limit);
+    const std::string errors = ErrorsOf(config);
+    const std::string place = "route_tables[0].global_rate_limit." + std::string(field);
+    return errors.rfind(place, 0) == 0 ? errors.substr(place.size()) : "elsewhere: " + errors;
+  };
+  for (const auto& [field, value] :
+       std::vector<std::pair<const char*, json>>{{"domain", ""},
+                                                 {"cluster", "two words"},
+                                                 {"timeout", "0s"},
+                                                 {"timeout", "61s"},
+                                                 {"descriptors", json::array()}}) {
+    EXPECT_EQ(error(field, value).front(), ':') << field;
+  }
+  EXPECT_EQ(error("match", json::parse(R"([{"key": "a", "regex": "("}])")).rfind("[0].regex", 0),
+            0u);
+  EXPECT_EQ(error("descriptors", json::parse(R"([{"key": "connection.color",
+                                                  "descriptor_key": "u"}])"))
+                .rfind("[0].key", 0),
             0u);
 }
 

@@ -73,6 +73,8 @@ class StillHost final : public Host {
   }
   void ReleaseLease(LeaseId) override {}
   void ResetLease(LeaseId) override {}
+  void StartCall(CallId, SessionHandle, std::string_view, std::string_view, Bytes,
+                 uint64_t) override {}
   uint64_t NowUs() override { return now; }
   void SetTimer(uint64_t) override {}
   uint64_t Random() override { return 4; }

@@ -401,6 +401,9 @@ void NetworkInjectRead(void* f, Buffer data, bool) {
   Envoy().Inject(Connection(f), std::string(data.view()));
 }
 void NetworkClose(void* f, int) { Envoy().CloseLocally(Connection(f)); }
+int NetworkHttpCallout(void*, uint64_t*, Buffer, HttpHeader*, size_t, Buffer, uint64_t) {
+  return kCalloutStarted + 1;  // there is no such cluster
+}
 int NetworkReadDisable(void* f, bool disable) {
   Connection(f).read_disabled += disable ? 1 : -1;
   if (Connection(f).read_disabled < 0) Envoy().violations.push_back("reading enabled twice");

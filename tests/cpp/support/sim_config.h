@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -40,6 +41,13 @@ struct SimLimitRule {
   TokenBucketSettings bucket;
 };
 
+struct SimGlobalLimit {
+  std::vector<Condition> match = {};
+  std::vector<GlobalRateLimit::Descriptor> descriptors = {{"name", "who"}};
+  uint64_t timeout_us = 20 * 1000;
+  bool deny_on_fail = false;
+};
+
 struct SimConfig {
   std::string name = "sim";
   std::shared_ptr<const Codec> codec = std::make_shared<FakeCodec>(FakeMultiplexed());
@@ -51,6 +59,7 @@ struct SimConfig {
   // The local rate limit, unless neither is there.
   std::optional<TokenBucketSettings> bucket = {};
   std::vector<SimLimitRule> limit_rules = {};
+  std::optional<SimGlobalLimit> global_limit = {};
 };
 
 inline std::unique_ptr<LocalRateLimit> BuildLocalRateLimit(SimConfig& config) {
@@ -68,6 +77,21 @@ inline std::unique_ptr<LocalRateLimit> BuildLocalRateLimit(SimConfig& config) {
   return std::make_unique<LocalRateLimit>(
       RouteTable::Build("limit", std::move(rules), errors), std::move(buckets),
       config.bucket ? std::make_shared<TokenBucket>(*config.bucket) : nullptr);
+}
+
+inline std::unique_ptr<const GlobalRateLimit> BuildGlobalRateLimit(SimConfig& config) {
+  if (!config.global_limit) return nullptr;
+  std::vector<RouteTable::Rule> rules(1);
+  rules[0].conditions = std::move(config.global_limit->match);
+  std::vector<RouteTable::BuildError> errors;
+  auto limit = std::make_unique<GlobalRateLimit>();
+  limit->match = RouteTable::Build("limit", std::move(rules), errors);
+  limit->domain = "sim";
+  limit->cluster = "limiter";
+  limit->timeout_us = config.global_limit->timeout_us;
+  limit->deny_on_fail = config.global_limit->deny_on_fail;
+  limit->descriptors = config.global_limit->descriptors;
+  return limit;
 }
 
 inline std::shared_ptr<const Snapshot> BuildSnapshot(SimConfig config) {
@@ -108,13 +132,13 @@ inline std::shared_ptr<const Snapshot> BuildSnapshot(SimConfig config) {
   snapshot->route_count = static_cast<uint32_t>(rules.size());
   snapshot->tables.emplace_back();
   snapshot->tables[0].routes = RouteTable::Build("main", std::move(rules), errors);
-  const auto routes = snapshot->tables[0].routes->keys();
-  std::vector<std::string_view> keys(routes.begin(), routes.end());
-  if (auto limit = BuildLocalRateLimit(config)) {
-    keys.insert(keys.end(), limit->keys().begin(), limit->keys().end());
-    snapshot->tables[0].local_rate_limit = std::move(limit);
-  }
-  snapshot->request_interest = config.codec->InterestIn(keys);
+  Snapshot::Table& table = snapshot->tables[0];
+  table.local_rate_limit = BuildLocalRateLimit(config);
+  table.global_rate_limit = BuildGlobalRateLimit(config);
+  std::set<std::string_view> keys;
+  table.AddKeysTo(keys);
+  snapshot->request_interest =
+      config.codec->InterestIn(std::vector<std::string_view>(keys.begin(), keys.end()));
   return snapshot;
 }
 

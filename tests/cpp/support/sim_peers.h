@@ -73,6 +73,39 @@ struct SimServer {
   std::function<void(SimConnection&, const WireMessage&)> on_message;
 };
 
+// The rate limit service.
+struct SimLimiter {
+  enum class Mode : uint8_t { kPasses, kRefuses, kFails, kSilent, kSaysNothing, kSaysNonsense };
+  struct Question {
+    std::string cluster;
+    std::string path;
+    std::string message;
+    uint64_t timeout_us;
+  };
+
+  Mode mode = Mode::kPasses;
+  uint64_t delay_us = 50;
+  std::vector<Question> questions;
+
+  // To a question asked now; nothing: there is no answer, and the host says so.
+  std::optional<std::string> Answer() const {
+    switch (mode) {
+      case Mode::kPasses:
+        return std::string("\x08\x01", 2);
+      case Mode::kRefuses:
+        return std::string("\x08\x02", 2);
+      case Mode::kSaysNothing:
+        return std::string();
+      case Mode::kSaysNonsense:
+        return std::string("\x0a\x7fxx", 4);
+      case Mode::kFails:
+      case Mode::kSilent:
+        break;
+    }
+    return std::nullopt;
+  }
+};
+
 // An upstream connection, from the server's side. It outlives the lease if that is given back.
 class SimConnection {
  public:

@@ -49,9 +49,10 @@ struct ScriptSetting {
   uint32_t balance = 0;         // BalancePolicy::Kind
   uint32_t mirror_percent = 0;  // 0: no route has a mirror
   uint32_t bucket_tokens = 0;   // of the local rate limit; 0: there is none
+  uint32_t asks = 0;            // 0: no service; else denies on failure if even
 };
 // What ScriptFromBytes takes for the setting.
-inline constexpr size_t kSettingBytes = 21;
+inline constexpr size_t kSettingBytes = 22;
 // The buckets of a setting are filled to the brim this often.
 inline constexpr uint64_t kFillUs = 200 * SimWorld::kMs;
 
@@ -75,9 +76,10 @@ enum class Op : uint8_t {
   kGeneration,     // a: cluster
   kRemoveCluster,  // a: cluster
   kPublish,        // a: what changes
+  kLimiter,        // a: how the rate limit service answers, b: how late
   kDrain,          // a: everything, or one port
 };
-inline constexpr size_t kOpCount = 19;
+inline constexpr size_t kOpCount = 20;
 
 struct Action {
   Op op = Op::kWait;
@@ -89,7 +91,7 @@ inline constexpr std::array<std::string_view, kOpCount> kOpNames = {
     "connect",        "request",        "one_way",      "heartbeat",      "garbage",
     "finish",         "reset",          "reading",      "wait",           "server_mode",
     "server_connect", "server_close",   "server_sends", "server_answers", "hosts",
-    "generation",     "remove_cluster", "publish",      "drain"};
+    "generation",     "remove_cluster", "publish",      "limiter",        "drain"};
 
 // Any bytes are a script.
 inline std::pair<ScriptSetting, std::vector<Action>> ScriptFromBytes(const uint8_t* data,
@@ -118,6 +120,8 @@ inline std::pair<ScriptSetting, std::vector<Action>> ScriptFromBytes(const uint8
   setting.mirror_percent = next() % 3 * 50;
   const uint32_t tokens = next();
   setting.bucket_tokens = tokens % 4 == 0 ? tokens / 4 : 0;
+  setting.asks = next() % 5;
+  if (setting.asks > 2) setting.asks = 0;
   std::vector<Action> actions;
   while (at < size && actions.size() < 400) {
     Action action;
@@ -150,7 +154,8 @@ inline std::string Describe(const ScriptSetting& s, const std::vector<Action>& a
                                uint64_t{s.lease_idle_ms},
                                uint64_t{s.balance},
                                uint64_t{s.mirror_percent},
-                               uint64_t{s.bucket_tokens}}) {
+                               uint64_t{s.bucket_tokens},
+                               uint64_t{s.asks}}) {
     text += std::to_string(value) + " ";
   }
   for (const Action& action : actions) {
@@ -229,6 +234,15 @@ inline SimConfig ScriptConfig(const ScriptSetting& setting) {
   if (setting.bucket_tokens != 0) {
     config.bucket = {setting.bucket_tokens, setting.bucket_tokens, kFillUs};
     config.limit_rules = {{config.routes[1].match, {1, 1, kFillUs}}};
+  }
+  if (setting.asks != 0) {
+    // Of what goes to "b" nobody asks.
+    config.global_limit.emplace();
+    config.global_limit->match = config.routes[1].match;
+    config.global_limit->match[0].invert = true;
+    config.global_limit->descriptors = {{real ? "method" : "name", "who"}};
+    config.global_limit->deny_on_fail = setting.asks % 2 == 0;
+    config.global_limit->timeout_us = 20 * SimWorld::kMs;
   }
   return config;
 }

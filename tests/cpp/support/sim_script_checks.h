@@ -141,7 +141,8 @@ class ScriptChecks {
         (!world.odd_bytes && seen.size() - b > fills * record_.setting.bucket_tokens)) {
       world.Violation("more requests than tokens");
     }
-    if (world.Count(Counter::kLocalRateLimited) > world.Count(LocalReply::kOverLimit)) {
+    if (world.Count(Counter::kLocalRateLimited) + world.Count(Counter::kGlobalRateLimited) >
+        world.Count(LocalReply::kOverLimit)) {
       world.Violation("limited without saying so");
     }
   }

@@ -129,6 +129,10 @@ class ScriptRun : public ScriptRecord {
       case Op::kPublish:
         Publish(action.a);
         break;
+      case Op::kLimiter:
+        world->limiter.mode = static_cast<SimLimiter::Mode>(action.a % 6);
+        world->limiter.delay_us = uint64_t{action.b} * 200;
+        break;
       case Op::kDrain:
         drained = true;
         world->WithEngine([&](Engine& engine) {

@@ -59,6 +59,7 @@ class SimWorld : public Host {
   std::deque<std::unique_ptr<SimClient>> clients;
   std::deque<std::unique_ptr<SimConnection>> connections;
   std::map<std::string, SimServer> servers;  // by address
+  SimLimiter limiter;
 
   const Wire& wire() const { return *wire_; }
   uint64_t now() const { return now_us_; }
@@ -279,6 +280,20 @@ class SimWorld : public Host {
       lease->connection->open = false;
     }
     leases_.erase(id);
+  }
+  void StartCall(CallId call, SessionHandle session, std::string_view cluster,
+                 std::string_view path, Bytes message, uint64_t timeout_us) override {
+    if (LiveClient(session, "StartCall") == nullptr) return;
+    if (!used_call_ids_.insert(call).second) Violation("a call id is used twice");
+    limiter.questions.push_back(
+        {std::string(cluster), std::string(path), std::string(message), timeout_us});
+    if (limiter.mode == SimLimiter::Mode::kSilent) return;
+    // The session may end before.
+    At(now_us_ + limiter.delay_us, [this, call, answer = limiter.Answer()] {
+      WithEngine([&](Engine& engine) {
+        engine.CallDone(call, answer ? std::optional<Bytes>(*answer) : std::nullopt);
+      });
+    });
   }
   uint64_t NowUs() override { return now_us_; }
   void SetTimer(uint64_t at_us) override {
@@ -520,6 +535,7 @@ class SimWorld : public Host {
   int depth_ = 1;  // the engine may call while it is made
   std::map<LeaseId, std::unique_ptr<LeaseRecord>> leases_;
   std::set<LeaseId> used_lease_ids_;
+  std::set<CallId> used_call_ids_;
   std::vector<std::shared_ptr<const ClusterPolicy>> policies_;
   std::vector<SeriesValues> series_;
   std::vector<uint64_t> times_;

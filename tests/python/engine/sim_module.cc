@@ -60,6 +60,8 @@ ScriptSetting SettingFrom(const py::dict& dict) {
       setting.lease_idle_ms = small;
     } else if (name == "balance") {
       setting.balance = small;
+    } else if (name == "asks") {
+      setting.asks = small;
     } else if (name == "bucket_tokens") {
       setting.bucket_tokens = small;
     } else if (name == "mirror_percent") {

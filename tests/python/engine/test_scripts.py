@@ -34,6 +34,7 @@ Script = list[tuple[str, int, int]]
 # What happens often, what happens now and then, and what changes everything.
 TRAFFIC = ("connect", "request", "request", "request", "one_way", "wait", "wait", "server_answers")
 TROUBLE = ("heartbeat", "finish", "reset", "reading", "server_mode", "server_close", "server_sends")
+LIMITS = ("limiter",)
 CHANGES = ("garbage", "server_connect", "hosts", "generation", "remove_cluster", "publish", "drain")
 
 # Numbers in which each part that an action makes of them is small, and shrinks to nothing.
@@ -65,12 +66,13 @@ SETTINGS = st.fixed_dictionaries(
         "balance": st.integers(min_value=0, max_value=4),
         "mirror_percent": st.sampled_from([10, 100]),
         "bucket_tokens": small(20),
+        "asks": small(2),
     },
 )
 SCRIPTS = st.lists(
     st.one_of(
         st.tuples(st.sampled_from(TRAFFIC), NUMBER, NUMBER),
-        st.tuples(st.sampled_from(TRAFFIC + TROUBLE), NUMBER, NUMBER),
+        st.tuples(st.sampled_from(TRAFFIC + TROUBLE + LIMITS), NUMBER, NUMBER),
         st.tuples(st.sampled_from(TRAFFIC + TROUBLE + CHANGES), NUMBER, NUMBER),
     ),
     max_size=80,

@@ -12,8 +12,10 @@ from google.protobuf.message import Message
 from metaprotocol.config.v1.cluster_policy_pb2 import ClusterPolicy
 from metaprotocol.config.v1.proxy_config_pb2 import Limits, Protocol, ProxyConfig, RouteTable
 from metaprotocol.config.v1.rate_limit_pb2 import (
+    GlobalRateLimit,
     LocalRateLimit,
     LocalRateLimitRule,
+    RateLimitDescriptor,
     TokenBucket,
 )
 from metaprotocol.config.v1.route_pb2 import (
@@ -32,6 +34,7 @@ __all__ = [
     "ClusterPolicy",
     "Condition",
     "DirectReply",
+    "GlobalRateLimit",
     "IntegerRange",
     "KeyValue",
     "Limits",
@@ -41,6 +44,7 @@ __all__ = [
     "Mutation",
     "Protocol",
     "ProxyConfig",
+    "RateLimitDescriptor",
     "Route",
     "RouteTable",
     "StringList",

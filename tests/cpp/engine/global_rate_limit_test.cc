@@ -1,0 +1,256 @@
+// Global rate limits: requests that wait for a service's word.
+#include "src/limit/rate_limit_service.h"
+#include "tests/cpp/engine/world.h"
+
+namespace metaprotocol::test {
+namespace {
+
+constexpr uint64_t kMs = SimWorld::kMs;
+constexpr uint64_t kSecond = SimWorld::kSecond;
+using Mode = SimLimiter::Mode;
+
+SimConfig Asking(SimConfig config = {}, SimGlobalLimit limit = {}) {
+  config.global_limit = std::move(limit);
+  return config;
+}
+
+class AskingWorld : public World {
+ public:
+  explicit AskingWorld(SimConfig config = Asking()) : World(std::move(config)) {
+    SetHosts("a", {"h"});
+  }
+};
+
+std::string QuestionFor(std::string_view who) {
+  RateLimitRequestWriter writer;
+  writer.AddEntry("who", who);
+  return writer.Finish("sim");
+}
+
+std::vector<SimConfig> Protocols() { return {SimConfig{}, Pipelined(), Exclusive(), PerSession()}; }
+
+TEST(GlobalRateLimit, RequestsGoOnWhenTheServiceSaysSo) {
+  for (const SimConfig& config : Protocols()) {
+    AskingWorld world(Asking(config));
+    SimClient& client = world.Connect();
+    client.Send(world.Request(1, "body") + world.OneWay(2) + world.Request(3));
+    EXPECT_TRUE(world.Seen().empty());
+    world.RunFor(kSecond);
+    EXPECT_EQ(Tokens(client.Take()), (Texts{"1", "3"}));
+    EXPECT_EQ(world.Seen().size(), 3u);
+    ASSERT_EQ(world.limiter.questions.size(), 3u);
+    const SimLimiter::Question& question = world.limiter.questions[0];
+    EXPECT_EQ(question.cluster, "limiter");
+    EXPECT_EQ(question.path, "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit");
+    EXPECT_EQ(question.message, QuestionFor("1"));
+    EXPECT_EQ(question.timeout_us, 20 * kMs);
+    EXPECT_EQ(world.Count(Counter::kRateLimitCalls, "a", "main/0"), 3u);
+    EXPECT_EQ(world.Count(Counter::kRateLimitFailures), 0u);
+    client.Reset();
+    world.RunFor(20 * kSecond);
+    world.ExpectQuiet();
+  }
+}
+
+TEST(GlobalRateLimit, RequestsOverItGetTheProtocolsOwnError) {
+  for (const SimConfig& config : Protocols()) {
+    AskingWorld world(Asking(config));
+    world.limiter.mode = Mode::kRefuses;
+    SimClient& client = world.Connect();
+    client.Send(world.Request(1) + world.OneWay(2) + world.Request(3));
+    world.RunFor(kSecond);
+    const auto replies = client.Take();
+    EXPECT_EQ(Kinds(replies), "EE");
+    for (const WireMessage& reply : replies) EXPECT_EQ(reply.body, "over_limit");
+    EXPECT_TRUE(world.Seen().empty());
+    EXPECT_EQ(world.Count(Counter::kGlobalRateLimited, "a", "main/0"), 3u);
+    EXPECT_EQ(world.Count(LocalReply::kOverLimit), 3u);
+    client.Reset();
+    world.RunFor(20 * kSecond);
+    EXPECT_EQ(world.Value(Gauge::kExchangesActive), 0);
+  }
+}
+
+TEST(GlobalRateLimit, WithoutAnAnswerRequestsPassOrNotAsConfigured) {
+  for (const Mode mode : {Mode::kFails, Mode::kSilent, Mode::kSaysNothing, Mode::kSaysNonsense}) {
+    for (const bool deny : {false, true}) {
+      AskingWorld world(Asking({}, {.deny_on_fail = deny}));
+      world.limiter.mode = mode;
+      SimClient& client = world.Connect();
+      client.Send(world.Request(1));
+      world.RunFor(10 * kMs);
+      EXPECT_EQ(client.Take().size(), mode == Mode::kSilent ? 0u : 1u) << "not later than it must";
+      world.RunFor(20 * kMs);
+      EXPECT_EQ(world.Seen().size(), deny ? 0u : 1u);
+      EXPECT_EQ(world.Count(Counter::kRateLimitFailures), 1u);
+      EXPECT_EQ(world.Count(Counter::kGlobalRateLimited), deny ? 1u : 0u);
+      EXPECT_EQ(world.exchanges(), 0u);
+    }
+  }
+}
+
+TEST(GlobalRateLimit, AnAnswerThatComesTooLateIsIgnored) {
+  AskingWorld world;
+  world.limiter.mode = Mode::kRefuses;
+  world.limiter.delay_us = 50 * kMs;
+  SimClient& client = world.Connect();
+  client.Send(world.Request(1));
+  world.RunFor(kSecond);
+  EXPECT_EQ(Kinds(client.Take()), "R");
+  EXPECT_EQ(world.Count(Counter::kRateLimitFailures), 1u);
+}
+
+TEST(GlobalRateLimit, AsksNothingWithoutAMatchOrAKey) {
+  AskingWorld world(Asking({}, {.match = {Exact("to", "x")}, .descriptors = {{"user", "u"}}}));
+  SimClient& client = world.Connect();
+  client.Send(world.Request(1, {}, {{"user", "me"}}) + world.Request(2, {}, {{"to", "x"}}));
+  world.RunFor(kMs);
+  EXPECT_EQ(client.Take().size(), 2u);
+  EXPECT_TRUE(world.limiter.questions.empty());
+  client.Send(world.Request(3, {}, {{"to", "x"}, {"user", "me"}}));
+  world.RunFor(kMs);
+  EXPECT_EQ(world.limiter.questions.size(), 1u);
+}
+
+TEST(GlobalRateLimit, TheLocalLimitComesFirst) {
+  SimConfig config = Asking();
+  config.bucket = {1, 1, kSecond};
+  AskingWorld world(config);
+  SimClient& client = world.Connect();
+  client.Send(world.Request(1) + world.Request(2));
+  world.RunFor(kMs);
+  EXPECT_EQ(client.Take().size(), 2u);
+  EXPECT_EQ(world.limiter.questions.size(), 1u);
+}
+
+TEST(GlobalRateLimit, RepliesKeepTheirOrder) {
+  SimConfig config = Asking(Pipelined());
+  config.global_limit->match = {Exact("ask", "yes")};
+  AskingWorld world(config);
+  world.limiter.delay_us = 5 * kMs;
+  world.limiter.mode = Mode::kRefuses;
+  SimClient& client = world.Connect();
+  client.Send(world.Request(1, {}, {{"ask", "yes"}}) + world.Request(2));
+  world.RunFor(2 * kMs);
+  EXPECT_TRUE(client.Take().empty());
+  world.RunFor(10 * kMs);
+  const auto replies = client.Take();
+  EXPECT_EQ(Tokens(replies), (Texts{"1", "2"}));
+  EXPECT_EQ(Kinds(replies), "ER");
+}
+
+TEST(GlobalRateLimit, RequestsKeepTheirOrderOnASessionsOwnConnection) {
+  SimConfig config = Asking(PerSession());
+  config.global_limit->match = {Exact("ask", "yes")};
+  AskingWorld world(config);
+  world.limiter.delay_us = 5 * kMs;
+  SimClient& client = world.Connect();
+  client.Send(world.Request(1, {}, {{"ask", "yes"}}) + world.Request(2));
+  world.RunFor(2 * kMs);
+  EXPECT_TRUE(client.paused);
+  EXPECT_TRUE(world.Seen().empty());
+  world.RunFor(100 * kMs);
+  EXPECT_EQ(Tokens(world.Seen()), (Texts{"1", "2"}));
+  EXPECT_EQ(client.Take().size(), 2u);
+}
+
+TEST(GlobalRateLimit, TheBoundsOfTheSessionHoldForRequestsThatWait) {
+  SimConfig config = Asking();
+  config.limits.max_requests_in_flight = 2;
+  AskingWorld world(config);
+  world.limiter.mode = Mode::kSilent;
+  SimClient& client = world.Connect();
+  for (uint64_t id = 1; id <= 5; ++id) client.Send(world.Request(id));
+  EXPECT_EQ(world.limiter.questions.size(), 2u);
+  EXPECT_TRUE(client.paused);
+  world.RunFor(kSecond);
+  EXPECT_EQ(client.Take().size(), 5u);
+}
+
+TEST(GlobalRateLimit, ASessionThatEndsGivesItsQuestionsUp) {
+  for (const SimConfig& config : Protocols()) {
+    AskingWorld world(Asking(config));
+    world.limiter.delay_us = 5 * kMs;
+    SimClient& client = world.Connect();
+    client.Send(world.Request(1) + world.OneWay(2));
+    client.Reset();
+    EXPECT_EQ(world.exchanges(), 0u);
+    world.RunFor(kSecond);
+    EXPECT_TRUE(world.Seen().empty());
+    EXPECT_EQ(world.Count(Counter::kClientGone), 1u);
+    world.ExpectQuiet();
+  }
+}
+
+TEST(GlobalRateLimit, WaitsForTheWholeOfALongRequestAndKeepsItAsItWas) {
+  SimConfig config = Asking();
+  config.limits.stream_message_bytes = 1024;
+  config.routes[0].request_mutation = {{MutationOp::Kind::kSet, "k", "v"}};
+  AskingWorld world(config);
+  SimClient& client = world.Connect();
+  const std::string body(5000, 'x');
+  const std::string request = world.Request(1, body, {{"other", "value"}});
+  for (size_t at = 0; at < request.size(); at += 500) {
+    client.Send(request.substr(at, 500));
+    EXPECT_LE(world.limiter.questions.size(), at + 500 >= request.size() ? 1u : 0u);
+  }
+  client.Send(world.Request(2));  // over the bytes of the first one
+  world.RunFor(100 * kMs);
+  const auto seen = world.Seen();
+  ASSERT_EQ(seen.size(), 2u);
+  EXPECT_EQ(seen[0].body, body);
+  EXPECT_EQ(seen[0].kv, (FakeKv{{"name", "1"}, {"other", "value"}, {"k", "v"}}));
+}
+
+TEST(GlobalRateLimit, DirectRepliesAndMirrorsAreForWhatPasses) {
+  SimConfig config = Asking();
+  config.routes = {SimRoute{.match = {Exact("to", "direct")}, .direct_reply = LocalReply::kDenied},
+                   SimRoute{.mirrors = {{"m", Route::kAlways}}}};
+  AskingWorld world(config);
+  world.SetHosts("m", {"mirror"});
+  SimClient& client = world.Connect();
+  client.Send(world.Request(1, {}, {{"to", "direct"}}) + world.Request(2));
+  world.RunFor(100 * kMs);
+  auto replies = client.Take();
+  EXPECT_EQ(Kinds(replies), "ER");
+  EXPECT_EQ(world.Count(LocalReply::kDenied), 1u);
+  EXPECT_EQ(world.Count(Counter::kMirrorReplies), 1u);
+  world.limiter.mode = Mode::kRefuses;
+  client.Send(world.Request(3, {}, {{"to", "direct"}}) + world.Request(4));
+  world.RunFor(100 * kMs);
+  replies = client.Take();
+  EXPECT_EQ(Kinds(replies), "EE");
+  for (const WireMessage& reply : replies) EXPECT_EQ(reply.body, "over_limit");
+  EXPECT_EQ(world.Count(Counter::kMirrorRequests), 1u);
+}
+
+TEST(GlobalRateLimit, DrainingWaitsForThoseThatAreAskedAbout) {
+  AskingWorld world;
+  world.limiter.delay_us = 5 * kMs;
+  SimClient& client = world.Connect();
+  client.Send(world.Request(1));
+  world.WithEngine([](Engine& engine) { engine.Drain(); });
+  EXPECT_EQ(world.exchanges(), 1u);
+  world.RunFor(5 * kSecond);
+  EXPECT_EQ(Kinds(client.Take()), "GR");
+  EXPECT_FALSE(client.alive());
+}
+
+TEST(GlobalRateLimit, GoesByTheConfigurationAndTheClustersOfItsTime) {
+  AskingWorld world(Asking({}, {.deny_on_fail = true}));
+  world.limiter.delay_us = 5 * kMs;
+  SimClient& client = world.Connect();
+  client.Send(world.Request(1));
+  SimConfig other;
+  other.routes[0].clusters = {{"b", 1}};
+  world.Publish(other);
+  client.Send(world.Request(2));
+  world.WithEngine([](Engine& engine) { engine.RemoveCluster("a", 1); });
+  world.RunFor(10 * kMs);
+  for (const WireMessage& reply : client.Take()) EXPECT_EQ(reply.body, "cluster_not_found");
+  EXPECT_EQ(world.limiter.questions.size(), 1u);
+  EXPECT_EQ(world.exchanges(), 0u);
+}
+
+}  // namespace
+}  // namespace metaprotocol::test
