@@ -295,6 +295,7 @@ class Watch(ABC):
                     self.type_url, False, sent.since, message=message, recovered=recovered
                 )
             texts = dict.fromkeys(names, message)
+        recovered += self._recovered(name for name in sent.versions if name not in texts)
         for name, text in texts.items():
             self.nacked[name] = Nacked(sent.versions[name], text, now)
         refused = {name: sent.versions[name] for name in texts}
