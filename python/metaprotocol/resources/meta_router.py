@@ -350,7 +350,7 @@ class GlobalRateLimit(Model):
     """Whether requests are refused while the rate limit service does not answer."""
     rate_limit_service: Annotated[str, Field(min_length=1, max_length=1024)]
     """The service, by Envoy's cluster name: `outbound|8081||rls.shop.svc.cluster.local`."""
-    descriptors: Annotated[list[RateLimitDescriptor], Field(min_length=1, max_length=64)]
+    descriptors: Annotated[list[RateLimitDescriptor], Field(min_length=1, max_length=32)]
     """What is sent of each request."""
 
 

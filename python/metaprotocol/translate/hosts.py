@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 
 from google.protobuf.message import Message
 
-from metaprotocol.config.v1 import RouteTable
 from metaprotocol.diagnostics import did_you_mean
 from metaprotocol.resources import ApplicationProtocol, MetaRouter, Resource
 from metaprotocol.translate.addresses import BIND_ANNOTATION, Claim, local_address
@@ -196,7 +195,7 @@ class HostTranslator:
             return [(name, table)]
         inbound = inbound_table(service, port)
         for limit in ("local_rate_limit", "global_rate_limit"):
-            if limit in RouteTable.DESCRIPTOR.fields_by_name and table.message.HasField(limit):
+            if table.message.HasField(limit):
                 getattr(inbound.message, limit).CopyFrom(getattr(table.message, limit))
                 table.message.ClearField(limit)
         return [(name, table), (inbound_filter_name(service.host, port.number), inbound)]

@@ -10,8 +10,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from google.protobuf import json_format
-
 from metaprotocol.config.v1 import (
     DirectReply,
     KeyValue,
@@ -47,6 +45,7 @@ DEFAULT_ROUTE = "default"
 # The engine's bounds.
 _SHORTEST_TIME = timedelta(milliseconds=1)
 _LONGEST_TIME = timedelta(days=1)
+_LONGEST_QUESTION = timedelta(minutes=1)
 
 _COMPARED_HOSTS = 200
 """How many hosts are looked through for "did you mean"."""
@@ -310,21 +309,17 @@ class RouteTranslator:
         self._check_keys(written.match, f"{place}.match")
         for index, descriptor in enumerate(written.descriptors):
             self._check_key(descriptor.property, f"{place}.descriptors[{index}].property")
-        limit = {
-            "match": _match(written.match),
-            "domain": written.domain,
-            "cluster": self._rate_limit_service(written.rate_limit_service, place),
-            "timeout": format_duration(written.request_timeout),
-            "deny_on_fail": written.deny_on_fail,
-            "descriptors": [
-                {"key": descriptor.property, "descriptor_key": descriptor.descriptor_key}
-                for descriptor in written.descriptors
-            ],
-        }
-        if "global_rate_limit" not in RouteTable.DESCRIPTOR.fields_by_name:
-            self._not_in_schema("globalRateLimit", place)
-            return
-        json_format.ParseDict({"global_rate_limit": limit}, self._table.message)
+        limit = self._table.message.global_rate_limit
+        limit.match.extend(conditions(written.match))
+        limit.domain = written.domain
+        limit.cluster = self._rate_limit_service(written.rate_limit_service, place)
+        timeout = f"{place}.requestTimeout"
+        limit.timeout.FromTimedelta(
+            self._bounded(written.request_timeout, timeout, _LONGEST_QUESTION)
+        )
+        limit.deny_on_fail = written.deny_on_fail
+        for descriptor in written.descriptors:
+            limit.descriptors.add(key=descriptor.property, descriptor_key=descriptor.descriptor_key)
 
     def _rate_limit_service(self, name: str, place: str) -> str:
         place = f"{place}.rateLimitService"
@@ -363,13 +358,16 @@ class RouteTranslator:
 
     # --- checks
 
-    def _bounded(self, written: timedelta, place: str) -> timedelta:
+    def _bounded(
+        self, written: timedelta, place: str, longest: timedelta = _LONGEST_TIME
+    ) -> timedelta:
         """The nearest time that the engine takes."""
-        bounded = min(max(written, _SHORTEST_TIME), _LONGEST_TIME)
+        bounded = min(max(written, _SHORTEST_TIME), longest)
         if bounded != written:
             self._report.warning(
                 self._router, "out-of-bounds", place,
-                f"must be from 1ms to 24h; {format_duration(bounded)} is used",
+                f"must be from 1ms to {format_duration(longest)}; "
+                f"{format_duration(bounded)} is used",
                 value=format_duration(written),
             )  # fmt: skip
         return bounded
@@ -382,11 +380,6 @@ class RouteTranslator:
         if doubt := self._codec.doubt(key):
             add = self._report.info if self._codec.free_metadata else self._report.warning
             add(self._router, "unknown-metadata-key", place, doubt, value=key)
-
-    def _not_in_schema(self, name: str, place: str) -> None:
-        self._report.warning(
-            self._router, "not-supported", place, f"{name} has no effect with this engine"
-        )
 
     def _free_name(self, name: str, index: int) -> str:
         return f"{name[:240]}#{index}"
@@ -411,7 +404,3 @@ def mutations(
         *(Mutation(set=KeyValue(key=item.key, value=item.value)) for item in write),
         *(Mutation(add_if_absent=KeyValue(key=item.key, value=item.value)) for item in add),
     ]
-
-
-def _match(match: MetaRouteMatch) -> list[dict[str, object]]:
-    return [json_format.MessageToDict(item) for item in conditions(match)]

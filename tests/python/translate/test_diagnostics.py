@@ -385,14 +385,18 @@ def test_a_rate_limit_service_that_is_not_there() -> None:
     assert only(result, "no-host").field == "spec.globalRateLimit.rateLimitService"
 
 
-def test_a_limit_of_a_rate_limit_service_is_in_the_filter_or_told_not_to_be() -> None:
+def test_a_limit_of_a_rate_limit_service_is_in_the_filter() -> None:
     limit = """  globalRateLimit:
     domain: d
     rateLimitService: my-own-cluster
     descriptors: [{property: method, descriptorKey: m}]"""
     result = translated(service() + router("[]", extra=limit))
-    has = "global_rate_limit" in result.proxy(NAME)["route_tables"][0]
-    assert ("not-supported" in result.codes) != has
+    assert result.proxy(NAME)["route_tables"][0]["global_rate_limit"] == {
+        "domain": "d",
+        "cluster": "my-own-cluster",
+        "timeout": "0.020s",
+        "descriptors": [{"key": "method", "descriptor_key": "m"}],
+    }
 
 
 def test_a_fill_interval_beyond_the_engines_bound_is_shortened() -> None:
