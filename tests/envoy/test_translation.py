@@ -22,6 +22,7 @@ from metaprotocol.translate import Options
 
 from tests.python.translate.support import case_names, case_text, translated
 from tests.testkit.certificates import Authority
+from tests.testkit.rate_limiter import RateLimiter
 from tests.testkit.stage import SERVICE, Provider, eventually
 
 OPTIONS = Options(ephemeral_ports=True, respect_export_to=False, module=Module(find_module()))
@@ -314,3 +315,34 @@ async def test_rates_are_limited(builder: ConfigBuilder, shop: Shop) -> None:
                     await client.call(SERVICE, method)
                 with pytest.raises(DubboError):
                     await client.call(SERVICE, method)
+
+
+async def test_a_rate_limit_service_is_asked(builder: ConfigBuilder, shop: Shop) -> None:
+    async with RateLimiter(builder.types) as limiter:
+        limits = f"""  - {{name: all, route: [{{destination: {{host: orders.example}}}}]}}
+  globalRateLimit:
+    domain: prod
+    rateLimitService: outbound|8081||rls.example
+    requestTimeout: 5s
+    denyOnFail: true
+    match: {{attributes: {{method: {{prefix: get}}}}}}
+    descriptors: [{{property: user, descriptorKey: who}}]
+---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {{name: rls, namespace: shop}}
+spec:
+  hosts: [rls.example]
+  ports: [{{number: 8081, name: grpc, protocol: GRPC}}]
+  resolution: STATIC
+  endpoints: [{{address: 127.0.0.1, ports: {{grpc: {limiter.port}}}}}]
+"""
+        with proxy(builder, shop.routed(limits)) as envoy:
+            port = envoy.listener_port(LISTENER)
+            async with await DubboClient.connect("127.0.0.1", port) as client:
+                await client.call(SERVICE, "get", attachments={"user": "ann"})
+                with pytest.raises(DubboError):
+                    await client.call(SERVICE, "get", attachments={"user": "refused"})
+                await client.call(SERVICE, "put", attachments={"user": "refused"})
+        asked = [(domain, descriptors) for domain, _, descriptors in limiter.asked]
+        assert asked == [("prod", [{"who": user}]) for user in ("ann", "refused")]
