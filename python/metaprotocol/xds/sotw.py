@@ -1,8 +1,11 @@
 """The state-of-the-world protocol: every response of clusters and listeners is the whole set.
 
 Responses of the other types have what has changed and is subscribed to; such a type cannot remove.
-The version of a response is a fingerprint of what is in it. That of a whole set is the same after a
-restart, so that a client that comes back with it is sent nothing.
+The version of a response is a fingerprint of what is in it.
+
+A client that comes back is sent everything again, whatever version it tells: that is of the last
+response it took whole, and of one it refused since it may have taken a part; it may have dropped
+resources, or wait for some again. Envoy knows what it has by the content, and leaves it as it is.
 """
 
 from __future__ import annotations
@@ -143,6 +146,8 @@ class FullStateWatch(SotwWatch):
         if self._leaving:
             entries = {**entries, **self._leaving}
             fingerprint += sum(entry.fingerprint for entry in self._leaving.values())
+        # Also what an earlier response removed, which may never be answered.
+        removed += tuple(name for name in self.nacked.keys() - entries.keys() - set(removed))
         parts: list[bytes] = []
         for entry in entries.values():
             parts += (entry.sotw_prefix, entry.content)
@@ -173,18 +178,12 @@ class FullStateWatch(SotwWatch):
                 self._forget(name)
             for name in [name for name in self._leaving if not self.watches(name)]:
                 del self._leaving[name]
-        elif wildcard and has == _version(self._set()[1]):
-            return
         self._must_answer = wildcard or bool(names)
         self._mark(now)
 
 
 class NamedWatch(SotwWatch):
-    """Any other type. One response at a time, because an answer to an older one would be stale.
-
-    A client that comes back is sent everything again, whatever version it tells: it may have
-    dropped resources of that version since, or wait for some again.
-    """
+    """Any other type. One response at a time, because an answer to an older one would be stale."""
 
     def on_changes(self, view: View, now: float) -> bool:
         """See ``Watch``."""

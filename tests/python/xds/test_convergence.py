@@ -152,8 +152,7 @@ class Client(RuleBasedStateMachine):
                 if not self.delta:  # which has no way to remove these
                     held = {name: value for name, value in held.items() if name in there}
             assert {name: mark for name, (mark, _) in held.items()} == there, type_url
-        # And a client that comes back is sent nothing (in the older protocol: nothing new, for a
-        # version of the whole is all it can tell of what it has).
+        # And a client that comes back is sent nothing (in the older protocol: nothing new).
         self.connect()
         self.deliver()
         for response in self.wire:
