@@ -174,7 +174,7 @@ class FullStateWatch(SotwWatch):
         if has is None:
             if not changed:
                 return
-            for name in [name for name in self.nacked if not self.watches(name)]:
+            for name in [n for n in (*self._sends, *self.nacked) if not self.watches(n)]:
                 self._forget(name)
             for name in [name for name in self._leaving if not self.watches(name)]:
                 del self._leaving[name]

@@ -286,6 +286,7 @@ async def test_an_empty_list_after_names_is_no_wildcard(
         response = await client.response()
         assert response.marks == {"a": 1}
         await acked(client, response)  # now without names
+        await client.nothing()
         put(server, messages, CDS, a=2, b=2)
         await client.nothing()
 
