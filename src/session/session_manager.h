@@ -84,8 +84,7 @@ class SessionManager : public ReplySink {
   static std::optional<uint64_t> HashOf(const Session& session, const Route& route,
                                         const Message& message);
 
-  void Ask(Session& session, const Route& route, Bytes bytes, const GlobalRateLimit& limit,
-           const std::string& question);
+  void Ask(Session& session, const Route& route, Bytes bytes, const GlobalRateLimit& limit);
   void Asked(Exchange& exchange, RateLimitVerdict verdict);
   std::unique_ptr<HeldRequest> StopAsking(Exchange& exchange);
   void Pass(Exchange& exchange, const HeldRequest& request);
@@ -138,6 +137,7 @@ class SessionManager : public ReplySink {
   size_t mirror_count_ = 0;
   std::unordered_map<CallId, Exchange*> calls_;  // who waits for which answer
   CallId last_call_ = 0;
+  std::string question_;  // about the present message
   bool draining_ = false;
   std::vector<Session*> dirty_;
   std::vector<Session*> attention_;

@@ -11,7 +11,7 @@ namespace metaprotocol {
 
 // Takes message_ away, which is whole.
 void SessionManager::Ask(Session& session, const Route& route, Bytes bytes,
-                         const GlobalRateLimit& limit, const std::string& question) {
+                         const GlobalRateLimit& limit) {
   SnapshotUse::Target* target = route.is_direct_reply ? nullptr : &ChooseTarget(session, route);
   Series& series = target != nullptr ? *target->series : RouteSeries(session, &route);
   Exchange& exchange = NewExchange(session, &route, series);
@@ -31,7 +31,7 @@ void SessionManager::Ask(Session& session, const Route& route, Bytes bytes,
   if (session.use->snapshot->upstream_mode == UpstreamMode::kPerSession) {
     Pause(session, Session::kAsking);
   }
-  context_.host.StartCall(request.call, session.handle, limit.cluster, kShouldRateLimit, question,
+  context_.host.StartCall(request.call, session.handle, limit.cluster, kShouldRateLimit, question_,
                           limit.timeout_us);
 }
 

@@ -171,13 +171,16 @@ bool SessionManager::HandleRequest(Session& session, Bytes bytes) {
                   TextFor(LocalReply::kNoRoute));
     return true;
   }
-  std::string question;
+  bool ask = false;
   if (table.global_rate_limit != nullptr) {
-    question = table.global_rate_limit->Question({message_.metadata, session.connection});
+    question_ = table.global_rate_limit->Question({message_.metadata, session.connection});
+    ask = !question_.empty();
   }
-  const bool must_mutate = !route->is_direct_reply && !route->request_mutation.empty() &&
-                           !snapshot.codec->traits().mutation_in_head;
-  if (!whole && (must_mutate || !question.empty())) return false;
+  if (!whole) {
+    const bool must_mutate = !route->is_direct_reply && !route->request_mutation.empty() &&
+                             !snapshot.codec->traits().mutation_in_head;
+    if (must_mutate || ask) return false;
+  }
   // From here on the request is not looked at again: it has taken its token.
   if (table.local_rate_limit != nullptr &&
       !table.local_rate_limit->Admit({message_.metadata, session.connection}, context_.now_us())) {
@@ -186,8 +189,8 @@ bool SessionManager::HandleRequest(Session& session, Bytes bytes) {
     AnswerLocally(session, series, LocalReply::kOverLimit, "over the local rate limit");
     return true;
   }
-  if (!question.empty()) {
-    Ask(session, *route, bytes, *table.global_rate_limit, question);
+  if (ask) {
+    Ask(session, *route, bytes, *table.global_rate_limit);
     return true;
   }
   if (route->is_direct_reply) {
