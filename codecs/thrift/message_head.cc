@@ -7,10 +7,9 @@ namespace {
 
 constexpr uint8_t kCompactId = 0x82;
 
-bool ReadType(uint8_t byte, Cursor& cursor, MessageHead& head) {
-  if (byte < 1 || byte > 4) return cursor.Fail("unknown Thrift message type");
-  head.type = static_cast<MessageType>(byte);
-  return true;
+void SetType(uint8_t byte, MessageHead& head) {
+  head.bad_type = byte < 1 || byte > 4;
+  if (!head.bad_type) head.type = static_cast<MessageType>(byte);
 }
 
 bool ReadName(uint32_t length, Cursor& cursor, MessageHead& head) {
@@ -41,16 +40,19 @@ bool ReadBinary(Cursor& cursor, MessageHead& head) {
   uint32_t length = 0;
   if (!cursor.ReadBe32(version)) return false;
   if (version >> 16 != 0x8001) return cursor.Fail("bad version of the Thrift binary protocol");
-  return ReadType(version & 0xFF, cursor, head) && cursor.ReadBe32(length) &&
-         ReadName(length, cursor, head) && ReadFixedId(cursor, head);
+  SetType(version & 0xFF, head);
+  return cursor.ReadBe32(length) && ReadName(length, cursor, head) && ReadFixedId(cursor, head);
 }
 
 // The same section, old encoding.
 bool ReadOldBinary(Cursor& cursor, MessageHead& head) {
   uint32_t length = 0;
   uint8_t type = 0;
-  return cursor.ReadBe32(length) && ReadName(length, cursor, head) && cursor.ReadU8(type) &&
-         ReadType(type, cursor, head) && ReadFixedId(cursor, head);
+  if (!cursor.ReadBe32(length) || !ReadName(length, cursor, head) || !cursor.ReadU8(type)) {
+    return false;
+  }
+  SetType(type, head);
+  return ReadFixedId(cursor, head);
 }
 
 // thrift-compact-protocol.md, "Message".
@@ -62,7 +64,7 @@ bool ReadCompact(Cursor& cursor, MessageHead& head) {
   if (protocol != kCompactId || version < 1 || version > 2) {
     return cursor.Fail("bad version of the Thrift compact protocol");
   }
-  if (!ReadType(type_and_version >> 5, cursor, head)) return false;
+  SetType(type_and_version >> 5, head);
   head.id_offset = cursor.position();
   uint32_t length = 0;
   return cursor.ReadVarint32(head.id) && cursor.ReadVarint32(length) &&
@@ -107,8 +109,12 @@ bool ReadFirstField(Protocol protocol, Cursor& cursor, bool& is_exception) {
 }  // namespace
 
 DecodeResult ReadMessageHead(Protocol protocol, Cursor& cursor, MessageHead& head) {
+  const bool read = ReadHead(protocol, cursor, head);
+  // Said at once: the name and the id are for the reply, which goes without them if they are not
+  // there.
+  if (head.bad_type) return DecodeResult::Error("unknown Thrift message type");
   // Every message has a struct behind its head, one byte at least, which must fit the frame too.
-  if (!ReadHead(protocol, cursor, head) || !cursor.Has(1)) return cursor.failure();
+  if (!read || !cursor.Has(1)) return cursor.failure();
   head.body_offset = cursor.position();
   return DecodeResult::Ok();
 }

@@ -15,6 +15,7 @@ namespace metaprotocol::thrift {
 
 struct MessageHead {
   MessageType type = MessageType::kUnknown;
+  bool bad_type = false;   // there is a type, and it is none
   std::string_view name;   // as on the wire, "service:method" if multiplexed
   uint32_t id = 0;         // sequence id
   size_t id_offset = 0;    // where it lies

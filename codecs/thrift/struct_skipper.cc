@@ -75,12 +75,15 @@ void StructSkipper::Start(Protocol protocol, size_t position) {
 }
 
 DecodeResult StructSkipper::Run(Bytes bytes, size_t max_bytes) {
+  Cursor cursor(bytes, position_, SIZE_MAX);
   while (true) {
-    const uint64_t passed = std::min<uint64_t>(pending_, bytes.size() - position_);
-    position_ += passed;
-    pending_ -= passed;
+    if (pending_ > 0) {
+      const uint64_t passed = std::min<uint64_t>(pending_, bytes.size() - position_);
+      position_ += passed;
+      pending_ -= passed;
+      cursor.MoveTo(position_);
+    }
     uint64_t least = position_ + pending_ + least_rest_;
-    Cursor cursor(bytes, position_, SIZE_MAX);
     if (least <= max_bytes) {
       if (pending_ > 0) return DecodeResult::NeedMore(least);
       if (depth_ == 0) return DecodeResult::Ok();
@@ -98,9 +101,14 @@ DecodeResult StructSkipper::Run(Bytes bytes, size_t max_bytes) {
   }
 }
 
-// Consumes one token: a field header, a value's first bytes, or the end of a container. Changes
-// nothing if the token is not whole.
+// Consumes a token or some: field headers, values' first bytes, ends of containers. Of a token that
+// is not whole, nothing.
 bool StructSkipper::Step(Cursor& cursor) {
+  Level& top = levels_[depth_ - 1];
+  if (value_type_ == 0 && top.is_struct) {
+    if (!SkipFieldHeader(cursor)) return false;
+    position_ = cursor.position();
+  }
   if (value_type_ != 0) {
     const uint8_t type = value_type_;
     value_type_ = 0;
@@ -108,11 +116,14 @@ bool StructSkipper::Step(Cursor& cursor) {
     value_type_ = type;
     return false;
   }
-  Level& top = levels_[depth_ - 1];
-  if (top.is_struct) return SkipFieldHeader(cursor);
+  if (top.is_struct) return true;
   if (top.left == 0) {
     --depth_;
     return true;
+  }
+  if (top.types[0] == top.types[1]) {
+    const Type type = TypeOf(protocol_, top.types[0]);
+    if (type.shape == Shape::kVarint) return SkipVarints(cursor, type.bytes, top);
   }
   // Counted before the value, which may be a container of its own.
   --top.left;
@@ -121,6 +132,14 @@ bool StructSkipper::Step(Cursor& cursor) {
   ++top.left;
   ++least_rest_;
   return false;
+}
+
+// The elements of a list of integers, as many as are there.
+bool StructSkipper::SkipVarints(Cursor& cursor, size_t max_bytes, Level& list) {
+  const uint64_t before = list.left;
+  while (list.left > 0 && cursor.SkipVarint(max_bytes)) --list.left;
+  least_rest_ -= before - list.left;
+  return list.left < before;
 }
 
 bool StructSkipper::SkipFieldHeader(Cursor& cursor) {

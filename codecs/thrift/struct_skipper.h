@@ -1,5 +1,6 @@
 // Finds the end of one Thrift struct, as far as its bytes have arrived. Unframed messages end where
-// their struct ends and nothing else tells where that is.
+// their struct ends and nothing else tells where that is; in frames the struct must end where the
+// frame does.
 #pragma once
 
 #include <array>
@@ -31,6 +32,8 @@ class StructSkipper {
 
   // How far the skipping has come. A caller may not hand Run fewer bytes than this.
   size_t position() const { return position_; }
+  // From now on bytes are counted from the present `origin`, which is not behind position().
+  void CountFrom(size_t origin) { position_ -= origin; }
 
  private:
   struct Level {
@@ -44,6 +47,7 @@ class StructSkipper {
   bool Push(Cursor& cursor, Level level);
   bool Pop();
   bool Step(Cursor& cursor);
+  bool SkipVarints(Cursor& cursor, size_t max_bytes, Level& list);
   bool SkipFieldHeader(Cursor& cursor);
   bool SkipValue(Cursor& cursor, uint8_t wire_type);
   bool SkipString(Cursor& cursor);

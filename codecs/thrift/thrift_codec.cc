@@ -1,7 +1,9 @@
 #include "codecs/thrift/thrift_codec.h"
 
 #include <algorithm>
+#include <nlohmann/json.hpp>
 
+#include "codecs/thrift/frame_check.h"
 #include "codecs/thrift/message_head.h"
 #include "codecs/thrift/struct_skipper.h"
 #include "codecs/thrift/theader.h"
@@ -35,6 +37,9 @@ struct ThriftState : DecodeState {
   // How far the structural skip of an unfinished unframed message has come. Made when first needed.
   std::unique_ptr<StructSkipper> skipper;
   bool skipping = false;
+  // The check of a framed request that is passed on while it arrives. Likewise.
+  std::unique_ptr<FrameCheck> frame;
+  bool checking = false;
 
   void Keep(const StructSkipper& unfinished) {
     if (!skipper) skipper = std::make_unique<StructSkipper>();
@@ -93,10 +98,16 @@ uint32_t HeaderId(uint64_t id) { return static_cast<uint32_t>(id >> 32) ^ Messag
 class Decoding {
  public:
   Decoding(ThriftState* state, Direction direction, Bytes bytes, const DecodeOptions& options,
-           Message& message)
-      : state_(state), direction_(direction), bytes_(bytes), options_(options), message_(message) {}
+           bool check_frames, Message& message)
+      : state_(state),
+        direction_(direction),
+        bytes_(bytes),
+        options_(options),
+        check_frames_(check_frames),
+        message_(message) {}
 
   DecodeResult Run() {
+    if (state_) state_->checking = false;
     DecodeResult result = Detect(bytes_, dialect_);
     if (!IsMessage(result)) return result;
     result = dialect_.transport == Transport::kUnframed ? DecodeUnframed() : DecodeFrame();
@@ -130,6 +141,8 @@ class Decoding {
     if (bytes_.size() < message_.length && !options_.allow_partial) {
       return DecodeResult::NeedMore(message_.length);
     }
+    if (check_frames_ && from_client()) result = CheckFrame();
+    if (!IsMessage(result)) return result;
     AddMetadata();
     if (dialect_.transport != Transport::kHeader) return DecodeResult::Ok();
     const bool wanted = (options_.interest.mask & kInfoHeaders) != 0;
@@ -146,6 +159,22 @@ class Decoding {
     }
     Cursor cursor(bytes_, position, message_.length);
     return ReadMessageHead(dialect_.protocol, cursor, head_);
+  }
+
+  // As far as the frame is there; what follows goes through CheckBody.
+  DecodeResult CheckFrame() {
+    std::string_view wrong;
+    if (bytes_.size() >= message_.length) {
+      const Bytes frame = bytes_.substr(0, message_.length);
+      wrong = CheckWholeFrame(dialect_.protocol, head_.body_offset, frame);
+    } else {
+      FrameCheck forgotten;
+      if (state_ && !state_->frame) state_->frame = std::make_unique<FrameCheck>();
+      FrameCheck& check = state_ ? *state_->frame : forgotten;
+      if (state_) state_->checking = true;
+      wrong = check.Start(dialect_.protocol, head_.body_offset, bytes_, message_.length);
+    }
+    return wrong.empty() ? DecodeResult::Ok() : DecodeResult::Error(wrong);
   }
 
   DecodeResult DecodeUnframed() {
@@ -225,6 +254,7 @@ class Decoding {
   const Direction direction_;
   const Bytes bytes_;
   const DecodeOptions& options_;
+  const bool check_frames_;
   Message& message_;
 
   Dialect dialect_;
@@ -319,7 +349,15 @@ std::unique_ptr<DecodeState> ThriftCodec::NewDecodeState(Direction) const {
 
 DecodeResult ThriftCodec::Decode(DecodeState* state, Direction direction, Bytes bytes,
                                  const DecodeOptions& options, Message& message) const {
-  return Decoding(static_cast<ThriftState*>(state), direction, bytes, options, message).Run();
+  return Decoding(static_cast<ThriftState*>(state), direction, bytes, options,
+                  options_.check_frames, message)
+      .Run();
+}
+
+std::string_view ThriftCodec::CheckBody(DecodeState* state, Bytes part) const {
+  auto* const thrift = static_cast<ThriftState*>(state);
+  if (thrift == nullptr || !thrift->checking) return {};
+  return thrift->frame->Continue(part);
 }
 
 size_t ThriftCodec::Encode(const Message& message, Bytes bytes, uint64_t id,
@@ -376,13 +414,29 @@ bool ThriftCodec::Reply(const ReplyContext& request, LocalReply reply, std::stri
 }
 
 CodecOrError CreateThriftCodec(std::string_view options) {
-  std::string bare(options);
-  std::erase_if(bare, [](char c) { return c == ' ' || c == '\t' || c == '\n' || c == '\r'; });
-  if (!bare.empty() && bare != "{}") {
-    return {nullptr, "the thrift codec has no options, so only \"\" and \"{}\" are allowed, not " +
-                         std::string(options)};
+  const std::string all(options);
+  nlohmann::json json;
+  if (all.find_first_not_of(" \t\r\n") == std::string::npos) {
+    json = nlohmann::json::object();
+  } else {
+    json = nlohmann::json::parse(all, nullptr, false);
   }
-  return {std::make_shared<const ThriftCodec>(), ""};
+  if (!json.is_object()) {
+    return {nullptr, "the thrift codec's options are a JSON object, not " + all};
+  }
+  ThriftOptions read;
+  for (const auto& [name, value] : json.items()) {
+    if (name != "check_frames") {
+      return {nullptr, "the thrift codec has no option \"" + name + "\"; there is check_frames"};
+    }
+    if (!value.is_boolean()) {
+      using Replace = nlohmann::json::error_handler_t;
+      return {nullptr,
+              "check_frames is true or false, not " + value.dump(-1, ' ', false, Replace::replace)};
+    }
+    read.check_frames = value.get<bool>();
+  }
+  return {std::make_shared<const ThriftCodec>(read), ""};
 }
 
 }  // namespace metaprotocol::thrift

@@ -14,8 +14,15 @@
 
 namespace metaprotocol::thrift {
 
+struct ThriftOptions {
+  // Refuse framed requests with anything behind their message (README.md, "Frames").
+  bool check_frames = true;
+};
+
 class ThriftCodec final : public Codec {
  public:
+  explicit ThriftCodec(ThriftOptions options = {}) : options_(options) {}
+
   const CodecTraits& traits() const override;
   Interest InterestIn(std::span<const std::string_view> keys) const override;
   std::unique_ptr<DecodeState> NewDecodeState(Direction direction) const override;
@@ -26,6 +33,8 @@ class ThriftCodec final : public Codec {
   DecodeResult Decode(DecodeState* state, Direction direction, Bytes bytes,
                       const DecodeOptions& options, Message& message) const override;
 
+  std::string_view CheckBody(DecodeState* state, Bytes part) const override;
+
   // Only THeader messages take a mutation: into their key/value info headers.
   size_t Encode(const Message& message, Bytes bytes, uint64_t id,
                 std::span<const MutationOp> mutation, std::string& out) const override;
@@ -34,9 +43,12 @@ class ThriftCodec final : public Codec {
   // kNoContent. False if the request's dialect was never known.
   bool Reply(const ReplyContext& request, LocalReply reply, std::string_view text,
              std::string& out) const override;
+
+ private:
+  const ThriftOptions options_;
 };
 
-// `options` is "" or a JSON object without members: this codec has no options.
+// `options` is "" or a JSON object with members named as in ThriftOptions.
 CodecOrError CreateThriftCodec(std::string_view options);
 
 }  // namespace metaprotocol::thrift

@@ -29,6 +29,7 @@ class Cursor {
       : bytes_(bytes), position_(position), limit_(limit) {}
 
   size_t position() const { return position_; }
+  void MoveTo(size_t position) { position_ = position; }
   bool at_limit() const { return position_ == limit_; }
   const DecodeResult& failure() const { return failure_; }
 

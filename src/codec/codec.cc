@@ -26,6 +26,8 @@ Interest Codec::InterestIn(std::span<const std::string_view>) const { return {};
 
 std::unique_ptr<DecodeState> Codec::NewDecodeState(Direction) const { return nullptr; }
 
+std::string_view Codec::CheckBody(DecodeState*, Bytes) const { return {}; }
+
 bool Codec::HeartbeatReply(const Message&, Bytes, std::string&) const { return false; }
 
 bool Codec::GoAway(const ReplyContext&, std::string&) const { return false; }

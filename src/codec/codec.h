@@ -171,6 +171,11 @@ class Codec {
   virtual DecodeResult Decode(DecodeState* state, Direction direction, Bytes bytes,
                               const DecodeOptions& options, Message& message) const = 0;
 
+  // More of a request that Decode returned before all of it was there: each byte behind those, once
+  // and in order, before it is passed on. `state` is Decode's. Returns what is wrong with the
+  // message (static text), which then goes no further; "" (the default, always) if nothing is.
+  virtual std::string_view CheckBody(DecodeState* state, Bytes part) const;
+
   // Appends to `out` the beginning of the message with `id` in place of its correlation id and with
   // `mutation` applied; returns how many bytes of the original that stands for. The caller then
   // sends bytes[returned, message.length) unchanged. `bytes` is what Decode saw, or more of the

@@ -73,7 +73,8 @@ enum class Gauge : uint8_t {
 inline constexpr size_t kGaugeCount = 3;
 
 enum class Histogram : uint8_t {
-  kRequestTimeUs,  // from the request's last byte to the reply's first
+  kRequestTimeUs,  // from when the request was routed (its head, if it is passed on) to the reply's
+                   // head
 };
 inline constexpr size_t kHistogramCount = 1;
 

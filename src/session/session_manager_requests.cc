@@ -45,6 +45,13 @@ void SessionManager::Data(Session& session, std::span<const Bytes> slices, bool 
 void SessionManager::Ingest(Session& session, Bytes bytes) {
   if (session.stream_remaining != 0) {
     const Bytes part = bytes.substr(0, session.stream_remaining);
+    const Codec& codec = *session.use->snapshot->codec;
+    const std::string_view wrong =
+        part.empty() ? std::string_view() : codec.CheckBody(session.decode_state.get(), part);
+    if (!wrong.empty()) {
+      EndStreamed(session, wrong);
+      return;
+    }
     bytes.remove_prefix(part.size());
     session.stream_remaining -= part.size();
     const bool last = session.stream_remaining == 0;
@@ -115,16 +122,30 @@ size_t SessionManager::Parse(Session& session, Bytes bytes) {
   return used;
 }
 
+void SessionManager::TellMalformed(Session& session, std::string_view why) {
+  session.protocol.series->Add(Counter::kDownstreamMalformed);
+  if (context_.host.LogEnabled(LogLevel::kDebug)) {
+    context_.host.Log(LogLevel::kDebug, session.protocol.name + ": closing a connection from " +
+                                            session.info.remote_address + ": " + std::string(why));
+  }
+}
+
+// What follows of a message that is being passed on cannot be: the server is left without the rest,
+// and the client gets the error reply.
+void SessionManager::EndStreamed(Session& session, std::string_view why) {
+  TellMalformed(session, why);
+  if (Exchange* exchange = session.sending) {
+    hub_->Abandon(*exchange);
+    Failed(*exchange, LocalReply::kMalformed, why);
+  }
+  Close(session, CloseMode::kFlush);
+}
+
 // Bytes that are no message: the protocol's own error reply, if one can be formed, and the end.
 void SessionManager::HandleBroken(Session& session, const DecodeResult& result) {
   const bool too_large = result.status == DecodeResult::Status::kTooLarge;
   const LocalReply reply = too_large ? LocalReply::kTooLarge : LocalReply::kMalformed;
-  session.protocol.series->Add(Counter::kDownstreamMalformed);
-  if (context_.host.LogEnabled(LogLevel::kDebug)) {
-    context_.host.Log(LogLevel::kDebug, session.protocol.name + ": closing a connection from " +
-                                            session.info.remote_address + ": " +
-                                            std::string(result.error));
-  }
+  TellMalformed(session, result.error);
   if (message_.kind == MessageKind::kRequest && session.replying == nullptr) {
     AnswerLocally(session, *session.protocol.series, reply, result.error);
   }

@@ -46,6 +46,7 @@ struct UpstreamHost {
   const std::string address;
   uint32_t index = kNoIndex;  // in the balancer's host set; kNoIndex once the host has left
   uint32_t active = 0;        // open exchanges
+  uint64_t warned_us = 0;     // when a warning about it was last logged
   // One per protocol, nearly always one; and former ones of protocols whose codec has changed.
   std::vector<std::unique_ptr<HostPool>> pools;
 

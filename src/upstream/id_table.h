@@ -1,4 +1,4 @@
-// Correlation ids of one shared upstream connection, and who waits under each.
+// Correlation ids of upstream connections, and who waits under each on one that is shared.
 #pragma once
 
 #include <cstddef>
@@ -8,6 +8,10 @@
 namespace metaprotocol {
 
 struct Exchange;
+
+// On leases that serve one request at a time ids are random: those of messages without reply are
+// this and above, those of requests below it. All fit 31 bits.
+inline constexpr uint64_t kExclusiveOneWayId = uint64_t{1} << 30;
 
 // Ids count upwards from a random one and are never given twice, so a reply that comes after its
 // request was given up cannot be taken for another's, not even on a connection that went through

@@ -73,10 +73,11 @@ struct Lease {
   IntrusiveList<Exchange, LeaseExchangeLink> exchanges;  // oldest first
   uint32_t exchange_count = 0;
   uint32_t unanswered = 0;  // requests that were given up and whose reply may still come
+  uint32_t strays = 0;      // without `ids`: replies that were not the one waited for
   size_t bytes_in_flight = 0;
   std::optional<IdTable> ids;  // none: replies belong to the oldest exchange
   uint64_t idle_since_us = 0;
-  Timer timer;  // connect timeout while opening, idle timeout later
+  Timer timer;  // connect timeout while opening; idle timeout, or patience after a stray, later
 
   bool usable() const { return state != State::kGone && !draining; }
   // Nothing is under way in either direction.

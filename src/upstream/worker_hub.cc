@@ -222,7 +222,10 @@ void WorkerHub::LeaseTimer(Lease& lease) {
   }
   if (lease.owner != nullptr && !lease.draining) return;  // lives as long as its session
   const uint64_t timeout = lease.pool.host.cluster.policy().lease_idle_timeout_us;
-  if (lease.exchange_count != 0) return;  // armed again when it becomes idle
+  if (lease.exchange_count != 0) {
+    if (lease.strays != 0) Break(lease);  // and the reply that was waited for did not come
+    return;                               // armed again when it becomes idle
+  }
   const uint64_t due = lease.idle_since_us + timeout;
   if (context_.now_us() < due) {
     context_.Arm(lease.timer, due);

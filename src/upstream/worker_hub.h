@@ -107,7 +107,7 @@ class WorkerHub {
   void Detach(Exchange& exchange);
   void DispatchWaiting(HostPool& pool);
   void ReassignWaiting(HostPool& pool);
-  uint64_t NextExclusiveId();
+  uint64_t NextExclusiveId(const Exchange& exchange);
 
   void Append(Lease& lease, Bytes bytes);
   void FinishSending(Lease& lease);
@@ -120,6 +120,7 @@ class WorkerHub {
   size_t ParseUpstream(Lease& lease, Bytes bytes);
   bool HandleUpstreamMessage(Lease& lease, const Message& message, Bytes bytes);
   bool HandleResponse(Lease& lease, const Message& message, Bytes bytes);
+  void HandleStray(Lease& lease);
   void StreamFromUpstream(Lease& lease, Bytes& bytes);
   void RejectUpstream(Lease& lease, std::string_view why);
 

@@ -4,6 +4,19 @@
 #include "src/upstream/worker_hub.h"
 
 namespace metaprotocol {
+namespace {
+
+// How often one host's malformed replies are worth a line in the log.
+constexpr uint64_t kWarnEveryUs = 1000 * 1000;
+
+// Replies to others, before the one that is waited for, that a lease survives. Each is a guess at
+// that one's id, of which there are a thousand million.
+constexpr uint32_t kMaxStrays = 8;
+// How long the right one may then take. Who has the wrong ids for good is told from who had a reply
+// too many by nothing else.
+constexpr uint64_t kStrayPatienceUs = 1000 * 1000;
+
+}  // namespace
 
 void WorkerHub::LeaseData(LeaseId id, std::span<const Bytes> slices) {
   Lease* found = Find(id);
@@ -83,10 +96,13 @@ size_t WorkerHub::ParseUpstream(Lease& lease, Bytes bytes) {
 // What came on the lease cannot be understood, or cannot be put up with.
 void WorkerHub::RejectUpstream(Lease& lease, std::string_view why) {
   SeriesOf(lease.pool).Add(Counter::kUpstreamMalformed);
-  if (context_.host.LogEnabled(LogLevel::kWarn)) {
-    context_.host.Log(LogLevel::kWarn, "upstream " + lease.pool.host.address + " of cluster " +
-                                           lease.pool.host.cluster.name() + ": " +
-                                           std::string(why));
+  UpstreamHost& host = lease.pool.host;
+  const uint64_t now = context_.now_us();
+  if ((host.warned_us == 0 || now >= host.warned_us + kWarnEveryUs) &&
+      context_.host.LogEnabled(LogLevel::kWarn)) {
+    host.warned_us = now;
+    context_.host.Log(LogLevel::kWarn, "upstream " + host.address + " of cluster " +
+                                           host.cluster.name() + ": " + std::string(why));
   }
   SeriesOf(lease.pool).Add(Counter::kLeasesReset);
   context_.host.ResetLease(lease.id);
@@ -130,25 +146,31 @@ bool WorkerHub::HandleUpstreamMessage(Lease& lease, const Message& message, Byte
 
 bool WorkerHub::HandleResponse(Lease& lease, const Message& message, Bytes bytes) {
   Exchange* exchange = nullptr;
+  bool late = false;
   if (lease.ids) {
     exchange = lease.ids->Find(message.id);
-  } else if (!lease.exchanges.empty()) {
-    exchange = &lease.exchanges.front();
-    const bool same_id = exchange->upstream_id == message.id;
-    if (lease.codec->traits().id_bits != 0 && !same_id) exchange = nullptr;
+    late = lease.ids->Issued(message.id);
+  } else {
+    if (!lease.exchanges.empty()) exchange = &lease.exchanges.front();
+    if (lease.codec->traits().id_bits != 0) {
+      if (exchange != nullptr && exchange->upstream_id != message.id) exchange = nullptr;
+      // To a message that its client said needs none.
+      if (message.id >= kExclusiveOneWayId) {
+        SeriesOf(lease.pool).Add(Counter::kUnsolicited);
+        return true;
+      }
+    }
   }
   if (exchange != nullptr &&
       (!exchange->expects_reply || exchange->state == Exchange::State::kReplying)) {
     exchange = nullptr;
   }
   if (exchange == nullptr) {
-    const bool late = lease.ids && lease.ids->Issued(message.id);
     SeriesOf(lease.pool).Add(late ? Counter::kLateReplies : Counter::kUnsolicited);
     if (late && lease.unanswered != 0 && --lease.unanswered == 0 && lease.exchange_count == 0) {
       MarkSettling(lease);
     }
-    // Nothing tells this server's replies apart but their order, and that is broken.
-    if (!lease.ids) Break(lease);
+    if (!lease.ids) HandleStray(lease);
     return true;
   }
   const bool whole = bytes.size() == message.length;
@@ -156,6 +178,22 @@ bool WorkerHub::HandleResponse(Lease& lease, const Message& message, Bytes bytes
   if (sink_.Reply(*exchange, *lease.codec, message, bytes)) return true;
   lease.receiving = nullptr;
   return false;
+}
+
+// A reply that is not the one which is waited for, on a lease that serves one request at a time. It
+// may answer something that a client has put behind its request, and that client may be another one
+// than the one that waits now, who should not suffer for it. The right reply is known by its id,
+// which nobody could guess; but nobody comes after it on this lease.
+void WorkerHub::HandleStray(Lease& lease) {
+  const bool known_by_id = lease.codec->traits().id_bits != 0 && !lease.exchanges.empty() &&
+                           lease.exchanges.front().expects_reply;
+  if (!known_by_id || ++lease.strays > kMaxStrays) {
+    Break(lease);
+    return;
+  }
+  lease.poolable = false;
+  DrainLease(lease);
+  if (lease.strays == 1) context_.Arm(lease.timer, context_.now_us() + kStrayPatienceUs);
 }
 
 }  // namespace metaprotocol

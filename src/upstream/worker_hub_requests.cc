@@ -61,7 +61,7 @@ std::optional<LocalReply> WorkerHub::Dispatch(Exchange& exchange, const Request&
   const Codec& codec = *snapshot.codec;
   const Mutation& mutation = exchange.route->request_mutation;
   if (lease == nullptr) {
-    exchange.upstream_id = NextExclusiveId();
+    exchange.upstream_id = NextExclusiveId(exchange);
     exchange.hash = request.hash;
     const size_t done = codec.Encode(request.message, request.bytes, exchange.upstream_id, mutation,
                                      exchange.pending);
@@ -280,14 +280,18 @@ void WorkerHub::Assign(Exchange& exchange, Lease& lease) {
     exchange.upstream_id = lease.ids->Insert(&exchange);
     if (UsesUpIds(lease)) lease.draining = true;
   } else if (exchange.upstream_id == 0) {
-    exchange.upstream_id = NextExclusiveId();
+    exchange.upstream_id = NextExclusiveId(exchange);
   }
 }
 
 // Random, so that nobody can have a reply to the next request ready: a client may hide a second
-// request behind its own in a frame that the codec does not look through, and the server's answer
-// to that one comes when the connection serves somebody else.
-uint64_t WorkerHub::NextExclusiveId() { return 1 + context_.Random() % IdTable::kMax32; }
+// request behind its own where the codec does not look, and the server's answer to that one comes
+// when the connection serves somebody else. Servers also answer what a client only calls a message
+// without reply; those ids are a kind of their own.
+uint64_t WorkerHub::NextExclusiveId(const Exchange& exchange) {
+  const uint64_t id = context_.Random() % kExclusiveOneWayId;
+  return exchange.expects_reply ? 1 + id % (kExclusiveOneWayId - 1) : kExclusiveOneWayId + id;
+}
 
 // Takes the exchange off its lease (or off the list of those that wait for one), and out of the
 // cluster's books.

@@ -28,6 +28,29 @@ struct Run {
   Message message;
 };
 
+// Passes on the rest of a message of which the first `n` bytes were enough, in buffers of exact
+// size; what is wrong with it becomes the result. Without a state only what is there can be judged,
+// so the message is decoded again.
+void FollowBody(const ThriftCodec& codec, DecodeState* state, Bytes bytes, size_t n, size_t step,
+                DecodeResult& result) {
+  if (state == nullptr) {
+    DecodeOptions options;
+    options.allow_partial = true;
+    options.max_message_bytes = size_t{1} << 30;
+    Message message;
+    result = codec.Decode(nullptr, Direction::kRequest, bytes, options, message);
+    return;
+  }
+  while (n < bytes.size() && result.status == Status::kMessage) {
+    const size_t part = std::min(step, bytes.size() - n);
+    const auto copy = std::make_unique<char[]>(part);
+    std::copy_n(bytes.begin() + n, part, copy.get());
+    const std::string_view wrong = codec.CheckBody(state, {copy.get(), part});
+    if (!wrong.empty()) result = DecodeResult::Error(wrong);
+    n += part;
+  }
+}
+
 // Decodes the first message, given `step` more bytes each time, in buffers of exact size.
 Run Decode(Direction direction, Bytes bytes, const DecodeOptions& options, size_t step,
            bool with_state) {
@@ -51,6 +74,9 @@ Run Decode(Direction direction, Bytes bytes, const DecodeOptions& options, size_
       Require(run.message.length > 0);
       Require(run.message.length <= options.max_message_bytes);
       Require(options.allow_partial || run.message.length <= n);
+      if (run.message.length > n && direction == Direction::kRequest) {
+        FollowBody(codec, state.get(), bytes.substr(0, run.message.length), n, step, run.result);
+      }
     } else if (run.result.status != Status::kNeedMore) {
       Require(!run.result.error.empty());
     }

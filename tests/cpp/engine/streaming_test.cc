@@ -32,6 +32,44 @@ TEST(Streaming, LargeRequestReachesTheServerWhileItIsStillBeingSent) {
   }
 }
 
+TEST(Streaming, BodyThatTheCodecRefusesGoesNoFurtherAndEndsItsConnections) {
+  for (const UpstreamMode mode : {UpstreamMode::kShared, UpstreamMode::kExclusive}) {
+    World world(Streaming(With({.id_bits = 32, .bad_body = '!'}, mode)));
+    world.SetHosts("a", {"h1"});
+    SimClient& client = world.Connect();
+    const std::string request = world.Request(1, Body(5000) + "!!!!" + Body(5000));
+    client.Send(request.substr(0, 4000));
+    client.Send(request.substr(4000, 500));
+    world.RunFor(10 * kMs);
+    ASSERT_EQ(world.connections.size(), 1u);
+    EXPECT_TRUE(client.received.empty());
+    const size_t before = world.connections[0]->received.size();
+    client.Send(request.substr(4500));
+    const auto replies = client.Take();
+    EXPECT_EQ(Kinds(replies), "E");
+    EXPECT_EQ(replies.at(0).body, "malformed");
+    EXPECT_EQ(client.closed, CloseMode::kFlush);
+    EXPECT_EQ(world.connections[0]->received.size(), before);
+    EXPECT_FALSE(world.connections[0]->open);
+    EXPECT_EQ(world.Count(Counter::kDownstreamMalformed), 1u);
+    world.RunFor(10 * kSecond);
+    world.ExpectQuiet();
+  }
+}
+
+TEST(Streaming, BodyThatIsThrownAwayIsCheckedToo) {
+  SimConfig config = Streaming(With({.bad_body = '!'}, UpstreamMode::kShared));
+  config.routes = {SimRoute{.match = {Exact("name", "other")}}};
+  World world(config);
+  SimClient& client = world.Connect();
+  const std::string request = world.Request(1, Body(5000) + "!");
+  client.Send(request.substr(0, 4000));
+  EXPECT_EQ(Kinds(client.Take()), "E") << "no route";
+  client.Send(request.substr(4000));
+  EXPECT_EQ(client.closed, CloseMode::kFlush);
+  EXPECT_TRUE(client.Take().empty()) << "answered once";
+}
+
 TEST(Streaming, SmallMessagesAreNotStreamed) {
   World world({.limits = {.stream_message_bytes = 5000}});
   world.SetHosts("a", {"h1"});

@@ -101,6 +101,7 @@ struct FakeOptions {
   bool heartbeats = true;        // HeartbeatReply answers
   bool go_away = true;           // GoAway writes a 'G'
   bool text_in_replies = false;  // local replies carry a `text` line
+  char bad_body = '\0';          // CheckBody refuses parts with it
 };
 
 // Presets for the kinds of protocols there are.
@@ -186,6 +187,13 @@ class FakeCodec : public Codec {
     ReadLines(rest.substr(0, head), message);
     if (whole && wants_body) message.metadata.Add("body", rest.substr(head + 1));
     return DecodeResult::Ok();
+  }
+
+  std::string_view CheckBody(DecodeState* state, Bytes part) const override {
+    if (state && static_cast<State*>(state)->direction != Direction::kRequest) return "a reply";
+    if (part.empty()) return "nothing to check";
+    const bool bad = options_.bad_body != '\0' && part.find(options_.bad_body) != Bytes::npos;
+    return bad ? "bad body" : std::string_view();
   }
 
   size_t Encode(const Message& message, Bytes bytes, uint64_t id,

@@ -55,6 +55,7 @@ class SimWorld : public Host {
   bool odd_bytes = false;  // somebody sends what may be no message, and somebody gets it
   std::vector<std::string> violations;
   size_t ticks = 0;
+  size_t warnings = 0;  // logged
   size_t pauses = 0;
   std::deque<std::unique_ptr<SimClient>> clients;
   std::deque<std::unique_ptr<SimConnection>> connections;
@@ -306,7 +307,10 @@ class SimWorld : public Host {
   }
   uint64_t Random() override { return random_(); }
   bool LogEnabled(LogLevel) override { return true; }
-  void Log(LogLevel, std::string_view) override { CheckInside("Log"); }
+  void Log(LogLevel level, std::string_view) override {
+    CheckInside("Log");
+    if (level == LogLevel::kWarn) ++warnings;
+  }
   void DefineSeries(uint32_t series, const SeriesLabels& labels) override {
     if (series != series_.size()) Violation("series are not dense");
     series_.push_back({labels, {}, {}});

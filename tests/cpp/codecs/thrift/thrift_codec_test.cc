@@ -51,14 +51,23 @@ TEST(ThriftCodec, GivesOnlyTheMetadataOfInterest) {
   EXPECT_EQ(Request(wire).message.metadata.size(), 5u);
 }
 
-TEST(ThriftCodec, TakesNoOptions) {
-  EXPECT_NE(CreateThriftCodec("").codec, nullptr);
-  EXPECT_NE(CreateThriftCodec(" { } ").codec, nullptr);
-  EXPECT_EQ(CreateThriftCodec("{\"a\": 1}").codec, nullptr);
-  EXPECT_NE(CreateThriftCodec("{\"a\": 1}").error.find("{\"a\": 1}"), std::string::npos);
+TEST(ThriftCodec, TakesCheckFramesAsItsOnlyOption) {
+  for (const char* good :
+       {"", "{}", " { } ", "{\"check_frames\": true}", "{\"check_frames\": false}"}) {
+    EXPECT_NE(CreateThriftCodec(good).codec, nullptr) << good;
+  }
+  const std::pair<const char*, const char*> bad[] = {
+      {"{\"a\": 1}", "the thrift codec has no option \"a\"; there is check_frames"},
+      {"{\"check_frames\": 1}", "check_frames is true or false, not 1"},
+      {"{\"check_frames\": \"no\"}", "check_frames is true or false, not \"no\""},
+      {"{\"check_frames\": null}", "check_frames is true or false, not null"},
+      {"[]", "the thrift codec's options are a JSON object, not []"},
+      {"{", "the thrift codec's options are a JSON object, not {"}};
+  for (const auto& [options, error] : bad) {
+    EXPECT_EQ(CreateThriftCodec(options).codec, nullptr) << options;
+    EXPECT_EQ(CreateThriftCodec(options).error, error);
+  }
 }
-
-// --- detection
 
 TEST(ThriftCodec, NeverWaitsForMoreThanTheShortestMessage) {
   for (const std::string& wire : {
@@ -191,6 +200,29 @@ TEST(ThriftCodec, RefusesBrokenHeads) {
               "bad version of the Thrift compact protocol");
   ExpectError(Header(Infos(0, {}), 1, Compact(kCall, "a", 1)),
               "bad version of the Thrift binary protocol");
+}
+
+TEST(ThriftCodec, KnowsWhomToTellOfAnUnknownMessageType) {
+  for (const std::string& message :
+       {Binary(9, "shop:buy", 7), OldBinary(9, "shop:buy", 7), Compact(6, "shop:buy", 7)}) {
+    for (const std::string& wire : {Framed(message), message}) {
+      const Decoded decoded = Request(wire);
+      EXPECT_EQ(decoded.result.error, "unknown Thrift message type");
+      EXPECT_EQ(decoded.message.kind, MessageKind::kRequest);
+      EXPECT_EQ(decoded.message.reply_name, "buy");
+      EXPECT_EQ(decoded.message.id, 7u);
+    }
+    // Nobody waits for the rest of it.
+    const std::string wire = Framed(message);
+    for (size_t n = 8; n < wire.size(); ++n) {
+      const Decoded decoded = Request(Bytes(wire).substr(0, n));
+      if (decoded.result.status == Status::kNeedMore) {
+        EXPECT_LT(n, size_t{4 + 4 + 8 + 1}) << "the type has not come: old binary";
+      } else {
+        EXPECT_EQ(decoded.result.error, "unknown Thrift message type");
+      }
+    }
+  }
 }
 
 TEST(ThriftCodec, RefusesHeadsThatDoNotFitTheirFrame) {
