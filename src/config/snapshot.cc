@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <map>
+#include <nlohmann/json.hpp>
 #include <set>
 #include <unordered_map>
 #include <utility>
@@ -67,6 +68,13 @@ std::shared_ptr<const Codec> LoadCodec(const config::Protocol& config, const Cod
     findings.Error("protocol.options", Shorten(config.options, 80), std::move(created.error));
   }
   return std::move(created.codec);
+}
+
+// Equal for options that differ in the order of their members only, which is Envoy's to choose.
+std::string CodecKey(const config::Protocol& config) {
+  const auto options = nlohmann::json::parse(config.options, nullptr, false);
+  const bool none = !options.is_object() || options.empty();
+  return none ? config.codec : config.codec + ' ' + options.dump();
 }
 
 UpstreamMode LoadUpstreamMode(config::ProtocolUpstreamConnections wanted, const CodecTraits& codec,
@@ -252,6 +260,7 @@ SnapshotOrErrors LoadSnapshot(std::string_view json, const CodecRegistry& codecs
   snapshot->limits = LoadLimits(config.limits.value_or(config::Limits{}));
   snapshot->default_timeout_us = Us(config.default_timeout);
   snapshot->codec = LoadCodec(config.protocol, codecs, findings);
+  snapshot->codec_key = CodecKey(config.protocol);
   if (snapshot->codec != nullptr) {
     snapshot->upstream_mode =
         LoadUpstreamMode(config.protocol.upstream_connections, snapshot->codec->traits(), findings);

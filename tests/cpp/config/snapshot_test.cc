@@ -385,6 +385,29 @@ TEST(Snapshot, HandsTheCodecItsOptionsAsJson) {
             "protocol.options: {\"wrong\":1}: has a wrong option");
 }
 
+TEST(Snapshot, KeyOfTheCodecTellsItsNameAndOptionsButNotTheirOrder) {
+  CodecRegistry codecs;
+  for (const char* name : {"one", "two"}) {
+    codecs.Register(name, [](std::string_view) {
+      return CodecOrError{std::make_shared<FakeCodec>(), ""};
+    });
+  }
+  const auto key = [&](const std::string& codec, const std::string& options) {
+    const std::string text = R"({"name": "test", "route_tables": [{"name": "main"}],)"
+                             R"("protocol": {"codec": ")" +
+                             codec + '"' + (options.empty() ? "" : ",\"options\":" + options) +
+                             "}}";
+    const SnapshotOrErrors loaded = LoadSnapshot(text, codecs);
+    EXPECT_EQ(FormatErrors(loaded.errors), "");
+    return loaded.snapshot == nullptr ? "" : loaded.snapshot->codec_key;
+  };
+  EXPECT_NE(key("one", ""), key("two", ""));
+  EXPECT_EQ(key("one", ""), key("one", "{}"));
+  EXPECT_NE(key("one", ""), key("one", R"({"a":true})"));
+  EXPECT_NE(key("one", R"({"a":false})"), key("one", R"({"a":true})"));
+  EXPECT_EQ(key("one", R"({"a":1,"b":{"c":2,"d":3}})"), key("one", R"({"b":{"d":3,"c":2},"a":1})"));
+}
+
 TEST(Snapshot, AsksTheCodecForTheKeysOfAllTables) {
   json config = ConfigWithRoutes({{{"cluster", "a"}, {"match", {{{"key", "k"}, {"exact", "x"}}}}}});
   EXPECT_TRUE(LoadValid(config)->request_interest.head_suffices);
