@@ -70,9 +70,9 @@ class EngineImpl final : public Engine {
     const Event event(*this);
     sessions_.DrainAll();
   }
-  void DrainListener(std::string_view local_address, uint32_t local_port) override {
+  void DrainSession(Session* session) override {
     const Event event(*this);
-    sessions_.Drain(local_address, local_port);
+    sessions_.Drain(*session);
   }
   size_t exchanges_open() const override { return sessions_.exchange_count(); }
   size_t sessions_open() const override { return sessions_.session_count(); }

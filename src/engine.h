@@ -90,11 +90,12 @@ class Engine {
   virtual void Tick() = 0;  // as asked for with Host::SetTimer; spurious calls are harmless
 
   // --- life
-  // Takes no new requests on any session (or only on those accepted at `local_address:local_port`,
-  // with 0 for any port), tells clients so where the protocol can, and closes each session once its
-  // replies are delivered.
+  // Takes no new requests on any session, tells clients so where the protocol can, and closes each
+  // session once its replies are delivered.
   virtual void Drain() = 0;
-  virtual void DrainListener(std::string_view local_address, uint32_t local_port) = 0;
+  // The same for one session, whose listener goes away but not the process: requests that come
+  // nevertheless are still served, and it is closed as soon as none is open.
+  virtual void DrainSession(Session* session) = 0;
   // Requests still waiting for a reply: 0 means that draining is complete.
   virtual size_t exchanges_open() const = 0;
   virtual size_t sessions_open() const = 0;

@@ -192,6 +192,9 @@ bool BootstrapRegisterAdminHandler(void* config, Buffer path_prefix, Buffer help
     METAPROTOCOL_CALLBACK(bootstrap_extension_register_admin_handler);
 void BootstrapAdminSetResponse(void* config, Buffer body)
     METAPROTOCOL_CALLBACK(bootstrap_extension_admin_set_response);
+// From server_initialized on; the listener hooks are called for every change from then on.
+bool BootstrapEnableListenerLifecycle(void* config)
+    METAPROTOCOL_CALLBACK(bootstrap_extension_enable_listener_lifecycle);
 // Envoy's server init waits for it.
 void BootstrapSignalInitComplete(void* config)
     METAPROTOCOL_CALLBACK(bootstrap_extension_config_signal_init_complete);

@@ -1,6 +1,7 @@
-// The hooks of the bootstrap extension, which only adds a page to Envoy's admin interface:
-// /metaprotocol says what every worker holds, /metaprotocol/version which module this is.
-// Everything else works without it, so that no bootstrap has to be changed for MetaProtocol.
+// The hooks of the bootstrap extension. It adds a page to Envoy's admin interface: /metaprotocol
+// says what every worker holds, /metaprotocol/version which module this is. And it is whom Envoy
+// tells of listeners that are replaced or removed. Everything else works without it, so that no
+// bootstrap has to be changed for MetaProtocol.
 #include <memory>
 #include <string>
 #include <vector>
@@ -10,6 +11,7 @@
 #include "envoy_ext/abi/log.h"
 #include "envoy_ext/abi/version.h"
 #include "envoy_ext/carrier/dialer.h"
+#include "envoy_ext/network_filter/client_listener.h"
 #include "envoy_ext/worker/dump.h"
 #include "envoy_ext/worker/worker.h"
 
@@ -81,6 +83,12 @@ METAPROTOCOL_EXPORT void METAPROTOCOL_HOOK(bootstrap_extension_server_initialize
                                        false);
     abi::BootstrapRegisterAdminHandler(config, abi::ToBuffer(kVersionPage),
                                        abi::ToBuffer("MetaProtocol's version"), true, false);
+    if (abi::BootstrapEnableListenerLifecycle == nullptr ||
+        !abi::BootstrapEnableListenerLifecycle(config)) {
+      EnvoyLog(abi::kLogWarn,
+               "metaprotocol: this Envoy does not tell of listeners that are replaced or removed; "
+               "their connections will not be drained");
+    }
   });
 }
 
@@ -126,9 +134,15 @@ METAPROTOCOL_EXPORT void METAPROTOCOL_HOOK(bootstrap_extension_cluster_add_or_up
 }
 METAPROTOCOL_EXPORT void METAPROTOCOL_HOOK(bootstrap_extension_cluster_removal)(void*, const void*,
                                                                                 abi::Buffer) {}
+// Also called for a listener that is new, which has no connections yet, and when only some of its
+// filter chains are: those of the others go as well, since nothing tells which they are.
 METAPROTOCOL_EXPORT void METAPROTOCOL_HOOK(bootstrap_extension_listener_add_or_update)(
-    void*, const void*, abi::Buffer) {}
+    void*, const void*, abi::Buffer name) {
+  Guarded("bootstrap_extension_listener_add_or_update", [&] { ClientListener::Gone(name.view()); });
+}
 METAPROTOCOL_EXPORT void METAPROTOCOL_HOOK(bootstrap_extension_listener_removal)(void*, const void*,
-                                                                                 abi::Buffer) {}
+                                                                                 abi::Buffer name) {
+  Guarded("bootstrap_extension_listener_removal", [&] { ClientListener::Gone(name.view()); });
+}
 
 }  // namespace metaprotocol::envoy

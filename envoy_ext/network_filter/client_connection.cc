@@ -32,14 +32,22 @@ std::vector<std::string> TextsOf(size_t (*count)(void*), bool (*get)(void*, abi:
 }  // namespace
 
 ClientConfig::ClientConfig(std::shared_ptr<const Snapshot> snapshot)
-    : snapshot_(std::move(snapshot)), slot_(Registry().Slot(snapshot_->name)) {
+    : snapshot_(std::move(snapshot)),
+      slot_(Registry().Slot(snapshot_->name)),
+      listener_(ClientListener::Named(snapshot_->listener_name)) {
   slot_->Publish(snapshot_);
 }
 
 ClientConfig::~ClientConfig() { slot_->Withdraw(snapshot_.get()); }
 
-ClientConnection::ClientConnection(void* envoy_filter, std::shared_ptr<ConfigSlot> slot)
-    : envoy_(envoy_filter), slot_(std::move(slot)), worker_(Worker::Get()) {}
+ClientConnection::ClientConnection(void* envoy_filter, const ClientConfig& config)
+    : envoy_(envoy_filter),
+      slot_(config.slot()),
+      listener_(config.listener()),
+      listener_generation_(listener_ ? listener_->generation.load(std::memory_order_relaxed) : 0),
+      worker_(Worker::Get()) {
+  if (listener_ != nullptr) worker_.AddClient(*this);
+}
 
 ClientConnection::~ClientConnection() {
   OnClose();
@@ -73,7 +81,14 @@ void ClientConnection::Open() {
     if (session == nullptr) return Abort();
     session_ = session;
     state_ = State::kOpen;
+    DrainIfReplaced(engine);  // it may have taken long to shake hands
   });
+}
+
+void ClientConnection::DrainIfReplaced(Engine& engine) {
+  if (state_ != State::kOpen || listener_ == nullptr) return;
+  if (listener_->generation.load(std::memory_order_relaxed) == listener_generation_) return;
+  engine.DrainSession(session_);
 }
 
 ConnectionInfo ClientConnection::Describe() const {

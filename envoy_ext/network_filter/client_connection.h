@@ -9,6 +9,8 @@
 #include <unordered_map>
 
 #include "envoy_ext/abi/abi.h"
+#include "envoy_ext/network_filter/client_listener.h"
+#include "src/base/intrusive_list.h"
 #include "src/config/config_slot.h"
 #include "src/config/snapshot.h"
 #include "src/engine.h"
@@ -26,15 +28,20 @@ class ClientConfig {
   ClientConfig& operator=(const ClientConfig&) = delete;
 
   const std::shared_ptr<ConfigSlot>& slot() const { return slot_; }
+  // Null if it does not say which listener it is in.
+  const std::shared_ptr<const ClientListener>& listener() const { return listener_; }
 
  private:
   const std::shared_ptr<const Snapshot> snapshot_;
   const std::shared_ptr<ConfigSlot> slot_;
+  const std::shared_ptr<const ClientListener> listener_;
 };
 
-class ClientConnection {
+struct ClientLink : ListLink {};
+
+class ClientConnection : public ClientLink {
  public:
-  ClientConnection(void* envoy_filter, std::shared_ptr<ConfigSlot> slot);
+  ClientConnection(void* envoy_filter, const ClientConfig& config);
   ~ClientConnection();
   ClientConnection(const ClientConnection&) = delete;
   ClientConnection& operator=(const ClientConnection&) = delete;
@@ -56,6 +63,8 @@ class ClientConnection {
                  uint64_t timeout_us);
   bool closed() const { return state_ == State::kClosed; }
   void TellWatermark(Engine& engine);
+  // If its listener has been replaced or removed since it was accepted.
+  void DrainIfReplaced(Engine& engine);
 
  private:
   enum class State : uint8_t {
@@ -71,6 +80,8 @@ class ClientConnection {
 
   void* const envoy_;
   const std::shared_ptr<ConfigSlot> slot_;
+  const std::shared_ptr<const ClientListener> listener_;
+  const uint64_t listener_generation_;  // when it was accepted
   Worker& worker_;
   State state_ = State::kNew;
   Session* session_ = nullptr;

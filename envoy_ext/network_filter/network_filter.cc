@@ -91,7 +91,7 @@ const void* NewFilter(const FilterConfig& config, void* envoy) {
   auto filter = std::make_unique<Filter>();
   filter->envoy = envoy;
   if (config.client != nullptr) {
-    filter->role.emplace<ClientConnection>(envoy, config.client->slot());
+    filter->role.emplace<ClientConnection>(envoy, *config.client);
   } else {
     filter->role.emplace<Carrier>(envoy, config.carrier);
   }

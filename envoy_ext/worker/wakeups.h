@@ -18,6 +18,8 @@ enum class WorkerEvent : uint64_t {
   kDrain,    // see Engine::Drain
   kPublish,  // say how many exchanges are open
   kDump,     // describe yourself
+  // Drain the connections whose listener has been replaced or removed.
+  kDrainReplaced,
 };
 
 class Wakeups {

@@ -107,6 +107,11 @@ void Worker::OnEvent(WorkerEvent event) {
     case WorkerEvent::kDrain:
       WithEngine([](Engine& engine) { engine.Drain(); });
       break;
+    case WorkerEvent::kDrainReplaced:
+      WithEngine([this](Engine& engine) {
+        clients_.ForEach([&](ClientConnection& client) { client.DrainIfReplaced(engine); });
+      });
+      break;
     case WorkerEvent::kPublish:
       entry_->exchanges_open.store(engine_->exchanges_open(), std::memory_order_relaxed);
       break;
@@ -210,6 +215,7 @@ void Worker::TellAnswers() {
 }
 
 void Worker::ConnectionGone(ClientConnection& connection) {
+  connection.Unlink();
   std::erase(watermarks_, &connection);
   for (Closing& closing : closing_) {
     if (closing.connection == &connection) closing.connection = nullptr;

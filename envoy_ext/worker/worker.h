@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "envoy_ext/network_filter/client_connection.h"
 #include "envoy_ext/worker/lease_table.h"
 #include "envoy_ext/worker/metric_sink.h"
 #include "envoy_ext/worker/wakeups.h"
@@ -19,8 +20,6 @@
 #include "src/host/host.h"
 
 namespace metaprotocol::envoy {
-
-class ClientConnection;
 
 // Says that Envoy's HTTP code (connection manager, router, codec) is on this thread's stack.
 class EnvoyOnStack {
@@ -72,6 +71,8 @@ class Worker final : public Host {
   void CarrierGone(Carrier& carrier);
 
   // --- clients
+  // Those that want to know when their listener has gone.
+  void AddClient(ClientConnection& connection) { clients_.PushBack(connection); }
   // The write buffer of that connection crossed a watermark.
   void WriteBufferChanged(ClientConnection& connection);
   void ConnectionGone(ClientConnection& connection);
@@ -139,6 +140,7 @@ class Worker final : public Host {
     ClientConnection* connection;
   };
   std::deque<Closing> closing_;
+  IntrusiveList<ClientConnection, ClientLink> clients_;
   std::vector<ClientConnection*> watermarks_;  // changed while the engine was on the stack
 
   struct Answer {

@@ -257,6 +257,7 @@ SnapshotOrErrors LoadSnapshot(std::string_view json, const CodecRegistry& codecs
   Findings findings(reading);
   auto snapshot = std::make_shared<Snapshot>();
   snapshot->name = config.name;
+  snapshot->listener_name = config.listener_name;
   snapshot->limits = LoadLimits(config.limits.value_or(config::Limits{}));
   snapshot->default_timeout_us = Us(config.default_timeout);
   snapshot->codec = LoadCodec(config.protocol, codecs, findings);

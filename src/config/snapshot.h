@@ -43,6 +43,7 @@ struct SessionLimits {
 // One network filter's configuration.
 struct Snapshot {
   std::string name;  // identifies the filter over its configurations; label `protocol` of metrics
+  std::string listener_name;  // of Envoy's listener that the filter is in; "": not told
   std::shared_ptr<const Codec> codec;
   // The codec's name and options: snapshots with equal keys can share upstream connections.
   std::string codec_key;

@@ -216,7 +216,7 @@ void SessionManager::SessionTimer(Session& session) {
   }
   if (session.draining && now < session.drain_deadline_us) {
     next = std::min(next, session.drain_deadline_us);
-  } else if (session.draining && session.exchange_count == 0) {
+  } else if (Drained(session)) {
     Close(session, CloseMode::kFlush);
     return;
   }
@@ -230,7 +230,7 @@ void SessionManager::SessionTimer(Session& session) {
   if (next != TimerWheel::kNever) context_.Arm(session.timer, next);
 }
 
-void SessionManager::StartDraining(Session& session) {
+void SessionManager::Drain(Session& session) {
   if (session.draining || session.gone) return;
   session.draining = true;
   ReplyContext last;
@@ -243,17 +243,13 @@ void SessionManager::StartDraining(Session& session) {
 
 void SessionManager::DrainAll() {
   draining_ = true;
-  sessions_.ForEach([this](Session& session) { StartDraining(session); });
+  sessions_.ForEach([this](Session& session) { Drain(session); });
 }
 
-void SessionManager::Drain(std::string_view local_address, uint32_t local_port) {
-  sessions_.ForEach([&](Session& session) {
-    const bool address_fits = local_address.empty() || local_address == "0.0.0.0" ||
-                              local_address == "::" || session.info.local_address == local_address;
-    if (address_fits && (local_port == 0 || session.info.local_port == local_port)) {
-      StartDraining(session);
-    }
-  });
+// A message that has begun is waited for where it will be served.
+bool SessionManager::Drained(const Session& session) const {
+  return session.draining && context_.now_us() >= session.drain_deadline_us &&
+         session.exchange_count == 0 && (draining_ || session.message_since_us == 0);
 }
 
 // --- the end of an event
@@ -309,8 +305,9 @@ void SessionManager::LookAfter(Session& session) {
     return;
   }
   if (session.pause_reasons != 0 || session.exchange_count != 0) return;
-  const bool drained = session.draining && context_.now_us() >= session.drain_deadline_us;
-  if (session.end_stream || session.close_wanted || drained) Close(session, CloseMode::kFlush);
+  if (session.end_stream || session.close_wanted || Drained(session)) {
+    Close(session, CloseMode::kFlush);
+  }
 }
 
 }  // namespace metaprotocol

@@ -37,7 +37,7 @@ class SessionManager : public ReplySink {
   void ExchangeTimer(Exchange& exchange);
   void CallDone(CallId call, std::optional<Bytes> message);
   void DrainAll();
-  void Drain(std::string_view local_address, uint32_t local_port);
+  void Drain(Session& session);
 
   // Resumes, flushes and closes what the present event has made ready for that.
   void Settle();
@@ -121,7 +121,7 @@ class SessionManager : public ReplySink {
   void TellHostWhetherToRead(Session& session);
   void StartMessageClock(Session& session);
   void ArmNoLaterThan(Session& session, uint64_t deadline_us);
-  void StartDraining(Session& session);
+  bool Drained(const Session& session) const;
   void MarkDirty(Session& session);
   void MarkAttention(Session& session);
   void Flush(Session& session);

@@ -117,6 +117,7 @@ size_t SessionManager::Parse(Session& session, Bytes bytes) {
     session.need = result.need;
     break;
   }
+  if (used != 0 && session.draining) MarkAttention(session);
   const bool unfinished = used < bytes.size() || session.stream_remaining != 0;
   if (unfinished && !session.gone && session.message_since_us == 0) StartMessageClock(session);
   return used;
@@ -180,7 +181,7 @@ bool SessionManager::HandleRequest(Session& session, Bytes bytes) {
   const Snapshot& snapshot = *session.use->snapshot;
   const bool whole = bytes.size() == message_.length;
   session.last_tag = message_.tag;
-  if (session.draining) {
+  if (draining_) {
     AnswerLocally(session, *session.protocol.series, LocalReply::kShuttingDown,
                   TextFor(LocalReply::kShuttingDown));
     return true;

@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import json
 import socket
+import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -31,6 +33,7 @@ from tests.testkit.stage import (
     dubbo_load,
     dubbo_proxy,
     eventually,
+    proxy,
     running_envoy,
 )
 
@@ -159,14 +162,19 @@ async def test_draining_lets_calls_end_and_tells_clients(builder: ConfigBuilder)
                 await asyncio.sleep(0.05)
 
 
-async def test_a_listener_is_replaced_under_load(builder: ConfigBuilder, tmp_path: Path) -> None:
+@pytest.mark.parametrize("told", [True, False], ids=["told", "untold"])
+@pytest.mark.parametrize("extension", [True, False], ids=["extension", "alone"])
+async def test_a_listener_is_replaced_and_removed_under_load(
+    builder: ConfigBuilder, tmp_path: Path, extension: bool, told: bool
+) -> None:
+    """Dubbo clients lose no call if the module is told of the listener's end, and they of its."""
     arguments = ("--drain-time-s", "1", "--drain-strategy", "immediate")
     async with DubboServer(Provider("p")) as server:
 
-        def write(version: int, **extra: Any) -> None:
-            listener = MetaProtocolListener(
-                "dubbo", dubbo_proxy(Route(cluster="p")), port=port, extra=extra
-            )
+        def write(version: int, size: int = 1 << 20, route: str = "all") -> None:
+            filters = dubbo_proxy(Route(name=route, cluster="p"))
+            extra = {"per_connection_buffer_limit_bytes": size}
+            listener = MetaProtocolListener("dubbo", filters, port=port, extra=extra)
             message = builder.listener(listener)
             builder.write_resources(tmp_path / "lds.json", str(version), [message])
 
@@ -176,22 +184,109 @@ async def test_a_listener_is_replaced_under_load(builder: ConfigBuilder, tmp_pat
         bootstrap = Bootstrap(
             clusters=[Cluster("p", [Host("127.0.0.1", server.port)])],
             listener_source=FileSource(tmp_path / "lds.json"),
+            admin_page=extension,
         )
+        # At the end of the drain Envoy closes what is left of the connections, calls or not: each
+        # of 8 that does not go by itself may lose one call, and that is all there may be. Clients
+        # that ignore what they are told are served until then.
+        bound = 0 if extension and told else 8
         with running_envoy(builder, bootstrap, concurrency=2, arguments=arguments) as envoy:
-            lost = await _lost_during(
-                port, envoy, lambda: write(2, per_connection_buffer_limit_bytes=65536)
-            )
-            # The module does not act on the drain of a single listener yet, of which Envoy tells
-            # bootstrap extensions only; at its end it closes the old listener's connections, calls
-            # or not. So each of the 8 may lose one call, and that is all there may be.
-            assert lost <= 8
-            builder.write_resources(tmp_path / "lds.json", "3", [])
-            await eventually(lambda: _refused(port))
+            # What Envoy replaces as a whole, and where a filter chain is all that changes.
+            for draining, change in (
+                ("listeners", lambda: write(2, size=65536)),
+                ("filter_chains", lambda: write(3, size=65536, route="other")),
+            ):
+                lost = await _lost_during(port, envoy, change, draining, told)
+                assert lost <= bound, draining
+            await _removed(builder, tmp_path / "lds.json", port, bound, told)
 
 
-async def _lost_during(port: int, envoy: EnvoyProcess, change: Callable[[], None]) -> int:
-    """How many calls are lost with their connection, of clients that then connect anew. Calls may
-    fail in no other way, nor on a connection made after ``change()`` was in force."""
+def test_thrift_calls_lost_with_their_listener_have_reached_no_server(
+    builder: ConfigBuilder, tmp_path: Path
+) -> None:
+    """Thrift cannot tell its clients to go: their connections end between two calls, and who sends
+    the next one just then has to send it again."""
+    pytest.importorskip("thriftpy2")
+    from metaprotocol.peers.thrift import Framing, GreeterHandler
+    from metaprotocol.peers.thrift.thriftpy import ThriftPyServer, thriftpy_client
+    from thriftpy2.transport import TTransportException
+
+    def write(version: int, **extra: Any) -> None:
+        filters = proxy("thrift", Route(cluster="p"))
+        message = builder.listener(MetaProtocolListener("thrift", filters, port=port, extra=extra))
+        builder.write_resources(tmp_path / "lds.json", str(version), [message])
+
+    answered = [0] * 8
+    lost = [0] * 8
+    stop = threading.Event()
+
+    def run(index: int) -> None:
+        while not stop.is_set():
+            with thriftpy_client(port) as client:
+                try:
+                    while not stop.is_set():
+                        assert client.greet("you") == "p greets you"
+                        answered[index] += 1
+                except (OSError, TTransportException):
+                    lost[index] += 1
+
+    handler = GreeterHandler("p")
+    with ThriftPyServer({"": handler}, Framing.FRAMED) as server:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        write(1)
+        bootstrap = Bootstrap(
+            clusters=[Cluster("p", [Host("127.0.0.1", server.port)])],
+            listener_source=FileSource(tmp_path / "lds.json"),
+            admin_page=True,
+        )
+        arguments = ("--drain-time-s", "2", "--drain-strategy", "immediate")
+        with running_envoy(builder, bootstrap, concurrency=2, arguments=arguments) as envoy:
+            threads = [threading.Thread(target=run, args=(index,)) for index in range(8)]
+            for thread in threads:
+                thread.start()
+            time.sleep(0.3)
+            write(2, per_connection_buffer_limit_bytes=65536)
+            time.sleep(0.5)
+            assert envoy.stats("draining")["listener_manager.total_listeners_draining"] == 1
+            before = sum(answered)
+            time.sleep(2.5)
+            stop.set()
+            for thread in threads:
+                thread.join()
+            assert sum(answered) > before
+            assert all(count <= 1 for count in lost), lost
+            assert handler.calls["greet"] <= sum(answered), "none was on its way to the server"
+
+
+async def _removed(builder: ConfigBuilder, path: Path, port: int, bound: int, told: bool) -> None:
+    """The listener goes, while calls are made as long as the clients may."""
+    lost = answered = 0
+
+    async def run() -> None:
+        nonlocal lost, answered
+        async with await DubboClient.connect("127.0.0.1", port) as client:
+            with contextlib.suppress(ConnectionError):
+                while not (told and client.going_away):
+                    await client.call(SERVICE, "m")
+                    answered += 1
+                return
+            lost += 1
+
+    tasks = [asyncio.create_task(run()) for _ in range(8)]
+    await eventually(lambda: answered > 100)
+    builder.write_resources(path, "4", [])
+    await asyncio.wait_for(asyncio.gather(*tasks), 20)
+    assert lost <= bound
+    await eventually(lambda: _refused(port))
+
+
+async def _lost_during(
+    port: int, envoy: EnvoyProcess, change: Callable[[], None], what: str, told: bool
+) -> int:
+    """How many calls are lost with their connection, of clients that then connect anew; if they
+    listen to being ``told``, before. Calls may fail in no other way, nor on a connection made after
+    ``change()`` was in force."""
     stop = asyncio.Event()
     changed = False
     lost = renewed = 0
@@ -202,17 +297,17 @@ async def _lost_during(port: int, envoy: EnvoyProcess, change: Callable[[], None
             fresh = changed
             async with await DubboClient.connect("127.0.0.1", port) as client:
                 with contextlib.suppress(ConnectionError):
-                    while not stop.is_set():
+                    while not stop.is_set() and not (told and client.going_away):
                         await client.call(SERVICE, "m")
                         renewed += fresh
-                    return
+                    continue
                 assert not fresh
                 lost += 1
 
     tasks = [asyncio.create_task(run()) for _ in range(8)]
     await asyncio.sleep(0.2)
     change()
-    draining = "listener_manager.total_listeners_draining"
+    draining = f"listener_manager.total_{what}_draining"
     await eventually(lambda: envoy.stats(draining).get(draining) == 1)
     changed = True
     await eventually(lambda: envoy.stats(draining).get(draining) == 0)

@@ -189,8 +189,10 @@ def test_every_carrier_has_an_address_of_its_own() -> None:
 def test_configuration_for_discovery_is_what_a_listener_would_have_inline(
     builder: ConfigBuilder,
 ) -> None:
-    inline = builder.to_dict(builder.listener(MetaProtocolListener("dubbo", PROXY)))
-    delivered = builder.to_dict(builder.filter_config("dubbo", PROXY))
+    proxy = ProxyConfig(listener_name="another")
+    proxy.MergeFrom(PROXY)
+    inline = builder.to_dict(builder.listener(MetaProtocolListener("dubbo", proxy)))
+    delivered = builder.to_dict(builder.filter_config("dubbo", proxy))
     assert delivered["name"] == "dubbo"
     assert delivered["typed_config"] == inline["filter_chains"][0]["filters"][0]["typed_config"]
 

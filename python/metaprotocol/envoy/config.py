@@ -380,8 +380,12 @@ class ConfigBuilder:
                     "type_urls": [fields.type_url(_NETWORK_FILTER)],
                 },
             }
-        assert listener.proxy is not None
-        return {"name": FILTER_NAME, "typed_config": self._filter(listener.proxy)}
+        proxy = listener.proxy
+        assert proxy is not None
+        if isinstance(proxy, ProxyConfig) and not proxy.listener_name:
+            proxy = ProxyConfig.FromString(proxy.SerializeToString())
+            proxy.listener_name = listener.name
+        return {"name": FILTER_NAME, "typed_config": self._filter(proxy)}
 
     def _filter(self, proxy: ProxyConfig | str) -> Json:
         return {

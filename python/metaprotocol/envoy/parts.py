@@ -183,9 +183,10 @@ class Cluster:
 class MetaProtocolListener:
     """A listener for clients of one protocol.
 
-    ``proxy`` is the filter's configuration, inline; a string is taken as JSON text as it is. With
-    ``discovery`` the filter is ``name`` in extension config discovery (ECDS) instead: there,
-    ``ConfigBuilder.filter_config`` is what the source has to deliver.
+    ``proxy`` is the filter's configuration, inline; a string is taken as JSON text as it is, in
+    anything else ``listener_name`` is filled in. With ``discovery`` the filter is ``name`` in
+    extension config discovery (ECDS) instead: there, ``ConfigBuilder.filter_config`` is what the
+    source has to deliver.
     """
 
     name: str
@@ -218,7 +219,8 @@ class Bootstrap:
     listener_source: Source | None = None
     cluster_source: Source | None = None
     admin_page: bool = False
-    """Add /metaprotocol to Envoy's admin page: what every worker holds, as JSON."""
+    """Add the bootstrap extension: /metaprotocol on Envoy's admin page (what every worker holds, as
+    JSON), and the drain of single listeners that are replaced or removed."""
     xds_cluster: str = ""
     """Name of the cluster with the xDS server, for AdsSource; it must be in ``clusters``."""
     xds_delta: bool = True

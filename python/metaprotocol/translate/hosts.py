@@ -160,6 +160,8 @@ class HostTranslator:
         owner: Resource = router or port.entry
         for name, side in self._sides(service, port, table):
             config = proxy_config(name, codec, protocol, side)
+            if self._options.target is Target.ENVOY:
+                config.listener_name = name  # which is named like its filter
             text = accepted(config, side, owner, protocol, report)
             if text is not None:
                 message = self._messages.filter_config(name, text)

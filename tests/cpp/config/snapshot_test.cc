@@ -46,8 +46,10 @@ TEST(Snapshot, TakesEveryFieldOfTheFilter) {
     "max_bytes_in_flight": 4000, "max_unread_reply_bytes": 5000, "max_sessions_per_worker": 6,
     "idle_timeout": "7s", "slow_client_timeout": "0s", "message_timeout": "0.5s"})");
   config["default_timeout"] = "2.5s";
+  config["listener_name"] = "0.0.0.0_20880";
   const auto snapshot = LoadValid(config);
   EXPECT_EQ(snapshot->name, "test");
+  EXPECT_EQ(snapshot->listener_name, "0.0.0.0_20880");
   EXPECT_EQ(snapshot->codec->traits().name, "fake_multiplexed");
   EXPECT_EQ(snapshot->limits.max_message_bytes, 1000u);
   EXPECT_EQ(snapshot->limits.stream_message_bytes, 2000u);

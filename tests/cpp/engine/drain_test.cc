@@ -76,28 +76,89 @@ TEST(Drain, RefusesNewConnections) {
   EXPECT_TRUE(world.Connect().refused);
 }
 
-TEST(Drain, OfOneListenerLeavesOthersAlone) {
+void DrainOne(World& world, SimClient& client) {
+  world.WithEngine([&](Engine& engine) { engine.DrainSession(client.session); });
+}
+
+TEST(Drain, OfOneSessionLeavesOthersAlone) {
   World world;
-  const auto connect = [&](const std::string& address, uint32_t port) -> SimClient& {
-    ConnectionInfo info;
-    info.local_address = address;
-    info.local_port = port;
-    return world.Connect(info);
-  };
-  SimClient& one = connect("10.0.0.1", 80);
-  SimClient& other_port = connect("10.0.0.1", 81);
-  SimClient& other_address = connect("10.0.0.2", 80);
-  world.WithEngine([](Engine& engine) { engine.DrainListener("10.0.0.1", 80); });
-  EXPECT_EQ(Kinds(one.Take()), "G");
-  EXPECT_TRUE(other_port.received.empty());
-  EXPECT_TRUE(other_address.received.empty());
-  EXPECT_FALSE(connect("10.0.0.2", 80).refused);
-  world.WithEngine([](Engine& engine) { engine.DrainListener("0.0.0.0", 80); });
-  EXPECT_TRUE(other_port.received.empty());
-  EXPECT_EQ(Kinds(other_address.Take()), "G");
-  world.WithEngine([](Engine& engine) { engine.DrainListener("10.0.0.1", 0); });
-  EXPECT_EQ(Kinds(other_port.Take()), "G");
-  EXPECT_TRUE(one.Take().empty()) << "told once";
+  world.SetHosts("a", {"h1"});
+  SimClient& one = world.Connect();
+  SimClient& other = world.Connect();
+  DrainOne(world, one);
+  DrainOne(world, one);
+  EXPECT_EQ(Kinds(one.Take()), "G") << "told once";
+  EXPECT_TRUE(other.received.empty());
+  EXPECT_FALSE(world.Connect().refused);
+  world.RunFor(2 * kSecond);
+  EXPECT_EQ(one.closed, CloseMode::kFlush);
+  other.Send(world.Request(1));
+  world.RunFor(kSecond);
+  EXPECT_EQ(Kinds(other.Take()), "R");
+}
+
+TEST(Drain, OfOneSessionServesWhatComesNevertheless) {
+  World world;
+  world.SetHosts("a", {"h1"});
+  world.servers["h1"].delay_us = 3 * kSecond;
+  SimClient& client = world.Connect();
+  client.Send(world.Request(1));
+  world.RunFor(kMs);
+  DrainOne(world, client);
+  client.Send(world.Request(2));
+  world.RunFor(2 * kSecond);
+  client.Send(world.Request(3));
+  world.RunFor(2 * kSecond);
+  EXPECT_TRUE(client.alive());
+  EXPECT_EQ(Kinds(client.Take()), "GRR");
+  world.RunFor(2 * kSecond);
+  EXPECT_EQ(Kinds(client.Take()), "R");
+  EXPECT_EQ(client.closed, CloseMode::kFlush);
+  EXPECT_EQ(world.Count(LocalReply::kShuttingDown), 0u);
+  world.RunFor(10 * kSecond);
+  world.ExpectQuiet();
+}
+
+TEST(Drain, OfOneSessionWaitsForAMessageThatHasBegun) {
+  for (const SimConfig& config : {SimConfig{}, Pipelined()}) {
+    World world(config);
+    world.SetHosts("a", {"h1"});
+    SimClient& client = world.Connect();
+    const std::string request = world.Request(1) + world.wire().Make('?', 1, "no route for it");
+    client.Send(request.substr(0, 7));
+    DrainOne(world, client);
+    world.RunFor(3 * kSecond);
+    EXPECT_TRUE(client.alive());
+    client.Send(request.substr(7));
+    world.RunFor(kSecond);
+    EXPECT_TRUE(Kinds(client.Take()).ends_with("R"));
+    EXPECT_EQ(client.closed, CloseMode::kFlush);
+  }
+}
+
+TEST(Drain, OfOneSessionEndsAfterAMessageThatNobodyAnswers) {
+  World world;
+  SimClient& client = world.Connect();
+  const std::string message = world.wire().Make('?', 1, "dropped");
+  client.Send(message.substr(0, 7));
+  DrainOne(world, client);
+  world.RunFor(3 * kSecond);
+  client.Send(message.substr(7));
+  EXPECT_EQ(client.closed, CloseMode::kFlush);
+}
+
+TEST(Drain, OfOneSessionClosesAtOnceWhereTheProtocolHasNoGoAway) {
+  World world(Pipelined());
+  world.SetHosts("a", {"h1"});
+  SimClient& idle = world.Connect();
+  SimClient& busy = world.Connect();
+  busy.Send(world.Request(1) + world.Request(2));
+  DrainOne(world, idle);
+  DrainOne(world, busy);
+  EXPECT_EQ(idle.closed, CloseMode::kFlush);
+  world.RunFor(kSecond);
+  EXPECT_EQ(Kinds(busy.Take()), "RR");
+  EXPECT_EQ(busy.closed, CloseMode::kFlush);
 }
 
 TEST(Drain, DeliversAReplyThatIsBeingPassedOn) {

@@ -65,6 +65,7 @@ class FakeWorker {
         case WorkerEvent::kDump:
           DumpRequest::Get().Answer("{}");
           break;
+        case WorkerEvent::kDrainReplaced:
         case WorkerEvent::kWake:
           break;
       }

@@ -31,6 +31,8 @@ class SimClient {
   // Whether the client takes what it is sent.
   void SetReading(bool reading);
 
+  uint32_t local_port = 0;  // where it connected to
+
   bool alive() const { return session != nullptr; }
   // Messages that have come; those taken before are not given again.
   std::vector<WireMessage> Take();

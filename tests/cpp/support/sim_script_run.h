@@ -138,8 +138,11 @@ class ScriptRun : public ScriptRecord {
         world->WithEngine([&](Engine& engine) {
           if (action.a % 2 == 0) {
             engine.Drain();
-          } else {
-            engine.DrainListener("", 20880 + action.a / 2 % 2);
+            return;
+          }
+          for (const auto& client : world->clients) {
+            const bool here = client->local_port == 20880u + action.a / 2 % 2;
+            if (here && client->session != nullptr) engine.DrainSession(client->session);
           }
         });
         break;

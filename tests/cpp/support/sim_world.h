@@ -106,6 +106,7 @@ class SimWorld : public Host {
       info.local_port = 20880;
     }
     SimClient& client = *clients.emplace_back(std::make_unique<SimClient>(*this, *wire_));
+    client.local_port = info.local_port;
     WithEngine([&](Engine& engine) {
       client.session = engine.OpenSession(slot, std::move(info), &client);
     });
