@@ -28,6 +28,7 @@ from bench.measure import (
     run_case,
     verdicts,
 )
+from bench.placement import Placement
 from bench.plan import ALL_PROXIES, MANY_ROUTES, Plan, Proxy, full_plan, quick_plan
 from bench.proxies import ServerPorts, bootstrap
 
@@ -38,6 +39,9 @@ def main(
     quick: Annotated[bool, typer.Option(help="only what has a target; under two minutes")] = False,
     rounds: Annotated[int, typer.Option(help="rounds of each case; 0: the plan's own")] = 0,
     only: Annotated[str, typer.Option(help="only cases whose title contains this")] = "",
+    placement: Annotated[
+        Placement, typer.Option(help="cores while CPU is measured; see the README")
+    ] = Placement.ONE,
     memory: Annotated[bool, typer.Option(help="measure memory per connection")] = True,
     load: Annotated[Path, typer.Option(help="the load generator")] = ROOT
     / "build/release/bench/load",
@@ -48,7 +52,7 @@ def main(
     if not load.is_file():
         console.print(f"there is no {load}: run 'make bench', which builds it")
         raise typer.Exit(2)
-    plan = _selected(quick_plan() if quick else full_plan(), rounds, only, memory)
+    plan = _selected(quick_plan() if quick else full_plan(), rounds, only, placement, memory)
     tool = LoadTool(load)
     binary = find_envoy()
     types = EnvoyTypes.from_binary(binary.path)
@@ -68,7 +72,7 @@ def main(
         proxies = [proxy for proxy in ALL_PROXIES if proxy in used]
         with _envoy(binary, types, module, servers.ports, proxies) as envoy:
             for case in plan.cases:
-                results += run_case(case, plan, tool, envoy, progress)
+                results += run_case(case, plan, tool, envoy, servers, progress)
         few_routes = [proxy for proxy in ALL_PROXIES if proxy.routes != MANY_ROUTES]
         for proxy in plan.memory_proxies:
             # A fresh process each, whose memory holds nothing of what went before.
@@ -83,7 +87,7 @@ def main(
     report.show_verdicts(console, found)
     report.write_rows(output, results)
     summary = output.with_name(f"{output.stem}-summary.json")
-    report.write_summary(summary, binary.version, results, sizes, found)
+    report.write_summary(summary, binary.version, plan, results, sizes, found)
     console.print(f"written: {output}, {summary}", soft_wrap=True)
     if any(result.failed for result in results):
         raise typer.Exit(1)
@@ -95,10 +99,11 @@ def _allow_many_connections() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
-def _selected(plan: Plan, rounds: int, only: str, memory: bool) -> Plan:
+def _selected(plan: Plan, rounds: int, only: str, placement: Placement, memory: bool) -> Plan:
     return replace(
         plan,
         rounds=rounds or plan.rounds,
+        placement=placement,
         cases=tuple(case for case in plan.cases if only in case.title),
         memory_proxies=plan.memory_proxies if memory else (),
     )

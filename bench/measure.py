@@ -2,12 +2,14 @@
 
 The machine may be shared and noisy, so the proxies of a case take turns, several rounds long, and
 what counts is the median; ratios are taken within a round, where both sides saw the same noise.
+Where they run is the same for all of a round, too: see ``placement``.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import os
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +21,7 @@ from typing import Any, Self
 
 from metaprotocol.envoy import EnvoyProcess
 
+from bench.placement import cores_for, placed
 from bench.plan import Case, Plan, Proxy, Target, key_of
 from bench.proxies import ServerPorts
 
@@ -81,6 +84,11 @@ class Pipe:
             self._process.wait(5)
             raise LoadError(f"{' '.join(command)} ended at once")
         self.report: dict[str, Any] = json.loads(line)
+
+    @property
+    def pid(self) -> int:
+        """The load generator's process."""
+        return self._process.pid
 
     def __enter__(self) -> Self:
         return self
@@ -177,30 +185,38 @@ def verdicts(targets: Sequence[Target], results: Sequence[Result]) -> list[Verdi
 
 
 def run_case(
-    case: Case, plan: Plan, tool: LoadTool, envoy: EnvoyProcess, progress: Progress
+    case: Case,
+    plan: Plan,
+    tool: LoadTool,
+    envoy: EnvoyProcess,
+    servers: Servers,
+    progress: Progress,
 ) -> list[Result]:
-    """All rounds of one case: as fast as they can first, then at one rate for all proxies."""
+    """All rounds of one case: as fast as they can first, then at one rate for all proxies. Cores
+    are given out for the first only: latency is what it is with the scheduler's choices."""
     results = [Result(case, proxy) for proxy in case.proxies]
     ports = {proxy: envoy.listener_port(proxy.listener) for proxy in case.proxies}
+    available = sorted(os.sched_getaffinity(0))
     for number in range(plan.rounds):
         # Every other round backwards, so that nobody always comes after the same one.
         order = results if number % 2 == 0 else results[::-1]
-        for result in order:
-            wait_until_idle(envoy.pid)
-            report = tool.client(
-                result.proxy,
-                ports[result.proxy],
-                case,
-                seconds=plan.closed_seconds,
-                warmup=plan.warmup_seconds,
-                cpu_of=envoy.pid,
-            )
-            result.failed += report["failed"]
-            result.add(
-                cpu_us_per_request=report["cpu_us_per_request"],
-                requests_per_second=report["requests_per_second"],
-            )
-            progress(f"{case.title}: {result.proxy.label}")
+        with placed(cores_for(plan.placement, number, available), envoy.pid, servers.pid):
+            for result in order:
+                wait_until_idle(envoy.pid)
+                report = tool.client(
+                    result.proxy,
+                    ports[result.proxy],
+                    case,
+                    seconds=plan.closed_seconds,
+                    warmup=plan.warmup_seconds,
+                    cpu_of=envoy.pid,
+                )
+                result.failed += report["failed"]
+                result.add(
+                    cpu_us_per_request=report["cpu_us_per_request"],
+                    requests_per_second=report["requests_per_second"],
+                )
+                progress(f"{case.title}: {result.proxy.label}")
         if number >= plan.open_rounds:
             continue
         # A proxy that cannot do this at all says nothing about the others.

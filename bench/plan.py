@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+from bench.placement import Placement
+
 FEW_ROUTES = 10
 MANY_ROUTES = 10_000
 
@@ -109,6 +111,7 @@ class Plan:
     load_of_weakest: float = 0.25
     """The fixed rate of a case: this share of what its slowest proxy can do."""
     rate_limit: float = field(default=20_000.0)
+    placement: Placement = Placement.ONE
 
 
 def key_of(case: Case) -> tuple[str, int, int, int]:

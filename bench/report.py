@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.measure import Result, Verdict, ratio
-from bench.plan import DUBBO, TCP_DUBBO, TCP_THRIFT, THRIFT, Proxy
+from bench.plan import DUBBO, TCP_DUBBO, TCP_THRIFT, THRIFT, Plan, Proxy
 
 _OWN_FILTER = {"dubbo": DUBBO, "thrift": THRIFT}
 _TCP = {"dubbo": TCP_DUBBO, "thrift": TCP_THRIFT}
@@ -96,6 +96,7 @@ def write_rows(path: Path, results: Sequence[Result]) -> None:
 def write_summary(
     path: Path,
     envoy_version: str,
+    plan: Plan,
     results: Sequence[Result],
     memory: dict[Proxy, float],
     verdicts: Sequence[Verdict],
@@ -108,6 +109,7 @@ def write_summary(
             "processor": _processor(),
             "kernel": platform.release(),
         },
+        "placement": plan.placement.value,
         "rounds": [
             {
                 "proxy": result.proxy.name,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ from bench.measure import (
     run_case,
     verdicts,
 )
+from bench.placement import Placement, cores_for, placed
 from bench.plan import (
     ALL_PROXIES,
     DUBBO,
@@ -87,17 +89,43 @@ def envoy(builder: ConfigBuilder, servers: Servers) -> Iterator[EnvoyProcess]:
 @pytest.mark.parametrize("proxy", ALL_PROXIES, ids=lambda proxy: proxy.listener)
 @pytest.mark.parametrize("size", [100, 64 << 10])
 def test_every_proxy_of_the_plan_answers_every_request(
-    tool: LoadTool, envoy: EnvoyProcess, proxy: Proxy, size: int
+    tool: LoadTool, envoy: EnvoyProcess, servers: Servers, proxy: Proxy, size: int
 ) -> None:
     case = Case(2, 2, size, (proxy,))
     plan = replace(full_plan(), rounds=1, closed_seconds=0.1, open_seconds=0.1, warmup_seconds=0.05)
-    (result,) = run_case(case, plan, tool, envoy, lambda _: None)
+    (result,) = run_case(case, plan, tool, envoy, servers, lambda _: None)
     assert result.failed == 0
     row = result.row()
     assert list(row) == ROW_KEYS
     assert row["requests_per_second"] > 0
     assert row["cpu_us_per_request"] > 0
     assert 0 < row["p50_us"] <= row["p99_us"]
+
+
+@pytest.mark.parametrize("available", [[0], [0, 1], [2, 3, 5, 7]])
+def test_both_sides_of_a_ratio_meet_the_same_cores(available: list[int]) -> None:
+    everything = set(available)
+    turns = [cores_for(Placement.ONE, number, available) for number in range(8)]
+    assert all(cores.envoy == cores.load for cores in turns)
+    assert [cores.envoy for cores in turns[0::2]] == [cores.envoy for cores in turns[1::2]]
+    assert set().union(*(cores.envoy for cores in turns)) == everything
+    free = cores_for(Placement.FREE, 0, available)
+    assert free.envoy == free.load == everything
+    split = cores_for(Placement.SPLIT, 0, available)
+    assert split.envoy | split.load == everything
+    assert len(available) == 1 or (len(split.envoy) == 1 and not split.envoy & split.load)
+
+
+def test_processes_are_given_back_all_cores(envoy: EnvoyProcess, servers: Servers) -> None:
+    before = os.sched_getaffinity(0)
+    cores = cores_for(Placement.ONE, 0, sorted(before))
+    with placed(cores, envoy.pid, servers.pid):
+        for pid in (envoy.pid, servers.pid, 0):
+            assert os.sched_getaffinity(pid) == cores.envoy
+        child = subprocess.run(["nproc"], capture_output=True, text=True, check=True)
+        assert int(child.stdout) == len(cores.load)
+    for pid in (envoy.pid, servers.pid, 0):
+        assert os.sched_getaffinity(pid) == before
 
 
 def test_a_connection_that_is_refused_is_reported_not_measured(tool: LoadTool) -> None:
