@@ -131,6 +131,7 @@ class SessionManager : public ReplySink {
 
   EngineContext& context_;
   WorkerHub* hub_ = nullptr;
+  size_t bytes_to_come_ = 0;  // of the present Data: in the slices behind the one being handled
   std::unordered_map<ConfigSlot*, std::unique_ptr<ProtocolState>> protocols_;
   ObjectPool<Exchange> exchange_pool_;
   IntrusiveList<Session, SessionLink> sessions_;

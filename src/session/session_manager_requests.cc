@@ -32,10 +32,15 @@ std::string_view TextFor(LocalReply reply) {
 
 void SessionManager::Data(Session& session, std::span<const Bytes> slices, bool end_stream) {
   session.last_activity_us = context_.now_us();
+  // The host may call again while it is called, for another session.
+  const size_t outer = std::exchange(bytes_to_come_, 0);
+  for (const Bytes slice : slices) bytes_to_come_ += slice.size();
   for (const Bytes slice : slices) {
-    if (session.gone) return;
+    if (session.gone) break;
+    bytes_to_come_ -= slice.size();
     Ingest(session, slice);
   }
+  bytes_to_come_ = outer;
   if (end_stream && !session.gone) {
     session.end_stream = true;
     MarkAttention(session);
@@ -243,8 +248,9 @@ void SessionManager::Dispatch(Exchange& exchange, SnapshotUse::Target& target,
   std::optional<uint64_t> hash;
   if (!route.hash_keys.empty()) hash = HashOf(session, route, message);
   if (target.cluster != nullptr) {
-    refused = hub_->Dispatch(exchange,
-                             {session.protocol, session, *target.cluster, message, bytes, hash});
+    const bool arrived = message.length <= bytes.size() + bytes_to_come_;
+    refused = hub_->Dispatch(
+        exchange, {session.protocol, session, *target.cluster, message, bytes, hash, arrived});
   }
   if (refused) {
     Failed(exchange, *refused, TextFor(*refused));

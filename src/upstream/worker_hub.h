@@ -62,6 +62,7 @@ class WorkerHub {
     const Message& message;
     Bytes bytes;                   // of the message; the rest follows through SendBody
     std::optional<uint64_t> hash;  // of the route's hash policy
+    bool arrived = true;           // what follows does so within the present event
   };
   // Puts the request on its way. Returns the reply to make instead if that can't be; otherwise the
   // exchange is now the hub's until it is finished or abandoned. Exchanges that expect no reply are

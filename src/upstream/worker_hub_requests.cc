@@ -17,6 +17,10 @@ bool HasIdle(const HostPool& pool) {
 
 bool UsesUpIds(const Lease& lease) { return lease.ids && lease.ids->NearlyExhausted(); }
 
+// A message that is passed on in pieces may share a lease if all of it is there and it has no more
+// than so many times the bytes from which on messages are: what Envoy reads at once, by default.
+constexpr size_t kPassingBy = 4;
+
 }  // namespace
 
 // --- requests
@@ -189,14 +193,16 @@ Lease* WorkerHub::PickSharedLease(const Exchange& exchange, const Request& reque
                                   HostPool& pool) {
   const ClusterPolicy& policy = request.cluster.policy();
   const size_t length = request.message.length;
-  const bool streamed = request.bytes.size() < length;
+  const size_t stream_bytes = exchange.snapshot->snapshot->limits.stream_message_bytes;
+  const bool passing_by = request.arrived && length / kPassingBy <= stream_bytes;
+  const bool streamed = request.bytes.size() < length && !passing_by;
   const auto open = [&]() -> Lease* {
     if (pool.leases.size() >= policy.max_leases_per_host) return nullptr;
     return &OpenLease(pool, *exchange.snapshot, nullptr);
   };
   if (streamed) {
-    // A client that sends its body slowly, or dies in the middle, must hurt nobody: it gets a
-    // connection with nothing else on it.
+    // A client that sends its body slowly, or dies in the middle, must hurt nobody, and nobody
+    // should have to wait for a very large one: it gets a connection with nothing else on it.
     for (auto it = pool.leases.rbegin(); it != pool.leases.rend(); ++it) {
       if ((*it)->usable() && (*it)->exchange_count == 0 && (*it)->sending == nullptr) return *it;
     }

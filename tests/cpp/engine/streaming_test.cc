@@ -13,6 +13,15 @@ SimConfig Streaming(SimConfig config = {}) {
 }
 std::string Body(size_t bytes) { return std::string(bytes, 'x'); }
 
+// All of `bytes` in one event, as a host with small buffers has them.
+void SendInSlices(World& world, SimClient& client, const std::string& bytes, size_t slice_bytes) {
+  std::vector<Bytes> slices;
+  for (size_t at = 0; at < bytes.size(); at += slice_bytes) {
+    slices.push_back(Bytes(bytes).substr(at, slice_bytes));
+  }
+  world.WithEngine([&](Engine& engine) { engine.SessionData(client.session, slices, false); });
+}
+
 TEST(Streaming, LargeRequestReachesTheServerWhileItIsStillBeingSent) {
   for (const SimConfig& config : {SimConfig{}, Exclusive(), PerSession()}) {
     World world(Streaming(config));
@@ -156,6 +165,50 @@ TEST(Streaming, LargeRequestDoesNotTakeAConnectionThatOthersAreOn) {
   large.Send(world.Request(2, Body(5000)).substr(0, 2000));
   world.RunFor(kMs);
   EXPECT_EQ(world.connections.size(), 2u);
+}
+
+TEST(Streaming, LargeRequestThatCameAtOnceSharesAConnection) {
+  World world(Streaming());
+  world.SetHosts("a", {"h1"});
+  Manual(world, "h1");
+  std::vector<SimClient*> clients;
+  for (uint64_t id = 1; id <= 3; ++id) {
+    clients.push_back(&world.Connect());
+    // Pieces of several messages, each cut somewhere in the middle; a small one at the end.
+    SendInSlices(world, *clients.back(),
+                 world.Request(10 * id, Body(3000)) + world.Request(10 * id + 1, Body(3500)) +
+                     world.Request(10 * id + 2),
+                 700);
+  }
+  world.RunFor(kMs);
+  ASSERT_EQ(world.connections.size(), 1u);
+  const auto seen = world.Seen();
+  ASSERT_EQ(seen.size(), 9u);
+  for (size_t i = 0; i < seen.size(); ++i) {
+    EXPECT_EQ(seen[i].body.size(), std::vector<size_t>({3000, 3500, 0})[i % 3]);
+    world.connections[0]->Send(world.wire().Make('R', seen[i].id, std::to_string(i), Body(2000)));
+  }
+  world.RunFor(kMs);
+  for (size_t i = 0; i < clients.size(); ++i) {
+    EXPECT_EQ(Tokens(clients[i]->Take()),
+              (Texts{std::to_string(3 * i), std::to_string(3 * i + 1), std::to_string(3 * i + 2)}));
+  }
+}
+
+TEST(Streaming, LargeRequestThatCameAtOnceIsAloneIfItIsVeryLargeOrNotAllThere) {
+  for (const auto& [body, sent] : {std::pair{5000, 5200}, {3000, 2500}}) {
+    World world(Streaming());
+    world.SetHosts("a", {"h1"});
+    Manual(world, "h1");
+    world.Connect().Send(world.Request(1));
+    world.RunFor(kMs);
+    SendInSlices(
+        world, world.Connect(),
+        world.Request(2, Body(static_cast<size_t>(body))).substr(0, static_cast<size_t>(sent)),
+        700);
+    world.RunFor(kMs);
+    EXPECT_EQ(world.connections.size(), 2u) << body;
+  }
 }
 
 TEST(Streaming, LargeReplyReachesTheClientWhileItIsStillBeingSent) {
