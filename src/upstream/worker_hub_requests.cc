@@ -208,6 +208,9 @@ Lease* WorkerHub::PickSharedLease(const Exchange& exchange, const Request& reque
     }
     return open();
   }
+  // Requests stay together while they are few: what shares a lease is written and read together,
+  // and leases that were opened for more than there is now become idle and go.
+  const uint32_t few = policy.exchanges_per_shared_lease / 4;
   Lease* best = nullptr;
   uint32_t considered = 0;
   for (Lease* lease : pool.leases) {
@@ -215,6 +218,7 @@ Lease* WorkerHub::PickSharedLease(const Exchange& exchange, const Request& reque
     const size_t held = lease->bytes_held();
     if (held != 0 && held + length > policy.max_lease_bytes_in_flight) continue;
     if (best == nullptr || lease->exchange_count < best->exchange_count) best = lease;
+    if (best->exchange_count < few) return best;
     if (++considered >= policy.max_shared_leases_per_host) break;
   }
   const bool full = best != nullptr && best->exchange_count >= policy.exchanges_per_shared_lease &&

@@ -38,6 +38,41 @@ TEST(Lease, MoreAreOpenedAsLoadGrowsUpToTheBound) {
   }
 }
 
+TEST(Lease, FewRequestsStayTogetherAndSurplusLeasesGo) {
+  World world;
+  world.policy.exchanges_per_shared_lease = 16;
+  world.policy.lease_idle_timeout_us = 5 * kSecond;
+  world.SetHosts("a", {"h1"});
+  Manual(world, "h1");
+  SimClient& client = world.Connect();
+  for (uint64_t id = 1; id <= 40; ++id) client.Send(world.Request(id));
+  world.RunFor(kMs);
+  ASSERT_EQ(world.connections.size(), 3u);
+  for (auto& connection : world.connections) {
+    for (const WireMessage& request : connection->requests) {
+      connection->Send(world.wire().Make('R', request.id, "x"));
+    }
+    connection->requests.clear();
+  }
+  world.RunFor(kMs);
+  EXPECT_EQ(client.Take().size(), 40u);
+
+  // From now on three at a time, without a pause.
+  for (int i = 0; i < 10; ++i) {
+    for (uint64_t id = 1; id <= 3; ++id) client.Send(world.Request(id));
+    world.RunFor(kSecond);
+    EXPECT_EQ(world.connections[0]->requests.size(), 3u);
+    for (const WireMessage& request : world.connections[0]->requests) {
+      world.connections[0]->Send(world.wire().Make('R', request.id, "x"));
+    }
+    world.connections[0]->requests.clear();
+  }
+  world.RunFor(kMs);
+  EXPECT_EQ(client.Take().size(), 30u);
+  EXPECT_TRUE(world.connections[0]->open);
+  EXPECT_EQ(world.Count(Counter::kLeasesReleased), 2u);
+}
+
 TEST(Lease, ExclusiveOnesCarryOneRequestAtATimeAndAreReused) {
   World world(Exclusive());
   world.SetHosts("a", {"h1"});
