@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from metaprotocol.cli.heap import freeze_heap
 from metaprotocol.control_plane import ControlPlane
 from metaprotocol.envoy.binary import find_envoy, find_module
 from metaprotocol.envoy.config import Module
@@ -30,6 +31,7 @@ async def main(folder: Path) -> None:
     options = Options(module=Module(find_module()))
     begin = time.monotonic()
     async with ControlPlane(types, options, folder=folder) as plane:
+        freeze_heap()  # as `metaprotocol serve` does
         seconds = time.monotonic() - begin
         counts = plane.server.counts()
         _say({"port": plane.port, "load_seconds": seconds, "resources": counts, **usage()})

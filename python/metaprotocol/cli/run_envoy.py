@@ -10,6 +10,7 @@ from pathlib import Path
 from metaprotocol.cli.admin import Admin, announced
 from metaprotocol.cli.environment import Environment
 from metaprotocol.cli.failures import ExitCode, Failure
+from metaprotocol.cli.heap import freeze_heap
 from metaprotocol.cli.live import NO_SERVICE, Screen
 from metaprotocol.cli.output import counted
 from metaprotocol.cli.signals import stopped_by_signal
@@ -46,6 +47,7 @@ async def run_envoy(
             await stack.enter_async_context(plane)
         except XdsError as error:
             raise Failure(ExitCode.ENVIRONMENT, f"{error}.", "Choose it with --xds-port.") from None
+        freeze_heap()
         screen = await stack.enter_async_context(Screen(plane, as_json=as_json))
         screen.problems()
         proxy = LocalProxy(here.types, plane.port, settings)

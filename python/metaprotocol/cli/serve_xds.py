@@ -10,6 +10,7 @@ from pathlib import Path
 
 from metaprotocol.cli.environment import Environment
 from metaprotocol.cli.failures import ExitCode, Failure
+from metaprotocol.cli.heap import freeze_heap
 from metaprotocol.cli.live import NO_SERVICE, Screen
 from metaprotocol.cli.output import counted
 from metaprotocol.cli.signals import stopped_by_signal
@@ -47,6 +48,7 @@ async def serve_xds(
         except (XdsError, OSError) as error:
             mend = "Choose addresses with --listen and --http."
             raise Failure(ExitCode.ENVIRONMENT, f"{error}.", mend) from None
+        freeze_heap()
         screen = await stack.enter_async_context(Screen(plane, as_json=as_json))
         screen.problems()
         if bootstrap is not None:

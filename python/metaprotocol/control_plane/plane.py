@@ -92,7 +92,9 @@ class ControlPlane:
         """The change log, the newest last."""
         self._translator = Translator(types, self.options)
         self._services = ServiceBook(types)
-        self.server = XdsServer(types, host=host, port=port, tls=tls, envoy_version=envoy_version)
+        self.server = XdsServer(
+            types, host=host, port=port, tls=tls, envoy_version=envoy_version, explain=self._explain
+        )
         """The xDS server: for metrics, and what is known of single resources."""
         self.server.on_nack = self._nacked
         self.server.on_recovered = self._recovered
@@ -358,6 +360,11 @@ class ControlPlane:
                 message="\n".join(reasons),
                 refused=trace(name, reasons, resources),
             )
+
+    def _explain(self, type_url: str, name: str, _content: bytes) -> str:
+        """What the engine says of a refused resource, for the server, which has no engine."""
+        message = self._translator.resources.get(type_url, {}).get(name)
+        return "; ".join(engine_reasons(self.types, message))
 
     def _recovered(self, node: str, type_url: str, names: tuple[str, ...]) -> None:
         for name in names:
