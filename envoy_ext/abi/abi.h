@@ -190,6 +190,8 @@ void ClusterHistogramRecord(void* histogram, uint64_t value)
 bool BootstrapRegisterAdminHandler(void* config, Buffer path_prefix, Buffer help, bool removable,
                                    bool mutates_state)
     METAPROTOCOL_CALLBACK(bootstrap_extension_register_admin_handler);
+bool BootstrapRemoveAdminHandler(void* config, Buffer path_prefix)
+    METAPROTOCOL_CALLBACK(bootstrap_extension_remove_admin_handler);
 void BootstrapAdminSetResponse(void* config, Buffer body)
     METAPROTOCOL_CALLBACK(bootstrap_extension_admin_set_response);
 // From server_initialized on; the listener hooks are called for every change from then on.

@@ -53,7 +53,8 @@ METAPROTOCOL_EXPORT const void* METAPROTOCOL_HOOK(bootstrap_extension_config_new
                  [&]() -> const void* {
                    Worker::ThisIsMainThread();
                    if (abi::BootstrapAdminSetResponse == nullptr ||
-                       abi::BootstrapRegisterAdminHandler == nullptr) {
+                       abi::BootstrapRegisterAdminHandler == nullptr ||
+                       abi::BootstrapRemoveAdminHandler == nullptr) {
                      return nullptr;
                    }
                    if (abi::BootstrapSignalInitComplete != nullptr) {
@@ -97,8 +98,16 @@ METAPROTOCOL_EXPORT void METAPROTOCOL_HOOK(bootstrap_extension_worker_thread_ini
 
 METAPROTOCOL_EXPORT void METAPROTOCOL_HOOK(bootstrap_extension_drain_started)(void*, const void*) {}
 
+// A page holds Envoy's side of the configuration, and with it the subscription to listeners, whose
+// end must come before that of what it subscribes to: in Envoy 1.40 that is freed before the pages.
 METAPROTOCOL_EXPORT void METAPROTOCOL_HOOK(bootstrap_extension_shutdown)(
-    void*, const void*, abi::EventCallback complete, void* context) {
+    void*, const void* module, abi::EventCallback complete, void* context) {
+  Guarded("bootstrap_extension_shutdown", [&] {
+    void* const config = static_cast<const Extension*>(module)->envoy_config;
+    for (const std::string_view page : {kDumpPage, kVersionPage}) {
+      abi::BootstrapRemoveAdminHandler(config, abi::ToBuffer(page));
+    }
+  });
   complete(context);
 }
 

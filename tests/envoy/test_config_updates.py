@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from metaprotocol.envoy.config import (
     FileSource,
     Host,
     MetaProtocolListener,
+    OutlierDetection,
 )
 from metaprotocol.envoy.process import EnvoyProcess
 from metaprotocol.peers.dubbo import DubboClient, DubboError, DubboServer, Status
@@ -286,6 +288,40 @@ async def test_idle_upstream_connections_are_given_back(stage: Stage) -> None:
         assert stage.servers["c"].open_connections == 1, "Envoy's pool keeps it"
         assert (await client.call(SERVICE, "to-c")).value == "c"
         assert stage.servers["c"].accepted == accepted, "and it was used again"
+
+
+async def test_connections_given_back_are_closed_by_the_pools_idle_timeout(
+    builder: ConfigBuilder,
+) -> None:
+    """The one of TCP pools: those of HTTP pools do not count, though the lease is an HTTP request.
+    No host is blamed for it, and the next call opens a new connection."""
+    tcp = "envoy.extensions.upstreams.tcp.v3.TcpProtocolOptions"
+    options = {tcp: {"@type": f"type.googleapis.com/{tcp}", "idle_timeout": "0.5s"}}
+    policy = ClusterPolicy(lease_idle_timeout=timedelta(seconds=0.1))
+    async with DubboServer(Provider("p")) as server:
+        cluster = Cluster(
+            "p",
+            [Host("127.0.0.1", server.port)],
+            policy=policy,
+            outlier_detection=OutlierDetection(consecutive_5xx=1, interval=0.1),
+            extra={"typed_extension_protocol_options": options},
+        )
+        listener = MetaProtocolListener("dubbo", dubbo_proxy(Route(cluster="p")))
+        with running_envoy(builder, Bootstrap([listener], [cluster])) as envoy:
+            async with await DubboClient.connect(
+                "127.0.0.1", envoy.listener_port("dubbo")
+            ) as client:
+                for accepted in (1, 2):
+                    assert (await client.call(SERVICE, "m")).value == "p"
+                    assert (server.accepted, server.open_connections) == (accepted, 1)
+                    began = time.monotonic()
+                    await eventually(lambda: server.open_connections == 0)
+                    assert time.monotonic() - began > 0.4, "given back before it was closed"
+            stats = envoy.stats(r"^cluster\.p\.")
+            assert stats["cluster.p.upstream_cx_idle_timeout"] == 2
+            assert stats["cluster.p.outlier_detection.ejections_enforced_total"] == 0
+            await eventually(lambda: Metrics(envoy).total("leases_released") == 2)
+            assert Metrics(envoy).total("leases_lost") == 0
 
 
 async def test_the_carrier_address_is_taken_by_one_envoy_only(builder: ConfigBuilder) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -38,6 +39,7 @@ class Stage:
     port: int
     authority: Authority
     identities: dict[str, Identity]
+    secure: DubboServer
 
     async def reached(self, identity: str, server_name: str = "any", group: str = "") -> object:
         """Which provider answers a client with that identity and server name."""
@@ -108,8 +110,9 @@ async def stage(
                 for name, tls in trust.items()
             ),
         ]
-        envoy = stack.enter_context(running_envoy(builder, Bootstrap([listener], clusters)))
-        yield Stage(envoy, envoy.listener_port("dubbo"), authority, identities)
+        bootstrap = Bootstrap([listener], clusters, admin_page=True)
+        envoy = stack.enter_context(running_envoy(builder, bootstrap, concurrency=2))
+        yield Stage(envoy, envoy.listener_port("dubbo"), authority, identities, secure)
 
 
 def _both(authority: Authority, other: Authority) -> Path:
@@ -169,3 +172,21 @@ async def test_large_messages_pass_through_both_handshakes(stage: Stage) -> None
             *(client.call(SERVICE, "echo", text, group="secure") for _ in range(5))
         )
     assert [reply.value for reply in replies] == [[text]] * 5
+
+
+async def test_every_worker_shakes_hands_on_both_sides(stage: Stage) -> None:
+    tls = stage.authority.client(stage.identities["plain"])
+    async with AsyncExitStack() as stack:
+        clients = [
+            await stack.enter_async_context(
+                await DubboClient.connect("127.0.0.1", stage.port, tls=tls, server_name="any")
+            )
+            for _ in range(24)
+        ]
+        calls = [client.call(SERVICE, "m", group="secure") for client in clients]
+        assert {reply.value for reply in await asyncio.gather(*calls)} == {"secure"}
+        page = json.loads(await asyncio.to_thread(stage.envoy.admin, "/metaprotocol"))
+        assert all(worker["engine"]["sessions"] > 0 for worker in page["workers"])
+        assert len(page["workers"]) == 2
+        # An upstream connection cannot be handed from one worker to the other.
+        assert stage.secure.open_connections == 2
