@@ -18,8 +18,9 @@ if(CCACHE_PROGRAM AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
   set(CMAKE_CXX_COMPILER_LAUNCHER "${CCACHE_PROGRAM}")
 endif()
 
-set(METAPROTOCOL_SANITIZE "" CACHE STRING "Empty, address (with undefined), or thread")
-set_property(CACHE METAPROTOCOL_SANITIZE PROPERTY STRINGS "" address thread)
+set(METAPROTOCOL_SANITIZE "" CACHE STRING
+    "Empty, address (with undefined), thread, or undefined (the module for a stock Envoy, clang only)")
+set_property(CACHE METAPROTOCOL_SANITIZE PROPERTY STRINGS "" address thread undefined)
 
 if(METAPROTOCOL_SANITIZE STREQUAL "address")
   add_compile_options(-fsanitize=address,undefined -fno-sanitize-recover=all)
@@ -27,9 +28,22 @@ if(METAPROTOCOL_SANITIZE STREQUAL "address")
 elseif(METAPROTOCOL_SANITIZE STREQUAL "thread")
   add_compile_options(-fsanitize=thread)
   add_link_options(-fsanitize=thread)
+elseif(METAPROTOCOL_SANITIZE STREQUAL "undefined")
+  if(NOT CMAKE_CXX_COMPILER_ID MATCHES "Clang")
+    message(FATAL_ERROR "METAPROTOCOL_SANITIZE=undefined needs clang; the compiler is "
+                        "${CMAKE_CXX_COMPILER_ID}. Use -DCMAKE_CXX_COMPILER=clang++-14")
+  endif()
+  # Checks of vtables and of functions' types need type information that Envoy does not have. The
+  # runtime is a shared library: the static one can only be part of a program.
+  add_compile_options(-fsanitize=undefined -fno-sanitize=vptr,function -fno-sanitize-recover=all)
+  execute_process(
+    COMMAND ${CMAKE_CXX_COMPILER} -print-file-name=libclang_rt.ubsan_standalone-${CMAKE_SYSTEM_PROCESSOR}.so
+    OUTPUT_VARIABLE ubsan_runtime OUTPUT_STRIP_TRAILING_WHITESPACE)
+  get_filename_component(ubsan_folder "${ubsan_runtime}" DIRECTORY)
+  add_link_options(-fsanitize=undefined -shared-libsan -Wl,-rpath,${ubsan_folder})
 elseif(METAPROTOCOL_SANITIZE)
   message(FATAL_ERROR "METAPROTOCOL_SANITIZE is \"${METAPROTOCOL_SANITIZE}\"; "
-                      "allowed are \"\", address and thread")
+                      "allowed are \"\", address, thread and undefined")
 endif()
 if(METAPROTOCOL_SANITIZE)
   # -O1 and -g1 keep the stacks of reports readable and the tests quick.

@@ -12,6 +12,8 @@ Sections:
     asan     unit tests under address and undefined behaviour sanitizers; fuzz targets over their
              corpora and a few seconds of search each
     tsan     unit tests under the thread sanitizer
+    envoy-ubsan  some of the integration tests, with a module that a real Envoy loads and that ends
+             it at the first undefined behaviour
     python   Python tests, and the integration tests with a real Envoy
 """
 
@@ -37,7 +39,10 @@ BIN = Path(sys.executable).parent
 FUZZ_SECONDS = 5
 FUZZ_MEMORY_MB = 1024
 
-DEFAULT_SECTIONS = ("lint", "cpp", "asan", "tsan", "python")
+DEFAULT_SECTIONS = ("lint", "cpp", "asan", "tsan", "envoy-ubsan", "python")
+
+# Traffic of both protocols, peers that break every rule, and Envoy's own comings and goings.
+UBSAN_TESTS = ("test_dubbo", "test_thrift", "test_hostile_clients", "test_life")
 
 
 @dataclass
@@ -368,6 +373,39 @@ def tsan(arguments: argparse.Namespace) -> Result:
     return result
 
 
+def envoy_ubsan(arguments: argparse.Namespace) -> Result:
+    """Undefined behaviour ends Envoy, and leaves a report even if the test did not mind."""
+    result = Result()
+    compiler = clang()
+    if compiler is None:
+        result.skip("the module under UBSan in Envoy (it needs clang)")
+        return result
+    preset = "ubsan-module"
+    definitions = f"-DCMAKE_CXX_COMPILER={compiler}"
+    if not configure(preset, result, definitions):
+        return result
+    if not build(preset, arguments.jobs, result, "metaprotocol"):
+        return result
+    module = BUILD / preset / "python" / "metaprotocol" / "_native" / "libmetaprotocol.so"
+    tests = [f"tests/envoy/{name}.py" for name in UBSAN_TESTS]
+    reports = BUILD / preset / "reports"
+    shutil.rmtree(reports, ignore_errors=True)
+    reports.mkdir()
+    finished = run(
+        [BIN / "python", "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests],
+        {
+            "METAPROTOCOL_MODULE": str(module),
+            "UBSAN_OPTIONS": f"print_stacktrace=1:log_path={reports}/envoy",
+        },
+    )
+    count_pytest(finished, result)
+    found = sorted(reports.iterdir())
+    for report in found:
+        say(report.read_text(errors="replace"))
+    result.add(not found, f"{len(found)} reports of undefined behaviour")
+    return result
+
+
 # --- Python
 
 
@@ -387,6 +425,7 @@ SECTIONS: dict[str, Callable[[argparse.Namespace], Result]] = {
     "cpp": cpp,
     "asan": asan,
     "tsan": tsan,
+    "envoy-ubsan": envoy_ubsan,
     "python": python,
 }
 
@@ -415,7 +454,7 @@ def main() -> int:
     for name, (result, seconds) in results.items():
         verdict = "FAILED" if result.failed else "ok"
         say(
-            f"{name:8} {verdict:7} {result.passed:6} passed {result.failed:4} failed "
+            f"{name:11} {verdict:7} {result.passed:6} passed {result.failed:4} failed "
             f"{result.skipped:4} skipped {seconds:6.0f} s"
         )
         for line in [*result.failures, *result.notes]:
