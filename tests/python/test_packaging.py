@@ -87,6 +87,14 @@ def test_the_module_needs_nothing_but_the_c_library(library: Path) -> None:
 
 
 @needs_build
+def test_what_is_shipped_does_not_tell_where_it_was_built() -> None:
+    shipped = [MODULE, *MODULE.parent.glob("_engine*.so")]
+    assert len(shipped) == 2
+    for library in shipped:
+        assert str(ROOT).encode() not in library.read_bytes(), library.name
+
+
+@needs_build
 def test_the_module_shows_its_hooks_and_nothing_else() -> None:
     shown = _dynamic_symbols(MODULE, "--defined-only")
     assert {name for name in shown if not name.startswith(HOOK)} == set()
