@@ -28,7 +28,7 @@ unexport PYTHONPATH VIRTUAL_ENV
 help: ## this list
 	@echo 'make TARGET [VARIABLE=value ...]'
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | \
-	  awk -F'\t' '{ printf "  %-8s %s\n", $$1, $$2 }'
+	  awk -F'\t' '{ printf "  %-20s %s\n", $$1, $$2 }'
 
 .PHONY: run
 run: native ## real calls through a stock Envoy while its routes are edited (DURATION=20, seconds)
@@ -45,6 +45,10 @@ bench: native .venv/.dev ## cost beside Envoy's own filters (QUICK=1: two minute
 	@$(BIN)/cmake build/release -DMETAPROTOCOL_BUILD_BENCH=ON >/dev/null
 	@$(BIN)/cmake --build build/release -j $(JOBS) --target metaprotocol_bench -- --quiet
 	@$(BIN)/python -m bench $(if $(QUICK),--quick)
+
+.PHONY: bench-control-plane
+bench-control-plane: native .venv/.dev ## from a changed file to the last ACK of 500 proxies (QUICK=1: half a minute)
+	@$(BIN)/python -m bench.control_plane $(if $(QUICK),--quick)
 
 .PHONY: lint
 lint: .venv/.dev native ## dependency directions, ruff, mypy, clang-format, clang-tidy if it is there
