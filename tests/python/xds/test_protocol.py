@@ -348,6 +348,28 @@ async def test_a_refusal_is_kept_with_its_resource_until_a_new_version_is_accept
 
 
 @BOTH
+async def test_a_client_that_refuses_everything_is_sent_each_version_once_and_harms_nobody(
+    server: XdsServer, types: EnvoyTypes, messages: Messages, delta: bool
+) -> None:
+    put(server, messages, CDS, a=1)
+    async with (
+        XdsClient(types, server.port, delta=delta, node="contrary") as contrary,
+        XdsClient(types, server.port, delta=delta, node="well") as well,
+    ):
+        await subscribe(contrary, CDS)
+        await subscribe(well, CDS)
+        for mark in (1, 2, 3):
+            put(server, messages, CDS, a=mark)
+            await contrary.nack(await contrary.response(), "never")
+            await contrary.nothing()
+            answer = await well.response()
+            assert answer.marks == {"a": mark}
+            await well.ack(answer)
+            await eventually(lambda: server.status(CDS, "a").accepted == ("well",))
+            assert [nack.node_id for nack in server.status(CDS, "a").nacked] == ["contrary"]
+
+
+@BOTH
 async def test_a_refusal_of_several_is_narrowed_down(
     server: XdsServer, types: EnvoyTypes, messages: Messages, delta: bool
 ) -> None:
