@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from google.protobuf.message import Message
@@ -51,8 +52,11 @@ def engine_reasons(types: EnvoyTypes, message: Message | None) -> tuple[str, ...
         return ()
     content = types.to_dict(message)
     text = content.get("typed_config", {}).get("filter_config", {}).get("value")
-    if not isinstance(text, str):
-        return ()
+    return _engine_says(text) if isinstance(text, str) else ()
+
+
+@lru_cache(maxsize=8)  # each refusal is asked about twice, and by every Envoy that shares it
+def _engine_says(text: str) -> tuple[str, ...]:
     try:
         from metaprotocol.engine import Config, ConfigInvalid
     except ImportError:
