@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
+from metaprotocol.engine import Config, ConfigInvalid
 from metaprotocol.resources import Metadata, MetaRoute, MetaRouter, MetaRouterSpec
-from metaprotocol.resources.meta_router import Destination, MetaRouteDestination, StringMatch
+from metaprotocol.resources.meta_router import (
+    Destination,
+    DirectReply,
+    MetaRouteDestination,
+    StringMatch,
+)
 from pydantic import ValidationError
 
 from tests.python.resources.samples import (
@@ -256,6 +263,16 @@ def test_a_share_without_mirror_is_refused() -> None:
     error = only_error(router(mirrorPercentage={"value": 5}))
     assert error.field == "spec.routes[0].mirrorPercentage"
     assert error.mend == "add mirror"
+
+
+def test_the_kinds_of_reply_are_those_of_the_engine() -> None:
+    route = {"direct_reply": {"kind": "nope"}}
+    tables = [{"name": "t", "routes": [route]}]
+    config = {"name": "a", "protocol": {"codec": "dubbo"}, "route_tables": tables}
+    with pytest.raises(ConfigInvalid) as raised:
+        Config(json.dumps(config))
+    _, _, listed = str(raised.value).partition("must be one of ")
+    assert tuple(listed.split(", ")) == get_args(DirectReply.model_fields["kind"].annotation)
 
 
 def test_a_direct_reply_cannot_be_mirrored() -> None:
