@@ -19,14 +19,14 @@ import ipaddress
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from metaprotocol.resources import ServiceEntry
+from metaprotocol.resources import Resource
+from metaprotocol.translate.model import Port, Service
 from metaprotocol.translate.naming import filter_name
 from metaprotocol.translate.options import Options
 from metaprotocol.translate.reporting import Report, age
-from metaprotocol.translate.services import Port, Service
+from metaprotocol.translate.services import BIND_ANNOTATION
 from metaprotocol.translate.visibility import Namespaces, meet
 
-BIND_ANNOTATION = "metaprotocol.aeraki.io/bind"
 _FIELD = f'metadata.annotations["{BIND_ANNOTATION}"]'
 
 
@@ -58,13 +58,13 @@ class Claim:
 
     host: str
     port: int
-    entry: ServiceEntry = field(compare=False)
+    owner: Resource = field(compare=False)
     field: str
     """Where the port is written."""
     address: Address
     visible_to: Namespaces
     rank: int
-    """Position of the host in its ServiceEntry."""
+    """Position of the host among its owner's."""
     own_routes: bool
     """A MetaRouter says where its requests go."""
 
@@ -76,7 +76,7 @@ class Claim:
     @property
     def order(self) -> tuple[object, ...]:
         """The first in this order has the address."""
-        return (*age(self.entry), self.rank, self.host, self.port)
+        return (*age(self.owner), self.rank, self.host, self.port)
 
 
 def local_address(service: Service, port: Port, options: Options, report: Report) -> Address:
@@ -86,7 +86,7 @@ def local_address(service: Service, port: Port, options: Options, report: Report
     if bound is not None:
         ip, asked = bound
         return Address(ip, number if asked is None or options.ephemeral_ports else asked)
-    for address in port.entry.spec.addresses:
+    for address in port.addresses:
         try:
             if ipaddress.ip_address(address).is_loopback:
                 return Address(address, number)
@@ -97,7 +97,7 @@ def local_address(service: Service, port: Port, options: Options, report: Report
 
 def _annotated(service: Service, port: Port, report: Report) -> tuple[str, int | None] | None:
     """What the annotation says for this host and port; the most specific item of it counts."""
-    text = port.entry.metadata.annotations.get(BIND_ANNOTATION)
+    text = port.bind
     if text is None:
         return None
     best: tuple[int, str, int | None] | None = None
@@ -108,14 +108,14 @@ def _annotated(service: Service, port: Port, report: Report) -> tuple[str, int |
         parsed = _parse(where)
         if parsed is None:
             report.error(
-                port.entry, "bad-bind", _FIELD, "must be an IP address, with or without port",
+                port.owner, "bad-bind", _FIELD, "must be an IP address, with or without port",
                 value=item.strip(), mend='such as "127.0.0.2" or "127.0.0.2:20880"',
             )  # fmt: skip
             continue
         ip, number = parsed
         if number and not equals and len(service.ours) > 1:
             report.error(
-                port.entry, "bad-bind", _FIELD,
+                port.owner, "bad-bind", _FIELD,
                 f"gives one port to the {len(service.ours)} ports of {service.host}",
                 value=item.strip(), mend=f'such as "{port.number}={where}"',
             )  # fmt: skip
@@ -182,16 +182,16 @@ class AddressBook:
 
 def _lost(claim: Claim, holder: Claim, address: Address, mend: str, report: Report) -> None:
     where = f"{holder.host} port {holder.port}"
-    if claim.entry.key == holder.entry.key and claim.port == holder.port and not claim.own_routes:
+    if claim.owner.key == holder.owner.key and claim.port == holder.port and not claim.own_routes:
         # The same endpoints, by the routes of the other name.
         report.info(
-            claim.entry, "shared-address", claim.field,
+            claim.owner, "shared-address", claim.field,
             f"{claim.host} shares {address} with {where}, whose routes hold", value=claim.host,
         )  # fmt: skip
         return
     report.error(
-        claim.entry, "address-conflict", claim.field,
+        claim.owner, "address-conflict", claim.field,
         f"{claim.host} port {claim.port} has no listener: "
-        f"{holder.entry.key} ({where}) has {address}",
+        f"{holder.owner.key} ({where}) has {address}",
         value=str(address), mend=mend,
     )  # fmt: skip

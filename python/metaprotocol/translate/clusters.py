@@ -23,11 +23,11 @@ from metaprotocol.resources import Resource
 from metaprotocol.resources.destination_rule import ClientTlsSettings, LoadBalancerSettings
 from metaprotocol.resources.types import format_duration
 from metaprotocol.translate.messages import Messages
+from metaprotocol.translate.model import DNS_ROUND_ROBIN, NONE, STATIC, Port, Service
 from metaprotocol.translate.naming import CLUSTER, ENDPOINTS, cluster_name
 from metaprotocol.translate.options import Options, Target
 from metaprotocol.translate.reporting import Diagnostics, Report
 from metaprotocol.translate.rules import HostRules, Part, Policy, SubsetRule
-from metaprotocol.translate.services import DNS_ROUND_ROBIN, NONE, STATIC, Port, Service
 
 _SOURCE_ADDRESS = "connection.source_address"
 
@@ -135,7 +135,7 @@ class ClusterTranslator:
         hosts = _hosts(service, port, rule)
         if not hosts:
             _no_endpoint(service, rule, report)
-        origins: tuple[Resource, ...] = service.entries
+        origins: tuple[Resource, ...] = service.owners
         used = {id(part.rule): part.rule for part in _written(policy)}
         if rule is not None:
             used[id(rule.rule)] = rule.rule
@@ -198,9 +198,7 @@ class ClusterTranslator:
                 "endpoints' certificates are not checked",
                 mend="" if tls.insecure_skip_verify else "add caCertificates",
             )  # fmt: skip
-        names = tls.subject_alt_names or [
-            name for entry in service.entries for name in entry.spec.subject_alt_names
-        ]
+        names = tls.subject_alt_names or service.subject_alt_names
         mutual = tls.mode == "MUTUAL"
         return replace(
             cluster,
@@ -369,15 +367,14 @@ def _no_endpoint(service: Service, rule: SubsetRule | None, report: Report) -> N
             mend=f"labels of its endpoints: {_labels(service)}",
         )  # fmt: skip
         return
-    entry = service.first
-    if entry.spec.workload_selector is not None:
+    if service.selects_pods:
         message, mend = "selects pods, which only Kubernetes knows", "list endpoints"
     elif service.resolution == NONE:
         message = f"{service.host} has neither endpoints nor addresses"
         mend = "add endpoints and resolution: STATIC"
     else:
         message, mend = f"{service.host} has no endpoint", "add endpoints"
-    report.warning(entry, "no-endpoint", "spec.endpoints", message, mend=mend)
+    report.warning(service.first, "no-endpoint", "spec.endpoints", message, mend=mend)
 
 
 def _labels(service: Service) -> str:

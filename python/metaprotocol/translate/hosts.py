@@ -9,10 +9,11 @@ from google.protobuf.message import Message
 
 from metaprotocol.diagnostics import did_you_mean
 from metaprotocol.resources import ApplicationProtocol, MetaRouter, Resource
-from metaprotocol.translate.addresses import BIND_ANNOTATION, Claim, local_address
+from metaprotocol.translate.addresses import Claim, local_address
 from metaprotocol.translate.filters import accepted, proxy_config
 from metaprotocol.translate.index import Index
 from metaprotocol.translate.messages import Messages
+from metaprotocol.translate.model import Port, Service
 from metaprotocol.translate.naming import filter_name, inbound_filter_name
 from metaprotocol.translate.options import Options, Target
 from metaprotocol.translate.protocols import BUILT_IN_PROTOCOLS, CodecInfo, codecs
@@ -26,7 +27,7 @@ from metaprotocol.translate.routes import (
     inbound_table,
     no_host_mend,
 )
-from metaprotocol.translate.services import Port, Service
+from metaprotocol.translate.services import BIND_ANNOTATION
 from metaprotocol.translate.visibility import Namespaces, both, exported_to
 
 
@@ -147,7 +148,7 @@ class HostTranslator:
         made.looked_up |= table.hosts
         made.missing = made.missing or table.missing
         visible = service.visible_to
-        origins: list[Resource] = [port.entry]
+        origins: list[Resource] = [port.owner]
         if router is not None:
             origins.insert(0, router)
             if self._options.respect_export_to:
@@ -157,7 +158,7 @@ class HostTranslator:
         if protocol is not None:
             origins.append(protocol)
         made.ports[port.number] = PortFilters(codec, protocol, router, frozenset(table.uses))
-        owner: Resource = router or port.entry
+        owner: Resource = router or port.owner
         for name, side in self._sides(service, port, table):
             config = proxy_config(name, codec, protocol, side)
             if self._options.target is Target.ENVOY:
@@ -172,22 +173,14 @@ class HostTranslator:
                 Claim(
                     service.host,
                     port.number,
-                    port.entry,
+                    port.owner,
                     port.field,
                     address,
                     visible,
-                    list(port.entry.spec.hosts).index(service.host),
+                    port.rank,
                     router is not None,
                 )
             )
-            for endpoint in service.endpoints:
-                if address.takes(endpoint.address, endpoint.ports.get(port.number)):
-                    report.error(
-                        port.entry, "calls-itself", port.field,
-                        f"the listener for {service.host} is at {address}, and so is its endpoint",
-                        value=str(address),
-                        mend=f'annotation {BIND_ANNOTATION}: "127.0.0.2" moves the listener',
-                    )  # fmt: skip
 
     def _sides(self, service: Service, port: Port, table: Table) -> list[tuple[str, Table]]:
         """The filters of a port by name: one, or with sidecars that of the clients, which routes,
@@ -213,7 +206,7 @@ class HostTranslator:
             return found, written[0] if written else None
         if name is not None:  # told of the ApplicationProtocol, as an error
             report.warning(
-                port.entry, "unknown-codec", f"{port.field}.name",
+                port.owner, "unknown-codec", f"{port.field}.name",
                 f'protocol "{token}" has no codec here; the port has no listener',
                 value=port.name, mend=f"see {written[0].key}" if written else "",
             )  # fmt: skip
@@ -221,7 +214,7 @@ class HostTranslator:
         exist = sorted({*BUILT_IN_PROTOCOLS, *self._index.protocol_tokens()})
         meant = did_you_mean(token, exist)
         report.error(
-            port.entry, "unknown-protocol", f"{port.field}.name",
+            port.owner, "unknown-protocol", f"{port.field}.name",
             f'there is no protocol "{token}"', value=port.name,
             mend=f'did you mean "{meant}"?' if meant
             else f"there are {', '.join(exist)}; an ApplicationProtocol adds one",
@@ -247,6 +240,21 @@ class HostTranslator:
             if self._known.resolve(name, router.key.namespace) == host:
                 return f"spec.hosts[{index}]"
         return "spec.hosts"
+
+
+def loops(service: Service | None, claims: Sequence[Claim]) -> Diagnostics:
+    """What is to be said about listeners that stand where the service's own endpoints are."""
+    report = Report()
+    for claim in claims:
+        for endpoint in service.endpoints if service is not None else ():
+            if claim.address.takes(endpoint.address, endpoint.ports.get(claim.port)):
+                report.error(
+                    claim.owner, "calls-itself", claim.field,
+                    f"the listener for {claim.host} is at {claim.address}, and so is its endpoint",
+                    value=str(claim.address),
+                    mend=f'annotation {BIND_ANNOTATION}: "127.0.0.2" moves the listener',
+                )  # fmt: skip
+    return report.diagnostics
 
 
 def protocol_diagnostics(token: str, index: Index) -> Diagnostics:

@@ -27,6 +27,7 @@ from metaprotocol.translate.addresses import Address, AddressBook, Claim
 from metaprotocol.translate.filters import proxy_config
 from metaprotocol.translate.hosts import Filter, PortFilters
 from metaprotocol.translate.istio_patches import Json, Patches, envoy_filter
+from metaprotocol.translate.model import NONE, Port, Service
 from metaprotocol.translate.naming import (
     cluster_name,
     filter_name,
@@ -36,12 +37,9 @@ from metaprotocol.translate.naming import (
 from metaprotocol.translate.options import Options, Target
 from metaprotocol.translate.reporting import Report, age
 from metaprotocol.translate.routes import Known, Table, default_table, inbound_table
-from metaprotocol.translate.services import NONE, Port, Service
+from metaprotocol.translate.services import SELECTOR_ANNOTATION
 from metaprotocol.translate.translator import Translator
 from metaprotocol.translate.visibility import Namespaces
-
-SELECTOR_ANNOTATION = "workloadSelector"
-"""Aeraki's way to say which pods serve a ServiceEntry without selector: "name", "app: name"."""
 
 ENABLED_LABEL = "metaprotocol.aeraki.io/enabled"
 
@@ -151,30 +149,30 @@ class _Objects:
     def _claims(self, service: Service, port: Port) -> list[Claim]:
         if service.resolution == NONE:
             self._report.warning(
-                port.entry, "original-destination", "spec.resolution",
+                port.owner, "original-destination", "spec.resolution",
                 "with resolution NONE Istio passes connections through; the port stays plain TCP",
                 value=NONE, mend="use resolution STATIC with endpoints, or DNS",
             )  # fmt: skip
             return []
         addresses = []
-        for index, address in enumerate(port.entry.spec.addresses):
+        for index, address in enumerate(port.addresses):
             if "/" in address:
                 self._report.warning(
-                    port.entry, "network-address", f"spec.addresses[{index}]",
+                    port.owner, "network-address", f"spec.addresses[{index}]",
                     "listeners for networks stay plain TCP", value=address,
                     mend="write single addresses",
                 )  # fmt: skip
             else:
                 addresses.append(address)
-        if not port.entry.spec.addresses:
+        if not port.addresses:
             # Headless: one listener for the port, whatever the address.
             addresses = ["0.0.0.0"]
         made = self._filters(service)[filter_name(service.host, port.number)]
         routed = self._ports(service)[port.number].router is not None
         return [
             Claim(
-                service.host, port.number, port.entry, port.field, Address(address, port.number),
-                made.visible_to, list(port.entry.spec.hosts).index(service.host), routed,
+                service.host, port.number, port.owner, port.field, Address(address, port.number),
+                made.visible_to, port.rank, routed,
             )
             for address in dict.fromkeys(addresses)
         ]  # fmt: skip
@@ -265,12 +263,12 @@ class _Objects:
         name = inbound_filter_name(service.host, port.number)
         if name not in self._filters(service):
             return
-        selector = _selector(port)
+        selector = port.pods
         if not selector:
             limits = self._ports(service)[port.number].limited
             add = self._report.warning if limits else self._report.info
             add(
-                port.entry, "no-workload-selector", "spec.workloadSelector",
+                port.owner, "no-workload-selector", "spec.workloadSelector",
                 "the service's pods are not known; "
                 + ("its rate limits have no effect" if limits else "their side stays plain TCP"),
                 mend=f'add workloadSelector, or annotation {SELECTOR_ANNOTATION}: "app: name"',
@@ -281,7 +279,7 @@ class _Objects:
         if holder != name:
             if self._ports(service)[port.number].limited:
                 self._report.warning(
-                    port.entry, "inbound-conflict", port.field,
+                    port.owner, "inbound-conflict", port.field,
                     f"{holder.removeprefix('inbound|')} has the inbound side of port {port.target} "
                     "of these pods", value=port.target,
                     mend="its rate limits hold, those for this host do not",
@@ -340,18 +338,6 @@ class _Objects:
         labels = {**(selector or {}), **self._istio.workload_labels}
         self._objects[key] = envoy_filter(key[1], namespace, labels, patches)
         self._namespaces.add(namespace)
-
-
-def _selector(port: Port) -> dict[str, str]:
-    """The labels of the pods that serve a port."""
-    selector = port.entry.spec.workload_selector
-    if selector is not None and selector.labels:
-        return dict(selector.labels)
-    annotation = port.entry.metadata.annotations.get(SELECTOR_ANNOTATION, "").strip()
-    if not annotation:
-        return {}
-    key, colon, value = annotation.partition(":")
-    return {key.strip(): value.strip()} if colon else {"app": annotation}
 
 
 def _object_name(name: str) -> str:

@@ -33,11 +33,11 @@ from metaprotocol.resources.meta_router import TokenBucket as WrittenTokenBucket
 from metaprotocol.resources.types import format_duration
 from metaprotocol.translate.clusters import hash_keys
 from metaprotocol.translate.matches import conditions
+from metaprotocol.translate.model import Port, Service
 from metaprotocol.translate.naming import cluster_name, inbound_cluster_name, parse_cluster_name
 from metaprotocol.translate.protocols import CodecInfo
 from metaprotocol.translate.reporting import Diagnostics, Report
 from metaprotocol.translate.rules import HostRules
-from metaprotocol.translate.services import Port, Service
 
 DEFAULT_ROUTE = "default"
 """Name of the one route of a service without routes."""

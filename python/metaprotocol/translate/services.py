@@ -8,76 +8,18 @@ has the host.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 from metaprotocol.resources import ServiceEntry
+from metaprotocol.translate.model import DNS, DNS_ROUND_ROBIN, NONE, STATIC, Endpoint, Port, Service
 from metaprotocol.translate.reporting import Diagnostics, Report, age
 from metaprotocol.translate.visibility import Namespaces, exported_to
 
-STATIC, DNS, DNS_ROUND_ROBIN, NONE = "STATIC", "DNS", "DNS_ROUND_ROBIN", "NONE"
+SELECTOR_ANNOTATION = "workloadSelector"
+"""Aeraki's way to say which pods serve a ServiceEntry without selector: "name", "app: name"."""
 
-
-@dataclass(frozen=True)
-class Port:
-    """A port of a service, as the ServiceEntry that has it says it."""
-
-    number: int
-    name: str
-    target: int
-    """Where endpoints listen that do not say otherwise."""
-    protocol: str | None
-    """The MetaProtocol that is spoken there; None: not one of ours."""
-    entry: ServiceEntry
-    field: str
-    """Its place in that ServiceEntry: "spec.ports[0]"."""
-
-
-@dataclass(frozen=True)
-class Endpoint:
-    """Where a service is served."""
-
-    address: str
-    ports: Mapping[int, int]
-    """Service port to the endpoint's port."""
-    labels: Mapping[str, str]
-    weight: int
-    region: str
-    zone: str
-    sub_zone: str
-
-
-@dataclass(frozen=True)
-class Service:
-    """What is known of one host."""
-
-    host: str
-    entries: tuple[ServiceEntry, ...]
-    """Those that are put together here, the oldest first."""
-    resolution: str
-    ports: tuple[Port, ...]
-    """By number."""
-    endpoints: tuple[Endpoint, ...]
-    visible_to: Namespaces
-
-    @property
-    def namespace(self) -> str:
-        """The namespace of its ServiceEntries."""
-        return self.entries[0].key.namespace
-
-    @property
-    def first(self) -> ServiceEntry:
-        """The oldest of its ServiceEntries."""
-        return self.entries[0]
-
-    def port(self, number: int) -> Port | None:
-        """The port with that number."""
-        return next((port for port in self.ports if port.number == number), None)
-
-    @property
-    def ours(self) -> tuple[Port, ...]:
-        """The ports that name one of our protocols."""
-        return tuple(port for port in self.ports if port.protocol)
+BIND_ANNOTATION = "metaprotocol.aeraki.io/bind"
+"""Where the services of a ServiceEntry are listened for on this machine."""
 
 
 def build_service(host: str, entries: Sequence[ServiceEntry]) -> tuple[Service | None, Diagnostics]:
@@ -108,12 +50,12 @@ def build_service(host: str, entries: Sequence[ServiceEntry]) -> tuple[Service |
     endpoints: list[Endpoint] = []
     visible: Namespaces = frozenset()
     for entry in used:
-        for port in _ports(entry):
+        for port in _ports(host, entry):
             kept = ports.setdefault(port.number, port)
             if (kept.name, kept.protocol) != (port.name, port.protocol):
                 report.warning(
                     entry, "port-conflict", port.field,
-                    f"{kept.entry.key} has port {port.number} of {host} already, "
+                    f"{kept.owner.key} has port {port.number} of {host} already, "
                     f'as "{kept.name}"', value=port.name, mend="give both the same name",
                 )  # fmt: skip
         endpoints.extend(_endpoints(host, entry, report))
@@ -121,11 +63,14 @@ def build_service(host: str, entries: Sequence[ServiceEntry]) -> tuple[Service |
         visible = None if visible is None or seen is None else visible | seen
     service = Service(
         host,
+        first.key.namespace,
         tuple(used),
         resolution,
         tuple(ports[number] for number in sorted(ports)),
         tuple(endpoints),
         visible,
+        tuple(name for entry in used for name in entry.spec.subject_alt_names),
+        first.spec.workload_selector is not None,
     )
     return service, report.diagnostics
 
@@ -136,13 +81,36 @@ def _resolution(entry: ServiceEntry) -> str:
     return DNS if entry.spec.resolution == "DYNAMIC_DNS" else entry.spec.resolution
 
 
-def _ports(entry: ServiceEntry) -> list[Port]:
-    ports = []
-    for index, port in enumerate(entry.spec.ports):
-        field = f"spec.ports[{index}]"
-        target = port.target_port or port.number
-        ports.append(Port(port.number, port.name, target, port.metaprotocol, entry, field))
-    return ports
+def _ports(host: str, entry: ServiceEntry) -> list[Port]:
+    pods = _pods(entry)
+    rank = list(entry.spec.hosts).index(host)
+    return [
+        Port(
+            port.number,
+            port.name,
+            port.target_port or port.number,
+            port.metaprotocol,
+            entry,
+            f"spec.ports[{index}]",
+            tuple(entry.spec.addresses),
+            entry.metadata.annotations.get(BIND_ANNOTATION),
+            pods,
+            rank,
+        )
+        for index, port in enumerate(entry.spec.ports)
+    ]
+
+
+def _pods(entry: ServiceEntry) -> dict[str, str]:
+    """The labels of the pods that serve a ServiceEntry; none if they are not known."""
+    selector = entry.spec.workload_selector
+    if selector is not None and selector.labels:
+        return dict(selector.labels)
+    annotation = entry.metadata.annotations.get(SELECTOR_ANNOTATION, "").strip()
+    if not annotation:
+        return {}
+    key, colon, value = annotation.partition(":")
+    return {key.strip(): value.strip()} if colon else {"app": annotation}
 
 
 def _endpoints(host: str, entry: ServiceEntry, report: Report) -> list[Endpoint]:

@@ -19,15 +19,16 @@ from metaprotocol.envoy.descriptors import EnvoyTypes
 from metaprotocol.resources import Changes, DestinationRule, Inventory, Key, Resource
 from metaprotocol.translate.addresses import Address, AddressBook, Claim
 from metaprotocol.translate.clusters import ClusterTranslator, HostClusters
-from metaprotocol.translate.hosts import HostFilters, HostTranslator, protocol_diagnostics
+from metaprotocol.translate.hosts import HostFilters, HostTranslator, loops, protocol_diagnostics
 from metaprotocol.translate.index import Index, Touched
 from metaprotocol.translate.messages import Messages
+from metaprotocol.translate.model import Service
 from metaprotocol.translate.naming import FILTER, LISTENER, TYPE_URLS, full_host, is_wildcard
 from metaprotocol.translate.options import Options, Target
 from metaprotocol.translate.reporting import Diagnostics, Report
 from metaprotocol.translate.routes import Known, Use
 from metaprotocol.translate.rules import HostRules, build_rules
-from metaprotocol.translate.services import Service, build_service
+from metaprotocol.translate.services import build_service
 from metaprotocol.translate.visibility import Namespaces
 
 _NO_RULES = HostRules()
@@ -194,9 +195,14 @@ class Translator:
         clusters = set(touched.services)
         appeared = False
         for host in sorted(touched.services):
+            before = self._hosts.get(host, _Host())
+            old, rules = before.service, before.rules
             appeared = self._read(host) or appeared
-            routes.add(host)
-            routes |= self._referrers.get(host, set())
+            if _same_but_endpoints(old, self._service(host)) and rules == self._rules(host):
+                self._say_loops(host)
+            else:
+                routes.add(host)
+                routes |= self._referrers.get(host, set())
         if appeared:  # or gone: what is said about hosts that are not there
             routes |= self._missing
         for token in sorted(touched.protocols):
@@ -260,6 +266,7 @@ class Translator:
         old = state.filters
         new = state.filters = self._host_translator.translate(host)
         self._say(("routes", host), new.diagnostics)
+        self._say_loops(host)
         for name in old.looked_up - new.looked_up:
             _discard(self._referrers, name, host)
         for name in new.looked_up - old.looked_up:
@@ -281,6 +288,11 @@ class Translator:
             if self._wanted(name) != before:
                 used_otherwise.add(name)
         return used_otherwise
+
+    def _say_loops(self, host: str) -> None:
+        """Listeners are where endpoints are, or not any more: the one thing that endpoints have to
+        do with filters."""
+        self._say(("loops", host), loops(self._service(host), self.filters(host).claims))
 
     def _wanted(self, host: str) -> tuple[frozenset[int], frozenset[tuple[int, str]]]:
         """The ports of a host to which routes lead, and those that are asked about rate limits, as
@@ -334,7 +346,7 @@ class Translator:
         self._put((FILTER, name), _Made(made.message, made.origins, visible), changed)
         if claim is not None:
             message = self._messages.listener(name, claim.address.ip, claim.address.port)
-            self._put((LISTENER, name), _Made(message, (claim.entry,), visible), changed)
+            self._put((LISTENER, name), _Made(message, (claim.owner,), visible), changed)
 
     # --- keeping
 
@@ -398,6 +410,10 @@ def _same(one: _Made | None, other: _Made | None) -> bool:
     if one is None or other is None:
         return one is other
     return one.visible_to == other.visible_to and one.message == other.message
+
+
+def _same_but_endpoints(one: Service | None, other: Service | None) -> bool:
+    return one is not None and other is not None and one.shape == other.shape
 
 
 def _discard(index: dict[str, set[str]], name: str, value: str) -> None:

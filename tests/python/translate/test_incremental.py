@@ -122,6 +122,29 @@ def test_endpoints_change_without_their_cluster_and_filter() -> None:
     assert world.changed == {(ENDPOINTS, f"outbound|20880||{ORDERS}")}
 
 
+def test_a_changed_endpoint_translates_no_route() -> None:
+    to_orders = router(f"[{{name: a, {TO_ORDERS}}}]", name="stock")
+    stock = service("stock", address="127.0.0.3")
+    world = World({"orders.yaml": service(), "stock.yaml": stock, "router.yaml": to_orders})
+    filters = {name: world.translator.filters(name) for name in world.translator.hosts()}
+    world.write("orders.yaml", service().replace("10.0.0.2", "10.0.0.9"))
+    assert world.changed == {(ENDPOINTS, f"outbound|20880||{ORDERS}")}
+    for name, made in filters.items():
+        assert world.translator.filters(name) is made, (
+            "not even made again and found to be the same"
+        )
+    world.check()
+
+
+def test_an_endpoint_that_comes_to_be_where_the_listener_is_is_told() -> None:
+    world = World({"orders.yaml": service()})
+    world.write("orders.yaml", service().replace("10.0.0.2", "127.0.0.2"))
+    assert [item.code for item in world.update.diagnostics] == ["calls-itself"]
+    world.write("orders.yaml", service())
+    assert world.update.diagnostics == ()
+    world.check()
+
+
 def test_a_removed_service_takes_everything_of_its_own_away() -> None:
     world = World({"orders.yaml": service(), "stock.yaml": service("stock", address="127.0.0.3")})
     world.write("stock.yaml", "")
@@ -192,6 +215,7 @@ NAMES = ("a", "b", "orders")
 PIECES: tuple[str, ...] = (
     "",
     *(service(name) for name in NAMES),
+    *(service(name).replace("10.0.0.2", "127.0.0.2") for name in NAMES),
     *(service(name, address="127.0.0.3", port_name="tcp-x") for name in NAMES),
     service("a", extra="  exportTo: [shop]").replace("hosts: [", "hosts: [orders, "),
     service("b", extra="  exportTo: [x]").replace("hosts: [", "hosts: [orders, "),
