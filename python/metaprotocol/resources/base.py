@@ -13,7 +13,7 @@ from pydantic.alias_generators import to_camel
 from metaprotocol.diagnostics import Origin
 from metaprotocol.resources.types import ResourceName, Timestamp, error
 
-__all__ = ["Key", "Metadata", "Model", "Problem", "Resource", "SourceDocument"]
+__all__ = ["Key", "Metadata", "Model", "Problem", "Resource", "SourceDocument", "underscore"]
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,15 @@ class Problem:
     code: str
     message: str
     mend: str = ""
+
+
+def underscore(field: str, name: str | None) -> Iterator[Problem]:
+    """The doubt about a name that DNS and Kubernetes would not take."""
+    if name and "_" in name:
+        message = "has '_', which is no part of DNS names"
+        yield Problem(
+            field, "underscore", message, "Kubernetes refuses it; '-' is right everywhere"
+        )
 
 
 class Model(BaseModel):
@@ -51,6 +60,10 @@ class Model(BaseModel):
 
     def problems(self) -> Iterator[Problem]:
         """What is wrong between fields that are right each by itself."""
+        yield from ()
+
+    def doubts(self) -> Iterator[Problem]:
+        """What is taken as it is written, though it may not be what was meant: warnings."""
         yield from ()
 
     @model_validator(mode="after")

@@ -99,14 +99,9 @@ _RULES: dict[str, list[tuple[str, str, str]]] = {
         ),
         (
             "!has(self.route) || size(self.route) < 2 || "
-            "self.route.map(to, has(to.weight) ? to.weight : 0).sum() == 100",
-            "weights must add up to 100",
+            "self.route.map(to, has(to.weight) ? to.weight : 0).sum() > 0",
+            "must have a destination with a weight above 0",
             ".route",
-        ),
-        (
-            "!has(self.mirrorPercentage) || has(self.mirror)",
-            "has no meaning without mirror",
-            ".mirrorPercentage",
         ),
         (
             "!has(self.mirror) || !has(self.directReply)",

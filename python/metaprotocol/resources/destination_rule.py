@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from metaprotocol.resources.base import Model, Problem, Resource
+from metaprotocol.resources.base import Model, Problem, Resource, underscore
 from metaprotocol.resources.meta_router import PortSelector
 from metaprotocol.resources.service_entry import (
     ISTIO_GROUP,
@@ -380,6 +380,12 @@ class DestinationRuleSpec(Model):
                 message = f'"{subset.name}" is the name of another subset'
                 yield Problem(f"subsets[{index}].name", "duplicate-subset", message)
             names.add(subset.name)
+
+    def doubts(self) -> Iterator[Problem]:
+        """Names that DNS would not take."""
+        yield from underscore("host", self.host)
+        for index, subset in enumerate(self.subsets):
+            yield from underscore(f"subsets[{index}].name", subset.name)
 
 
 class DestinationRule(Resource):

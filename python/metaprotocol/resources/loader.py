@@ -16,7 +16,7 @@ from metaprotocol.resources.application_protocol import ApplicationProtocol
 from metaprotocol.resources.base import Key, Resource
 from metaprotocol.resources.destination_rule import DestinationRule
 from metaprotocol.resources.meta_router import MetaRouter
-from metaprotocol.resources.problems import explain, no_effect_warnings
+from metaprotocol.resources.problems import explain, warnings
 from metaprotocol.resources.service_entry import ServiceEntry
 from metaprotocol.resources.yaml_reader import (
     DEFAULT_LIMITS,
@@ -316,7 +316,7 @@ class _Reading:
             return
         resource.written_at(origin, document)
         self._result.resources.append(resource)
-        self._result.diagnostics.extend(no_effect_warnings(resource, document, name))
+        self._result.diagnostics.extend(warnings(resource, document, name))
 
 
 def _is_list_of_ours(kind: str) -> bool:

@@ -11,7 +11,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
-from metaprotocol.resources.base import Model, Problem, Resource
+from metaprotocol.resources.base import Model, Problem, Resource, underscore
 from metaprotocol.resources.types import (
     DnsLabel,
     ExportTo,
@@ -47,6 +47,8 @@ _MAX_KEY = 1024
 _MAX_CONDITIONS = 64
 _MAX_MUTATIONS = 64
 _MAX_ROUTES = 1_000_000
+_MAX_WEIGHT = 10_000
+_LEAST_PERCENT = 0.000001
 
 Text = Annotated[str, Field(max_length=_MAX_VALUE)]
 NonEmptyText = Annotated[str, Field(min_length=1, max_length=_MAX_VALUE)]
@@ -89,9 +91,10 @@ class StringMatch(Model):
     )
 
     exact: Text | None = None
-    """The value is this text."""
-    prefix: NonEmptyText | None = None
-    """The value begins with this text."""
+    """The value is this text. Empty: there is a value, whatever it is (`oneOf: [""]` means the
+    empty text)."""
+    prefix: Text | None = None
+    """The value begins with this text. Empty: there is a value, whatever it is."""
     suffix: NonEmptyText | None = None
     """The value ends with this text."""
     contains: NonEmptyText | None = None
@@ -113,8 +116,10 @@ class StringMatch(Model):
 
     @property
     def kind(self) -> str:
-        """Which of `kinds` it is; without any: "present"."""
-        return next((kind for kind in self.kinds if getattr(self, kind) is not None), "present")
+        """Which of `kinds` it is. "present" without any, and for `exact` and `prefix` without text,
+        which hold for every value in Aeraki, too."""
+        given = next((kind for kind in self.kinds if getattr(self, kind) is not None), "present")
+        return "present" if given in ("exact", "prefix") and not getattr(self, given) else given
 
     def problems(self) -> Iterator[Problem]:
         """Several kinds, or options that do not go with the kind."""
@@ -164,22 +169,27 @@ class Destination(Model):
     port: PortSelector | None = None
     """The service's port; without it the one that the request came in for."""
 
+    def doubts(self) -> Iterator[Problem]:
+        """Names that DNS would not take."""
+        yield from underscore("host", self.host)
+        yield from underscore("subset", self.subset)
+
 
 class MetaRouteDestination(Model):
     """A destination with its share of the requests."""
 
     destination: Destination
     """Where requests go."""
-    weight: Annotated[int, Field(ge=0, le=100)] = 0
-    """Share in percent. All weights of a route add up to 100; a single destination gets all and
-    needs none."""
+    weight: Annotated[int, Field(ge=0, le=_MAX_WEIGHT)] = 0
+    """Share of the requests, in percent where all weights of a route add up to 100, as they
+    should. A single destination gets all and needs none."""
 
 
 class Percent(Model):
     """A share in percent."""
 
-    value: Annotated[float, Field(gt=0, le=100)]
-    """More than 0, at most 100."""
+    value: Annotated[float, Field(ge=0, le=100)]
+    """From 0 to 100."""
 
 
 class KeyValue(Model):
@@ -187,8 +197,14 @@ class KeyValue(Model):
 
     key: MetadataKey
     """The key, as the codec names it."""
-    value: NonEmptyText
+    value: Text
     """The value."""
+
+    def doubts(self) -> Iterator[Problem]:
+        """An empty value, which is written like any other."""
+        if not self.value:
+            message = "is empty: the key is there, without text"
+            yield Problem("value", "empty-value", message, "write a value")
 
 
 class DirectReply(Model):
@@ -265,7 +281,8 @@ class MetaRoute(Model):
         """Percentage of requests that are mirrored: 0 without mirror, 100 if not given."""
         if self.mirror is None:
             return 0.0
-        return self.mirror_percentage.value if self.mirror_percentage else 100.0
+        percent = self.mirror_percentage.value if self.mirror_percentage else 100.0
+        return percent if percent >= _LEAST_PERCENT else 0.0
 
     def problems(self) -> Iterator[Problem]:
         """Fields that do not go together."""
@@ -278,16 +295,24 @@ class MetaRoute(Model):
         elif not self.route:
             message = "must have a destination"
             yield Problem("route", "no-destination", message, "add route, or directReply")
-        if len(self.route) > 1:
-            total = sum(destination.weight for destination in self.route)
-            if total != 100:
-                weights = " + ".join(str(destination.weight) for destination in self.route[:8])
-                more = " + ..." if len(self.route) > 8 else ""
-                message = f"weights must add up to 100, not {weights}{more} = {total}"
-                yield Problem("route", "bad-weights", message)
+        if len(self.route) > 1 and not any(share.weight for share in self.route):
+            message = "must have a destination with a weight above 0"
+            yield Problem("route", "bad-weights", message, "weights that add up to 100")
+
+    def doubts(self) -> Iterator[Problem]:
+        """Weights that are no percentages, and mirrors that get nothing."""
+        total = sum(share.weight for share in self.route)
+        if len(self.route) > 1 and total != 100:
+            weights = " + ".join(str(share.weight) for share in self.route[:8])
+            more = " + ..." if len(self.route) > 8 else ""
+            message = f"weights are {weights}{more} = {total}, not 100; each is a share of {total}"
+            yield Problem("route", "weights", message, "weights that add up to 100")
         if self.mirror_percentage is not None and self.mirror is None:
             message = "has no meaning without mirror"
-            yield Problem("mirrorPercentage", "bad-mirror", message, "add mirror")
+            yield Problem("mirrorPercentage", "no-mirror", message, "add mirror")
+        if self.mirror is not None and self.mirror_percent == 0:
+            message = "nothing is mirrored"
+            yield Problem("mirrorPercentage.value", "no-mirror", message, "more than 0")
 
 
 class TokenBucket(Model):
@@ -295,10 +320,8 @@ class TokenBucket(Model):
 
     max_tokens: Annotated[int, Field(ge=1, le=2**32 - 1)]
     """Most requests at once."""
-    tokens_per_fill: Annotated[int, Field(ge=1, le=2**32 - 1)] = Field(
-        default_factory=lambda data: int(data.get("max_tokens", 1))
-    )
-    """How many requests each fill interval allows; default: maxTokens."""
+    tokens_per_fill: Annotated[int, Field(ge=1, le=2**32 - 1)] = 1
+    """How many requests each fill interval allows; default: 1."""
     fill_interval: PositiveDuration
     """How often the bucket is filled."""
 
@@ -378,6 +401,11 @@ class MetaRouterSpec(Model):
         for index, host in enumerate(self.hosts):
             if host in self.hosts[:index]:
                 yield Problem(f"hosts[{index}]", "duplicate-host", "is named twice", "remove one")
+
+    def doubts(self) -> Iterator[Problem]:
+        """Names that DNS would not take."""
+        for index, host in enumerate(self.hosts):
+            yield from underscore(f"hosts[{index}]", host)
 
 
 class MetaRouter(Resource):

@@ -11,11 +11,11 @@ from typing import Any
 from pydantic import BaseModel
 
 from metaprotocol.diagnostics import Diagnostic, Origin, Severity, did_you_mean, join_path, shorten
-from metaprotocol.resources.base import Model, known_fields
+from metaprotocol.resources.base import Model, Problem, known_fields
 from metaprotocol.resources.meta_router import StringMatch
 from metaprotocol.resources.yaml_reader import Document, Position, parse_path
 
-__all__ = ["explain", "no_effect_warnings"]
+__all__ = ["explain", "warnings"]
 
 Path = tuple[str | int, ...]
 
@@ -57,9 +57,6 @@ class _Teller:
                 yield self._diagnostic(where, problem.code, problem.message, problem.mend)
         elif kind == "extra_forbidden":
             yield self._unknown_field(path)
-        elif kind == "default_factory_not_called":
-            # The field it depends on is told already.
-            return
         elif kind == "missing":
             yield self._missing(path)
         elif "text" in context:
@@ -298,49 +295,54 @@ def _step(annotation: Any, step: str | int) -> Any:
     return None
 
 
-# --- fields without effect
+# --- what is taken, but likely not as it was meant
 
 
-def no_effect_warnings(model: BaseModel, document: Document, name: str) -> Iterator[Diagnostic]:
-    """Warnings for fields that are given, and that nothing here honours."""
-    for path, reason in _no_effect(model, ()):
+def warnings(model: BaseModel, document: Document, name: str) -> Iterator[Diagnostic]:
+    """Warnings for fields that are given and that nothing here honours, and for the models'
+    ``doubts``."""
+    for path, problem in _doubts(model, ()):
+        where = (*path, *parse_path(problem.field))
         yield Diagnostic(
             Severity.WARNING,
-            "has no effect here",
-            document.origin_of(path),
+            problem.message,
+            document.origin_of(where),
             name,
-            join_path(path),
+            join_path(where),
             "",
-            reason,
-            "no-effect",
+            problem.mend,
+            problem.code,
         )
 
 
-def _no_effect(model: BaseModel, path: Path) -> Iterator[tuple[Path, str]]:
+def _doubts(model: BaseModel, path: Path) -> Iterator[tuple[Path, Problem]]:
     kind = type(model)
-    if not _may_have_no_effect(kind):
+    if not _may_be_doubted(kind):
         return
+    if isinstance(model, Model):
+        for problem in model.doubts():
+            yield path, problem
     reasons = kind.no_effect if issubclass(kind, Model) else {}
     for attribute in sorted(model.model_fields_set):
         value = getattr(model, attribute)
         where = (*path, kind.model_fields[attribute].alias or attribute)
         if attribute in reasons:
             if value not in (None, "", [], {}):
-                yield where, reasons[attribute]
+                yield where, Problem("", "no-effect", "has no effect here", reasons[attribute])
         elif isinstance(value, BaseModel):
-            yield from _no_effect(value, where)
+            yield from _doubts(value, where)
         elif isinstance(value, list):
             for index, item in enumerate(value):
                 if isinstance(item, BaseModel):
-                    yield from _no_effect(item, (*where, index))
+                    yield from _doubts(item, (*where, index))
 
 
 @functools.cache
-def _may_have_no_effect(model: type[BaseModel]) -> bool:
-    if issubclass(model, Model) and model.no_effect:
+def _may_be_doubted(model: type[BaseModel]) -> bool:
+    if issubclass(model, Model) and (model.no_effect or model.doubts is not Model.doubts):
         return True
     return any(
-        _may_have_no_effect(part)
+        _may_be_doubted(part)
         for info in model.model_fields.values()
         for part in _models_in(info.annotation)
     )

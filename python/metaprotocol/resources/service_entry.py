@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from metaprotocol.resources.base import Model, Problem, Resource
+from metaprotocol.resources.base import Model, Problem, Resource, underscore
 from metaprotocol.resources.types import ExportTo, PortNumber, UInt32, WildcardHost, host_problem
 
 __all__ = [
@@ -147,6 +147,11 @@ class ServiceEntrySpec(Model):
                     mend = f"its ports: {', '.join(sorted(names)[:8])}" if names else ""
                     field = f'endpoints[{index}].ports["{name}"]'
                     yield Problem(field, "unknown-port", message, mend)
+
+    def doubts(self) -> Iterator[Problem]:
+        """Names that DNS would not take."""
+        for index, host in enumerate(self.hosts):
+            yield from underscore(f"hosts[{index}]", host)
 
 
 class ServiceEntry(Resource):

@@ -152,9 +152,10 @@ Timestamp = Annotated[datetime, BeforeValidator(_read_timestamp)]
 
 # --- names
 
-LABEL_PATTERN = r"^[a-zA-Z0-9]([-a-zA-Z0-9]*[a-zA-Z0-9])?$"
+# DNS has no "_" in names of hosts, registries of services do. Nothing here minds it.
+LABEL_PATTERN = r"^[a-zA-Z0-9_]([-a-zA-Z0-9_]*[a-zA-Z0-9_])?$"
 HOST_PATTERN = (
-    r"^[a-zA-Z0-9]([-a-zA-Z0-9]*[a-zA-Z0-9])?(\.[a-zA-Z0-9]([-a-zA-Z0-9]*[a-zA-Z0-9])?)*$"
+    r"^[a-zA-Z0-9_]([-a-zA-Z0-9_]*[a-zA-Z0-9_])?(\.[a-zA-Z0-9_]([-a-zA-Z0-9_]*[a-zA-Z0-9_])?)*$"
 )
 _LABEL = re.compile(LABEL_PATTERN)
 _NAME = re.compile(r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$")

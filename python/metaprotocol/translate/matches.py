@@ -14,7 +14,8 @@ def conditions(match: MetaRouteMatch) -> list[Condition]:
 
 def condition(key: str, match: StringMatch) -> Condition:
     """One condition. Without any kind the value only has to be there, as Aeraki's documentation
-    says of ``{}``; Aeraki's code drops the condition."""
+    says of ``{}``; Aeraki's code drops the condition. ``exact`` and ``prefix`` without text hold
+    for any value, as in Envoy's matcher of headers, which Aeraki uses."""
     made = Condition(key=key, ignore_case=match.ignore_case, invert=match.invert)
     match match.kind:
         case "exact":

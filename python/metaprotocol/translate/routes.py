@@ -282,7 +282,8 @@ class RouteTranslator:
     def _mirror(self, written: MetaRoute, place: str, route: Route) -> None:
         assert written.mirror is not None
         name, _ = self._cluster(written.mirror, f"{place}.mirror")
-        route.mirrors.append(Mirror(cluster=name, percent=written.mirror_percent))
+        if written.mirror_percent:
+            route.mirrors.append(Mirror(cluster=name, percent=written.mirror_percent))
 
     # --- rate limits
 

@@ -149,6 +149,13 @@ def only_error(text: str) -> Diagnostic:
     return found[0]
 
 
+def only_warning(text: str) -> Diagnostic:
+    """The one warning about a text."""
+    result = load_text(text, "a.yaml")
+    (found,) = [item for item in result.diagnostics if item.severity is Severity.WARNING]
+    return found
+
+
 def router(**routing: Any) -> str:
     """A MetaRouter with one route, to which these fields (in YAML names) are added."""
     route: dict[str, Any] = {"name": "only", "route": [{"destination": {"host": HOST}}], **routing}

@@ -20,10 +20,13 @@ from pydantic import ValidationError
 
 from tests.python.resources.samples import (
     AERAKI_ROUTER,
+    DESTINATION_RULE,
     HOST,
+    SERVICE_ENTRY,
     changed,
     load_one,
     only_error,
+    only_warning,
     router,
     router_with,
 )
@@ -82,7 +85,7 @@ def test_several_hosts_are_each_checked() -> None:
     [
         ("*.example.com", "without wildcard"),
         ("", "must not be empty"),
-        ("a_b.example", "letters, digits and '-'"),
+        ("a+b.example", "letters, digits and '-'"),
         ("-a.example", "letters, digits and '-'"),
         ("a..b", "empty label"),
         ("a.b.", "empty label"),
@@ -115,8 +118,9 @@ def test_a_host_named_twice_is_refused() -> None:
     ("condition", "kind"),
     [
         ({"exact": "a"}, "exact"),
-        ({"exact": ""}, "exact"),
+        ({"exact": ""}, "present"),
         ({"prefix": "a"}, "prefix"),
+        ({"prefix": ""}, "present"),
         ({"suffix": "a"}, "suffix"),
         ({"contains": "a"}, "contains"),
         ({"regex": "a.*"}, "regex"),
@@ -150,7 +154,7 @@ def test_an_empty_match_and_null_mean_that_the_value_is_there() -> None:
         ({"range": {"start": 1, "end": 1}}, ".range.end", "more than start"),
         ({"range": {"start": 0, "end": 2**63}}, ".range.end", "at most"),
         ({"range": {"start": 1}}, ".range.end", "is missing"),
-        ({"prefix": ""}, ".prefix", "must not be empty"),
+        ({"suffix": ""}, ".suffix", "must not be empty"),
         ({"regex": ""}, ".regex", "must not be empty"),
         ({"regex": "("}, ".regex", "no regular expression"),
         ({"regex": "(?=a)"}, ".regex", "look-around"),
@@ -196,15 +200,51 @@ def test_weights_that_add_up_to_100_are_taken(weights: list[int]) -> None:
     assert [item.weight for item in load_one(router(route=route)).spec.routes[0].route] == weights
 
 
-@pytest.mark.parametrize("weights", [[50, 49], [0, 0], [100, 100], [None, None]])
-def test_weights_that_do_not_add_up_to_100_are_refused(weights: list[int | None]) -> None:
-    route = [
-        {"destination": {"host": HOST}} | ({} if weight is None else {"weight": weight})
-        for weight in weights
+def weighted(weights: list[int | None]) -> str:
+    return router(
+        route=[
+            {"destination": {"host": HOST}} | ({} if weight is None else {"weight": weight})
+            for weight in weights
+        ]
+    )
+
+
+@pytest.mark.parametrize("weights", [[50, 49], [100, 100], [3, 1, None]])
+def test_weights_that_do_not_add_up_to_100_are_shares_of_their_sum(
+    weights: list[int | None],
+) -> None:
+    assert [item.weight for item in load_one(weighted(weights)).spec.routes[0].route] == [
+        weight or 0 for weight in weights
     ]
-    error = only_error(router(route=route))
+    warning = only_warning(weighted(weights))
+    assert (warning.field, warning.code) == ("spec.routes[0].route", "weights")
+    assert f"= {sum(weight or 0 for weight in weights)}, not 100" in warning.message
+
+
+@pytest.mark.parametrize("weights", [[0, 0], [None, None]])
+def test_a_route_that_weighs_nothing_is_refused(weights: list[int | None]) -> None:
+    error = only_error(weighted(weights))
     assert (error.field, error.code) == ("spec.routes[0].route", "bad-weights")
-    assert f"= {sum(weight or 0 for weight in weights)}" in error.message
+
+
+@pytest.mark.parametrize(
+    ("text", "field"),
+    [
+        (router_with([], hosts=["a_b.example"]), "spec.hosts[0]"),
+        (router(mirror={"host": "a_b.example"}), "spec.routes[0].mirror.host"),
+        (router(route=[{"destination": {"host": "a_b.example"}}]),
+         "spec.routes[0].route[0].destination.host"),
+        (router(route=[{"destination": {"host": HOST, "subset": "v_1"}}]),
+         "spec.routes[0].route[0].destination.subset"),
+        (changed(DESTINATION_RULE, "spec.host", "a_b.example"), "spec.host"),
+        (changed(DESTINATION_RULE, "spec.subsets.0.name", "v_1"), "spec.subsets[0].name"),
+        (changed(SERVICE_ENTRY, "spec.hosts.0", "a_b.example"), "spec.hosts[0]"),
+    ],
+)  # fmt: skip
+def test_an_underscore_in_a_name_is_a_warning(text: str, field: str) -> None:
+    load_one(text)
+    warning = only_warning(text)
+    assert (warning.field, warning.code) == (field, "underscore")
 
 
 def test_a_single_destination_needs_no_weight() -> None:
@@ -217,7 +257,7 @@ def test_a_single_destination_needs_no_weight() -> None:
     ("destination", "field"),
     [
         ({"host": "*.example"}, "host"),
-        ({"host": HOST, "subset": "v_1"}, "subset"),
+        ({"host": HOST, "subset": "v.1"}, "subset"),
         ({"host": HOST, "subset": ""}, "subset"),
         ({"host": HOST, "port": {"number": 0}}, "port.number"),
         ({"host": HOST, "port": {"number": 65536}}, "port.number"),
@@ -253,16 +293,29 @@ def test_a_mirror_gets_everything_unless_it_says_less() -> None:
     assert load_one(part).spec.routes[0].mirror_percent == 0.5
 
 
-@pytest.mark.parametrize("share", [0, -1, 100.1])
+@pytest.mark.parametrize("share", [0, 1e-9])
+def test_a_mirror_of_nothing_is_a_warning(share: float) -> None:
+    text = router(mirror={"host": HOST}, mirrorPercentage={"value": share})
+    assert load_one(text).spec.routes[0].mirror_percent == 0
+    warning = only_warning(text)
+    assert (warning.field, warning.code) == (
+        "spec.routes[0].mirrorPercentage.value",
+        "no-mirror",
+    )
+
+
+@pytest.mark.parametrize("share", [-1, 100.1])
 def test_a_share_that_is_none_is_refused(share: float) -> None:
     error = only_error(router(mirror={"host": HOST}, mirrorPercentage={"value": share}))
     assert error.field == "spec.routes[0].mirrorPercentage.value"
 
 
-def test_a_share_without_mirror_is_refused() -> None:
-    error = only_error(router(mirrorPercentage={"value": 5}))
-    assert error.field == "spec.routes[0].mirrorPercentage"
-    assert error.mend == "add mirror"
+def test_a_share_without_mirror_is_a_warning() -> None:
+    text = router(mirrorPercentage={"value": 5})
+    assert load_one(text).spec.routes[0].mirror_percent == 0
+    warning = only_warning(text)
+    assert (warning.field, warning.code) == ("spec.routes[0].mirrorPercentage", "no-mirror")
+    assert warning.mend == "add mirror"
 
 
 def test_the_kinds_of_reply_are_those_of_the_engine() -> None:
@@ -288,8 +341,15 @@ def test_a_direct_reply_cannot_be_mirrored() -> None:
 def test_mutations_have_key_and_value(field: str) -> None:
     assert load_one(router(**{field: [{"key": "a", "value": "b"}]}))
     assert only_error(router(**{field: [{"key": "", "value": "b"}]})).field.endswith(".key")
-    assert only_error(router(**{field: [{"key": "a", "value": ""}]})).field.endswith(".value")
     assert only_error(router(**{field: [{"key": "a"}]})).field.endswith(".value")
+
+
+def test_an_empty_value_is_written_and_a_warning() -> None:
+    text = router(requestMutation=[{"key": "a", "value": ""}])
+    assert load_one(text).spec.routes[0].request_mutation[0].value == ""
+    warning = only_warning(text)
+    assert warning.field == "spec.routes[0].requestMutation[0].value"
+    assert warning.code == "empty-value"
 
 
 def test_keys_can_be_taken_away() -> None:
@@ -320,10 +380,10 @@ def test_a_number_in_place_of_a_duration_is_answered_with_both_units() -> None:
 # --- rate limits
 
 
-def test_tokens_per_fill_is_max_tokens_if_not_given() -> None:
+def test_a_fill_brings_one_token_if_not_given_as_in_aeraki() -> None:
     limit = {"tokenBucket": {"maxTokens": 7, "fillInterval": "1s"}}
     bucket = load_one(router_with([], localRateLimit=limit)).spec.local_rate_limit.token_bucket
-    assert bucket.tokens_per_fill == 7
+    assert bucket.tokens_per_fill == 1
 
 
 @pytest.mark.parametrize(

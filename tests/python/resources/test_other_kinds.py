@@ -112,7 +112,7 @@ def test_a_service_entry_is_read_with_its_ports_and_endpoints() -> None:
     ("path", "value", "field", "words"),
     [
         ("spec.hosts", [], "spec.hosts", "at least 1 entry"),
-        ("spec.hosts", ["a_b"], "spec.hosts[0]", "DNS name"),
+        ("spec.hosts", ["a+b"], "spec.hosts[0]", "DNS name"),
         ("spec.addresses", ["x"], "spec.addresses[0]", "IP address"),
         ("spec.endpoints.0.address", "a.b", "spec.endpoints[0].address", "resolution: STATIC"),
         ("spec.endpoints.0.address", "10.0.0.1:80", "spec.endpoints[0].address", "IP address"),

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import pytest
 from metaprotocol.diagnostics import Diagnostic, Severity
-from metaprotocol.resources.loader import load_text
 from metaprotocol.translate import Options
 from metaprotocol.translate.naming import CLUSTER, FILTER, LISTENER
 
@@ -103,15 +102,6 @@ def test_a_subset_without_endpoint() -> None:
     assert found.object == "DestinationRule shop/orders"
     assert found.field == "spec.subsets[0].labels"
     assert "version=v1, version=v2" in found.mend
-
-
-def test_weights_that_do_not_add_up_do_not_get_this_far() -> None:
-    shares = ", ".join(
-        f"{{destination: {{host: {ORDERS}}}, weight: {weight}}}" for weight in (1, 2)
-    )
-    loaded = load_text(router(f"[{{name: a, route: [{shares}]}}]"), "all.yaml")
-    assert [item.code for item in loaded.diagnostics] == ["bad-weights"]
-    assert loaded.resources == []
 
 
 def test_an_unknown_protocol_lists_those_that_exist() -> None:
