@@ -209,7 +209,7 @@ class Mesh:
         """Which route a call to ``host`` takes, and why. ``metadata`` has the keys the codec reads
         from the call, such as "interface" and "method". LookupError if no service has that host."""
         for snapshot in self.envoy().snapshots():
-            if snapshot.host == host and port in (None, snapshot.port):
+            if snapshot.host == host.lower() and port in (None, snapshot.port):
                 return explain(snapshot, list(metadata.items()))
         at = f" and port {port}" if port is not None else ""
         raise LookupError(f"no MetaProtocol service has the host {host!r}{at}")

@@ -116,7 +116,7 @@ class Proxy:
         plane, proxy = self._running()
         served = self._call(plane.services)
         for service in served:
-            if service.host == host and service.port == port:
+            if service.host == host.lower() and service.port == port:
                 return proxy.envoy.listener_port(service.listener)
         there = ", ".join(f"{item.host}:{item.port}" for item in served) or "none"
         raise LookupError(f"no MetaProtocol service {host}:{port}; there are: {there}")

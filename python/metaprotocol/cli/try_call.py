@@ -130,6 +130,7 @@ def _choose(
         raise Failure(
             ExitCode.USAGE, f"No service here speaks {protocol!r}.", f"{mend} {there}".strip()
         )
+    host = host.lower()
     found = [item for item in speaking if host in ("", item.host) and port in (None, item.port)]
     if len(found) == 1:
         return found[0]

@@ -78,6 +78,8 @@ def outlier_detection(detection: OutlierDetection) -> Json:
         content["consecutive_local_origin_failure"] = local
         content["enforcing_consecutive_local_origin_failure"] = 100 if local else 0
         content["enforcing_local_origin_success_rate"] = 0
+    if detection.always_eject_one_host:
+        content["always_eject_one_host"] = True
     return content
 
 

@@ -154,6 +154,8 @@ class OutlierDetection:
     interval: float = 10.0
     base_ejection_time: float = 30.0
     max_ejection_percent: int = 10
+    always_eject_one_host: bool = False
+    """One host may be out, whatever the percentage comes to: 10 % of three hosts is none."""
 
 
 @dataclass(frozen=True)

@@ -362,10 +362,6 @@ class PodSelector(Model):
 class DestinationRuleSpec(Model):
     """Subsets and policies of a service."""
 
-    no_effect: ClassVar[dict[str, str]] = {
-        "workload_selector": "the rule holds for all clients",
-    }
-
     host: WildcardHost
     traffic_policy: TrafficPolicy | None = None
     subsets: list[Subset] = Field(default_factory=list)

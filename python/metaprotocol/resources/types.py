@@ -187,13 +187,13 @@ def _host(value: str) -> str:
         )
     if problem := host_problem(value):
         raise error("bad-host", problem)
-    return value
+    return value.lower()
 
 
 def _wildcard_host(value: str) -> str:
     if problem := host_problem(value.removeprefix("*.")):
         raise error("bad-host", problem)
-    return value
+    return value.lower()
 
 
 def _dns_label(value: str) -> str:
@@ -219,9 +219,9 @@ Host = Annotated[
     AfterValidator(_host),
     WithJsonSchema({"type": "string", "minLength": 1, "maxLength": 253, "pattern": HOST_PATTERN}),
 ]
-"""A fully qualified DNS name."""
+"""A fully qualified DNS name, in small letters: names that differ in case alone are the same."""
 WildcardHost = Annotated[str, AfterValidator(_wildcard_host)]
-"""A DNS name, or ``*.`` and one."""
+"""A DNS name, or ``*.`` and one, in small letters."""
 DnsLabel = Annotated[
     str,
     AfterValidator(_dns_label),

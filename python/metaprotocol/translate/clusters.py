@@ -31,6 +31,9 @@ from metaprotocol.translate.rules import HostRules, Part, Policy, SubsetRule
 
 _SOURCE_ADDRESS = "connection.source_address"
 
+_SYSTEM = "system"
+"""Istio's name for the operating system's CAs, in place of a file."""
+
 # Envoy's max_ejection_time by default.
 _LONGEST_EJECTION = timedelta(seconds=300)
 _MOST_WEIGHT = 2**32 - 1
@@ -44,9 +47,14 @@ _SIMPLE = {
     "RANDOM": ClusterPolicy.RANDOM,
 }
 
-# What Istio's API means by a policy that does not say.
+# What Istio's API means by a policy that does not say. That a share which comes to less than one
+# host is one is how Envoy was when Istio's documentation, and Aeraki's, were written.
 _PASSIVE_HEALTH = OutlierDetection(
-    consecutive_5xx=5, interval=10.0, base_ejection_time=30.0, max_ejection_percent=10
+    consecutive_5xx=5,
+    interval=10.0,
+    base_ejection_time=30.0,
+    max_ejection_percent=10,
+    always_eject_one_host=True,
 )
 
 
@@ -191,24 +199,29 @@ class ClusterTranslator:
                 mend="name files: caCertificates, clientCertificate, privateKey",
             )  # fmt: skip
             return None
-        checked = bool(tls.ca_certificates) and not tls.insecure_skip_verify
+        checked = not tls.insecure_skip_verify
         if not checked:
             report.warning(
-                part.rule, "tls-unverified", part.field,
-                "endpoints' certificates are not checked",
-                mend="" if tls.insecure_skip_verify else "add caCertificates",
+                part.rule, "tls-unverified", f"{part.field}.insecureSkipVerify",
+                "endpoints' certificates are not checked", mend="remove it",
             )  # fmt: skip
-        names = tls.subject_alt_names or service.subject_alt_names
+        of_system = tls.ca_certificates in ("", _SYSTEM)
+        ca = self._options.system_ca if of_system else Path(tls.ca_certificates)
+        sni = tls.sni or service.host.removeprefix("*.")
+        names = tuple(tls.subject_alt_names or service.subject_alt_names)
+        if of_system and not names:
+            # These CAs vouch for everybody; that a certificate is theirs says nothing by itself.
+            names = (sni,)
         mutual = tls.mode == "MUTUAL"
         return replace(
             cluster,
             tls=ClientTls(
-                ca=Path(tls.ca_certificates) if checked else None,
+                ca=ca if checked else None,
                 certificate=Path(tls.client_certificate) if mutual else None,
                 private_key=Path(tls.private_key) if mutual else None,
                 crl=Path(tls.ca_crl) if checked and tls.ca_crl else None,
-                sni=tls.sni or service.host.removeprefix("*."),
-                subject_alt_names=tuple(names) if checked else (),
+                sni=sni,
+                subject_alt_names=names if checked else (),
             ),
         )
 
@@ -328,7 +341,7 @@ def _outlier_detection(cluster: Cluster, policy: Policy) -> Cluster:
             longest = format_duration(settings.base_ejection_time)
             extra = {**cluster.extra, "outlier_detection": {"max_ejection_time": longest}}
             cluster = replace(cluster, extra=extra)
-    if settings.max_ejection_percent is not None:
+    if settings.max_ejection_percent:  # 0 is Istio's way to say nothing
         detection = replace(detection, max_ejection_percent=settings.max_ejection_percent)
     # As in Istio: with outlier detection hosts that are out stay out, unless this says otherwise.
     cluster.policy.panic_threshold_percent = settings.min_health_percent or 0

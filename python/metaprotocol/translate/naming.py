@@ -25,7 +25,7 @@ def parse_cluster_name(name: str) -> tuple[int, str, str] | None:
     parts = name.split("|")
     if len(parts) != 4 or parts[0] != "outbound" or not parts[1].isdigit() or not parts[3]:
         return None
-    return int(parts[1]), parts[2], parts[3]
+    return int(parts[1]), parts[2], parts[3].lower()
 
 
 def filter_name(host: str, port: int) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ssl
 from dataclasses import dataclass, field
 from enum import Enum
+from pathlib import Path
 
 from metaprotocol.envoy.config import Module
 
@@ -15,6 +17,23 @@ class Target(Enum):
     """A stand-alone Envoy: listeners, filters, clusters and endpoints."""
     ISTIO = "istio"
     """Istio's sidecars, whose listeners and clusters istiod makes: filters alone."""
+
+
+# Where distributions keep the CAs they trust; Envoy wants one file.
+_SYSTEM_CAS = (
+    "/etc/ssl/certs/ca-certificates.crt",  # Debian, Alpine, Arch
+    "/etc/pki/tls/certs/ca-bundle.crt",  # Fedora, RHEL
+    "/etc/ssl/ca-bundle.pem",  # SUSE
+    "/etc/ssl/cert.pem",  # macOS, BSD
+)
+
+
+def system_ca() -> Path:
+    """The file with the operating system's CAs, or the one that SSL_CERT_FILE names. If there is
+    none: where it ought to be, so that Envoy refuses the cluster instead of trusting everybody."""
+    named = ssl.get_default_verify_paths().cafile
+    found = (Path(path) for path in (named, *_SYSTEM_CAS) if path and Path(path).is_file())
+    return next(found, Path(_SYSTEM_CAS[0]))
 
 
 @dataclass(frozen=True)
@@ -33,4 +52,6 @@ class Options:
     """Whose DestinationRules are for every namespace."""
     respect_export_to: bool = True
     """False: everything is for one Envoy, to whatever namespaces it is exported."""
+    system_ca: Path = field(default_factory=system_ca)
+    """The CAs that verify servers where a DestinationRule names none: Envoy's file of them."""
     target: Target = Target.ENVOY

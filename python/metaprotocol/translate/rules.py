@@ -1,8 +1,12 @@
 """DestinationRules: which ones hold for a host, and what they say about a subset and port.
 
-Of the rules for a host those of the service's own namespace count; without any, those of the root
-namespace; else those of other namespaces. Among them the one with the most specific host counts,
-and of several with that host the oldest decides, while their subsets are put together.
+As in Istio it depends on the client's namespace: of the rules that are exported there, the
+namespace's own count; without any, those of the service's namespace; then those of the root
+namespace. Among them the one with the most specific host counts, and of several with that host the
+oldest decides, while their subsets are put together.
+
+An Envoy of no particular namespace is taken for a client in the service's own. For it alone the
+rules of all other namespaces come last: whoever tries a folder on one machine has no clients there.
 """
 
 from __future__ import annotations
@@ -23,6 +27,7 @@ from metaprotocol.resources.destination_rule import (
 from metaprotocol.translate.naming import full_host, is_wildcard
 from metaprotocol.translate.options import Options
 from metaprotocol.translate.reporting import Diagnostics, Report, age
+from metaprotocol.translate.visibility import exported_to
 
 T = TypeVar("T")
 
@@ -80,24 +85,31 @@ class HostRules:
 def build_rules(
     host: str, namespace: str, candidates: Iterable[DestinationRule], options: Options
 ) -> tuple[HostRules, Diagnostics]:
-    """What ``candidates``, whose hosts all cover ``host``, say about the service of ``namespace``
-    with that host."""
+    """What ``candidates``, whose hosts all cover ``host``, say to a client in ``namespace``, which
+    is that of the service."""
     report = Report()
-    ordered = sorted(candidates, key=age)
+    ordered = [
+        rule
+        for rule in sorted(candidates, key=age)
+        if _for_everyone(rule, report) and _exported(rule, namespace, host, report)
+    ]
     nearest = _nearest(ordered, namespace, options)
-    if not nearest:
-        return HostRules(), ()
-    most = max(_specificity(rule, options) for rule in nearest)
+    most = max((_specificity(rule, options) for rule in nearest), default=None)
     rules = [rule for rule in nearest if _specificity(rule, options) == most]
-    base = next((rule for rule in rules if rule.spec.traffic_policy is not None), rules[0])
+    base = next((rule for rule in rules if rule.spec.traffic_policy is not None), None)
+    base = base or (rules[0] if rules else None)
     for rule in ordered:
         if rule not in rules and not is_wildcard(rule.spec.host):
             report.warning(
-                rule, "rule-conflict", "spec.host", f"{base.key} has the rules for {host}",
+                rule, "rule-conflict", "spec.host",
+                f"{base.key} has the rules for {host}" if base
+                else f"rules of {rule.key.namespace} do not hold for clients of {host} elsewhere",
                 value=rule.spec.host,
                 mend="those of the service's own namespace count, then those of "
                 f"{options.root_namespace}",
             )  # fmt: skip
+    if base is None:
+        return HostRules(), report.diagnostics
     subsets: dict[str, SubsetRule] = {}
     for rule in rules:
         if rule is not base and rule.spec.traffic_policy is not None:
@@ -119,14 +131,42 @@ def build_rules(
     return HostRules(base, subsets), report.diagnostics
 
 
+def _for_everyone(rule: DestinationRule, report: Report) -> bool:
+    """Whether a rule is for all clients rather than for some pods, which are not told apart."""
+    selector = rule.spec.workload_selector
+    if selector is None or not selector.match_labels:
+        return True
+    report.warning(
+        rule, "workload-selector", "spec.workloadSelector",
+        "is for clients with these labels alone, which are not told apart; the rule has no effect",
+        mend="remove workloadSelector, and the rule is for all clients",
+    )  # fmt: skip
+    return False
+
+
+def _exported(rule: DestinationRule, client: str, host: str, report: Report) -> bool:
+    """Whether clients of a namespace see the rule."""
+    visible = exported_to(rule.spec.export_to, rule.key.namespace)
+    if visible is None or client in visible:
+        return True
+    names = ", ".join(sorted(visible))
+    report.info(
+        rule, "rule-not-exported", "spec.exportTo",
+        f"has no effect on clients of {host} in {client}: "
+        + (f"it is for {names} alone" if names else "it is for no namespace"),
+        mend=f'to include them, add "{client}" or "*"',
+    )  # fmt: skip
+    return False
+
+
 def _nearest(
-    rules: Sequence[DestinationRule], namespace: str, options: Options
+    rules: Sequence[DestinationRule], client: str, options: Options
 ) -> list[DestinationRule]:
     """The rules of the first namespace, in Istio's order, that has any for this service."""
-    for place in (namespace, options.root_namespace):
+    for place in (client, options.root_namespace):
         if found := [rule for rule in rules if rule.key.namespace == place]:
             return found
-    return list(rules)
+    return [] if options.respect_export_to else list(rules)
 
 
 def _specificity(rule: DestinationRule, options: Options) -> tuple[bool, int]:

@@ -187,7 +187,8 @@ def test_mutual_tls_needs_both_certificate_and_key() -> None:
 @pytest.mark.parametrize(
     ("path", "value", "field"),
     [
-        ("spec.workloadSelector", {"matchLabels": {"a": "b"}}, "spec.workloadSelector"),
+        ("spec.trafficPolicy.tunnel", {"targetHost": "a", "targetPort": 1},
+         "spec.trafficPolicy.tunnel"),
         (
             "spec.trafficPolicy.loadBalancer",
             {"simple": "RANDOM", "warmup": {"duration": "10s"}},
@@ -199,7 +200,7 @@ def test_mutual_tls_needs_both_certificate_and_key() -> None:
             "spec.subsets[0].trafficPolicy.connectionPool.http.h2UpgradePolicy",
         ),
     ],
-)
+)  # fmt: skip
 def test_istio_fields_that_nothing_honours_are_taken_with_a_warning(
     path: str, value: Any, field: str
 ) -> None:

@@ -341,9 +341,11 @@ def test_a_load_balancer_that_is_not_possible() -> None:
     assert result.policy(f"outbound|20880||{ORDERS}") == {"policy": "LEAST_REQUEST"}
 
 
-def test_tls_without_authority() -> None:
-    result = translated(service() + rule("  trafficPolicy: {tls: {mode: SIMPLE}}"))
-    assert only(result, "tls-unverified").mend == "add caCertificates"
+def test_tls_that_verifies_nobody() -> None:
+    tls = "{mode: SIMPLE, insecureSkipVerify: true, caCertificates: /ca.pem}"
+    result = translated(service() + rule(f"  trafficPolicy: {{tls: {tls}}}"))
+    found = only(result, "tls-unverified")
+    assert found.field == "spec.trafficPolicy.tls.insecureSkipVerify"
 
 
 def test_two_names_of_one_service_share_its_address() -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from metaprotocol.config.v1 import ClusterPolicy
 from metaprotocol.engine import Engine
 from metaprotocol.translate import Options, Target
 from metaprotocol.translate.naming import CLUSTER, ENDPOINTS
+from metaprotocol.translate.options import system_ca
 
 from tests.python.translate.support import (
     ORDERS,
@@ -20,6 +23,9 @@ from tests.python.translate.support import (
 )
 
 BASE = f"outbound|20880||{ORDERS}"
+
+
+ALONE = Options(respect_export_to=False)
 
 
 def ruled(policy: str, *, host: str = "", namespace: str = "shop") -> Translated:
@@ -93,9 +99,73 @@ def test_a_rule_by_short_name_is_for_its_own_namespace() -> None:
     assert elsewhere.codes == ["no-host"]
 
 
-def test_a_rule_of_another_namespace_counts_where_there_is_no_nearer_one() -> None:
+RANDOM = "  trafficPolicy: {loadBalancer: {simple: RANDOM}}\n"
+
+
+def test_for_one_envoy_a_rule_of_another_namespace_counts_where_there_is_no_nearer_one() -> None:
+    text = service() + rule(RANDOM, namespace="clients")
+    assert translated(text, ALONE).policy(BASE) == {"policy": "RANDOM"}
+    nearer = rule("  trafficPolicy: {loadBalancer: {simple: ROUND_ROBIN}}")
+    result = translated(text + nearer, ALONE)
+    assert result.policy(BASE) == {}
+    assert [item.object for item in result.said("rule-conflict")] == [
+        "DestinationRule clients/orders"
+    ]
+
+
+def test_a_rule_of_another_namespace_changes_nothing_for_many_envoys() -> None:
     result = ruled("{loadBalancer: {simple: RANDOM}}", namespace="clients")
+    assert result.policy(BASE) == {"policy": "LEAST_REQUEST"}
+    assert result.codes == ["rule-conflict"]
+
+
+def test_the_root_namespace_has_rules_for_every_service() -> None:
+    result = ruled("{loadBalancer: {simple: RANDOM}}", namespace="istio-system")
     assert result.policy(BASE) == {"policy": "RANDOM"}
+
+
+@pytest.mark.parametrize("options", [ALONE, Options()])
+@pytest.mark.parametrize("namespace", ["stranger", "istio-system"])
+@pytest.mark.parametrize("export", ["['.']", "['~']", "[other]"])
+def test_a_rule_that_is_not_exported_to_clients_has_no_effect_on_them(
+    options: Options, namespace: str, export: str
+) -> None:
+    rules = rule(f"{RANDOM}  exportTo: {export}\n", namespace=namespace)
+    result = translated(service() + rules, options)
+    assert result.policy(BASE) == {"policy": "LEAST_REQUEST"}
+    (told,) = result.said("rule-not-exported")
+    assert told.field == "spec.exportTo"
+
+
+@pytest.mark.parametrize("export", ["['.']", "[shop]", "['*']", "[other, shop]"])
+def test_a_rule_that_is_exported_to_clients_holds_for_them(export: str) -> None:
+    result = translated(service() + rule(f"{RANDOM}  exportTo: {export}\n"))
+    assert result.policy(BASE) == {"policy": "RANDOM"}
+    assert result.codes == []
+
+
+def test_a_rule_for_some_clients_is_not_for_all() -> None:
+    selector = "  workloadSelector: {matchLabels: {app: batch}}\n"
+    result = translated(service() + rule(RANDOM + selector))
+    assert result.policy(BASE) == {"policy": "LEAST_REQUEST"}
+    (told,) = result.said("workload-selector")
+    assert told.field == "spec.workloadSelector"
+    everyone = translated(service() + rule(RANDOM + "  workloadSelector: {}\n"))
+    assert everyone.policy(BASE) == {"policy": "RANDOM"}
+
+
+def test_hosts_that_differ_in_case_alone_are_one() -> None:
+    text = service() + rule(RANDOM, host="Orders.SHOP.svc.Cluster.Local")
+    result = translated(text.replace(f"hosts: [{ORDERS}]", f"hosts: [{ORDERS.upper()}]"))
+    assert result.policy(BASE) == {"policy": "RANDOM"}
+    assert result.codes == []
+
+
+@pytest.mark.parametrize("percent", ["", "maxEjectionPercent: 10", "maxEjectionPercent: 0"])
+def test_a_share_of_hosts_that_comes_to_none_is_one(percent: str) -> None:
+    detection = ruled(f"{{outlierDetection: {{{percent}}}}}").cluster(BASE)["outlier_detection"]
+    assert detection["max_ejection_percent"] == 10
+    assert detection["always_eject_one_host"] is True
 
 
 @pytest.mark.parametrize(
@@ -139,6 +209,44 @@ def test_tls_checks_the_names_of_the_service_entry() -> None:
     names = [item["matcher"]["exact"] for item in checked["match_typed_subject_alt_names"]]
     assert names == ["orders.example"]
     assert context["sni"] == ORDERS
+
+
+@pytest.mark.parametrize("authority", ["", ", caCertificates: system"])
+@pytest.mark.parametrize(
+    ("names", "checked"),
+    [
+        ("", ORDERS),
+        (", sni: orders.example", "orders.example"),
+        (", sni: orders.example, subjectAltNames: [other.example]", "other.example"),
+    ],
+)
+def test_tls_without_authority_trusts_the_systems_and_checks_the_name(
+    authority: str, names: str, checked: str
+) -> None:
+    text = service() + rule(f"  trafficPolicy: {{tls: {{mode: SIMPLE{authority}{names}}}}}")
+    result = translated(text, Options(system_ca=Path("/system.pem")))
+    context = result.cluster(BASE)["transport_socket"]["typed_config"]
+    validation = context["common_tls_context"]["validation_context"]
+    assert validation == {
+        "trusted_ca": {"filename": "/system.pem"},
+        "match_typed_subject_alt_names": [{"san_type": "DNS", "matcher": {"exact": checked}}],
+    }
+    assert result.codes == []
+
+
+def test_only_insecure_skip_verify_leaves_a_server_unverified() -> None:
+    tls = "{tls: {mode: SIMPLE, insecureSkipVerify: true}}"
+    context = ruled(tls).cluster(BASE)["transport_socket"]["typed_config"]
+    assert "validation_context" not in context["common_tls_context"]
+
+
+def test_the_systems_authorities_are_where_the_environment_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority = tmp_path / "ca.pem"
+    authority.touch()
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority))
+    assert system_ca() == authority
 
 
 def test_a_revocation_list_is_used() -> None:
