@@ -8,15 +8,20 @@ import contextlib
 import logging
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Callable, Iterable
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from aiohttp import web
+from google.protobuf.message import Message
 
+from metaprotocol.control_plane.changelog import ChangeLog
+from metaprotocol.control_plane.collector import collector_paused
 from metaprotocol.control_plane.content import Content
+from metaprotocol.control_plane.metrics import PipelineMetrics
+from metaprotocol.control_plane.pipeline import Pipeline
 from metaprotocol.control_plane.rejections import diagnostics_of, engine_reasons, reason_for, trace
 from metaprotocol.control_plane.services import ServedService, ServiceBook
 from metaprotocol.control_plane.status import (
@@ -26,23 +31,22 @@ from metaprotocol.control_plane.status import (
     ResourceStatus,
     state_of,
 )
-from metaprotocol.diagnostics import Diagnostic
+from metaprotocol.control_plane.supervisor import Fault, Supervisor, reason_of
+from metaprotocol.diagnostics import Diagnostic, Severity
 from metaprotocol.envoy.config import ServerTls
 from metaprotocol.envoy.descriptors import EnvoyTypes
-from metaprotocol.resources import Changes, Inventory, Resource
-from metaprotocol.sources.files import Batch, FolderSource
-from metaprotocol.translate import Options, Translator
-from metaprotocol.xds import Nack, NodeState, XdsServer, debug_app
-
-KEPT_CHANGES = 1000
-"""Changes that the log holds; older ones are forgotten."""
+from metaprotocol.resources import Changes, Inventory
+from metaprotocol.sources import Batch, FolderSource, Source
+from metaprotocol.translate import Options, Snapshot, Translator
+from metaprotocol.xds import Limits, Nack, NodeState, XdsServer, debug_app
 
 KEPT_REJECTIONS = 10_000
 """Above so many, those of nodes that have gone are forgotten."""
 
 _POLL_SECONDS = 0.005
-_SETTLE_SECONDS = 60.0
 _STOP_GRACE_SECONDS = 1.0
+_TOLD_SECONDS = 0.1
+"""Between two calls of ``on_progress``."""
 
 _LOG = logging.getLogger(__name__)
 
@@ -62,13 +66,16 @@ class UpdateRejected(RuntimeError):
 
 class ControlPlane:
     """See the module's description. An asynchronous context manager; everything happens in the loop
-    that entered it, but for reading and translating, which have a thread.
+    that entered it, but for reading and translating, which have a thread each.
 
-    Its resources are those of a ``folder``, which is followed, or a given ``content``. It serves
-    them by xDS on ``host:port`` (0: any port, see ``port``) once the first ones are there, so that
-    an Envoy that reconnects to a control plane that was started again never sees an empty world.
-    ``http`` is where /metrics and /debug are served. ``envoy_version`` ("1.40.0") is whose schema
-    ``types`` are: Envoys of another version get a warning.
+    Its resources are those of a ``source``, such as a ``folder``, which is followed, or a given
+    ``content``. It serves them by xDS on ``host:port`` (0: any port, see ``port``) once the first
+    ones are there, so that an Envoy that reconnects to a control plane that was started again never
+    sees an empty world. ``http`` is where /metrics and /debug are served. ``envoy_version``
+    ("1.40.0") is whose schema ``types`` are: Envoys of another version get a warning. ``limits`` is
+    what one client may cost.
+
+    What it reads may be read at any time, in the loop: it is always that of one moment.
     """
 
     def __init__(
@@ -77,41 +84,59 @@ class ControlPlane:
         options: Options | None = None,
         *,
         folder: Path | None = None,
+        source: Source | None = None,
         content: Content | None = None,
         host: str = "127.0.0.1",
         port: int = 0,
         tls: ServerTls | None = None,
         http: tuple[str, int] | None = None,
         envoy_version: str = "",
+        limits: Limits | None = None,
     ) -> None:
         self.types = types
         self.options = options or Options()
-        self.on_change: list[Callable[[Change], None]] = []
-        """Called in the loop with each change, when it is sent and again when it is settled."""
-        self.changes: deque[Change] = deque(maxlen=KEPT_CHANGES)
-        """The change log, the newest last."""
-        self._translator = Translator(types, self.options)
-        self._services = ServiceBook(types)
+        self.on_progress: Callable[[str, int, int], None] | None = None
+        """Called in the loop while ``start`` reads and translates: with "reading" or "translating",
+        how much is done, and of how much."""
         self.server = XdsServer(
-            types, host=host, port=port, tls=tls, envoy_version=envoy_version, explain=self._explain
+            types,
+            host=host,
+            port=port,
+            tls=tls,
+            limits=limits,
+            envoy_version=envoy_version,
+            explain=self._explain,
         )
         """The xDS server: for metrics, and what is known of single resources."""
         self.server.on_nack = self._nacked
         self.server.on_recovered = self._recovered
-        self._host = host
-        self._http = http
         self.http_port = 0
         """The TCP port of /metrics and /debug; 0 if they are not served."""
-        self._folder = folder
-        self._content = Content.copy_of(content) if content is not None else Content()
-        self._following: asyncio.Task[None] | None = None
-        self._translate_all = False
-        self._translated: tuple[Diagnostic, ...] = ()
+        self._host = host
+        self._http = http
+        self._source = FolderSource(folder) if folder is not None else source
+        self._batches: AsyncGenerator[Batch, None] | None = None
+        """Begun, and not followed yet."""
+        self._metrics = PipelineMetrics(self.server.metrics.registry)
+        self._supervisor = Supervisor(self._fault)
+        self._pipeline = Pipeline(
+            Translator(types, self.options),
+            self._publish,
+            on_failure=self._failed,
+            progress=partial(self._progress, "translating"),
+        )
+        self._services = ServiceBook(types)
+        self._log = ChangeLog(self.server, lambda: self.rejections)
+        self._given = Content.copy_of(content) if content is not None else Content()
+        self._content = Content()
+        """What is published, and ``_published`` what was made of it."""
+        self._published = Snapshot()
+        self._told: tuple[Diagnostic, ...] = ()
+        """The diagnostics at the last change."""
         self._rejections: dict[tuple[str, str, str], Rejection] = {}
-        self._unsettled: list[_Sent] = []
-        self._settling: asyncio.Task[None] | None = None
-        self._lock = asyncio.Lock()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._began = 0.0
+        self._told_at = 0.0
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._stack = contextlib.AsyncExitStack()
 
     # --- life
@@ -130,40 +155,51 @@ class ControlPlane:
 
     async def start(self) -> None:
         """Reads and translates everything, then begins to serve and to follow. XdsError or OSError
-        if an address cannot be listened on, OSError if there is no such folder."""
+        if an address cannot be listened on, OSError if there is no such folder. Cancelled, it ends
+        at once, whatever it has been doing."""
+        self._loop = asyncio.get_running_loop()
         try:
-            await self._start()
+            with collector_paused():
+                await self._load()
+            await self.server.start()
+            if self._http is not None:
+                await self._serve_http(*self._http)
         except BaseException:
             await self.stop()
             raise
+        self._supervisor.start("change log", self._log.follow)
+        if self._source is not None:
+            self._supervisor.start("source", self._follow)
 
     async def stop(self) -> None:
         """Ends the streams and stops following. Envoys keep what they have. May be called again."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._tasks.clear()
+        self._pipeline.close()
+        await self._supervisor.stop()
+        if self._batches is not None:
+            await self._batches.aclose()
+            self._batches = None
         await self._stack.aclose()
         await self.server.stop(_STOP_GRACE_SECONDS)
 
-    async def _start(self) -> None:
-        batches = None
-        if self._folder is not None:
-            batches = FolderSource(self._folder).changes()
-            self._stack.push_async_callback(batches.aclose)
-            inventory, _, diagnostics = await anext(batches)
-            self._content = Content(inventory, diagnostics)
-        update = await asyncio.to_thread(self._translator.update, self.inventory, None)
-        self._translated = update.diagnostics
-        self.server.apply(update.changed, update.visible_to)
-        await self.server.start()
-        if self._http is not None:
-            await self._serve_http(*self._http)
-        if batches is not None:
-            self._following = self._spawn(self._follow(batches))
+    async def failed(self) -> Fault:
+        """Returns when a part of the control plane does not run, and has not for long, although it
+        was started again and again: the program should end with an error."""
+        return await self._supervisor.given_up()
+
+    async def _load(self) -> None:
+        content = self._given
+        if self._source is not None:
+            self._batches = self._source.changes(partial(self._progress, "reading"))
+            batch = await anext(self._batches)
+            content = Content(batch.inventory, batch.diagnostics)
+            self._metrics.batch(self._source.health)
+        number = self._pipeline.want(content)
+        self._began = time.monotonic()
+        self._supervisor.start("translation", self._pipeline.run)
+        await self._pipeline.reached(number)
 
     async def _serve_http(self, host: str, port: int) -> None:
-        runner = web.AppRunner(debug_app(self.server), access_log=None)
+        runner = web.AppRunner(debug_app(self.server, self._unready), access_log=None)
         await runner.setup()
         self._stack.push_async_callback(runner.cleanup)
         site = web.TCPSite(runner, host, port)
@@ -188,15 +224,50 @@ class ControlPlane:
     # --- what there is
 
     @property
+    def health(self) -> tuple[str, ...]:
+        """What is not as it should be with the control plane itself; nothing: it is well."""
+        faults = [str(fault) for fault in self._supervisor.faults]
+        if self._pipeline.error is not None:
+            faults.append(f"translation: {reason_of(self._pipeline.error)}")
+        return tuple(faults)
+
+    @property
+    def source(self) -> Source | None:
+        """Where the resources come from."""
+        return self._source
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """What is served now."""
+        return self._pipeline.snapshot
+
+    @property
+    def changes(self) -> deque[Change]:
+        """The change log, the newest last."""
+        return self._log.changes
+
+    @property
+    def on_change(self) -> list[Callable[[Change], None]]:
+        """Called in the loop with each change, when it is sent and again when it is settled."""
+        return self._log.listeners
+
+    @property
     def inventory(self) -> Inventory:
-        """The resources, as they are now."""
+        """The resources that are served. Not to be changed."""
         return self._content.inventory
 
     @property
     def diagnostics(self) -> tuple[Diagnostic, ...]:
-        """Everything that is wrong now: files, resources, and what Envoys refuse."""
+        """Everything that is wrong now: files, resources, what Envoys refuse, and the control plane
+        itself."""
         refused = [(item.node, item.name, item.refused) for item in self.rejections]
-        found = {*self._content.diagnostics, *self._translated, *diagnostics_of(refused)}
+        found = {
+            *self._content.diagnostics,
+            *self._pipeline.snapshot.diagnostics,
+            *self._pipeline.diagnostics,
+            *map(_of_fault, self._supervisor.faults),
+            *diagnostics_of(refused),
+        }
         return tuple(sorted(found, key=lambda item: item.sort_key))
 
     @property
@@ -232,7 +303,7 @@ class ControlPlane:
 
     def services(self) -> list[ServedService]:
         """What Envoys listen for, sorted by name."""
-        return self._services.services(self._translator.resources)
+        return self._services.services(self._pipeline.snapshot)
 
     def nodes(self) -> list[NodeState]:
         """The Envoys that are connected."""
@@ -241,19 +312,12 @@ class ControlPlane:
     # --- changes
 
     async def replace(self, content: Content) -> None:
-        """Other resources in place of all there are; a folder is no longer followed."""
-        if self._following is not None:
-            self._following.cancel()
-            await asyncio.wait([self._following])
-            self._following = None
-        async with self._lock:
-            new = content.inventory
-            files = {file: new.in_file(file) for file in new.files}
-            gone: dict[str, list[Resource]] = {file: [] for file in self.inventory.files}
-            before = self.diagnostics
-            changes = self.inventory.replace_files({**gone, **files})
-            self._content = Content(self.inventory, content.diagnostics)
-            await self._take(changes, before)
+        """Other resources in place of all there are; a source is no longer followed. Returns when
+        they are translated, and raises what that raises; then they are tried again all the same."""
+        await self._supervisor.end("source")
+        self._began = time.monotonic()
+        number = self._pipeline.want(Content.copy_of(content))
+        await self._pipeline.reached(number)
 
     async def wait_synced(self, timeout: float = 30.0, *, nodes: int = 0) -> None:
         """Returns when every connected Envoy has what there is now in use, and at least ``nodes``
@@ -262,8 +326,9 @@ class ControlPlane:
         UpdateRejected if one refuses it, NotSynced (a TimeoutError) after ``timeout`` seconds.
         """
         deadline = time.monotonic() + timeout
-        async with self._lock:  # what is being translated counts
-            pass
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                await self._pipeline.reached()  # what is being translated counts
         while len(self.nodes()) < nodes and time.monotonic() < deadline:
             await asyncio.sleep(_POLL_SECONDS)
         settled = await self.server.wait_settled(max(deadline - time.monotonic(), 0.0))
@@ -276,69 +341,75 @@ class ControlPlane:
             waiting = ", ".join(node.id for node in connected if not node.settled)
             raise NotSynced(f"not acknowledged within {timeout:g} s by {waiting}")
 
-    async def _follow(self, batches: AsyncGenerator[Batch, None]) -> None:
-        async for inventory, changes, diagnostics in batches:
-            async with self._lock:
-                before = self.diagnostics
-                self._content = Content(inventory, diagnostics)
-                try:
-                    await self._take(changes, before)
-                except Exception:  # whatever one change does, the next one is followed
-                    _LOG.exception("a change could not be translated; the last good one stays")
-                    self._translate_all = True
+    async def _follow(self) -> None:
+        assert self._source is not None
+        batches, self._batches = self._batches or self._source.changes(), None
+        async with contextlib.aclosing(batches):
+            async for batch in batches:
+                self._began = time.monotonic()
+                self._metrics.batch(self._source.health)
+                self._pipeline.want(Content(batch.inventory, batch.diagnostics))
+        raise RuntimeError("the source has ended by itself")
 
-    async def _take(self, changes: Changes, diagnostics: tuple[Diagnostic, ...]) -> None:
-        """Translates what has changed and passes it on. With the lock held; ``diagnostics`` are
-        those from before."""
-        began = time.monotonic()
-        before = set(diagnostics)
-        wanted = None if self._translate_all else changes
-        self._translate_all = False
-        update = await asyncio.to_thread(self._translator.update, self.inventory, wanted)
-        self._translated = update.diagnostics
-        after = self.diagnostics
-        held = set(after)
-        names = frozenset(
-            (type_url, name) for type_url, made in update.changed.items() for name in made
-        )
+    def _publish(self, content: Content, changes: Changes, snapshot: Snapshot) -> None:
+        """A snapshot is there: in the loop."""
+        began = self._began
+        changed = snapshot.changed_since(self._published)
+        first = self._published.generation == 0
+        self._published = snapshot
+        self._content = content
+        self._metrics.translated(snapshot, time.monotonic() - began)
+        self.server.replace(snapshot.made, snapshot.generation)
+        names = frozenset((url, name) for url, made in changed.items() for name in made)
+        if first:
+            self._told = self.diagnostics
+        else:
+            self._note(_objects(changes), names, began)
+
+    def _failed(self) -> None:
+        self._metrics.failed()
+        self._note((), frozenset(), time.monotonic())
+
+    def _fault(self, fault: Fault) -> None:
+        self._metrics.faults.labels(fault.task).inc()
+        self._note((), frozenset(), time.monotonic())
+
+    def _note(
+        self, objects: tuple[str, ...], names: frozenset[tuple[str, str]], began: float
+    ) -> None:
+        """Puts a change into the log, if there is anything to tell."""
+        before, after = self._told, self.diagnostics
+        self._told = after
+        held, holds = set(before), set(after)
+        if not objects and not names and held == holds:
+            return
         change = Change(
             number=self.changes[-1].number + 1 if self.changes else 1,
             at=time.time(),
-            objects=_objects(changes),
+            objects=objects,
             resources=len(names),
-            problems=tuple(item for item in after if item not in before),
-            mended=tuple(item for item in diagnostics if item not in held),
+            problems=tuple(item for item in after if item not in held),
+            mended=tuple(item for item in before if item not in holds),
             state=ChangeState.SENT if names else ChangeState.NOTHING,
         )
-        if not change.objects and not names and held == before:
-            return
-        self.changes.append(change)
-        self._tell(change)
-        if not names:
-            return
-        self.server.apply(update.changed, update.visible_to)
-        self._unsettled.append(_Sent(change, names, began))
-        if self._settling is None or self._settling.done():
-            self._settling = self._spawn(self._settle())
+        self._log.add(change, names, began)
 
-    async def _settle(self) -> None:
-        """Notes when what was sent is in use everywhere."""
-        while self._unsettled:
-            await asyncio.sleep(0)  # a change by itself is passed on in the loop's next turn
-            waiting = list(self._unsettled)
-            if not await self.server.wait_settled(_SETTLE_SECONDS):
-                continue
-            now = time.monotonic()
-            for sent in waiting:
-                self._unsettled.remove(sent)
-                change = sent.change
-                change.seconds = now - sent.began
-                change.rejections = tuple(
-                    item for item in self.rejections if (item.type_url, item.name) in sent.names
-                )
-                refused = bool(change.rejections)
-                change.state = ChangeState.REJECTED if refused else ChangeState.ACCEPTED
-                self._tell(change)
+    def _progress(self, stage: str, done: int, total: int) -> None:
+        """In the thread that reads or translates."""
+        now = time.monotonic()
+        if self.on_progress is None or self._loop is None:
+            return
+        if done == total or now - self._told_at >= _TOLD_SECONDS:
+            self._told_at = now
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                self._loop.call_soon_threadsafe(self._tell_progress, stage, done, total)
+
+    def _tell_progress(self, stage: str, done: int, total: int) -> None:
+        if self.on_progress is not None:
+            self.on_progress(stage, done, total)
+
+    def _unready(self) -> tuple[str, ...]:
+        return self.health
 
     def _nacked(self, nack: Nack) -> None:
         if len(self._rejections) >= KEPT_REJECTIONS:
@@ -347,8 +418,8 @@ class ControlPlane:
                 (item.node, item.type_url, item.name): item for item in self.rejections
             }
         for name in nack.names:
-            message = self._translator.resources.get(nack.type_url, {}).get(name)
-            resources = self._translator.origins(nack.type_url, name)
+            message = _message(self._pipeline.snapshot, nack.type_url, name)
+            resources = self._pipeline.snapshot.origins(nack.type_url, name)
             reasons = engine_reasons(self.types, message)
             if not reasons:
                 reasons = (reason_for(name, nack.names, nack.message),)
@@ -363,34 +434,26 @@ class ControlPlane:
 
     def _explain(self, type_url: str, name: str, _content: bytes) -> str:
         """What the engine says of a refused resource, for the server, which has no engine."""
-        message = self._translator.resources.get(type_url, {}).get(name)
+        message = _message(self._pipeline.snapshot, type_url, name)
         return "; ".join(engine_reasons(self.types, message))
 
     def _recovered(self, node: str, type_url: str, names: tuple[str, ...]) -> None:
         for name in names:
             self._rejections.pop((node, type_url, name), None)
 
-    def _tell(self, change: Change) -> None:
-        for told in list(self.on_change):
-            try:
-                told(change)
-            except Exception:  # a listener's fault must not stop the control plane
-                _LOG.exception("a listener of changes has failed")
 
-    def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
+def _message(snapshot: Snapshot, type_url: str, name: str) -> Message | None:
+    made = snapshot.find(type_url, name)
+    return made.message if made is not None else None
 
 
-@dataclass(frozen=True, eq=False)
-class _Sent:
-    """A change on its way, with the Envoy resources it touches."""
-
-    change: Change
-    names: frozenset[tuple[str, str]]
-    began: float
+def _of_fault(fault: Fault) -> Diagnostic:
+    return Diagnostic(
+        Severity.ERROR,
+        f"a part of the control plane does not run: {fault.task}: {fault.reason}",
+        mend="it is started again and again; the log has more",
+        code="control-plane-fault",
+    )
 
 
 def _objects(changes: Changes) -> tuple[str, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,6 +10,7 @@ from google.protobuf.message import Message
 
 from metaprotocol.config.v1 import ProxyConfig
 from metaprotocol.envoy.descriptors import EnvoyTypes
+from metaprotocol.translate import Snapshot
 from metaprotocol.translate.naming import FILTER, LISTENER
 
 
@@ -34,19 +34,20 @@ class ServedService:
 
 
 class ServiceBook:
-    """Reads services out of messages by type URL and name. One whose messages are still the same
+    """Reads services out of snapshots. One whose messages are still the same
     objects is not read again, so that looking often costs little."""
 
     def __init__(self, types: EnvoyTypes) -> None:
         self._types = types
         self._read: dict[str, tuple[Message, Message | None, ServedService]] = {}
 
-    def services(self, resources: Mapping[str, Mapping[str, Message]]) -> list[ServedService]:
+    def services(self, snapshot: Snapshot) -> list[ServedService]:
         """One per listener, sorted by name."""
-        filters = resources.get(FILTER, {})
         read = {}
-        for name, listener in resources.get(LISTENER, {}).items():
-            extension = filters.get(name)
+        for name, made in snapshot.made.get(LISTENER, {}).items():
+            listener = made.message
+            routes = snapshot.find(FILTER, name)
+            extension = routes.message if routes is not None else None
             known = self._read.get(name)
             if known is None or known[0] is not listener or known[1] is not extension:
                 service = _service(self._types, name, listener, extension)

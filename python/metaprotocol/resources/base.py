@@ -145,6 +145,17 @@ class Metadata(Model):
     __hash__ = None  # type: ignore[assignment]
 
 
+_IN_CODE = Origin("")
+
+
+def _in_code() -> Origin:
+    return _IN_CODE
+
+
+def _no_document() -> SourceDocument | None:
+    return None
+
+
 class Resource(Model):
     """One object of a file. Two are equal if they say the same, wherever they are written."""
 
@@ -160,8 +171,9 @@ class Resource(Model):
     status: Annotated[Any, BeforeValidator(_nothing)] = None
     """What a controller says of the object; not ours to read."""
 
-    _origin: Origin = PrivateAttr(default=Origin(""))
-    _document: SourceDocument | None = PrivateAttr(default=None)
+    # A default would be copied deeply for every resource.
+    _origin: Origin = PrivateAttr(default_factory=_in_code)
+    _document: SourceDocument | None = PrivateAttr(default_factory=_no_document)
 
     @property
     def key(self) -> Key:

@@ -133,6 +133,28 @@ class Inventory(Mapping[Key, Resource]):
                 )
         return found
 
+    # --- versions
+
+    def copy(self) -> Inventory:
+        """The inventory as it is now, which later changes of this one leave alone. Files are
+        shared, so that it costs little."""
+        made = Inventory()
+        made._files = dict(self._files)
+        made._owners = dict(self._owners)
+        made._contested = set(self._contested)
+        made._sorted = {kind: list(keys) for kind, keys in self._sorted.items()}
+        return made
+
+    def changes_since(self, before: Inventory) -> Changes:
+        """How this inventory differs from an earlier copy of it, or from any other. Files that both
+        share are not looked into."""
+        keys: set[Key] = set()
+        for file in self._files.keys() | before._files.keys():
+            now, then = self._files.get(file, {}), before._files.get(file, {})
+            if now is not then:
+                keys |= now.keys() | then.keys()
+        return self._changes({key: before.get(key) for key in keys})
+
     # --- changing
 
     def replace_file(self, file: str, resources: Iterable[Resource]) -> Changes:
@@ -173,12 +195,11 @@ class Inventory(Mapping[Key, Resource]):
             self._owners[key] = [file]
             bisect.insort(self._sorted.setdefault(key.kind, []), key)
         else:
-            bisect.insort(owners, file)
+            self._owners[key] = sorted([*owners, file])  # copies share the old list
             self._contested.add(key)
 
     def _disown(self, key: Key, file: str) -> None:
-        owners = self._owners[key]
-        owners.remove(file)
+        owners = self._owners[key] = [name for name in self._owners[key] if name != file]
         if len(owners) < 2:
             self._contested.discard(key)
         if not owners:

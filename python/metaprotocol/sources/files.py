@@ -9,35 +9,53 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
+import stat
 import time
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TypeAlias
+from typing import Protocol
 
 import watchfiles
 
 from metaprotocol.diagnostics import Diagnostic
 from metaprotocol.resources.inventory import Changes, Inventory
 from metaprotocol.sources.folder import (
+    Content,
     FolderLimits,
     FolderState,
+    LastGood,
     Look,
     is_candidate,
     is_resource_file,
 )
+from metaprotocol.sources.source import Batch, Health, Progress
+from metaprotocol.worker import Worker
 
-__all__ = ["Batch", "FolderLimits", "FolderSource", "load_folder"]
+__all__ = ["FolderLimits", "FolderSource", "Store", "load_folder"]
+
+_LOG = logging.getLogger(__name__)
 
 # How often it is checked that the folder is still the same one, in seconds.
 _GLANCE = 0.2
-# How soon a folder that is not there is looked for again, in seconds.
+# How soon a folder that is not there is looked for again, and one that could not be watched is
+# watched again, in seconds. The latter takes longer from time to time.
 _RETRY = 0.1
 # A folder that has just come back may still be filled.
 _PATIENCE_WITH_A_NEW_FOLDER = 1.0
+# Looking at everything takes at most this part of the time, whatever goes on in the folder.
+_MOST_LOOKING = 0.2
 
-Batch: TypeAlias = tuple[Inventory, Changes, tuple[Diagnostic, ...]]
-"""The inventory, what changed in it since the batch before, and all that is wrong now."""
+
+class Store(LastGood, Protocol):
+    """What files said is kept here, for when the program is started again."""
+
+    def save(self, contents: Mapping[str, Content | None]) -> None:
+        """Takes what files say now, by name; None: they are gone. Does not raise."""
+
+    def keep_only(self, files: Iterable[str]) -> None:
+        """Forgets all other files. Does not raise."""
 
 
 def load_folder(
@@ -74,14 +92,19 @@ class FolderSource:
         patience: float = 0.2,
         interval: float = 2.0,
         limits: FolderLimits | None = None,
+        store: Store | None = None,
     ) -> None:
         """All times in seconds.
 
         quiet: files are read when nothing changed for so long.
         storm: they are read at the latest so long after the first change.
         patience: a file that is gone, or empty, counts as such after so long.
-        interval: how often to look without being notified."""
-        self._state = FolderState(Path(folder), limits)
+        interval: how often to look without being notified.
+        store: keeps what files said when they were last right, over a restart."""
+        self._state = FolderState(Path(folder), limits, store)
+        self._store = store
+        self._worker = Worker("folder")
+        self._batch = Batch(self._state.inventory, Changes(), ())
         self._quiet = quiet
         self._storm = storm
         self._patience = patience
@@ -90,6 +113,25 @@ class FolderSource:
         self._everything = False
         self._names: set[str] = set()
         self._patient_until = 0.0
+        self._look_again = 0.0
+        self._unsaved: dict[str, Content | None] = {}
+        self._unwatched = ""
+
+    @property
+    def name(self) -> str:
+        """See ``Source``."""
+        return str(self._state.folder)
+
+    @property
+    def snapshot(self) -> Batch:
+        """See ``Source``."""
+        return self._batch
+
+    @property
+    def health(self) -> Health:
+        """See ``Source``."""
+        problem = "" if self._state.present else "the folder cannot be read"
+        return Health(self._state.present, not self._unwatched, problem or self._unwatched)
 
     @property
     def inventory(self) -> Inventory:
@@ -106,26 +148,52 @@ class FolderSource:
         """How many files were read so far, changed ones again."""
         return self._state.reads
 
-    async def changes(self) -> AsyncGenerator[Batch, None]:
-        """Yields the folder as it is, then again whenever there is something new: changes, or only
-        diagnostics or lines. What happens while the consumer is busy comes in one batch.
+    async def changes(self, progress: Progress | None = None) -> AsyncGenerator[Batch, None]:
+        """See ``Source``: yields whenever there is something new, be it only diagnostics or lines.
+        ``progress`` is told of the first look."""
+        closed = False
 
-        The inventory is one and the same object, which only changes while this is awaited."""
+        def told(done: int, total: int) -> None:
+            if closed:
+                raise _Abandoned
+            if progress is not None:
+                progress(done, total)
+
         watching = asyncio.create_task(self._watch(), name="folder watcher")
         try:
             # Notifications first, so that nothing is missed between them and the first look.
             await asyncio.sleep(0)
-            changes, _ = self._state.take(await asyncio.to_thread(self._state.look))
-            yield self._state.inventory, changes, self._state.diagnostics
+            look = await self._worker.run(self._state.look, progress=told)
+            self._take(look)
+            yield self._batch
+            if self._store is not None and self._state.present:
+                await self._worker.run(self._store.keep_only, self._state.names)
+            await self._save()
             while True:
-                look = await self._next_look()
-                changes, news = self._state.take(look)
-                if news:
-                    yield self._state.inventory, changes, self._state.diagnostics
+                if self._take(await self._next_look()):
+                    yield self._batch
+                await self._save()
         finally:
+            closed = True
             watching.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await watching
+
+    def close(self) -> None:
+        """Ends the thread that reads."""
+        self._worker.close()
+
+    def _take(self, look: Look) -> bool:
+        changes, news = self._state.take(look)
+        self._batch = Batch(self._state.inventory, changes, self._state.diagnostics)
+        if self._store is not None:
+            self._unsaved |= {**look.contents, **dict.fromkeys(look.gone)}
+        return news
+
+    async def _save(self) -> None:
+        if self._store is not None and self._unsaved:
+            unsaved, self._unsaved = self._unsaved, {}
+            await self._worker.run(self._store.save, unsaved)
 
     async def _next_look(self) -> Look:
         """Waits until there is something to look at, and looks."""
@@ -135,10 +203,24 @@ class FolderSource:
             async with asyncio.timeout(wait):
                 await self._awake.wait()
         some = self._names | missing
-        names = None if self._everything or not some else some
+        everything = self._everything or not some
+        if everything and (pause := self._look_again - time.monotonic()) > 0:
+            if some:
+                everything = False  # in a moment
+            else:
+                await asyncio.sleep(pause)
         self._awake.clear()
+        if not everything:
+            self._names = set()
+            if self._everything:
+                self._awake.set()
+            return await self._worker.run(self._look, some)
         self._everything, self._names = False, set()
-        return await asyncio.to_thread(self._look, names)
+        began = time.monotonic()
+        look = await self._worker.run(self._look, None)
+        now = time.monotonic()
+        self._look_again = now + (now - began) * (1 / _MOST_LOOKING - 1)
+        return look
 
     def _look(self, names: set[str] | None) -> Look:
         now = time.monotonic()
@@ -147,18 +229,34 @@ class FolderSource:
             patience = _PATIENCE_WITH_A_NEW_FOLDER
         return self._state.look(names, patience=patience)
 
-    def _notice(self, paths: Iterable[str]) -> None:
+    def _notice(self, events: Iterable[tuple[watchfiles.Change, str]]) -> None:
         """Notes which files may have changed."""
         root = os.path.abspath(self._state.folder)
-        for path in paths:
+        for kind, path in events:
             relative = os.path.relpath(path, root)
             parts = relative.split(os.sep)
-            if not is_resource_file(parts[-1]) or not all(map(is_candidate, parts)):
-                # A folder, a link to one, or the ..data of a mount: whatever is behind it.
+            if not is_resource_file(parts[-1]):
+                if not self._may_hold_files(kind, path, relative):
+                    continue
                 self._everything = True
-            else:
+            elif all(map(is_candidate, parts)):
                 self._names.add(relative.replace(os.sep, "/"))
-        self._awake.set()
+            else:
+                self._everything = True  # a file of a mount, to which links lead
+            self._awake.set()
+
+    def _may_hold_files(self, kind: watchfiles.Change, path: str, relative: str) -> bool:
+        """Whether what has happened to something that is no resource file may have an effect on
+        some: it is, or was, a folder, a link to one, or the ..data of a mount."""
+        if kind is watchfiles.Change.deleted:
+            return relative.replace(os.sep, "/") in self._state.folders.names or relative == "."
+        try:
+            mode = os.lstat(path).st_mode
+        except OSError:
+            return False  # it has gone again
+        if kind is watchfiles.Change.modified and stat.S_ISDIR(mode):
+            return False  # what was changed in it is told by itself
+        return not stat.S_ISREG(mode)
 
     def _notice_everything(self) -> None:
         self._everything = True
@@ -166,19 +264,37 @@ class FolderSource:
 
     async def _watch(self) -> None:
         """Notices changes, for as long as the source is followed."""
+        failures = 0
         while True:
             identity = _identity(self._state.folder)
-            if identity is None:
+            if identity is None or not self._state.present:
                 self._patient_until = time.monotonic() + _PATIENCE_WITH_A_NEW_FOLDER
-            else:
-                if not self._state.present:
-                    self._patient_until = time.monotonic() + _PATIENCE_WITH_A_NEW_FOLDER
-                # If it cannot be watched, looking at intervals is what is left.
-                with contextlib.suppress(OSError, RuntimeError):
+            pause = _RETRY
+            if identity is not None:
+                began = time.monotonic()
+                try:
                     await self._watch_one(identity)
-            if identity is not None or self._state.present:
+                except Exception as error:
+                    # What is left is looking at intervals, until it can be watched again.
+                    failures = failures + 1 if time.monotonic() - began < 10 * _RETRY else 1
+                    pause = min(_RETRY * 2 ** min(failures - 1, 16), self._interval)
+                    self._not_notified(error)
+                else:
+                    failures = 0
+                    self._notice_everything()
+            elif self._state.present:
                 self._notice_everything()
-            await asyncio.sleep(_RETRY)
+            await asyncio.sleep(pause)
+
+    def _not_notified(self, error: Exception) -> None:
+        reason = _reason(error)
+        if reason != self._unwatched:
+            _LOG.warning(
+                "%s: changes are looked for at intervals, for they are not notified: %s",
+                self.name,
+                reason,
+            )
+        self._unwatched = reason
 
     async def _watch_one(self, identity: tuple[int, int]) -> None:
         """Notices changes until the folder is another, or there are others in it."""
@@ -191,20 +307,30 @@ class FolderSource:
             yield_on_timeout=True,
             ignore_permission_denied=True,
         )
-        folders = self._state.folders
+        folders = self._state.folders.identities
         # Runs when the notifications are on: what happened before them is not missed.
-        asyncio.get_running_loop().call_soon(self._notice_everything)
-        async with contextlib.aclosing(watcher):
-            async for events in watcher:
-                if events:
-                    self._notice(path for _, path in events)
-                if _identity(self._state.folder) != identity:
-                    return
-                if self._state.folders != folders:
-                    # Links to folders that were not there are not watched yet.
-                    if folders:
+        on = asyncio.get_running_loop().call_soon(self._notified)
+        try:
+            async with contextlib.aclosing(watcher):
+                async for events in watcher:
+                    self._notice(events)
+                    if _identity(self._state.folder) != identity:
                         return
-                    folders = self._state.folders
+                    if self._state.folders.identities != folders:
+                        # Links to folders that were not there are not watched yet.
+                        if folders:
+                            return
+                        folders = self._state.folders.identities
+        finally:
+            on.cancel()
+
+    def _notified(self) -> None:
+        self._unwatched = ""
+        self._notice_everything()
+
+
+class _Abandoned(Exception):
+    """Nobody waits for what is being read."""
 
 
 def _identity(folder: Path) -> tuple[int, int] | None:
@@ -213,3 +339,15 @@ def _identity(folder: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return (status.st_dev, status.st_ino)
+
+
+def _reason(error: BaseException) -> str:
+    return " ".join(str(next(_causes(error))).split()) or type(error).__name__
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for one in error.exceptions:
+            yield from _causes(one)
+    else:
+        yield error

@@ -15,13 +15,15 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Protocol
 
 from metaprotocol.diagnostics import Diagnostic, Origin, Severity
 from metaprotocol.resources.base import Key, Resource
 from metaprotocol.resources.inventory import Changes, Inventory
 from metaprotocol.resources.loader import Limits, LoadResult, load_bytes
+from metaprotocol.sources.source import Progress
 
-__all__ = ["FolderLimits", "FolderState", "Look", "is_candidate"]
+__all__ = ["FolderLimits", "FolderState", "LastGood", "Look", "is_candidate"]
 
 _SUFFIXES = (".yaml", ".yml", ".json")
 
@@ -37,6 +39,8 @@ class FolderLimits:
     """Files that are read."""
     entries: int = 500_000
     """Files and folders that are looked at."""
+    depth: int = 64
+    """Folders in each other."""
     file: Limits = field(default_factory=Limits)
     """Bounds on one file."""
 
@@ -45,6 +49,11 @@ def is_candidate(name: str) -> bool:
     """Whether a file or folder of this name counts: hidden ones do not, which leaves out the
     ``..data`` of Kubernetes' mounts, and editors' files."""
     return not name.startswith((".", "#")) and not name.endswith(("~", "#"))
+
+
+def shown(name: str) -> str:
+    """A file's name as text that can be written anywhere: what is not UTF-8 in it as escapes."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def is_resource_file(name: str) -> bool:
@@ -70,6 +79,35 @@ class _Signature:
 
 
 @dataclass(frozen=True)
+class Folders:
+    """The folders that were looked into."""
+
+    identities: frozenset[tuple[int, int]] = frozenset()
+    """Device and inode of each."""
+    names: frozenset[str] = frozenset()
+    """Their names, relative to the first."""
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a file said when it was read."""
+
+    content: bytes
+    keys: tuple[Key, ...]
+    """The objects that are in force because of this file."""
+    whole: bool
+    """Whether all of them are from this content; others are from an earlier one."""
+
+
+class LastGood(Protocol):
+    """Contents of files from before the program was started."""
+
+    def contents(self, file: str) -> tuple[tuple[bytes, ...], frozenset[Key]]:
+        """What a file said, the newest first, as far as its objects were in force; and those
+        objects. Nothing if that is not known."""
+
+
+@dataclass(frozen=True)
 class _File:
     """What is known of one file."""
 
@@ -92,24 +130,34 @@ class Look:
     gone: frozenset[str] = frozenset()
     problems: tuple[Diagnostic, ...] | None = None
     """What is wrong with the folder itself; None: that was not looked at."""
-    folders: frozenset[tuple[int, int]] | None = None
-    """Device and inode of the folder and all in it; None: not looked at."""
+    folders: Folders | None = None
+    """The folder and all in it; None: not looked at."""
+    contents: dict[str, Content] = field(default_factory=dict)
+    """What was read of files that have other bytes than before, by name."""
 
 
 class FolderState:
     """A folder's files, by name relative to it, and the inventory of what they say."""
 
-    def __init__(self, folder: Path, limits: FolderLimits | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        limits: FolderLimits | None = None,
+        last_good: LastGood | None = None,
+    ) -> None:
         self.folder = folder
         self.inventory = Inventory()
+        """What the files say: another object after each change."""
         self._limits = limits or FolderLimits()
+        self._last_good = last_good
         self._files: dict[str, _File] = {}
+        self._wrong: dict[str, tuple[Diagnostic, ...]] = {}
         self._problems: tuple[Diagnostic, ...] = ()
         self._missing: frozenset[str] = frozenset()
         self.present = True
         """Whether the folder could be read."""
-        self.folders: frozenset[tuple[int, int]] = frozenset()
-        """Device and inode of the folder and all in it."""
+        self.folders = Folders()
+        """The folder and all in it."""
         self.reads = 0
         """How many files were read so far."""
 
@@ -117,9 +165,14 @@ class FolderState:
     def diagnostics(self) -> tuple[Diagnostic, ...]:
         """Everything that is wrong now, by file and line."""
         found = [*self._problems, *self.inventory.diagnostics]
-        for known in self._files.values():
-            found.extend(known.diagnostics)
+        for diagnostics in self._wrong.values():
+            found.extend(diagnostics)
         return tuple(sorted(found, key=lambda item: item.sort_key))
+
+    @property
+    def names(self) -> list[str]:
+        """The files that are known."""
+        return list(self._files)
 
     @property
     def missing(self) -> frozenset[str]:
@@ -128,10 +181,16 @@ class FolderState:
 
     # --- looking
 
-    def look(self, names: Iterable[str] | None = None, *, patience: float = 0.0) -> Look:
+    def look(
+        self,
+        names: Iterable[str] | None = None,
+        *,
+        patience: float = 0.0,
+        progress: Progress | None = None,
+    ) -> Look:
         """Looks at some files, or at all. A file that is gone, or says nothing any more, counts as
         such once it has been so for `patience` seconds: editors and copies leave files away, or
-        empty, for a moment."""
+        empty, for a moment. ``progress`` may raise, to end it."""
         look = Look()
         if names is None:
             found, look.problems, look.folders = self._find()
@@ -141,9 +200,12 @@ class FolderState:
             names = found.keys() | {name for name in self._files if not name.startswith(unreadable)}
         gone = set()
         now = time.monotonic()
-        for name in sorted(names):
+        ordered = sorted(names)
+        for done, name in enumerate(ordered):
+            if progress is not None:
+                progress(done, len(ordered))
             known = self._files.get(name, _File())
-            seen = self._read(name, known)
+            seen = self._read(name, known, look)
             if seen is None or (known.resources and not seen.resources and not seen.diagnostics):
                 since = known.missing_since if known.missing_since is not None else now
                 if now - since < patience:
@@ -178,12 +240,17 @@ class FolderState:
             if (old := self._files.get(name)) is None or old.resources is not seen.resources:
                 contents[name] = seen.resources
             self._files[name] = seen
+            self._note(name, seen.diagnostics)
         missing = {name for name, seen in look.files.items() if seen.missing_since is not None}
         self._missing = (self._missing - look.files.keys() - look.gone) | missing
         for name in look.gone:
             del self._files[name]
+            self._note(name, ())
             contents[name] = ()
-        changes = self.inventory.replace_files(contents) if contents else Changes()
+        changes = Changes()
+        if contents:
+            self.inventory = self.inventory.copy()  # others may read the old one
+            changes = self.inventory.replace_files(contents)
         return changes, bool(changes or changes.moved or self._told() != before)
 
     def _forget_missing(self) -> None:
@@ -197,19 +264,25 @@ class FolderState:
         return (
             self._problems,
             self.inventory.diagnostics,
-            {name: known.diagnostics for name, known in self._files.items() if known.diagnostics},
+            dict(self._wrong),
         )
+
+    def _note(self, name: str, diagnostics: tuple[Diagnostic, ...]) -> None:
+        if diagnostics:
+            self._wrong[name] = diagnostics
+        else:
+            self._wrong.pop(name, None)
 
     # --- files
 
     def _find(
         self,
-    ) -> tuple[dict[str, None] | None, tuple[Diagnostic, ...], frozenset[tuple[int, int]] | None]:
+    ) -> tuple[dict[str, None] | None, tuple[Diagnostic, ...], Folders | None]:
         """The names of all files, what is wrong with the folder, and the folders in it. None, if
         the folder is not there."""
         walk = _Walk(self.folder, self._limits)
         try:
-            walk.folder("", frozenset())
+            walk.run()
         except _TooMany:
             message = (
                 f"has more than {self._limits.files:,} resource files or "
@@ -227,10 +300,13 @@ class FolderState:
         for name, unreadable in walk.unreadable.items():
             message = f"cannot be read: {_said(unreadable)}; what was read before stays in use"
             problems.append(self._problem(name, message, "unreadable"))
+        for name in walk.too_deep:
+            message = f"is {self._limits.depth} folders deep, and nothing in it is read"
+            problems.append(self._problem(name, message, "too-deep", "is it the right folder?"))
         names = dict.fromkeys(walk.files)
-        return names, tuple(problems), frozenset(walk.folders)
+        return names, tuple(problems), Folders(frozenset(walk.folders), frozenset(walk.names))
 
-    def _read(self, name: str, known: _File) -> _File | None:
+    def _read(self, name: str, known: _File, look: Look) -> _File | None:
         """What a file says now: `known` itself if it is still the same; None if it is gone."""
         path = self.folder / name
         most = self._limits.file.bytes
@@ -265,8 +341,13 @@ class FolderState:
         digest = hashlib.blake2b(content, digest_size=16).digest()
         if digest == known.digest:
             return replace(known, signature=signature, missing_since=None)
-        result = load_bytes(content, name, self._limits.file)
-        return self._merged(known, signature, digest, name, result)
+        result = load_bytes(content, shown(name), self._limits.file)
+        merged = self._merged(known, signature, digest, name, result)
+        mine = {resource.key for resource in result.resources}
+        keys = tuple(resource.key for resource in merged.resources)
+        whole = result.complete and not result.broken and mine.issuperset(keys)
+        look.contents[name] = Content(content, keys, whole)
+        return merged
 
     def _merged(
         self,
@@ -279,7 +360,10 @@ class FolderState:
         """What a file says, with the last good version of what is broken in it now."""
         resources = {resource.key: resource for resource in result.resources}
         diagnostics = list(result.diagnostics)
-        for old in known.resources:
+        before: Iterable[Resource] = known.resources
+        if result.broken or not result.complete:
+            before = self._before(name, known)
+        for old in before:
             if old.key in resources or not (old.key in result.broken or not result.complete):
                 continue
             resources[old.key] = old
@@ -296,6 +380,7 @@ class FolderState:
         mend: str = "",
     ) -> _File:
         """A file that cannot be read: what it said stays."""
+        known = replace(known, resources=self._before(name, known))
         if known.resources:
             message += "; what was read before stays in use"
         diagnostic = self._problem(name, message, code, mend)
@@ -304,9 +389,22 @@ class FolderState:
         )
         return known if seen == known else seen
 
+    def _before(self, name: str, known: _File) -> tuple[Resource, ...]:
+        """What a file said when it was last right, be it before the program was started. That is
+        read again, and checked, as any other file."""
+        if name in self._files or self._last_good is None:
+            return known.resources
+        contents, keys = self._last_good.contents(name)
+        found: dict[Key, Resource] = {}
+        for content in contents:
+            for resource in load_bytes(content, shown(name), self._limits.file).resources:
+                if resource.key in keys:
+                    found.setdefault(resource.key, resource)
+        return tuple(found.values())
+
     def _problem(self, name: str, message: str, code: str, mend: str = "") -> Diagnostic:
         return Diagnostic(
-            Severity.ERROR, message, Origin(name or str(self.folder)), mend=mend, code=code
+            Severity.ERROR, message, Origin(shown(name) or str(self.folder)), mend=mend, code=code
         )
 
 
@@ -319,35 +417,56 @@ class _Walk:
         self._entries = 0
         self.files: list[str] = []
         self.folders: set[tuple[int, int]] = set()
+        self.names: set[str] = set()
+        self.too_deep: list[str] = []
         self.unreadable: dict[str, OSError] = {}
 
-    def folder(self, below: str, parents: frozenset[tuple[int, int]]) -> None:
-        """Adds what is in a folder. Raises OSError if it cannot be read."""
+    def run(self) -> None:
+        """Looks into everything. Raises OSError if the folder itself cannot be read."""
+        waiting: list[tuple[str, tuple[tuple[int, int], ...]]] = [("", ())]
+        while waiting:
+            name, parents = waiting.pop()
+            if len(parents) > self._limits.depth:
+                self.too_deep.append(name)
+                continue
+            try:
+                inside = self._folder(name, parents)
+            except OSError as problem:
+                if not name:
+                    raise
+                self.unreadable[name] = problem
+                continue
+            waiting += reversed(inside)
+
+    def _folder(
+        self, below: str, parents: tuple[tuple[int, int], ...]
+    ) -> list[tuple[str, tuple[tuple[int, int], ...]]]:
+        """Adds what is in a folder. Returns the folders in it, with those that they are in."""
         path = self._root / below
         status = path.stat()
         identity = (status.st_dev, status.st_ino)
         if identity in parents:
             # A link to a folder that it is in.
-            return
+            return []
         self.folders.add(identity)
+        self.names.add(below)
         with os.scandir(path) as entries:
             inside = sorted(entries, key=lambda entry: entry.name)
         self._entries += len(inside)
         if self._entries > self._limits.entries:
             raise _TooMany
+        folders = []
         for entry in inside:
             if not is_candidate(entry.name):
                 continue
             name = f"{below}/{entry.name}" if below else entry.name
             if _is_folder(entry):
-                try:
-                    self.folder(name, parents | {identity})
-                except OSError as problem:
-                    self.unreadable[name] = problem
+                folders.append((name, (*parents, identity)))
             elif is_resource_file(entry.name):
                 self.files.append(name)
                 if len(self.files) > self._limits.files:
                     raise _TooMany
+        return folders
 
 
 class _TooMany(Exception):

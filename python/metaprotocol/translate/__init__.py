@@ -5,6 +5,7 @@ same resources give the same bytes.
 """
 
 from metaprotocol.translate.options import Options, Target
-from metaprotocol.translate.translator import Translator, Update, translate
+from metaprotocol.translate.snapshot import Made, Snapshot
+from metaprotocol.translate.translator import Progress, Translator, translate
 
-__all__ = ["Options", "Target", "Translator", "Update", "translate"]
+__all__ = ["Made", "Options", "Progress", "Snapshot", "Target", "Translator", "translate"]

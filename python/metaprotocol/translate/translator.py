@@ -7,8 +7,10 @@ many services there are. What comes out depends only on the resources, not on th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import TypeAlias
 
 from google.protobuf.message import Message
 
@@ -29,33 +31,14 @@ from metaprotocol.translate.reporting import Diagnostics, Report
 from metaprotocol.translate.routes import Known, Use
 from metaprotocol.translate.rules import HostRules, build_rules
 from metaprotocol.translate.services import build_service
-from metaprotocol.translate.visibility import Namespaces
+from metaprotocol.translate.snapshot import Made, Snapshot, shared
+
+Progress: TypeAlias = Callable[[int, int], None]
+"""Told how much is done, and of how much. May raise, to end what it is told of."""
 
 _NO_RULES = HostRules()
-
-
-@dataclass
-class Update:
-    """What one call of ``Translator.update`` has changed."""
-
-    changed: dict[str, dict[str, Message | None]]
-    """Type URL and name to the message as it is now; None: it is gone. In order of names."""
-    visible_to: dict[tuple[str, str], frozenset[str]]
-    """Of the changed ones, by type URL and name: the namespaces whose proxies may see it. Those
-    that are not here are for all."""
-    diagnostics: tuple[Diagnostic, ...]
-    """All that hold now, in order of their places."""
-    hosts: tuple[str, ...] = ()
-    """The hosts that were translated again."""
-
-
-@dataclass
-class _Made:
-    """An Envoy resource as it is now."""
-
-    message: Message
-    origins: tuple[Resource, ...]
-    visible_to: Namespaces
+_STEP = 20
+"""Hosts between two calls of ``Progress``."""
 
 
 @dataclass
@@ -76,6 +59,9 @@ class Translator:
         self._options = options or Options()
         self._types = types
         self._messages = Messages(ConfigBuilder(types, self._options.module))
+        self._snapshot = Snapshot()
+        self._finished = True
+        self._progress: Progress | None = None
         self._start()
 
     def _start(self) -> None:
@@ -93,8 +79,8 @@ class Translator:
         self._missing: set[str] = set()
         self._book = AddressBook()
         self._holders: dict[Address, dict[str, Claim]] = {}
-        self._made: dict[tuple[str, str], _Made] = {}
-        self._resources: dict[str, dict[str, Message]] = {url: {} for url in TYPE_URLS}
+        self._made: dict[str, Mapping[str, Made]] = {url: {} for url in TYPE_URLS}
+        self._changing: dict[str, dict[str, Made]] = {}
         self._found: dict[tuple[str, str], Diagnostics] = {}
         self._told: set[Key] = set()
         self._diagnostics: tuple[Diagnostic, ...] | None = ()
@@ -102,21 +88,14 @@ class Translator:
     # --- what there is
 
     @property
+    def snapshot(self) -> Snapshot:
+        """The newest one that is complete."""
+        return self._snapshot
+
+    @property
     def resources(self) -> Mapping[str, Mapping[str, Message]]:
-        """Everything as it is now, by type URL and name."""
-        return self._resources
-
-    def visible_to(self, type_url: str, name: str) -> frozenset[str] | None:
-        """The namespaces whose proxies may see a resource; None: all."""
-        made = self._made.get((type_url, name))
-        return made.visible_to if made else None
-
-    def origins(self, type_url: str, name: str) -> tuple[Resource, ...]:
-        """The resources that an Envoy resource was made from, the one that people would look into
-        first in front; none if there is no such resource."""
-        made = self._made.get((type_url, name))
-        now = (self._index.get(resource.key) for resource in (made.origins if made else ()))
-        return tuple(resource for resource in now if resource is not None)
+        """The messages of the newest snapshot, by type URL and name."""
+        return self._snapshot.resources
 
     def service(self, host: str) -> Service | None:
         """What is known of the service with that host."""
@@ -156,14 +135,23 @@ class Translator:
 
     # --- change
 
-    def update(self, inventory: Inventory, changes: Changes | None) -> Update:
+    def update(
+        self, inventory: Inventory, changes: Changes | None, progress: Progress | None = None
+    ) -> Snapshot:
         """Brings the translation up to date with ``inventory``, of which ``changes`` says what has
-        changed since the last call; None: that is not known, everything is translated."""
-        before = self._made
-        if changes is None:
+        changed since the last call; None: that is not known, everything is translated.
+
+        ``progress`` is called now and then with how many hosts are done, and of how many. What it
+        raises ends the translation; the snapshot stays, and the next call translates everything.
+        """
+        everything = changes is None or not self._finished
+        self._finished = False
+        self._progress = progress
+        if everything:
             self._start()
             keys = set(inventory)
         else:
+            assert changes is not None
             keys = set(changes.keys)
             for key in changes.moved:
                 self._index.moved(key, inventory[key])
@@ -172,25 +160,27 @@ class Translator:
         touched = Touched()
         for key in sorted(keys):
             self._index.put(key, inventory.get(key), touched)
-        changed: set[tuple[str, str]] = set()
-        hosts = self._translate(touched, changed)
-        if changes is None:
-            changed = {
-                name for name in {*before, *self._made}
-                if not _same(before.get(name), self._made.get(name))
-            }  # fmt: skip
-        return self._update(changed, hosts)
+        hosts = self._translate(touched)
+        before = self._snapshot
+        if everything:
+            self._made = shared(self._made, before.made)
+        self._changing = {}
+        self._snapshot = Snapshot(
+            before.generation + 1,
+            inventory,
+            MappingProxyType(dict(self._made)),
+            self.diagnostics,
+            tuple(sorted(hosts)),
+        )
+        self._finished = True
+        return self._snapshot
 
-    def _update(self, changed: set[tuple[str, str]], hosts: set[str]) -> Update:
-        update = Update({}, {}, self.diagnostics, tuple(sorted(hosts)))
-        for url, name in sorted(changed):
-            made = self._made.get((url, name))
-            update.changed.setdefault(url, {})[name] = made.message if made else None
-            if made is not None and made.visible_to is not None:
-                update.visible_to[url, name] = made.visible_to
-        return update
+    def _step(self, done: int, total: int) -> None:
+        """Some hosts are translated; the last moment to give up, if that is wanted."""
+        if self._progress is not None and (done % _STEP == 0 or done == total):
+            self._progress(done, total)
 
-    def _translate(self, touched: Touched, changed: set[tuple[str, str]]) -> set[str]:
+    def _translate(self, touched: Touched) -> set[str]:
         routes = set(touched.routes)
         clusters = set(touched.services)
         appeared = False
@@ -217,14 +207,15 @@ class Translator:
             }
         addresses: set[Address] = set()
         listeners: set[str] = set()
-        for host in sorted(routes):
+        for done, host in enumerate(sorted(routes)):
+            self._step(done, len(routes))
             clusters |= self._translate_filters(host, addresses, listeners)
         for host in sorted(clusters):
-            self._translate_clusters(host, changed)
+            self._translate_clusters(host)
         for address in sorted(addresses, key=str):
             listeners |= self._allot(address)
         for name in sorted(listeners):
-            self._publish_listener(name, changed)
+            self._publish_listener(name)
         for host in routes | clusters:
             self._forget_if_empty(host)
         return routes | clusters
@@ -305,7 +296,7 @@ class Translator:
             frozenset((use.port, use.subset) for use in uses if use.grpc),
         )
 
-    def _translate_clusters(self, host: str, changed: set[tuple[str, str]]) -> None:
+    def _translate_clusters(self, host: str) -> None:
         state = self._hosts.setdefault(host, _Host())
         old = state.clusters
         if state.service is None:
@@ -317,9 +308,9 @@ class Translator:
         self._say(("clusters", host), new.diagnostics)
         visible = state.service.visible_to if state.service else None
         for name in old.resources.keys() - new.resources.keys():
-            self._take(name, changed)
+            self._take(name)
         for name, message in new.resources.items():
-            self._put(name, _Made(message, new.origins[name], visible), changed)
+            self._put(name, Made(message, _keys(new.origins[name]), visible))
 
     def _allot(self, address: Address) -> set[str]:
         """Decides again who listens at an address. Returns the listeners it is about."""
@@ -331,7 +322,7 @@ class Translator:
         self._say(("address", str(address)), report.diagnostics)
         return {*before, *after}
 
-    def _publish_listener(self, name: str, changed: set[tuple[str, str]]) -> None:
+    def _publish_listener(self, name: str) -> None:
         """Puts a filter and its listener where they are to be found, or takes them away."""
         host = name.removeprefix("inbound|").rpartition("|")[0]
         state = self._hosts[host]
@@ -339,14 +330,14 @@ class Translator:
         claim = next((claim for claim in state.filters.claims if claim.name == name), None)
         holds = claim is not None and name in self._holders.get(claim.address, {})
         if made is None or (self._options.target is Target.ENVOY and not holds):
-            self._take((FILTER, name), changed)
-            self._take((LISTENER, name), changed)
+            self._take((FILTER, name))
+            self._take((LISTENER, name))
             return
         visible = made.visible_to
-        self._put((FILTER, name), _Made(made.message, made.origins, visible), changed)
+        self._put((FILTER, name), Made(made.message, _keys(made.origins), visible))
         if claim is not None:
             message = self._messages.listener(name, claim.address.ip, claim.address.port)
-            self._put((LISTENER, name), _Made(message, (claim.owner,), visible), changed)
+            self._put((LISTENER, name), Made(message, _keys((claim.owner,)), visible))
 
     # --- keeping
 
@@ -375,21 +366,28 @@ class Translator:
             else:
                 del self._found[unit]
 
-    def _put(self, name: tuple[str, str], made: _Made, changed: set[tuple[str, str]]) -> None:
+    def _put(self, name: tuple[str, str], made: Made) -> None:
         if made.visible_to is not None and not made.visible_to:  # exported to nobody
-            self._take(name, changed)
+            self._take(name)
             return
-        if _same(self._made.get(name), made):
-            self._made[name].origins = made.origins
-            return
-        self._made[name] = made
-        self._resources[name[0]][name[1]] = made.message
-        changed.add(name)
+        old = self._made[name[0]].get(name[1])
+        if old is not None and old.visible_to == made.visible_to and old.message == made.message:
+            if old.origins == made.origins:
+                return
+            made = replace(made, message=old.message)  # by which it is known as unchanged
+        self._writable(name[0])[name[1]] = made
 
-    def _take(self, name: tuple[str, str], changed: set[tuple[str, str]]) -> None:
-        if self._made.pop(name, None) is not None:
-            del self._resources[name[0]][name[1]]
-            changed.add(name)
+    def _take(self, name: tuple[str, str]) -> None:
+        if name[1] in self._made[name[0]]:
+            del self._writable(name[0])[name[1]]
+
+    def _writable(self, type_url: str) -> dict[str, Made]:
+        """The resources of a type, to be changed; snapshots keep what they have."""
+        changing = self._changing.get(type_url)
+        if changing is None:
+            changing = self._changing[type_url] = dict(self._made[type_url])
+            self._made[type_url] = changing
+        return changing
 
     def _forget_if_empty(self, host: str) -> None:
         state = self._hosts[host]
@@ -399,17 +397,15 @@ class Translator:
 
 def translate(
     inventory: Inventory, options: Options | None = None, types: EnvoyTypes | None = None
-) -> Update:
+) -> Snapshot:
     """The whole inventory, translated at once; ``types`` are the installed Envoy's by default."""
     if types is None:
         types = EnvoyTypes.from_binary(find_envoy().path)
     return Translator(types, options).update(inventory, None)
 
 
-def _same(one: _Made | None, other: _Made | None) -> bool:
-    if one is None or other is None:
-        return one is other
-    return one.visible_to == other.visible_to and one.message == other.message
+def _keys(resources: Iterable[Resource]) -> tuple[Key, ...]:
+    return tuple(resource.key for resource in resources)
 
 
 def _same_but_endpoints(one: Service | None, other: Service | None) -> bool:

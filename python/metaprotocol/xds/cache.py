@@ -200,6 +200,10 @@ class ResourceCache:
         """How many resources there are of each type."""
         return {type_url: len(entries) for type_url, entries in self._types.items()}
 
+    def all_names(self) -> Iterable[tuple[str, Iterable[str]]]:
+        """Every type with the names of all its resources."""
+        return ((type_url, entries.keys()) for type_url, entries in self._types.items())
+
     def find(self, type_url: str, name: str) -> Entry | None:
         """The resource, whoever sees it."""
         return self._types.get(type_url, _NONE).get(name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
 from html import escape
 from typing import Any
 
@@ -29,18 +30,22 @@ code { font-size: 13px; white-space: pre-wrap; overflow-wrap: anywhere; }
 """
 
 
-def debug_app(server: XdsServer) -> web.Application:
+def debug_app(server: XdsServer, unready: Callable[[], Sequence[str]] = tuple) -> web.Application:
     """An aiohttp application, for the server's own loop: /metrics (Prometheus), /ready (200 or
-    503), /debug (a page), /debug.json. Not to be reachable by everyone: it tells all."""
+    503), /debug (a page), /debug.json. Not to be reachable by everyone: it tells all.
+
+    ``unready`` says what else is not as it should be, by which the server is not ready either."""
 
     async def metrics(_: web.Request) -> web.Response:
         content = generate_latest(server.metrics.registry)
         return web.Response(body=content, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def ready(_: web.Request) -> web.Response:
-        if server.ready:
+        reasons = [] if server.ready else ["no resources were applied yet"]
+        reasons += unready()
+        if not reasons:
             return web.Response(text="ready\n")
-        return web.Response(status=503, text="not ready: no resources were applied yet\n")
+        return web.Response(status=503, text=f"not ready: {'; '.join(reasons)}\n")
 
     async def page(_: web.Request) -> web.Response:
         return web.Response(text=_page(server), content_type="text/html")

@@ -42,6 +42,9 @@ class Limits:
     """How much of an error message is kept."""
     write_seconds: float = 30.0
     """A client that takes nothing for this long is cut off."""
+    answer_seconds: float = 20.0
+    """A client that has not answered a response for this long is not waited for: whether others
+    have accepted a version is told without it, until it answers again."""
     settle_seconds: float = 5.0
     """How long routes wait for the ACK of the clusters they may need, and removed clusters for the
     ACK of the routes that used them; then they are sent all the same."""

@@ -43,6 +43,14 @@ class Metrics:
         self.flushes = Counter(
             f"{name}_flushes", "Times that changes were passed on.", registry=registry
         )
+        self.given_up = Counter(
+            f"{name}_clients_given_up",
+            "Times that a client did not answer, and was not waited for any more.",
+            registry=registry,
+        )
+        self.faults = Counter(
+            f"{name}_faults", "Failures of the server itself.", ["part"], registry=registry
+        )
         self.delay = Histogram(
             f"{name}_change_to_ack_seconds",
             "From a change to the ACK of one node.",

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from metaprotocol.xds.schema import NodeInfo, short_name
 from metaprotocol.xds.session import Session
@@ -66,6 +66,10 @@ class NodeState:
     types: tuple[TypeState, ...]
     warning: str = ""
     """What is odd about it, such as a version that this control plane does not know."""
+    generation: int = 0
+    """The newest generation of the resources that it has answered for."""
+    silent: bool = False
+    """It has not answered for long, and is not waited for."""
 
     @property
     def nacks(self) -> tuple[tuple[str, ResourceNack], ...]:
@@ -128,7 +132,13 @@ class NodeStream(Protocol):
     connected_at: float
 
 
-def node_states(streams: Iterable[NodeStream], envoy_version: str, clock: float) -> list[NodeState]:
+Answered: TypeAlias = Callable[[NodeStream], tuple[int, bool]]
+"""The generation that a stream has answered for, and whether it does not answer any more."""
+
+
+def node_states(
+    streams: Iterable[NodeStream], envoy_version: str, clock: float, answered: Answered
+) -> list[NodeState]:
     """The nodes of these streams, by id. ``clock`` is what to add to a watch's times to get Unix
     time."""
     by_id: dict[str, list[tuple[NodeInfo, NodeStream]]] = {}
@@ -136,7 +146,9 @@ def node_states(streams: Iterable[NodeStream], envoy_version: str, clock: float)
         node = stream.session.node
         if node is not None:
             by_id.setdefault(node.id, []).append((node, stream))
-    return [_node_state(by_id[node_id], envoy_version, clock) for node_id in sorted(by_id)]
+    return [
+        _node_state(by_id[node_id], envoy_version, clock, answered) for node_id in sorted(by_id)
+    ]
 
 
 def resource_status(
@@ -169,10 +181,14 @@ def resource_status(
 
 
 def _node_state(
-    parts: list[tuple[NodeInfo, NodeStream]], envoy_version: str, clock: float
+    parts: list[tuple[NodeInfo, NodeStream]],
+    envoy_version: str,
+    clock: float,
+    answered: Answered,
 ) -> NodeState:
     node = parts[-1][0]  # the newest stream knows best
     streams = [stream for _, stream in parts]
+    told = [answered(stream) for stream in streams]
     return NodeState(
         id=node.id,
         cluster=node.cluster,
@@ -184,6 +200,8 @@ def _node_state(
         settled=all(stream.session.settled for stream in streams),
         types=_type_states(streams, clock),
         warning=version_warning(node.version, envoy_version),
+        generation=min(generation for generation, _ in told),
+        silent=any(silent for _, silent in told),
     )
 
 

@@ -9,7 +9,7 @@ import socket
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import grpc
 from google.protobuf.message import Message
@@ -24,6 +24,7 @@ from metaprotocol.xds.metrics import Metrics
 from metaprotocol.xds.nodes import (
     Nack,
     NodeState,
+    NodeStream,
     Refusals,
     ResourceStatus,
     node_states,
@@ -33,10 +34,26 @@ from metaprotocol.xds.schema import SERVICES, TYPE_PREFIX, Schema, short_name
 from metaprotocol.xds.session import Session
 from metaprotocol.xds.stream import Stream
 from metaprotocol.xds.tls import server_credentials
+from metaprotocol.xds.versions import Versions
 from metaprotocol.xds.watch import Explain, Outcome, SharedNames
 
 _LOG = logging.getLogger(__name__)
 _SWEEP_SECONDS = 1.0
+
+
+_NOTHING: Mapping[str, Any] = {}
+
+
+class Offered(Protocol):
+    """A resource of ``XdsServer.replace``. Never changed: another one is another object."""
+
+    @property
+    def message(self) -> Message:
+        """What is served."""
+
+    @property
+    def visible_to(self) -> frozenset[str] | None:
+        """The namespaces whose nodes get it; None: all."""
 
 
 class XdsServer:
@@ -83,8 +100,12 @@ class XdsServer:
         self._streams: set[Stream] = set()
         self._refusals = Refusals()
         self._shared_names = SharedNames()
-        self._unsettled: set[Stream] = set()
-        self._all_settled: list[asyncio.Future[None]] = []
+        self._versions = Versions()
+        self._generation = 0
+        self._silent: set[Stream] = set()
+        """Clients that are not waited for, since they do not answer."""
+        self._replaced: Mapping[str, Mapping[str, Offered]] | None = None
+        """What was last given as the whole; None: the cache has, or may have, something else."""
         self._pending: dict[str, dict[str, Message | None]] = {}
         self._pending_views: dict[tuple[str, str], frozenset[str]] = {}
         self._told = False
@@ -122,7 +143,6 @@ class XdsServer:
         for stream in list(self._streams):
             stream.end()
         await self._server.stop(grace)
-        self._settle_waiters()
 
     @property
     def port(self) -> int:
@@ -157,6 +177,7 @@ class XdsServer:
             for name, message in messages.items():
                 _check_type(type_url, name, message)
         self._told = True
+        self._replaced = None
         for type_url, messages in changed.items():
             pending = self._pending.setdefault(type_url, {})
             for name, message in messages.items():
@@ -169,18 +190,62 @@ class XdsServer:
             else:
                 self._flush()  # the first is awaited
 
+    def replace(self, resources: Mapping[str, Mapping[str, Offered]], generation: int = 0) -> None:
+        """Takes these, by type URL and name, as all there is from now on.
+
+        What is the same object as in the last call costs nothing; what has not really changed is
+        not sent. So whoever calls this with everything never has to know what the server has, nor
+        what became of the calls before. ``generation`` is what the caller calls it, for
+        ``NodeState.generation``. TypeError, and nothing done, as in ``apply``.
+        """
+        changed: dict[str, dict[str, Message | None]] = {}
+        visible_to: dict[tuple[str, str], frozenset[str]] = {}
+        before = self._replaced
+        types = resources.keys() | (before.keys() if before is not None else self._known().keys())
+        for type_url in types:
+            new = resources.get(type_url, _NOTHING)
+            old = before.get(type_url, _NOTHING) if before is not None else None
+            if new is old:
+                continue
+            gone = (old if old is not None else self._known().get(type_url, _NOTHING)).keys()
+            messages: dict[str, Message | None] = {name: None for name in gone if name not in new}
+            for name, offered in new.items():
+                if old is None or old.get(name) is not offered:
+                    messages[name] = offered.message
+                    if offered.visible_to is not None:
+                        visible_to[type_url, name] = offered.visible_to
+            if messages:
+                changed[type_url] = messages
+        self._generation = generation
+        self.apply(changed, visible_to)
+        self._replaced = dict(resources)
+
+    def _known(self) -> dict[str, dict[str, None]]:
+        """Everything that the cache has or is about to have, by type URL and name."""
+        known = {type_url: dict.fromkeys(names) for type_url, names in self._cache.all_names()}
+        for type_url, messages in self._pending.items():
+            known.setdefault(type_url, {}).update(dict.fromkeys(messages))
+        return known
+
+    @property
+    def newest(self) -> int:
+        """The number of the version with everything that was applied so far."""
+        return self._versions.newest + bool(self._pending)
+
+    async def wait_answered(self, version: int) -> int:
+        """Returns when every connected node has answered for the version with that number; with
+        the newest of which that is true. A node that does not answer for ``Limits.answer_seconds``
+        is not waited for."""
+        return await self._versions.wait(version)
+
     async def wait_settled(self, timeout: float = 10.0) -> bool:
-        """Waits until every connected node has everything and has answered. False if that takes
-        longer than ``timeout`` seconds."""
+        """Waits until every connected node that answers at all has everything and has answered.
+        False if that takes longer than ``timeout`` seconds."""
         if self._debouncer is not None:
             self._debouncer.flush_now()
-        if not self._unsettled:
-            return True
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._all_settled.append(waiter)
         try:
             async with asyncio.timeout(timeout):
-                await waiter
+                await self._versions.wait_for_all()
         except TimeoutError:
             return False
         return True
@@ -188,7 +253,7 @@ class XdsServer:
     def nodes(self) -> list[NodeState]:
         """The connected nodes, by id."""
         clock = time.time() - asyncio.get_running_loop().time()
-        return node_states(self._in_order(), self.envoy_version, clock)
+        return node_states(self._in_order(), self.envoy_version, clock, self._answered)
 
     def status(self, type_url: str, name: str) -> ResourceStatus:
         """How far the newest version of a resource has come."""
@@ -204,12 +269,8 @@ class XdsServer:
 
     def on_progress(self, stream: Stream) -> None:
         """The stream may be settled now, or no longer be."""
-        if stream.session.settled:
-            self._unsettled.discard(stream)
-            if not self._unsettled:
-                self._settle_waiters()
-        else:
-            self._unsettled.add(stream)
+        self._see(stream, asyncio.get_running_loop().time())
+        self._versions.tell()
 
     def on_outcome(self, stream: Stream, outcome: Outcome) -> None:
         """A client has answered."""
@@ -315,17 +376,30 @@ class XdsServer:
             await stream.serve()
         except StreamRefused as refused:
             await self._refuse(stream, refused, context)
+        except Exception as error:
+            await self._refuse(stream, self._failed(stream, error), context)
         except asyncio.CancelledError:
             if stream.refused is None:
                 raise
             await self._refuse(stream, stream.refused, context)
         finally:
             self._streams.discard(stream)
+            self._silent.discard(stream)
             self._refusals.remember(session)
-            self._unsettled.discard(stream)
+            self._versions.not_behind(stream)
+            self._versions.tell()
             self.metrics.streams.labels(protocol).dec()
-            if not self._unsettled:
-                self._settle_waiters()
+
+    def _failed(self, stream: Stream, error: Exception) -> StreamRefused:
+        """What is our fault: the client is told so, and comes back."""
+        node = stream.session.node
+        self.metrics.faults.labels("stream").inc()
+        _LOG.error(
+            "the stream of %s ends because of a fault of the control plane's",
+            node.id if node is not None else stream.peer,
+            exc_info=error,
+        )
+        return StreamRefused("INTERNAL", "the control plane has failed here; its log says why")
 
     async def _refuse(self, stream: Stream, refused: StreamRefused, context: Any) -> None:
         self.metrics.refused.labels(refused.code.lower()).inc()
@@ -335,41 +409,93 @@ class XdsServer:
     def _flush(self) -> None:
         changed, views = self._pending, self._pending_views
         self._pending, self._pending_views = {}, {}
-        changes = self._cache.update(changed, views)
+        try:
+            changes = self._cache.update(changed, views)
+        except Exception as error:
+            # Nothing was taken over. It stays due, and goes with what is changed next.
+            self._keep_pending(changed, views)
+            self.metrics.faults.labels("update").inc()
+            _LOG.error("resources could not be taken over", exc_info=error)
+            if not self._applied:
+                raise
+            return
         first, self._applied = not self._applied, True
         if changes:
             self.metrics.flushes.inc()
             for type_url, made in changes.items():
                 self.metrics.changes.labels(self.metrics.label(type_url)).inc(len(made.pairs))
-        elif not first:
-            return
         now = asyncio.get_running_loop().time()
+        self._versions.passed_on(now, self._generation)
         for stream in self._streams:
             if stream.session.on_changes(changes, now) or first:
-                self._unsettled.add(stream)
+                self._see(stream, now)
                 stream.wake()
+        self._versions.tell()
 
-    def _settle_waiters(self) -> None:
-        waiters, self._all_settled = self._all_settled, []
-        for waiter in waiters:
-            if not waiter.done():
-                waiter.set_result(None)
+    def _see(self, stream: Stream, now: float) -> None:
+        """Notes which version a stream is at, and whether it is waited for."""
+        since = stream.session.owes_since
+        if since is None:
+            self._versions.not_behind(stream)
+            self._silent.discard(stream)
+            return
+        latest = now - self.limits.answer_seconds
+        asked = stream.asked_since
+        if asked is None or asked > latest:
+            self._versions.behind(stream, self._versions.before(since))
+            self._silent.discard(stream)
+        elif stream not in self._silent:
+            self._silent.add(stream)
+            self._versions.not_behind(stream)
+            self.metrics.given_up.inc()
+            node = stream.session.node
+            _LOG.warning(
+                "%s has not answered for %.3g s, and is not waited for any more",
+                node.id if node is not None else stream.peer,
+                now - asked,
+            )
+
+    def _answered(self, stream: NodeStream) -> tuple[int, bool]:
+        """The generation that a stream has answered for, and whether it is waited for."""
+        since = stream.session.owes_since
+        return self._versions.generation(self._versions.before(since)), stream in self._silent
+
+    def _keep_pending(
+        self,
+        changed: Mapping[str, Mapping[str, Message | None]],
+        views: Mapping[tuple[str, str], frozenset[str]],
+    ) -> None:
+        for type_url, messages in changed.items():
+            newer = self._pending.get(type_url, {})
+            for name in messages.keys() - newer.keys():
+                if (type_url, name) in views:
+                    self._pending_views[type_url, name] = views[type_url, name]
+            self._pending[type_url] = {**messages, **newer}
 
     async def _sweep(self) -> None:
-        """Cuts off clients that take nothing, and lets those with the same names share them."""
-        loop = asyncio.get_running_loop()
+        """Cuts off clients that take nothing, gives up those that do not answer, and lets those
+        with the same names share them."""
         while True:
             await asyncio.sleep(min(_SWEEP_SECONDS, self.limits.write_seconds / 2))
-            latest = loop.time() - self.limits.write_seconds
-            for stream in list(self._streams):
-                stream.session.share_names(self._shared_names)
-                if stream.writing_since is not None and stream.writing_since < latest:
-                    stream.refuse(
-                        StreamRefused(
-                            "DEADLINE_EXCEEDED",
-                            f"nothing was taken for {self.limits.write_seconds:g} s",
-                        )
+            try:
+                self._sweep_once(asyncio.get_running_loop().time())
+            except Exception as error:
+                self.metrics.faults.labels("sweep").inc()
+                _LOG.error("clients could not be looked after", exc_info=error)
+
+    def _sweep_once(self, now: float) -> None:
+        latest = now - self.limits.write_seconds
+        for stream in list(self._streams):
+            stream.session.share_names(self._shared_names)
+            self._see(stream, now)
+            if stream.writing_since is not None and stream.writing_since < latest:
+                stream.refuse(
+                    StreamRefused(
+                        "DEADLINE_EXCEEDED",
+                        f"nothing was taken for {self.limits.write_seconds:g} s",
                     )
+                )
+        self._versions.tell()
 
     def _in_order(self) -> list[Stream]:
         return sorted(self._streams, key=lambda stream: stream.connected_at)

@@ -8,14 +8,14 @@ as the client refuses a route or listener, because the one it keeps may still ne
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from metaprotocol.xds.cache import ResourceCache, TypeChanges
 from metaprotocol.xds.delta import DeltaWatch
 from metaprotocol.xds.limits import Limits, StreamRefused
 from metaprotocol.xds.schema import CDS, ECDS, EDS, LDS, RDS, NodeInfo, Request, Schema
 from metaprotocol.xds.sotw import SotwWatch, sotw_watch
-from metaprotocol.xds.watch import Explain, Nacked, Outcome, Response, SharedNames, Watched
+from metaprotocol.xds.watch import Explain, Nacked, Outcome, Response, Sent, SharedNames, Watched
 
 UPDATE_ORDER = (CDS, EDS, LDS, RDS, ECDS)
 REMOVAL_ORDER = (RDS, ECDS, CDS, EDS)
@@ -137,6 +137,23 @@ class Session:
             or (watch.removals_only and self._refused(REMOVALS_AFTER.get(type_url, ())))
             for type_url, watch in self.watches.items()
         )
+
+    @property
+    def owes_since(self) -> float | None:
+        """When the oldest change was made that the client has not answered for yet; None: there is
+        none, it is settled."""
+        times = [
+            since
+            for type_url, watch in self.watches.items()
+            if (since := watch.owes_since) is not None
+            and not (watch.removals_only and self._refused(REMOVALS_AFTER.get(type_url, ())))
+        ]
+        return min(times, default=None)
+
+    @property
+    def unanswered(self) -> Iterator[Sent]:
+        """Responses that wait for their ACK."""
+        return (sent for watch in self.watches.values() for sent in watch.unanswered)
 
     # --- inner parts
 

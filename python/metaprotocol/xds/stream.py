@@ -51,14 +51,18 @@ class Stream:
         self._timer: asyncio.TimerHandle | None = None
         self._task = asyncio.current_task()
         self._refused: StreamRefused | None = None
+        self._error: Exception | None = None
         self._ended = False
 
     async def serve(self) -> None:
-        """Until the client or the server ends it. StreamRefused if the client is at fault."""
+        """Until the client or the server ends it. StreamRefused if the client is at fault; any
+        other exception is the server's, whoever has met it."""
         reader = asyncio.create_task(self._read())
         try:
             while not self._ended:
                 await self._write_all()
+                if self._error is not None:
+                    raise self._error
                 if self._refused is not None:
                     raise self._refused
                 await self._wake.wait()
@@ -91,11 +95,20 @@ class Stream:
         """Why the server ends the stream, if it does."""
         return self._refused
 
+    @property
+    def asked_since(self) -> float | None:
+        """When the oldest response that the client has not answered was sent, or begun to be; None:
+        there is none."""
+        times = [sent.at for sent in self.session.unanswered]
+        if self.writing_since is not None:
+            times.append(self.writing_since)
+        return min(times, default=None)
+
     # --- inner parts
 
     async def _write_all(self) -> None:
         metrics = self._owner.metrics
-        while self._owner.serving and not self._ended and self._refused is None:
+        while self._owner.serving and not (self._ended or self._refused or self._error):
             now = self._loop.time()
             response = self.session.next_response(now)
             if response is None:
@@ -131,3 +144,8 @@ class Stream:
             self.refuse(refused)
         except grpc.aio.UsageError:
             self.end()  # the call is over
+        except Exception as error:  # or the stream would stay open, and nobody would listen
+            self._error = error
+            self._wake.set()
+            if self.writing_since is not None and self._task is not None:
+                self._task.cancel()

@@ -180,6 +180,17 @@ class Watch(ABC):
         return not self.has_removals and self._quiet
 
     @property
+    def owes_since(self) -> float | None:
+        """When the oldest change was made that the client has not answered for; None: there is
+        none."""
+        times = [sent.since for sent in self.unanswered]
+        if self._since is not None and (self.has_updates or self.has_removals):
+            times.append(self._since)
+        elif self.has_updates or self.has_removals:
+            return 0.0  # of a time that nobody has noted
+        return min(times, default=None)
+
+    @property
     def removals_only(self) -> bool:
         """Whether all that is left to do is to remove."""
         return self.has_removals and self._quiet

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from metaprotocol.resources import Changes
-from metaprotocol.sources.files import Batch, FolderSource
+from metaprotocol.sources import Batch, FolderSource
 
 from tests.python.sources.test_folder import codes, key, mount, router
 

@@ -13,7 +13,7 @@ from metaprotocol.envoy.binary import find_envoy
 from metaprotocol.envoy.descriptors import EnvoyTypes
 from metaprotocol.resources import Inventory, Resource
 from metaprotocol.resources.loader import load_text
-from metaprotocol.translate import Options, Translator, Update
+from metaprotocol.translate import Options, Snapshot, Translator
 from metaprotocol.translate.naming import CLUSTER, ENDPOINTS, FILTER, LISTENER
 
 CASES = Path(__file__).with_name("cases")
@@ -49,7 +49,7 @@ class Translated:
     """A translation, with what is in it as plain values."""
 
     translator: Translator
-    update: Update
+    update: Snapshot
 
     @property
     def diagnostics(self) -> tuple[Diagnostic, ...]:

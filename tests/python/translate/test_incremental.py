@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 
+from google.protobuf.message import Message
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from metaprotocol.resources import Inventory
@@ -29,15 +30,22 @@ class World:
         self.inventory = Inventory()
         self.inventory.replace_files({name: read(text, name) for name, text in files.items()})
         self.translator = Translator(envoy_types(), Options())
+        self.before = self.translator.snapshot
         self.update = self.translator.update(self.inventory, None)
 
     def write(self, file: str, text: str) -> None:
         changes = self.inventory.replace_file(file, read(text, file))
+        self.before = self.update
         self.update = self.translator.update(self.inventory, changes)
 
     @property
+    def messages(self) -> dict[str, dict[str, Message | None]]:
+        """What the last update has changed."""
+        return self.update.changed_since(self.before)
+
+    @property
     def changed(self) -> set[tuple[str, str]]:
-        return {(url, name) for url, names in self.update.changed.items() for name in names}
+        return {(url, name) for url, names in self.messages.items() for name in names}
 
     def check(self) -> None:
         """Everything is as if it had been translated at once."""
@@ -47,8 +55,8 @@ class World:
         assert self.translator.diagnostics == update.diagnostics
         for url, names in fresh.resources.items():
             for name in names:
-                here, there = self.translator, fresh
-                assert here.visible_to(url, name) == there.visible_to(url, name)
+                here, there = self.translator.snapshot, update
+                assert here.find(url, name) == there.find(url, name)
                 assert here.origins(url, name) == there.origins(url, name)
 
 
@@ -75,7 +83,7 @@ def many(count: int) -> dict[str, str]:
 
 def test_one_changed_route_among_two_thousand_services_translates_its_host_alone() -> None:
     world = World(many(2000))
-    assert len(world.update.changed[LISTENER]) == 2001
+    assert len(world.messages[LISTENER]) == 2001
     started = time.perf_counter()
     world.write("router.yaml", split(20))
     took = time.perf_counter() - started
@@ -148,10 +156,8 @@ def test_an_endpoint_that_comes_to_be_where_the_listener_is_is_told() -> None:
 def test_a_removed_service_takes_everything_of_its_own_away() -> None:
     world = World({"orders.yaml": service(), "stock.yaml": service("stock", address="127.0.0.3")})
     world.write("stock.yaml", "")
-    assert set(world.update.changed) == {LISTENER, FILTER, CLUSTER, ENDPOINTS}
-    assert all(
-        message is None for names in world.update.changed.values() for message in names.values()
-    )
+    assert set(world.messages) == {LISTENER, FILTER, CLUSTER, ENDPOINTS}
+    assert all(message is None for names in world.messages.values() for message in names.values())
     world.check()
 
 
@@ -174,7 +180,7 @@ def test_a_cluster_for_a_plain_port_is_there_while_a_route_leads_to_it() -> None
     name = "outbound|20880||stock.shop.svc.cluster.local"
     assert name in world.translator.resources[CLUSTER]
     world.write("router.yaml", router(f"[{{name: a, {TO_ORDERS}}}]"))
-    assert world.update.changed[CLUSTER] == {name: None}
+    assert world.messages[CLUSTER] == {name: None}
     world.check()
 
 
@@ -183,7 +189,7 @@ def test_an_address_goes_to_the_next_when_its_holder_leaves() -> None:
     assert world.update.diagnostics[0].code == "address-conflict"
     world.write("a.yaml", "")
     assert world.update.diagnostics == ()
-    assert "b.shop.svc.cluster.local|20880" in world.update.changed[LISTENER]
+    assert "b.shop.svc.cluster.local|20880" in world.messages[LISTENER]
     world.check()
 
 
@@ -198,15 +204,16 @@ spec: {protocol: trpc, codec: dubbo}
     assert [item.code for item in world.update.diagnostics] == ["unknown-protocol"]
     world.write("protocol.yaml", protocol)
     assert world.update.diagnostics == ()
-    assert f"{ORDERS}|20880" in world.update.changed[LISTENER]
+    assert f"{ORDERS}|20880" in world.messages[LISTENER]
     world.write("protocol.yaml", "")
-    assert world.update.changed[LISTENER] == {f"{ORDERS}|20880": None}
+    assert world.messages[LISTENER] == {f"{ORDERS}|20880": None}
     world.check()
 
 
 def test_translating_everything_again_tells_what_differs() -> None:
     world = World({"orders.yaml": service() + rule(SUBSETS), "router.yaml": split(10)})
     world.inventory.replace_file("router.yaml", read(split(20)))
+    world.before = world.update
     world.update = world.translator.update(world.inventory, None)
     assert world.changed == {(FILTER, f"{ORDERS}|20880")}
 
