@@ -12,26 +12,22 @@
 //                       stall shows in every request it delayed
 //     --seconds=S       (2) measured time, after --warmup=S (0.2) and a reply on each connection
 //     --bytes=N         (100) payload of requests and replies
+//     --one-way=N       (0) messages without reply before each request (dubbo and thrift); they
+//                       count like requests, answered when the request behind them is
 //     --cpu-of=PID      report the CPU time that process used in the measured time
 //     --hold            send one request on each connection, print, then keep the connections idle
 //                       until standard input ends
 //
+// At its end a server prints how many messages without reply it has had.
+//
 // PROTOCOL is dubbo, thrift, http1 or (client only) http2. Exit code 0 also when requests failed:
 // the JSON says so.
-#include <arpa/inet.h>
-#include <fcntl.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <poll.h>
-#include <sys/epoll.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
-#include <sys/socket.h>
 #include <time.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
@@ -43,17 +39,13 @@
 #include <vector>
 
 #include "bench/histogram.h"
+#include "bench/stream.h"
 #include "bench/wire.h"
 
 namespace bench {
 namespace {
 
 constexpr uint64_t kSecond = 1'000'000'000;
-
-[[noreturn]] void Die(const std::string& why) {
-  std::fprintf(stderr, "load: %s\n", why.c_str());
-  std::exit(2);
-}
 
 uint64_t ClockNs(clockid_t clock) {
   timespec t{};
@@ -70,89 +62,6 @@ Protocol ParseProtocol(std::string_view name) {
   Die("no such protocol: " + std::string(name));
 }
 
-sockaddr_in Loopback(int port) {
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_port = htons(static_cast<uint16_t>(port));
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  return address;
-}
-
-// A non-blocking stream with output that waits for the peer. Owns the descriptor.
-class Stream {
- public:
-  Stream(int epoll, int fd, void* tag) : epoll_(epoll), fd_(fd), tag_(tag) {
-    const int on = 1;
-    setsockopt(fd_, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-    fcntl(fd_, F_SETFL, fcntl(fd_, F_GETFL) | O_NONBLOCK);
-    epoll_event event{};
-    event.events = EPOLLIN;
-    event.data.ptr = tag_;
-    epoll_ctl(epoll_, EPOLL_CTL_ADD, fd_, &event);
-  }
-  ~Stream() { close(fd_); }
-  Stream(const Stream&) = delete;
-  Stream& operator=(const Stream&) = delete;
-
-  std::string& out() { return out_; }
-
-  // Sends what it can. False: the connection is broken.
-  bool Flush() {
-    while (sent_ < out_.size()) {
-      const ssize_t n = send(fd_, out_.data() + sent_, out_.size() - sent_, MSG_NOSIGNAL);
-      if (n < 0 && errno == EINTR) continue;
-      if (n < 0 && errno == EAGAIN) break;
-      if (n <= 0) return false;
-      sent_ += static_cast<size_t>(n);
-    }
-    const bool blocked = sent_ < out_.size();
-    if (!blocked) {
-      out_.clear();
-      sent_ = 0;
-    }
-    if (blocked != waiting_) {
-      waiting_ = blocked;
-      epoll_event event{};
-      event.events = EPOLLIN | (waiting_ ? static_cast<uint32_t>(EPOLLOUT) : 0U);
-      event.data.ptr = tag_;
-      epoll_ctl(epoll_, EPOLL_CTL_MOD, fd_, &event);
-    }
-    return true;
-  }
-
-  // Reads once and hands everything unread to `consume`, which returns how many bytes it took or
-  // -1. False: the connection is broken.
-  template <typename Consume>
-  bool Read(Consume consume) {
-    static std::vector<char> buffer(size_t{1} << 20);
-    const ssize_t n = recv(fd_, buffer.data(), buffer.size(), 0);
-    if (n < 0 && (errno == EAGAIN || errno == EINTR)) return true;
-    if (n <= 0) return false;
-    std::string_view bytes(buffer.data(), static_cast<size_t>(n));
-    if (!in_.empty()) {
-      in_ += bytes;
-      bytes = in_;
-    }
-    const int64_t taken = consume(bytes);
-    if (taken < 0) return false;
-    if (in_.empty()) {
-      in_ = bytes.substr(static_cast<size_t>(taken));
-    } else {
-      in_.erase(0, static_cast<size_t>(taken));
-    }
-    return true;
-  }
-
- private:
-  const int epoll_;
-  const int fd_;
-  void* const tag_;
-  std::string in_;
-  std::string out_;
-  size_t sent_ = 0;
-  bool waiting_ = false;
-};
-
 // --- server
 
 struct Listener {
@@ -165,25 +74,6 @@ struct Served {
   Stream stream;
   Responder responder;
 };
-
-int Listen(int port) {
-  const int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
-  const int on = 1;
-  setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-  const sockaddr_in address = Loopback(port);
-  if (bind(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0 ||
-      listen(fd, 4096) != 0) {
-    Die("cannot listen on port " + std::to_string(port));
-  }
-  return fd;
-}
-
-int PortOf(int fd) {
-  sockaddr_in address{};
-  socklen_t size = sizeof address;
-  getsockname(fd, reinterpret_cast<sockaddr*>(&address), &size);
-  return ntohs(address.sin_port);
-}
 
 int Serve(const std::vector<std::string>& specs) {
   const int epoll = epoll_create1(0);
@@ -207,13 +97,17 @@ int Serve(const std::vector<std::string>& specs) {
   std::printf("{\"ports\": [%s]}\n", ports.c_str());
   std::fflush(stdout);
 
+  uint64_t one_way = 0;
   std::unordered_map<void*, std::unique_ptr<Served>> clients;
   epoll_event events[256];
   for (;;) {
     const int count = epoll_wait(epoll, events, 256, -1);
     for (int i = 0; i < count; ++i) {
       void* tag = events[i].data.ptr;
-      if (tag == nullptr) return 0;
+      if (tag == nullptr) {
+        std::printf("{\"one_way\": %lu}\n", one_way);
+        return 0;
+      }
       const auto client = clients.find(tag);
       if (client == clients.end()) {
         const auto* listener = static_cast<Listener*>(tag);
@@ -227,7 +121,7 @@ int Serve(const std::vector<std::string>& specs) {
       bool alive = true;
       if ((events[i].events & ~static_cast<uint32_t>(EPOLLOUT)) != 0) {
         alive = served->stream.Read([&](std::string_view bytes) {
-          return served->responder.Answer(bytes, served->stream.out());
+          return served->responder.Answer(bytes, served->stream.out(), one_way);
         });
       }
       if (!alive || !served->stream.Flush()) clients.erase(client);
@@ -247,6 +141,7 @@ struct Options {
   double seconds = 2;
   double warmup = 0.2;
   size_t bytes = 100;
+  uint32_t one_way = 0;
   int cpu_of = 0;
   bool hold = false;
 };
@@ -317,10 +212,10 @@ class Client {
     std::printf(
         "{\"protocol\": \"%s\", \"connections\": %u, \"in_flight\": %u, \"bytes\": %zu, "
         "\"rate\": %.1f, \"seconds\": %.3f, \"requests\": %lu, \"failed\": %lu, "
-        "\"requests_per_second\": %.1f, \"cpu_us_per_request\": %.3f, "
+        "\"one_way\": %lu, \"requests_per_second\": %.1f, \"cpu_us_per_request\": %.3f, "
         "\"p50_us\": %.1f, \"p99_us\": %.1f, \"max_us\": %.1f}\n",
         options_.protocol_name.c_str(), options_.connections, options_.in_flight, options_.bytes,
-        options_.rate, seconds, answered_, failed_,
+        options_.rate, seconds, answered_, failed_, sent_one_way_,
         seconds > 0 ? static_cast<double>(answered_) / seconds : 0.0,
         static_cast<double>(cpu_ns_) / 1e3 / requests,
         static_cast<double>(latency_.Percentile(50)) / 1e3,
@@ -372,6 +267,10 @@ class Client {
     connection.free_slots.pop_back();
     connection.due[slot] = due;
     ++connection.open;
+    for (uint32_t i = 0; i < options_.one_way; ++i) {
+      connection.caller->CallOneWay(connection.stream->out());
+    }
+    sent_one_way_ += options_.one_way;
     connection.caller->Call(slot, connection.stream->out());
   }
 
@@ -415,7 +314,7 @@ class Client {
     if (!ok) {
       ++failed_;
     } else if (measuring_) {
-      ++answered_;
+      answered_ += 1 + options_.one_way;
       // With a schedule, only what was due in the measured time counts.
       if (options_.rate <= 0 || due >= measure_from_) latency_.Record(now - due);
     }
@@ -490,6 +389,7 @@ class Client {
   size_t warm_ = 0;  // connections that have had a reply
   uint64_t answered_ = 0;
   uint64_t answered_in_time_ = 0;
+  uint64_t sent_one_way_ = 0;
   uint64_t failed_ = 0;
   uint64_t cpu_ns_ = 0;
   Histogram latency_;
@@ -521,6 +421,8 @@ int RunClient(const std::vector<std::string>& arguments) {
       options.warmup = std::atof(v->c_str());
     } else if (const auto v = Value(argument, "--bytes")) {
       options.bytes = static_cast<size_t>(std::atoll(v->c_str()));
+    } else if (const auto v = Value(argument, "--one-way")) {
+      options.one_way = static_cast<uint32_t>(std::atoi(v->c_str()));
     } else if (const auto v = Value(argument, "--cpu-of")) {
       options.cpu_of = std::atoi(v->c_str());
     } else if (argument == "--hold") {
@@ -531,6 +433,10 @@ int RunClient(const std::vector<std::string>& arguments) {
   }
   if (options.connections == 0 || options.in_flight == 0 || options.in_flight > kSlots) {
     Die("connections and in-flight must be positive, and in-flight at most 1024");
+  }
+  if (options.one_way != 0 && options.protocol != Protocol::kDubbo &&
+      options.protocol != Protocol::kThrift) {
+    Die("only dubbo and thrift have messages without reply");
   }
   Client client(options);
   if (options.hold) {

@@ -17,12 +17,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from metaprotocol.envoy import EnvoyProcess
 
 from bench.placement import cores_for, placed
-from bench.plan import Case, Plan, Proxy, Target, key_of
+from bench.plan import Case, Home, Plan, Proxy, Target, key_of
 from bench.proxies import ServerPorts
 
 Progress = Callable[[str], None]
@@ -58,6 +58,8 @@ class LoadTool:
             f"--seconds={seconds}",
             f"--warmup={warmup}",
         ]
+        if case.one_way:
+            command.append(f"--one-way={case.one_way}")
         if rate:
             command.append(f"--rate={rate}")
         if cpu_of:
@@ -99,13 +101,22 @@ class Pipe:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self.close()
+
+    def close(self) -> dict[str, Any]:
+        """Ends the process; what it reports last, if anything. May be called again."""
         assert self._process.stdin is not None
+        assert self._process.stdout is not None
         self._process.stdin.close()
         try:
             self._process.wait(5)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        last = "" if self._process.stdout.closed else self._process.stdout.read()
+        self._process.stdout.close()
+        found: dict[str, Any] = json.loads(last) if last else {}
+        return found
 
 
 class Servers(Pipe):
@@ -114,6 +125,36 @@ class Servers(Pipe):
     def __init__(self, tool: LoadTool) -> None:
         super().__init__([str(tool.path), "serve", "dubbo", "thrift", "http1"])
         self.ports = ServerPorts(*self.report["ports"])
+
+
+class Process(Protocol):
+    """A process that proxies are part of: an ``EnvoyProcess`` is one."""
+
+    @property
+    def pid(self) -> int:
+        """Whose CPU time counts."""
+
+    def listener_port(self, name: str) -> int:
+        """The port of the proxy with that listener."""
+
+    def check(self) -> None:
+        """Raises if the process is not well."""
+
+
+class Relay(Pipe):
+    """The floor: a process that relays frames to the Dubbo server and does nothing else."""
+
+    def __init__(self, program: Path, ports: ServerPorts) -> None:
+        super().__init__([str(program), str(ports.dubbo)])
+
+    def listener_port(self, _: str) -> int:
+        """Its only port."""
+        return int(self.report["ports"][0])
+
+    def check(self) -> None:
+        """LoadError if it has ended."""
+        if self._process.poll() is not None:
+            raise LoadError("the relay has ended")
 
 
 @dataclass
@@ -143,7 +184,9 @@ class Result:
             "connections": self.case.connections,
             "in_flight": self.case.in_flight,
             "bytes": self.case.bytes,
+            "one_way": self.case.one_way,
             "routes": self.proxy.routes,
+            "build": "other" if self.proxy.home is Home.BESIDE else "this",
             "cpu_us_per_request": round(self.value("cpu_us_per_request"), 3),
             "requests_per_second": round(self.value("requests_per_second")),
             "p50_us": round(self.value("p50_us"), 1),
@@ -188,28 +231,30 @@ def run_case(
     case: Case,
     plan: Plan,
     tool: LoadTool,
-    envoy: EnvoyProcess,
+    homes: Mapping[Home, Process],
     servers: Servers,
     progress: Progress,
 ) -> list[Result]:
     """All rounds of one case: as fast as they can first, then at one rate for all proxies. Cores
     are given out for the first only: latency is what it is with the scheduler's choices."""
     results = [Result(case, proxy) for proxy in case.proxies]
-    ports = {proxy: envoy.listener_port(proxy.listener) for proxy in case.proxies}
+    ports = {proxy: homes[proxy.home].listener_port(proxy.listener) for proxy in case.proxies}
+    pids = [home.pid for home in homes.values()]
     available = sorted(os.sched_getaffinity(0))
     for number in range(plan.rounds):
         # Every other round backwards, so that nobody always comes after the same one.
         order = results if number % 2 == 0 else results[::-1]
-        with placed(cores_for(plan.placement, number, available), envoy.pid, servers.pid):
+        with placed(cores_for(plan.placement, number, available), pids, servers.pid):
             for result in order:
-                wait_until_idle(envoy.pid)
+                pid = homes[result.proxy.home].pid
+                wait_until_idle(pid)
                 report = tool.client(
                     result.proxy,
                     ports[result.proxy],
                     case,
                     seconds=plan.closed_seconds,
                     warmup=plan.warmup_seconds,
-                    cpu_of=envoy.pid,
+                    cpu_of=pid,
                 )
                 result.failed += report["failed"]
                 result.add(
@@ -224,7 +269,7 @@ def run_case(
         slowest = min((first for first in firsts if first > 0), default=0)
         rate = max(1.0, min(plan.rate_limit, round(slowest * plan.load_of_weakest)))
         for result in order:
-            wait_until_idle(envoy.pid)
+            wait_until_idle(homes[result.proxy.home].pid)
             report = tool.client(
                 result.proxy,
                 ports[result.proxy],
@@ -237,7 +282,8 @@ def run_case(
             result.rate = rate
             result.add(p50_us=report["p50_us"], p99_us=report["p99_us"])
             progress(f"{case.title}: {result.proxy.label} at {rate:.0f}/s")
-    envoy.check()
+    for home in homes.values():
+        home.check()
     return results
 
 
@@ -245,32 +291,36 @@ def wait_until_idle(pid: int, timeout: float = 3.0) -> None:
     """Waits until the process uses next to no CPU time: what is left to do of one run (closing its
     connections) must not count for the next."""
     deadline = time.monotonic() + timeout
-    used = _cpu_seconds(pid)
+    used = thread_cpu_seconds(pid)
     while time.monotonic() < deadline:
         time.sleep(0.02)
-        before, used = used, _cpu_seconds(pid)
+        before, used = used, thread_cpu_seconds(pid)
         if used - before < 0.001:
             return
 
 
-def _cpu_seconds(pid: int) -> float:
+def thread_cpu_seconds(pid: int, name: str = "") -> float:
+    """CPU time of the process's threads of that name; of all threads if it is empty."""
     total = 0
     for task in Path(f"/proc/{pid}/task").iterdir():
         with contextlib.suppress(OSError):  # a thread that ended meanwhile
-            total += int((task / "schedstat").read_text().split()[0])
+            if not name or (task / "comm").read_text().strip() == name:
+                total += int((task / "schedstat").read_text().split()[0])
     return total / 1e9
 
 
-def memory_per_connection(proxy: Proxy, count: int, tool: LoadTool, envoy: EnvoyProcess) -> float:
+def memory_per_connection(
+    proxy: Proxy, count: int, tool: LoadTool, envoy: EnvoyProcess, size: int = 100
+) -> float:
     """Bytes of Envoy's resident memory for each of ``count`` idle connections, every one of which
-    has had one request answered. ``envoy`` must be a fresh one."""
+    has had one request of ``size`` bytes answered. ``envoy`` must be a fresh one."""
     port = envoy.listener_port(proxy.listener)
 
     def hold(connections: int) -> Pipe:
         return Pipe(
             [
                 *(str(tool.path), "client", proxy.protocol, str(port)),
-                *("--hold", f"--connections={connections}"),
+                *("--hold", f"--connections={connections}", f"--bytes={size}"),
             ]
         )
 

@@ -46,18 +46,19 @@ def cores_for(placement: Placement, round_number: int, available: Sequence[int])
 
 
 @contextlib.contextmanager
-def placed(cores: Cores, envoy: int, servers: int) -> Iterator[None]:
-    """Keeps two processes to their cores, and with the servers whatever this thread starts."""
+def placed(cores: Cores, proxies: Sequence[int], servers: int) -> Iterator[None]:
+    """Keeps processes to their cores, and with the servers whatever this thread starts."""
     before = os.sched_getaffinity(0)
     try:
-        _keep(envoy, cores.envoy)
+        for proxy in proxies:
+            _keep(proxy, cores.envoy)
         _keep(servers, cores.load)
         os.sched_setaffinity(0, cores.load)
         yield
     finally:
         os.sched_setaffinity(0, before)
-        _keep(envoy, before)
-        _keep(servers, before)
+        for pid in (*proxies, servers):
+            _keep(pid, before)
 
 
 def _keep(pid: int, cores: frozenset[int] | set[int]) -> None:

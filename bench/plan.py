@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import NamedTuple
 
 from bench.placement import Placement
 
@@ -10,9 +12,20 @@ FEW_ROUTES = 10
 MANY_ROUTES = 10_000
 
 
+class Home(StrEnum):
+    """The process that a proxy is part of."""
+
+    ENVOY = "envoy"
+    """The Envoy under test."""
+    BESIDE = "beside"
+    """A second Envoy, with another build of the module."""
+    RELAY = "relay"
+    """The floor, ``relay.cc``."""
+
+
 @dataclass(frozen=True)
 class Proxy:
-    """One listener of the Envoy under test.
+    """One listener of a process under test.
 
     ``protocol`` is what its clients speak. ``routes`` is how many routes a request is matched
     against; the last one matches. 0: the proxy knows no routes.
@@ -21,20 +34,26 @@ class Proxy:
     name: str
     protocol: str
     routes: int = FEW_ROUTES
+    home: Home = Home.ENVOY
+    attachments: bool = False
+    """Routes look at an attachment too, which lies behind the body: messages are needed whole."""
 
     @property
     def listener(self) -> str:
         """The listener's name."""
-        return f"{self.name}_{self.protocol}_{self.routes}"
+        kind = "_attachments" if self.attachments else ""
+        return f"{self.name}_{self.protocol}_{self.routes}{kind}"
 
     @property
     def label(self) -> str:
         """For people: the name, and whatever sets it apart from others of that name."""
-        return self.name if self.routes in (0, FEW_ROUTES) else f"{self.name}, {self.routes} routes"
+        name = self.name if self.home is not Home.BESIDE else f"{self.name}, other build"
+        return name if self.routes in (0, FEW_ROUTES) else f"{name}, {self.routes} routes"
 
 
 META_DUBBO = Proxy("metaprotocol", "dubbo")
 META_DUBBO_MANY = Proxy("metaprotocol", "dubbo", MANY_ROUTES)
+META_DUBBO_WHOLE = Proxy("metaprotocol", "dubbo", attachments=True)
 META_THRIFT = Proxy("metaprotocol", "thrift")
 TCP_DUBBO = Proxy("tcp_proxy", "dubbo", 0)
 TCP_THRIFT = Proxy("tcp_proxy", "thrift", 0)
@@ -42,10 +61,12 @@ DUBBO = Proxy("dubbo_proxy", "dubbo")
 THRIFT = Proxy("thrift_proxy", "thrift")
 GENERIC = Proxy("generic_proxy", "dubbo")
 HTTP2 = Proxy("http2_routes", "http2")
+FLOOR = Proxy("floor_relay", "dubbo", 0, Home.RELAY)
 
 ALL_PROXIES = (
     META_DUBBO,
     META_DUBBO_MANY,
+    META_DUBBO_WHOLE,
     META_THRIFT,
     TCP_DUBBO,
     TCP_THRIFT,
@@ -54,9 +75,10 @@ ALL_PROXIES = (
     GENERIC,
     HTTP2,
 )
+"""Those of the Envoy under test."""
 
 # Whatever is compared with MetaProtocol stands close to it: neighbours meet the same noise.
-_DUBBO_PROXIES = (META_DUBBO, TCP_DUBBO, DUBBO, GENERIC, HTTP2)
+_DUBBO_PROXIES = (META_DUBBO, TCP_DUBBO, DUBBO, GENERIC, HTTP2, FLOOR)
 _THRIFT_PROXIES = (META_THRIFT, TCP_THRIFT, THRIFT)
 
 
@@ -68,11 +90,14 @@ class Case:
     in_flight: int
     bytes: int
     proxies: tuple[Proxy, ...]
+    one_way: int = 0
+    """Messages without reply before each request; they count as requests."""
 
     @property
     def shape(self) -> str:
         """ "16x1, 100 B": connections, requests in flight on each, payload both ways."""
-        return f"{self.connections}x{self.in_flight}, {size_text(self.bytes)}"
+        shape = f"{self.connections}x{self.in_flight}, {size_text(self.bytes)}"
+        return f"{shape}, {self.one_way} of {self.one_way + 1} one-way" if self.one_way else shape
 
     @property
     def title(self) -> str:
@@ -80,17 +105,36 @@ class Case:
         return f"{self.proxies[0].protocol} {self.shape}"
 
 
+class CaseKey(NamedTuple):
+    """What tells cases apart: see ``key_of``."""
+
+    protocol: str
+    connections: int
+    in_flight: int
+    bytes: int
+    one_way: int = 0
+
+
 @dataclass(frozen=True)
 class Target:
     """A bound on the ratio of two measurements of one case."""
 
     what: str
-    case: tuple[str, int, int, int]
-    """Protocol, connections, in flight, bytes: see ``key_of``."""
+    case: CaseKey
     proxy: Proxy
     reference: Proxy
     at_most: float
     quantity: str = "cpu_us_per_request"
+
+
+@dataclass(frozen=True)
+class MemoryCase:
+    """Idle connections of one proxy, each of which has had one request of ``bytes`` answered."""
+
+    proxy: Proxy
+    bytes: int = 100
+    at_most: int = 0
+    """Bytes of memory for each; 0: no bound."""
 
 
 @dataclass(frozen=True)
@@ -105,8 +149,10 @@ class Plan:
     """Of the open loop, which gives latency; at most ``rounds``."""
     closed_seconds: float
     open_seconds: float
-    memory_proxies: tuple[Proxy, ...]
+    memory: tuple[MemoryCase, ...]
     idle_connections: int = 1000
+    scale_rounds: int = 3
+    """Of traffic beside many clusters whose endpoints change; 0: none."""
     warmup_seconds: float = 0.15
     load_of_weakest: float = 0.25
     """The fixed rate of a case: this share of what its slowest proxy can do."""
@@ -114,9 +160,30 @@ class Plan:
     placement: Placement = Placement.ONE
 
 
-def key_of(case: Case) -> tuple[str, int, int, int]:
+def key_of(case: Case) -> CaseKey:
     """What identifies a case among all."""
-    return (case.proxies[0].protocol, case.connections, case.in_flight, case.bytes)
+    return CaseKey(
+        case.proxies[0].protocol, case.connections, case.in_flight, case.bytes, case.one_way
+    )
+
+
+def beside(plan: Plan) -> Plan:
+    """The plan with the same proxies of another build of the module next to ours."""
+    return replace(
+        plan,
+        cases=tuple(
+            replace(case, proxies=tuple(_with_other_build(case.proxies))) for case in plan.cases
+        ),
+    )
+
+
+def _with_other_build(proxies: tuple[Proxy, ...]) -> list[Proxy]:
+    found: list[Proxy] = []
+    for proxy in proxies:
+        found.append(proxy)
+        if proxy.name == META_DUBBO.name:
+            found.append(replace(proxy, home=Home.BESIDE))
+    return found
 
 
 def size_text(size: int) -> str:
@@ -129,7 +196,7 @@ def size_text(size: int) -> str:
 def _target(
     what: str, case: tuple[str, int, int, int], proxy: Proxy, reference: Proxy, at_most: float
 ) -> Target:
-    return Target(what, case, proxy, reference, at_most)
+    return Target(what, CaseKey(*case), proxy, reference, at_most)
 
 
 _SMALL = 100
@@ -150,6 +217,18 @@ TARGETS = (
         quantity="p99_us",
     ),
 )
+
+
+# A burst of messages that nobody answers, then a request by which the client knows that all went.
+_ONE_WAY_CASES = (
+    Case(64, 1, _SMALL, (META_DUBBO, TCP_DUBBO, FLOOR), one_way=31),
+    Case(256, 1, _SMALL, (META_DUBBO, TCP_DUBBO, FLOOR), one_way=31),
+    Case(64, 1, _SMALL, (META_THRIFT, TCP_THRIFT), one_way=31),
+)
+
+
+# What a connection keeps is what it needs, not what it once carried.
+_LARGE_MESSAGE_MEMORY = MemoryCase(META_DUBBO_WHOLE, 200_000, at_most=16 << 10)
 
 
 def full_plan() -> Plan:
@@ -174,13 +253,17 @@ def full_plan() -> Plan:
             Case(16, 1, 4 << 10, _THRIFT_PROXIES),
             Case(16, 1, _KIB64, _THRIFT_PROXIES),
             Case(4, 1, 1 << 20, _THRIFT_PROXIES),
+            *_ONE_WAY_CASES,
         ),
         targets=TARGETS,
         rounds=15,
         open_rounds=5,
         closed_seconds=0.4,
         open_seconds=0.6,
-        memory_proxies=(META_DUBBO, META_THRIFT, TCP_DUBBO, DUBBO, THRIFT, GENERIC, HTTP2),
+        memory=(
+            *map(MemoryCase, (META_DUBBO, META_THRIFT, TCP_DUBBO, DUBBO, THRIFT, GENERIC, HTTP2)),
+            _LARGE_MESSAGE_MEMORY,
+        ),
     )
 
 
@@ -189,10 +272,11 @@ def quick_plan() -> Plan:
     return Plan(
         cases=(
             Case(16, 1, _SMALL, (META_DUBBO_MANY, *_DUBBO_PROXIES)),
-            Case(256, 1, _SMALL, (META_DUBBO, TCP_DUBBO, DUBBO)),
-            Case(1, 16, _SMALL, (META_DUBBO, TCP_DUBBO, DUBBO)),
+            Case(256, 1, _SMALL, (META_DUBBO, TCP_DUBBO, DUBBO, FLOOR)),
+            Case(1, 16, _SMALL, (META_DUBBO, TCP_DUBBO, DUBBO, FLOOR)),
             Case(16, 1, _KIB64, (META_DUBBO, TCP_DUBBO, DUBBO)),
             Case(16, 1, _SMALL, _THRIFT_PROXIES),
+            _ONE_WAY_CASES[0],
         ),
         targets=TARGETS,
         rounds=10,
@@ -200,6 +284,6 @@ def quick_plan() -> Plan:
         closed_seconds=0.2,
         open_seconds=0.35,
         warmup_seconds=0.1,
-        memory_proxies=(META_DUBBO, TCP_DUBBO, DUBBO),
-        idle_connections=1000,
+        memory=(*map(MemoryCase, (META_DUBBO, TCP_DUBBO, DUBBO)), _LARGE_MESSAGE_MEMORY),
+        scale_rounds=1,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,10 +41,34 @@ class ServerPorts:
     http1: int
 
 
+_SOCKETS = "envoy.extensions.network.socket_interface.default_socket_interface"
+IO_URING: Json = {
+    "default_socket_interface": _SOCKETS,
+    "bootstrap_extensions": [
+        {
+            "name": _SOCKETS,
+            "typed_config": {
+                "@type": "type.googleapis.com/"
+                "envoy.extensions.network.socket_interface.v3.DefaultSocketInterface",
+                "io_uring_options": {"io_uring_size": 1000, "enable_multishot_receive": True},
+            },
+        }
+    ],
+}
+"""What a bootstrap needs for sockets by io_uring, which Envoy calls experimental."""
+
+
 def bootstrap(
-    types: EnvoyTypes, module: Path, ports: ServerPorts, proxies: Sequence[Proxy]
+    types: EnvoyTypes,
+    module: Path,
+    ports: ServerPorts,
+    proxies: Sequence[Proxy],
+    *,
+    clusters: Sequence[Cluster] = (),
+    extra: Mapping[str, Any] | None = None,
 ) -> Json:
-    """Envoy's bootstrap with a listener per proxy."""
+    """Envoy's bootstrap with a listener per proxy, and with ``clusters`` that none of them uses;
+    ``extra`` is merged into it."""
     builder = ConfigBuilder(types, Module(module))
     listeners: list[MetaProtocolListener | Message] = []
     for proxy in proxies:
@@ -63,7 +87,9 @@ def bootstrap(
                     _plain_cluster(types, "dubbo", ports.dubbo),
                     _plain_cluster(types, "thrift", ports.thrift),
                     _plain_cluster(types, "http1", ports.http1),
+                    *clusters,
                 ],
+                extra=extra or {},
             )
         )
     )
@@ -80,7 +106,9 @@ def _proxy_config(proxy: Proxy) -> ProxyConfig:
         wanted = INTERFACE
 
         def conditions(name: str) -> list[Condition]:
-            return [Condition(key="interface", exact=name), Condition(key="method", exact=METHOD)]
+            found = [Condition(key="interface", exact=name), Condition(key="method", exact=METHOD)]
+            # One that no request has.
+            return [*found, *([Condition(key="lane", absent=True)] if proxy.attachments else [])]
 
     else:
         wanted = METHOD

@@ -6,6 +6,7 @@ import json
 import os
 import platform
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,23 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.measure import Result, Verdict, ratio
-from bench.plan import DUBBO, TCP_DUBBO, TCP_THRIFT, THRIFT, Plan, Proxy
+from bench.plan import (
+    DUBBO,
+    FLOOR,
+    TCP_DUBBO,
+    TCP_THRIFT,
+    THRIFT,
+    Home,
+    MemoryCase,
+    Plan,
+    Proxy,
+    size_text,
+)
+from bench.scale import ScaleResult
 
 _OWN_FILTER = {"dubbo": DUBBO, "thrift": THRIFT}
 _TCP = {"dubbo": TCP_DUBBO, "thrift": TCP_THRIFT}
+_FLOOR = {"dubbo": FLOOR}
 
 
 def show_results(console: Console, results: Sequence[Result]) -> None:
@@ -27,6 +41,10 @@ def show_results(console: Console, results: Sequence[Result]) -> None:
     table.add_column("Envoy CPU\nus/request", justify="right")
     table.add_column("x tcp_proxy", justify="right")
     table.add_column("x protocol's\nown filter", justify="right")
+    table.add_column("x floor", justify="right")
+    beside = any(result.proxy.home is Home.BESIDE for result in results)
+    if beside:
+        table.add_column("x other\nbuild", justify="right")
     table.add_column("requests/s", justify="right")
     table.add_column("at a fixed rate of\nrequests/s", justify="right")
     table.add_column("p50 us", justify="right")
@@ -37,13 +55,15 @@ def show_results(console: Console, results: Sequence[Result]) -> None:
         first = index == 0 or results[index - 1].case is not case
         if first and index:
             table.add_section()
-        ours = result.proxy.name == "metaprotocol"
+        ours = result.proxy.name == "metaprotocol" and result.proxy.home is Home.ENVOY
         table.add_row(
             case.title if first else "",
             f"[bold]{result.proxy.label}[/bold]" if ours else result.proxy.label,
             f"{result.value('cpu_us_per_request'):.2f}",
             _against(result, _TCP, results),
             _against(result, _OWN_FILTER, results),
+            _against(result, _FLOOR, results),
+            *([_against_other_build(result, results) if ours else ""] if beside else []),
             f"{result.value('requests_per_second'):,.0f}",
             f"{result.rate:,.0f}",
             f"{result.value('p50_us'):,.0f}",
@@ -53,14 +73,43 @@ def show_results(console: Console, results: Sequence[Result]) -> None:
     console.print(table)
 
 
-def show_memory(console: Console, memory: dict[Proxy, float], connections: int) -> None:
+def show_memory(console: Console, memory: dict[MemoryCase, float], connections: int) -> None:
     """A line for each proxy."""
     table = Table(title=f"Memory of {connections:,} idle connections", title_justify="left")
     table.add_column("Proxy")
     table.add_column("Protocol")
+    table.add_column("after a message of", justify="right")
     table.add_column("KiB/connection", justify="right")
-    for proxy, size in memory.items():
-        table.add_row(proxy.label, proxy.protocol, f"{size / 1024:.1f}")
+    table.add_column("at most", justify="right")
+    for case, size in memory.items():
+        too_much = case.at_most and size > case.at_most
+        text = f"{size / 1024:.1f}"
+        table.add_row(
+            case.proxy.label,
+            case.proxy.protocol,
+            size_text(case.bytes),
+            f"[red]{text}[/red]" if too_much else text,
+            f"{case.at_most / 1024:.0f}" if case.at_most else "",
+        )
+    console.print(table)
+
+
+def show_scale(console: Console, results: Sequence[ScaleResult]) -> None:
+    """A line for each kind of traffic."""
+    table = Table(title="One worker's event loop", title_justify="left")
+    table.add_column("Traffic")
+    table.add_column("worker CPU\nus/request", justify="right")
+    table.add_column("a turn takes\nat p99, ms", justify="right")
+    table.add_column("the longest,\nms", justify="right")
+    table.add_column("failed", justify="right")
+    for result in results:
+        table.add_row(
+            result.what,
+            f"{result.worker_us_per_request:.2f}",
+            f"{result.turns.p99 / 1000:.2f}",
+            f"{result.turns.longest / 1000:.2f}",
+            f"[red]{result.failed}[/red]" if result.failed else "0",
+        )
     console.print(table)
 
 
@@ -98,7 +147,8 @@ def write_summary(
     envoy_version: str,
     plan: Plan,
     results: Sequence[Result],
-    memory: dict[Proxy, float],
+    memory: dict[MemoryCase, float],
+    scale: Sequence[ScaleResult],
     verdicts: Sequence[Verdict],
 ) -> None:
     """Whatever else is worth keeping of a run: machine, every round's values, memory, targets."""
@@ -113,6 +163,7 @@ def write_summary(
         "rounds": [
             {
                 "proxy": result.proxy.name,
+                "build": "other" if result.proxy.home is Home.BESIDE else "this",
                 "protocol": result.proxy.protocol,
                 "routes": result.proxy.routes,
                 "case": result.case.shape,
@@ -122,9 +173,15 @@ def write_summary(
             for result in results
         ],
         "memory_bytes_per_connection": [
-            {"proxy": proxy.name, "protocol": proxy.protocol, "bytes": round(size)}
-            for proxy, size in memory.items()
+            {
+                "proxy": case.proxy.name,
+                "protocol": case.proxy.protocol,
+                "message_bytes": case.bytes,
+                "bytes": round(size),
+            }
+            for case, size in memory.items()
         ],
+        "scale": [result.row() for result in scale],
         "targets": [
             {
                 "what": verdict.target.what,
@@ -146,6 +203,16 @@ def _against(result: Result, references: dict[str, Proxy], results: Sequence[Res
     wanted = references.get(result.case.proxies[0].protocol)
     for other in results:
         if other.case is result.case and other.proxy == wanted and other is not result:
+            value = ratio(result, other, "cpu_us_per_request")
+            return "" if value is None else f"{value:.2f}"
+    return ""
+
+
+def _against_other_build(result: Result, results: Sequence[Result]) -> str:
+    """The CPU ratio against the same proxy of the other build."""
+    wanted = replace(result.proxy, home=Home.BESIDE)
+    for other in results:
+        if other.case is result.case and other.proxy == wanted:
             value = ratio(result, other, "cpu_us_per_request")
             return "" if value is None else f"{value:.2f}"
     return ""

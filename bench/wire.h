@@ -85,6 +85,7 @@ inline int64_t SkipHessian(std::string_view& bytes) {
 
 inline constexpr size_t kDubboHead = 16;
 inline constexpr size_t kDubboId = 4;
+inline constexpr char kDubboTwoWay = 0x40;  // in the flags, the third byte
 
 inline std::string DubboMessage(std::string_view flag_and_status, std::string_view body) {
   std::string message("\xda\xbb", 2);
@@ -124,6 +125,7 @@ inline std::string DubboReply(size_t payload) {
   return DubboMessage(std::string_view("\x02\x14", 2), body);
 }
 
+inline constexpr char kThriftOneWay = 4;  // the message type, behind frame length and version
 inline constexpr size_t kThriftId = 4 + 4 + 4 + 8;  // behind frame length, version, name
 static_assert(kMethod.size() == 8);
 
@@ -194,13 +196,19 @@ class Responder {
   explicit Responder(Protocol protocol) : protocol_(protocol) {}
 
   // Takes whole requests off the front of `bytes` and appends their replies to `out`; returns how
-  // many bytes it took, -1 if the client talks nonsense.
-  int64_t Answer(std::string_view bytes, std::string& out) {
+  // many bytes it took, -1 if the client talks nonsense. Messages that want no reply are added to
+  // `one_way`.
+  int64_t Answer(std::string_view bytes, std::string& out, uint64_t& one_way) {
     size_t taken = 0;
     while (const size_t length = MessageLength(protocol_, bytes.substr(taken))) {
       const std::string_view request = bytes.substr(taken, length);
       const int64_t payload = Payload(request);
       if (payload < 0) return -1;
+      if (IsOneWay(request)) {
+        ++one_way;
+        taken += length;
+        continue;
+      }
       const size_t at = out.size();
       out += Template(static_cast<size_t>(payload));
       if (protocol_ == Protocol::kDubbo) {
@@ -213,7 +221,17 @@ class Responder {
     return static_cast<int64_t>(taken);
   }
 
+  int64_t Answer(std::string_view bytes, std::string& out) {
+    uint64_t one_way = 0;
+    return Answer(bytes, out, one_way);
+  }
+
  private:
+  bool IsOneWay(std::string_view request) const {
+    if (protocol_ == Protocol::kDubbo) return (request[2] & kDubboTwoWay) == 0;
+    return protocol_ == Protocol::kThrift && request[7] == kThriftOneWay;
+  }
+
   int64_t Payload(std::string_view request) const {
     switch (protocol_) {
       case Protocol::kDubbo: {
@@ -257,6 +275,8 @@ class Caller {
   virtual ~Caller() = default;
   virtual void Begin(std::string&) {}
   virtual void Call(uint32_t slot, std::string& out) = 0;
+  // A message without reply; nothing in protocols that have none.
+  virtual void CallOneWay(std::string&) {}
   // Takes replies off the front of `bytes`; `out` is for what the protocol has to answer to them.
   // Returns how many bytes it took, -1 if the connection is beyond use.
   virtual int64_t Receive(std::string_view bytes, std::string& out, const OnReply& on_reply) = 0;
@@ -282,6 +302,16 @@ class IdCaller final : public Caller {
       metaprotocol::StoreBe64(&out[at + kDubboId], id);
     } else {
       metaprotocol::StoreBe32(&out[at + kThriftId], id);
+    }
+  }
+
+  void CallOneWay(std::string& out) override {
+    const size_t at = out.size();
+    out += request_;
+    if (protocol_ == Protocol::kDubbo) {
+      out[at + 2] = static_cast<char>(out[at + 2] & ~kDubboTwoWay);
+    } else {
+      out[at + 7] = kThriftOneWay;
     }
   }
 

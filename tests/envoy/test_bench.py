@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +19,8 @@ from bench import report
 from bench.measure import (
     LoadError,
     LoadTool,
+    Process,
+    Relay,
     Result,
     Servers,
     memory_per_connection,
@@ -31,17 +33,22 @@ from bench.plan import (
     ALL_PROXIES,
     DUBBO,
     FEW_ROUTES,
+    FLOOR,
     META_DUBBO,
+    META_THRIFT,
     TCP_DUBBO,
     Case,
+    Home,
     Plan,
     Proxy,
     Target,
+    beside,
     full_plan,
     key_of,
     quick_plan,
 )
 from bench.proxies import bootstrap
+from bench.scale import CHANGING, STATISTICS, Crowd, longest_turn
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -51,7 +58,9 @@ ROW_KEYS = [
     "connections",
     "in_flight",
     "bytes",
+    "one_way",
     "routes",
+    "build",
     "cpu_us_per_request",
     "requests_per_second",
     "p50_us",
@@ -61,16 +70,21 @@ ROW_KEYS = [
 
 
 @pytest.fixture(scope="module")
-def tool(tmp_path_factory: pytest.TempPathFactory) -> LoadTool:
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     compiler = shutil.which("c++") or shutil.which("clang++-14")
     assert compiler, "no C++ compiler"
-    program = tmp_path_factory.mktemp("bench") / "load"
-    source = ROOT / "bench" / "load.cc"
-    subprocess.run(
-        [compiler, "-std=c++20", "-O1", "-I", str(ROOT), "-o", str(program), str(source)],
-        check=True,
-    )
-    return LoadTool(program)
+    folder = tmp_path_factory.mktemp("bench")
+    for name in ("load", "relay"):
+        source = ROOT / "bench" / f"{name}.cc"
+        subprocess.run(
+            [compiler, "-std=c++20", "-O1", "-I", ROOT, "-o", folder / name, source], check=True
+        )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tool(programs: Path) -> LoadTool:
+    return LoadTool(programs / "load")
 
 
 @pytest.fixture(scope="module")
@@ -86,20 +100,87 @@ def envoy(builder: ConfigBuilder, servers: Servers) -> Iterator[EnvoyProcess]:
         yield envoy
 
 
-@pytest.mark.parametrize("proxy", ALL_PROXIES, ids=lambda proxy: proxy.listener)
+@pytest.fixture(scope="module")
+def homes(
+    envoy: EnvoyProcess, programs: Path, servers: Servers
+) -> Iterator[Mapping[Home, Process]]:
+    with Relay(programs / "relay", servers.ports) as relay:
+        yield {Home.ENVOY: envoy, Home.RELAY: relay}
+
+
+BRIEF = replace(full_plan(), rounds=1, closed_seconds=0.1, open_seconds=0.1, warmup_seconds=0.05)
+
+
+@pytest.mark.parametrize("proxy", [*ALL_PROXIES, FLOOR], ids=lambda proxy: proxy.listener)
 @pytest.mark.parametrize("size", [100, 64 << 10])
 def test_every_proxy_of_the_plan_answers_every_request(
-    tool: LoadTool, envoy: EnvoyProcess, servers: Servers, proxy: Proxy, size: int
+    tool: LoadTool, homes: Mapping[Home, Process], servers: Servers, proxy: Proxy, size: int
 ) -> None:
     case = Case(2, 2, size, (proxy,))
-    plan = replace(full_plan(), rounds=1, closed_seconds=0.1, open_seconds=0.1, warmup_seconds=0.05)
-    (result,) = run_case(case, plan, tool, envoy, servers, lambda _: None)
+    (result,) = run_case(case, BRIEF, tool, homes, servers, lambda _: None)
     assert result.failed == 0
     row = result.row()
     assert list(row) == ROW_KEYS
     assert row["requests_per_second"] > 0
     assert row["cpu_us_per_request"] > 0
     assert 0 < row["p50_us"] <= row["p99_us"]
+
+
+@pytest.mark.parametrize(
+    "proxy", [META_DUBBO, META_THRIFT, TCP_DUBBO, FLOOR], ids=lambda proxy: proxy.listener
+)
+def test_every_message_without_reply_reaches_the_server(
+    tool: LoadTool, programs: Path, builder: ConfigBuilder, proxy: Proxy
+) -> None:
+    with (
+        Servers(tool) as servers,
+        EnvoyProcess(
+            bootstrap(builder.types, find_module(), servers.ports, ALL_PROXIES), log_level="error"
+        ) as own,
+        Relay(programs / "relay", servers.ports) as relay,
+    ):
+        home: Process = relay if proxy is FLOOR else own
+        case = Case(8, 1, 100, (proxy,), one_way=7)
+        ended = tool.client(
+            proxy, home.listener_port(proxy.listener), case, seconds=0.2, warmup=0.05
+        )
+        assert ended["failed"] == 0
+        assert ended["one_way"] >= ended["requests"] / 8 * 7
+        assert servers.close()["one_way"] == ended["one_way"]
+
+
+def test_a_proxy_of_another_build_runs_in_an_envoy_of_its_own(
+    tool: LoadTool, homes: Mapping[Home, Process], servers: Servers, envoy: EnvoyProcess
+) -> None:
+    plan = beside(replace(BRIEF, cases=(Case(2, 2, 100, (META_DUBBO, TCP_DUBBO)),)))
+    (case,) = plan.cases
+    assert [proxy.home for proxy in case.proxies] == [Home.ENVOY, Home.BESIDE, Home.ENVOY]
+    results = run_case(case, plan, tool, {**homes, Home.BESIDE: envoy}, servers, lambda _: None)
+    assert [result.row()["build"] for result in results] == ["this", "other", "this"]
+
+
+def test_the_longest_turn_of_a_worker_is_known(
+    tool: LoadTool, servers: Servers, builder: ConfigBuilder, tmp_path: Path
+) -> None:
+    crowd = Crowd(builder, tmp_path)
+    config = bootstrap(
+        builder.types,
+        find_module(),
+        servers.ports,
+        [META_DUBBO],
+        clusters=crowd.clusters()[: CHANGING + 5],
+        extra=STATISTICS,
+    )
+    with EnvoyProcess(config, log_level="error") as envoy:
+        before = envoy.stats(r"cluster\.crowd-0\.update_success")["cluster.crowd-0.update_success"]
+        with crowd.changing():
+            port = envoy.listener_port(META_DUBBO.listener)
+            ended = tool.client(META_DUBBO, port, Case(4, 1, 100, ()), seconds=1.5, warmup=0)
+        assert ended["failed"] == 0
+        after = envoy.stats(r"cluster\.crowd-0\.update_success")["cluster.crowd-0.update_success"]
+        assert after > before
+        turns = longest_turn(envoy)
+        assert 0 < turns.p99 <= turns.longest
 
 
 @pytest.mark.parametrize("available", [[0], [0, 1], [2, 3, 5, 7]])
@@ -119,7 +200,7 @@ def test_both_sides_of_a_ratio_meet_the_same_cores(available: list[int]) -> None
 def test_processes_are_given_back_all_cores(envoy: EnvoyProcess, servers: Servers) -> None:
     before = os.sched_getaffinity(0)
     cores = cores_for(Placement.ONE, 0, sorted(before))
-    with placed(cores, envoy.pid, servers.pid):
+    with placed(cores, [envoy.pid], servers.pid):
         for pid in (envoy.pid, servers.pid, 0):
             assert os.sched_getaffinity(pid) == cores.envoy
         child = subprocess.run(["nproc"], capture_output=True, text=True, check=True)
@@ -150,7 +231,7 @@ def test_memory_is_measured_over_connections_that_work(
 ) -> None:
     config = bootstrap(builder.types, find_module(), servers.ports, [META_DUBBO])
     with EnvoyProcess(config, log_level="warning") as envoy:
-        assert memory_per_connection(META_DUBBO, 200, tool, envoy) > 0
+        assert memory_per_connection(META_DUBBO, 200, tool, envoy, 1000) > 0
 
 
 def _result(case: Case, proxy: Proxy, cpu: list[float]) -> Result:
