@@ -267,7 +267,8 @@ def run_case(
         # A proxy that cannot do this at all says nothing about the others.
         firsts = (result.samples["requests_per_second"][0] for result in results)
         slowest = min((first for first in firsts if first > 0), default=0)
-        rate = max(1.0, min(plan.rate_limit, round(slowest * plan.load_of_weakest)))
+        requests = slowest / (1 + case.one_way)  # the schedule is one of those with a reply
+        rate = max(1.0, min(plan.rate_limit, round(requests * plan.load_of_weakest)))
         for result in order:
             wait_until_idle(homes[result.proxy.home].pid)
             report = tool.client(
