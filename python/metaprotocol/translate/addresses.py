@@ -8,16 +8,23 @@ The address of a service is, in this order:
    give each its own: ``orders.example=127.0.0.2, stock.example=127.0.0.3`` and
    ``20880=127.0.0.2:30880``;
 2. the first loopback address among its ``addresses``;
-3. the translation's ``bind_address``.
+3. the translation's ``bind_address``; if that is a loopback address and another service has its
+   port already, a loopback address of the service's own.
 
 The port is the service's own unless the annotation has one.
+
+An address of its own is made from the host's name, so that it is the same whatever other services
+there are and in whatever order they come.
 """
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections import ChainMap
+from collections.abc import Container, Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from metaprotocol.resources import Resource
 from metaprotocol.translate.model import Port, Service
@@ -28,6 +35,12 @@ from metaprotocol.translate.services import BIND_ANNOTATION
 from metaprotocol.translate.visibility import Namespaces, meet
 
 _FIELD = f'metadata.annotations["{BIND_ANNOTATION}"]'
+
+# Loopback addresses, which nothing else is likely to listen at.
+_OWN = ipaddress.IPv4Network("127.64.0.0/10")
+# What Aeraki and Istio give to services without addresses. Never on a wire: sidecars take what
+# goes there.
+_OWN_IN_ISTIO = ipaddress.IPv4Network("240.240.0.0/16")
 
 
 @dataclass(frozen=True)
@@ -67,6 +80,8 @@ class Claim:
     """Position of the host among its owner's."""
     own_routes: bool
     """A MetaRouter says where its requests go."""
+    movable: bool = False
+    """Nobody asked for this address: if it is taken, another one will do."""
 
     @property
     def name(self) -> str:
@@ -79,20 +94,48 @@ class Claim:
         return (*age(self.owner), self.rank, self.host, self.port)
 
 
-def local_address(service: Service, port: Port, options: Options, report: Report) -> Address:
-    """Where the port of the service is listened for."""
+def local_address(
+    service: Service, port: Port, options: Options, report: Report
+) -> tuple[Address, bool]:
+    """Where the port of the service is listened for, and whether another address would do."""
     number = 0 if options.ephemeral_ports else port.number
     bound = _annotated(service, port, report)
     if bound is not None:
         ip, asked = bound
-        return Address(ip, number if asked is None or options.ephemeral_ports else asked)
+        return Address(ip, number if asked is None or options.ephemeral_ports else asked), False
     for address in port.addresses:
-        try:
-            if ipaddress.ip_address(address).is_loopback:
-                return Address(address, number)
-        except ValueError:  # a network
-            continue
-    return Address(options.bind_address, number)
+        if _is_loopback(address):
+            return Address(address, number), False
+    return Address(options.bind_address, number), _is_loopback(options.bind_address)
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:  # a network
+        return False
+
+
+def own_address(name: str, port: int, taken: Container[Address]) -> Address:
+    """A loopback address that is made from ``name``, and none of those that are taken."""
+    return Address(_made_from(name, _OWN, port, taken), port)
+
+
+def own_address_in_istio(name: str, taken: Container[Address]) -> str:
+    """As ``own_address``, of those that stand for services in a mesh."""
+    return _made_from(name, _OWN_IN_ISTIO, 0, taken)
+
+
+def _made_from(
+    name: str, network: ipaddress.IPv4Network, port: int, taken: Container[Address]
+) -> str:
+    seed = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest())
+    while True:
+        address = network[seed % network.num_addresses]
+        # Some programs take the first and the last of 256 for a network and its broadcast.
+        if int(address) % 256 not in (0, 255) and Address(str(address), port) not in taken:
+            return str(address)
+        seed += 1
 
 
 def _annotated(service: Service, port: Port, report: Report) -> tuple[str, int | None] | None:
@@ -103,7 +146,7 @@ def _annotated(service: Service, port: Port, report: Report) -> tuple[str, int |
     best: tuple[int, str, int | None] | None = None
     for item in text.split(","):
         selector, equals, where = item.strip().rpartition("=")
-        if equals and selector not in (service.host, str(port.number), port.name):
+        if equals and selector.lower() not in (service.host, str(port.number), port.name.lower()):
             continue
         parsed = _parse(where)
         if parsed is None:
@@ -150,8 +193,8 @@ class AddressBook:
         self._by_address: dict[Address, dict[str, Claim]] = {}
 
     def put(self, host: str, claims: Iterable[Claim]) -> set[Address]:
-        """Takes the claims of a host in place of its former ones. Returns the addresses of both,
-        where who listens may have changed."""
+        """Takes the claims of a host in place of its former ones. Returns the addresses where who
+        listens may have changed."""
         new = tuple(claims)
         old = self._claims.pop(host, ())
         for claim in old:
@@ -163,35 +206,51 @@ class AddressBook:
             self._by_address.setdefault(claim.address, {})[claim.name] = claim
         if new:
             self._claims[host] = new
-        return {claim.address for claim in (*old, *new)}
+        touched = {claim.address for claim in (*old, *new)}
+        # Where somebody is asked for by address, nobody who may be anywhere has to be.
+        ports = {address.port for address in touched if ipaddress.ip_address(address.ip) in _OWN}
+        if ports:
+            touched |= {address for address in self._by_address if address.port in ports}
+        return touched
 
     def holders(self, address: Address, report: Report) -> dict[str, Claim]:
-        """Who listens at the address, by listener name. The others are reported."""
+        """Who wants the address and may listen, by listener name: at ``Claim.address``, which is
+        another one for those that could move. Who cannot listen is reported."""
         claims = sorted(self._by_address.get(address, {}).values(), key=lambda claim: claim.order)
         if address.port == 0:
             return {claim.name: claim for claim in claims}
         kept: list[Claim] = []
+        moved: dict[Address, Any] = {}
         for claim in claims:
             holder = next((one for one in kept if meet(one.visible_to, claim.visible_to)), None)
             if holder is None:
                 kept.append(claim)
+            elif _shares(claim, holder):
+                report.info(
+                    claim.owner, "shared-address", claim.field,
+                    f"{claim.host} shares {address} with {holder.host} port {holder.port}, whose "
+                    "routes hold", value=claim.host,
+                )  # fmt: skip
+            elif claim.movable:
+                own = own_address(claim.host, address.port, ChainMap(moved, self._by_address))
+                moved[own] = replace(claim, address=own)
+                report.info(
+                    claim.owner, "own-address", claim.field,
+                    f"{claim.host} port {claim.port} is at {own}: {holder.host} has {address}",
+                    value=str(own), mend=f'annotation {BIND_ANNOTATION}: "127.0.0.2" chooses one',
+                )  # fmt: skip
             else:
-                _lost(claim, holder, address, self._mend, report)
-        return {claim.name: claim for claim in kept}
+                report.error(
+                    claim.owner, "address-conflict", claim.field,
+                    f"{claim.host} port {claim.port} has no listener: {holder.owner.key} "
+                    f"({holder.host} port {holder.port}) has {address}",
+                    value=str(address), mend=self._mend,
+                )  # fmt: skip
+        return {claim.name: claim for claim in (*kept, *moved.values())}
 
 
-def _lost(claim: Claim, holder: Claim, address: Address, mend: str, report: Report) -> None:
-    where = f"{holder.host} port {holder.port}"
-    if claim.owner.key == holder.owner.key and claim.port == holder.port and not claim.own_routes:
-        # The same endpoints, by the routes of the other name.
-        report.info(
-            claim.owner, "shared-address", claim.field,
-            f"{claim.host} shares {address} with {where}, whose routes hold", value=claim.host,
-        )  # fmt: skip
-        return
-    report.error(
-        claim.owner, "address-conflict", claim.field,
-        f"{claim.host} port {claim.port} has no listener: "
-        f"{holder.owner.key} ({where}) has {address}",
-        value=str(address), mend=mend,
-    )  # fmt: skip
+def _shares(claim: Claim, holder: Claim) -> bool:
+    """Whether two names of one service, with the same endpoints, can do with the routes of one."""
+    return (
+        claim.owner.key == holder.owner.key and claim.port == holder.port and not claim.own_routes
+    )

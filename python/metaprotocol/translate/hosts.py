@@ -168,7 +168,7 @@ class HostTranslator:
                 message = self._messages.filter_config(name, text)
                 made.filters[name] = Filter(message, tuple(origins), visible)
         if self._options.target is Target.ENVOY and made.filters:
-            address = local_address(service, port, self._options, report)
+            address, movable = local_address(service, port, self._options, report)
             made.claims.append(
                 Claim(
                     service.host,
@@ -179,6 +179,7 @@ class HostTranslator:
                     visible,
                     port.rank,
                     router is not None,
+                    movable,
                 )
             )
 

@@ -8,6 +8,8 @@ for the whole mesh.
     metaprotocol-outbound-<host>        per namespace with clients: filters on their listeners
     metaprotocol-clusters-<host>        per namespace with clients: bridge and balancing
     metaprotocol-inbound-<host>-<port>  where a service's pods are: filter and application
+
+Beside them are ServiceEntries that need an address of their own, as Aeraki gives them.
 """
 
 from __future__ import annotations
@@ -22,8 +24,8 @@ from google.protobuf.message import Message
 from metaprotocol.diagnostics import Diagnostic
 from metaprotocol.envoy.config import XDS_NAME, Carrier, ConfigBuilder
 from metaprotocol.envoy.descriptors import EnvoyTypes
-from metaprotocol.resources import Inventory
-from metaprotocol.translate.addresses import Address, AddressBook, Claim
+from metaprotocol.resources import Inventory, Key, Resource, ServiceEntry
+from metaprotocol.translate.addresses import Address, AddressBook, Claim, own_address_in_istio
 from metaprotocol.translate.filters import proxy_config
 from metaprotocol.translate.hosts import Filter, PortFilters
 from metaprotocol.translate.istio_patches import Json, Patches, envoy_filter
@@ -64,7 +66,7 @@ class IstioObjects:
     """What istiod needs."""
 
     objects: list[Json]
-    """EnvoyFilters, in order of namespace and name."""
+    """EnvoyFilters, and ServiceEntries that got an address, in order of namespace and name."""
     diagnostics: tuple[Diagnostic, ...]
 
 
@@ -95,6 +97,7 @@ class _Objects:
         self._book = AddressBook("give the service an address of its own")
         self._objects: dict[tuple[str, str], Json] = {}
         self._namespaces: set[str] = set()
+        self._own_addresses: dict[Key, str] = {}
         self._inbound: dict[tuple[str, frozenset[tuple[str, str]], int], str] = {}
 
     def build(self, inventory: Inventory) -> IstioObjects:
@@ -132,6 +135,7 @@ class _Objects:
     def _listeners(self, services: list[Service]) -> dict[str, list[str]]:
         """The listeners that istiod makes for each service port, by the name of our filter."""
         addresses: set[Address] = set()
+        self._give_addresses(services)
         for service in services:
             claims = [
                 claim
@@ -145,6 +149,38 @@ class _Objects:
             for claim in self._book.holders(address, self._report).values():
                 found.setdefault(claim.name, []).append(f"{address.ip}_{address.port}")
         return found
+
+    def _give_addresses(self, services: list[Service]) -> None:
+        """Gives ServiceEntries without addresses that have a port in common one each, and writes
+        them again with it."""
+        owners: dict[int, dict[Key, Resource]] = {}
+        taken = {Address(ip, 0) for service in services for port in service.ports
+                 for ip in port.addresses}  # fmt: skip
+        for service in services:
+            for port in service.ours:
+                if not port.addresses and service.resolution != NONE:
+                    owners.setdefault(port.number, {})[port.owner.key] = port.owner
+        alike = {
+            key: owner
+            for sharing in owners.values()
+            if len(sharing) > 1
+            for key, owner in sharing.items()
+        }
+        for key, owner in sorted(alike.items()):
+            if not isinstance(owner, ServiceEntry):
+                continue
+            address = own_address_in_istio(f"{key.namespace}/{key.name}", taken)
+            taken.add(Address(address, 0))
+            self._own_addresses[key] = address
+            written = owner.to_dict()
+            written["spec"]["addresses"] = [address]
+            self._objects[key.namespace, f"ServiceEntry {key.name}"] = written
+            self._report.info(
+                owner, "own-address", "spec.hosts[0]",
+                f"gets address {address}, because others without address have its port; its "
+                "ServiceEntry is written again with it", value=address,
+                mend="or give it addresses of your own",
+            )  # fmt: skip
 
     def _claims(self, service: Service, port: Port) -> list[Claim]:
         if service.resolution == NONE:
@@ -166,7 +202,7 @@ class _Objects:
                 addresses.append(address)
         if not port.addresses:
             # Headless: one listener for the port, whatever the address.
-            addresses = ["0.0.0.0"]
+            addresses = [self._own_addresses.get(port.owner.key, "0.0.0.0")]
         made = self._filters(service)[filter_name(service.host, port.number)]
         routed = self._ports(service)[port.number].router is not None
         return [

@@ -320,7 +320,7 @@ class Translator:
         if after:
             self._holders[address] = after
         self._say(("address", str(address)), report.diagnostics)
-        return {*before, *after}
+        return {name for name in {*before, *after} if before.get(name) != after.get(name)}
 
     def _publish_listener(self, name: str) -> None:
         """Puts a filter and its listener where they are to be found, or takes them away."""
@@ -328,8 +328,9 @@ class Translator:
         state = self._hosts[host]
         made = state.filters.filters.get(name)
         claim = next((claim for claim in state.filters.claims if claim.name == name), None)
-        holds = claim is not None and name in self._holders.get(claim.address, {})
-        if made is None or (self._options.target is Target.ENVOY and not holds):
+        if claim is not None:
+            claim = self._holders.get(claim.address, {}).get(name)
+        if made is None or (self._options.target is Target.ENVOY and claim is None):
             self._take((FILTER, name))
             self._take((LISTENER, name))
             return

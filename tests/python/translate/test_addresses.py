@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from metaprotocol.diagnostics import Severity
 from metaprotocol.translate import Options
 from metaprotocol.translate.naming import LISTENER
 
@@ -73,6 +74,52 @@ def test_any_number_of_services_can_have_ports_from_the_kernel() -> None:
     result = translated(text, Options(ephemeral_ports=True))
     assert result.diagnostics == ()
     assert [result.listener(name) for name in result.names(LISTENER)] == ["127.0.0.2 0"] * 2
+
+
+A, B, C = (f"{name}.shop.svc.cluster.local" for name in "abc")
+
+
+def plain(name: str, extra: str = "") -> str:
+    """A service without addresses."""
+    return service(name, extra=extra).replace("  addresses: [127.0.0.2]\n", "")
+
+
+def test_services_without_addresses_get_their_own_where_they_have_a_port_in_common() -> None:
+    result = translated(plain("a") + plain("b") + plain("c"))
+    where = [result.listener(f"{host}|20880") for host in (A, B, C)]
+    assert where[0] == "127.0.0.1 20880"
+    assert all(address.startswith("127.") for address in where)
+    assert len(set(where)) == 3
+    assert {(item.severity, item.object) for item in result.said("own-address")} == {
+        (Severity.INFO, "ServiceEntry shop/b"),
+        (Severity.INFO, "ServiceEntry shop/c"),
+    }
+    assert result.codes == ["own-address", "own-address"]
+
+
+def test_an_address_of_its_own_depends_on_the_host_alone() -> None:
+    before = translated(plain("a") + plain("b") + plain("c")).listener(f"{C}|20880")
+    assert translated(plain("c") + plain("b") + plain("a")).listener(f"{C}|20880") == before
+    assert translated(plain("c") + plain("a")).listener(f"{C}|20880") == before
+
+
+def test_an_address_that_cannot_be_meant_locally_is_as_none() -> None:
+    text = plain("a", "  addresses: [240.240.0.1]") + plain("b", "  addresses: [240.240.0.2]")
+    result = translated(text)
+    assert len({result.listener(f"{host}|20880") for host in (A, B)}) == 2
+
+
+def test_who_asks_for_an_address_has_it_before_one_that_may_be_anywhere() -> None:
+    own = translated(plain("a") + plain("b")).listener(f"{B}|20880").partition(" ")[0]
+    result = translated(plain("a") + plain("b") + service("c", address=own))
+    assert result.listener(f"{C}|20880") == f"{own} 20880"
+    assert result.listener(f"{B}|20880") not in (f"{own} 20880", "127.0.0.1 20880")
+    assert result.codes == ["own-address"]
+
+
+def test_an_address_that_is_reached_from_elsewhere_is_not_replaced_by_one_that_is_not() -> None:
+    result = translated(plain("a") + plain("b"), Options(bind_address="192.0.2.1"))
+    assert result.codes == ["address-conflict"]
 
 
 def test_services_that_no_proxy_sees_together_share_an_address() -> None:

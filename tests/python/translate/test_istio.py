@@ -34,7 +34,7 @@ def patches(result: IstioObjects, kind: str, operation: str) -> list[dict[str, A
     return [
         patch
         for item in result.objects
-        for patch in item["spec"]["configPatches"]
+        for patch in item["spec"].get("configPatches", ())
         if (patch["applyTo"], patch["patch"]["operation"]) == (kind, operation)
     ]
 
@@ -157,9 +157,24 @@ def test_connections_that_istio_passes_through_stay_as_they_are() -> None:
 def test_two_services_without_address_at_one_port() -> None:
     text = (service("a") + service("b")).replace("  addresses: [127.0.0.2]\n", "")
     result = made(text)
-    (found,) = [item for item in result.diagnostics if item.code == "address-conflict"]
-    assert found.object == "ServiceEntry shop/b"
-    assert len(patches(result, "NETWORK_FILTER", "REPLACE")) == 1
+    assert {item.object for item in result.diagnostics if item.code == "own-address"} == {
+        "ServiceEntry shop/a",
+        "ServiceEntry shop/b",
+    }
+    entries = [item for item in result.objects if item["kind"] == "ServiceEntry"]
+    addresses = {item["metadata"]["name"]: item["spec"].pop("addresses") for item in entries}
+    assert sorted(addresses) == ["a", "b"]
+    assert addresses["a"] != addresses["b"]
+    assert all(ip.startswith("240.240.") for (ip,) in addresses.values())
+    listeners = {
+        patch["match"]["listener"]["name"] for patch in patches(result, "NETWORK_FILTER", "REPLACE")
+    }
+    assert listeners == {f"{ip}_20880" for (ip,) in addresses.values()}
+    for entry, before in zip(entries, read(text), strict=True):
+        entry["spec"]["addresses"] = before.to_dict()["spec"].get("addresses")
+        assert {**entry, "spec": {k: v for k, v in entry["spec"].items() if v}} == before.to_dict()
+    other_order = (service("b") + service("a")).replace("  addresses: [127.0.0.2]\n", "")
+    assert made(other_order).objects == made(text).objects
 
 
 def test_names_are_what_kubernetes_allows() -> None:
