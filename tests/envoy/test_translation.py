@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import subprocess
 from collections import Counter
@@ -18,9 +17,10 @@ from metaprotocol.envoy.binary import find_envoy, find_module
 from metaprotocol.envoy.config import ConfigBuilder, Module
 from metaprotocol.envoy.process import EnvoyProcess
 from metaprotocol.peers.dubbo import DubboClient, DubboError, DubboServer, Status
-from metaprotocol.translate import Options
+from metaprotocol.resources import Inventory
+from metaprotocol.translate import Options, Translator
 
-from tests.python.translate.support import case_names, case_text, translated
+from tests.python.translate.support import case_names, case_text, read_broken, translated
 from tests.testkit.certificates import Authority
 from tests.testkit.rate_limiter import RateLimiter
 from tests.testkit.stage import SERVICE, Provider, eventually
@@ -233,13 +233,38 @@ async def test_copies_of_requests_go_to_the_mirror(builder: ConfigBuilder, shop:
             await eventually(lambda: shop.providers["v2"].calls["m"] == 10)
 
 
-async def test_the_rest_works_while_one_route_is_wrong(builder: ConfigBuilder, shop: Shop) -> None:
+async def test_a_broken_router_and_a_broken_rule_let_no_request_through(
+    builder: ConfigBuilder, shop: Shop
+) -> None:
+    all_routes = "  - {name: all, route: [{destination: {host: orders.example}}]}"
+    broken = {
+        "MetaRouter": shop.routed(all_routes.replace("}]}", "}], timeout: 1}")),
+        "DestinationRule": shop.routed(all_routes).replace("\n  host:", "\n  hosts:"),
+    }
+    for kind, text in broken.items():
+        translator = Translator(builder.types, OPTIONS)
+        translator.update(Inventory.of(read_broken(text)), None)
+        config = builder.to_dict(standalone_bootstrap(builder, translator.resources))
+        with EnvoyProcess(config) as envoy:
+            port = envoy.listener_port(LISTENER)
+            async with await DubboClient.connect("127.0.0.1", port) as client:
+                with pytest.raises(DubboError) as raised:
+                    await client.call(SERVICE, "m")
+        if kind == "MetaRouter":
+            assert "MetaRouter shop/orders cannot be read" in str(raised.value)
+        else:
+            assert raised.value.status == Status.SERVICE_NOT_FOUND
+
+
+async def test_a_wrong_route_answers_an_error_in_its_place_and_the_rest_works(
+    builder: ConfigBuilder, shop: Shop
+) -> None:
     routes = """
   - name: nowhere
     match: {attributes: {method: {exact: a}}}
     route: [{destination: {host: gone.example}}]
   - name: refused-by-the-engine
-    match: {attributes: {method: {regex: "(((a{1,100}){1,100}){1,100})b"}}}
+    match: {attributes: {user: {exact: x}, method: {regex: "(((a{1,100}){1,100}){1,100})b"}}}
     route: [{destination: {host: orders.example, subset: v2}}]
   - name: all
     route: [{destination: {host: orders.example, subset: v1}}]
@@ -254,7 +279,8 @@ async def test_the_rest_works_while_one_route_is_wrong(builder: ConfigBuilder, s
             with pytest.raises(DubboError) as raised:
                 await client.call(SERVICE, "a")
             assert raised.value.status == Status.SERVICE_NOT_FOUND
-            await asyncio.sleep(0)
+            with pytest.raises(DubboError, match="refused-by-the-engine"):
+                await client.call(SERVICE, "m", attachments={"user": "x"})
             assert (await client.call(SERVICE, "m")).value == "v1"
 
 

@@ -458,7 +458,9 @@ def _of_fault(fault: Fault) -> Diagnostic:
 
 def _objects(changes: Changes) -> tuple[str, ...]:
     marks = (("+", changes.added), ("~", changes.updated), ("-", changes.removed))
-    return tuple(f"{mark}{key}" for mark, keys in marks for key in sorted(keys))
+    return tuple(
+        f"{mark}{key}" for mark, keys in marks for key in sorted(keys) if key.kind != "Unreadable"
+    )
 
 
 def _address(host: str, port: int) -> str:

@@ -11,6 +11,7 @@ from metaprotocol.resources.inventory import Changes, Inventory
 from metaprotocol.resources.loader import LoadResult, load_bytes, load_text
 from metaprotocol.resources.meta_router import MetaRoute, MetaRouter, MetaRouterSpec
 from metaprotocol.resources.service_entry import ServiceEntry, ServiceEntrySpec, ServicePort
+from metaprotocol.resources.unreadable import Unreadable
 
 __all__ = [
     "ApplicationProtocol",
@@ -30,6 +31,7 @@ __all__ = [
     "ServiceEntry",
     "ServiceEntrySpec",
     "ServicePort",
+    "Unreadable",
     "load_bytes",
     "load_text",
 ]

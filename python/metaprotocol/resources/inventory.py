@@ -13,6 +13,7 @@ from metaprotocol.resources.base import Key, Resource
 from metaprotocol.resources.destination_rule import DestinationRule
 from metaprotocol.resources.meta_router import MetaRouter
 from metaprotocol.resources.service_entry import ServiceEntry
+from metaprotocol.resources.unreadable import Unreadable
 
 __all__ = ["Changes", "Inventory"]
 
@@ -44,7 +45,10 @@ class Inventory(Mapping[Key, Resource]):
     """Resources by key, from any number of files (or other sources, by any name).
 
     If several files have the same key, the first file by name has the say; the others are told in
-    ``diagnostics``. One changed file costs time by what is in it, not by how many there are."""
+    ``diagnostics``. One changed file costs time by what is in it, not by how many there are.
+
+    What cannot be read is in it as an ``Unreadable``. It never takes the place of a good object,
+    and spares hosts that were served when it came, as long as what they were served by stays."""
 
     def __init__(self) -> None:
         self._files: dict[str, dict[Key, Resource]] = {}
@@ -53,6 +57,8 @@ class Inventory(Mapping[Key, Resource]):
         self._contested: set[Key] = set()
         self._sorted: dict[str, list[Key]] = {}
         """Kind -> its keys, in order."""
+        self._shut: dict[str, set[Key]] = {}
+        """File -> the keys of what cannot be read in it."""
 
     @classmethod
     def of(cls, resources: Iterable[Resource]) -> Inventory:
@@ -65,7 +71,12 @@ class Inventory(Mapping[Key, Resource]):
     # --- reading
 
     def __getitem__(self, key: Key) -> Resource:
-        return self._files[self._owners[key][0]][key]
+        files = self._owners[key]
+        found = self._files[files[0]][key]
+        if len(files) > 1 and isinstance(found, Unreadable):
+            good = (self._files[file][key] for file in files)
+            return next((item for item in good if not isinstance(item, Unreadable)), found)
+        return found
 
     def __iter__(self) -> Iterator[Key]:
         for kind in sorted(self._sorted):
@@ -142,6 +153,7 @@ class Inventory(Mapping[Key, Resource]):
         made._files = dict(self._files)
         made._owners = dict(self._owners)
         made._contested = set(self._contested)
+        made._shut = dict(self._shut)
         made._sorted = {kind: list(keys) for kind, keys in self._sorted.items()}
         return made
 
@@ -167,6 +179,8 @@ class Inventory(Mapping[Key, Resource]):
             file: {resource.key: resource for resource in resources}
             for file, resources in files.items()
         }
+        for file, content in contents.items():
+            self._spare(file, content)
         before: dict[Key, Resource | None] = {}
         for file, content in contents.items():
             for key in {**self._files.get(file, {}), **content}:
@@ -174,7 +188,68 @@ class Inventory(Mapping[Key, Resource]):
                     before[key] = self.get(key)
         for file, content in contents.items():
             self._replace(file, content)
+        if self._shut:
+            self._keep_good(before)
+            self._spare_no_longer(before)
         return self._changes(before)
+
+    def _spare(self, file: str, content: dict[Key, Resource]) -> None:
+        """Has what cannot be read spare the hosts that are open now."""
+        old = self._files.get(file, {})
+        for key, new in content.items():
+            if not isinstance(new, Unreadable):
+                continue
+            known = old.get(key)
+            if isinstance(known, Unreadable):
+                content[key] = new.sparing(known.spec.spares)
+                continue
+            content[key] = new.sparing(
+                host
+                for host in self._hosts()
+                if new.may_concern(host)
+                and not any(
+                    other.may_concern(host) and host not in other.spec.spares
+                    for _, other in self._unreadable()
+                )
+            )
+
+    def _keep_good(self, before: Mapping[Key, Resource | None]) -> None:
+        """Puts the good version, wherever it was, in place of what cannot be read."""
+        for key, old in before.items():
+            if old is None or isinstance(old, Unreadable):
+                continue
+            if isinstance(self.get(key), Unreadable):
+                file = self._owners[key][0]
+                # Copies of this inventory share what is in a file.
+                self._files[file] = {**self._files[file], key: old}
+                self._shut[file] = self._shut[file] - {key}
+
+    def _spare_no_longer(self, before: dict[Key, Resource | None]) -> None:
+        """Of hosts that have lost a MetaRouter or a DestinationRule, what cannot be read may be the
+        new form of it: they are spared no longer. Adds to ``before`` what that changes."""
+        lost: set[str] = set()
+        for key, old in before.items():
+            lost |= _guarded(old) - _guarded(self.get(key))
+        for file, unreadable in list(self._unreadable()):
+            spared = [
+                host
+                for host in unreadable.spec.spares
+                if not any(Unreadable.names(name, host) for name in lost)
+            ]
+            if len(spared) != len(unreadable.spec.spares):
+                before.setdefault(unreadable.key, self.get(unreadable.key))
+                made = unreadable.sparing(spared)
+                self._files[file] = {**self._files[file], unreadable.key: made}
+
+    def _unreadable(self) -> Iterator[tuple[str, Unreadable]]:
+        for file, keys in self._shut.items():
+            for key in keys:
+                found = self._files[file][key]
+                if isinstance(found, Unreadable):
+                    yield file, found
+
+    def _hosts(self) -> set[str]:
+        return {host for entry in self.all(ServiceEntry) for host in entry.spec.hosts}
 
     def _replace(self, file: str, content: dict[Key, Resource]) -> None:
         old = self._files.get(file, {})
@@ -182,6 +257,9 @@ class Inventory(Mapping[Key, Resource]):
             self._files[file] = content
         else:
             self._files.pop(file, None)
+        self._shut.pop(file, None)
+        if shut := {key for key, found in content.items() if isinstance(found, Unreadable)}:
+            self._shut[file] = shut
         for key in old:
             if key not in content:
                 self._disown(key, file)
@@ -222,3 +300,13 @@ class Inventory(Mapping[Key, Resource]):
             else:
                 moved.add(key)
         return Changes(frozenset(added), frozenset(updated), frozenset(removed), frozenset(moved))
+
+
+def _guarded(resource: Resource | None) -> set[str]:
+    """The hosts, as written, for which a resource says what is allowed."""
+    match resource:
+        case MetaRouter():
+            return set(resource.spec.hosts)
+        case DestinationRule():
+            return {resource.spec.host}
+    return set()

@@ -18,6 +18,7 @@ from metaprotocol.resources.destination_rule import DestinationRule
 from metaprotocol.resources.meta_router import MetaRouter
 from metaprotocol.resources.problems import explain, warnings
 from metaprotocol.resources.service_entry import ServiceEntry
+from metaprotocol.resources.unreadable import GUARDS, Unreadable, hosts_in, kind_in
 from metaprotocol.resources.yaml_reader import (
     DEFAULT_LIMITS,
     Document,
@@ -59,6 +60,9 @@ class LoadResult:
     """By line."""
     broken: set[Key] = field(default_factory=set)
     """Objects that the file has, with errors."""
+    unreadable: list[Unreadable] = field(default_factory=list)
+    """What stands for those with errors, and for what could not be read at all, as far as more may
+    be possible without them than with them."""
     complete: bool = True
     """False: something in the file could not be read so far that its object is known."""
 
@@ -80,8 +84,9 @@ def load_bytes(content: bytes, file: str, limits: Limits = DEFAULT_LIMITS) -> Lo
             text = "is UTF-16, must be UTF-8"
         else:
             text = f"is not UTF-8: byte 0x{content[problem.start]:02x}"
-        mend = "save it as UTF-8"
-        return _unreadable(file, YamlProblem(text, line, 0, code="bad-encoding", mend=mend))
+        bad = YamlProblem(text, line, 0, code="bad-encoding", mend="save it as UTF-8")
+        # Good enough to find the names of hosts: those are ASCII.
+        return _unreadable(file, bad, content.replace(b"\0", b"").decode("latin-1"))
     return load_text(text, file, limits)
 
 
@@ -91,8 +96,8 @@ def load_text(text: str, file: str, limits: Limits = DEFAULT_LIMITS) -> LoadResu
         return _unreadable(file, _too_large(len(text), limits))
     result = LoadResult()
     seen: dict[Key, Origin] = {}
-    for document in split_documents(text, file):
-        _Reading(document, limits, result, seen).run()
+    for number, document in enumerate(split_documents(text, file)):
+        _Reading(document, f"{file}#{number}", limits, result, seen).run()
         if len(result.diagnostics) > limits.problems:
             break
     result.diagnostics.sort(key=lambda item: item.sort_key)
@@ -104,6 +109,7 @@ def load_text(text: str, file: str, limits: Limits = DEFAULT_LIMITS) -> LoadResu
             Diagnostic(Severity.ERROR, message, last, code="too-many-problems")
         )
         result.complete = False
+        _add_unreadable(result, Unreadable.of(file, text=text), last)
     return result
 
 
@@ -112,7 +118,7 @@ def _too_large(size: int, limits: Limits) -> YamlProblem:
     return YamlProblem(message, 0, 0, code="too-large", mend="split it into several files")
 
 
-def _unreadable(file: str, problem: YamlProblem) -> LoadResult:
+def _unreadable(file: str, problem: YamlProblem, text: str | None = None) -> LoadResult:
     diagnostic = Diagnostic(
         Severity.ERROR,
         problem.message,
@@ -120,16 +126,36 @@ def _unreadable(file: str, problem: YamlProblem) -> LoadResult:
         mend=problem.mend,
         code=problem.code,
     )
-    return LoadResult(diagnostics=[diagnostic], complete=False)
+    result = LoadResult(diagnostics=[diagnostic], complete=False)
+    kind = kind_in(text) if text is not None else ""
+    if kind is not None:
+        _add_unreadable(result, Unreadable.of(file, kind=kind, text=text), diagnostic.origin)
+    return result
+
+
+def _add_unreadable(
+    result: LoadResult,
+    unreadable: Unreadable,
+    origin: Origin | None,
+    document: Document | None = None,
+) -> None:
+    unreadable.written_at(origin or Origin(unreadable.spec.place), document)
+    result.unreadable.append(unreadable)
 
 
 class _Reading:
     """Reads one document of a file into a result."""
 
     def __init__(
-        self, document: Document, limits: Limits, result: LoadResult, seen: dict[Key, Origin]
+        self,
+        document: Document,
+        place: str,
+        limits: Limits,
+        result: LoadResult,
+        seen: dict[Key, Origin],
     ) -> None:
         self._document = document
+        self._place = place
         self._limits = limits
         self._result = result
         self._seen = seen
@@ -139,6 +165,7 @@ class _Reading:
             value, repeated = self._document.value(self._limits)
         except YamlProblem as problem:
             self._unreadable(problem)
+            self._stand_in(self._document, kind_in(self._document.text))
             return
         for duplicate in repeated:
             # Which of the two was meant nobody knows.
@@ -158,6 +185,23 @@ class _Reading:
                 code=problem.code,
             )
         )
+
+    def _stand_in(
+        self, document: Document, kind: str | None, value: dict[str, Any] | None = None
+    ) -> None:
+        """Puts an Unreadable in place of an object, or of the whole document without ``value``."""
+        if kind is None or (kind and kind not in GUARDS):
+            return
+        place = "/".join(map(str, (self._place, *document.prefix[1:])))
+        key = hosts = created = None
+        if value is not None and kind:
+            key, hosts = _key_of(KINDS[kind], value), hosts_in(kind, value)
+            created = value["metadata"].get("creationTimestamp") if key is not None else None
+        unreadable = Unreadable.of(
+            place, kind=kind, key=key, hosts=hosts, text=document.text, created=created
+        )
+        origin = document.origin_of("") if document.prefix else _start(document)
+        _add_unreadable(self._result, unreadable, origin, document)
 
     def _add(self, diagnostic: Diagnostic) -> None:
         self._result.diagnostics.append(diagnostic)
@@ -182,6 +226,7 @@ class _Reading:
     def _object(self, value: Any, document: Document, *, usable: bool) -> None:
         if not isinstance(value, dict):
             self._result.complete = False
+            self._stand_in(document, "")
             self._tell(
                 document,
                 f"is no resource but {_what(value)}",
@@ -203,6 +248,7 @@ class _Reading:
             return
         if not isinstance(items, list):
             self._result.complete = False
+            self._stand_in(document, "")
             self._tell(document, "must be a list", "wrong-type", field="items")
             return
         for index, item in enumerate(items):
@@ -214,7 +260,7 @@ class _Reading:
         """The model of an object; None, and what to say of it told, if there is none."""
         name = _object_name(value)
         if not isinstance(version, str) or not isinstance(kind, str):
-            self._no_type(version, kind, document, name)
+            self._no_type(version, kind, value, document, name)
             return None
         group, _, number = version.rpartition("/")
         if kind in KINDS:
@@ -226,6 +272,7 @@ class _Reading:
                 self._pass_over(version, kind, document, name)
                 return None
             self._result.complete = False
+            self._stand_in(document, kind, value)
             known = [f"{model.group}/{version}" for version in model.versions]
             self._tell(
                 document,
@@ -249,6 +296,7 @@ class _Reading:
             return None
         if group in _GROUPS and kind not in _PASSED_OVER:
             self._result.complete = False
+            self._stand_in(document, "")
             near = did_you_mean(kind, [*KINDS, *_PASSED_OVER])
             known = [name for name, model in KINDS.items() if model.group == group]
             mend = f'did you mean "{near}"?' if near else f"known: {', '.join(known)}"
@@ -264,7 +312,11 @@ class _Reading:
         self._pass_over(version, kind, document, name)
         return None
 
-    def _no_type(self, version: Any, kind: Any, document: Document, name: str) -> None:
+    def _no_type(
+        self, version: Any, kind: Any, value: dict[str, Any], document: Document, name: str
+    ) -> None:
+        known = isinstance(kind, str) and kind in KINDS
+        self._stand_in(document, kind if known else "", value)
         for field_name, given in (("apiVersion", version), ("kind", kind)):
             if isinstance(given, str):
                 continue
@@ -298,11 +350,14 @@ class _Reading:
                 self._result.complete = False
             else:
                 self._result.broken.add(key)
+            self._stand_in(document, model.__name__, value)
             errors = problem.errors(include_url=False)
             self._result.diagnostics.extend(explain(model, errors, document, name))
             return
         if not usable:
             self._result.broken.add(resource.key)
+            # Which of the repeated keys counts is not known, so the hosts are not either.
+            self._stand_in(document, model.__name__, {"metadata": value["metadata"]})
             return
         origin = document.origin_of("") if document.prefix else _start(document)
         if (first := self._seen.setdefault(resource.key, origin)) is not origin:
@@ -313,6 +368,7 @@ class _Reading:
                 "the first is used; remove one, or give it another name",
                 name=name,
             )
+            self._stand_in(document, model.__name__, {"spec": value["spec"]})
             return
         resource.written_at(origin, document)
         self._result.resources.append(resource)

@@ -21,6 +21,7 @@ from metaprotocol.diagnostics import Diagnostic, Origin, Severity
 from metaprotocol.resources.base import Key, Resource
 from metaprotocol.resources.inventory import Changes, Inventory
 from metaprotocol.resources.loader import Limits, LoadResult, load_bytes
+from metaprotocol.resources.unreadable import Unreadable
 from metaprotocol.sources.source import Progress
 
 __all__ = ["FolderLimits", "FolderState", "LastGood", "Look", "is_candidate"]
@@ -329,7 +330,7 @@ class FolderState:
                 if after != signature or time.time_ns() - after.modified_ns < _CLOCK_TICK_NS:
                     signature = None
         except (FileNotFoundError, NotADirectoryError):
-            if path.is_symlink() and not known.resources:
+            if path.is_symlink() and not _good(known.resources):
                 return self._kept(name, known, None, "is a link to nothing")
             return None
         except OSError as problem:
@@ -344,8 +345,9 @@ class FolderState:
         result = load_bytes(content, shown(name), self._limits.file)
         merged = self._merged(known, signature, digest, name, result)
         mine = {resource.key for resource in result.resources}
-        keys = tuple(resource.key for resource in merged.resources)
-        whole = result.complete and not result.broken and mine.issuperset(keys)
+        good = [item for item in merged.resources if not isinstance(item, Unreadable)]
+        keys = tuple(resource.key for resource in good)
+        whole = result.complete and not result.unreadable and mine.issuperset(keys)
         look.contents[name] = Content(content, keys, whole)
         return merged
 
@@ -366,8 +368,12 @@ class FolderState:
         for old in before:
             if old.key in resources or not (old.key in result.broken or not result.complete):
                 continue
+            if isinstance(old, Unreadable):
+                continue
             resources[old.key] = old
             diagnostics.append(_last_good(name, old.key, result))
+        for unreadable in result.unreadable:
+            resources.setdefault(unreadable.key, unreadable)
         return _File(signature, digest, tuple(resources.values()), tuple(diagnostics))
 
     def _kept(
@@ -380,12 +386,21 @@ class FolderState:
         mend: str = "",
     ) -> _File:
         """A file that cannot be read: what it said stays."""
-        known = replace(known, resources=self._before(name, known))
-        if known.resources:
+        resources = self._before(name, known)
+        if _good(resources):
             message += "; what was read before stays in use"
+        elif not resources:
+            unreadable = Unreadable.of(shown(name))
+            unreadable.written_at(Origin(shown(name)), None)
+            resources = (unreadable,)
         diagnostic = self._problem(name, message, code, mend)
         seen = replace(
-            known, signature=signature, digest=b"", diagnostics=(diagnostic,), missing_since=None
+            known,
+            signature=signature,
+            digest=b"",
+            resources=resources,
+            diagnostics=(diagnostic,),
+            missing_since=None,
         )
         return known if seen == known else seen
 
@@ -471,6 +486,11 @@ class _Walk:
 
 class _TooMany(Exception):
     """The folder has more than can be meant."""
+
+
+def _good(resources: Iterable[Resource]) -> bool:
+    """Whether anything of a file could be read."""
+    return any(not isinstance(resource, Unreadable) for resource in resources)
 
 
 def _last_good(name: str, key: Key, result: LoadResult) -> Diagnostic:

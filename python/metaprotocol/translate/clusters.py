@@ -100,6 +100,15 @@ class ClusterTranslator:
         asked about rate limits."""
         made = HostClusters()
         report = Report()
+        if rules.unreadable and self._options.target is Target.ENVOY:
+            for unreadable in rules.unreadable:
+                report.warning(
+                    unreadable, "fail-closed", "",
+                    f"no request is sent to {service.host} before this can be read: "
+                    "it may be a DestinationRule for it that asks for TLS",
+                )  # fmt: skip
+            made.diagnostics = report.diagnostics
+            return made
         for port in service.ports:
             if port.protocol or port.number in routed:
                 for subset in ("", *sorted(rules.subsets)):

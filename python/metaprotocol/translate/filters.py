@@ -1,7 +1,7 @@
 """Filter configurations, checked by the engine itself before any Envoy sees them.
 
-What the engine refuses is told of the field of the MetaRouter it came from, and only that route is
-left out; the others stay in use.
+What the engine refuses is told of the field of the MetaRouter it came from, and answers an error in
+its place; the routes before and after it stay in use.
 """
 
 from __future__ import annotations
@@ -13,12 +13,20 @@ from datetime import timedelta
 
 from google.protobuf import json_format
 
-from metaprotocol.config.v1 import Limits, Protocol, ProxyConfig, Route, to_json
+from metaprotocol.config.v1 import (
+    Condition,
+    DirectReply,
+    Limits,
+    Protocol,
+    ProxyConfig,
+    Route,
+    to_json,
+)
 from metaprotocol.diagnostics import join_path
 from metaprotocol.resources import ApplicationProtocol, MetaRouter, Resource
 from metaprotocol.translate.protocols import CodecInfo
 from metaprotocol.translate.reporting import Report
-from metaprotocol.translate.routes import Table
+from metaprotocol.translate.routes import FAULT, Table, shut_table
 
 _ERROR = re.compile(r"(?P<path>[\w.\[\]]+): (?P<what>.*)", re.DOTALL)
 _ROUTE = re.compile(r"route_tables\[0\]\.routes\[(?P<route>\d+)\](?:\.(?P<rest>.*))?")
@@ -27,6 +35,8 @@ _LIMITS = {
     "route_tables[0].local_rate_limit": "spec.localRateLimit",
     "route_tables[0].global_rate_limit": "spec.globalRateLimit",
 }
+# The engine tells all errors at once; what is put in their place has none but in rare cases.
+_MOST_ROUNDS = 4
 _UPSTREAM_CONNECTIONS = {
     "shared": Protocol.SHARED,
     "exclusive": Protocol.EXCLUSIVE,
@@ -100,26 +110,72 @@ def accepted(
     protocol: ApplicationProtocol | None,
     report: Report,
 ) -> str | None:
-    """``config`` in JSON without what the engine refuses, which is reported: routes one by one, a
-    rate limit as a whole. None if nothing is left that it would take."""
+    """``config`` in JSON in a form that the engine takes; what it refuses is reported.
+
+    Nothing is left out, since what comes after would let through what was to be kept out. A route
+    that is refused keeps its place and answers an error. With a rate limit, or a protocol, that is
+    refused every request gets one. None if the engine does not take even that.
+    """
     fields = list(table.fields)
-    while errors := engine_errors(text := written(config)):
-        broken: set[int] = set()
-        limits: set[str] = set()
+    told: set[EngineError] = set()
+    closed: set[int] = set()
+    for _ in range(_MOST_ROUNDS):
+        text = written(config)
+        errors = engine_errors(text)
+        if not errors:
+            return text
+        broken: dict[int, list[EngineError]] = {}
         for error in errors:
-            tell(error, config, fields, owner, protocol, report)
-            if match := _ROUTE.match(error.path):
-                broken.add(int(match["route"]))
-            else:
-                limits.update(path for path in _LIMITS if error.path.startswith(path))
-        if not broken and not limits:
-            return None
-        for path in limits:
-            config.route_tables[0].ClearField(path.rpartition(".")[2])
-        for index in sorted(broken, reverse=True):
-            del config.route_tables[0].routes[index]
-            del fields[index]
-    return text
+            if error not in told:
+                told.add(error)
+                tell(error, config, fields, owner, protocol, report)
+            match = _ROUTE.match(error.path)
+            broken.setdefault(int(match["route"]) if match else -1, []).append(error)
+        if -1 in broken:
+            break
+        routes = config.route_tables[0].routes
+        for index, reasons in broken.items():
+            routes[index].CopyFrom(_closed(routes[index], reasons, again=index in closed))
+        closed |= broken.keys()
+    _shut(config)
+    text = written(config)
+    return None if engine_errors(text) else text
+
+
+def _closed(route: Route, errors: list[EngineError], *, again: bool) -> Route:
+    """A route that answers an error to everything that ``route`` may have been meant for. A
+    condition that cannot be used gives way to one that more requests fulfil."""
+    reply = DirectReply(
+        kind=FAULT, text=f'route "{route.name}" is rejected: {errors[0].what}'[:400]
+    )
+    if again:
+        return Route(direct_reply=reply)
+    made = Route(name=route.name, match=route.match, direct_reply=reply)
+    for error in errors:
+        found = _ROUTE.match(error.path)
+        step = _STEP.match((found and found["rest"]) or "")
+        if step is None or step["name"] != "match":
+            continue
+        if step["index"] is None or int(step["index"]) >= len(made.match):
+            return Route(name=route.name, direct_reply=reply)
+        condition = made.match[int(step["index"])]
+        rest = error.path.rpartition("]")[2]
+        # Without a value none of the other kinds holds, unless it is turned round.
+        present = not condition.invert and condition.key and rest != ".key"
+        key = condition.key if present else ""
+        condition.CopyFrom(Condition(key=key, present=True))
+    kept = [condition for condition in made.match if condition.key]
+    del made.match[:]
+    made.match.extend(kept)
+    return made
+
+
+def _shut(config: ProxyConfig) -> None:
+    """Has a filter answer an error to every request, whatever else it was to do."""
+    shut = shut_table(config.route_tables[0].name, "its configuration is rejected")
+    config.route_tables[0].CopyFrom(shut.message)
+    config.ClearField("limits")
+    config.protocol.CopyFrom(Protocol(codec=config.protocol.codec))
 
 
 def written(config: ProxyConfig) -> str:
@@ -147,7 +203,7 @@ def tell(
     if error.path.startswith(("protocol.", "limits.")) and protocol is not None:
         rest = error.path.removeprefix("protocol.")
         field = f"spec.{rest}" if rest.startswith("options") else "spec"
-        mend = "the protocol is not used"
+        mend = "its ports answer an error until it is fixed"
         report.error(protocol, "rejected", field, what, value=value, mend=mend)
         return
     match = _ROUTE.match(error.path)
@@ -155,12 +211,12 @@ def tell(
         index = int(match["route"])
         route = config.route_tables[0].routes[index]
         place = fields[index] + _field(match["rest"] or "", route)
-        mend = "the route is left out"
+        mend = "what it may match gets an error until it is fixed"
         report.error(owner, "rejected", place, what, value=value, mend=mend)
         return
     for path, place in _LIMITS.items():
         if error.path.startswith(path):
-            mend = "the limit is left out"
+            mend = "every request gets an error until it is fixed"
             report.error(owner, "rejected", place, what, value=value, mend=mend)
             return
     text = f"{error.path}: {what}" if error.path else what

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from google.protobuf.message import Message
 
 from metaprotocol.diagnostics import did_you_mean
-from metaprotocol.resources import ApplicationProtocol, MetaRouter, Resource
+from metaprotocol.resources import ApplicationProtocol, MetaRouter, Resource, Unreadable
 from metaprotocol.translate.addresses import Claim, local_address
 from metaprotocol.translate.filters import accepted, proxy_config
 from metaprotocol.translate.index import Index
@@ -26,6 +26,7 @@ from metaprotocol.translate.routes import (
     default_table,
     inbound_table,
     no_host_mend,
+    shut_table,
 )
 from metaprotocol.translate.services import BIND_ANNOTATION
 from metaprotocol.translate.visibility import Namespaces, both, exported_to
@@ -124,10 +125,43 @@ class HostTranslator:
                 router, "gateways", "spec.gateways",
                 "gateways are not configured; the routes hold where clients have an Envoy",
             )  # fmt: skip
+        shut = self._shut(service, router) if service.ours else None
+        if shut is not None:
+            report.warning(
+                shut, "fail-closed", "",
+                f"{service.host} answers an error to every request before this can be read: "
+                "it may be a MetaRouter for it that denies or limits some",
+            )  # fmt: skip
         for port in service.ours:
             found = self.codec(port, report)
             if found is not None:
-                self._port(service, port, router, *found, made, report)
+                doubt = shut or self._shut_protocol(service, port, found[1], report)
+                self._port(service, port, router, *found, doubt, made, report)
+
+    def _shut(self, service: Service, router: MetaRouter | None) -> Unreadable | None:
+        """What cannot be read and may be a MetaRouter that has the routes of a service."""
+        for item in self._index.unreadable("MetaRouter", service.host):
+            if router is None or (item.spec.name and age(item) < age(router)):
+                return item
+        return None
+
+    def _shut_protocol(
+        self, service: Service, port: Port, protocol: ApplicationProtocol | None, report: Report
+    ) -> Unreadable | None:
+        """What cannot be read and may be the ApplicationProtocol of a port: it may have bounds, and
+        options of the codec that decide what is matched."""
+        if protocol is not None:
+            return None
+        for item in self._index.unreadable("ApplicationProtocol", service.host):
+            tokens = item.spec.hosts
+            if tokens is None or port.protocol in [token.lower() for token in tokens]:
+                report.warning(
+                    item, "fail-closed", "",
+                    f"port {port.number} of {service.host} answers an error to every request "
+                    f'before this can be read: it may say how "{port.protocol}" is spoken',
+                )  # fmt: skip
+                return item
+        return None
 
     def _port(
         self,
@@ -136,10 +170,14 @@ class HostTranslator:
         router: MetaRouter | None,
         codec: CodecInfo,
         protocol: ApplicationProtocol | None,
+        shut: Unreadable | None,
         made: HostFilters,
         report: Report,
     ) -> None:
-        if router is None:
+        if shut is not None:
+            router = None
+            table = shut_table(service.host, f"{shut.key} cannot be read")
+        elif router is None:
             table = default_table(service, port, self._known)
         else:
             table = RouteTranslator(router, service, port, codec, self._known).translate()
@@ -155,6 +193,8 @@ class HostTranslator:
                 here = exported_to(router.spec.export_to, router.key.namespace)
                 visible = both(visible, here)
             self._check_visible(table, visible, router, report)
+        if shut is not None:
+            origins.insert(0, shut)
         if protocol is not None:
             origins.append(protocol)
         made.ports[port.number] = PortFilters(codec, protocol, router, frozenset(table.uses))

@@ -13,6 +13,7 @@ from metaprotocol.resources import (
     MetaRouter,
     Resource,
     ServiceEntry,
+    Unreadable,
 )
 from metaprotocol.translate.naming import full_host, host_matches, is_wildcard, resolve_host
 from metaprotocol.translate.options import Options
@@ -42,6 +43,10 @@ class Index:
         self._rules: dict[str, set[Key]] = {}
         self._wildcard_rules: dict[str, set[Key]] = {}
         self._protocols: dict[str, set[Key]] = {}
+        self._unreadable: dict[str, set[Key]] = {}
+        """By the hosts that are known to be meant."""
+        self._vague: set[Key] = set()
+        """What cannot be read and may be about many hosts."""
 
     # --- change
 
@@ -60,6 +65,8 @@ class Index:
                     token = present.spec.protocol.lower()
                     _change(self._protocols, token, key, add)
                     touched.protocols.add(token)
+                case Unreadable():
+                    self._cannot_read(key, present, add, touched)
         if resource is not None:
             self._objects[key] = resource
 
@@ -94,6 +101,18 @@ class Index:
         for name in self._names(host, key):
             _change(self._rules, name, key, add)
             touched.services.add(name)
+
+    def _cannot_read(self, key: Key, unreadable: Unreadable, add: bool, touched: Touched) -> None:
+        hosts = unreadable.spec.hosts
+        if hosts is not None and not any(map(is_wildcard, hosts)) and unreadable.guards_hosts:
+            names = {name for host in hosts for name in self._names(host, key)}
+            for name in names:
+                _change(self._unreadable, name, key, add)
+        else:
+            (self._vague.add if add else self._vague.discard)(key)
+            names = {host for host in self._entries if unreadable.may_concern(host)}
+        touched.services |= names
+        touched.routes |= names
 
     def _names(self, host: str, key: Key) -> set[str]:
         """Every full name that ``host`` may stand for in that object."""
@@ -136,6 +155,20 @@ class Index:
             if host_matches(pattern, host):
                 found.extend(self._get(self._wildcard_rules, pattern, DestinationRule))
         return found
+
+    def unreadable(self, kind: str, host: str) -> list[Unreadable]:
+        """What cannot be read and may be an object of that kind for that host, which is not to be
+        served as if there were none."""
+        keys = self._unreadable.get(host, set()) | self._vague
+        found = (self._objects[key] for key in sorted(keys))
+        return [
+            item
+            for item in found
+            if isinstance(item, Unreadable)
+            and item.may_be(kind)
+            and item.may_concern(host)
+            and host not in item.spec.spares
+        ]
 
     def protocols(self, token: str) -> list[ApplicationProtocol]:
         """The ApplicationProtocols with that token."""

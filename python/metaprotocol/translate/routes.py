@@ -42,6 +42,12 @@ from metaprotocol.translate.rules import HostRules
 DEFAULT_ROUTE = "default"
 """Name of the one route of a service without routes."""
 
+SHUT_ROUTE = "fail-closed"
+"""Name of the one route of a host that must not be served."""
+
+FAULT = "fault"
+"""The kind of reply to requests that the configuration gives no right answer for."""
+
 # The engine's bounds.
 _SHORTEST_TIME = timedelta(milliseconds=1)
 _LONGEST_TIME = timedelta(days=1)
@@ -111,6 +117,13 @@ def inbound_table(service: Service, port: Port) -> Table:
     cluster = inbound_cluster_name(port.target, service.host)
     route = Route(name=DEFAULT_ROUTE, cluster=cluster)
     return Table(RouteTable(name=service.host, routes=[route]), [""])
+
+
+def shut_table(name: str, reason: str) -> Table:
+    """A table that answers an error to every request, and says why."""
+    reply = DirectReply(kind=FAULT, text=f"no request is let through: {reason}")
+    route = Route(name=SHUT_ROUTE, direct_reply=reply)
+    return Table(RouteTable(name=name, routes=[route]), [""], hosts={name})
 
 
 class RouteTranslator:
@@ -264,6 +277,8 @@ class RouteTranslator:
                 value=port.number, mend="send requests where their protocol is spoken",
             )  # fmt: skip
         rules = self._known.rules(host)
+        if subset and rules.unreadable:
+            return cluster_name(port.number, subset, host), ()  # which is not made, see rules
         if subset and subset not in rules.subsets:
             meant = did_you_mean(subset, rules.subsets)
             has = ", ".join(sorted(rules.subsets)) or "none"

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from metaprotocol.resources import DestinationRule
+from metaprotocol.resources import DestinationRule, Unreadable
 from metaprotocol.resources.destination_rule import (
     ClientTlsSettings,
     ConnectionPoolSettings,
@@ -69,6 +69,9 @@ class HostRules:
     base: DestinationRule | None = None
     """The rule whose ``trafficPolicy`` counts."""
     subsets: Mapping[str, SubsetRule] = field(default_factory=dict)
+    unreadable: tuple[Unreadable, ...] = ()
+    """Rules that may be for this host and cannot be read. They may ask for TLS, so that without a
+    good version of them nothing is sent to it."""
 
     def policy(self, subset: str, port: int) -> Policy:
         """What holds for ``port``, and ``subset`` unless that is empty."""
@@ -157,6 +160,30 @@ def _exported(rule: DestinationRule, client: str, host: str, report: Report) -> 
         mend=f'to include them, add "{client}" or "*"',
     )  # fmt: skip
     return False
+
+
+def undecided(
+    rules: HostRules, namespace: str, candidates: Iterable[Unreadable]
+) -> tuple[Unreadable, ...]:
+    """Those of ``candidates``, which cannot be read and may be for a host of ``namespace``, that
+    may decide about it in place of ``rules``."""
+    base = rules.base
+    return tuple(item for item in candidates if base is None or _may_outrank(item, base, namespace))
+
+
+def _may_outrank(unreadable: Unreadable, base: DestinationRule, namespace: str) -> bool:
+    hosts = unreadable.spec.hosts
+    if not unreadable.spec.name or hosts is None:
+        return False  # with a rule that can be read, there is no reason to look for another one
+    if base.spec.traffic_policy is None:
+        return True
+    own, other = unreadable.key.namespace, base.key.namespace
+    if own != other and namespace in (own, other):
+        return own == namespace
+    exact = not all(map(is_wildcard, hosts))
+    if exact != (not is_wildcard(base.spec.host)):
+        return exact
+    return age(unreadable) < age(base)
 
 
 def _nearest(

@@ -29,7 +29,7 @@ from metaprotocol.translate.naming import FILTER, LISTENER, TYPE_URLS, full_host
 from metaprotocol.translate.options import Options, Target
 from metaprotocol.translate.reporting import Diagnostics, Report
 from metaprotocol.translate.routes import Known, Use
-from metaprotocol.translate.rules import HostRules, build_rules
+from metaprotocol.translate.rules import HostRules, build_rules, undecided
 from metaprotocol.translate.services import build_service
 from metaprotocol.translate.snapshot import Made, Snapshot, shared
 
@@ -245,7 +245,12 @@ class Translator:
                     )  # fmt: skip
             said: Diagnostics = report.diagnostics
         else:
-            state.rules, said = build_rules(host, state.service.namespace, rules, self._options)
+            namespace = state.service.namespace
+            state.rules, said = build_rules(host, namespace, rules, self._options)
+            unreadable = self._index.unreadable("DestinationRule", host)
+            if unreadable:
+                doubts = undecided(state.rules, namespace, unreadable)
+                state.rules = replace(state.rules, unreadable=doubts)
         self._say(("service", host), (*found, *said))
         return (old is None) != (state.service is None)
 

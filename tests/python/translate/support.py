@@ -12,7 +12,7 @@ from metaprotocol.diagnostics import Diagnostic
 from metaprotocol.envoy.binary import find_envoy
 from metaprotocol.envoy.descriptors import EnvoyTypes
 from metaprotocol.resources import Inventory, Resource
-from metaprotocol.resources.loader import load_text
+from metaprotocol.resources.loader import load_bytes, load_text
 from metaprotocol.translate import Options, Snapshot, Translator
 from metaprotocol.translate.naming import CLUSTER, ENDPOINTS, FILTER, LISTENER
 
@@ -42,6 +42,14 @@ def read(text: str, file: str = "all.yaml") -> list[Resource]:
     problems = [str(item) for item in loaded.diagnostics if item.code not in ("no-effect",)]
     assert problems == []
     return list(loaded.resources)
+
+
+def read_broken(text: str | bytes, file: str = "all.yaml") -> list[Resource]:
+    """The resources of a YAML text with errors, and what stands for those that have them."""
+    content = text if isinstance(text, bytes) else text.encode()
+    loaded = load_bytes(content, file)
+    assert not loaded.ok
+    return [*loaded.resources, *loaded.unreadable]
 
 
 @dataclass

@@ -202,7 +202,10 @@ def test_a_metadata_key_of_the_connection_that_is_none() -> None:
     result = routed(f"[{{name: a, {match}, {TO_ORDERS}}}, {{name: b, {TO_ORDERS}}}]")
     found = only(result, "rejected")
     assert found.field == 'spec.routes[0].match.attributes["connection.source"]'
-    assert [route["name"] for route in result.routes(NAME)] == ["b"]
+    first, second = result.routes(NAME)
+    assert "match" not in first, "which of the requests were meant cannot be said"
+    assert first["direct_reply"]["kind"] == "fault"
+    assert second["name"] == "b"
 
 
 def test_what_the_engine_refuses_is_told_of_its_field() -> None:
@@ -211,8 +214,15 @@ def test_what_the_engine_refuses_is_told_of_its_field() -> None:
     assert found.field == "spec.routes[1].match.attributes.method.regex"
     assert found.origin is not None
     assert found.origin.line == 23
-    assert found.mend == "the route is left out"
-    assert [route["name"] for route in result.routes(NAME)] == ["before", "after"]
+    assert found.mend == "what it may match gets an error until it is fixed"
+    before, refused, after = result.routes(NAME)
+    assert (before["name"], after["name"]) == ("before", "after")
+    assert "cluster" not in refused
+    assert refused["direct_reply"]["kind"] == "fault"
+    assert refused["match"] == [
+        {"key": "interface", "prefix": "com"},
+        {"key": "method", "present": True},
+    ], "what can be used stays, what cannot gives way to what more requests fulfil"
 
 
 def test_a_timeout_beyond_the_engines_bound_is_shortened() -> None:

@@ -17,6 +17,7 @@ from tests.python.translate.support import (
     TO_ORDERS,
     envoy_types,
     read,
+    read_broken,
     router,
     rule,
     service,
@@ -33,8 +34,9 @@ class World:
         self.before = self.translator.snapshot
         self.update = self.translator.update(self.inventory, None)
 
-    def write(self, file: str, text: str) -> None:
-        changes = self.inventory.replace_file(file, read(text, file))
+    def write(self, file: str, text: str, *, broken: bool = False) -> None:
+        content = read_broken(text, file) if broken else read(text, file)
+        changes = self.inventory.replace_file(file, content)
         self.before = self.update
         self.update = self.translator.update(self.inventory, changes)
 
@@ -242,14 +244,35 @@ spec: {protocol: dubbo, codec: nothing}
 )  # fmt: skip
 
 
+BROKEN: tuple[str, ...] = (
+    *(router("[{name: x}]", name=name) for name in NAMES),
+    rule("  trafficPolicy: {tls: {mode: NONE}}"),
+    rule("  trafficPolicy: {tls: {mode: NONE}}", name="w", host="*.svc.cluster.local"),
+    service("b") + router(f"[{{name: x, {TO_ORDERS}, timeout: 1}}]", name="b"),
+    router(f"[{{name: x, {TO_ORDERS}, {{]", name="a"),
+    "kind: ServiceEntry\n  a: b",
+    "{",
+    """
+apiVersion: metaprotocol.aeraki.io/v1alpha1
+kind: ApplicationProtocol
+metadata: {name: dubbo}
+spec: {protocol: dubbo}
+""",
+)
+
+
 @settings(max_examples=60, deadline=None)
 @given(
-    st.lists(st.tuples(st.sampled_from("uvwxyz"), st.sampled_from(PIECES)), min_size=1, max_size=15)
+    st.lists(
+        st.tuples(st.sampled_from("uvwxyz"), st.sampled_from(PIECES + BROKEN)),
+        min_size=1,
+        max_size=15,
+    )
 )
 def test_any_way_to_the_same_resources_comes_to_the_same(steps: list[tuple[str, str]]) -> None:
     world = World({})
     for file, piece in steps:
-        world.write(f"{file}.yaml", piece)
+        world.write(f"{file}.yaml", piece, broken=piece in BROKEN)
     world.check()
 
 

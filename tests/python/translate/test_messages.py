@@ -22,7 +22,6 @@ from metaprotocol.envoy.config import (
 )
 from metaprotocol.translate.filters import written
 from metaprotocol.translate.messages import Messages
-from metaprotocol.translate.naming import FILTER
 
 from tests.python.translate.support import (
     ORDERS,
@@ -111,7 +110,11 @@ spec: {protocol: trpc, codec: dubbo, options: {no: such, thing: [1]}}
         + protocol
     )
     assert {item.object for item in result.said("rejected")} == {"ApplicationProtocol trpc"}
-    assert result.names(FILTER) == ["stock.shop.svc.cluster.local|20880"]
+    (route,) = result.routes(f"{ORDERS}|20880")
+    assert route["direct_reply"]["kind"] == "fault", "nothing is said in a way that was not meant"
+    assert "options" not in result.proxy(f"{ORDERS}|20880")["protocol"]
+    (route,) = result.routes("stock.shop.svc.cluster.local|20880")
+    assert "cluster" in route
 
 
 def test_options_are_written_in_order() -> None:

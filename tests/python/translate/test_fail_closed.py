@@ -1,0 +1,266 @@
+"""What cannot be read or carried out opens nothing: no default route in place of a MetaRouter, no
+clear text in place of TLS, no vanished denial or limit."""
+
+from __future__ import annotations
+
+import pytest
+from metaprotocol.resources import Inventory, Resource
+from metaprotocol.translate import Options, Translator
+from metaprotocol.translate.naming import CLUSTER, ENDPOINTS
+
+from tests.python.translate.support import (
+    ORDERS,
+    TO_ORDERS,
+    Translated,
+    envoy_types,
+    read,
+    read_broken,
+    router,
+    rule,
+    service,
+    translated,
+)
+
+NAME = f"{ORDERS}|20880"
+Steps = list[dict[str, list[Resource]]]
+STOCK = "stock.shop.svc.cluster.local|20880"
+SERVICES = service() + service("stock", address="127.0.0.3")
+GOOD_ROUTER = router(f"[{{name: all, {TO_ORDERS}}}]")
+TLS = rule("  trafficPolicy: {tls: {mode: SIMPLE, insecureSkipVerify: true}}")
+
+
+class World:
+    """Files that change, and what is made of them."""
+
+    def __init__(self, **files: list[Resource]) -> None:
+        self.inventory = Inventory()
+        self.translator = Translator(envoy_types(), Options())
+        changes = self.inventory.replace_files(files)
+        self.result = Translated(self.translator, self.translator.update(self.inventory, changes))
+
+    def write(self, **files: list[Resource]) -> None:
+        changes = self.inventory.replace_files(files)
+        self.result = Translated(self.translator, self.translator.update(self.inventory, changes))
+
+    def open(self, name: str) -> bool:
+        """Whether a service's requests get anywhere."""
+        return all("cluster" in route for route in self.result.routes(name))
+
+    def shut(self, name: str) -> bool:
+        """Whether each request to a service is answered with an error."""
+        (route,) = self.result.routes(name)
+        return "match" not in route and route["direct_reply"]["kind"] == "fault"
+
+
+def moved(text: str) -> list[Steps]:
+    """Ways in which what is in one file comes to be in another."""
+    broken = read_broken(text)
+    return [[{"b": [], "c": broken}], [{"c": broken}, {"b": []}]]
+
+
+BROKEN_ROUTERS = {
+    "a duration without unit": GOOD_ROUTER.replace("]}]", "], timeout: 1}]"),
+    "an unknown field": GOOD_ROUTER.replace("routes:", "rotes: []\n  routes:"),
+    "a repeated key": GOOD_ROUTER.replace("spec:", "spec: {}\nspec:"),
+    "another version": GOOD_ROUTER.replace("v1alpha1", "v3"),
+    "no version": GOOD_ROUTER.replace("apiVersion: metaprotocol.aeraki.io/v1alpha1\n", ""),
+    "a kind with a typing mistake": GOOD_ROUTER.replace("MetaRouter", "MetaRoute"),
+    "no kind": GOOD_ROUTER.replace("kind: MetaRouter\n", ""),
+    "no name": GOOD_ROUTER.replace("{name: orders, namespace: shop}", "{}"),
+    "hosts that are no list": GOOD_ROUTER.replace(f"[{ORDERS}]", ORDERS),
+    "a host that is none": GOOD_ROUTER.replace(f"[{ORDERS}]", f"[{ORDERS}, 'a b']"),
+    "no YAML": GOOD_ROUTER.replace("]}]", "]}"),
+    "no YAML, the host in other letters": GOOD_ROUTER.replace("]}]", "]}").replace(
+        ORDERS, ORDERS.upper()
+    ),
+    "no YAML, a short host": GOOD_ROUTER.replace("]}]", "]}").replace(ORDERS, "orders"),
+    "a list with something else in it": GOOD_ROUTER.replace("---", "") + "- a\n",
+}
+
+
+@pytest.mark.parametrize("text", BROKEN_ROUTERS.values(), ids=BROKEN_ROUTERS)
+def test_a_host_whose_router_was_never_good_answers_an_error(text: str) -> None:
+    world = World(a=read(SERVICES), b=read_broken(text))
+    assert world.shut(NAME)
+    told = world.result.said("fail-closed")
+    assert told
+    assert all(item.origin is not None for item in told), "where it can be fixed"
+    assert world.open(STOCK), "one bad object costs itself"
+    world.write(b=read(GOOD_ROUTER))
+    assert world.open(NAME)
+    assert not world.result.said("fail-closed")
+
+
+@pytest.mark.parametrize("text", BROKEN_ROUTERS.values(), ids=BROKEN_ROUTERS)
+def test_a_host_that_is_served_goes_on_as_it_is_when_a_broken_router_comes(text: str) -> None:
+    world = World(a=read(SERVICES))
+    world.write(b=read_broken(text))
+    assert world.open(NAME)
+    world.write(b=read_broken(text.replace("shop", " shop")))
+    assert world.open(NAME), "however often it is changed"
+
+
+def test_a_host_that_comes_with_its_broken_router_is_shut_from_the_beginning() -> None:
+    world = World(a=read(service("stock", address="127.0.0.3")))
+    text = service() + BROKEN_ROUTERS["a duration without unit"]
+    world.write(b=read_broken(text))
+    assert world.shut(NAME)
+    world.write(b=[], c=read_broken(text))
+    assert world.shut(NAME), "also in another file"
+
+
+@pytest.mark.parametrize("text", BROKEN_ROUTERS.values(), ids=BROKEN_ROUTERS)
+def test_a_router_that_breaks_in_being_moved_opens_nothing(text: str) -> None:
+    denied = router("[{name: deny, directReply: {kind: denied, text: never}}]")
+    for steps in moved(text):
+        world = World(a=read(SERVICES), b=read(denied))
+        for step in steps:
+            world.write(**step)
+        (route,) = world.result.routes(NAME)
+        assert route["direct_reply"]["kind"] in ("denied", "fault")
+        assert world.open(STOCK)
+
+
+def test_a_router_that_is_good_in_another_file_has_the_say() -> None:
+    world = World(
+        a=read(SERVICES), b=read_broken(BROKEN_ROUTERS["an unknown field"]), c=read(GOOD_ROUTER)
+    )
+    assert world.open(NAME)
+
+
+def test_of_two_routers_the_broken_one_counts_if_it_would_have_the_host() -> None:
+    broken = BROKEN_ROUTERS["a duration without unit"]
+    first, last = (broken.replace("name: orders,", f"name: {name},") for name in ("a", "z"))
+    assert World(a=read(SERVICES + GOOD_ROUTER), b=read_broken(first)).shut(NAME)
+    assert World(a=read(SERVICES + GOOD_ROUTER), b=read_broken(last)).open(NAME)
+    older = last.replace(
+        "namespace: shop}", "namespace: shop, creationTimestamp: '2020-01-01T00:00:00Z'}"
+    )
+    assert World(a=read(SERVICES + GOOD_ROUTER), b=read_broken(older)).shut(NAME)
+
+
+def test_an_object_that_has_the_name_of_another_shuts_what_it_was_for() -> None:
+    second = router(
+        "[{name: deny, directReply: {kind: denied, text: never}}]", name="orders"
+    ).replace(f"[{ORDERS}]", "[stock.shop.svc.cluster.local]")
+    world = World(a=read(SERVICES), b=read_broken(GOOD_ROUTER + second))
+    assert world.open(NAME)
+    assert world.shut(STOCK)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"kind: ServiceEntry\nspec: {hosts: [",
+        b"kind: Deployment\nmetadata:\n\tname: orders.shop.svc.cluster.local",
+        f"name: {ORDERS}.other\nand: [".encode(),
+        service().replace("resolution: STATIC", "resolution: 7").encode(),
+    ],
+    ids=["service", "other", "hosts that nobody has", "a service of that host"],
+)
+def test_what_cannot_be_a_router_or_a_rule_for_a_host_shuts_nothing(content: bytes) -> None:
+    world = World(a=read(SERVICES), b=read_broken(content))
+    assert world.open(NAME)
+    assert world.open(STOCK)
+    assert f"outbound|20880||{ORDERS}" in world.result.names(CLUSTER)
+
+
+@pytest.mark.parametrize(
+    "content",
+    ['a: "\\x6frders": [', 'kind: MetaRouter\nspec: {hosts: ["or\\\n  ders", {'],
+    ids=["an escape", "a word in two lines"],
+)
+def test_where_words_may_be_hidden_every_host_without_a_router_is_shut(content: str) -> None:
+    world = World(a=read(SERVICES + GOOD_ROUTER), b=read_broken(content))
+    assert world.open(NAME)
+    assert world.shut(STOCK)
+
+
+def test_latin_letters_in_a_comment_hide_no_router() -> None:
+    content = b"# Auftr\xe4ge\n" + GOOD_ROUTER.encode()
+    world = World(a=read(SERVICES), b=read_broken(content))
+    assert world.shut(NAME)
+    assert world.open(STOCK)
+
+
+BROKEN_RULES = {
+    "an unknown field": TLS.replace("tls:", "loadBalncer: {}, tls:"),
+    "an unknown mode": TLS.replace("SIMPLE", "SIMPEL"),
+    "no YAML": TLS.replace("true}}", "true}"),
+    "no files": TLS.replace("SIMPLE, insecureSkipVerify: true", "MUTUAL"),
+    "a wildcard": TLS.replace("SIMPLE", "SIMPEL").replace(ORDERS, "*.shop.svc.cluster.local"),
+}
+
+
+@pytest.mark.parametrize("text", BROKEN_RULES.values(), ids=BROKEN_RULES)
+def test_nothing_is_sent_to_a_host_whose_rule_was_never_good(text: str) -> None:
+    world = World(a=read(SERVICES), b=read_broken(text))
+    assert f"outbound|20880||{ORDERS}" not in world.result.names(CLUSTER)
+    assert f"outbound|20880||{ORDERS}" not in world.result.names(ENDPOINTS)
+    stock = "outbound|20880||stock.shop.svc.cluster.local"
+    assert (stock in world.result.names(CLUSTER)) == ("*" not in text)
+    assert world.result.said("fail-closed")
+    world.write(b=read(TLS))
+    assert "transport_socket" in world.result.cluster(f"outbound|20880||{ORDERS}")
+
+
+def test_a_rule_that_breaks_in_being_moved_keeps_its_tls() -> None:
+    name = f"outbound|20880||{ORDERS}"
+    for text in BROKEN_RULES.values():
+        for steps in moved(text):
+            world = World(a=read(SERVICES), b=read(TLS))
+            for step in steps:
+                world.write(**step)
+            if name in world.result.names(CLUSTER):
+                assert "transport_socket" in world.result.cluster(name)
+
+
+def test_a_missing_subset_of_a_rule_that_cannot_be_read_is_not_told_as_well() -> None:
+    routes = router(f"[{{name: a, route: [{{destination: {{host: {ORDERS}, subset: v1}}}}]}}]")
+    world = World(a=read(service() + routes), b=read_broken(BROKEN_RULES["an unknown mode"]))
+    assert world.result.codes == ["fail-closed"]
+
+
+PROTOCOL = """
+apiVersion: metaprotocol.aeraki.io/v1alpha1
+kind: ApplicationProtocol
+metadata: {name: dubbo}
+spec: {protocol: dubbo, codec: dubbo, maxMessageBytes: 1000}
+"""
+
+
+def test_without_the_bounds_of_a_protocol_that_cannot_be_read_no_request_gets_through() -> None:
+    broken = PROTOCOL.replace("1000", "a lot")
+    thrift = service("stock", address="127.0.0.3", port_name="tcp-metaprotocol-thrift")
+    world = World(a=read(service() + thrift), b=read_broken(broken))
+    assert world.shut(NAME)
+    assert world.open(STOCK), "it speaks another protocol"
+    world.write(b=read(PROTOCOL))
+    assert world.open(NAME)
+
+
+@pytest.mark.parametrize(
+    "limit",
+    [
+        "localRateLimit: {conditions: [{match: {attributes: {method: {regex: 'a{1001}'}}},"
+        " tokenBucket: {maxTokens: 1, tokensPerFill: 1, fillInterval: 1s}}]}",
+        "globalRateLimit: {domain: d, rateLimitService: x, requestTimeout: 1s, denyOnFail: true,"
+        " match: {attributes: {method: {regex: 'a{1001}'}}},"
+        " descriptors: [{property: method, descriptorKey: method}]}",
+    ],
+    ids=["local", "global"],
+)
+def test_a_limit_that_the_engine_refuses_is_not_no_limit(limit: str) -> None:
+    result = translated(service() + router(f"[{{name: all, {TO_ORDERS}}}]", extra=f"  {limit}"))
+    assert result.said("rejected")
+    (route,) = result.routes(NAME)
+    assert route["direct_reply"]["kind"] == "fault"
+    assert "local_rate_limit" not in result.proxy(NAME)["route_tables"][0]
+
+
+def test_an_inverted_condition_that_is_refused_holds_without_a_value_too() -> None:
+    match = "match: {attributes: {method: {regex: 'a{1001}', invert: true}}}"
+    result = translated(service() + router(f"[{{name: a, {match}, {TO_ORDERS}}}]"))
+    (route,) = result.routes(NAME)
+    assert "match" not in route
+    assert route["direct_reply"]["kind"] == "fault"
