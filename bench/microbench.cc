@@ -241,6 +241,8 @@ class NullHost final : public metaprotocol::Host {
   void WriteLease(metaprotocol::LeaseHandle lease, Bytes bytes) override {
     static_cast<Lease*>(lease)->requests += bytes;
   }
+  void ProbeLease(metaprotocol::LeaseHandle) override {}
+  void PauseLease(metaprotocol::LeaseHandle, bool) override {}
   void ReleaseLease(metaprotocol::LeaseId) override {}
   void ResetLease(metaprotocol::LeaseId) override {}
   void StartCall(metaprotocol::CallId, metaprotocol::SessionHandle, std::string_view,

@@ -44,6 +44,7 @@ class EngineImpl final : public Engine {
     const Event event(*this);
     hub_.LeaseData(lease, slices);
   }
+  void LeaseDrained(LeaseId) override {}
   void LeaseClosed(LeaseId lease, LeaseCloseReason reason) override {
     const Event event(*this);
     hub_.LeaseClosed(lease, reason);

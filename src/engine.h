@@ -70,6 +70,8 @@ class Engine {
   // Events of leases that the engine has already given back or reset are ignored.
   virtual void LeaseReady(LeaseId lease, LeaseHandle handle) = 0;
   virtual void LeaseData(LeaseId lease, std::span<const Bytes> slices) = 0;
+  // In answer to Host::ProbeLease.
+  virtual void LeaseDrained(LeaseId lease) = 0;
   virtual void LeaseClosed(LeaseId lease, LeaseCloseReason reason) = 0;
 
   // --- questions, in answer to Host::StartCall

@@ -130,6 +130,12 @@ void BridgeSendUpstream(void* bridge, Buffer data, bool end_stream)
 // not, it is closed.
 void BridgeSendResponse(void* bridge, uint32_t status, HttpHeader* headers, size_t header_count,
                         Buffer body) METAPROTOCOL_CALLBACK(upstream_http_tcp_bridge_send_response);
+// The same in parts.
+void BridgeSendResponseHeaders(void* bridge, uint32_t status, HttpHeader* headers,
+                               size_t header_count, bool end_stream)
+    METAPROTOCOL_CALLBACK(upstream_http_tcp_bridge_send_response_headers);
+void BridgeSendResponseData(void* bridge, Buffer data, bool end_stream)
+    METAPROTOCOL_CALLBACK(upstream_http_tcp_bridge_send_response_data);
 
 // --- load balancing policy; `lb` is Envoy's side of one cluster's policy on one worker. Hosts are
 // numbered per priority, over all hosts or over the healthy ones.

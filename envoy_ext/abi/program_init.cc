@@ -58,6 +58,8 @@ std::string MissingCallbacks() {
       Of("upstream_http_tcp_bridge_get_response_buffer", abi::BridgeResponseChunks),
       Of("upstream_http_tcp_bridge_send_upstream_data", abi::BridgeSendUpstream),
       Of("upstream_http_tcp_bridge_send_response", abi::BridgeSendResponse),
+      Of("upstream_http_tcp_bridge_send_response_headers", abi::BridgeSendResponseHeaders),
+      Of("upstream_http_tcp_bridge_send_response_data", abi::BridgeSendResponseData),
       Of("lb_get_cluster_name", abi::LbClusterName),
       Of("lb_get_priority_set_size", abi::LbPriorityCount),
       Of("lb_get_hosts_count", abi::LbHostCount),

@@ -68,9 +68,18 @@ METAPROTOCOL_EXPORT void METAPROTOCOL_HOOK(upstream_http_tcp_bridge_encode_heade
   });
 }
 
-// A lease's request has neither body nor trailers.
-METAPROTOCOL_EXPORT void METAPROTOCOL_HOOK(upstream_http_tcp_bridge_encode_data)(void*, const void*,
-                                                                                 bool) {}
+// The body of a lease's request is nothing but probes, see LeaseTable::Probe.
+METAPROTOCOL_EXPORT void METAPROTOCOL_HOOK(upstream_http_tcp_bridge_encode_data)(void*,
+                                                                                 const void* module,
+                                                                                 bool end_stream) {
+  if (end_stream) return;
+  Guarded("upstream_http_tcp_bridge_encode_data", [&] {
+    const EnvoyOnStack on_stack;
+    Worker& worker = Worker::Get();
+    worker.leases().BridgeProbed(*BridgeOf(module));
+    worker.RunPending();
+  });
+}
 METAPROTOCOL_EXPORT void METAPROTOCOL_HOOK(upstream_http_tcp_bridge_encode_trailers)(void*,
                                                                                      const void*) {}
 

@@ -22,6 +22,8 @@ constexpr uint8_t kFlagEndStream = 0x1;
 constexpr uint8_t kFlagEndHeaders = 0x4;
 constexpr uint8_t kFlagPadded = 0x8;
 
+constexpr uint16_t kSettingsInitialWindowSize = 0x4;  // section 6.5.2
+
 constexpr size_t kFrameHeader = 9;
 constexpr size_t kMaxFrame = 16384;  // what both sides accept without settings, section 6.5.2
 // Connection window given back at a time; the window is 65535.
@@ -51,6 +53,7 @@ H2Client::H2Client() {
   };
   set(0x1, 0);  // SETTINGS_HEADER_TABLE_SIZE: responses are encoded without state
   set(0x2, 0);  // SETTINGS_ENABLE_PUSH
+  set(kSettingsInitialWindowSize, kStreamWindow);
   AppendFrame(kSettings, 0, 0, settings);
 }
 
@@ -78,13 +81,32 @@ uint32_t H2Client::Open(const std::vector<H2Header>& headers) {
   if (block.size() > kMaxFrame) return 0;
   const uint32_t stream = next_stream_;
   next_stream_ += 2;
-  streams_.emplace(stream, std::string());
+  streams_.emplace(stream, Stream());
   AppendFrame(kHeaders, kFlagEndHeaders, stream, block);
   return stream;
 }
 
 void H2Client::EndRequest(uint32_t stream) {
   if (streams_.count(stream) != 0) AppendFrame(kData, kFlagEndStream, stream, {});
+}
+
+void H2Client::SendByte(uint32_t stream) {
+  if (streams_.count(stream) != 0) AppendFrame(kData, 0, stream, Bytes("\0", 1));
+}
+
+void H2Client::HoldBody(uint32_t stream) {
+  const auto it = streams_.find(stream);
+  if (it != streams_.end()) it->second.held = true;
+}
+
+void H2Client::GrantWindow(uint32_t stream, uint32_t bytes) {
+  if (bytes != 0 && streams_.count(stream) != 0) AppendWindowUpdate(stream, bytes);
+}
+
+void H2Client::AppendWindowUpdate(uint32_t stream, uint32_t bytes) {
+  std::string increment;
+  AppendBe32(increment, bytes);
+  AppendFrame(kWindowUpdate, 0, stream, increment);
 }
 
 bool H2Client::Receive(Bytes bytes) {
@@ -126,9 +148,8 @@ bool H2Client::OnFrame(const Frame& frame) {
       EndStream(frame.stream, true);
       return true;
     case kSettings:
-      // None of the peer's settings concerns us: we send small header frames and empty data.
       if (frame.stream != 0 || frame.payload.size() % 6 != 0) return false;
-      if ((frame.flags & kFlagAck) == 0) AppendFrame(kSettings, kFlagAck, 0, {});
+      if ((frame.flags & kFlagAck) == 0) OnSettings(frame.payload);
       return true;
     case kPing:
       if (frame.stream != 0 || frame.payload.size() != 8) return false;
@@ -139,10 +160,10 @@ bool H2Client::OnFrame(const Frame& frame) {
       going_away_ = true;
       const uint32_t last = LoadBe32(frame.payload.data()) & kLastStream;
       std::vector<uint32_t> refused;
-      for (const auto& [stream, body] : streams_) {
-        if (stream > last) refused.push_back(stream);
+      for (const auto& [id, stream] : streams_) {
+        if (id > last) refused.push_back(id);
       }
-      for (const uint32_t stream : refused) EndStream(stream, true);
+      for (const uint32_t id : refused) EndStream(id, true);
       return true;
     }
     case kPushPromise:
@@ -154,16 +175,21 @@ bool H2Client::OnFrame(const Frame& frame) {
   }
 }
 
+// Of the peer's settings only its window concerns us: we send small header frames and little data.
+void H2Client::OnSettings(Bytes settings) {
+  for (; !settings.empty(); settings.remove_prefix(6)) {
+    if (LoadBe16(settings.data()) == kSettingsInitialWindowSize) {
+      peer_window_ = LoadBe32(settings.data() + 2);
+    }
+  }
+  AppendFrame(kSettings, kFlagAck, 0, {});
+}
+
 bool H2Client::OnData(const Frame& frame) {
   Bytes data = frame.payload;
   if (frame.stream == 0) return false;
   unacknowledged_ += static_cast<uint32_t>(data.size());
-  if (unacknowledged_ >= kWindowStep) {
-    std::string increment;
-    AppendBe32(increment, unacknowledged_);
-    AppendFrame(kWindowUpdate, 0, 0, increment);
-    unacknowledged_ = 0;
-  }
+  if (unacknowledged_ >= kWindowStep) AppendWindowUpdate(0, std::exchange(unacknowledged_, 0));
   if ((frame.flags & kFlagPadded) != 0) {
     if (data.empty()) return false;
     const size_t padding = static_cast<uint8_t>(data[0]);
@@ -172,16 +198,20 @@ bool H2Client::OnData(const Frame& frame) {
   }
   const auto it = streams_.find(frame.stream);
   if (it == streams_.end()) return false;  // ended, or never opened
-  std::string& body = it->second;
+  std::string& body = it->second.body;
   body += data.substr(0, kMaxBody - std::min(kMaxBody, body.size()));
-  if ((frame.flags & kFlagEndStream) != 0) EndStream(frame.stream, false);
+  if ((frame.flags & kFlagEndStream) != 0) {
+    EndStream(frame.stream, false);
+  } else if (!it->second.held && !frame.payload.empty()) {
+    AppendWindowUpdate(frame.stream, static_cast<uint32_t>(frame.payload.size()));
+  }
   return true;
 }
 
 void H2Client::EndStream(uint32_t stream, bool reset) {
   const auto it = streams_.find(stream);
   if (it == streams_.end()) return;
-  ended_.push_back({stream, reset, std::move(it->second)});
+  ended_.push_back({stream, reset, std::move(it->second.body)});
   streams_.erase(it);
 }
 

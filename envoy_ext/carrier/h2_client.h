@@ -35,6 +35,9 @@ class H2Client {
     std::string body;  // shortened to kMaxBody
   };
   static constexpr size_t kMaxBody = 1024;
+  // What the peer may send of a response's body before it is given more: enough for the lines of
+  // text that Envoy answers with.
+  static constexpr uint32_t kStreamWindow = 4096;
   static constexpr uint32_t kLastStream = 0x7fffffff;
 
   // Writes the connection preface.
@@ -45,6 +48,13 @@ class H2Client {
   uint32_t Open(const std::vector<H2Header>& headers);
   // Ends the request, if the stream is still open.
   void EndRequest(uint32_t stream);
+  // A byte of the request's body, if the stream is still open.
+  void SendByte(uint32_t stream);
+  // Lets the peer send that many bytes more of the response's body, beyond kStreamWindow and what
+  // HoldBody has kept back.
+  void GrantWindow(uint32_t stream, uint32_t bytes);
+  // From now on the peer gets no window for the body of this response but by GrantWindow.
+  void HoldBody(uint32_t stream);
 
   // Takes the peer's bytes, in pieces of any size. False: it does not speak HTTP/2 as we know it,
   // and the connection is beyond use.
@@ -56,6 +66,9 @@ class H2Client {
   // Streams that ended since the last call.
   std::vector<Ended> TakeEnded() { return std::exchange(ended_, {}); }
   bool has_ended() const { return !ended_.empty(); }
+
+  // How much of one stream's data the peer takes, and keeps back, before it wants to be waited for.
+  uint32_t peer_window() const { return peer_window_; }
 
   // The peer wants no new streams.
   bool going_away() const { return going_away_; }
@@ -73,15 +86,23 @@ class H2Client {
     Bytes payload;
   };
 
+  struct Stream {
+    std::string body;  // so far
+    bool held = false;
+  };
+
   void AppendFrame(uint8_t type, uint8_t flags, uint32_t stream, Bytes payload);
   bool OnFrame(const Frame& frame);
   bool OnData(const Frame& frame);
+  void OnSettings(Bytes settings);
+  void AppendWindowUpdate(uint32_t stream, uint32_t bytes);
   void EndStream(uint32_t stream, bool reset);
 
   std::string output_;
   std::string input_;  // the unfinished frame
   std::vector<Ended> ended_;
-  std::unordered_map<uint32_t, std::string> streams_;  // open ones, with the body so far
+  std::unordered_map<uint32_t, Stream> streams_;  // open ones
+  uint32_t peer_window_ = 65535;                  // RFC 9113 section 6.9.2
   uint32_t next_stream_ = 1;
   uint32_t headers_stream_ = 0;  // whose header block is being continued; 0: none
   bool headers_end_stream_ = false;

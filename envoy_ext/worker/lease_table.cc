@@ -13,6 +13,9 @@ namespace metaprotocol::envoy {
 namespace {
 
 constexpr int kMaxRounds = 8;
+// A carrier listener whose streams have larger windows than our own configuration gives them cannot
+// pause: the bytes would cost more than they save.
+constexpr uint32_t kMaxPauseBytes = 1u << 20;
 
 void AppendHex(std::string& out, uint64_t value) {
   char digits[16];
@@ -111,6 +114,12 @@ void LeaseTable::Release(LeaseId id) { commands_.push_back({Command::Kind::kRele
 
 void LeaseTable::Reset(LeaseId id) { commands_.push_back({Command::Kind::kReset, id}); }
 
+void LeaseTable::Probe(LeaseId id) { commands_.push_back({Command::Kind::kProbe, id}); }
+
+void LeaseTable::Pause(LeaseId id, bool paused) {
+  commands_.push_back({paused ? Command::Kind::kPause : Command::Kind::kResume, id});
+}
+
 void LeaseTable::Write(Lease& lease, Bytes bytes) {
   // Without a bridge the connection is gone and the engine is about to hear of it.
   if (lease.bridge == nullptr || bytes.empty()) return;
@@ -124,6 +133,18 @@ void LeaseTable::Run(const Command& command) {
   switch (command.kind) {
     case Command::Kind::kOpen:
       if (lease->state == Lease::State::kWaiting) OpenStream(*lease);
+      return;
+    case Command::Kind::kProbe:
+      if (lease->state != Lease::State::kReady || lease->probing) return;
+      lease->probing = true;
+      lease->carrier->h2().SendByte(lease->stream);
+      output_pending_ = true;
+      return;
+    case Command::Kind::kPause:
+      if (lease->state == Lease::State::kReady) FillAnswer(*lease);
+      return;
+    case Command::Kind::kResume:
+      if (lease->state == Lease::State::kReady) TakeAnswer(*lease);
       return;
     case Command::Kind::kRelease:
     case Command::Kind::kReset:
@@ -144,6 +165,7 @@ void LeaseTable::Run(const Command& command) {
             Answer(*lease);
           } else {
             lease->state = Lease::State::kReleasing;
+            TakeAnswer(*lease);
             lease->carrier->h2().EndRequest(lease->stream);
             output_pending_ = true;
             releasing_.push_back(lease->id);
@@ -183,10 +205,38 @@ void LeaseTable::OpenStream(Lease& lease) {
   carrier->RetireIfWornOut();
 }
 
+void LeaseTable::FillAnswer(Lease& lease) {
+  const uint32_t mark = lease.carrier->h2().peer_window();
+  if (lease.backlog > mark || mark > kMaxPauseBytes) return;
+  void* const bridge = lease.bridge->envoy;
+  uint32_t size = mark + 1 - lease.backlog;
+  lease.backlog += size;
+  if (!lease.answering) {
+    lease.answering = true;
+    lease.carrier->h2().HoldBody(lease.stream);
+    size += H2Client::kStreamWindow;
+    abi::BridgeSendResponseHeaders(bridge, 200, nullptr, 0, false);
+  }
+  const std::string filling(size, '\0');
+  abi::BridgeSendResponseData(bridge, abi::ToBuffer(filling), false);
+}
+
+void LeaseTable::TakeAnswer(Lease& lease) {
+  if (lease.backlog == 0) return;
+  lease.carrier->h2().GrantWindow(lease.stream, std::exchange(lease.backlog, 0));
+  output_pending_ = true;
+}
+
 void LeaseTable::Answer(Lease& lease) {
   Bridge& bridge = *lease.bridge;
+  const bool answering = lease.answering;
+  TakeAnswer(lease);
   Forget(lease);
-  abi::BridgeSendResponse(bridge.envoy, 200, nullptr, 0, {nullptr, 0});
+  if (answering) {
+    abi::BridgeSendResponseData(bridge.envoy, {nullptr, 0}, true);
+  } else {
+    abi::BridgeSendResponse(bridge.envoy, 200, nullptr, 0, {nullptr, 0});
+  }
 }
 
 void LeaseTable::MarkGone(Lease& lease, LeaseCloseReason reason) {
@@ -257,6 +307,12 @@ Lease* LeaseTable::BridgeReady(Bridge& bridge, std::string_view lease_header) {
   return lease;
 }
 
+void LeaseTable::BridgeProbed(Bridge& bridge) {
+  if (bridge.lease == nullptr || !std::exchange(bridge.lease->probing, false)) return;
+  bridge.lease->drained = true;
+  events_.push_back(bridge.lease->id);
+}
+
 void LeaseTable::BridgeGone(Bridge& bridge) {
   if (bridge.lease != nullptr) MarkGone(*bridge.lease, LeaseCloseReason::kRemoteClose);
 }
@@ -287,6 +343,10 @@ void LeaseTable::RunPending(Engine& engine) {
       if (lease == nullptr) continue;
       if (lease->state == Lease::State::kReady) {
         TellReady(*lease, engine);
+        // Being told may have made the engine give it up.
+        if (Lease* still = Find(id); still != nullptr && std::exchange(still->drained, false)) {
+          engine.LeaseDrained(id);
+        }
       } else if (lease->state == Lease::State::kGone) {
         const LeaseCloseReason reason = lease->reason;
         Forget(*lease);
@@ -294,6 +354,11 @@ void LeaseTable::RunPending(Engine& engine) {
       }
     }
   }
+}
+
+size_t LeaseTable::probes_open() const {
+  return static_cast<size_t>(std::count_if(
+      leases_.begin(), leases_.end(), [](const auto& entry) { return entry.second->probing; }));
 }
 
 std::string LeaseTable::DumpJson() const {
@@ -308,7 +373,7 @@ std::string LeaseTable::DumpJson() const {
     out += kNames[i];
     out += "\": " + std::to_string(counts[i]);
   }
-  out += ", \"carriers\": [";
+  out += ", \"probing\": " + std::to_string(probes_open()) + ", \"carriers\": [";
   for (size_t i = 0; i < carriers_.size(); ++i) {
     if (i != 0) out += ", ";
     out += carriers_[i]->DumpJson();

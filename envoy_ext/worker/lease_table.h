@@ -48,6 +48,12 @@ struct Lease {
   Carrier* carrier = nullptr;
   uint32_t stream = 0;
   Bridge* bridge = nullptr;
+  // What was written so far has left Envoy, but for what its buffer may always hold: asked, and
+  // answered, see LeaseTable::Probe.
+  bool probing = false;
+  bool drained = false;
+  bool answering = false;  // the head of the request's answer was sent, to pause with its body
+  uint32_t backlog = 0;    // of that body, waiting within Envoy for a window
 };
 
 class LeaseTable {
@@ -62,6 +68,13 @@ class LeaseTable {
   void Release(LeaseId id);
   void Reset(LeaseId id);
   static void Write(Lease& lease, Bytes bytes);
+  // Engine::LeaseDrained is called once the upstream connection's write buffer is below its mark.
+  // Envoy passes a byte of a request's body on to the bridge only then.
+  void Probe(LeaseId id);
+  // Envoy stops reading an upstream connection while the answer to its request is not taken. So to
+  // pause, an answer begins that is longer than Envoy likes to keep, and our side of the carrier
+  // takes it only to resume.
+  void Pause(LeaseId id, bool paused);
 
   // --- from carriers
   void CarrierReady(Carrier& carrier);
@@ -72,6 +85,8 @@ class LeaseTable {
   // --- from bridges
   // The lease that the request with this value of kLeaseHeader belongs to; null: nobody's.
   Lease* BridgeReady(Bridge& bridge, std::string_view lease_header);
+  // A byte of its request's body came through.
+  void BridgeProbed(Bridge& bridge);
   void BridgeGone(Bridge& bridge);
 
   // Something waits for RunPending.
@@ -83,11 +98,12 @@ class LeaseTable {
   static void TellReady(Lease& lease, Engine& engine);
 
   size_t size() const { return leases_.size(); }
+  size_t probes_open() const;
   std::string DumpJson() const;
 
  private:
   struct Command {
-    enum class Kind : uint8_t { kOpen, kRelease, kReset } kind;
+    enum class Kind : uint8_t { kOpen, kProbe, kPause, kResume, kRelease, kReset } kind;
     LeaseId id;
   };
 
@@ -95,6 +111,8 @@ class LeaseTable {
   void Forget(Lease& lease);
   void Run(const Command& command);
   void OpenStream(Lease& lease);
+  void FillAnswer(Lease& lease);
+  void TakeAnswer(Lease& lease);
   // Answers the lease's request: once the request has ended this gives the upstream connection back
   // to its pool, before it closes it.
   void Answer(Lease& lease);

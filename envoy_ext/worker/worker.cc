@@ -254,6 +254,12 @@ void Worker::WriteLease(LeaseHandle lease, Bytes bytes) {
   LeaseTable::Write(*static_cast<Lease*>(lease), bytes);
 }
 
+void Worker::ProbeLease(LeaseHandle lease) { leases_.Probe(static_cast<Lease*>(lease)->id); }
+
+void Worker::PauseLease(LeaseHandle lease, bool paused) {
+  leases_.Pause(static_cast<Lease*>(lease)->id, paused);
+}
+
 void Worker::ReleaseLease(LeaseId lease) { leases_.Release(lease); }
 
 void Worker::ResetLease(LeaseId lease) { leases_.Reset(lease); }

@@ -89,6 +89,8 @@ class Worker final : public Host {
   void PauseSession(SessionHandle session, bool paused) override;
   void OpenLease(LeaseId lease, std::string_view cluster, std::string_view host_address) override;
   void WriteLease(LeaseHandle lease, Bytes bytes) override;
+  void ProbeLease(LeaseHandle lease) override;
+  void PauseLease(LeaseHandle lease, bool paused) override;
   void ReleaseLease(LeaseId lease) override;
   void ResetLease(LeaseId lease) override;
   void StartCall(CallId call, SessionHandle session, std::string_view cluster,

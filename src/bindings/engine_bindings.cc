@@ -62,6 +62,10 @@ class PyHost final : public Host {
   void WriteLease(LeaseHandle lease, Bytes bytes) override {
     Call("write_lease", KeyOf(lease), py::bytes(bytes));
   }
+  void ProbeLease(LeaseHandle lease) override { Call("probe_lease", KeyOf(lease)); }
+  void PauseLease(LeaseHandle lease, bool paused) override {
+    Call("pause_lease", KeyOf(lease), paused);
+  }
   void ReleaseLease(LeaseId lease) override { Call("release_lease", lease); }
   void ResetLease(LeaseId lease) override { Call("reset_lease", lease); }
   void StartCall(CallId call, SessionHandle session, std::string_view cluster,
@@ -151,6 +155,10 @@ class PyEngine {
   void LeaseData(LeaseId lease, const std::vector<py::bytes>& pieces) {
     const std::vector<Bytes> slices(pieces.begin(), pieces.end());
     engine_->LeaseData(lease, slices);
+    host_.RethrowPending();
+  }
+  void LeaseDrained(LeaseId lease) {
+    engine_->LeaseDrained(lease);
     host_.RethrowPending();
   }
   void LeaseClosed(LeaseId lease, LeaseCloseReason reason) {
@@ -290,6 +298,7 @@ void BindEngine(py::module_& module) {
            py::arg("full"))
       .def("lease_ready", &PyEngine::LeaseReady, py::arg("lease"))
       .def("lease_data", &PyEngine::LeaseData, py::arg("lease"), py::arg("pieces"))
+      .def("lease_drained", &PyEngine::LeaseDrained, py::arg("lease"))
       .def("lease_closed", &PyEngine::LeaseClosed, py::arg("lease"), py::arg("reason"))
       .def("call_done", &PyEngine::CallDone, py::arg("call"), py::arg("message").none(true))
       .def("set_cluster", &PyEngine::SetCluster, py::arg("name"), py::arg("generation"),

@@ -52,6 +52,15 @@ class Host {
                          std::string_view host_address) = 0;
   // Queues bytes towards the server; `bytes` is copied. Only between LeaseReady and LeaseClosed.
   virtual void WriteLease(LeaseHandle lease, Bytes bytes) = 0;
+  // Asks to be told, by one Engine::LeaseDrained not before this returns, when what was written to
+  // the lease so far has gone to the kernel, but for about as much as the host's own write buffer
+  // holds in any case (Envoy: 1 MiB unless the cluster says otherwise). The answer comes soon where
+  // the server reads, and when it does where it does not. Not again before the answer.
+  virtual void ProbeLease(LeaseHandle lease) = 0;
+  // Stop or resume reading from the server, soon: bytes that are on their way still come. Calls
+  // alternate, beginning with `true`. It costs as much as passing on 64 KiB, so it is for replies
+  // that somebody does not take, not for each one.
+  virtual void PauseLease(LeaseHandle lease, bool paused) = 0;
   // The connection is quiet and clean: back to the pool it came from, open. The engine has
   // forgotten the lease.
   virtual void ReleaseLease(LeaseId lease) = 0;

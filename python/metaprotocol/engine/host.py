@@ -26,6 +26,12 @@ class Host(Protocol):
     def write_lease(self, lease: int, data: bytes) -> None:
         """Send ``data`` to the server."""
 
+    def probe_lease(self, lease: int) -> None:
+        """Tell, by ``Engine.lease_drained``, when what was written has left."""
+
+    def pause_lease(self, lease: int, paused: bool) -> None:
+        """Stop or resume delivering bytes from the server."""
+
     def release_lease(self, lease: int) -> None:
         """The connection is idle and may be used by others; forget the lease."""
 

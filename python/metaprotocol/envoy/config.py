@@ -437,7 +437,12 @@ _CARRIER_CONNECTION_MANAGER: Json = {
     "stream_idle_timeout": "0s",
     "server_header_transformation": "PASS_THROUGH",
     "common_http_protocol_options": {"idle_timeout": "0s"},
-    "http2_protocol_options": {"max_concurrent_streams": 2147483647},
+    "http2_protocol_options": {
+        "max_concurrent_streams": 2147483647,
+        # A lease is paused by as much of an answer as a stream may hold: the least there is.
+        "initial_stream_window_size": 65535,
+        "initial_connection_window_size": 2147483647,
+    },
     "local_reply_config": {
         "body_format": {
             "text_format_source": {"inline_string": "%RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS%"}

@@ -71,6 +71,8 @@ class StillHost final : public Host {
     std::memcpy(written.data() + used, bytes.data(), bytes.size());
     used += bytes.size();
   }
+  void ProbeLease(LeaseHandle) override {}
+  void PauseLease(LeaseHandle, bool) override {}
   void ReleaseLease(LeaseId) override {}
   void ResetLease(LeaseId) override {}
   void StartCall(CallId, SessionHandle, std::string_view, std::string_view, Bytes,

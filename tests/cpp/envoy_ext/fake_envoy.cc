@@ -28,6 +28,7 @@ void envoy_dynamic_module_on_network_filter_destroy(const void*);
 void envoy_dynamic_module_on_network_filter_scheduled(void*, const void*, uint64_t);
 const void* envoy_dynamic_module_on_upstream_http_tcp_bridge_new(const void*, void*);
 void envoy_dynamic_module_on_upstream_http_tcp_bridge_encode_headers(void*, const void*, bool);
+void envoy_dynamic_module_on_upstream_http_tcp_bridge_encode_data(void*, const void*, bool);
 void envoy_dynamic_module_on_upstream_http_tcp_bridge_on_upstream_data(void*, const void*, bool);
 void envoy_dynamic_module_on_upstream_http_tcp_bridge_destroy(const void*);
 const void* envoy_dynamic_module_on_lb_config_new(void*, Buffer, Buffer);
@@ -200,7 +201,18 @@ void FakeEnvoy::Inject(FakeConnection& c, std::string_view bytes) {
 
 void FakeEnvoy::OnFrame(FakeConnection& c, uint8_t type, uint8_t flags, uint32_t stream,
                         std::string_view payload) {
-  if (type == 4 && (flags & 1) == 0) return CodecWrite(c, Frame(4, 1, 0, ""));
+  if (type == 4 && (flags & 1) == 0) {
+    for (size_t at = 0; at < payload.size(); at += 6) {
+      if (LoadBe16(payload.data() + at) == 4) c.stream_window = LoadBe32(payload.data() + at + 2);
+    }
+    return CodecWrite(c, Frame(4, 1, 0, ""));
+  }
+  if (type == 8) {
+    const auto body = c.bodies.find(stream);
+    if (body == c.bodies.end()) return;
+    body->second.window += LoadBe32(payload.data());
+    return FlushBody(c, stream);
+  }
   if (type == 3) violations.push_back("a stream was reset");
   if (type == 0) {
     const auto it = c.requests.find(stream);
@@ -208,6 +220,7 @@ void FakeEnvoy::OnFrame(FakeConnection& c, uint8_t type, uint8_t flags, uint32_t
       violations.push_back("data for a stream that is not open");
     } else {
       it->second->complete = (flags & 1) != 0;
+      if (!payload.empty()) Data(*it->second);
     }
   }
   if (type != 1) return;
@@ -246,6 +259,25 @@ void FakeEnvoy::Attach(FakeRequest& request) {
   request.in_hook = false;
 }
 
+// A router reads a request's body only while what it goes to is not full.
+void FakeEnvoy::Data(FakeRequest& request) {
+  if (request.bridge == nullptr) return violations.push_back("data before there was a connection");
+  if (request.upstream->full) {
+    request.data_waits = true;
+    return;
+  }
+  request.in_hook = true;
+  envoy_dynamic_module_on_upstream_http_tcp_bridge_encode_data(&request, request.bridge, false);
+  request.in_hook = false;
+}
+
+void FakeEnvoy::ServerStalls(FakeRequest& request) { request.upstream->full = true; }
+
+void FakeEnvoy::ServerReadsAgain(FakeRequest& request) {
+  request.upstream->full = false;
+  if (std::exchange(request.data_waits, false)) Data(request);
+}
+
 void FakeEnvoy::LocalReply(FakeRequest& request, std::string_view text) {
   FakeConnection& c = *request.carrier;
   const uint32_t stream = request.stream;
@@ -255,18 +287,63 @@ void FakeEnvoy::LocalReply(FakeRequest& request, std::string_view text) {
                     (complete ? "" : Frame(3, 0, stream, std::string(4, '\0'))));
 }
 
-void FakeEnvoy::Respond(FakeRequest& request) {
+void FakeEnvoy::EndRequest(FakeRequest& request) {
   if (request.in_hook) violations.push_back("answered within the request's own hook");
-  FakeConnection& c = *request.carrier;
-  const uint32_t stream = request.stream;
-  const bool complete = request.complete;
-  if (complete) {
+  if (request.complete) {
+    if (request.upstream->paused) violations.push_back("gave back a connection that is not read");
     ++given_back;
   } else {
     ++cut;
     request.upstream->closed = true;
   }
   DestroyRequest(request);
+}
+
+void FakeEnvoy::RespondHeaders(FakeRequest& request) {
+  if (std::exchange(request.answering, true)) violations.push_back("answered twice");
+  request.carrier->bodies[request.stream].window += request.carrier->stream_window;
+  CodecWrite(*request.carrier, Frame(1, 4, request.stream, "\x88"));
+}
+
+void FakeEnvoy::RespondData(FakeRequest& request, size_t size, bool end_stream) {
+  if (!request.answering) violations.push_back("an answer's body before its head");
+  FakeConnection& c = *request.carrier;
+  const uint32_t stream = request.stream;
+  FakeBody& body = c.bodies[stream];
+  body.pending += size;
+  body.last = end_stream;
+  body.complete = request.complete;
+  if (end_stream) EndRequest(request);
+  FlushBody(c, stream);
+}
+
+void FakeEnvoy::FlushBody(FakeConnection& c, uint32_t stream) {
+  FakeBody& body = c.bodies[stream];
+  std::string frames;
+  while (body.pending != 0 && body.window != 0) {
+    const size_t size = std::min({body.pending, body.window, size_t{16384}});
+    body.pending -= size;
+    body.window -= size;
+    frames += Frame(0, 0, stream, std::string(size, '\0'));
+  }
+  if (const auto it = c.requests.find(stream); it != c.requests.end() && it->second->upstream) {
+    bool& paused = it->second->upstream->paused;
+    paused = body.pending > 65535 || (paused && body.pending > 65535 / 2);
+  }
+  if (body.last && body.pending == 0) {
+    frames += Frame(0, 1, stream, "");
+    if (!body.complete) frames += Frame(3, 0, stream, std::string(4, '\0'));
+    c.bodies.erase(stream);
+  }
+  if (!frames.empty()) CodecWrite(c, frames);
+}
+
+void FakeEnvoy::Respond(FakeRequest& request) {
+  FakeConnection& c = *request.carrier;
+  const uint32_t stream = request.stream;
+  const bool complete = request.complete;
+  if (request.answering) violations.push_back("answered twice");
+  EndRequest(request);
   CodecWrite(
       c, Frame(1, 5, stream, "\x88") + (complete ? "" : Frame(3, 0, stream, std::string(4, '\0'))));
 }
@@ -449,6 +526,12 @@ void BridgeSendUpstream(void* b, Buffer data, bool end_stream) {
 }
 void BridgeSendResponse(void* b, uint32_t, HttpHeader*, size_t, Buffer) {
   Envoy().Respond(Request(b));
+}
+void BridgeSendResponseHeaders(void* b, uint32_t, HttpHeader*, size_t, bool) {
+  Envoy().RespondHeaders(Request(b));
+}
+void BridgeSendResponseData(void* b, Buffer data, bool end_stream) {
+  Envoy().RespondData(Request(b), data.length, end_stream);
 }
 
 void LbClusterName(void*, Buffer* out) { *out = ToBuffer("c"); }

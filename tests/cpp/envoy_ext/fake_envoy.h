@@ -29,6 +29,8 @@ struct FakeConnection {
   bool in_codec = false;     // the connection manager's codec is on the stack
   std::string h2_input;
   std::map<uint32_t, struct FakeRequest*> requests;  // by stream
+  std::map<uint32_t, struct FakeBody> bodies;        // likewise
+  size_t stream_window = 65535;
   std::vector<std::shared_ptr<FakeScheduler>> schedulers;
 };
 
@@ -36,6 +38,8 @@ struct FakeConnection {
 struct FakeUpstream {
   std::string host;
   bool closed = false;
+  bool full = false;     // its write buffer is above the high watermark
+  bool paused = false;   // it is not read, since the answer to its request is not taken
   std::string received;  // by the server, not yet looked at
 };
 
@@ -49,6 +53,16 @@ struct FakeRequest {
   FakeUpstream* upstream = nullptr;  // null while connecting
   bool in_hook = false;
   std::string response_chunk;
+  bool data_waits = false;  // for the upstream to be no longer full
+  bool answering = false;
+};
+
+// The body of an answer, as far as the other side of the carrier has not yet taken it.
+struct FakeBody {
+  size_t pending = 0;
+  size_t window = 0;
+  bool last = false;      // it ends with what is pending
+  bool complete = false;  // the request had ended before
 };
 
 class FakeEnvoy {
@@ -79,6 +93,8 @@ class FakeEnvoy {
   std::vector<FakeRequest*> connected() const;
   void ServerSends(FakeRequest& request, std::string_view bytes);
   void ServerCloses(FakeRequest& request);
+  void ServerStalls(FakeRequest& request);
+  void ServerReadsAgain(FakeRequest& request);
   void GoAway(FakeConnection& carrier);
 
   // Delivers scheduled events and destroys closed connections until there is nothing to do.
@@ -95,6 +111,8 @@ class FakeEnvoy {
   // --- for the callbacks
   void Inject(FakeConnection& carrier, std::string_view bytes);
   void Respond(FakeRequest& request);
+  void RespondHeaders(FakeRequest& request);
+  void RespondData(FakeRequest& request, size_t size, bool end_stream);
   void CloseLocally(FakeConnection& connection);
   static FakeEnvoy& Get();
 
@@ -104,6 +122,9 @@ class FakeEnvoy {
   void Route(FakeRequest& request);
   void Attach(FakeRequest& request);
   void LocalReply(FakeRequest& request, std::string_view text);
+  void Data(FakeRequest& request);
+  void FlushBody(FakeConnection& carrier, uint32_t stream);
+  void EndRequest(FakeRequest& request);
   void CodecWrite(FakeConnection& carrier, std::string_view frames);
   void DestroyRequest(FakeRequest& request);
   void RaiseClose(FakeConnection& connection, int event);

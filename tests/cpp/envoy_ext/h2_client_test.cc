@@ -12,7 +12,7 @@ namespace {
 
 constexpr size_t kPreface = 24;
 constexpr uint8_t kData = 0, kHeaders = 1, kRstStream = 3, kSettings = 4, kPing = 6, kGoAway = 7,
-                  kContinuation = 9;
+                  kWindowUpdate = 8, kContinuation = 9;
 
 std::string Frame(uint8_t type, uint8_t flags, uint32_t stream, std::string payload) {
   std::string out;
@@ -40,7 +40,7 @@ TEST(H2Client, BeginsWithThePrefaceAndSettingsThatForbidPushAndHeaderState) {
   const std::string output = client.TakeOutput();
   EXPECT_EQ(output.substr(0, kPreface), "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
   EXPECT_EQ(output.substr(kPreface),
-            Frame(kSettings, 0, 0, std::string("\0\1\0\0\0\0\0\2\0\0\0\0", 12)));
+            Frame(kSettings, 0, 0, std::string("\0\1\0\0\0\0\0\2\0\0\0\0\0\4\0\0\x10\0", 18)));
 }
 
 TEST(H2Client, OpensStreamsWithOddIdsAndLiteralHeaders) {
@@ -123,6 +123,28 @@ TEST(H2Client, GivesTheConnectionWindowBackBeforeItIsUsedUp) {
     if (!output.empty()) returned += LoadBe32(output.data() + 9);
     ASSERT_LT((i + 1) * 1000 - returned, 65535u);
   }
+}
+
+TEST(H2Client, ABodyGoesOnWithinItsWindowUnlessItIsHeld) {
+  H2Client client = Connected();
+  client.Open({});
+  client.Open({});
+  client.TakeOutput();
+  ASSERT_TRUE(client.Receive(Frame(kData, 0, 1, std::string(100, 'x'))));
+  EXPECT_EQ(client.TakeOutput(), Frame(kWindowUpdate, 0, 1, Be32(100)));
+  client.HoldBody(3);
+  ASSERT_TRUE(client.Receive(Frame(kData, 0, 3, std::string(100, 'x'))));
+  EXPECT_FALSE(client.has_output());
+  client.GrantWindow(3, 7);
+  client.GrantWindow(5, 7);  // which is not open
+  EXPECT_EQ(client.TakeOutput(), Frame(kWindowUpdate, 0, 3, Be32(7)));
+}
+
+TEST(H2Client, KnowsThePeersWindow) {
+  H2Client client = Connected();
+  EXPECT_EQ(client.peer_window(), 65535u);
+  ASSERT_TRUE(client.Receive(Frame(kSettings, 0, 0, std::string("\0\3\0\0\0\1\0\4\0\1\0\2", 12))));
+  EXPECT_EQ(client.peer_window(), 65538u);
 }
 
 TEST(H2Client, AnswersSettingsAndPingsOnce) {

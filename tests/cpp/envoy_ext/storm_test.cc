@@ -21,6 +21,7 @@ namespace {
 using test::FakeConnection;
 using test::FakeEnvoy;
 using test::FakeRequest;
+using test::FakeUpstream;
 
 void AppendText(std::string& out, std::string_view text) {
   out += static_cast<char>(text.size());
@@ -131,6 +132,76 @@ TEST(FakeEnvoyTest, AClientThatLeavesWhileItsRequestIsOutCostsThatConnectionOnly
   Answer(envoy, *envoy.connected()[0]);
   EXPECT_EQ(Ids(staying->written), std::vector<uint64_t>{2});
   EXPECT_EQ(envoy.violations, std::vector<std::string>());
+}
+
+// What the engine does not know of: it ignores what happens to it.
+constexpr LeaseId kForeignLease = uint64_t{1} << 60;
+
+FakeRequest* OpenForeignLease(FakeEnvoy& envoy) {
+  Worker::Get().OpenLease(kForeignLease, "c", "10.0.0.1:1");
+  Worker::Get().RunPending();
+  return envoy.connected().empty() ? nullptr : envoy.connected()[0];
+}
+
+TEST(FakeEnvoyTest, AProbeIsAnsweredOnceTheServerHasRead) {
+  FakeEnvoy envoy;
+  envoy.hosts = {"10.0.0.1:1"};
+  envoy.AddCluster();
+  ASSERT_NE(envoy.AcceptCarrier(), nullptr);
+  FakeRequest* request = OpenForeignLease(envoy);
+  ASSERT_NE(request, nullptr);
+  LeaseTable& leases = Worker::Get().leases();
+
+  leases.Probe(kForeignLease);
+  Worker::Get().RunPending();
+  EXPECT_EQ(leases.probes_open(), 0u);
+
+  envoy.ServerStalls(*request);
+  leases.Probe(kForeignLease);
+  Worker::Get().RunPending();
+  envoy.Settle();
+  EXPECT_EQ(leases.probes_open(), 1u);
+  envoy.ServerReadsAgain(*request);
+  envoy.Settle();
+  EXPECT_EQ(leases.probes_open(), 0u);
+
+  Worker::Get().ReleaseLease(kForeignLease);
+  Worker::Get().RunPending();
+  EXPECT_EQ(envoy.given_back, 1u);
+  EXPECT_EQ(envoy.violations, std::vector<std::string>());
+}
+
+TEST(FakeEnvoyTest, APausedServerIsNotReadUntilItIsResumed) {
+  for (const bool release : {true, false}) {
+    FakeEnvoy envoy;
+    envoy.hosts = {"10.0.0.1:1"};
+    envoy.AddCluster();
+    FakeConnection* carrier = envoy.AcceptCarrier();
+    ASSERT_NE(carrier, nullptr);
+    FakeRequest* request = OpenForeignLease(envoy);
+    ASSERT_NE(request, nullptr);
+    FakeUpstream* upstream = request->upstream;
+    LeaseTable& leases = Worker::Get().leases();
+    for (int i = 0; i < 3; ++i) {
+      leases.Pause(kForeignLease, true);
+      Worker::Get().RunPending();
+      EXPECT_TRUE(upstream->paused);
+      leases.Pause(kForeignLease, false);
+      Worker::Get().RunPending();
+      EXPECT_FALSE(upstream->paused);
+    }
+    leases.Pause(kForeignLease, true);
+    if (release) {
+      Worker::Get().ReleaseLease(kForeignLease);
+    } else {
+      Worker::Get().ResetLease(kForeignLease);
+    }
+    Worker::Get().RunPending();
+    EXPECT_EQ(envoy.given_back, release ? 1u : 0u);
+    EXPECT_EQ(envoy.cut, release ? 0u : 1u);
+    EXPECT_TRUE(carrier->bodies.empty()) << "a stream is left in the connection manager";
+    EXPECT_EQ(envoy.violations, std::vector<std::string>());
+  }
 }
 
 TEST(FakeEnvoyTest, NoOrderOfEventsDisturbsEnvoyOrAnswersARequestTwice) {

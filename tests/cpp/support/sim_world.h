@@ -264,6 +264,32 @@ class SimWorld : public Host {
     connection->received.append(bytes);
     At(now_us_, [this, connection] { Serve(*connection); });
   }
+  void ProbeLease(LeaseHandle handle) override {
+    CheckInside("ProbeLease");
+    const auto it = std::find_if(leases_.begin(), leases_.end(),
+                                 [&](const auto& entry) { return entry.second.get() == handle; });
+    if (it == leases_.end() || it->second->connection == nullptr) {
+      return Violation("ProbeLease of a lease that is not ready");
+    }
+    if (std::exchange(it->second->probing, true)) Violation("ProbeLease before the answer");
+    At(now_us_, [this, id = it->first] {
+      const auto lease = leases_.find(id);
+      if (lease == leases_.end()) return;
+      lease->second->probing = false;
+      WithEngine([&](Engine& engine) { engine.LeaseDrained(id); });
+    });
+  }
+  void PauseLease(LeaseHandle handle, bool paused) override {
+    CheckInside("PauseLease");
+    const auto it = std::find_if(leases_.begin(), leases_.end(),
+                                 [&](const auto& entry) { return entry.second.get() == handle; });
+    if (it == leases_.end() || it->second->connection == nullptr) {
+      return Violation("PauseLease of a lease that is not ready");
+    }
+    if (std::exchange(it->second->paused, paused) == paused) {
+      Violation("PauseLease does not alternate");
+    }
+  }
   void ReleaseLease(LeaseId id) override {
     LeaseRecord* lease = LiveLease(id, "ReleaseLease");
     if (lease == nullptr) return;
@@ -337,6 +363,8 @@ class SimWorld : public Host {
     std::string cluster;
     std::string address;
     SimConnection* connection = nullptr;  // null: opening
+    bool probing = false;
+    bool paused = false;
   };
   struct SeriesValues {
     SeriesLabels labels;

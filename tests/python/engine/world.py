@@ -46,6 +46,8 @@ class Upstream:
     """One upstream connection, as the server sees it."""
 
     ready: bool = False
+    probing: bool = False
+    paused: bool = False
     received: bytes = b""
     owed: list[tuple[int, str]] = field(default_factory=list)
     tokens: set[str] = field(default_factory=set)
@@ -185,6 +187,16 @@ class World:
             upstream.tokens.add(token)
             if flags & 0x40:
                 upstream.owed.append((number, token))
+
+    def probe_lease(self, lease: int) -> None:
+        assert self.upstreams[lease].ready
+        assert not self.upstreams[lease].probing
+        self.upstreams[lease].probing = True
+
+    def pause_lease(self, lease: int, paused: bool) -> None:
+        assert self.upstreams[lease].ready
+        assert self.upstreams[lease].paused != paused
+        self.upstreams[lease].paused = paused
 
     def release_lease(self, lease: int) -> None:
         assert not self.upstreams.pop(lease).received
