@@ -18,7 +18,7 @@ from metaprotocol.diagnostics import Diagnostic, Severity
 from metaprotocol.envoy.binary import EnvoyNotFound, find_envoy, find_module
 from metaprotocol.envoy.config import ConfigBuilder, Module
 from metaprotocol.envoy.descriptors import DescriptorError, EnvoyTypes
-from metaprotocol.resources import Resource, Unreadable
+from metaprotocol.resources import Resource, Unenforced, Unreadable
 from metaprotocol.translate import Options, Translator
 from metaprotocol.translate.istio import IstioOptions, istio_objects
 from metaprotocol.translate.naming import CLUSTER, ENDPOINTS, FILTER, LISTENER
@@ -153,7 +153,7 @@ class Mesh:
     def resources(self) -> tuple[Resource, ...]:
         """All resources, sorted by kind, namespace and name."""
         every = self.content.inventory.values()
-        return tuple(item for item in every if not isinstance(item, Unreadable))
+        return tuple(item for item in every if not isinstance(item, Unreadable | Unenforced))
 
     @property
     def diagnostics(self) -> tuple[Diagnostic, ...]:

@@ -11,6 +11,7 @@ from metaprotocol.resources.inventory import Changes, Inventory
 from metaprotocol.resources.loader import LoadResult, load_bytes, load_text
 from metaprotocol.resources.meta_router import MetaRoute, MetaRouter, MetaRouterSpec
 from metaprotocol.resources.service_entry import ServiceEntry, ServiceEntrySpec, ServicePort
+from metaprotocol.resources.unenforced import Unenforced
 from metaprotocol.resources.unreadable import Unreadable
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "ServiceEntry",
     "ServiceEntrySpec",
     "ServicePort",
+    "Unenforced",
     "Unreadable",
     "load_bytes",
     "load_text",

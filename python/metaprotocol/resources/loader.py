@@ -1,7 +1,7 @@
 """Reads the text of a file into resources and diagnostics, all of them at once.
 
 A file may hold several documents and lists of resources; each stands by itself: what is right is
-returned, whatever else is wrong. Objects of other programs (Deployments, ...) are passed over.
+returned, whatever else is wrong. Objects of other programs (Deployments, ...) are ignored.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from metaprotocol.resources.destination_rule import DestinationRule
 from metaprotocol.resources.meta_router import MetaRouter
 from metaprotocol.resources.problems import explain, warnings
 from metaprotocol.resources.service_entry import ServiceEntry
+from metaprotocol.resources.unenforced import Unenforced
 from metaprotocol.resources.unreadable import GUARDS, Unreadable, hosts_in, kind_in
 from metaprotocol.resources.yaml_reader import (
     DEFAULT_LIMITS,
@@ -269,7 +270,7 @@ class _Reading:
                 return model
             if group not in _GROUPS and did_you_mean(group, [model.group]) is None:
                 # Some other program's, of the same name.
-                self._pass_over(version, kind, document, name)
+                self._pass_over(version, kind, value, document, name)
                 return None
             self._result.complete = False
             self._stand_in(document, kind, value)
@@ -309,14 +310,15 @@ class _Reading:
                 name=name,
             )
             return None
-        self._pass_over(version, kind, document, name)
+        self._pass_over(version, kind, value, document, name)
         return None
 
     def _no_type(
         self, version: Any, kind: Any, value: dict[str, Any], document: Document, name: str
     ) -> None:
-        known = isinstance(kind, str) and kind in KINDS
-        self._stand_in(document, kind if known else "", value)
+        if not isinstance(kind, str) or kind in KINDS or did_you_mean(kind, GUARDS) is not None:
+            known = isinstance(kind, str) and kind in KINDS
+            self._stand_in(document, kind if known else "", value)
         for field_name, given in (("apiVersion", version), ("kind", kind)):
             if isinstance(given, str):
                 continue
@@ -328,10 +330,18 @@ class _Reading:
             code = "missing-field" if given is None else "wrong-type"
             self._tell(document, message, code, mend, field=field_name, name=name)
 
-    def _pass_over(self, version: str, kind: str, document: Document, name: str) -> None:
+    def _pass_over(
+        self, version: str, kind: str, value: dict[str, Any], document: Document, name: str
+    ) -> None:
+        asks = Unenforced.of(version.rpartition("/")[0], kind, value)
+        if asks is not None and asks.key not in self._seen:
+            origin = document.origin_of("") if document.prefix else _start(document)
+            self._seen[asks.key] = origin
+            asks.written_at(origin, document)
+            self._result.resources.append(asks)
         self._tell(
             document,
-            f"{shorten(kind)} of {shorten(version)} is passed over",
+            f"{shorten(kind)} of {shorten(version)} is ignored",
             "passed-over",
             field="kind",
             name=name,

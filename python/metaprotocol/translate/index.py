@@ -13,6 +13,7 @@ from metaprotocol.resources import (
     MetaRouter,
     Resource,
     ServiceEntry,
+    Unenforced,
     Unreadable,
 )
 from metaprotocol.translate.naming import full_host, host_matches, is_wildcard, resolve_host
@@ -30,6 +31,8 @@ class Touched:
     routes: set[str] = field(default_factory=set)
     """Hosts whose MetaRouters are others."""
     protocols: set[str] = field(default_factory=set)
+    unenforced: set[Key] = field(default_factory=set)
+    """Objects that ask for what is not done."""
 
 
 class Index:
@@ -45,6 +48,7 @@ class Index:
         self._protocols: dict[str, set[Key]] = {}
         self._unreadable: dict[str, set[Key]] = {}
         """By the hosts that are known to be meant."""
+        self._unenforced: set[Key] = set()
         self._vague: set[Key] = set()
         """What cannot be read and may be about many hosts."""
 
@@ -65,6 +69,9 @@ class Index:
                     token = present.spec.protocol.lower()
                     _change(self._protocols, token, key, add)
                     touched.protocols.add(token)
+                case Unenforced():
+                    (self._unenforced.add if add else self._unenforced.discard)(key)
+                    touched.unenforced.add(key)
                 case Unreadable():
                     self._cannot_read(key, present, add, touched)
         if resource is not None:
@@ -169,6 +176,11 @@ class Index:
             and item.may_concern(host)
             and host not in item.spec.spares
         ]
+
+    def unenforced(self) -> list[Unenforced]:
+        """The objects that ask for what is not done."""
+        found = (self._objects[key] for key in sorted(self._unenforced))
+        return [item for item in found if isinstance(item, Unenforced)]
 
     def protocols(self, token: str) -> list[ApplicationProtocol]:
         """The ApplicationProtocols with that token."""

@@ -7,7 +7,7 @@ many services there are. What comes out depends only on the resources, not on th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TypeAlias
@@ -32,6 +32,7 @@ from metaprotocol.translate.routes import Known, Use
 from metaprotocol.translate.rules import HostRules, build_rules, undecided
 from metaprotocol.translate.services import build_service
 from metaprotocol.translate.snapshot import Made, Snapshot, shared
+from metaprotocol.translate.unenforced import Unenforceable
 
 Progress: TypeAlias = Callable[[int, int], None]
 """Told how much is done, and of how much. May raise, to end what it is told of."""
@@ -68,6 +69,7 @@ class Translator:
         self._index = Index(self._options)
         self.known = Known(self._index.resolve, self._service, self._rules, self._index.hosts)
         """What routes may refer to."""
+        self._unenforceable = Unenforceable(self._index, self._options)
         self._host_translator = HostTranslator(
             self._messages, self._options, self._index, self.known
         )
@@ -184,6 +186,7 @@ class Translator:
         routes = set(touched.routes)
         clusters = set(touched.services)
         appeared = False
+        reshaped: list[Service] = []
         for host in sorted(touched.services):
             before = self._hosts.get(host, _Host())
             old, rules = before.service, before.rules
@@ -191,6 +194,8 @@ class Translator:
             if _same_but_endpoints(old, self._service(host)) and rules == self._rules(host):
                 self._say_loops(host)
             else:
+                self._unenforceable.reshaped(host, old, self._service(host))
+                reshaped += [item for item in (old, self._service(host)) if item is not None]
                 routes.add(host)
                 routes |= self._referrers.get(host, set())
         if appeared:  # or gone: what is said about hosts that are not there
@@ -205,6 +210,7 @@ class Translator:
                 if not self._index.protocols(token)
                 for host in hosts
             }
+        self._say_unenforced(touched.unenforced, reshaped)
         addresses: set[Address] = set()
         listeners: set[str] = set()
         for done, host in enumerate(sorted(routes)):
@@ -284,6 +290,16 @@ class Translator:
             if self._wanted(name) != before:
                 used_otherwise.add(name)
         return used_otherwise
+
+    def _say_unenforced(self, keys: set[Key], reshaped: Sequence[Service]) -> None:
+        """Objects that ask for what is not done are others, or services that they may be for."""
+        if reshaped and self._index.unenforced():
+            hosts = {service.host for service in reshaped}
+            keys = keys | self._unenforceable.about(
+                hosts, {service.namespace for service in reshaped}
+            )
+        for key in keys:
+            self._say(("unenforced", str(key)), self._unenforceable.findings(key))
 
     def _say_loops(self, host: str) -> None:
         """Listeners are where endpoints are, or not any more: the one thing that endpoints have to

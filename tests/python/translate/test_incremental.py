@@ -21,6 +21,7 @@ from tests.python.translate.support import (
     router,
     rule,
     service,
+    unenforced,
 )
 
 
@@ -244,6 +245,13 @@ spec: {protocol: dubbo, codec: nothing}
 )  # fmt: skip
 
 
+POLICIES: tuple[str, ...] = (
+    unenforced("AuthorizationPolicy", "security.istio.io/v1", "{}"),
+    unenforced("Sidecar", "networking.istio.io/v1", "{}", namespace="istio-system"),
+    unenforced("VirtualService", "networking.istio.io/v1", "{hosts: [orders]}"),
+    unenforced("VirtualService", "networking.istio.io/v1", "{hosts: ['*.local']}", namespace="x"),
+)
+
 BROKEN: tuple[str, ...] = (
     *(router("[{name: x}]", name=name) for name in NAMES),
     rule("  trafficPolicy: {tls: {mode: NONE}}"),
@@ -264,7 +272,7 @@ spec: {protocol: dubbo}
 @settings(max_examples=60, deadline=None)
 @given(
     st.lists(
-        st.tuples(st.sampled_from("uvwxyz"), st.sampled_from(PIECES + BROKEN)),
+        st.tuples(st.sampled_from("uvwxyz"), st.sampled_from(PIECES + POLICIES + BROKEN)),
         min_size=1,
         max_size=15,
     )

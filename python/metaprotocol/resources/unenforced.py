@@ -1,0 +1,107 @@
+"""Objects that ask for something which nothing here does.
+
+Who finds an AuthorizationPolicy in the folder believes that it holds. These objects are kept, so
+that each can be told of, with the services that it leaves as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, ClassVar, Self
+
+from pydantic import Field
+
+from metaprotocol.resources.base import Key, Metadata, Model, Resource
+
+__all__ = ["Unenforced", "UnenforcedSpec"]
+
+_SECURITY = "security.istio.io"
+_NETWORKING = "networking.istio.io"
+
+_EFFECTS: dict[str, dict[str, str]] = {
+    _SECURITY: {
+        "AuthorizationPolicy": "no request is denied by it",
+        "PeerAuthentication": "clients need no certificate",
+        "RequestAuthentication": "no token is checked",
+    },
+    _NETWORKING: {
+        "EnvoyFilter": "its patches are not applied",
+        "Gateway": "no gateway listens for it",
+        "Sidecar": "what it hides can be reached",
+        "VirtualService": "its routes have no effect",
+    },
+    "telemetry.istio.io": {"": "nothing is recorded by it"},
+    "extensions.istio.io": {"": "what it adds does not run"},
+    "gateway.networking.k8s.io": {"": "its routes have no effect"},
+}
+"""Group and kind, "" for any other of the group, to what it means that it is not enforced."""
+
+
+class UnenforcedSpec(Model):
+    """What is known of it."""
+
+    kind: str
+    namespace: str
+    name: str
+    effect: str
+    """What it means that it is not enforced."""
+    hosts: list[str] = Field(default_factory=list)
+    """The hosts it is for, as written; none: it does not go by hosts."""
+    labels: dict[str, str] = Field(default_factory=dict)
+    """The labels of the pods it is for; none: those of all in its namespace."""
+
+
+class Unenforced(Resource):
+    """Stands for an object of another kind, with the key of that."""
+
+    group: ClassVar[str] = "metaprotocol.aeraki.io"
+    versions: ClassVar[tuple[str, ...]] = ("v1alpha1",)
+    spec: UnenforcedSpec
+
+    @classmethod
+    def of(cls, group: str, kind: str, value: dict[str, Any]) -> Self | None:
+        """What stands for an object, if it is one that asks for something."""
+        effects = _EFFECTS.get(group, {})
+        effect = effects.get(kind, effects.get(""))
+        metadata = value.get("metadata")
+        if effect is None or not isinstance(metadata, dict):
+            return None
+        name, namespace = metadata.get("name"), metadata.get("namespace") or "default"
+        if not isinstance(name, str) or not isinstance(namespace, str):
+            return None
+        spec = value.get("spec")
+        content = spec if isinstance(spec, dict) else {}
+        return cls(
+            api_version=f"{cls.group}/{cls.versions[0]}",
+            kind="Unenforced",
+            metadata=Metadata(name="unenforced"),
+            spec=UnenforcedSpec(
+                kind=kind,
+                namespace=namespace,
+                name=name,
+                effect=effect,
+                hosts=list(_texts(content.get("hosts"))) if kind == "VirtualService" else [],
+                labels=_labels(content),
+            ),
+        )
+
+    @property
+    def key(self) -> Key:
+        """That of the object."""
+        return Key(self.spec.kind, self.spec.namespace, self.spec.name)
+
+
+def _texts(value: object) -> Iterator[str]:
+    for item in value if isinstance(value, list) else ():
+        if isinstance(item, str):
+            yield item
+
+
+def _labels(spec: dict[str, Any]) -> dict[str, str]:
+    for path in (("selector", "matchLabels"), ("workloadSelector", "labels")):
+        found: Any = spec
+        for step in path:
+            found = found.get(step) if isinstance(found, dict) else None
+        if isinstance(found, dict) and found:
+            return {str(name): str(value) for name, value in found.items()}
+    return {}

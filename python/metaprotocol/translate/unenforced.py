@@ -1,0 +1,107 @@
+"""What is said of objects that ask for something which is not done, and for whom it is not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from metaprotocol.resources import Key, Unenforced
+from metaprotocol.translate.index import Index
+from metaprotocol.translate.model import Service
+from metaprotocol.translate.naming import full_host, host_matches, is_wildcard
+from metaprotocol.translate.options import Options, Target
+from metaprotocol.translate.reporting import Diagnostics, Report
+
+_LISTED = 3
+"""Hosts that a diagnostic names; the others are counted."""
+
+_IN_ISTIO = {
+    "AuthorizationPolicy": "Istio sees these ports as TCP: only what goes by connection holds "
+    "(principals, namespaces, IP blocks, ports)",
+    "RequestAuthentication": "Istio sees these ports as TCP: no token is checked",
+    "VirtualService": "its routes have no effect on these ports; a MetaRouter's have",
+}
+"""What to say where istiod enforces the rest."""
+
+
+class Unenforceable:
+    """Which services such objects are for."""
+
+    def __init__(self, index: Index, options: Options) -> None:
+        self._index = index
+        self._options = options
+        self._services: dict[str, dict[str, Service]] = {}
+        """Namespace and host to those that have a port of ours."""
+
+    def reshaped(self, host: str, old: Service | None, new: Service | None) -> None:
+        """Takes a service as it is now."""
+        if old is not None:
+            self._services.get(old.namespace, {}).pop(host, None)
+        if new is not None and new.ours:
+            self._services.setdefault(new.namespace, {})[host] = new
+
+    def about(self, hosts: set[str], namespaces: set[str]) -> set[Key]:
+        """The objects that may be about one of these hosts, which are in one of the namespaces."""
+        namespaces = namespaces | {self._options.root_namespace}
+        return {
+            item.key
+            for item in self._index.unenforced()
+            if (item.spec.namespace in namespaces and not item.spec.hosts)
+            or any(self._may_match(item, host, hosts) for host in item.spec.hosts)
+        }
+
+    def findings(self, key: Key) -> Diagnostics:
+        """What is to be said about one object."""
+        item = self._index.get(key)
+        if not isinstance(item, Unenforced):
+            return ()
+        report = Report()
+        hosts = self._hosts(item)
+        if self._options.target is Target.ISTIO:
+            if hosts and item.spec.kind in _IN_ISTIO:
+                text = f"{_IN_ISTIO[item.spec.kind]}: {_listed(hosts)}"
+                report.warning(item, "not-enforced", "kind", text)
+        elif hosts or not item.spec.hosts:
+            where = f", for {_listed(hosts)}" if hosts else ""
+            report.warning(
+                item, "not-enforced", "kind",
+                f"{item.spec.kind} is not enforced: {item.spec.effect}{where}",
+            )  # fmt: skip
+        return report.diagnostics
+
+    def _hosts(self, item: Unenforced) -> list[str]:
+        spec = item.spec
+        if spec.hosts:
+            ours = {host for services in self._services.values() for host in services}
+            return sorted(
+                {found for host in spec.hosts for found in self._matching(item, host, ours)}
+            )
+        everywhere = spec.namespace == self._options.root_namespace
+        namespaces = self._services if everywhere else (spec.namespace,)
+        return sorted(
+            host
+            for namespace in namespaces
+            for host, service in self._services.get(namespace, {}).items()
+            if any(_may_be(port.pods.items(), spec.labels) for port in service.ours)
+        )
+
+    def _may_match(self, item: Unenforced, host: str, among: set[str]) -> bool:
+        """As ``_matching``, but whatever else there is that a short name may stand for."""
+        full = full_host(host, item.spec.namespace, self._options.cluster_domain)
+        return not among.isdisjoint({host, full} | self._matching(item, host, among))
+
+    def _matching(self, item: Unenforced, host: str, among: set[str]) -> set[str]:
+        """Those of ``among`` that a host, as written in an object, stands for."""
+        if is_wildcard(host):
+            return {name for name in among if host_matches(host, name)}
+        return {self._index.resolve(host, item.spec.namespace)} & among
+
+
+def _may_be(pods: Iterable[tuple[str, str]], labels: dict[str, str]) -> bool:
+    """Whether pods with these labels, of which there may be more, may be selected."""
+    known = dict(pods)
+    return all(known.get(name, value) == value for name, value in labels.items())
+
+
+def _listed(hosts: list[str]) -> str:
+    more = len(hosts) - _LISTED
+    return ", ".join(hosts[:_LISTED]) + (f" and {more:,} more" if more > 0 else "")

@@ -1,0 +1,102 @@
+"""Objects that ask for something which is not done are told of, with whom it is not done for."""
+
+from __future__ import annotations
+
+import pytest
+from metaprotocol.diagnostics import Diagnostic, Severity
+from metaprotocol.translate import Options, Target
+
+from tests.python.translate.support import ORDERS, service, translated, unenforced
+
+STOCK = "stock.shop.svc.cluster.local"
+SERVICES = service(extra="  workloadSelector: {labels: {app: orders}}").replace(
+    """  endpoints:
+  - {address: 10.0.0.1, labels: {version: v1}}
+  - {address: 10.0.0.2, labels: {version: v2}}
+""",
+    "",
+) + service("stock", address="127.0.0.3")
+SECURITY = "security.istio.io/v1"
+NETWORKING = "networking.istio.io/v1"
+
+
+def told(text: str, options: Options | None = None) -> list[Diagnostic]:
+    return translated(SERVICES + text, options).said("not-enforced")
+
+
+@pytest.mark.parametrize(
+    ("kind", "version"),
+    [
+        ("AuthorizationPolicy", SECURITY),
+        ("AuthorizationPolicy", "security.istio.io/v1beta1"),
+        ("PeerAuthentication", SECURITY),
+        ("RequestAuthentication", SECURITY),
+        ("Gateway", NETWORKING),
+        ("Sidecar", NETWORKING),
+        ("EnvoyFilter", "networking.istio.io/v1alpha3"),
+        ("Telemetry", "telemetry.istio.io/v1"),
+        ("WasmPlugin", "extensions.istio.io/v1alpha1"),
+        ("TCPRoute", "gateway.networking.k8s.io/v1alpha2"),
+    ],
+)
+def test_each_kind_is_a_warning_that_names_the_services(kind: str, version: str) -> None:
+    (found,) = told(unenforced(kind, version, "{}"))
+    assert found.severity is Severity.WARNING
+    assert found.object == f"{kind} shop/policy"
+    assert f"{kind} is not enforced" in found.message
+    assert ORDERS in found.message
+    assert STOCK in found.message
+    assert found.origin is not None
+
+
+def test_a_policy_names_the_services_of_its_namespace_and_pods_alone() -> None:
+    text = unenforced("AuthorizationPolicy", SECURITY, "{selector: {matchLabels: {app: stocks}}}")
+    (found,) = told(text)
+    assert ORDERS not in found.message, "its pods have other labels"
+    assert STOCK in found.message, "its pods are not known"
+    (found,) = told(unenforced("AuthorizationPolicy", SECURITY, "{}", namespace="other"))
+    assert "shop" not in found.message
+    (found,) = told(unenforced("PeerAuthentication", SECURITY, "{}", namespace="istio-system"))
+    assert ORDERS in found.message, "it is for the whole mesh"
+
+
+def test_many_services_are_counted() -> None:
+    more = "".join(service(f"s{i}", address=f"127.0.1.{i}") for i in range(1, 9))
+    (found,) = told(more + unenforced("PeerAuthentication", SECURITY, "{}"))
+    assert "and 7 more" in found.message
+
+
+@pytest.mark.parametrize("host", [ORDERS, "orders", "'*.svc.cluster.local'", "'*'"])
+def test_a_virtual_service_for_a_port_of_ours_is_a_warning(host: str) -> None:
+    (found,) = told(unenforced("VirtualService", NETWORKING, f"{{hosts: [{host}]}}"))
+    assert found.severity is Severity.WARNING
+    assert ORDERS in found.message
+
+
+@pytest.mark.parametrize("host", ["other.example", "orders.shop", "'*.example'"])
+def test_a_virtual_service_for_others_is_none(host: str) -> None:
+    assert told(unenforced("VirtualService", NETWORKING, f"{{hosts: [{host}]}}")) == []
+
+
+def test_a_virtual_service_for_a_plain_port_is_none() -> None:
+    plain = service("plain", port_name="tcp", address="127.0.0.4")
+    host = "plain.shop.svc.cluster.local"
+    assert told(plain + unenforced("VirtualService", NETWORKING, f"{{hosts: [{host}]}}")) == []
+
+
+def test_for_istio_only_what_istiod_does_not_do_is_told() -> None:
+    options = Options(target=Target.ISTIO)
+    assert told(unenforced("PeerAuthentication", SECURITY, "{}"), options) == []
+    assert told(unenforced("Sidecar", NETWORKING, "{}"), options) == []
+    (found,) = told(unenforced("AuthorizationPolicy", SECURITY, "{}"), options)
+    assert "as TCP" in found.message
+    (found,) = told(unenforced("VirtualService", NETWORKING, "{hosts: [orders]}"), options)
+    assert "MetaRouter" in found.message
+
+
+@pytest.mark.parametrize(
+    "text", ["spec: []", "spec: {hosts: x, selector: [], workloadSelector: 1}"]
+)
+def test_objects_of_any_form_do_no_harm(text: str) -> None:
+    odd = unenforced("VirtualService", NETWORKING, "{}").replace("spec: {}", text)
+    assert told(odd + unenforced("Sidecar", NETWORKING, "{}").replace("spec: {}", text))
