@@ -25,7 +25,7 @@ from metaprotocol.control_plane import (
     State,
     UpdateRejected,
 )
-from metaprotocol.control_plane.rejections import Refused, diagnostics_of, engine_reasons, trace
+from metaprotocol.control_plane.rejections import Refused, Tracer, diagnostics_of, engine_reasons
 from metaprotocol.diagnostics import Origin
 from metaprotocol.envoy.binary import find_envoy, find_module
 from metaprotocol.envoy.config import ConfigBuilder, Module
@@ -188,7 +188,7 @@ async def test_a_filter_that_the_engine_refuses_is_told_with_its_route_and_line(
         (reason,) = engine_reasons(stage.builder.types, message)
         assert reason.startswith("route_tables[0].routes[1]: needs one of cluster")
         router = plane.inventory.meta_routers[0]
-        (found,) = diagnostics_of([("one", LISTENER, trace(LISTENER, [reason], [router]))])
+        (found,) = diagnostics_of([("one", LISTENER, Tracer().trace(LISTENER, [reason], [router]))])
         assert found.field == "spec.routes[1]"
         assert found.origin is not None
         assert (found.origin.file, found.origin.line) == (ROUTER_FILE, 8)

@@ -9,20 +9,21 @@ import logging
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from aiohttp import web
-from google.protobuf.message import Message
 
 from metaprotocol.control_plane.changelog import ChangeLog
 from metaprotocol.control_plane.collector import collector_paused
 from metaprotocol.control_plane.content import Content
 from metaprotocol.control_plane.metrics import PipelineMetrics
 from metaprotocol.control_plane.pipeline import Pipeline
-from metaprotocol.control_plane.rejections import diagnostics_of, engine_reasons, reason_for, trace
+from metaprotocol.control_plane.refusals import RefusalBook
+from metaprotocol.control_plane.rejections import diagnostics_of
 from metaprotocol.control_plane.services import ServedService, ServiceBook
 from metaprotocol.control_plane.status import (
     Change,
@@ -38,10 +39,8 @@ from metaprotocol.envoy.descriptors import EnvoyTypes
 from metaprotocol.resources import Changes, Inventory
 from metaprotocol.sources import Batch, FolderSource, Source
 from metaprotocol.translate import Options, Snapshot, Translator
-from metaprotocol.xds import Limits, Nack, NodeState, XdsServer, debug_app
-
-KEPT_REJECTIONS = 10_000
-"""Above so many, those of nodes that have gone are forgotten."""
+from metaprotocol.translate.naming import LISTENER
+from metaprotocol.xds import Limits, NodeState, XdsServer, debug_app
 
 _POLL_SECONDS = 0.005
 _STOP_GRACE_SECONDS = 1.0
@@ -98,6 +97,7 @@ class ControlPlane:
         self.on_progress: Callable[[str, int, int], None] | None = None
         """Called in the loop while ``start`` reads and translates: with "reading" or "translating",
         how much is done, and of how much."""
+        self._refusals = RefusalBook(types, lambda: self.snapshot, self.nodes)
         self.server = XdsServer(
             types,
             host=host,
@@ -105,11 +105,11 @@ class ControlPlane:
             tls=tls,
             limits=limits,
             envoy_version=envoy_version,
-            explain=self._explain,
+            explain=self._refusals.explain,
         )
         """The xDS server: for metrics, and what is known of single resources."""
-        self.server.on_nack = self._nacked
-        self.server.on_recovered = self._recovered
+        self.server.on_nack = self._refusals.nacked
+        self.server.on_recovered = self._refusals.recovered
         self.http_port = 0
         """The TCP port of /metrics and /debug; 0 if they are not served."""
         self._host = host
@@ -133,7 +133,6 @@ class ControlPlane:
         self._published = Snapshot()
         self._told: tuple[Diagnostic, ...] = ()
         """The diagnostics at the last change."""
-        self._rejections: dict[tuple[str, str, str], Rejection] = {}
         self._began = 0.0
         self._told_at = 0.0
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -273,12 +272,7 @@ class ControlPlane:
     @property
     def rejections(self) -> tuple[Rejection, ...]:
         """What Envoys that are connected refuse now."""
-        if not self._rejections:
-            return ()
-        now = {
-            (node.id, type_url, nack.name) for node in self.nodes() for type_url, nack in node.nacks
-        }
-        return tuple(item for key, item in self._rejections.items() if key in now)
+        return self._refusals.rejections
 
     def status(self) -> tuple[ResourceStatus, ...]:
         """What became of each object, sorted by name; also of those whose errors keep them from
@@ -302,8 +296,13 @@ class ControlPlane:
         return tuple(made)
 
     def services(self) -> list[ServedService]:
-        """What Envoys listen for, sorted by name."""
-        return self._services.services(self._pipeline.snapshot)
+        """What Envoys listen for, sorted by name; also where one cannot, since another program has
+        the port: it is tried again until it can, and ``listening`` is False until then."""
+        refused = {item.name for item in self.rejections if item.type_url == LISTENER}
+        return [
+            replace(service, listening=False) if service.listener in refused else service
+            for service in self._services.services(self._pipeline.snapshot)
+        ]
 
     def nodes(self) -> list[NodeState]:
         """The Envoys that are connected."""
@@ -410,41 +409,6 @@ class ControlPlane:
 
     def _unready(self) -> tuple[str, ...]:
         return self.health
-
-    def _nacked(self, nack: Nack) -> None:
-        if len(self._rejections) >= KEPT_REJECTIONS:
-            # Of nodes that never came back.
-            self._rejections = {
-                (item.node, item.type_url, item.name): item for item in self.rejections
-            }
-        for name in nack.names:
-            message = _message(self._pipeline.snapshot, nack.type_url, name)
-            resources = self._pipeline.snapshot.origins(nack.type_url, name)
-            reasons = engine_reasons(self.types, message)
-            if not reasons:
-                reasons = (reason_for(name, nack.names, nack.message),)
-            self._rejections[nack.node_id, nack.type_url, name] = Rejection(
-                node=nack.node_id,
-                type_url=nack.type_url,
-                name=name,
-                version=nack.version,
-                message="\n".join(reasons),
-                refused=trace(name, reasons, resources),
-            )
-
-    def _explain(self, type_url: str, name: str, _content: bytes) -> str:
-        """What the engine says of a refused resource, for the server, which has no engine."""
-        message = _message(self._pipeline.snapshot, type_url, name)
-        return "; ".join(engine_reasons(self.types, message))
-
-    def _recovered(self, node: str, type_url: str, names: tuple[str, ...]) -> None:
-        for name in names:
-            self._rejections.pop((node, type_url, name), None)
-
-
-def _message(snapshot: Snapshot, type_url: str, name: str) -> Message | None:
-    made = snapshot.find(type_url, name)
-    return made.message if made is not None else None
 
 
 def _of_fault(fault: Fault) -> Diagnostic:

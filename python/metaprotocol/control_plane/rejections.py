@@ -6,7 +6,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 from google.protobuf.message import Message
@@ -55,7 +54,6 @@ def engine_reasons(types: EnvoyTypes, message: Message | None) -> tuple[str, ...
     return _engine_says(text) if isinstance(text, str) else ()
 
 
-@lru_cache(maxsize=8)  # each refusal is asked about twice, and by every Envoy that shares it
 def _engine_says(text: str) -> tuple[str, ...]:
     try:
         from metaprotocol.engine import Config, ConfigInvalid
@@ -88,17 +86,71 @@ class Refused:
     field: str = ""
 
 
-def trace(name: str, reasons: Sequence[str], resources: Sequence[Resource]) -> tuple[Refused, ...]:
-    """Where the reasons lie for which the Envoy resource ``name``, which was made from
-    ``resources``, is refused."""
-    found = []
-    for reason in reasons:
-        resource, field = _place(reason.replace(name, ""), resources)
-        if resource is None:
-            found.append(Refused(reason))
-        else:
-            found.append(Refused(reason, resource.origin_of(field), str(resource.key), field))
-    return tuple(found)
+class Tracer:
+    """Finds where the reasons lie for which an Envoy resource is refused.
+
+    It keeps the texts of the resources that were looked into last: going through one with thousands
+    of routes takes a tenth of a second."""
+
+    _KEPT = 16
+
+    def __init__(self) -> None:
+        self._texts: dict[int, tuple[Resource, dict[str, tuple[str | int, ...]]]] = {}
+
+    def trace(
+        self, name: str, reasons: Sequence[str], resources: Sequence[Resource]
+    ) -> tuple[Refused, ...]:
+        """Of the Envoy resource ``name``, which was made from ``resources``."""
+        found = []
+        for reason in reasons:
+            resource, field = self._place(reason.replace(name, ""), resources)
+            if resource is None:
+                found.append(Refused(reason))
+            else:
+                # Where a field is written takes reading the document again.
+                origin = resource.origin_of(field) if field else resource.origin
+                found.append(Refused(reason, origin, str(resource.key), field))
+        return tuple(found)
+
+    def _place(self, reason: str, resources: Sequence[Resource]) -> tuple[Resource | None, str]:
+        """The resource a reason is about, and the field in it."""
+        likely = [item for kind in _LIKELY for item in resources if isinstance(item, kind)]
+        match = _ROUTE.match(reason)
+        if match is not None and likely and isinstance(likely[0], MetaRouter):
+            index = int(match.group(1))
+            if index < len(likely[0].spec.routes):
+                return likely[0], f"spec.routes[{index}]"
+        bind = _BIND.search(reason)
+        for resource in likely:
+            if bind is not None and isinstance(resource, ServiceEntry):
+                numbers = [port.number for port in resource.spec.ports]
+                port = int(bind.group(1))
+                return resource, f"spec.ports[{numbers.index(port)}]" if port in numbers else ""
+            field = self._quoted(reason, resource)
+            if field is not None:
+                return resource, field
+        return (likely[0] if likely else None), ""
+
+    def _quoted(self, reason: str, resource: Resource) -> str | None:
+        """The field whose text stands in the reason; the longest, if there are several."""
+        found = [
+            (len(text), path) for text, path in self._texts_of(resource).items() if text in reason
+        ]
+        return join_path(max(found, key=lambda item: item[0])[1]) if found else None
+
+    def _texts_of(self, resource: Resource) -> dict[str, tuple[str | int, ...]]:
+        """Every text in a resource, with the first place where it stands."""
+        known = self._texts.pop(id(resource), None)
+        if known is None or known[0] is not resource:
+            texts: dict[str, tuple[str | int, ...]] = {}
+            for path, text in _texts(resource.to_dict()["spec"], ("spec",)):
+                if len(text) >= _MIN_QUOTED:
+                    texts.setdefault(text, path)
+            known = (resource, texts)
+            while len(self._texts) >= self._KEPT:
+                del self._texts[next(iter(self._texts))]
+        self._texts[id(resource)] = known
+        return known[1]
 
 
 def diagnostics_of(
@@ -134,30 +186,6 @@ def _listed(noun: str, names: Iterable[str]) -> str:
     text = ", ".join(ordered[:_LISTED]) + (f" and {more:,} more" if more > 0 else "")
     plural = "s" if len(ordered) > 1 else ""
     return f"{noun}{plural} {text}" if noun else text
-
-
-def _place(reason: str, resources: Sequence[Resource]) -> tuple[Resource | None, str]:
-    """The resource a reason is about, and the field in it."""
-    likely = [item for kind in _LIKELY for item in resources if isinstance(item, kind)]
-    match = _ROUTE.match(reason)
-    if match is not None and likely and isinstance(likely[0], MetaRouter):
-        index = int(match.group(1))
-        if index < len(likely[0].spec.routes):
-            return likely[0], f"spec.routes[{index}]"
-    bind = _BIND.search(reason)
-    for resource in likely:
-        if bind is not None and isinstance(resource, ServiceEntry):
-            numbers = [port.number for port in resource.spec.ports]
-            port = int(bind.group(1))
-            return resource, f"spec.ports[{numbers.index(port)}]" if port in numbers else ""
-        quoted = [
-            (len(text), join_path(field))
-            for field, text in _texts(resource.to_dict()["spec"], ("spec",))
-            if len(text) >= _MIN_QUOTED and text in reason
-        ]
-        if quoted:
-            return resource, max(quoted)[1]
-    return (likely[0] if likely else None), ""
 
 
 def _texts(value: Any, path: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], str]]:

@@ -27,6 +27,8 @@ class ServedService:
     address: str
     """Where Envoy listens: "127.0.0.1:20880". The port is 0 where the kernel chooses."""
     routes: int
+    listening: bool = True
+    """Whether no Envoy refuses the listener."""
 
     def to_dict(self) -> dict[str, Any]:
         """Its JSON form."""

@@ -25,6 +25,16 @@ class Made:
     """The resources it was made from, the one that people would look into first in front."""
     visible_to: Namespaces
     """The namespaces whose proxies may see it; None: all."""
+    variants: Mapping[str, Message] = field(default_factory=dict)
+    """Namespace to what its proxies get in place of ``message``."""
+
+    def says_the_same_as(self, other: Made) -> bool:
+        """Whether everybody gets the same, whatever it was made from."""
+        return (
+            self.visible_to == other.visible_to
+            and self.message == other.message
+            and self.variants == other.variants
+        )
 
 
 Everything = Mapping[str, Mapping[str, Made]]
@@ -115,4 +125,4 @@ def _differs(made: Made, before: Made | None) -> bool:
         return True
     if made is before:
         return False
-    return made.visible_to != before.visible_to or made.message != before.message
+    return not made.says_the_same_as(before)

@@ -393,10 +393,8 @@ class Translator:
             self._take(name)
             return
         old = self._made[name[0]].get(name[1])
-        if old is not None and old.visible_to == made.visible_to and old.message == made.message:
-            if old.origins == made.origins:
-                return
-            made = replace(made, message=old.message)  # by which it is known as unchanged
+        if old is not None and old.origins == made.origins and old.says_the_same_as(made):
+            return
         self._writable(name[0])[name[1]] = made
 
     def _take(self, name: tuple[str, str]) -> None:

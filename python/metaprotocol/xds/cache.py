@@ -11,12 +11,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 
-from google.protobuf.message import Message
-
+from metaprotocol.xds.audience import Audience, Offered, Plain
 from metaprotocol.xds.schema import CDS, Schema, endpoints_name
 
-EVERYONE: frozenset[str] = frozenset()
-"""As ``visible_to``: no restriction."""
+
+def version_of(content: bytes) -> str:
+    """The version of a resource with these bytes."""
+    return blake2b(content, digest_size=8).hexdigest()
 
 
 class Entry:
@@ -31,27 +32,47 @@ class Entry:
         "endpoints",
         "name",
         "type_url",
+        "variants",
         "version",
         "visible_to",
     )
 
-    def __init__(
-        self, schema: Schema, type_url: str, name: str, message: Message, visible_to: frozenset[str]
-    ) -> None:
+    def __init__(self, schema: Schema, type_url: str, name: str, offered: Offered) -> None:
+        message = offered.message
         self._schema = schema
         self.type_url = type_url
         self.name = name
         self.content = message.SerializeToString(deterministic=True)
-        self.version = blake2b(self.content, digest_size=8).hexdigest()
-        self.visible_to = visible_to
+        self.version = version_of(self.content)
+        self.visible_to = offered.visible_to
         self.endpoints = endpoints_name(message) if type_url == CDS else None
+        self.variants: Mapping[str, Entry] = {
+            namespace: Entry(schema, type_url, name, Plain(variant))
+            for namespace, variant in offered.variants.items()
+        }
         self._sotw_prefix: bytes | None = None
         self._delta_prefix: bytes | None = None
         self._fingerprint: int | None = None
 
-    def visible(self, namespace: str) -> bool:
-        """Whether nodes of that namespace get it."""
-        return not self.visible_to or namespace in self.visible_to
+    @property
+    def restricted(self) -> bool:
+        """Whether it is not the same for everyone."""
+        return self.visible_to is not None or bool(self.variants)
+
+    def seen_by(self, audience: Audience) -> Entry | None:
+        """What these nodes get; None: nothing."""
+        if self.visible_to is not None and audience.namespace not in self.visible_to:
+            return None
+        return self.variants.get(audience.namespace, self) if self.variants else self
+
+    def same(self, other: Entry) -> bool:
+        """Whether everyone gets the same of both."""
+        return (
+            self.version == other.version
+            and self.visible_to == other.visible_to
+            and {name: entry.version for name, entry in self.variants.items()}
+            == {name: entry.version for name, entry in other.variants.items()}
+        )
 
     @property
     def sotw_prefix(self) -> bytes:
@@ -80,7 +101,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class View:
-    """What has changed for the nodes of one namespace."""
+    """What has changed for the nodes of one audience."""
 
     changed: Mapping[str, tuple[Entry | None, Entry]]
     """Name to what these nodes had before (None: nothing) and have now."""
@@ -98,26 +119,27 @@ class TypeChanges:
         self.pairs = pairs
         """Name to what was before and what is now."""
         self._restricted = any(
-            entry is not None and entry.visible_to for pair in pairs.values() for entry in pair
+            entry is not None and entry.restricted for pair in pairs.values() for entry in pair
         )
         self._views: dict[str, View] = {}
 
-    def view(self, namespace: str) -> View:
-        """The changes as that namespace sees them; made once for all its nodes."""
-        key = namespace if self._restricted else ""
+    def view(self, audience: Audience) -> View:
+        """The changes as that audience sees them; made once for all its nodes."""
+        key = audience.namespace if self._restricted else ""
         view = self._views.get(key)
         if view is None:
-            view = self._views[key] = self._for(namespace)
+            view = self._views[key] = self._for(audience)
         return view
 
-    def _for(self, namespace: str) -> View:
+    def _for(self, audience: Audience) -> View:
         changed: dict[str, tuple[Entry | None, Entry]] = {}
         gone: dict[str, Entry] = {}
         for name, (old, new) in self.pairs.items():
-            had = old if old is not None and old.visible(namespace) else None
-            if new is not None and new.visible(namespace):
-                if had is None or had.version != new.version:
-                    changed[name] = (had, new)
+            had = old.seen_by(audience) if old is not None else None
+            has = new.seen_by(audience) if new is not None else None
+            if has is not None:
+                if had is None or had.version != has.version:
+                    changed[name] = (had, has)
             elif had is not None:
                 gone[name] = had
         return View(changed, gone)
@@ -125,7 +147,7 @@ class TypeChanges:
 
 @dataclass(frozen=True)
 class FullSet:
-    """All resources of a type that a namespace sees."""
+    """All resources of a type that an audience sees."""
 
     entries: Mapping[str, Entry]
     fingerprint: int
@@ -140,30 +162,20 @@ class ResourceCache:
         self._restricted: dict[str, int] = {}
         self._full: dict[tuple[str, str], FullSet] = {}
 
-    def update(
-        self,
-        changed: Mapping[str, Mapping[str, Message | None]],
-        visible_to: Mapping[tuple[str, str], frozenset[str]],
-    ) -> dict[str, TypeChanges]:
-        """Puts resources in, None takes one out. Returns what is really different, by type.
-
-        A resource of which ``visible_to`` says nothing is for everyone.
-        """
+    def update(self, changed: Mapping[str, Mapping[str, Offered | None]]) -> dict[str, TypeChanges]:
+        """Puts resources in, None takes one out. Returns what is really different, by type."""
         made: dict[str, TypeChanges] = {}
-        for type_url, messages in changed.items():
+        for type_url, offers in changed.items():
             entries = self._types.get(type_url, _NONE)
             pairs: dict[str, tuple[Entry | None, Entry | None]] = {}
-            for name, message in messages.items():
+            for name, offered in offers.items():
                 old = entries.get(name)
                 new = None
-                if message is not None:
-                    audience = visible_to.get((type_url, name), EVERYONE)
-                    new = Entry(self._schema, type_url, name, message, audience)
-                if old is None or new is None:
-                    same = old is new
-                else:
-                    same = old.version == new.version and old.visible_to == new.visible_to
-                if not same:
+                if offered is not None:
+                    new = Entry(self._schema, type_url, name, offered)
+                if old is None or new is None or not old.same(new):
+                    if old is new:  # neither is there
+                        continue
                     pairs[name] = (old, new)
             if pairs:
                 made[type_url] = TypeChanges(pairs)
@@ -171,30 +183,38 @@ class ResourceCache:
             self._store(type_url, changes.pairs)
         return made
 
-    def get(self, type_url: str, name: str, namespace: str) -> Entry | None:
-        """The resource, if there is one and that namespace sees it."""
+    def get(self, type_url: str, name: str, audience: Audience) -> Entry | None:
+        """The resource, if there is one and that audience sees it."""
         entry = self._types.get(type_url, _NONE).get(name)
-        return entry if entry is not None and entry.visible(namespace) else None
+        return entry.seen_by(audience) if entry is not None else None
 
-    def names(self, type_url: str, namespace: str) -> Iterable[str]:
-        """Names of all resources that the namespace sees, in the order they came."""
+    def names(self, type_url: str, audience: Audience) -> Iterable[str]:
+        """Names of all resources that the audience sees, in the order they came."""
         entries = self._types.get(type_url, _NONE)
         if not self._restricted.get(type_url):
             return entries.keys()
-        return (name for name, entry in entries.items() if entry.visible(namespace))
+        return (name for name, entry in entries.items() if entry.seen_by(audience) is not None)
 
-    def full_set(self, type_url: str, namespace: str) -> FullSet:
-        """All resources that the namespace sees; made once for all its nodes."""
-        key = (type_url, namespace if self._restricted.get(type_url) else "")
-        full = self._full.get(key)
+    def full_set(self, type_url: str, audience: Audience) -> FullSet:
+        """All resources that the audience sees; made once for all its nodes."""
+        key = (type_url, self._key(type_url, audience))
+        full = self._full.pop(key, None)
         if full is None:
             entries = self._types.get(type_url, _NONE)
-            seen = {name: entry for name, entry in entries.items() if entry.visible(namespace)}
+            seen = {
+                name: one
+                for name, entry in entries.items()
+                if (one := entry.seen_by(audience)) is not None
+            }
             full = FullSet(seen, sum(entry.fingerprint for entry in seen.values()) & MASK)
             while len(self._full) >= _FULL_SETS:
                 del self._full[next(iter(self._full))]
-            self._full[key] = full
+        self._full[key] = full  # the last that was asked for goes last
         return full
+
+    def _key(self, type_url: str, audience: Audience) -> str:
+        """What tells audiences apart that see other resources of a type."""
+        return audience.namespace if self._restricted.get(type_url) else ""
 
     def counts(self) -> dict[str, int]:
         """How many resources there are of each type."""
@@ -212,8 +232,8 @@ class ResourceCache:
         entries = self._types.setdefault(type_url, {})
         restricted = self._restricted.get(type_url, 0)
         for name, (old, new) in pairs.items():
-            restricted -= bool(old is not None and old.visible_to)
-            restricted += bool(new is not None and new.visible_to)
+            restricted -= bool(old is not None and old.restricted)
+            restricted += bool(new is not None and new.restricted)
             if new is None:
                 del entries[name]
             else:

@@ -157,7 +157,7 @@ class DeltaWatch(Watch):
 
     def _subscribe_all(self, has: Mapping[str, str], now: float) -> None:
         self.wildcard = True
-        for name in self._cache.names(self.type_url, self._namespace):
+        for name in self._cache.names(self.type_url, self._audience):
             entry = self._get(name)
             if entry is None or entry.version == has.get(name):
                 continue

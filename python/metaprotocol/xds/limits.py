@@ -29,6 +29,13 @@ class Limits:
     """Size of one request. A reconnecting Envoy tells about 60 bytes of each resource it has."""
     subscriptions: int = 100_000
     """Names in all of a stream's subscriptions; one more ends it with RESOURCE_EXHAUSTED."""
+    node_bytes: int = 1024
+    """What a node may say of itself: its id, cluster, version and namespace, each; longer ones end
+    the stream with INVALID_ARGUMENT."""
+    name_bytes: int = 4096
+    """The name of a resource that is subscribed to."""
+    labels: int = 256
+    """Labels of a node's workload."""
     types: int = 32
     """Resource types on one stream."""
     response_bytes: int = 1 << 20
@@ -38,6 +45,10 @@ class Limits:
     says which is meant."""
     in_flight: int = 8
     """Delta responses of one type that wait for their ACK; more are not sent until one comes."""
+    remembered: int = 100_000
+    """Refusals that are remembered of nodes that have gone, of all together."""
+    retry_seconds: float = 2.0
+    """A listener that could not bind its address is sent again so often, until it can."""
     nack_bytes: int = 4096
     """How much of an error message is kept."""
     write_seconds: float = 30.0

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol, TypeAlias
 
 from metaprotocol.xds.schema import NodeInfo, short_name
@@ -21,6 +21,8 @@ class Nack:
     version: str
     """The refused version (a resource's own); of the first name, if there are several."""
     message: str
+    versions: Mapping[str, str] = field(default_factory=dict, compare=False)
+    """Name to refused version."""
 
 
 @dataclass(frozen=True)
@@ -98,11 +100,12 @@ class ResourceStatus:
 
 
 class Refusals:
-    """What nodes that have gone had refused, in case they come back. The newest nodes only."""
+    """What nodes that have gone had refused, in case they come back. The newest nodes only, and no
+    more than ``most`` refusals of all of them."""
 
-    _NODES = 10_000
-
-    def __init__(self) -> None:
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._count = 0
         self._nodes: dict[str, dict[str, dict[str, Nacked]]] = {}
 
     def remember(self, session: Session) -> None:
@@ -110,18 +113,25 @@ class Refusals:
         if session.node is None:
             return
         node = self._nodes.pop(session.node.id, {})
+        self._count -= _size(node)
         for type_url, watch in session.watches.items():
             node.pop(type_url, None)
             if watch.nacked:
                 node[type_url] = dict(watch.nacked)
-        if node:
-            self._nodes[session.node.id] = node
-            if len(self._nodes) > self._NODES:
-                del self._nodes[next(iter(self._nodes))]
+        if not node or _size(node) > self._most:
+            return
+        self._nodes[session.node.id] = node
+        self._count += _size(node)
+        while self._count > self._most:
+            self._count -= _size(self._nodes.pop(next(iter(self._nodes))))
 
     def of(self, node_id: str) -> dict[str, dict[str, Nacked]]:
         """By type URL and name."""
         return self._nodes.get(node_id, {})
+
+
+def _size(node: dict[str, dict[str, Nacked]]) -> int:
+    return sum(map(len, node.values()))
 
 
 class NodeStream(Protocol):

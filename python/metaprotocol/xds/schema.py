@@ -15,6 +15,7 @@ from typing import Any
 from google.protobuf.message import DecodeError, Message
 
 from metaprotocol.envoy.descriptors import DescriptorError, EnvoyTypes
+from metaprotocol.xds.audience import Audience
 from metaprotocol.xds.limits import StreamRefused, XdsError
 
 TYPE_PREFIX = "type.googleapis.com/"
@@ -91,6 +92,16 @@ class NodeInfo:
     """"NAMESPACE" (as Istio names it) or "namespace" of its metadata."""
     version: str = ""
     """Of its Envoy, such as "1.40.0"; "" if it does not tell."""
+    labels: frozenset[tuple[str, str]] = frozenset()
+    """Of its workload, as Istio tells them: "LABELS" of its metadata."""
+
+    @property
+    def audience(self) -> Audience:
+        """What decides what it gets."""
+        kind = self.id.partition("~")[0]
+        role = {"sidecar": "sidecar", "router": "gateway"}.get(kind, "") if "~" in self.id else ""
+        minor = ".".join(self.version.split(".")[:2])
+        return Audience(self.namespace, self.labels, role, minor)
 
 
 @dataclass(frozen=True)
@@ -252,7 +263,11 @@ def _node(message: Any) -> NodeInfo | None:
         if key in metadata:
             namespace = metadata[key].string_value
             break
-    return NodeInfo(node.id, node.cluster, namespace, _version(node))
+    labels: frozenset[tuple[str, str]] = frozenset()
+    if "LABELS" in metadata:
+        fields = metadata["LABELS"].struct_value.fields
+        labels = frozenset((key, value.string_value) for key, value in fields.items())
+    return NodeInfo(node.id, node.cluster, namespace, _version(node), labels)
 
 
 def _version(node: Any) -> str:

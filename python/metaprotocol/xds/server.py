@@ -9,7 +9,7 @@ import socket
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import grpc
 from google.protobuf.message import Message
@@ -17,6 +17,7 @@ from prometheus_client import CollectorRegistry
 
 from metaprotocol.envoy.descriptors import EnvoyTypes
 from metaprotocol.envoy.parts import ServerTls
+from metaprotocol.xds.audience import Offered, Plain
 from metaprotocol.xds.cache import ResourceCache
 from metaprotocol.xds.debounce import Debounce, Debouncer
 from metaprotocol.xds.limits import Limits, StreamRefused, XdsError
@@ -30,7 +31,7 @@ from metaprotocol.xds.nodes import (
     node_states,
     resource_status,
 )
-from metaprotocol.xds.schema import SERVICES, TYPE_PREFIX, Schema, short_name
+from metaprotocol.xds.schema import LDS, SERVICES, TYPE_PREFIX, Schema, short_name
 from metaprotocol.xds.session import Session
 from metaprotocol.xds.stream import Stream
 from metaprotocol.xds.tls import server_credentials
@@ -39,21 +40,13 @@ from metaprotocol.xds.watch import Explain, Outcome, SharedNames
 
 _LOG = logging.getLogger(__name__)
 _SWEEP_SECONDS = 1.0
+_LISTED = 5
+"""Refused resources that the log names; the others are counted."""
+_CANNOT_BIND = "cannot bind"
+"""In what Envoy says of a listener whose address it cannot have."""
 
 
 _NOTHING: Mapping[str, Any] = {}
-
-
-class Offered(Protocol):
-    """A resource of ``XdsServer.replace``. Never changed: another one is another object."""
-
-    @property
-    def message(self) -> Message:
-        """What is served."""
-
-    @property
-    def visible_to(self) -> frozenset[str] | None:
-        """The namespaces whose nodes get it; None: all."""
 
 
 class XdsServer:
@@ -98,7 +91,7 @@ class XdsServer:
         self._sweeper: asyncio.Task[None] | None = None
         self._explain = explain
         self._streams: set[Stream] = set()
-        self._refusals = Refusals()
+        self._refusals = Refusals(self.limits.remembered)
         self._shared_names = SharedNames()
         self._versions = Versions()
         self._generation = 0
@@ -106,8 +99,7 @@ class XdsServer:
         """Clients that are not waited for, since they do not answer."""
         self._replaced: Mapping[str, Mapping[str, Offered]] | None = None
         """What was last given as the whole; None: the cache has, or may have, something else."""
-        self._pending: dict[str, dict[str, Message | None]] = {}
-        self._pending_views: dict[tuple[str, str], frozenset[str]] = {}
+        self._pending: dict[str, dict[str, Offered | None]] = {}
         self._told = False
         self._applied = False
         self._stopping = False
@@ -173,17 +165,25 @@ class XdsServer:
         namespaces; what it does not name is for everyone. What has not really changed is not sent.
         TypeError, and nothing done, if a message is not of the type it is given as.
         """
-        for type_url, messages in changed.items():
-            for name, message in messages.items():
-                _check_type(type_url, name, message)
-        self._told = True
+        seen = visible_to or {}
+        self._take(
+            {
+                type_url: {
+                    name: _plain(message, seen.get((type_url, name)))
+                    for name, message in messages.items()
+                }
+                for type_url, messages in changed.items()
+            }
+        )
         self._replaced = None
-        for type_url, messages in changed.items():
-            pending = self._pending.setdefault(type_url, {})
-            for name, message in messages.items():
-                pending[name] = message
-                self._pending_views.pop((type_url, name), None)
-        self._pending_views.update(visible_to or {})
+
+    def _take(self, changed: Mapping[str, Mapping[str, Offered | None]]) -> None:
+        for type_url, offers in changed.items():
+            for name, offered in offers.items():
+                _check_type(type_url, name, offered)
+        self._told = True
+        for type_url, offers in changed.items():
+            self._pending.setdefault(type_url, {}).update(offers)
         if self._debouncer is not None and not self._stopping:
             if self._applied:
                 self._debouncer.touch()
@@ -198,33 +198,31 @@ class XdsServer:
         what became of the calls before. ``generation`` is what the caller calls it, for
         ``NodeState.generation``. TypeError, and nothing done, as in ``apply``.
         """
-        changed: dict[str, dict[str, Message | None]] = {}
-        visible_to: dict[tuple[str, str], frozenset[str]] = {}
+        changed: dict[str, dict[str, Offered | None]] = {}
         before = self._replaced
-        types = resources.keys() | (before.keys() if before is not None else self._known().keys())
-        for type_url in types:
+        known = self._known() if before is None else before
+        for type_url in resources.keys() | known.keys():
             new = resources.get(type_url, _NOTHING)
-            old = before.get(type_url, _NOTHING) if before is not None else None
+            old = known.get(type_url, _NOTHING)
             if new is old:
                 continue
-            gone = (old if old is not None else self._known().get(type_url, _NOTHING)).keys()
-            messages: dict[str, Message | None] = {name: None for name in gone if name not in new}
+            offers: dict[str, Offered | None] = {name: None for name in old if name not in new}
             for name, offered in new.items():
-                if old is None or old.get(name) is not offered:
-                    messages[name] = offered.message
-                    if offered.visible_to is not None:
-                        visible_to[type_url, name] = offered.visible_to
-            if messages:
-                changed[type_url] = messages
+                if before is None or old.get(name) is not offered:
+                    offers[name] = offered
+            if offers:
+                changed[type_url] = offers
         self._generation = generation
-        self.apply(changed, visible_to)
+        self._take(changed)
         self._replaced = dict(resources)
 
     def _known(self) -> dict[str, dict[str, None]]:
         """Everything that the cache has or is about to have, by type URL and name."""
-        known = {type_url: dict.fromkeys(names) for type_url, names in self._cache.all_names()}
-        for type_url, messages in self._pending.items():
-            known.setdefault(type_url, {}).update(dict.fromkeys(messages))
+        known: dict[str, dict[str, None]] = {
+            type_url: dict.fromkeys(names) for type_url, names in self._cache.all_names()
+        }
+        for type_url, offers in self._pending.items():
+            known.setdefault(type_url, {}).update(dict.fromkeys(offers))
         return known
 
     @property
@@ -286,16 +284,50 @@ class XdsServer:
         if outcome.refused:
             names = tuple(outcome.refused)
             nack = Nack(
-                node_id, outcome.type_url, names, outcome.refused[names[0]], outcome.message
+                node_id,
+                outcome.type_url,
+                names,
+                outcome.refused[names[0]],
+                outcome.message,
+                dict(outcome.refused),
             )
-            kind = short_name(outcome.type_url)
-            _LOG.warning("%s refuses %s %s: %s", node_id, kind, ", ".join(names), outcome.message)
+            self._log_nack(nack, again=outcome.again)
+            if outcome.type_url == LDS and _CANNOT_BIND in outcome.message:
+                self._send_again(stream, names)
             if self.on_nack is not None:
                 self.on_nack(nack)
         if outcome.recovered and self.on_recovered is not None:
             self.on_recovered(node_id, outcome.type_url, outcome.recovered)
 
     # --- inner parts
+
+    def _log_nack(self, nack: Nack, *, again: bool) -> None:
+        listed = ", ".join(nack.names[:_LISTED])
+        more = len(nack.names) - _LISTED
+        _LOG.log(
+            logging.DEBUG if again else logging.WARNING,
+            "%s refuses %s %s%s: %s",
+            nack.node_id,
+            short_name(nack.type_url),
+            listed,
+            f" and {more:,} more" if more > 0 else "",
+            nack.message,
+        )
+
+    def _send_again(self, stream: Stream, names: tuple[str, ...]) -> None:
+        """A listener's port may be another program's, and free in a moment: nobody tells Envoy, so
+        it is asked again."""
+
+        def again() -> None:
+            watch = stream.session.watches.get(LDS)
+            if stream not in self._streams or watch is None:
+                return
+            now = asyncio.get_running_loop().time()
+            watch.refresh([name for name in names if name in watch.nacked], now)
+            self.on_progress(stream)
+            stream.wake()
+
+        asyncio.get_running_loop().call_later(self.limits.retry_seconds, again)
 
     def _options(self) -> list[tuple[str, int]]:
         return [
@@ -407,13 +439,13 @@ class XdsServer:
         await context.abort(getattr(grpc.StatusCode, refused.code), str(refused))
 
     def _flush(self) -> None:
-        changed, views = self._pending, self._pending_views
-        self._pending, self._pending_views = {}, {}
+        changed, self._pending = self._pending, {}
         try:
-            changes = self._cache.update(changed, views)
+            changes = self._cache.update(changed)
         except Exception as error:
             # Nothing was taken over. It stays due, and goes with what is changed next.
-            self._keep_pending(changed, views)
+            for type_url, offers in changed.items():
+                self._pending[type_url] = {**offers, **self._pending.get(type_url, {})}
             self.metrics.faults.labels("update").inc()
             _LOG.error("resources could not be taken over", exc_info=error)
             if not self._applied:
@@ -460,18 +492,6 @@ class XdsServer:
         since = stream.session.owes_since
         return self._versions.generation(self._versions.before(since)), stream in self._silent
 
-    def _keep_pending(
-        self,
-        changed: Mapping[str, Mapping[str, Message | None]],
-        views: Mapping[tuple[str, str], frozenset[str]],
-    ) -> None:
-        for type_url, messages in changed.items():
-            newer = self._pending.get(type_url, {})
-            for name in messages.keys() - newer.keys():
-                if (type_url, name) in views:
-                    self._pending_views[type_url, name] = views[type_url, name]
-            self._pending[type_url] = {**messages, **newer}
-
     async def _sweep(self) -> None:
         """Cuts off clients that take nothing, gives up those that do not answer, and lets those
         with the same names share them."""
@@ -501,7 +521,12 @@ class XdsServer:
         return sorted(self._streams, key=lambda stream: stream.connected_at)
 
 
-def _check_type(type_url: str, name: str, message: Message | None) -> None:
-    if message is not None and type_url != TYPE_PREFIX + message.DESCRIPTOR.full_name:
-        actual = message.DESCRIPTOR.full_name
-        raise TypeError(f"resource {name!r} is a {actual}, and was given as {type_url}")
+def _plain(message: Message | None, visible_to: frozenset[str] | None) -> Plain | None:
+    return Plain(message, visible_to or None) if message is not None else None
+
+
+def _check_type(type_url: str, name: str, offered: Offered | None) -> None:
+    for message in (offered.message, *offered.variants.values()) if offered is not None else ():
+        if type_url != TYPE_PREFIX + message.DESCRIPTOR.full_name:
+            actual = message.DESCRIPTOR.full_name
+            raise TypeError(f"resource {name!r} is a {actual}, and was given as {type_url}")

@@ -70,11 +70,13 @@ class Session:
         the stream must end."""
         if self.delta:
             delta = self._schema.delta_request(data)
+            self._check_names(delta.subscribe)
             watch = self._watch(delta)
             assert isinstance(watch, DeltaWatch)
             outcome = watch.on_request(delta, now)
         else:
             sotw = self._schema.sotw_request(data)
+            self._check_names(sotw.names)
             watch = self._watch(sotw)
             assert isinstance(watch, SotwWatch)
             outcome = watch.on_request(sotw, now)
@@ -94,7 +96,7 @@ class Session:
         if self.node is not None:
             for type_url, made in changes.items():
                 watch = self.watches.get(type_url)
-                if watch is not None and (view := made.view(self.node.namespace)):
+                if watch is not None and (view := made.view(self.node.audience)):
                     concerned |= watch.on_changes(view, now)
         return concerned
 
@@ -163,6 +165,7 @@ class Session:
                 raise StreamRefused(
                     "INVALID_ARGUMENT", "the first request of a stream needs node.id"
                 )
+            self._check_node(request.node)
             self.node = request.node
         type_url = request.type_url or self._only
         if not type_url:
@@ -183,13 +186,40 @@ class Session:
                 self._cache,
                 self._limits,
                 type_url,
-                self.node.namespace,
+                self.node.audience,
                 self._explain,
                 before.get(type_url, {}),
             )
             watch = DeltaWatch(watched) if self.delta else sotw_watch(watched)
             self.watches[type_url] = watch
         return watch
+
+    def _check_node(self, node: NodeInfo) -> None:
+        """What a node says of itself is kept, also when it has gone."""
+        most = self._limits.node_bytes
+        said = {
+            "id": node.id,
+            "cluster": node.cluster,
+            "namespace": node.namespace,
+            "version": node.version,
+        }
+        for field, text in said.items():
+            if len(text) > most:
+                raise StreamRefused(
+                    "INVALID_ARGUMENT",
+                    f"the node's {field} has {len(text):,} characters, at most {most:,} are taken",
+                )
+        if len(node.labels) > self._limits.labels or any(
+            len(key) + len(value) > most for key, value in node.labels
+        ):
+            raise StreamRefused("INVALID_ARGUMENT", "the node's labels are too many, or too long")
+
+    def _check_names(self, names: Iterable[str]) -> None:
+        most = self._limits.name_bytes
+        if any(len(name) > most for name in names):
+            raise StreamRefused(
+                "INVALID_ARGUMENT", f"a resource's name has at most {most:,} characters"
+            )
 
     def _nonce(self) -> str:
         self._nonces += 1

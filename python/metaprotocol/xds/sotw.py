@@ -161,7 +161,7 @@ class FullStateWatch(SotwWatch):
 
     def _set(self) -> tuple[Mapping[str, Entry], int]:
         if self.wildcard:
-            full = self._cache.full_set(self.type_url, self._namespace)
+            full = self._cache.full_set(self.type_url, self._audience)
             return full.entries, full.fingerprint
         found = {name: entry for name in sorted(self.names) if (entry := self._get(name))}
         return found, sum(entry.fingerprint for entry in found.values())
@@ -229,7 +229,7 @@ class NamedWatch(SotwWatch):
             return
         self._names_at_rest = False
         self.names, self.wildcard = names, wildcard
-        everything = set(self._cache.names(self.type_url, self._namespace)) if wildcard else names
+        everything = set(self._cache.names(self.type_url, self._audience)) if wildcard else names
         before = known[0]
         if not known[1]:
             for name in everything - before:

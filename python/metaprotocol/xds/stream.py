@@ -135,13 +135,15 @@ class Stream:
         try:
             while (data := await self._context.read()) is not grpc.aio.EOF:
                 outcome = self.session.receive(data, self._loop.time())
+                del data  # or it would be kept until the next one comes
                 metrics.requests.inc()
                 if outcome is not None:
                     self._owner.on_outcome(self, outcome)
                 self._wake.set()
             self.end()
         except StreamRefused as refused:
-            self.refuse(refused)
+            # The traceback has the request, which may be large, and would be kept in a circle.
+            self.refuse(refused.with_traceback(None))
         except grpc.aio.UsageError:
             self.end()  # the call is over
         except Exception as error:  # or the stream would stay open, and nobody would listen

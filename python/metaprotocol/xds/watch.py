@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 from weakref import WeakValueDictionary
 
+from metaprotocol.xds.audience import Audience
 from metaprotocol.xds.cache import Entry, ResourceCache, View
 from metaprotocol.xds.limits import Limits
 from metaprotocol.xds.schema import ECDS, LDS, Schema
@@ -68,6 +69,8 @@ class Outcome:
     message: str = ""
     recovered: tuple[str, ...] = ()
     """Names that were refused before, and are accepted now, or gone."""
+    again: bool = False
+    """Whether all that is refused was refused before, in the same versions."""
 
 
 Explain: TypeAlias = Callable[[str, str, bytes], str]
@@ -83,7 +86,7 @@ class Watched:
     cache: ResourceCache
     limits: Limits
     type_url: str
-    namespace: str = ""
+    audience: Audience = Audience()  # noqa: RUF009 - it is immutable
     explain: Explain | None = None
     remembered: Mapping[str, Nacked] = field(default_factory=dict)
     """What the node has refused on a stream before this one."""
@@ -116,7 +119,7 @@ class Watch(ABC):
         self.nacked: dict[str, Nacked] = {}
         self._schema = watched.schema
         self._cache = watched.cache
-        self._namespace = watched.namespace
+        self._audience = watched.audience
         self._limits = watched.limits
         self._explain = watched.explain
         self._remembered = watched.remembered
@@ -225,7 +228,7 @@ class Watch(ABC):
         return self.names
 
     def _get(self, name: str) -> Entry | None:
-        return self._cache.get(self.type_url, name, self._namespace)
+        return self._cache.get(self.type_url, name, self._audience)
 
     def _due(self, name: str, now: float) -> None:
         self._sends[name] = None
@@ -307,11 +310,15 @@ class Watch(ABC):
                 )
             texts = dict.fromkeys(names, message)
         recovered += self._recovered(name for name in sent.versions if name not in texts)
+        again = all(
+            (before := self.nacked.get(name)) is not None and before.version == sent.versions[name]
+            for name in texts
+        )
         for name, text in texts.items():
             self.nacked[name] = Nacked(sent.versions[name], text, now)
         refused = {name: sent.versions[name] for name in texts}
         message = next(iter(texts.values()), message)
-        return Outcome(self.type_url, False, sent.since, refused, message, recovered)
+        return Outcome(self.type_url, False, sent.since, refused, message, recovered, again)
 
     def _explained(self, names: Iterable[str], sent: Sent, message: str) -> dict[str, str]:
         texts: dict[str, str] = {}

@@ -12,6 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from metaprotocol.envoy.binary import find_envoy
 from metaprotocol.envoy.descriptors import EnvoyTypes
 from metaprotocol.xds import CDS, ECDS, EDS, LDS, Limits
+from metaprotocol.xds.audience import Audience, Plain
 from metaprotocol.xds.cache import ResourceCache
 from metaprotocol.xds.schema import Schema
 from metaprotocol.xds.session import Session
@@ -29,7 +30,7 @@ WILDCARD_TYPES = (CDS, LDS)
 NAMED_TYPES = (EDS, ECDS)
 NAMES = st.sampled_from(["a", "b", "c", "d", "e"])
 MARKS = st.sampled_from([None, 1, 2, 3, BAD])
-AUDIENCES = st.sampled_from([frozenset(), frozenset({"ours"}), frozenset({"theirs"})])
+AUDIENCES = st.sampled_from([None, frozenset({"ours"}), frozenset({"theirs"})])
 LIMITS = Limits(response_bytes=150, in_flight=2, settle_seconds=5)
 
 Held: TypeAlias = dict[str, tuple[int, str]]  # name -> mark, version
@@ -58,14 +59,14 @@ class Client(RuleBasedStateMachine):
             max_size=6,
         )
     )
-    def change(self, changes: list[tuple[str, str, int | None, frozenset[str]]]) -> None:
-        changed: dict[str, dict[str, Any]] = {}
-        audience = {}
+    def change(self, changes: list[tuple[str, str, int | None, frozenset[str] | None]]) -> None:
+        changed: dict[str, dict[str, Plain | None]] = {}
         for type_url, name, mark, visible_to in changes:
-            message = None if mark is None else MESSAGES.make(type_url, name, mark)
-            changed.setdefault(type_url, {})[name] = message
-            audience[type_url, name] = visible_to
-        self.session.on_changes(self.cache.update(changed, audience), self.now)
+            offered = None
+            if mark is not None:
+                offered = Plain(MESSAGES.make(type_url, name, mark), visible_to)
+            changed.setdefault(type_url, {})[name] = offered
+        self.session.on_changes(self.cache.update(changed), self.now)
 
     @rule()
     def deliver(self) -> None:
@@ -145,7 +146,7 @@ class Client(RuleBasedStateMachine):
             there = {
                 name: self.mark(type_url, name)
                 for name in "abcde"
-                if self.cache.get(type_url, name, "ours") is not None
+                if self.cache.get(type_url, name, Audience("ours")) is not None
             }
             if type_url in NAMED_TYPES:
                 there = {n: mark for n, mark in there.items() if n in self.wants[type_url]}
