@@ -4,6 +4,7 @@
 code as well. Reference of every field: its docstring.
 """
 
+from metaprotocol.resources import kubernetes
 from metaprotocol.resources.application_protocol import ApplicationProtocol, ApplicationProtocolSpec
 from metaprotocol.resources.base import Key, Metadata, Model, Resource
 from metaprotocol.resources.destination_rule import DestinationRule, DestinationRuleSpec
@@ -34,6 +35,7 @@ __all__ = [
     "ServicePort",
     "Unenforced",
     "Unreadable",
+    "kubernetes",
     "load_bytes",
     "load_text",
 ]

@@ -163,6 +163,9 @@ class Resource(Model):
     versions: ClassVar[tuple[str, ...]]
     """API versions that are read, the preferred one first."""
     namespaced: ClassVar[bool] = True
+    foreign: ClassVar[bool] = False
+    """Another program's, of which some are read: other kinds and versions of its group are none of
+    our business."""
 
     api_version: str
     kind: str
@@ -203,12 +206,15 @@ class Resource(Model):
         )
         return {"apiVersion": self.api_version, "kind": self.kind} | content
 
+    def _said(self) -> tuple[object, ...]:
+        """What two that are equal have in common."""
+        return (self.metadata, self.spec)
+
     def __eq__(self, other: object) -> bool:
         return (
             isinstance(other, Resource)
             and type(self) is type(other)
-            and self.metadata == other.metadata
-            and self.spec == other.spec
+            and self._said() == other._said()
         )
 
     __hash__ = None  # type: ignore[assignment]

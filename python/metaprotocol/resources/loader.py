@@ -1,17 +1,18 @@
 """Reads the text of a file into resources and diagnostics, all of them at once.
 
 A file may hold several documents and lists of resources; each stands by itself: what is right is
-returned, whatever else is wrong. Objects of other programs (Deployments, ...) are ignored.
+returned, whatever else is wrong. Objects of other programs (ConfigMaps, ...) are ignored.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pydantic import ValidationError
 
 from metaprotocol.diagnostics import Diagnostic, Origin, Severity, did_you_mean, shorten
+from metaprotocol.resources import kubernetes
 from metaprotocol.resources.application_protocol import ApplicationProtocol
 from metaprotocol.resources.base import Key, Resource
 from metaprotocol.resources.destination_rule import DestinationRule
@@ -20,6 +21,7 @@ from metaprotocol.resources.problems import explain, warnings
 from metaprotocol.resources.service_entry import ServiceEntry
 from metaprotocol.resources.unenforced import Unenforced
 from metaprotocol.resources.unreadable import GUARDS, Unreadable, hosts_in, kind_in
+from metaprotocol.resources.workload_entry import WorkloadEntry
 from metaprotocol.resources.yaml_reader import (
     DEFAULT_LIMITS,
     Document,
@@ -31,11 +33,24 @@ from metaprotocol.resources.yaml_reader import (
 __all__ = ["KINDS", "Limits", "LoadResult", "load_bytes", "load_text"]
 
 KINDS: dict[str, type[Resource]] = {
-    kind.__name__: kind for kind in (ApplicationProtocol, MetaRouter, ServiceEntry, DestinationRule)
+    kind.__name__: kind
+    for kind in (
+        ApplicationProtocol,
+        MetaRouter,
+        ServiceEntry,
+        DestinationRule,
+        WorkloadEntry,
+        kubernetes.Service,
+        kubernetes.Endpoints,
+        kubernetes.EndpointSlice,
+        kubernetes.Pod,
+        kubernetes.Deployment,
+        kubernetes.StatefulSet,
+    )
 }
 """The kinds that are read."""
 
-_GROUPS = frozenset(kind.group for kind in KINDS.values())
+_GROUPS = frozenset(kind.group for kind in KINDS.values() if not kind.foreign)
 # Kinds of the same groups and of Aeraki's others, which mean nothing here.
 _PASSED_OVER = frozenset(
     {
@@ -44,7 +59,6 @@ _PASSED_OVER = frozenset(
         "ProxyConfig",
         "Sidecar",
         "VirtualService",
-        "WorkloadEntry",
         "WorkloadGroup",
     }
 )
@@ -268,7 +282,9 @@ class _Reading:
             model = KINDS[kind]
             if group == model.group and number in model.versions:
                 return model
-            if group not in _GROUPS and did_you_mean(group, [model.group]) is None:
+            if model.foreign or (
+                group not in _GROUPS and did_you_mean(group, [model.group]) is None
+            ):
                 # Some other program's, of the same name.
                 self._pass_over(version, kind, value, document, name)
                 return None
@@ -361,8 +377,10 @@ class _Reading:
             else:
                 self._result.broken.add(key)
             self._stand_in(document, model.__name__, value)
-            errors = problem.errors(include_url=False)
-            self._result.diagnostics.extend(explain(model, errors, document, name))
+            found = explain(model, problem.errors(include_url=False), document, name)
+            if model.foreign:  # nobody wrote it for us
+                found = (replace(item, severity=Severity.WARNING) for item in found)
+            self._result.diagnostics.extend(found)
             return
         if not usable:
             self._result.broken.add(resource.key)

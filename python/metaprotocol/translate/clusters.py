@@ -390,7 +390,10 @@ def _no_endpoint(service: Service, rule: SubsetRule | None, report: Report) -> N
         )  # fmt: skip
         return
     if service.selects_pods:
-        message, mend = "selects pods, which only Kubernetes knows", "list endpoints"
+        labels = service.ports[0].pods if service.ports else {}
+        wanted = ", ".join(f"{key}: {value}" for key, value in sorted(labels.items()))
+        message = "nothing that has an address has the labels that it selects"
+        mend = f"add a WorkloadEntry with labels {{{wanted}}}, address and ports"
     elif service.resolution == NONE:
         message = f"{service.host} has neither endpoints nor addresses"
         mend = "add endpoints and resolution: STATIC"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -15,11 +15,17 @@ from metaprotocol.resources import (
     ServiceEntry,
     Unenforced,
     Unreadable,
+    kubernetes,
 )
 from metaprotocol.translate.naming import full_host, host_matches, is_wildcard, resolve_host
 from metaprotocol.translate.options import Options
+from metaprotocol.translate.workloads import Workloads
 
 R = TypeVar("R", bound=Resource)
+
+_WORKLOADS = frozenset(
+    {"Pod", "Deployment", "StatefulSet", "WorkloadEntry", "EndpointSlice", "Endpoints"}
+)
 
 
 @dataclass
@@ -51,6 +57,8 @@ class Index:
         self._unenforced: set[Key] = set()
         self._vague: set[Key] = set()
         """What cannot be read and may be about many hosts."""
+        self.workloads = Workloads()
+        """What serves services that do not list their endpoints."""
 
     # --- change
 
@@ -60,7 +68,15 @@ class Index:
         for present, add in ((old, False), (resource, True)):
             match present:
                 case ServiceEntry():
-                    self._entry(key, present, add, touched)
+                    selector = present.spec.workload_selector
+                    labels = selector.labels if selector is not None and add else {}
+                    self.workloads.select(key, labels, frozenset(present.spec.hosts))
+                    self._owner(key, present.spec.hosts, add, touched)
+                case kubernetes.Service():
+                    hosts = (full_host(key.name, key.namespace, self._options.cluster_domain),)
+                    labels = present.spec.selector if add else {}
+                    self.workloads.select(key, labels, frozenset(hosts))
+                    self._owner(key, hosts, add, touched)
                 case MetaRouter():
                     self._router(key, present, add, touched)
                 case DestinationRule():
@@ -74,6 +90,9 @@ class Index:
                     touched.unenforced.add(key)
                 case Unreadable():
                     self._cannot_read(key, present, add, touched)
+        if key.kind in _WORKLOADS:
+            domain = self._options.cluster_domain
+            touched.services |= self.workloads.put(key, resource, old, domain)
         if resource is not None:
             self._objects[key] = resource
 
@@ -82,8 +101,8 @@ class Index:
         if key in self._objects:
             self._objects[key] = resource
 
-    def _entry(self, key: Key, entry: ServiceEntry, add: bool, touched: Touched) -> None:
-        for host in entry.spec.hosts:
+    def _owner(self, key: Key, hosts: Iterable[str], add: bool, touched: Touched) -> None:
+        for host in hosts:
             _change(self._entries, host, key, add)
             touched.services.add(host)
             if "." not in host:
@@ -136,12 +155,12 @@ class Index:
         return resolve_host(host, namespace, self._options.cluster_domain, self._entries)
 
     def hosts(self) -> list[str]:
-        """All hosts with a ServiceEntry."""
+        """All hosts with a ServiceEntry or a Kubernetes Service."""
         return sorted(self._entries)
 
-    def entries(self, host: str) -> list[ServiceEntry]:
-        """The ServiceEntries with that host."""
-        return list(self._get(self._entries, host, ServiceEntry))
+    def owners(self, host: str) -> list[Resource]:
+        """The ServiceEntries and Kubernetes Services with that host."""
+        return [self._objects[key] for key in sorted(self._entries.get(host, ()))]
 
     def routers(self, host: str) -> list[MetaRouter]:
         """The MetaRouters for that host."""

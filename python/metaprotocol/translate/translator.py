@@ -227,12 +227,12 @@ class Translator:
         return routes | clusters
 
     def _read(self, host: str) -> bool:
-        """Reads a host's ServiceEntries and DestinationRules again. Whether there is a service
+        """Reads what there is of a host and its DestinationRules again. Whether there is a service
         where there was none, or the other way round."""
         state = self._hosts.setdefault(host, _Host())
         old = state.service
-        entries = self._index.entries(host)
-        state.service, found = build_service(host, entries)
+        owners = self._index.owners(host)
+        state.service, found = build_service(host, owners, self._index.workloads)
         if state.service is not None and not self._options.respect_export_to:
             state.service = replace(state.service, visible_to=None)
         for port in old.ours if old else ():

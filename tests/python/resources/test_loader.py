@@ -151,8 +151,10 @@ def test_json_is_read_too() -> None:
 
 def test_objects_of_other_programs_are_passed_over_with_a_note() -> None:
     for version, kind in (
-        ("apps/v1", "Deployment"),
-        ("v1", "Service"),
+        ("apps/v1", "ReplicaSet"),
+        ("extensions/v1beta1", "Deployment"),
+        ("v1", "ConfigMap"),
+        ("serving.knative.dev/v1", "Service"),
         ("networking.istio.io/v1", "VirtualService"),
         ("other.example/v1", "MetaRouter"),
     ):
@@ -190,7 +192,7 @@ def test_aerakis_kinds_for_other_protocols_are_a_warning() -> None:
         (
             "apiVersion: networking.istio.io/v1\nkind: Nothing",
             "unknown-kind",
-            "known: ServiceEntry, DestinationRule",
+            "known: ServiceEntry, DestinationRule, WorkloadEntry",
         ),
     ],
 )
