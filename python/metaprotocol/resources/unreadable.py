@@ -160,7 +160,7 @@ def hosts_in(kind: str, value: dict[str, Any]) -> list[str] | None:
             return None
     if not isinstance(found, list) or not found:
         return None
-    hosts = [host for host in found if isinstance(host, str) and host]
+    hosts = [host.lower() for host in found if isinstance(host, str) and host]
     if len(hosts) != len(found):
         return None
     wrong = kind != "ApplicationProtocol" and any(

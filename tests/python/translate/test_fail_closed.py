@@ -70,6 +70,9 @@ BROKEN_ROUTERS = {
     "hosts that are no list": GOOD_ROUTER.replace(f"[{ORDERS}]", ORDERS),
     "a host that is none": GOOD_ROUTER.replace(f"[{ORDERS}]", f"[{ORDERS}, 'a b']"),
     "no YAML": GOOD_ROUTER.replace("]}]", "]}"),
+    "a duration without unit, the host in other letters": GOOD_ROUTER.replace(
+        "]}]", "], timeout: 1}]"
+    ).replace(f"[{ORDERS}]", f"[{ORDERS.upper()}]"),
     "no YAML, the host in other letters": GOOD_ROUTER.replace("]}]", "]}").replace(
         ORDERS, ORDERS.upper()
     ),
