@@ -410,7 +410,7 @@ def _is_list_of_ours(kind: str) -> bool:
 def _start(document: Document) -> Origin:
     """The first line of a document that says something, without reading it again."""
     line = document.line
-    for text in document.text.splitlines():
+    for text in document.text.split("\n"):
         said = text.strip()
         if said and not said.startswith(("#", "---", "%")):
             return Origin(document.file, line, len(text) - len(text.lstrip()) + 1)

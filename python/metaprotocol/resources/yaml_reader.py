@@ -8,6 +8,7 @@ are found by reading a document again when somebody asks, which few do.
 
 from __future__ import annotations
 
+import bisect
 import functools
 import math
 import re
@@ -199,6 +200,11 @@ def plain_value(text: str) -> Any:
     return text
 
 
+# What may stand before the first key or text of a line.
+_INDENT = re.compile(r"(?:[ \t]|[-?:](?=[ \t]))*")
+_LINE_END = re.compile(r"\n")
+
+
 class _Reader:
     """Events of one document. Counts them, and gives errors their place in the file."""
 
@@ -208,6 +214,7 @@ class _Reader:
         self._left = limits.values
         self._parser: Any = None
         self._text = text
+        self._ends: list[int] | None = None
 
     def next(self) -> Any:
         try:
@@ -216,12 +223,24 @@ class _Reader:
             return self._parser.get_event()
         except yaml.YAMLError as problem:
             raise self._syntax(problem) from None
-        except (UnicodeError, RecursionError):
-            raise YamlProblem("has a character that no text can hold", self._line, 0) from None
+        except UnicodeError as problem:
+            line, column = self.place(getattr(problem, "start", 0))
+            text = "has a character that no text can hold"
+            raise YamlProblem(text, line, column) from None
+        except RecursionError:
+            raise YamlProblem("is nested too deep", self._line, 0, code="too-deep") from None
+
+    def place(self, index: int) -> tuple[int, int]:
+        """Line and column of a character of the text, in the file, as editors count them: YAML 1.1
+        also ends lines at U+0085, U+2028 and U+2029, which no editor does (nor YAML 1.2)."""
+        if self._ends is None:
+            self._ends = [match.start() for match in _LINE_END.finditer(self._text)]
+        before = bisect.bisect_left(self._ends, index)
+        start = self._ends[before - 1] + 1 if before else 0
+        return self._line + before, min(index, len(self._text)) - start + 1
 
     def problem(self, event: Any, message: str, **more: str) -> YamlProblem:
-        mark = event.start_mark
-        return YamlProblem(message, self._line + mark.line, mark.column + 1, **more)
+        return YamlProblem(message, *self.place(event.start_mark.index), **more)
 
     def spend(self, amount: int, event: Any) -> None:
         self._left -= amount
@@ -233,26 +252,53 @@ class _Reader:
                 mend="split it into several documents",
             )
 
-    def _syntax(self, problem: yaml.YAMLError) -> YamlProblem:
+    def _syntax(self, problem: Any) -> YamlProblem:
+        if isinstance(problem, yaml.reader.ReaderError):
+            return self._bad_character(problem)
         mark = getattr(problem, "problem_mark", None) or getattr(problem, "context_mark", None)
-        line = self._line + (mark.line if mark is not None else 0)
-        column = mark.column + 1 if mark is not None else 0
-        said = getattr(problem, "problem", None)
-        if said is None and hasattr(problem, "reason"):
-            said = f"has a character that YAML does not allow ({problem.reason})"
-        said = " ".join(str(said or problem).split())[:200]
+        index = mark.index if mark is not None else 0
+        said = " ".join(str(getattr(problem, "problem", None) or problem).split())[:200]
         context = " ".join(str(getattr(problem, "context", None) or "").split())[:200]
+        if "quoted scalar" in context and "end of stream" in said:
+            text, mend = "is no YAML: a text in quotes does not end", "add the closing quote"
+            return YamlProblem(text, *self.place(problem.context_mark.index), mend=mend)
+        if (tab := self._tab(index)) is not None:
+            text, mend = "is no YAML: a tab in the indentation", "indent with spaces, not tabs"
+            return YamlProblem(text, *self.place(tab), mend=mend)
         mend = ""
-        if "'\\t'" in said or "\\t" in said:
-            mend = "indent with spaces, not tabs"
+        if "cannot start any token" in said and index < len(self._text):
+            said = f'found "{self._text[index]}" at the beginning of a text'
+            context = ""
+            mend = f"quote texts that begin with {self._text[index]}"
         elif "mapping values are not allowed" in said:
             mend = "check the indentation, and quote texts that have ': '"
+        elif "sequence entries are not allowed" in said:
+            mend = "begin the list in a line of its own"
         elif "could not find expected ':'" in said:
             mend = "write key: value"
         elif "alias" in said or "anchor" in said:
             mend = "quote texts that begin with * or &"
         text = f"is no YAML: {said}" + (f" ({context})" if context else "")
-        return YamlProblem(text, line, column, mend=mend)
+        return YamlProblem(text, *self.place(index), mend=mend)
+
+    def _bad_character(self, problem: Any) -> YamlProblem:
+        index: int = problem.position
+        if _Parser is not None:  # which counts bytes
+            index = len(self._text.encode(errors="replace")[:index].decode(errors="ignore"))
+        text = f"is no YAML: {problem.reason}"
+        mend = f'write it in quotes as "\\u{problem.character:04x}", or remove it'
+        return YamlProblem(text, *self.place(index), mend=mend)
+
+    def _tab(self, index: int) -> int | None:
+        """Where the tab is that makes this an error: the one found there, or the one that indents
+        the line, which the parser took for a part of the text in the line before."""
+        if self._text[index : index + 1] == "\t":
+            return index
+        start = self._text.rfind("\n", 0, index) + 1
+        indent = _INDENT.match(self._text, start)
+        assert indent is not None
+        tab = self._text.find("\t", start, indent.end())
+        return None if tab < 0 else tab
 
 
 class _ValueReader(_Reader):
@@ -424,14 +470,11 @@ class _PositionReader(_Reader):
         return self._root
 
     def _position(self, event: Any, key: Any, depth: int) -> Position:
-        mark = event.start_mark
         kind = type(event)
         self.spend(1, event)
         position = Position(
-            self._line + mark.line,
-            mark.column + 1,
-            self._line + key.line,
-            key.column + 1,
+            *self.place(event.start_mark.index),
+            *self.place(key.index),
             event.value if kind is yaml.ScalarEvent else None,
             {},
         )

@@ -24,12 +24,14 @@ YAMLISH = st.lists(st.one_of(SCRAPS, st.text(max_size=3)), max_size=40).map("".j
 
 def check(result: LoadResult, text: str) -> None:
     lines = text.count("\n") + 1
+    longest = max(map(len, text.split("\n")))
     for item in result.diagnostics:
         assert item.message
         assert item.code
         assert item.origin is not None
         assert item.origin.file == "a.yaml"
-        assert 0 <= item.origin.line <= lines + 1
+        assert 0 <= item.origin.line <= lines
+        assert 0 <= item.origin.column <= longest + 1
         assert str(item)
         assert "\n" not in str(item)
     for resource in result.resources:
@@ -40,6 +42,9 @@ def check(result: LoadResult, text: str) -> None:
 @given(YAMLISH)
 @example("a: \ud800")
 @example("? a\n? a")
+@example("- \u2028\u2028\x85- {")
+@example("a: {\u2028\u2029\u2028")
+@example("\r\r\r\ra: [")
 def test_any_text_is_read_or_told(text: str) -> None:
     check(load_text(text, "a.yaml", LIMITS), text)
 
