@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import difflib
 import functools
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-__all__ = ["Diagnostic", "Origin", "Severity", "did_you_mean", "join_path", "shorten"]
+__all__ = ["Diagnostic", "Origin", "Severity", "did_you_mean", "join_path", "printable", "shorten"]
 
 # A value is shown as written, up to this many characters.
 VALUE_SHOWN = 60
@@ -46,7 +47,13 @@ class Origin:
     """Counted from 1; 0: unknown."""
 
     def __str__(self) -> str:
-        return f"{self.file}:{self.line}" if self.line else self.file
+        """``file:line:column``, as far as it is known; terminals and editors make a link of it."""
+        parts = [self.file]
+        if self.line:
+            parts.append(str(self.line))
+            if self.column:
+                parts.append(str(self.column))
+        return ":".join(parts)
 
 
 @dataclass(frozen=True)
@@ -132,6 +139,22 @@ def shorten(value: object) -> str:
     text = value if isinstance(value, str) else repr(value)
     text = " ".join(text[: 4 * VALUE_SHOWN].split())
     return text if len(text) <= VALUE_SHOWN else text[: VALUE_SHOWN - 3] + "..."
+
+
+# What a terminal takes for a command or for another direction of writing: control characters but
+# tab and line feed, line and paragraph separators, bidirectional formatting, and half characters,
+# which cannot be written at all.
+_UNPRINTABLE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+_UNPRINTABLE_IN_LINE = re.compile(f"[\\t\\n]|{_UNPRINTABLE.pattern}")
+
+
+def printable(text: str, *, one_line: bool = False) -> str:
+    """The text as it may be shown in a terminal, whoever wrote it: what would act there is written
+    as an escape, such as ``\\x1b``; with ``one_line`` also line ends and tabs."""
+    pattern = _UNPRINTABLE_IN_LINE if one_line else _UNPRINTABLE
+    return pattern.sub(lambda match: match.group().encode("unicode_escape").decode(), text)
 
 
 def join_path(path: Iterable[str | int]) -> str:

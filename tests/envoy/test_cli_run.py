@@ -258,7 +258,7 @@ async def test_a_service_port_in_use_is_told_of_its_service_entry(mesh: Mesh) ->
         async with command("run", mesh.folder, "--json") as run:
             await run.ready()
             (message,) = run.texts
-            assert f"{SERVICE_FILE}:7: ServiceEntry shop/orders: spec.ports[0]" in message
+            assert f"{SERVICE_FILE}:7:5: ServiceEntry shop/orders: spec.ports[0]" in message
             assert "in use" in message
             assert "metaprotocol.aeraki.io/bind" in message
 

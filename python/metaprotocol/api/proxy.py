@@ -149,7 +149,10 @@ class Proxy:
         types = await asyncio.to_thread(EnvoyTypes.from_binary, binary.path)
         module = Module(find_module())
         options = Options(
-            module=module, ephemeral_ports=not self._fixed_ports, respect_export_to=False
+            module=module,
+            ephemeral_ports=not self._fixed_ports,
+            exclusive_ports=True,
+            respect_export_to=False,
         )
         if isinstance(self._content, str | Path):
             plane = ControlPlane(

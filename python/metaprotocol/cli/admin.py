@@ -1,21 +1,17 @@
-"""Reading a running Envoy through its admin port, and finding the one that ``run`` started."""
+"""Reading a running Envoy through its admin port."""
 
 from __future__ import annotations
 
-import contextlib
 import http.client
 import json
-import os
 import re
-import tempfile
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from metaprotocol.cli.failures import ExitCode, Failure
+from metaprotocol.cli.runtime import running
+from metaprotocol.diagnostics import shorten
 
 _SAMPLE = re.compile(r"^envoy_dynamicmodulescustom_metaprotocol_(\w+?)\{(.*)\} (-?[\d.e+]+)$")
 _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
@@ -31,12 +27,18 @@ class Admin:
 
     def text(self, path: str) -> str:
         """What it answers to GET ``path``; Failure if it does not answer, or not with 200."""
-        connection = http.client.HTTPConnection(self.address, self.port, timeout=_TIMEOUT_SECONDS)
+        try:
+            connection = http.client.HTTPConnection(
+                self.address, self.port, timeout=_TIMEOUT_SECONDS
+            )
+        except (ValueError, http.client.HTTPException):
+            text = f"--admin-address {shorten(self.address)!r} is no address."
+            raise Failure(ExitCode.USAGE, text, "Write it as --admin-address 127.0.0.1.") from None
         try:
             connection.request("GET", path)
             response = connection.getresponse()
             text = response.read().decode(errors="replace")
-        except (OSError, http.client.HTTPException) as error:
+        except (OSError, ValueError, http.client.HTTPException) as error:
             raise Failure(
                 ExitCode.UNREACHABLE,
                 f"No Envoy answers on the admin port {self.address}:{self.port}: {error}.",
@@ -56,7 +58,7 @@ class Admin:
         """As ``text``, for an answer that is a JSON object."""
         try:
             value = json.loads(self.text(path))
-        except ValueError:
+        except (ValueError, RecursionError):
             value = None
         if not isinstance(value, dict):
             raise Failure(
@@ -83,51 +85,18 @@ def find_admin(port: int | None, address: str = "127.0.0.1") -> Admin:
     """The admin page on that port, else that of the one Envoy that ``run`` has started here."""
     if port is not None:
         return Admin(address, port)
-    running = list(_running())
-    if len(running) == 1:
-        return Admin("127.0.0.1", running[0]["admin_port"])
-    if not running:
+    found = list(running())
+    if len(found) == 1:
+        return Admin("127.0.0.1", found[0].admin_port)
+    if not found:
         raise Failure(
             ExitCode.UNREACHABLE,
             "No 'metaprotocol run' is running here.",
             "Start one, or give an Envoy's admin port with --admin-port.",
         )
-    listed = ", ".join(f"{item['admin_port']} ({item['folder']})" for item in running)
+    listed = ", ".join(f"{item.admin_port} ({item.folder})" for item in found)
     raise Failure(
         ExitCode.USAGE,
         f"Several Envoys are running here: {listed}.",
         "Choose one with --admin-port.",
     )
-
-
-@contextmanager
-def announced(folder: str, admin_port: int) -> Iterator[None]:
-    """Lets ``find_admin`` find this process's Envoy, while the context is open. A folder for it
-    that cannot be written is done without."""
-    path = _run_dir() / f"{os.getpid()}.json"
-    content = {"pid": os.getpid(), "admin_port": admin_port, "folder": folder}
-    with contextlib.suppress(OSError):
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path.write_text(json.dumps(content))
-    try:
-        yield
-    finally:
-        with contextlib.suppress(OSError):
-            path.unlink(missing_ok=True)
-
-
-def _run_dir() -> Path:
-    base = os.environ.get("XDG_RUNTIME_DIR")
-    return Path(base or tempfile.gettempdir()) / f"metaprotocol-{os.getuid()}"
-
-
-def _running() -> Iterator[dict[str, Any]]:
-    with contextlib.suppress(OSError):
-        for path in sorted(_run_dir().glob("*.json")):
-            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-                if path.stat().st_uid != os.getuid():
-                    continue
-                item = json.loads(path.read_text())
-                # One that was killed left its file behind.
-                os.kill(int(item["pid"]), 0)
-                yield {"admin_port": int(item["admin_port"]), "folder": str(item["folder"])}

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from metaprotocol.cli.failures import ExitCode, Failure
+from metaprotocol.diagnostics import shorten
 from metaprotocol.peers.dubbo import DubboClient, DubboError, DubboException
 from metaprotocol.peers.dubbo.frames import Request, encode_request
 
@@ -154,8 +155,13 @@ def metadata_of(codec: str, call: CallSpec) -> list[tuple[str, str]]:
         return [*found, *call.attachments.items(), *call.metadata]
     from metaprotocol.engine import Codec, Direction, Message
 
-    decoded = Codec(codec).decode(Direction.REQUEST, caller.message(call))
-    assert isinstance(decoded, Message)
+    try:
+        decoded = Codec(codec).decode(Direction.REQUEST, caller.message(call))
+    except (ValueError, OverflowError, RecursionError, struct.error) as error:
+        text = f"The call cannot be written as a message: {shorten(str(error))}."
+        raise Failure(ExitCode.USAGE, text, "Leave out or shorten what is too much.") from None
+    if not isinstance(decoded, Message):
+        raise Failure(ExitCode.USAGE, f"The codec {codec} does not read such a call.")
     # A codec shows a key that it has no value for as an empty one; routes see it the same way.
     found = [(key.decode(), value.decode()) for key, value in decoded.metadata]
     carried = {key for key, _ in found}
@@ -197,7 +203,7 @@ def argument(text: str) -> Any:
     """An argument as JSON, or the text itself if it is none."""
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
 
 

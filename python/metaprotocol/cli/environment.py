@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import ipaddress
 import os
+import re
 import socket
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +14,8 @@ from typing import Annotated, TypeAlias
 import typer
 
 from metaprotocol.cli.failures import ExitCode, Failure
-from metaprotocol.diagnostics import did_you_mean
-from metaprotocol.envoy.binary import EnvoyBinary, EnvoyNotFound, find_envoy, find_module
+from metaprotocol.diagnostics import did_you_mean, shorten
+from metaprotocol.envoy.binary import EnvoyBinary, find_envoy, find_module
 from metaprotocol.envoy.config import ConfigBuilder, Module
 from metaprotocol.envoy.descriptors import EnvoyTypes
 
@@ -54,25 +57,26 @@ def environment(envoy: Path | None) -> Environment:
     return Environment(binary, EnvoyTypes.from_binary(binary.path), Module(find_module()))
 
 
-def has_envoy(envoy: Path | None) -> bool:
-    """Whether there is an Envoy of the right version. One that was asked for has to be there."""
-    try:
-        find_envoy(envoy)
-    except EnvoyNotFound:
-        if envoy is not None:
-            raise
-        return False
-    return True
-
-
 def check_folder(folder: Path, *, may_be_file: bool = True) -> Path:
     """The folder, if it can be read; Failure with what may have been meant otherwise."""
+    try:
+        return _checked_folder(folder, may_be_file)
+    except OSError as error:  # a name that is too long, a folder above that may not be looked into
+        text = f"{folder} cannot be read: {error.strerror or error}."
+        raise Failure(ExitCode.USAGE, text) from None
+
+
+def _checked_folder(folder: Path, may_be_file: bool) -> Path:
     if folder.is_dir():
         if not os.access(folder, os.R_OK | os.X_OK):
             raise Failure(ExitCode.USAGE, f"The folder {folder} cannot be read by this user.")
         return folder
     if folder.exists():
+        if may_be_file and not folder.is_file():
+            raise Failure(ExitCode.USAGE, f"{folder} is neither a folder nor a file.")
         if may_be_file:
+            if not os.access(folder, os.R_OK):
+                raise Failure(ExitCode.USAGE, f"{folder} cannot be read by this user.")
             return folder
         raise Failure(
             ExitCode.USAGE,
@@ -87,20 +91,41 @@ def check_folder(folder: Path, *, may_be_file: bool = True) -> Path:
 
 
 def check_port(address: str, port: int, option: str) -> None:
-    """Failure if that TCP port is taken. 0 is always free."""
-    if port == 0:
-        return
+    """Failure if that TCP port is taken by anybody, also by one who would share it (SO_REUSEPORT),
+    or if the address is none of this machine's. Port 0 is any that is free."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with socket.socket(family) as probe:
+        # What old connections leave behind is no hindrance, a listener is.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((address, port))
         except OSError as error:
             raise port_failure(address, port, option, error) from None
+        except UnicodeError:
+            text = f"{option}: {shorten(address)} is no host name."
+            raise Failure(ExitCode.USAGE, text) from None
+
+
+def check_bind(address: str) -> str:
+    """The address of ``--bind``; Failure if Envoy could not take it."""
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        parsed = None
+    if parsed is None or "%" in address:
+        raise Failure(
+            ExitCode.USAGE,
+            f"--bind {shorten(address)!r} is no IP address.",
+            "Write it as --bind 127.0.0.1 or --bind ::1; 0.0.0.0 is every address of this machine.",
+        )
+    return str(parsed)
 
 
 def port_failure(address: str, port: int, option: str, error: OSError) -> Failure:
     """The Failure for a port that cannot be listened on."""
+    if port == 0 or error.errno not in (errno.EADDRINUSE, errno.EACCES):
+        text = f"{address} cannot be listened on: {error.strerror or error}."
+        return Failure(ExitCode.ENVIRONMENT, text, f"Choose another address with {option}.")
     return Failure(
         ExitCode.ENVIRONMENT,
         f"{address}:{port} cannot be listened on: {error.strerror or error}.",
@@ -109,13 +134,29 @@ def port_failure(address: str, port: int, option: str, error: OSError) -> Failur
     )
 
 
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches what listens there."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
 def endpoint(text: str, option: str) -> tuple[str, int]:
     """The address and port in "127.0.0.1:15010", "[::1]:15010" or ":15010"."""
     address, colon, port = text.rpartition(":")
-    if not colon or not port.isdecimal() or int(port) > 65535:
+    good = colon and _ADDRESS.fullmatch(address) and _PORT.fullmatch(port) and int(port) <= 65535
+    if not good:
         raise Failure(
             ExitCode.USAGE,
-            f"{option} {text!r} is no address with a port.",
+            f"{option} {shorten(text)!r} is no address with a port.",
             f"Write it as {option} 127.0.0.1:15010.",
         )
     return address.strip("[]") or "127.0.0.1", int(port)
+
+
+# An IPv4 address or a host name, an IPv6 address in brackets, or nothing.
+_ADDRESS = re.compile(r"[A-Za-z0-9._-]{0,255}|\[[0-9A-Fa-f:.]{2,45}\]")
+_PORT = re.compile(r"[0-9]{1,5}")

@@ -6,11 +6,14 @@ import functools
 import json
 from collections.abc import Callable
 from enum import IntEnum
+from pathlib import PurePath
 from typing import ParamSpec, TypeVar
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
+from metaprotocol.diagnostics import printable
 from metaprotocol.envoy.binary import EnvoyNotFound, ModuleNotFound
 from metaprotocol.envoy.descriptors import DescriptorError
 from metaprotocol.envoy.process import EnvoyError
@@ -62,10 +65,10 @@ def report(failure: Failure, as_json: bool) -> None:
         }
         typer.echo(json.dumps(content))
         return
-    console = Console(stderr=True)
-    console.print(failure.message, style="red", markup=False, highlight=False, soft_wrap=True)
+    console = Console(stderr=True, highlight=False)
+    console.print(Text(printable(failure.message), style="red"), soft_wrap=True)
     if failure.mend:
-        console.print(failure.mend, markup=False, highlight=False, soft_wrap=True)
+        console.print(Text(printable(failure.mend)), soft_wrap=True)
 
 
 def foreseeable(command: Callable[P, R]) -> Callable[P, R]:
@@ -75,6 +78,7 @@ def foreseeable(command: Callable[P, R]) -> Callable[P, R]:
     @functools.wraps(command)
     def guarded(*arguments: P.args, **options: P.kwargs) -> R:
         try:
+            _check_text(options)
             return command(*arguments, **options)
         except Failure as failure:
             fault = failure
@@ -91,10 +95,28 @@ def foreseeable(command: Callable[P, R]) -> Callable[P, R]:
         except BrokenPipeError:
             # The reader of our output has gone, as `head` does.
             raise typer.Exit(ExitCode.OK) from None
+        except OSError as error:
+            # A full disk, a working directory that is gone: nothing of ours, and a person's to fix.
+            fault = Failure(ExitCode.ENVIRONMENT, f"{_os_says(error)}.")
         report(fault, bool(options.get("as_json")))
         raise typer.Exit(fault.code)
 
     return guarded
+
+
+def _check_text(options: dict[str, object]) -> None:
+    """No argument of a process has a NUL in it; one that is given otherwise would be cut by the
+    operating system, or surprise whoever takes it for a path."""
+    for name, value in options.items():
+        for item in value if isinstance(value, list) else [value]:
+            if isinstance(item, str | PurePath) and "\0" in str(item):
+                option = name.replace("_", "-")
+                raise Failure(ExitCode.USAGE, f"The value of {option} has a NUL character.")
+
+
+def _os_says(error: OSError) -> str:
+    said = error.strerror or str(error) or type(error).__name__
+    return f"{error.filename}: {said}" if error.filename else said
 
 
 def _sentence(error: Exception) -> str:

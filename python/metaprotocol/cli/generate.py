@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from enum import Enum
@@ -12,9 +11,25 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 import yaml
 
-from metaprotocol.cli.environment import EnvoyPath, Folder, check_folder, endpoint, environment
+from metaprotocol.cli.environment import (
+    EnvoyPath,
+    Folder,
+    check_bind,
+    check_folder,
+    endpoint,
+    environment,
+)
 from metaprotocol.cli.failures import ExitCode, Failure, foreseeable
-from metaprotocol.cli.output import counted, has_errors, line, stderr, tally, write_diagnostics
+from metaprotocol.cli.output import (
+    counted,
+    has_errors,
+    json_text,
+    line,
+    stderr,
+    tally,
+    write_diagnostics,
+)
+from metaprotocol.cli.reports import located
 from metaprotocol.cli.targets import Target
 
 if TYPE_CHECKING:
@@ -66,6 +81,7 @@ def generate(
 
     With a problem in them, the rest is still written, and the exit code is 1."""
     check_folder(folder)
+    bind = check_bind(bind)
     # Imported here, so that the other commands start without it.
     from metaprotocol.api.mesh import load
 
@@ -87,7 +103,7 @@ def generate(
         typer.echo(_text(whole, form), nl=False)
     else:
         _write(output, files, whole, form)
-    write_diagnostics(stderr(), diagnostics, quiet=True)
+    write_diagnostics(stderr(), list(map(located(folder), diagnostics)), quiet=True)
     if has_errors(diagnostics):
         line(stderr(), f"{folder}: {tally(diagnostics)}", "red")
         raise typer.Exit(ExitCode.PROBLEM)
@@ -112,7 +128,7 @@ def _per_kind(resources: EnvoyResources) -> dict[str, list[dict[str, Any]]]:
 def _text(documents: Sequence[dict[str, Any]], form: Format) -> str:
     if form is Format.JSON:
         value = documents[0] if len(documents) == 1 else list(documents)
-        return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+        return json_text(value, indent=2) + "\n"
     return yaml.safe_dump_all(documents, sort_keys=False, width=100, allow_unicode=True)
 
 
@@ -122,8 +138,8 @@ def _write(
     whole: Sequence[dict[str, Any]],
     form: Format,
 ) -> None:
-    is_folder = output.is_dir() or str(output).endswith(os.sep) or not output.suffix
     try:
+        is_folder = output.is_dir() or str(output).endswith(os.sep) or not output.suffix
         if is_folder:
             output.mkdir(parents=True, exist_ok=True)
             for name, documents in files.items():

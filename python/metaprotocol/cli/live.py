@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -16,9 +16,26 @@ from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from metaprotocol.cli.output import counted, line, stdout, table, tally, write_diagnostics
-from metaprotocol.control_plane import Change, ChangeState, ControlPlane
+from metaprotocol.cli.output import (
+    counted,
+    json_text,
+    line,
+    stdout,
+    table,
+    tally,
+    write_diagnostics,
+)
+from metaprotocol.cli.reports import located
+from metaprotocol.control_plane import (
+    Change,
+    ChangeState,
+    ControlPlane,
+    Rejection,
+    ServedService,
+)
 from metaprotocol.control_plane.rejections import diagnostics_of
+from metaprotocol.diagnostics import Diagnostic
+from metaprotocol.translate.naming import LISTENER
 
 _REFRESH_SECONDS = 0.5
 _SHOWN_OBJECTS = 5
@@ -36,8 +53,9 @@ Requests = Callable[[], dict[str, int]]
 class Screen:
     """Shows a control plane's changes while the context is open."""
 
-    def __init__(self, plane: ControlPlane, *, as_json: bool = False) -> None:
+    def __init__(self, plane: ControlPlane, folder: Path, *, as_json: bool = False) -> None:
         self._plane = plane
+        self._located = located(folder)
         self.as_json = as_json
         self._requests: Requests | None = None
         self._console = stdout()
@@ -45,6 +63,7 @@ class Screen:
         self._task: asyncio.Task[None] | None = None
         self._last: dict[str, int] = {}
         self._rates: dict[str, float] = {}
+        self._silent: frozenset[str] = frozenset()
 
     async def __aenter__(self) -> Self:
         self._plane.on_change.append(self._changed)
@@ -81,14 +100,56 @@ class Screen:
     def event(self, kind: str, **fields: Any) -> None:
         """A JSON line; nothing for people."""
         if self.as_json:
-            typer.echo(json.dumps({"event": kind, "at": round(time.time(), 3), **fields}))
+            typer.echo(json_text({"event": kind, "at": round(time.time(), 3), **fields}))
 
     def problems(self) -> None:
         """Everything that is wrong now."""
         if self.as_json:
             self.event("problems", diagnostics=[item.to_dict() for item in self._plane.diagnostics])
         else:
-            write_diagnostics(self._console, self._plane.diagnostics, quiet=True)
+            self._write(self._plane.diagnostics, quiet=True)
+
+    def rejected(self, rejections: Iterable[Rejection]) -> None:
+        """What Envoy rejects of the first configuration, and so does not use."""
+        refused = [(item.node, item.name, item.refused) for item in rejections]
+        found = diagnostics_of(refused)
+        self._silent = self._without_port()
+        if self.as_json:
+            self.problems()
+            self.say("\n".join(map(str, found)))
+        else:
+            self._write(found)
+
+    def listens(self, service: ServedService) -> bool:
+        """Whether Envoy could open the service's port."""
+        return service.listener not in self._without_port()
+
+    def services(self) -> list[dict[str, Any]]:
+        """The services' JSON form."""
+        return [
+            {**service.to_dict(), "listening": self.listens(service)}
+            for service in self._plane.services()
+        ]
+
+    def tell_listening(self) -> None:
+        """Tells of services whose port could be opened at last, or could not."""
+        silent = self._without_port()
+        if silent == self._silent:
+            return
+        before, self._silent = self._silent, silent
+        if self.as_json:
+            self.event("services", services=self.services())
+            return
+        for service in self._plane.services():
+            if service.listener in before - silent:
+                self.say(f"{service.host}:{service.port} listens on {service.address} now", "green")
+
+    def _without_port(self) -> frozenset[str]:
+        rejected = self._plane.rejections
+        return frozenset(item.name for item in rejected if item.type_url == LISTENER)
+
+    def _write(self, diagnostics: Iterable[Diagnostic], *, quiet: bool = False) -> None:
+        write_diagnostics(self._console, list(map(self._located, diagnostics)), quiet=quiet)
 
     def _changed(self, change: Change) -> None:
         if self.as_json:
@@ -99,12 +160,12 @@ class Screen:
         what, style = _outcome(change)
         line(self._console, f"{_clock(change.at)}  {_objects(change)}{what}", style)
         if change.state in (ChangeState.SENT, ChangeState.NOTHING):
-            write_diagnostics(self._console, change.problems, quiet=True)
+            self._write(change.problems, quiet=True)
             if change.mended:
                 left = tally(self._plane.diagnostics)
                 line(self._console, f"{counted(len(change.mended), 'problem')} mended, {left} left")
         refused = [(item.node, item.name, item.refused) for item in change.rejections]
-        write_diagnostics(self._console, diagnostics_of(refused))
+        self._write(diagnostics_of(refused))
 
     async def _refresh(self) -> None:
         assert self._live is not None
@@ -130,7 +191,7 @@ class Screen:
             (
                 f"{service.host}:{service.port}",
                 service.protocol,
-                service.address,
+                service.address if self.listens(service) else f"NOT {service.address}",
                 str(service.routes),
                 f"{self._last.get(service.listener, 0):,}",
                 f"{self._rates.get(service.listener, 0.0):,.0f}",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import io
 import os
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -130,6 +132,10 @@ def main() -> None:
     """Runs the command that the process's arguments name."""
     # Typer's tracebacks are for our own faults; the variable is its documented switch.
     os.environ.setdefault("TYPER_STANDARD_TRACEBACK", "1")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A terminal that lacks a character, a file name that is no text: shown as an escape.
+            stream.reconfigure(errors="backslashreplace")
     app()
 
 

@@ -8,6 +8,7 @@ can be piped.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, TypeAlias
 
@@ -17,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from metaprotocol.diagnostics import Diagnostic, Severity
+from metaprotocol.diagnostics import Diagnostic, Severity, printable
 
 Json: TypeAlias = Annotated[
     bool, typer.Option("--json", help="Write JSON for machines, on standard output.")
@@ -25,6 +26,7 @@ Json: TypeAlias = Annotated[
 """The option every command has that writes data."""
 
 _STYLES = {Severity.ERROR: "red", Severity.WARNING: "yellow", Severity.INFO: "dim"}
+_NOT_PLAIN = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _MAX_SHOWN = 50
 _PLAIN_WIDTH = 200
 """Columns of a table that is written to a file or a pipe."""
@@ -49,12 +51,19 @@ def _console(stderr: bool) -> Console:
 
 def write_json(value: Any) -> None:
     """One JSON value on standard output."""
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    typer.echo(json_text(value, indent=2))
+
+
+def json_text(value: Any, indent: int | None = None) -> str:
+    """JSON that is safe to look at in a terminal, too."""
+    text = json.dumps(value, indent=indent, ensure_ascii=False)
+    # What is left of these is in strings.
+    return _NOT_PLAIN.sub(lambda match: f"\\u{ord(match.group()):04x}", text)
 
 
 def line(console: Console, text: str, style: str | None = None) -> None:
-    """One line, as it is: no markup, no wrapping."""
-    console.print(Text(text, style=style or ""), soft_wrap=True)
+    """One line, as it is: no markup, no wrapping, nothing that acts on the terminal."""
+    console.print(Text(printable(text), style=style or ""), soft_wrap=True)
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
@@ -66,7 +75,7 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> 
             column.removeprefix(">"), justify="right" if right else "left", overflow="fold"
         )
     for row in rows:
-        made.add_row(*(Text(cell) for cell in row))
+        made.add_row(*(Text(printable(cell, one_line=True)) for cell in row))
     return made
 
 
@@ -88,7 +97,7 @@ def write_diagnostics(
 
 def counted(number: int, noun: str) -> str:
     """Such as "1 error" and "1,200 errors"."""
-    plural = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
+    plural = f"{noun}s"
     return f"{number:,} {noun if number == 1 else plural}"
 
 

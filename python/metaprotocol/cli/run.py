@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import tempfile
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
@@ -12,15 +13,23 @@ import typer
 from metaprotocol.cli.environment import (
     EnvoyPath,
     Folder,
+    check_bind,
     check_folder,
     check_port,
     environment,
 )
-from metaprotocol.cli.failures import foreseeable
+from metaprotocol.cli.failures import ExitCode, Failure, foreseeable
+from metaprotocol.cli.logging_options import (
+    Level,
+    LogForm,
+    LogFormat,
+    LogLevel,
+    configure_log,
+)
 from metaprotocol.cli.output import Json
 
 
-class LogLevel(Enum):
+class EnvoyLogLevel(Enum):
     """Envoy's log levels."""
 
     TRACE = "trace"
@@ -46,17 +55,27 @@ def run(
     bind: Annotated[
         str, typer.Option(help="The address services listen on that name none.")
     ] = "127.0.0.1",
-    log_level: Annotated[LogLevel, typer.Option(help="Envoy's log level.")] = LogLevel.WARNING,
+    envoy_log_level: Annotated[
+        EnvoyLogLevel, typer.Option(help="Envoy's own log level.")
+    ] = EnvoyLogLevel.WARNING,
     log_folder: Annotated[
         Path | None,
         typer.Option(help="Keep Envoy's log here (default: a temporary folder)."),
     ] = None,
+    # What Envoy rejects, which is a warning in the log, is shown with its place anyhow.
+    log_level: LogLevel = Level.ERROR,
+    log_format: LogForm = LogFormat.TEXT,
     as_json: Json = False,
 ) -> None:
     """Runs Envoy with a folder's routes, and follows its files.
 
     What is saved takes effect at once, without closing a connection. Ctrl-C ends both."""
+    configure_log(log_level, log_format)
     check_folder(folder, may_be_file=False)
+    bind = check_bind(bind)
+    check_port(bind, 0, "--bind")
+    if log_folder is not None:
+        log_folder = _made(log_folder)
     here = environment(envoy)
     check_port("127.0.0.1", admin_port, "--admin-port")
     check_port("127.0.0.1", xds_port, "--xds-port")
@@ -65,13 +84,26 @@ def run(
     from metaprotocol.control_plane import ProxySettings
     from metaprotocol.translate import Options
 
-    options = Options(bind_address=bind, module=here.module, respect_export_to=False)
+    options = Options(
+        bind_address=bind, exclusive_ports=True, module=here.module, respect_export_to=False
+    )
     settings = ProxySettings(
         here.binary,
         here.module,
         admin_port=admin_port,
         concurrency=concurrency,
-        log_level=log_level.value,
-        directory=log_folder.absolute() if log_folder is not None else None,
+        log_level=envoy_log_level.value,
+        directory=log_folder,
     )
     asyncio.run(run_envoy(folder, here, options, settings, xds_port, as_json))
+
+
+def _made(folder: Path) -> Path:
+    """The folder for Envoy's log, made and tried out."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder.absolute()
+    except OSError as error:
+        text = f"--log-folder {folder} cannot be written: {error.strerror or error}."
+        raise Failure(ExitCode.USAGE, text, "Give a folder that this user may write.") from None

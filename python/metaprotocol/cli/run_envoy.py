@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import Counter
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from metaprotocol.cli.admin import Admin, announced
+from metaprotocol.cli.admin import Admin
 from metaprotocol.cli.environment import Environment
 from metaprotocol.cli.failures import ExitCode, Failure
 from metaprotocol.cli.heap import freeze_heap
 from metaprotocol.cli.live import NO_SERVICE, Screen
 from metaprotocol.cli.output import counted
-from metaprotocol.cli.signals import stopped_by_signal
+from metaprotocol.cli.progress import Loading
+from metaprotocol.cli.runtime import announced
+from metaprotocol.cli.signals import Stopped, stopped_by_signal, unless_stopped
+from metaprotocol.cli.supervision import unless_given_up
 from metaprotocol.control_plane import (
     ControlPlane,
     LocalProxy,
@@ -44,23 +48,23 @@ async def run_envoy(
     )
     async with AsyncExitStack() as stack:
         try:
-            await stack.enter_async_context(plane)
+            with Loading(plane, as_json=as_json):
+                await unless_stopped(stop, stack.enter_async_context(plane))
+        except Stopped:
+            return
         except XdsError as error:
             raise Failure(ExitCode.ENVIRONMENT, f"{error}.", "Choose it with --xds-port.") from None
         freeze_heap()
-        screen = await stack.enter_async_context(Screen(plane, as_json=as_json))
+        screen = await stack.enter_async_context(Screen(plane, folder, as_json=as_json))
         screen.problems()
         proxy = LocalProxy(here.types, plane.port, settings)
-        entering = asyncio.create_task(stack.enter_async_context(proxy))
-        stopping = asyncio.create_task(stop.wait())
-        await asyncio.wait([stopping, entering], return_when=asyncio.FIRST_COMPLETED)
-        if stop.is_set():
-            entering.cancel()
-            await asyncio.gather(entering, return_exceptions=True)
+        try:
+            await unless_stopped(stop, stack.enter_async_context(proxy))
+        except Stopped:
             return
-        stopping.cancel()
-        await entering
-        await _serve(folder, plane, proxy, screen, stop, here)
+        except OSError as error:  # the folder for its log
+            raise Failure(ExitCode.ENVIRONMENT, f"Envoy cannot be started: {error}.") from None
+        await unless_given_up(plane, _serve(folder, plane, proxy, screen, stop, here))
 
 
 async def _serve(
@@ -73,8 +77,12 @@ async def _serve(
 ) -> None:
     envoy = proxy.envoy
     try:
-        await plane.wait_synced(_FIRST_SYNC_SECONDS, nodes=1)
-    except (UpdateRejected, NotSynced) as error:
+        await unless_stopped(stop, plane.wait_synced(_FIRST_SYNC_SECONDS, nodes=1))
+    except Stopped:
+        return
+    except UpdateRejected as error:
+        screen.rejected(error.rejections)
+    except NotSynced as error:
         screen.say(str(error), "red")
     admin = Admin("127.0.0.1", envoy.admin_port)
     screen.count_with(lambda: requests_by_filter(admin))
@@ -85,7 +93,7 @@ async def _serve(
         envoy=here.binary.version,
         envoy_pid=envoy.pid,
         log=str(envoy.log_path),
-        services=[service.to_dict() for service in plane.services()],
+        services=screen.services(),
     )
     if not screen.as_json:
         screen.say(
@@ -94,26 +102,32 @@ async def _serve(
         )
         services = plane.services()
         for service in services[:50]:
+            where = f"on {service.address}"
+            if not screen.listens(service):
+                where = f"NOT on {service.address}, which is tried again"
             screen.say(
-                f"{service.host}:{service.port} ({service.protocol}) on {service.address}, "
-                f"{counted(service.routes, 'route')}"
+                f"{service.host}:{service.port} ({service.protocol}) {where}, "
+                f"{counted(service.routes, 'route')}",
+                None if screen.listens(service) else "red",
             )
         if len(services) > 50:
             screen.say(f"... and {counted(len(services) - 50, 'more service')}")
         if not services:
             screen.say(NO_SERVICE, "yellow")
         screen.say(f"Following {folder}. Ctrl-C ends.")
-    with announced(str(folder), envoy.admin_port):
+    with announced(str(folder), envoy.admin_port) as why_not:
+        if why_not:
+            text = "'metaprotocol routes' and 'clusters' find this Envoy by --admin-port only"
+            screen.say(f"{text}: {why_not}.", "yellow")
         while not stop.is_set():
             try:
                 envoy.check()
             except EnvoyError as error:
                 raise Failure(ExitCode.ENVIRONMENT, str(error)) from None
-            try:
+            screen.tell_listening()
+            with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_CHECK_SECONDS):
                     await stop.wait()
-            except TimeoutError:
-                continue
     screen.say("Stopping.")
 
 

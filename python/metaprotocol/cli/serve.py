@@ -11,14 +11,24 @@ import typer
 from metaprotocol.cli.environment import (
     EnvoyPath,
     Folder,
+    check_bind,
     check_folder,
     check_port,
     endpoint,
     environment,
+    is_loopback,
 )
 from metaprotocol.cli.failures import ExitCode, Failure, foreseeable
+from metaprotocol.cli.logging_options import (
+    Level,
+    LogForm,
+    LogFormat,
+    LogLevel,
+    configure_log,
+)
 from metaprotocol.cli.output import Json
 from metaprotocol.cli.targets import Target
+from metaprotocol.cli.tls_files import check_authority, check_key_pair
 from metaprotocol.envoy.config import ClientTls, Module, ServerTls
 
 
@@ -66,12 +76,16 @@ def serve(
     ] = None,
     bootstrap_key: Annotated[Path | None, typer.Option(help="Its private key.")] = None,
     envoy: EnvoyPath = None,
+    log_level: LogLevel = Level.WARNING,
+    log_format: LogForm = LogFormat.TEXT,
     as_json: Json = False,
 ) -> None:
     """Serves a folder's routes by xDS to any number of Envoys, and follows its files.
 
     Needs an Envoy executable for its schema, and does not run it."""
+    configure_log(log_level, log_format)
     check_folder(folder, may_be_file=False)
+    bind = check_bind(bind)
     address, port = endpoint(listen, "--listen")
     web = endpoint(http, "--http") if http else None
     tls = _tls(tls_cert, tls_key, tls_client_ca)
@@ -113,11 +127,20 @@ def serve(
     if bootstrap is not None:
         reachable = "127.0.0.1" if address in ("0.0.0.0", "::") else address
         written = WrittenBootstrap(bootstrap, reachable, client_tls)
-    asyncio.run(serve_xds(plane, folder, here, written, as_json))
+    warnings = []
+    if tls is None and not is_loopback(address):
+        warnings.append(
+            f"--listen {listen} is reached from other machines, and without TLS anybody there is "
+            "served this configuration: give --tls-cert, --tls-key and --tls-client-ca."
+        )
+    if web is not None and not is_loopback(web[0]):
+        warnings.append(
+            f"--http {http} is reached from other machines, and shows everything to anybody there."
+        )
+    asyncio.run(serve_xds(plane, folder, here, written, warnings, as_json))
 
 
 def _tls(cert: Path | None, key: Path | None, client_ca: Path | None) -> ServerTls | None:
-    _check_files(cert, key, client_ca)
     if cert is None and key is None:
         if client_ca is not None:
             raise Failure(
@@ -131,33 +154,35 @@ def _tls(cert: Path | None, key: Path | None, client_ca: Path | None) -> ServerT
             ("--tls-key", "--tls-cert") if cert is None else ("--tls-cert", "--tls-key")
         )
         raise Failure(ExitCode.USAGE, f"{given} needs {missing}.")
+    check_key_pair(cert, key, "--tls-cert", "--tls-key")
+    if client_ca is not None:
+        check_authority(client_ca, "--tls-client-ca")
     return ServerTls(cert, key, client_ca)
 
 
 def _client_tls(
     server: ServerTls, ca: Path | None, cert: Path | None, key: Path | None
 ) -> ClientTls:
-    _check_files(ca, cert, key)
     if ca is None:
         raise Failure(
             ExitCode.USAGE,
             "--bootstrap with TLS needs to know whom the Envoy is to trust.",
             "Give the CA of --tls-cert with --bootstrap-ca.",
         )
-    if server.client_ca is not None and (cert is None or key is None):
+    if (cert is None) != (key is None):
+        given, missing = ("--bootstrap-cert", "--bootstrap-key")[:: 1 if key is None else -1]
+        raise Failure(ExitCode.USAGE, f"{given} needs {missing}.")
+    if server.client_ca is not None and cert is None:
         raise Failure(
             ExitCode.USAGE,
             "--tls-client-ca asks Envoys for a certificate, and the bootstrap has none.",
             "Give it with --bootstrap-cert and --bootstrap-key.",
         )
+    check_authority(ca, "--bootstrap-ca")
+    if cert is not None and key is not None:
+        check_key_pair(cert, key, "--bootstrap-cert", "--bootstrap-key")
     return ClientTls(
         ca.absolute(),
         cert.absolute() if cert is not None else None,
         key.absolute() if key is not None else None,
     )
-
-
-def _check_files(*paths: Path | None) -> None:
-    for path in paths:
-        if path is not None and not path.is_file():
-            raise Failure(ExitCode.USAGE, f"There is no file {path}.")

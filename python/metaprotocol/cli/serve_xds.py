@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +15,18 @@ from metaprotocol.cli.failures import ExitCode, Failure
 from metaprotocol.cli.heap import freeze_heap
 from metaprotocol.cli.live import NO_SERVICE, Screen
 from metaprotocol.cli.output import counted
-from metaprotocol.cli.signals import stopped_by_signal
+from metaprotocol.cli.progress import Loading
+from metaprotocol.cli.signals import Stopped, stopped_by_signal, unless_stopped
+from metaprotocol.cli.supervision import unless_given_up
 from metaprotocol.control_plane import ControlPlane, xds_bootstrap
+from metaprotocol.diagnostics import printable
 from metaprotocol.envoy.config import Carrier, ClientTls
 from metaprotocol.xds import XdsError
 
 _NODES_SECONDS = 1.0
+_SHOWN_CHARACTERS = 200
+_LONGEST_NAME = 80
+"""Bytes of a bootstrap's name in its carrier's address; the kernel takes 107 in all."""
 _TOLD_NODES = 20
 """Nodes that are told of by name, of those that come or go together."""
 
@@ -38,18 +46,25 @@ async def serve_xds(
     folder: Path,
     here: Environment,
     bootstrap: WrittenBootstrap | None,
+    warnings: Sequence[str],
     as_json: bool,
 ) -> None:
-    """Serves until a signal comes. Failure if an address cannot be listened on."""
+    """Serves until a signal comes. Failure if an address cannot be listened on. ``warnings`` are
+    shown before all else."""
     stop = stopped_by_signal()
     async with AsyncExitStack() as stack:
         try:
-            await stack.enter_async_context(plane)
+            with Loading(plane, as_json=as_json):
+                await unless_stopped(stop, stack.enter_async_context(plane))
+        except Stopped:
+            return
         except (XdsError, OSError) as error:
             mend = "Choose addresses with --listen and --http."
             raise Failure(ExitCode.ENVIRONMENT, f"{error}.", mend) from None
         freeze_heap()
-        screen = await stack.enter_async_context(Screen(plane, as_json=as_json))
+        screen = await stack.enter_async_context(Screen(plane, folder, as_json=as_json))
+        for warning in warnings:
+            screen.say(warning, "yellow")
         screen.problems()
         if bootstrap is not None:
             _write_bootstrap(bootstrap, here, plane.port)
@@ -63,7 +78,7 @@ async def serve_xds(
             if plane.http_address:
                 screen.say(f"http://{plane.http_address} has /metrics and /debug.")
             screen.say(f"Following {folder}. Ctrl-C ends.")
-        await _watch_nodes(plane, screen, stop)
+        await unless_given_up(plane, _watch_nodes(plane, screen, stop))
         screen.say("Stopping.")
 
 
@@ -74,15 +89,21 @@ async def _watch_nodes(plane: ControlPlane, screen: Screen, stop: asyncio.Event)
         nodes = {node.id: node for node in plane.nodes()}
         for name in sorted(nodes.keys() - known)[:_TOLD_NODES]:
             node = nodes[name]
-            screen.say(f"{name} has connected, Envoy {node.envoy_version or 'of no version'}.")
+            shown, version = _shown(name), _shown(node.envoy_version) or "of no version"
+            screen.say(f"{shown} has connected, Envoy {version}.")
             if node.warning:
-                screen.say(f"{name}: {node.warning}", "yellow")
+                screen.say(f"{shown}: {_shown(node.warning)}", "yellow")
         for name in sorted(known - nodes.keys())[:_TOLD_NODES]:
-            screen.say(f"{name} has gone.")
+            screen.say(f"{_shown(name)} has gone.")
         known = set(nodes)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_NODES_SECONDS):
                 await stop.wait()
+
+
+def _shown(text: str) -> str:
+    """What a client says of itself, which may be anything."""
+    return printable(text[:_SHOWN_CHARACTERS], one_line=True)
 
 
 def _write_bootstrap(bootstrap: WrittenBootstrap, here: Environment, port: int) -> None:
@@ -93,7 +114,7 @@ def _write_bootstrap(bootstrap: WrittenBootstrap, here: Environment, port: int) 
         bootstrap.host,
         port,
         node_id=name,
-        carrier=Carrier(f"@metaprotocol-{name}"),
+        carrier=Carrier(_carrier_address(name)),
         tls=bootstrap.tls,
     )
     try:
@@ -101,3 +122,9 @@ def _write_bootstrap(bootstrap: WrittenBootstrap, here: Environment, port: int) 
     except OSError as error:
         text = f"{bootstrap.path} cannot be written: {error.strerror}."
         raise Failure(ExitCode.USAGE, text) from None
+
+
+def _carrier_address(name: str) -> str:
+    if len(name.encode(errors="replace")) > _LONGEST_NAME:
+        name = hashlib.sha256(name.encode(errors="replace")).hexdigest()[:16]
+    return f"@metaprotocol-{name}"

@@ -239,8 +239,11 @@ class _Reader:
         start = self._ends[before - 1] + 1 if before else 0
         return self._line + before, min(index, len(self._text)) - start + 1
 
-    def problem(self, event: Any, message: str, **more: str) -> YamlProblem:
-        return YamlProblem(message, *self.place(event.start_mark.index), **more)
+    def problem(
+        self, event: Any, message: str, *, code: str = "bad-yaml", mend: str = ""
+    ) -> YamlProblem:
+        line, column = self.place(event.start_mark.index)
+        return YamlProblem(message, line, column, code=code, mend=mend)
 
     def spend(self, amount: int, event: Any) -> None:
         self._left -= amount

@@ -25,12 +25,13 @@ _MAX_TEMPLATES = 1000
 class Messages:
     """Makes messages as the builder does."""
 
-    def __init__(self, builder: ConfigBuilder) -> None:
+    def __init__(self, builder: ConfigBuilder, *, exclusive_ports: bool = False) -> None:
         self.builder = builder
         types = builder.types
         self._clusters: dict[tuple[object, ...], Message] = {}
+        extra = {"enable_reuse_port": False} if exclusive_ports else {}
         self._listener: Any = builder.listener(
-            MetaProtocolListener(_PLACEHOLDER, discovery=AdsSource(), port=1)
+            MetaProtocolListener(_PLACEHOLDER, discovery=AdsSource(), port=1, extra=extra)
         )
         config: Any = builder.filter_config(_PLACEHOLDER, "")
         self._config = config

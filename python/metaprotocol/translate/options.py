@@ -44,6 +44,10 @@ class Options:
     """Where a service that names no address of its own is listened for."""
     ephemeral_ports: bool = False
     """Every listener gets a port from the kernel, for tests that run side by side."""
+    exclusive_ports: bool = False
+    """Listeners share their ports with nobody. Envoy's own way lets another Envoy listen on the
+    same port, and the kernel then divides the connections between the two. For Envoys on a machine
+    where others may run; with several workers, these get less even shares of the connections."""
     module: Module = field(default_factory=Module)
     """How Envoy finds our shared library."""
     cluster_domain: str = "cluster.local"

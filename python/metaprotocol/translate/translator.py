@@ -59,7 +59,10 @@ class Translator:
     def __init__(self, types: EnvoyTypes, options: Options | None = None) -> None:
         self._options = options or Options()
         self._types = types
-        self._messages = Messages(ConfigBuilder(types, self._options.module))
+        self._messages = Messages(
+            ConfigBuilder(types, self._options.module),
+            exclusive_ports=self._options.exclusive_ports,
+        )
         self._snapshot = Snapshot()
         self._finished = True
         self._progress: Progress | None = None

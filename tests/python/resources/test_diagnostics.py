@@ -27,7 +27,7 @@ def test_a_diagnostic_is_one_line_with_place_object_field_message_and_mend() -> 
         code="unknown-field",
     )
     assert str(diagnostic) == (
-        "orders.yaml:12: MetaRouter shop/orders: spec.routes[0].wieght: unknown field "
+        "orders.yaml:12:5: MetaRouter shop/orders: spec.routes[0].wieght: unknown field "
         '(did you mean "weight"?)'
     )
     assert diagnostic.to_dict() == {

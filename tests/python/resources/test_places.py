@@ -1,4 +1,4 @@
-"""Where problems are: line and column as an editor counts them, and the tab that is so hard to see."""
+"""Where problems are: line and column as an editor counts them, and the tab that nobody sees."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_a_tab_that_is_in_the_way_is_named_and_pointed_at(
 
 @pytest.mark.parametrize(
     "text",
-    ["a: b\t\nc: d\n", "a:\tb\n", "a: {\n\tb: c\n}\n", "a: [b,\n\tc]\n", 'a: "b\n\tc"\n', "a: b\t# c\n"],
+    ["a: b\t\nc: d\n", "a:\tb\n", "a: {\n\tb: c\n}", "a: [b,\n\tc]", 'a: "b\n\tc"', "a: b\t# c\n"],
 )  # fmt: skip
 def test_a_tab_that_yaml_allows_is_no_problem(text: str) -> None:
     (document,) = split_documents(text, "a.yaml")
