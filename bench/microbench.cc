@@ -130,7 +130,7 @@ void BenchCodec(Runner& runner, const std::string& protocol, const Codec& codec,
                  for (uint64_t i = 0; i < count; ++i) {
                    out.clear();
                    const std::span<const metaprotocol::MutationOp> ops(mutation.data(), mutate);
-                   Use(codec.Encode(message, bytes, i, ops, out));
+                   Use(codec.Encode(message, bytes, {.id = i, .mutation = ops}, out));
                  }
                });
   }

@@ -174,7 +174,7 @@ DecodeResult DecodeHessianRequest(Bytes bytes, uint64_t mask, Message& message) 
     if (error.empty() && reader.truncated() && !complete) {
       return MoreHead(bytes.size(), reader.need(), message.length);
     }
-    return DecodeResult::Error(error.empty() ? reader.error() : error);
+    return DecodeResult::Undecodable(error.empty() ? reader.error() : error);
   };
 
   const size_t count = FieldsFor(mask);
@@ -187,7 +187,7 @@ DecodeResult DecodeHessianRequest(Bytes bytes, uint64_t mask, Message& message) 
     if (!head.fields[i].null) text.fields[i] = head.fields[i].Text(message.metadata);
   }
   if ((count > kPath && !text.has(kPath)) || (count > kMethod && !text.has(kMethod))) {
-    return DecodeResult::Error(kNoName);
+    return DecodeResult::Undecodable(kNoName);
   }
   if (ReadsResponseAttachments(text.fields[kDubboVersion])) {
     message.tag |= kTagReadsResponseAttachments;
@@ -233,19 +233,19 @@ DecodeResult DecodeJsonRequest(Bytes bytes, uint64_t mask, Message& message) {
   JsonRequestHead head;
   std::string_view error;
   if (!ReadJsonHead(lines, count, head, error)) {
-    if (!error.empty()) return DecodeResult::Error(error);
-    if (complete) return DecodeResult::Error(kTooFewLines);
+    if (!error.empty()) return DecodeResult::Undecodable(error);
+    if (complete) return DecodeResult::Undecodable(kTooFewLines);
     return MoreHead(bytes.size(), 0, message.length);
   }
   HeadText text;
   for (size_t i = 0; i < count; ++i) {
     if (head.fields[i] == "null") continue;
     if (!JsonText(head.fields[i], message.metadata, text.fields[i])) {
-      return DecodeResult::Error(kNotAString);
+      return DecodeResult::Undecodable(kNotAString);
     }
   }
   if ((count > kPath && !text.has(kPath)) || (count > kMethod && !text.has(kMethod))) {
-    return DecodeResult::Error(kNoName);
+    return DecodeResult::Undecodable(kNoName);
   }
   if (ReadsResponseAttachments(text.fields[kDubboVersion])) {
     message.tag |= kTagReadsResponseAttachments;
@@ -256,12 +256,12 @@ DecodeResult DecodeJsonRequest(Bytes bytes, uint64_t mask, Message& message) {
   if (mask & kWantTail) {
     Bytes line;
     for (size_t i = 0; i < head.arguments; ++i) {
-      if (!lines.Next(line)) return DecodeResult::Error(kTooFewLines);
+      if (!lines.Next(line)) return DecodeResult::Undecodable(kTooFewLines);
     }
     if (lines.Next(line) && line != "null") {
       constexpr std::string_view kBadAttachments = "fastjson attachments are malformed";
       JsonObjectReader object(line);
-      if (!object.Begin()) return DecodeResult::Error(kBadAttachments);
+      if (!object.Begin()) return DecodeResult::Undecodable(kBadAttachments);
       JsonMember member;
       while (object.Next(member)) {
         if (!member.string_value()) continue;
@@ -269,12 +269,12 @@ DecodeResult DecodeJsonRequest(Bytes bytes, uint64_t mask, Message& message) {
         std::string_view value;
         if (!JsonText(member.key, message.metadata, key) ||
             !JsonText(member.value, message.metadata, value)) {
-          return DecodeResult::Error(kBadAttachments);
+          return DecodeResult::Undecodable(kBadAttachments);
         }
         if (key == kGroupKey) group = value;
         if (mask & kWantAttachments) attachments.Add(key, value);
       }
-      if (object.malformed()) return DecodeResult::Error(kBadAttachments);
+      if (object.malformed()) return DecodeResult::Undecodable(kBadAttachments);
     }
   }
   AddHead(mask, Serialization::kFastjson, text, group, message.metadata);
@@ -315,6 +315,7 @@ DecodeResult DecodeResponse(Bytes bytes, const Header& header, const DecodeOptio
     return DecodeResult::NeedMore(message.length);
   }
   message.status = ReplyStatus::kOk;
+  message.status_code = header.status;
   if (header.status != static_cast<uint8_t>(Status::kOk)) {
     message.status = ReplyStatus::kError;
     return DecodeResult::Ok();
@@ -384,7 +385,6 @@ const CodecTraits& DubboCodec::traits() const {
       .multiplexed = true,
       .ordered_replies = false,
       .stateful = false,
-      .server_first = false,
       .mutation_in_head = false,
       .metadata_keys = kKeys,
   };
@@ -447,16 +447,17 @@ DecodeResult DubboCodec::Decode(DecodeState*, Direction direction, Bytes bytes,
   }
 }
 
-size_t DubboCodec::Encode(const Message& message, Bytes bytes, uint64_t id,
-                          std::span<const MutationOp> mutation, std::string& out) const {
-  if (bytes.size() < kHeaderBytes) return 0;
+Encoded DubboCodec::Encode(const Message& message, Bytes bytes, const EncodeOptions& options,
+                           std::string& out) const {
+  if (bytes.size() < kHeaderBytes) return {};
+  const std::span<const MutationOp> mutation = options.mutation;
   const size_t begin = out.size();
   const Header header = ReadHeader(bytes);
   const size_t length = kHeaderBytes + header.body_bytes;
   out.append(bytes.substr(0, kHeaderBytes));
-  StoreBe64(&out[begin + kIdOffset], id);
+  StoreBe64(&out[begin + kIdOffset], options.id);
 
-  if (mutation.empty() || header.event() || bytes.size() < length) return kHeaderBytes;
+  if (mutation.empty() || header.event() || bytes.size() < length) return {.head = kHeaderBytes};
   const Bytes body = bytes.substr(kHeaderBytes, header.body_bytes);
   const bool rewritten =
       header.request()
@@ -464,14 +465,18 @@ size_t DubboCodec::Encode(const Message& message, Bytes bytes, uint64_t id,
           : header.status == static_cast<uint8_t>(Status::kOk) &&
                 RewriteResponseBody(header.serialization(), body, mutation,
                                     (message.tag & kTagReadsResponseAttachments) != 0, out);
-  if (!rewritten) return kHeaderBytes;
+  if (!rewritten) return {.head = kHeaderBytes};
   const size_t new_body = out.size() - begin - kHeaderBytes;
   if (new_body > kMaxBodyBytes) {  // no length field can say this: left out
     out.resize(begin + kHeaderBytes);
-    return kHeaderBytes;
+    return {.head = kHeaderBytes};
   }
   StoreBe32(&out[begin + kLengthOffset], static_cast<uint32_t>(new_body));
-  return length;
+  return {.head = length};
+}
+
+void DubboCodec::CarryOver(const ReplyContext& request, Message& response) const {
+  response.tag |= request.tag & kTagReadsResponseAttachments;
 }
 
 bool DubboCodec::Reply(const ReplyContext& request, LocalReply reply, std::string_view text,
@@ -487,6 +492,11 @@ bool DubboCodec::HeartbeatReply(const Message&, Bytes bytes, std::string& out) c
     return false;
   }
   AppendHeartbeatReply(out, header, bytes.substr(kHeaderBytes, header.body_bytes));
+  return true;
+}
+
+bool DubboCodec::Ping(uint64_t id, std::string& out) const {
+  AppendHeartbeat(out, id);
   return true;
 }
 

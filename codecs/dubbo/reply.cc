@@ -22,6 +22,8 @@ constexpr std::string_view kJavaStreamHeader("\xac\xed\x00\x05", 4);
 constexpr char kJavaBlockData = 0x77;
 constexpr char kJavaBlockDataLong = 0x7a;
 
+// Bodies of events, in Hessian.
+constexpr std::string_view kNull = "N";
 constexpr std::string_view kReadOnlyEvent("\x01R", 2);
 
 std::string_view DefaultText(LocalReply reply) {
@@ -252,6 +254,13 @@ void AppendReply(std::string& out, uint64_t id, Serialization serialization, Loc
     AppendHessianString(body, text);
   }
   AppendResponse(out, id, serialization, status, body);
+}
+
+void AppendHeartbeat(std::string& out, uint64_t id) {
+  AppendHeader(out, {static_cast<uint8_t>(kFlagRequest | kFlagTwoWay | kFlagEvent |
+                                          static_cast<uint8_t>(Serialization::kHessian2)),
+                     0, id, kNull.size()});
+  out.append(kNull);
 }
 
 void AppendHeartbeatReply(std::string& out, const Header& heartbeat, Bytes body) {

@@ -19,6 +19,9 @@ Status StatusOf(LocalReply reply);
 void AppendReply(std::string& out, uint64_t id, Serialization serialization, LocalReply reply,
                  std::string_view text);
 
+// The two-way event that every peer answers with the same id.
+void AppendHeartbeat(std::string& out, uint64_t id);
+
 // The response event that answers a heartbeat: same serialization, same (null) body.
 void AppendHeartbeatReply(std::string& out, const Header& heartbeat, Bytes body);
 

@@ -18,6 +18,7 @@ std::string_view Judge(const DecodeResult& result, const StructSkipper& skipper,
       return left == 0 ? kTooLong : std::string_view();
     case DecodeResult::Status::kTooLarge:
       return kTooLong;
+    case DecodeResult::Status::kUndecodable:
     case DecodeResult::Status::kError:
       break;
   }

@@ -115,6 +115,10 @@ class Decoding {
       result = DecodeResult::TooLarge("Thrift message too large");
     }
     if (state_) state_->skipping &= IsNeedMore(result);
+    if (result.status == DecodeResult::Status::kTooLarge &&
+        dialect_.transport == Transport::kUnframed) {
+      message_.length = 0;  // nobody knows
+    }
     if (IsNeedMore(result)) return result;
     Identify();
     if (IsMessage(result) && state_ && direction_ == Direction::kRequest) {
@@ -360,8 +364,9 @@ std::string_view ThriftCodec::CheckBody(DecodeState* state, Bytes part) const {
   return thrift->frame->Continue(part);
 }
 
-size_t ThriftCodec::Encode(const Message& message, Bytes bytes, uint64_t id,
-                           std::span<const MutationOp> mutation, std::string& out) const {
+Encoded ThriftCodec::Encode(const Message& message, Bytes bytes, const EncodeOptions& options,
+                            std::string& out) const {
+  const uint64_t id = options.id;
   const Tag tag = Tag::Unpack(message.tag);
   const Protocol protocol = tag.dialect.protocol;
   char new_id[5];
@@ -373,17 +378,17 @@ size_t ThriftCodec::Encode(const Message& message, Bytes bytes, uint64_t id,
     out.append(4, '\0');
     size_t copied = 4;
     if (tag.dialect.transport == Transport::kHeader) {
-      copied = AppendHeader(bytes, message.length, HeaderId(id), mutation, out);
+      copied = AppendHeader(bytes, message.length, HeaderId(id), options.mutation, out);
     }
     out += bytes.substr(copied, tag.id_offset - copied);
     out.append(new_id, new_id_bytes);
     const size_t frame_bytes = out.size() - start - 4 + message.length - old_end;
     StoreBe32(out.data() + start, static_cast<uint32_t>(frame_bytes));
-    return old_end;
+    return {.head = old_end};
   }
   out += bytes.substr(0, tag.id_offset);
   out.append(new_id, new_id_bytes);
-  return old_end;
+  return {.head = old_end};
 }
 
 bool ThriftCodec::Reply(const ReplyContext& request, LocalReply reply, std::string_view text,

@@ -36,8 +36,8 @@ class ThriftCodec final : public Codec {
   std::string_view CheckBody(DecodeState* state, Bytes part) const override;
 
   // Only THeader messages take a mutation: into their key/value info headers.
-  size_t Encode(const Message& message, Bytes bytes, uint64_t id,
-                std::span<const MutationOp> mutation, std::string& out) const override;
+  Encoded Encode(const Message& message, Bytes bytes, const EncodeOptions& options,
+                 std::string& out) const override;
 
   // A TApplicationException in the request's own transport and protocol; a void result for
   // kNoContent. False if the request's dialect was never known.

@@ -52,7 +52,6 @@ class PyCodec {
     dict["multiplexed"] = traits.multiplexed;
     dict["ordered_replies"] = traits.ordered_replies;
     dict["stateful"] = traits.stateful;
-    dict["server_first"] = traits.server_first;
     dict["mutation_in_head"] = traits.mutation_in_head;
     py::list keys;
     for (const std::string_view key : traits.metadata_keys) keys.append(py::str(key));
@@ -80,8 +79,9 @@ class PyCodec {
     Mutation ops;
     for (const auto& [op, key, value] : mutation) ops.push_back({OpNamed(op), key, value});
     std::string out;
-    const size_t done = codec_->Encode(message, bytes, id.value_or(message.id), ops, out);
-    out.append(bytes.substr(done));
+    const Encoded encoded =
+        codec_->Encode(message, bytes, {.id = id.value_or(message.id), .mutation = ops}, out);
+    out.append(encoded.Unchanged(bytes)).append(encoded.Tail());
     return out;
   }
 
@@ -120,7 +120,8 @@ class PyCodec {
     options.max_message_bytes = max_message_bytes;
     const DecodeResult result = codec_->Decode(state.get(), direction, bytes, options, message);
     const bool too_large = result.status == DecodeResult::Status::kTooLarge;
-    if (too_large || result.status == DecodeResult::Status::kError) {
+    if (too_large || result.status == DecodeResult::Status::kError ||
+        result.status == DecodeResult::Status::kUndecodable) {
       throw DecodeError(std::string(result.error), too_large);
     }
     return result;
@@ -163,7 +164,12 @@ void BindCodecs(py::module_& module) {
       .value("HEARTBEAT", MessageKind::kHeartbeat)
       .value("HEARTBEAT_REPLY", MessageKind::kHeartbeatReply)
       .value("GO_AWAY", MessageKind::kGoAway)
-      .value("OTHER", MessageKind::kOther);
+      .value("OTHER", MessageKind::kOther)
+      .value("STREAM_OPEN", MessageKind::kStreamOpen)
+      .value("STREAM_DATA", MessageKind::kStreamData)
+      .value("STREAM_END", MessageKind::kStreamEnd)
+      .value("STREAM_RESET", MessageKind::kStreamReset)
+      .value("STREAM_WINDOW", MessageKind::kStreamWindow);
   py::enum_<ReplyStatus>(module, "ReplyStatus")
       .value("OK", ReplyStatus::kOk)
       .value("EXCEPTION", ReplyStatus::kException)

@@ -28,6 +28,19 @@ std::unique_ptr<DecodeState> Codec::NewDecodeState(Direction) const { return nul
 
 std::string_view Codec::CheckBody(DecodeState*, Bytes) const { return {}; }
 
+void Codec::CarryOver(const ReplyContext&, Message&) const {}
+
+bool Codec::Ping(uint64_t, std::string&) const { return false; }
+
+bool Codec::ResetStream(const ReplyContext&, Direction, LocalReply, std::string_view,
+                        std::string&) const {
+  return false;
+}
+
+bool Codec::GrantWindow(const ReplyContext&, Direction, uint64_t, std::string&) const {
+  return false;
+}
+
 bool Codec::HeartbeatReply(const Message&, Bytes, std::string&) const { return false; }
 
 bool Codec::GoAway(const ReplyContext&, std::string&) const { return false; }

@@ -5,6 +5,7 @@
 // outside the `DecodeState` the engine hands back to it. Nothing here throws.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -29,6 +30,12 @@ enum class MessageKind : uint8_t {
   kHeartbeatReply,  // swallowed
   kGoAway,          // the sender wants no more requests on this connection
   kOther,           // well-formed, but nothing the engine routes: counted and dropped
+  // Messages of streams, by Message::stream_id. Either side may send each of them but the first.
+  kStreamOpen,    // routed like a request; what follows goes where it went
+  kStreamData,    // Message::end_stream: the last from this side
+  kStreamEnd,     // this side sends no more (half-close)
+  kStreamReset,   // the stream is over on both sides
+  kStreamWindow,  // the sender takes Message::window more bytes
 };
 
 // What a response says of the request's fate.
@@ -60,27 +67,37 @@ std::string_view LocalReplyName(LocalReply reply);
 
 // What must be remembered of a request to answer it later without its bytes.
 struct ReplyContext {
-  uint64_t id = 0;   // correlation id as the client sent it
-  uint64_t tag = 0;  // the codec's own business (serialization, transport, ...)
-  std::string name;  // only if the protocol repeats a name in replies (Thrift's method)
+  uint64_t id = 0;         // correlation id as the client sent it
+  uint64_t tag = 0;        // the codec's own business (serialization, transport, ...)
+  std::string name = {};   // only if the protocol repeats a name in replies (Thrift's method)
+  uint64_t stream_id = 0;  // as the client sent it
 };
 
 // One decoded message. Owned and reused by the engine; views point into the decoded bytes.
 struct Message {
   MessageKind kind = MessageKind::kOther;
   ReplyStatus status = ReplyStatus::kOk;  // responses only
-  uint64_t id = 0;                        // correlation id; 0 where the protocol has none
-  uint64_t tag = 0;                       // goes into ReplyContext::tag
-  std::string_view reply_name;            // goes into ReplyContext::name
-  size_t length = 0;                      // bytes on the wire, head and body
+  bool end_stream = false;                // nothing more of the stream comes from this side
+  int32_t status_code = 0;      // responses: the protocol's own number for what `status` sums up; 0
+                                // where it has none
+  uint64_t id = 0;              // correlation id; 0 where the protocol has none
+  uint64_t tag = 0;             // goes into ReplyContext::tag
+  std::string_view reply_name;  // goes into ReplyContext::name
+  size_t length = 0;            // bytes on the wire, head and body
+  uint64_t timeout_us = 0;      // requests: how long the client will wait; 0: not told
+  uint64_t stream_id = 0;       // the stream that this message belongs to or opens; 0: none
+  uint64_t window = 0;          // kStreamWindow
   Metadata metadata;
 
   void Clear() {
     kind = MessageKind::kOther;
     status = ReplyStatus::kOk;
+    end_stream = false;
+    status_code = 0;
     id = tag = 0;
     reply_name = {};
     length = 0;
+    timeout_us = stream_id = window = 0;
     metadata.Clear();
   }
 
@@ -108,11 +125,15 @@ struct DecodeOptions {
 
 struct DecodeResult {
   enum class Status : uint8_t {
-    kNeedMore,  // `need` bytes in all (counted from the message's first) before trying again is
-                // worthwhile; at least one more than was given
-    kMessage,   // `message` is filled in; message.length > bytes.size() only if allow_partial
+    kNeedMore,     // `need` bytes in all (counted from the message's first) before trying again is
+                   // worthwhile; at least one more than was given
+    kMessage,      // `message` is filled in; message.length > bytes.size() only if allow_partial
+    kUndecodable,  // what the message says cannot be told, but where it ends can: `message` is
+                   // filled in but for its metadata, and the next one begins behind it as always.
+                   // It is not passed on; a request is answered with kMalformed
     kTooLarge,  // over max_message_bytes: `message.kind`, `id`, `tag`, `reply_name` are set as far
-                // as known, so that a reply can be tried; the connection is beyond saving
+                // as known, so that a reply can be tried, and `length` if it is known, else 0:
+                // then the connection is beyond saving
     kError,     // not this protocol, or broken; the same holds for `message`
   };
   Status status = Status::kNeedMore;
@@ -121,8 +142,33 @@ struct DecodeResult {
 
   static DecodeResult NeedMore(size_t need) { return {Status::kNeedMore, need, {}}; }
   static DecodeResult Ok() { return {Status::kMessage, 0, {}}; }
+  static DecodeResult Undecodable(std::string_view why) { return {Status::kUndecodable, 0, why}; }
   static DecodeResult TooLarge(std::string_view why) { return {Status::kTooLarge, 0, why}; }
   static DecodeResult Error(std::string_view why) { return {Status::kError, 0, why}; }
+};
+
+// What Encode changes in a message.
+struct EncodeOptions {
+  uint64_t id = 0;         // stands in place of the message's correlation id
+  uint64_t stream_id = 0;  // likewise
+  std::span<const MutationOp> mutation = {};
+  // Requests whose Message::timeout_us is set: stands in place of that. 0: nothing does.
+  uint64_t timeout_us = 0;
+};
+
+// How a message goes on behind what Encode appended: with the original's bytes [head, length -
+// tail_bytes), unchanged, and then with Tail().
+struct Encoded {
+  size_t head = 0;
+  uint8_t tail_bytes = 0;
+  std::array<char, 8> tail = {};
+
+  // Of `bytes`, which begin where the message does and go no further than it: what is passed on
+  // unchanged.
+  Bytes Unchanged(Bytes bytes) const {
+    return bytes.substr(head, bytes.size() - head - tail_bytes);
+  }
+  Bytes Tail() const { return {tail.data(), tail_bytes}; }
 };
 
 // What a codec remembers about one direction of one connection (detected transport, how far an
@@ -143,10 +189,11 @@ struct CodecTraits {
   bool ordered_replies = false;
   // The upstream connection has a memory of who uses it (login, transaction).
   bool stateful = false;
-  // The server speaks before the client does.
-  bool server_first = false;
   // Mutations touch the head only, so that messages can be streamed and mutated.
   bool mutation_in_head = false;
+  // Encode needs the whole message even without a mutation (a checksum at its end): messages are
+  // never passed on before they are complete.
+  bool whole_to_encode = false;
   // Metadata keys with a fixed meaning, for documentation and `metaprotocol codecs`. Others
   // (attachments, headers) appear under the names the peers gave them.
   std::span<const std::string_view> metadata_keys;
@@ -176,13 +223,18 @@ class Codec {
   // message (static text), which then goes no further; "" (the default, always) if nothing is.
   virtual std::string_view CheckBody(DecodeState* state, Bytes part) const;
 
-  // Appends to `out` the beginning of the message with `id` in place of its correlation id and with
-  // `mutation` applied; returns how many bytes of the original that stands for. The caller then
-  // sends bytes[returned, message.length) unchanged. `bytes` is what Decode saw, or more of the
-  // same message; with a mutation and without traits().mutation_in_head it is the whole message.
-  // A mutation that the message cannot carry is left out.
-  virtual size_t Encode(const Message& message, Bytes bytes, uint64_t id,
-                        std::span<const MutationOp> mutation, std::string& out) const = 0;
+  // Appends to `out` the beginning of the message with `options` applied, and says how it goes on.
+  // `bytes` is what Decode saw, or more of the same message; it is the whole message where
+  // traits().whole_to_encode, and where there is a mutation or a timeout without
+  // traits().mutation_in_head. Only then may a tail be replaced. A mutation that the message cannot
+  // carry is left out. May be called several times for one message (mirrors, retries), and on a
+  // copy of it.
+  virtual Encoded Encode(const Message& message, Bytes bytes, const EncodeOptions& options,
+                         std::string& out) const = 0;
+
+  // Puts into a response, before it is encoded, what of the request's ReplyContext decides how that
+  // is done. The default: nothing.
+  virtual void CarryOver(const ReplyContext& request, Message& response) const;
 
   // Appends the protocol's own reply of that kind; `text` is for the human at the other end.
   // Returns false, and appends nothing, if the protocol has no such thing.
@@ -191,6 +243,19 @@ class Codec {
 
   // Appends the answer to a kHeartbeat message, in either direction; false: there is none.
   virtual bool HeartbeatReply(const Message& heartbeat, Bytes bytes, std::string& out) const;
+
+  // Appends a message that a server answers at once with a kHeartbeatReply, which then carries
+  // `id`: a proof that everything before it has been read. False (the default): there is none.
+  virtual bool Ping(uint64_t id, std::string& out) const;
+
+  // Appends what ends a stream for a reason of the proxy's own, or lets its sender go on by `bytes`
+  // more. `stream` holds the ids as the side knows them that is written to, and the tag of the
+  // message that opened the stream; `to` is kRequest for what goes to the server. False (the
+  // default): the protocol has no such message.
+  virtual bool ResetStream(const ReplyContext& stream, Direction to, LocalReply reason,
+                           std::string_view text, std::string& out) const;
+  virtual bool GrantWindow(const ReplyContext& stream, Direction to, uint64_t bytes,
+                           std::string& out) const;
 
   // Appends what tells a client to send no more requests here; `last` is the last request seen on
   // the connection (for its tag). False (the default): the protocol has no such message.

@@ -75,7 +75,8 @@ class SessionManager : public ReplySink {
   bool HandleRequest(Session& session, Bytes bytes);
   void HandleBroken(Session& session, const DecodeResult& result);
   void EndStreamed(Session& session, std::string_view why);
-  void TellMalformed(Session& session, std::string_view why);
+  void TellMalformed(Session& session, std::string_view consequence, std::string_view why);
+  void HandleUndecodable(Session& session, std::string_view why);
   void Forward(Session& session, const Route& route, Bytes bytes);
   void Dispatch(Exchange& exchange, SnapshotUse::Target& target, const Message& message,
                 Bytes bytes);

@@ -88,13 +88,16 @@ bool SessionManager::Reply(Exchange& exchange, const Codec& codec, const Message
   const bool direct = MayWrite(session, exchange);
   exchange.state = Exchange::State::kReplying;
   if (direct) {
-    const size_t done = codec.Encode(message, bytes, exchange.client.id, mutation, session.out);
-    Write(session, bytes.substr(done));
+    const Encoded encoded =
+        codec.Encode(message, bytes, {.id = exchange.client.id, .mutation = mutation}, session.out);
+    Write(session, encoded.Unchanged(bytes));
+    session.out.append(encoded.Tail());
     if (!whole) session.replying = &exchange;
   } else {
     ChangeHeld(exchange, [&](std::string& held) {
-      const size_t done = codec.Encode(message, bytes, exchange.client.id, mutation, held);
-      held.append(bytes.substr(done));
+      const Encoded encoded =
+          codec.Encode(message, bytes, {.id = exchange.client.id, .mutation = mutation}, held);
+      held.append(encoded.Unchanged(bytes)).append(encoded.Tail());
     });
     MarkDirty(session);
   }

@@ -97,7 +97,8 @@ size_t SessionManager::Parse(Session& session, Bytes bytes) {
     DecodeOptions options;
     options.interest = snapshot.request_interest;
     options.max_message_bytes = snapshot.limits.max_message_bytes;
-    options.allow_partial = snapshot.request_interest.head_suffices;
+    options.allow_partial =
+        snapshot.request_interest.head_suffices && !snapshot.codec->traits().whole_to_encode;
     message_.Clear();
     const DecodeResult result = snapshot.codec->Decode(
         session.decode_state.get(), Direction::kRequest, rest, options, message_);
@@ -115,6 +116,14 @@ size_t SessionManager::Parse(Session& session, Bytes bytes) {
       if (!whole) session.stream_remaining = length - part.size();
       continue;
     }
+    if (result.status == DecodeResult::Status::kUndecodable) {
+      const Bytes part = rest.substr(0, message_.length);
+      HandleUndecodable(session, result.error);
+      used += part.size();
+      session.message_since_us = 0;
+      session.stream_remaining = message_.length - part.size();  // goes nowhere
+      continue;
+    }
     if (result.status != DecodeResult::Status::kNeedMore) {
       HandleBroken(session, result);
       return used;
@@ -128,18 +137,26 @@ size_t SessionManager::Parse(Session& session, Bytes bytes) {
   return used;
 }
 
-void SessionManager::TellMalformed(Session& session, std::string_view why) {
+void SessionManager::TellMalformed(Session& session, std::string_view consequence,
+                                   std::string_view why) {
   session.protocol.series->Add(Counter::kDownstreamMalformed);
-  if (context_.host.LogEnabled(LogLevel::kDebug)) {
-    context_.host.Log(LogLevel::kDebug, session.protocol.name + ": closing a connection from " +
-                                            session.info.remote_address + ": " + std::string(why));
-  }
+  if (!context_.host.LogEnabled(LogLevel::kDebug)) return;
+  std::string line = session.protocol.name + ": ";
+  line.append(consequence).append(" from ").append(session.info.remote_address);
+  context_.host.Log(LogLevel::kDebug, line.append(": ").append(why));
+}
+
+// A message whose end is known, and nothing else: it costs nobody but its own call.
+void SessionManager::HandleUndecodable(Session& session, std::string_view why) {
+  TellMalformed(session, "refusing a message", why);
+  session.last_tag = message_.tag;
+  AnswerLocally(session, *session.protocol.series, LocalReply::kMalformed, why);
 }
 
 // What follows of a message that is being passed on cannot be: the server is left without the rest,
 // and the client gets the error reply.
 void SessionManager::EndStreamed(Session& session, std::string_view why) {
-  TellMalformed(session, why);
+  TellMalformed(session, "closing a connection", why);
   if (Exchange* exchange = session.sending) {
     hub_->Abandon(*exchange);
     Failed(*exchange, LocalReply::kMalformed, why);
@@ -151,7 +168,7 @@ void SessionManager::EndStreamed(Session& session, std::string_view why) {
 void SessionManager::HandleBroken(Session& session, const DecodeResult& result) {
   const bool too_large = result.status == DecodeResult::Status::kTooLarge;
   const LocalReply reply = too_large ? LocalReply::kTooLarge : LocalReply::kMalformed;
-  TellMalformed(session, result.error);
+  TellMalformed(session, "closing a connection", result.error);
   if (message_.kind == MessageKind::kRequest && session.replying == nullptr) {
     AnswerLocally(session, *session.protocol.series, reply, result.error);
   }
@@ -176,6 +193,11 @@ bool SessionManager::HandleMessage(Session& session, Bytes bytes) {
     case MessageKind::kResponse:
     case MessageKind::kGoAway:
     case MessageKind::kOther:
+    case MessageKind::kStreamOpen:
+    case MessageKind::kStreamData:
+    case MessageKind::kStreamEnd:
+    case MessageKind::kStreamReset:
+    case MessageKind::kStreamWindow:
       break;
   }
   series.Add(Counter::kDropped);

@@ -119,8 +119,8 @@ class WorkerHub {
   void Flush(Lease& lease);
 
   size_t ParseUpstream(Lease& lease, Bytes bytes);
-  bool HandleUpstreamMessage(Lease& lease, const Message& message, Bytes bytes);
-  bool HandleResponse(Lease& lease, const Message& message, Bytes bytes);
+  bool HandleUpstreamMessage(Lease& lease, Message& message, Bytes bytes);
+  bool HandleResponse(Lease& lease, Message& message, Bytes bytes);
   void HandleStray(Lease& lease);
   void StreamFromUpstream(Lease& lease, Bytes& bytes);
   void RejectUpstream(Lease& lease, std::string_view why);

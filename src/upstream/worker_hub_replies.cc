@@ -59,7 +59,7 @@ size_t WorkerHub::ParseUpstream(Lease& lease, Bytes bytes) {
     DecodeOptions options;
     options.interest = {0, true};  // nobody looks at a response's metadata
     options.max_message_bytes = snapshot.limits.max_message_bytes;
-    options.allow_partial = true;
+    options.allow_partial = !lease.codec->traits().whole_to_encode;
     message_.Clear();
     const DecodeResult result = lease.codec->Decode(lease.decode_state.get(), Direction::kResponse,
                                                     rest, options, message_);
@@ -84,6 +84,7 @@ size_t WorkerHub::ParseUpstream(Lease& lease, Bytes bytes) {
         if (!whole) lease.stream_remaining = length - part.size();
         break;
       }
+      case DecodeResult::Status::kUndecodable:
       case DecodeResult::Status::kTooLarge:
       case DecodeResult::Status::kError:
         RejectUpstream(lease, result.error);
@@ -110,7 +111,7 @@ void WorkerHub::RejectUpstream(Lease& lease, std::string_view why) {
 }
 
 // False: the message is wanted whole.
-bool WorkerHub::HandleUpstreamMessage(Lease& lease, const Message& message, Bytes bytes) {
+bool WorkerHub::HandleUpstreamMessage(Lease& lease, Message& message, Bytes bytes) {
   const bool whole = bytes.size() == message.length;
   switch (message.kind) {
     case MessageKind::kResponse:
@@ -138,13 +139,18 @@ bool WorkerHub::HandleUpstreamMessage(Lease& lease, const Message& message, Byte
       SeriesOf(lease.pool).Add(Counter::kUnsolicited);
       return true;
     case MessageKind::kOther:
+    case MessageKind::kStreamOpen:
+    case MessageKind::kStreamData:
+    case MessageKind::kStreamEnd:
+    case MessageKind::kStreamReset:
+    case MessageKind::kStreamWindow:
       break;
   }
   SeriesOf(lease.pool).Add(Counter::kDropped);
   return true;
 }
 
-bool WorkerHub::HandleResponse(Lease& lease, const Message& message, Bytes bytes) {
+bool WorkerHub::HandleResponse(Lease& lease, Message& message, Bytes bytes) {
   Exchange* exchange = nullptr;
   bool late = false;
   if (lease.ids) {
@@ -175,6 +181,7 @@ bool WorkerHub::HandleResponse(Lease& lease, const Message& message, Bytes bytes
   }
   const bool whole = bytes.size() == message.length;
   if (!whole) lease.receiving = exchange;
+  lease.codec->CarryOver(exchange->client, message);
   if (sink_.Reply(*exchange, *lease.codec, message, bytes)) return true;
   lease.receiving = nullptr;
   return false;

@@ -67,9 +67,10 @@ std::optional<LocalReply> WorkerHub::Dispatch(Exchange& exchange, const Request&
   if (lease == nullptr) {
     exchange.upstream_id = NextExclusiveId(exchange);
     exchange.hash = request.hash;
-    const size_t done = codec.Encode(request.message, request.bytes, exchange.upstream_id, mutation,
-                                     exchange.pending);
-    exchange.pending.append(request.bytes.substr(done));
+    const Encoded encoded =
+        codec.Encode(request.message, request.bytes,
+                     {.id = exchange.upstream_id, .mutation = mutation}, exchange.pending);
+    exchange.pending.append(encoded.Unchanged(request.bytes)).append(encoded.Tail());
     exchange.state = Exchange::State::kPending;
     pool.waiting.PushBack(exchange);
     ++pool.waiting_count;
@@ -82,9 +83,11 @@ std::optional<LocalReply> WorkerHub::Dispatch(Exchange& exchange, const Request&
     DrainLease(*lease);
     return LocalReply::kOverLimit;
   }
-  const size_t done =
-      codec.Encode(request.message, request.bytes, exchange.upstream_id, mutation, lease->out);
-  Append(*lease, request.bytes.substr(done));
+  const Encoded encoded =
+      codec.Encode(request.message, request.bytes,
+                   {.id = exchange.upstream_id, .mutation = mutation}, lease->out);
+  Append(*lease, encoded.Unchanged(request.bytes));
+  lease->out.append(encoded.Tail());
   MarkDirty(*lease);
   if (streamed) {
     exchange.state = Exchange::State::kSending;

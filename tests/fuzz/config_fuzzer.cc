@@ -23,9 +23,8 @@ class NoCodec final : public Codec {
                       Message&) const override {
     return DecodeResult::Error("no codec");
   }
-  size_t Encode(const Message&, Bytes, uint64_t, std::span<const MutationOp>,
-                std::string&) const override {
-    return 0;
+  Encoded Encode(const Message&, Bytes, const EncodeOptions&, std::string&) const override {
+    return {};
   }
   bool Reply(const ReplyContext&, LocalReply, std::string_view, std::string&) const override {
     return false;

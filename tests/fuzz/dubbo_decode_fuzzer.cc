@@ -52,7 +52,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     message.tag |= kTagReadsResponseAttachments;
     const Bytes given = bytes.substr(0, message.length);
     std::string out;
-    const size_t used = codec.Encode(message, given, 1, kMutation, out);
+    const size_t used = codec.Encode(message, given, {.id = 1, .mutation = kMutation}, out).head;
     if (used > given.size()) Demand("encoded more than there was");
     if (message.length == given.size()) {
       out.append(given.substr(used));

@@ -96,7 +96,9 @@ void CheckEncode(Direction direction, Bytes bytes, const DecodeOptions& options)
                              {MutationOp::Kind::kRemove, "c", ""}};
   for (const bool mutate : {false, true}) {
     std::string out;
-    const size_t taken = codec.Encode(message, bytes, 77, mutate ? mutation : Mutation{}, out);
+    const size_t taken =
+        codec.Encode(message, bytes, {.id = 77, .mutation = mutate ? mutation : Mutation{}}, out)
+            .head;
     Require(taken <= std::min(bytes.size(), message.length));
     out += bytes.substr(taken, message.length - taken);
     const size_t missing = message.length - std::min(message.length, bytes.size());

@@ -342,20 +342,21 @@ void CheckOne(FuzzedDataProvider& input) {
   Message message;
   Require(codec.Decode(nullptr, DirectionOf(w), w.wire, {}, message).status == Status::kMessage);
   std::string other;
-  other += w.wire.substr(codec.Encode(message, w.wire, new_id, {}, other));
+  other += w.wire.substr(codec.Encode(message, w.wire, {.id = new_id}, other).head);
   CheckDecodes(w, other, new_id, Effective(w.headers, {}));
 
   // With its own id back it is what it was; a response has no second id of its own.
   Message again;
   Require(codec.Decode(nullptr, DirectionOf(w), other, {}, again).status == Status::kMessage);
   std::string back;
-  back += other.substr(codec.Encode(again, other, message.id, {}, back));
+  back += other.substr(codec.Encode(again, other, {.id = message.id}, back).head);
   Require(back == w.wire ||
           (DirectionOf(w) == Direction::kResponse && w.dialect.transport == Transport::kHeader));
 
   const Mutation mutation = ReadMutation(input, w.headers);
   std::string mutated;
-  mutated += w.wire.substr(codec.Encode(message, w.wire, new_id, mutation, mutated));
+  mutated += w.wire.substr(
+      codec.Encode(message, w.wire, {.id = new_id, .mutation = mutation}, mutated).head);
   const bool header = w.dialect.transport == Transport::kHeader;
   CheckDecodes(w, mutated, new_id, Effective(w.headers, header ? mutation : Mutation{}));
   Require(header || mutated == other);

@@ -1,4 +1,7 @@
 // Exchanges: each request that expects a reply gets exactly one, its own.
+#include <algorithm>
+#include <map>
+
 #include "tests/cpp/engine/world.h"
 
 namespace metaprotocol::test {
@@ -26,6 +29,57 @@ TEST(Exchange, GetsItsOwnReplyUnderItsOwnId) {
   two.Reset();
   world.RunFor(10 * kSecond);
   world.ExpectQuiet();
+}
+
+TEST(Exchange, ARequestThatCannotBeDecodedCostsNobodyElseAnything) {
+  World world;
+  world.SetHosts("a", {"h1"});
+  SimClient& client = world.Connect();
+  SimClient& other = world.Connect();
+  client.Send(world.Request(1) + FakeMessage('U', 2, {{"name", "n"}}, "?") + world.Request(3));
+  other.Send(world.Request(1));
+  world.RunFor(10 * kMs);
+  auto replies = client.Take();
+  ASSERT_EQ(replies.size(), 3u);
+  std::sort(replies.begin(), replies.end(), [](auto& a, auto& b) { return a.id < b.id; });
+  EXPECT_EQ(Kinds(replies), "RER");
+  EXPECT_EQ(replies[1].id, 2u);
+  EXPECT_EQ(world.Count(LocalReply::kMalformed), 1u);
+  EXPECT_EQ(world.Count(Counter::kDownstreamMalformed), 1u);
+  EXPECT_TRUE(client.alive());
+  EXPECT_EQ(Kinds(other.Take()), "R");
+  EXPECT_EQ(world.Seen().size(), 3u) << "the server sees nothing of it";
+}
+
+TEST(Exchange, AnUndecodableRequestThatComesInPiecesIsPassedOverToItsEnd) {
+  World world;
+  world.SetHosts("a", {"h1"});
+  SimClient& client = world.Connect();
+  const std::string bad = FakeMessage('U', 2, {}, std::string(1000, 'x'));
+  client.Send(bad.substr(0, 100));
+  world.RunFor(kMs);
+  EXPECT_EQ(Kinds(client.Take()), "E") << "at once";
+  client.Send(bad.substr(100, 500));
+  client.Send(bad.substr(600) + world.Request(3));
+  world.RunFor(10 * kMs);
+  EXPECT_EQ(Kinds(client.Take()), "R");
+  client.Reset();
+  world.RunFor(10 * kSecond);
+  world.ExpectQuiet();
+}
+
+TEST(Exchange, AReplyIsEncodedWithWhatItsRequestSaid) {
+  FakeOptions options = FakeMultiplexed();
+  options.carries_tag = true;
+  World world(With(options, UpstreamMode::kShared));
+  world.SetHosts("a", {"h1"});
+  SimClient& client = world.Connect();
+  client.Send(FakeMessage('Q', 1, {{"tag", "17"}}, "x") + FakeMessage('Q', 2, {{"tag", "4"}}, "y"));
+  world.RunFor(10 * kMs);
+  std::map<uint64_t, FakeKv> found;
+  for (const FakeParsed& reply : ParseFakeMessages(client.received)) found[reply.id] = reply.kv;
+  EXPECT_EQ(found[1], (FakeKv{{"for", "17"}}));
+  EXPECT_EQ(found[2], (FakeKv{{"for", "4"}}));
 }
 
 TEST(Exchange, RepliesAreCountedByTheirStatus) {

@@ -4,7 +4,8 @@
 //
 //     4 bytes  length of the rest, big endian
 //     1 byte   kind: 'Q' request, 'O' one-way, 'R' ok response, 'X' exception response, 'E' error
-//              response, 'H' heartbeat, 'h' heartbeat reply, 'G' go-away, '?' other
+//              response, 'H' heartbeat, 'h' heartbeat reply, 'G' go-away, '?' other, 'U' a request
+//              that cannot be decoded
 //     8 bytes  id, big endian; only if traits().id_bits > 0
 //     metadata as key=value lines separated by \n, then \0
 //     body     the rest
@@ -96,12 +97,12 @@ struct FakeOptions {
   bool multiplexed = true;
   bool ordered_replies = false;
   bool stateful = false;
-  bool server_first = false;
   bool mutation_in_head = true;
   bool heartbeats = true;        // HeartbeatReply answers
   bool go_away = true;           // GoAway writes a 'G'
   bool text_in_replies = false;  // local replies carry a `text` line
   char bad_body = '\0';          // CheckBody refuses parts with it
+  bool carries_tag = false;      // responses get a line `for` with the request's tag
 };
 
 // Presets for the kinds of protocols there are.
@@ -137,7 +138,6 @@ class FakeCodec : public Codec {
     traits_.multiplexed = options_.multiplexed;
     traits_.ordered_replies = options_.ordered_replies;
     traits_.stateful = options_.stateful;
-    traits_.server_first = options_.server_first;
     traits_.mutation_in_head = options_.mutation_in_head;
     static constexpr std::string_view kKeys[] = {"name", "tag", "body"};
     traits_.metadata_keys = kKeys;
@@ -172,6 +172,7 @@ class FakeCodec : public Codec {
       return DecodeResult::Error("id too wide");
     if (message.length <= fixed) return DecodeResult::Error("too short");
     if (message.length > options.max_message_bytes) return DecodeResult::TooLarge("too large");
+    if (bytes[4] == 'U') return DecodeResult::Undecodable("undecodable");
 
     const bool whole = bytes.size() >= message.length;
     const Bytes rest = bytes.substr(fixed, message.length - fixed);
@@ -196,18 +197,22 @@ class FakeCodec : public Codec {
     return bad ? "bad body" : std::string_view();
   }
 
-  size_t Encode(const Message& message, Bytes bytes, uint64_t id,
-                std::span<const MutationOp> mutation, std::string& out) const override {
+  Encoded Encode(const Message& message, Bytes bytes, const EncodeOptions& options,
+                 std::string& out) const override {
+    Mutation mutation(options.mutation.begin(), options.mutation.end());
+    if (options_.carries_tag && message.kind == MessageKind::kResponse) {
+      mutation.push_back({MutationOp::Kind::kSet, "for", std::to_string(message.tag)});
+    }
     const size_t fixed = 5 + id_bytes();
     const size_t head_end = mutation.empty() ? fixed : bytes.find('\0', fixed);
     std::string head(1, bytes[4]);
-    if (id_bytes() > 0) AppendBe64(head, id);
+    if (id_bytes() > 0) AppendBe64(head, options.id);
     if (!mutation.empty()) {
       head += Mutated(bytes.substr(fixed, head_end - fixed), mutation);
     }
     AppendBe32(out, static_cast<uint32_t>(message.length - head_end + head.size()));
     out += head;
-    return head_end;
+    return {.head = head_end};
   }
 
   bool Reply(const ReplyContext& request, LocalReply reply, std::string_view text,
@@ -224,6 +229,16 @@ class FakeCodec : public Codec {
   bool HeartbeatReply(const Message& heartbeat, Bytes, std::string& out) const override {
     if (options_.heartbeats) out += FakeMessage('h', Id(heartbeat.id));
     return options_.heartbeats;
+  }
+
+  bool Ping(uint64_t id, std::string& out) const override {
+    if (options_.heartbeats) out += FakeMessage('H', Id(id));
+    return options_.heartbeats;
+  }
+
+  // A response then says in a line `for` whose it is.
+  void CarryOver(const ReplyContext& request, Message& response) const override {
+    if (options_.carries_tag) response.tag = request.tag;
   }
 
   bool GoAway(const ReplyContext&, std::string& out) const override {
@@ -250,6 +265,7 @@ class FakeCodec : public Codec {
     const bool from_client = direction == Direction::kRequest;
     switch (c) {
       case 'Q':
+      case 'U':
         message.kind = MessageKind::kRequest;
         return from_client;
       case 'O':

@@ -254,7 +254,7 @@ TEST(DubboCodec, RefusesMalformedBodies) {
         Text("2.0.2") + "N" + Text("1") + Text("m") + Text(""),
         Text("2.0.2") + Text("i") + Text("1") + "N" + Text(""), HeadBody() + "\x40"}) {
     const Decoded d = DecodeRequest(Request(body));
-    EXPECT_EQ(d.result.status, ResultStatus::kError) << testing::PrintToString(body);
+    EXPECT_EQ(d.result.status, ResultStatus::kUndecodable) << testing::PrintToString(body);
     EXPECT_FALSE(d.result.error.empty());
     EXPECT_EQ(d.message.id, 7u);
     EXPECT_EQ(d.message.kind, MessageKind::kRequest);

@@ -98,14 +98,17 @@ TEST(DubboCodec, WritesAttachmentsIntoResponsesThatHaveSome) {
 }
 
 TEST(DubboCodec, AddsAttachmentsToResponsesOnlyForClientsThatReadThem) {
-  const uint64_t tag = DecodeRequest(Request(HeadBody("2.0.2") + "HZ")).message.tag;
-  EXPECT_NE(tag & kTagReadsResponseAttachments, 0u);
+  const ReplyContext request{.tag = DecodeRequest(Request(HeadBody("2.0.2") + "HZ")).message.tag};
+  EXPECT_NE(request.tag & kTagReadsResponseAttachments, 0u);
   for (const auto& [before, after] : std::vector<std::pair<std::string, std::string>>{
            {"\x90N", "\x93N"}, {"\x91\1x", "\x94\1x"}, {"\x92", "\x95"}}) {
     const std::string frame = Frame(2, 20, 1, before);
     Decoded decoded = Decode(Direction::kResponse, frame);
     EXPECT_EQ(EncodeAll(decoded, frame, Set("a", "1")).substr(16), before);
-    decoded.message.tag |= tag;
+    DubboCodec().CarryOver({.tag = DecodeRequest(Request(HeadBody("2.6.2") + "HZ")).message.tag},
+                           decoded.message);
+    EXPECT_EQ(EncodeAll(decoded, frame, Set("a", "1")).substr(16), before);
+    DubboCodec().CarryOver(request, decoded.message);
     EXPECT_EQ(EncodeAll(decoded, frame, Set("a", "1")).substr(16),
               after + "H" + Text("a") + Text("1") + "Z");
   }
@@ -161,7 +164,7 @@ TEST(DubboCodec, RefusesMalformedFastjson) {
         head + "1\n{\n", head + "1\n{\"a\":\"\\x\"}\n",
         "\"a\"\n\"b\"\n\"c\"\n\"d\"\n\"?\"\n{}\n"s}) {
     EXPECT_EQ(DecodeRequest(Frame(kTwoWayRequest | 6, 0, 1, body)).result.status,
-              ResultStatus::kError)
+              ResultStatus::kUndecodable)
         << body;
   }
 }

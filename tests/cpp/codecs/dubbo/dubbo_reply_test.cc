@@ -102,6 +102,18 @@ TEST(DubboCodec, AnswersUnknownSerializationsInHessian) {
   EXPECT_EQ(ReplyOf(LocalReply::kNoContent, 31)[3], 80);
 }
 
+TEST(DubboCodec, PingsWithAHeartbeatWhoseAnswerCarriesTheSameId) {
+  std::string ping;
+  ASSERT_TRUE(DubboCodec().Ping(0x1122334455667788, ping));
+  const Decoded seen = DecodeRequest(ping);
+  ASSERT_EQ(seen.message.kind, MessageKind::kHeartbeat);
+  std::string answer;
+  ASSERT_TRUE(DubboCodec().HeartbeatReply(seen.message, ping, answer));
+  const Decoded heard = Decode(Direction::kResponse, answer);
+  EXPECT_EQ(heard.message.kind, MessageKind::kHeartbeatReply);
+  EXPECT_EQ(heard.message.id, 0x1122334455667788u);
+}
+
 TEST(DubboCodec, AnswersHeartbeatsThatWantAnAnswer) {
   const std::string heartbeat = Frame(kTwoWayRequest | kFlagEvent | 2, 0, 77, "N");
   const Decoded decoded = DecodeRequest(heartbeat);

@@ -110,7 +110,7 @@ TEST(DubboVectors, RequestsKeepEverythingButWhatIsMutated) {
     ASSERT_EQ(codec.Decode(nullptr, v.direction(), v.bytes, {}, message).status,
               ResultStatus::kMessage);
     std::string out;
-    codec.Encode(message, v.bytes, 1, kMutation, out);
+    codec.Encode(message, v.bytes, {.id = 1, .mutation = kMutation}, out);
     Message again;
     ASSERT_EQ(codec.Decode(nullptr, v.direction(), out, {}, again).status, ResultStatus::kMessage)
         << v.full_name();
@@ -134,7 +134,7 @@ TEST(DubboVectors, ResponsesKeepTheirValueWhenAttachmentsChange) {
               ResultStatus::kMessage);
     message.tag |= kTagReadsResponseAttachments;
     std::string out;
-    const size_t used = codec.Encode(message, v.bytes, 5, kMutation, out);
+    const size_t used = codec.Encode(message, v.bytes, {.id = 5, .mutation = kMutation}, out).head;
     out.append(Bytes(v.bytes).substr(used));
     if (v.bytes[3] != 20) {
       EXPECT_EQ(out.size(), v.bytes.size());
@@ -152,7 +152,8 @@ TEST(DubboVectors, ResponsesKeepTheirValueWhenAttachmentsChange) {
                            {MutationOp::Kind::kRemove, "user", ""},
                            {MutationOp::Kind::kRemove, "x-new", ""}};
     std::string back;
-    const size_t used_again = codec.Encode(again, out, message.id, undo, back);
+    const size_t used_again =
+        codec.Encode(again, out, {.id = message.id, .mutation = undo}, back).head;
     back.append(Bytes(out).substr(used_again));
     const bool had = (v.bytes[16] & 0xf) >= 3;
     if (had) {
@@ -204,7 +205,7 @@ TEST(DubboVectors, NoPrefixIsEverMoreThanItIs) {
           << v.full_name() << " " << n << ": " << early.error;
       if (early.status == ResultStatus::kMessage) {
         std::string out;
-        ASSERT_EQ(codec.Encode(head, Bytes(prefix.data(), n), 1, {}, out), kHeaderBytes);
+        ASSERT_EQ(codec.Encode(head, Bytes(prefix.data(), n), {.id = 1}, out).head, kHeaderBytes);
       }
     }
   }
@@ -226,7 +227,8 @@ TEST(DubboVectors, NoSingleByteBreaksTheCodec) {
         if (result.status == ResultStatus::kMessage) {
           ++messages;
           std::string out;
-          const size_t used = codec.Encode(message, bytes, 1, kMutation, out);
+          const size_t used =
+              codec.Encode(message, bytes, {.id = 1, .mutation = kMutation}, out).head;
           ASSERT_LE(used, bytes.size());
           if (v.request()) {
             ASSERT_EQ(CheckRequestRoundTrip(codec, bytes, kMutation), std::nullopt)

@@ -69,7 +69,8 @@ inline DecodeOptions Wanting(std::vector<std::string_view> keys, bool partial = 
 inline std::string EncodeAll(const Decoded& decoded, const std::string& bytes,
                              const Mutation& mutation, uint64_t id = 99) {
   std::string out;
-  const size_t used = DubboCodec().Encode(decoded.message, bytes, id, mutation, out);
+  const size_t used =
+      DubboCodec().Encode(decoded.message, bytes, {.id = id, .mutation = mutation}, out).head;
   return out.append(Bytes(bytes).substr(used));
 }
 

@@ -101,14 +101,14 @@ inline Violation CheckRequestRoundTrip(const DubboCodec& codec, Bytes frame,
   frame = frame.substr(0, message.length);
 
   std::string same("prefix");
-  size_t used = codec.Encode(message, frame, kNewId, {}, same);
+  size_t used = codec.Encode(message, frame, {.id = kNewId}, same).head;
   same.append(frame.substr(used));
   std::string expected(frame);
   StoreBe64(&expected[kIdOffset], kNewId);
   if (same != "prefix" + expected) return "without mutation more than the id changed";
 
   std::string changed;
-  used = codec.Encode(message, frame, kNewId, mutation, changed);
+  used = codec.Encode(message, frame, {.id = kNewId, .mutation = mutation}, changed).head;
   changed.append(frame.substr(used));
   Message again;
   DecodeOptions options;

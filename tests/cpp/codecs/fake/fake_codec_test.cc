@@ -56,7 +56,7 @@ TEST(FakeCodec, EncodesAnotherIdAndMutationsInFrontOfTheSameBody) {
   ASSERT_EQ(codec.Decode(nullptr, Direction::kRequest, bytes, {}, message).status,
             DecodeResult::Status::kMessage);
   std::string plain;
-  plain += Bytes(bytes).substr(codec.Encode(message, bytes, 8, {}, plain));
+  plain += Bytes(bytes).substr(codec.Encode(message, bytes, {.id = 8}, plain).head);
   EXPECT_EQ(plain, FakeMessage('Q', 8, {{"a", "1"}, {"b", "2"}}, "body"));
 
   const Mutation mutation = {{MutationOp::Kind::kSet, "a", "x"},
@@ -64,7 +64,8 @@ TEST(FakeCodec, EncodesAnotherIdAndMutationsInFrontOfTheSameBody) {
                              {MutationOp::Kind::kRemove, "c", ""},
                              {MutationOp::Kind::kAddIfAbsent, "d", "z"}};
   std::string mutated;
-  mutated += Bytes(bytes).substr(codec.Encode(message, bytes, 8, mutation, mutated));
+  mutated += Bytes(bytes).substr(
+      codec.Encode(message, bytes, {.id = 8, .mutation = mutation}, mutated).head);
   EXPECT_EQ(mutated, FakeMessage('Q', 8, {{"b", "2"}, {"a", "x"}, {"d", "z"}}, "body"));
 }
 

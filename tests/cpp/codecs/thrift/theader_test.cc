@@ -98,7 +98,8 @@ TEST(THeader, MutatesAHeadWhoseBodyHasNotCome) {
   EXPECT_EQ(decoded.message.length, wire.size());
   std::string out;
   const Mutation mutation = {{Kind::kSet, "a", "longer than before"}};
-  const size_t taken = ThriftCodec().Encode(decoded.message, head, 2, mutation, out);
+  const size_t taken =
+      ThriftCodec().Encode(decoded.message, head, {.id = 2, .mutation = mutation}, out).head;
   ASSERT_LE(taken, head.size());
   EXPECT_EQ(out + wire.substr(taken),
             Header(Infos(0, {{"a", "longer than before"}}), 2, Binary(kCall, "echo", 2, body)));

@@ -88,7 +88,7 @@ TEST(ThriftVectors, ComeOutOfPartialFramesAsSoonAsTheirHeadIsThere) {
       // What has not come yet is not needed to forward what has.
       std::string out;
       const size_t stands_for =
-          ThriftCodec().Encode(decoded.message, prefix, decoded.message.id, {}, out);
+          ThriftCodec().Encode(decoded.message, prefix, {.id = decoded.message.id}, out).head;
       ASSERT_LE(stands_for, n);
       EXPECT_TRUE(out + v.wire.substr(stands_for) == v.wire || v.loses_header_id());
       if (!taken) {
@@ -158,6 +158,7 @@ TEST(ThriftVectors, SurviveEveryChangedByte) {
           case Status::kNeedMore:
             ASSERT_GT(decoded.result.need, bytes.size());
             break;
+          case Status::kUndecodable:
           case Status::kTooLarge:
           case Status::kError:
             EXPECT_FALSE(decoded.result.error.empty());

@@ -108,7 +108,8 @@ inline std::string ReplyTo(const Decoded& decoded, LocalReply reply, std::string
 inline std::string EncodeWhole(const Message& message, Bytes bytes, uint64_t id,
                                std::span<const MutationOp> mutation = {}) {
   std::string out;
-  const size_t taken = ThriftCodec().Encode(message, bytes, id, mutation, out);
+  const size_t taken =
+      ThriftCodec().Encode(message, bytes, {.id = id, .mutation = mutation}, out).head;
   return out + std::string(bytes.substr(taken, message.length - taken));
 }
 
