@@ -24,7 +24,7 @@ class Worker:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        self._jobs: SimpleQueue[_Job | Callable[[], None] | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -38,19 +38,23 @@ class Worker:
             self._thread.start()
         return await done
 
-    def close(self) -> None:
-        """The thread ends after what it has been asked."""
+    def close(self, last: Callable[[], None] | None = None) -> None:
+        """The thread ends after what it has been asked, and after ``last``."""
         if self._thread is not None:
-            self._jobs.put(None)
+            self._jobs.put(last)
             self._thread = None
+        elif last is not None:
+            last()
 
     def _work(self) -> None:
         jobs = self._jobs
-        while (job := jobs.get()) is not None:
+        while isinstance(job := jobs.get(), tuple):
             function, done = job
             if not done.cancelled():
                 _do(function, done)
             del job, function, done  # nothing is kept alive by waiting
+        if job is not None:
+            job()
 
 
 def _do(function: Callable[[], Any], done: asyncio.Future[Any]) -> None:

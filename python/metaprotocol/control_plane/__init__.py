@@ -10,6 +10,7 @@ from metaprotocol.control_plane.local_proxy import LocalProxy, ProxySettings, xd
 from metaprotocol.control_plane.plane import ControlPlane, NotSynced, UpdateRejected
 from metaprotocol.control_plane.services import ServedService
 from metaprotocol.control_plane.standalone import standalone_bootstrap
+from metaprotocol.control_plane.state import StateError
 from metaprotocol.control_plane.status import (
     Change,
     ChangeState,
@@ -30,6 +31,7 @@ __all__ = [
     "ResourceStatus",
     "ServedService",
     "State",
+    "StateError",
     "UpdateRejected",
     "in_code",
     "read_folder",

@@ -25,6 +25,7 @@ from metaprotocol.control_plane.pipeline import Pipeline
 from metaprotocol.control_plane.refusals import RefusalBook
 from metaprotocol.control_plane.rejections import diagnostics_of
 from metaprotocol.control_plane.services import ServedService, ServiceBook
+from metaprotocol.control_plane.state import LastGoodStore
 from metaprotocol.control_plane.status import (
     Change,
     ChangeState,
@@ -72,7 +73,8 @@ class ControlPlane:
     ones are there, so that an Envoy that reconnects to a control plane that was started again never
     sees an empty world. ``http`` is where /metrics and /debug are served. ``envoy_version``
     ("1.40.0") is whose schema ``types`` are: Envoys of another version get a warning. ``limits`` is
-    what one client may cost.
+    what one client may cost. ``state`` is a folder in which what the files said when they were last
+    right is kept over a restart; StateError from ``start`` if it cannot be used.
 
     What it reads may be read at any time, in the loop: it is always that of one moment.
     """
@@ -91,6 +93,7 @@ class ControlPlane:
         http: tuple[str, int] | None = None,
         envoy_version: str = "",
         limits: Limits | None = None,
+        state: Path | None = None,
     ) -> None:
         self.types = types
         self.options = options or Options()
@@ -114,7 +117,10 @@ class ControlPlane:
         """The TCP port of /metrics and /debug; 0 if they are not served."""
         self._host = host
         self._http = http
-        self._source = FolderSource(folder) if folder is not None else source
+        self._folder = folder
+        self._source = source
+        self._state = state
+        self._store: LastGoodStore | None = None
         self._batches: AsyncGenerator[Batch, None] | None = None
         """Begun, and not followed yet."""
         self._metrics = PipelineMetrics(self.server.metrics.registry)
@@ -134,7 +140,7 @@ class ControlPlane:
         self._told: tuple[Diagnostic, ...] = ()
         """The diagnostics at the last change."""
         self._began = 0.0
-        self._told_at = 0.0
+        self._stage, self._told_at = "", 0.0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stack = contextlib.AsyncExitStack()
 
@@ -157,6 +163,12 @@ class ControlPlane:
         if an address cannot be listened on, OSError if there is no such folder. Cancelled, it ends
         at once, whatever it has been doing."""
         self._loop = asyncio.get_running_loop()
+        if self._folder is not None:
+            if self._state is not None:
+                self._store = LastGoodStore(self._state, str(self._folder))
+            self._source = FolderSource(self._folder, store=self._store)
+        if self._source is not None:
+            self._stack.callback(self._source.close)
         try:
             with collector_paused():
                 await self._load()
@@ -264,6 +276,7 @@ class ControlPlane:
             *self._content.diagnostics,
             *self._pipeline.snapshot.diagnostics,
             *self._pipeline.diagnostics,
+            *(self._store.diagnostics if self._store is not None else ()),
             *map(_of_fault, self._supervisor.faults),
             *diagnostics_of(refused),
         }
@@ -398,8 +411,8 @@ class ControlPlane:
         now = time.monotonic()
         if self.on_progress is None or self._loop is None:
             return
-        if done == total or now - self._told_at >= _TOLD_SECONDS:
-            self._told_at = now
+        if stage != self._stage or done == total or now - self._told_at >= _TOLD_SECONDS:
+            self._stage, self._told_at = stage, now
             with contextlib.suppress(RuntimeError):  # the loop is closed
                 self._loop.call_soon_threadsafe(self._tell_progress, stage, done, total)
 

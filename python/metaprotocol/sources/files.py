@@ -57,6 +57,9 @@ class Store(LastGood, Protocol):
     def keep_only(self, files: Iterable[str]) -> None:
         """Forgets all other files. Does not raise."""
 
+    def close(self) -> None:
+        """Nothing is read or written afterwards."""
+
 
 def load_folder(
     path: str | os.PathLike[str], limits: FolderLimits | None = None
@@ -164,6 +167,12 @@ class FolderSource:
             # Notifications first, so that nothing is missed between them and the first look.
             await asyncio.sleep(0)
             look = await self._worker.run(self._state.look, progress=told)
+            if look.unreadable and not self._state.names:
+                # What was served before the program was started goes on, as it would if it had not
+                # been: what cannot be read is told apart from what was there before.
+                await self._worker.run(self._state.recall)
+                if self._state.names:
+                    look = await self._worker.run(self._state.look, progress=told)
             self._take(look)
             yield self._batch
             if self._store is not None and self._state.present:
@@ -180,8 +189,8 @@ class FolderSource:
                 await watching
 
     def close(self) -> None:
-        """Ends the thread that reads."""
-        self._worker.close()
+        """Ends the thread that reads, and closes the store, after what is under way."""
+        self._worker.close(self._store.close if self._store is not None else None)
 
     def _take(self, look: Look) -> bool:
         changes, news = self._state.take(look)

@@ -103,6 +103,9 @@ class Content:
 class LastGood(Protocol):
     """Contents of files from before the program was started."""
 
+    def files(self) -> list[str]:
+        """The names of those of which something is known."""
+
     def contents(self, file: str) -> tuple[tuple[bytes, ...], frozenset[Key]]:
         """What a file said, the newest first, as far as its objects were in force; and those
         objects. Nothing if that is not known."""
@@ -135,6 +138,11 @@ class Look:
     """The folder and all in it; None: not looked at."""
     contents: dict[str, Content] = field(default_factory=dict)
     """What was read of files that have other bytes than before, by name."""
+
+    @property
+    def unreadable(self) -> bool:
+        """Whether there is something that cannot be read, and was never good."""
+        return any(not _all_good(seen.resources) for seen in self.files.values())
 
 
 class FolderState:
@@ -224,6 +232,16 @@ class FolderState:
             return Look(problems=self._find()[1])
         look.gone = frozenset(gone)
         return look
+
+    def recall(self) -> None:
+        """Takes what all files said before the program was started as what was read last."""
+        if self._last_good is None:
+            return
+        look = Look()
+        for name in self._last_good.files():
+            if name not in self._files and (resources := self._before(name, _File())):
+                look.files[name] = _File(resources=resources)
+        self.take(look)
 
     def take(self, look: Look) -> tuple[Changes, bool]:
         """Makes what was found the state. Returns what changed in the inventory, and whether there
@@ -486,6 +504,10 @@ class _Walk:
 
 class _TooMany(Exception):
     """The folder has more than can be meant."""
+
+
+def _all_good(resources: Iterable[Resource]) -> bool:
+    return not any(isinstance(resource, Unreadable) for resource in resources)
 
 
 def _good(resources: Iterable[Resource]) -> bool:

@@ -58,3 +58,6 @@ class Source(Protocol):
 
         Closing it, or cancelling who waits for it, ends it at once, also while it reads.
         """
+
+    def close(self) -> None:
+        """It is not used any more."""

@@ -92,10 +92,10 @@ def test_diagnostics_name_files_from_the_folder_and_are_in_order(folder: Path) -
     (folder / "a.yaml").write_text("x: 1\n")
     _, diagnostics = load_folder(folder)
     assert [str(item).split(": ")[0] for item in diagnostics] == [
-        "a.yaml:1",
-        "a.yaml:1",
-        "sub/b.yaml:4",
-        "sub/b.yaml:5",
+        "a.yaml:1:1",
+        "a.yaml:1:1",
+        "sub/b.yaml:4:1",
+        "sub/b.yaml:5:3",
     ]
 
 

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import shutil
+import subprocess
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import watchfiles
 from metaprotocol.resources import Changes
 from metaprotocol.sources import Batch, FolderSource
+from metaprotocol.sources.folder import FolderState
 
 from tests.python.sources.test_folder import codes, key, mount, router
 
@@ -290,3 +295,125 @@ async def test_closing_ends_the_watching(folder: Path) -> None:
         await follower.next()
         assert asyncio.all_tasks() > before
     assert asyncio.all_tasks() == before
+
+
+async def test_an_odd_file_name_ends_nothing_and_slows_nothing_down(folder: Path) -> None:
+    async with follow(folder) as follower:
+        await follower.next()
+        with open(os.fsencode(folder) + b"/\xff.yaml", "wb") as odd:
+            odd.write(router("odd").encode())
+        batch = await follower.next()
+        while key("odd") not in batch.inventory:
+            batch = await follower.next()
+        assert batch.inventory[key("odd")].origin.file == "\\xff.yaml"
+        took = []
+        for round_ in range(5):
+            await asyncio.sleep(0.3)
+            begun = time.perf_counter()
+            (folder / "a.yaml").write_text(router("a", f"round-{round_}"))
+            await follower.next()
+            took.append(time.perf_counter() - begun)
+        assert min(took) < 0.5, "as soon as it is notified, and not when it is looked for"
+
+
+async def test_folders_in_each_other_are_followed_so_far_and_the_rest_is_told(folder: Path) -> None:
+    async with follow(folder) as follower:
+        await follower.next()
+        place = os.open(folder, os.O_DIRECTORY)
+        for _ in range(1100):
+            os.mkdir("d", dir_fd=place)
+            inner = os.open("d", os.O_DIRECTORY, dir_fd=place)
+            os.close(place)
+            place = inner
+        os.close(place)
+        try:
+            await follower.until("too-deep")
+            (folder / "a.yaml").write_text(router("a", "changed"))
+            inventory, changes, _ = await follower.next()
+        finally:
+            # Deeper than Python's own ways to remove a folder go.
+            subprocess.run(["rm", "-rf", str(folder / "d")], check=True)
+        assert changes.updated == {key("a")}
+        assert inventory.meta_routers[0].spec.routes[0].name == "changed"
+
+
+class CountingLooks:
+    """Counts the looks of a source at everything."""
+
+    def __init__(self, source: FolderSource) -> None:
+        self.count = 0
+        look = source._state.look
+
+        def counted(names: Any = None, **more: Any) -> Any:
+            self.count += names is None
+            return look(names, **more)
+
+        source._state.look = counted  # type: ignore[method-assign]
+
+
+async def test_a_growing_file_that_is_no_resource_has_nothing_looked_at(folder: Path) -> None:
+    async with follow(folder) as follower:
+        follower.source._interval = 1000.0
+        looks = CountingLooks(follower.source)
+        await follower.next()
+        waiting = asyncio.ensure_future(follower.next())
+        await asyncio.sleep(0.8)  # what there was when the notifications began
+        before = looks.count
+        with (folder / "server.log").open("a") as log:
+            for _ in range(20):
+                log.write("a line\n")
+                log.flush()
+                await asyncio.sleep(0.05)
+        (folder / "server.log").rename(folder / "server.log.1")
+        (folder / "server.log.1").unlink()
+        await asyncio.sleep(0.5)
+        assert looks.count == before
+        (folder / "a.yaml").write_text(router("a", "changed"))
+        assert (await waiting).changes.updated == {key("a")}
+        assert looks.count == before
+
+
+async def test_without_notifications_it_is_looked_at_intervals_and_told(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def cannot(*_: object, **__: object) -> Any:
+        raise OSError("inotify watch limit reached")
+
+    monkeypatch.setattr(watchfiles, "awatch", cannot)
+    async with follow(folder) as follower:
+        follower.source._interval = 0.5
+        looks = CountingLooks(follower.source)
+        await follower.next()
+        waiting = asyncio.ensure_future(follower.next())
+        await asyncio.sleep(2.5)
+        assert 2 <= looks.count <= 7
+        assert follower.source.health.notified is False
+        assert "inotify watch limit reached" in follower.source.health.problem
+        assert caplog.text.count("inotify watch limit reached") == 1
+        (folder / "a.yaml").write_text(router("a", "changed"))
+        assert (await waiting).changes.updated == {key("a")}
+
+
+async def test_a_batch_is_never_changed_by_what_comes_later(folder: Path) -> None:
+    async with follow(folder) as follower:
+        first = await follower.next()
+        (folder / "c.yaml").write_text(router("c"))
+        second = await follower.next()
+        assert set(first.inventory) == {key("a"), key("b")}
+        assert second.inventory.changes_since(first.inventory) == second.changes
+        assert first.inventory.in_file("a.yaml")[0] is second.inventory.in_file("a.yaml")[0]
+
+
+async def test_a_follower_that_gives_up_while_files_are_read_ends_at_once(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FolderState, "_read", lambda *_: time.sleep(5))
+    source = FolderSource(folder)
+    batches = source.changes()
+    first = asyncio.ensure_future(anext(batches))
+    await asyncio.sleep(0.2)
+    begun = time.perf_counter()
+    first.cancel()
+    await asyncio.wait([first])
+    await batches.aclose()
+    assert time.perf_counter() - begun < 3
