@@ -57,6 +57,9 @@ class Model(BaseModel):
     no_effect: ClassVar[dict[str, str]] = {}
     """Attributes that nothing honours, whatever else is given -> why, or what to use. What depends
     on other fields is told where it is translated."""
+    no_meaning: ClassVar[dict[str, str]] = {}
+    """The same of attributes that are for other programs, and of which nobody here would expect
+    anything."""
 
     def problems(self) -> Iterator[Problem]:
         """What is wrong between fields that are right each by itself."""

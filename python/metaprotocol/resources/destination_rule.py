@@ -149,6 +149,16 @@ class WarmupConfiguration(Model):
     aggression: Annotated[float, Field(ge=1)] | None = None
 
 
+class BackendUtilization(Model):
+    """Weights by what endpoints report of their load."""
+
+    weight_stabilization_period: Duration | None = None
+    weight_expiration_period: Duration | None = None
+    weight_update_period: Duration | None = None
+    error_utilization_penalty_percent: Annotated[int, Field(ge=0)] | None = None
+    metric_names_for_computing_utilization: list[str] = Field(default_factory=list)
+
+
 class LoadBalancerSettings(Model):
     """How an endpoint is chosen."""
 
@@ -157,6 +167,7 @@ class LoadBalancerSettings(Model):
         "zone_aware_lb_setting": "endpoints of all zones are used alike",
         "warmup": "new endpoints get their full share at once",
         "warmup_duration_secs": "new endpoints get their full share at once",
+        "backend_utilization": "endpoints' reports of their load are not read",
     }
 
     simple: (
@@ -170,6 +181,7 @@ class LoadBalancerSettings(Model):
     zone_aware_lb_setting: ZoneAwareLbSetting | None = None
     warmup_duration_secs: Duration | None = None
     warmup: WarmupConfiguration | None = None
+    backend_utilization: BackendUtilization | None = None
 
     def problems(self) -> Iterator[Problem]:
         """Two ways at once."""
@@ -243,6 +255,7 @@ class OutlierDetection(Model):
 
     no_effect: ClassVar[dict[str, str]] = {
         "outlier_detection_http_error_codes": "replies have no HTTP status",
+        "failure_percentage_threshold": "failures are counted one after the other alone",
     }
 
     split_external_local_origin_errors: bool | None = None
@@ -255,6 +268,7 @@ class OutlierDetection(Model):
     base_ejection_time: Duration | None = None
     max_ejection_percent: Annotated[int, Field(ge=0, le=100)] | None = None
     min_health_percent: Annotated[int, Field(ge=0, le=100)] | None = None
+    failure_percentage_threshold: Annotated[int, Field(ge=0, le=100)] | None = None
     outlier_detection_http_error_codes: list[Annotated[int, Field(ge=100, le=599)]] = Field(
         default_factory=list
     )
@@ -272,6 +286,7 @@ class ClientTlsSettings(Model):
     sni: str = ""
     insecure_skip_verify: bool | None = None
     ca_crl: str = ""
+    ca_cert_credential_name: str = ""
 
     def problems(self) -> Iterator[Problem]:
         """Certificates that the mode needs, or has no use for."""

@@ -297,6 +297,8 @@ def _step(annotation: Any, step: str | int) -> Any:
 
 # --- what is taken, but likely not as it was meant
 
+_NO_MEANING = "no-meaning"
+
 
 def warnings(model: BaseModel, document: Document, name: str) -> Iterator[Diagnostic]:
     """Warnings for fields that are given and that nothing here honours, and for the models'
@@ -304,7 +306,7 @@ def warnings(model: BaseModel, document: Document, name: str) -> Iterator[Diagno
     for path, problem in _doubts(model, ()):
         where = (*path, *parse_path(problem.field))
         yield Diagnostic(
-            Severity.WARNING,
+            Severity.INFO if problem.code == _NO_MEANING else Severity.WARNING,
             problem.message,
             document.origin_of(where),
             name,
@@ -323,12 +325,16 @@ def _doubts(model: BaseModel, path: Path) -> Iterator[tuple[Path, Problem]]:
         for problem in model.doubts():
             yield path, problem
     reasons = kind.no_effect if issubclass(kind, Model) else {}
+    others = kind.no_meaning if issubclass(kind, Model) else {}
     for attribute in sorted(model.model_fields_set):
         value = getattr(model, attribute)
         where = (*path, kind.model_fields[attribute].alias or attribute)
         if attribute in reasons:
             if value not in (None, "", [], {}):
                 yield where, Problem("", "no-effect", "has no effect here", reasons[attribute])
+        elif attribute in others:
+            if value not in (None, "", [], {}):
+                yield where, Problem("", _NO_MEANING, "has no meaning here", others[attribute])
         elif isinstance(value, BaseModel):
             yield from _doubts(value, where)
         elif isinstance(value, list):
@@ -339,7 +345,9 @@ def _doubts(model: BaseModel, path: Path) -> Iterator[tuple[Path, Problem]]:
 
 @functools.cache
 def _may_be_doubted(model: type[BaseModel]) -> bool:
-    if issubclass(model, Model) and (model.no_effect or model.doubts is not Model.doubts):
+    if issubclass(model, Model) and (
+        model.no_effect or model.no_meaning or model.doubts is not Model.doubts
+    ):
         return True
     return any(
         _may_be_doubted(part)

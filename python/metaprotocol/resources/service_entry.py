@@ -26,6 +26,27 @@ IstioVersion = Literal[
     "networking.istio.io/v1", "networking.istio.io/v1beta1", "networking.istio.io/v1alpha3"
 ]
 
+# Istio's, by which it chooses a listener's filters.
+_PROTOCOLS = frozenset(
+    {
+        "GRPC",
+        "GRPC-WEB",
+        "HBONE",
+        "HTTP",
+        "HTTP2",
+        "HTTPS",
+        "HTTP_PROXY",
+        "MONGO",
+        "MYSQL",
+        "REDIS",
+        "TCP",
+        "TLS",
+        "UDP",
+        "UNSUPPORTED",
+        "UNKNOWN",
+    }
+)
+
 _APP_PROTOCOL_DOMAIN = "metaprotocol.aeraki.io/"
 
 
@@ -68,6 +89,16 @@ class ServicePort(Model):
         named = metaprotocol_of(self.app_protocol) if self.app_protocol else None
         return metaprotocol_of(self.name) if named is None else named
 
+    def doubts(self) -> Iterator[Problem]:
+        """A protocol that is none of Istio's, or at odds with the port's name."""
+        if self.protocol.upper() not in _PROTOCOLS:
+            message = "is no protocol of Istio's"
+            yield Problem("protocol", "bad-port-protocol", message, "write protocol: TCP")
+        elif self.metaprotocol and self.protocol.upper() != "TCP":
+            message = "has no effect: the port's name, or appProtocol, says what is spoken"
+            mend = "write protocol: TCP; with another one Istio's sidecars would not hand it to us"
+            yield Problem("protocol", "bad-port-protocol", message, mend)
+
     def problems(self) -> Iterator[Problem]:
         """A name that says MetaProtocol, but not which."""
         if self.metaprotocol == "":
@@ -79,6 +110,13 @@ class ServicePort(Model):
 
 class WorkloadEntry(Model):
     """An endpoint of a service."""
+
+    no_effect: ClassVar[dict[str, str]] = {
+        "network": "endpoints of every network are reached at their addresses, without a gateway",
+    }
+    no_meaning: ClassVar[dict[str, str]] = {
+        "service_account": "endpoints are identified by subjectAltNames in a DestinationRule's tls",
+    }
 
     address: str = ""
     ports: dict[str, PortNumber] = Field(default_factory=dict)
@@ -105,6 +143,10 @@ class WorkloadEntry(Model):
 
 class ServiceEntrySpec(Model):
     """A service."""
+
+    no_meaning: ClassVar[dict[str, str]] = {
+        "location": "services inside and outside the mesh are served alike",
+    }
 
     hosts: Annotated[list[WildcardHost], Field(min_length=1)]
     addresses: list[str] = Field(default_factory=list)

@@ -27,7 +27,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from metaprotocol.resources import Resource
-from metaprotocol.translate.model import Port, Service
+from metaprotocol.translate.model import NONE, Port, Service
 from metaprotocol.translate.naming import filter_name
 from metaprotocol.translate.options import Options
 from metaprotocol.translate.reporting import Report, age
@@ -106,6 +106,13 @@ def local_address(
     for address in port.addresses:
         if _is_loopback(address):
             return Address(address, number), False
+    # Kubernetes' own are for its own networks; with NONE they are where the service is.
+    if port.addresses and not port.owner.foreign and service.resolution != NONE:
+        report.info(
+            port.owner, "address-elsewhere", "spec.addresses",
+            "none is of this machine, where the service is listened for at another one",
+            value=", ".join(port.addresses[:4]), mend='a loopback address such as "127.0.0.2"',
+        )  # fmt: skip
     return Address(options.bind_address, number), _is_loopback(options.bind_address)
 
 

@@ -24,7 +24,7 @@ from metaprotocol.resources.destination_rule import ClientTlsSettings, LoadBalan
 from metaprotocol.resources.types import format_duration
 from metaprotocol.translate.messages import Messages
 from metaprotocol.translate.model import DNS_ROUND_ROBIN, NONE, STATIC, Port, Service
-from metaprotocol.translate.naming import CLUSTER, ENDPOINTS, cluster_name
+from metaprotocol.translate.naming import CLUSTER, ENDPOINTS, cluster_name, is_wildcard
 from metaprotocol.translate.options import Options, Target
 from metaprotocol.translate.reporting import Diagnostics, Report
 from metaprotocol.translate.rules import HostRules, Part, Policy, SubsetRule
@@ -109,6 +109,7 @@ class ClusterTranslator:
                 )  # fmt: skip
             made.diagnostics = report.diagnostics
             return made
+        _unknown_ports(service, rules, report)
         for port in service.ports:
             if port.protocol or port.number in routed:
                 for subset in ("", *sorted(rules.subsets)):
@@ -200,14 +201,18 @@ class ClusterTranslator:
                 value=tls.mode, mend="use mode MUTUAL with files, SIMPLE or DISABLE",
             )  # fmt: skip
             return None
-        if tls.credential_name:
-            report.error(
-                part.rule, "tls-credential-name", f"{part.field}.credentialName",
-                "is a Kubernetes secret; requests to this destination are refused",
-                value=tls.credential_name,
-                mend="name files: caCertificates, clientCertificate, privateKey",
-            )  # fmt: skip
-            return None
+        for secret, name in (
+            (tls.credential_name, "credentialName"),
+            (tls.ca_cert_credential_name, "caCertCredentialName"),
+        ):
+            if secret:
+                report.error(
+                    part.rule, "tls-credential-name", f"{part.field}.{name}",
+                    "is a Kubernetes secret; requests to this destination are refused",
+                    value=secret,
+                    mend="name files: caCertificates, clientCertificate, privateKey",
+                )  # fmt: skip
+                return None
         checked = not tls.insecure_skip_verify
         if not checked:
             report.warning(
@@ -378,6 +383,21 @@ def _hosts(service: Service, port: Port, rule: SubsetRule | None) -> list[Host]:
         )
         for endpoint in endpoints
     ]
+
+
+def _unknown_ports(service: Service, rules: HostRules, report: Report) -> None:
+    """Tells of what is written for ports that the service does not have."""
+    for rule, policy, place in rules.policies():
+        if is_wildcard(rule.spec.host):  # of some services it may have the ports
+            continue
+        for index, settings in enumerate(policy.port_level_settings):
+            if service.port(settings.port.number) is None:
+                has = ", ".join(str(port.number) for port in service.ports) or "none"
+                report.warning(
+                    rule, "no-port", f"{place}.portLevelSettings[{index}].port.number",
+                    f"{service.host} has no such port; these settings have no effect",
+                    value=settings.port.number, mend=f"its ports: {has}",
+                )  # fmt: skip
 
 
 def _no_endpoint(service: Service, rule: SubsetRule | None, report: Report) -> None:

@@ -11,7 +11,7 @@ rules of all other namespaces come last: whoever tries a folder on one machine h
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -72,6 +72,14 @@ class HostRules:
     unreadable: tuple[Unreadable, ...] = ()
     """Rules that may be for this host and cannot be read. They may ask for TLS, so that without a
     good version of them nothing is sent to it."""
+
+    def policies(self) -> Iterator[tuple[DestinationRule, TrafficPolicy, str]]:
+        """Every traffic policy in use, with the rule and the place where it is written."""
+        if self.base is not None and self.base.spec.traffic_policy is not None:
+            yield self.base, self.base.spec.traffic_policy, "spec.trafficPolicy"
+        for subset in self.subsets.values():
+            if subset.policy is not None:
+                yield subset.rule, subset.policy, f"{subset.field}.trafficPolicy"
 
     def policy(self, subset: str, port: int) -> Policy:
         """What holds for ``port``, and ``subset`` unless that is empty."""

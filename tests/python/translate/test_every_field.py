@@ -1,0 +1,429 @@
+"""Every field of every kind that is read changes what is made, or is told of: none is dropped in
+silence. Istio's fields are those of its own schema (istio_fields.txt), ours those of the models."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+import pytest
+import yaml
+from metaprotocol.resources import (
+    ApplicationProtocolSpec,
+    DestinationRuleSpec,
+    Inventory,
+    MetaRouterSpec,
+    ServiceEntrySpec,
+    load_text,
+    service_entry,
+)
+from metaprotocol.resources.problems import _model_at, _plain, _step
+from metaprotocol.translate import Options, Translator
+from pydantic import BaseModel
+
+from tests.python.translate.support import ORDERS, envoy_types
+
+Json = dict[str, Any]
+
+FIELDS = [
+    line.split()
+    for line in (Path(__file__).parents[1] / "resources" / "istio_fields.txt")
+    .read_text(encoding="utf-8")
+    .splitlines()
+    if not line.startswith("#")
+]
+SPECS: dict[str, type[BaseModel]] = {
+    "ServiceEntry": ServiceEntrySpec,
+    "DestinationRule": DestinationRuleSpec,
+    "WorkloadEntry": service_entry.WorkloadEntry,
+    "MetaRouter": MetaRouterSpec,
+    "ApplicationProtocol": ApplicationProtocolSpec,
+}
+PORT = {"number": 20880, "name": "tcp-metaprotocol-dubbo", "protocol": "TCP"}
+WORLD: dict[str, Json] = {
+    "ServiceEntry": {
+        "hosts": [ORDERS],
+        "addresses": ["127.0.0.2"],
+        "ports": [PORT],
+        "resolution": "STATIC",
+        "endpoints": [{"address": "10.0.0.1", "labels": {"version": "v1"}}],
+    },
+    "WorkloadEntry": {"address": "10.0.0.9"},
+    "DestinationRule": {
+        "host": ORDERS,
+        "subsets": [{"name": "v1", "labels": {"version": "v1"}}],
+    },
+    "MetaRouter": {
+        "hosts": [ORDERS],
+        "routes": [{"route": [{"destination": {"host": ORDERS}}]}],
+    },
+    "ApplicationProtocol": {"protocol": "dubbo", "codec": "dubbo"},
+}
+
+
+def world(kind: str, spec: Json, **others: Json) -> tuple[Any, list[tuple[str, str]]]:
+    """What is made of a world in which the object of that kind says this, and what is told of it:
+    codes and fields."""
+    specs = {**WORLD, **others, kind: spec}
+    objects = []
+    for name, content in specs.items():
+        group = "metaprotocol.aeraki.io/v1alpha1"
+        if name in ("ServiceEntry", "DestinationRule", "WorkloadEntry"):
+            group = "networking.istio.io/v1"
+        metadata = {"name": "orders", "namespace": "shop"}
+        objects.append({"apiVersion": group, "kind": name, "metadata": metadata, "spec": content})
+    loaded = load_text(yaml.safe_dump_all(objects), "all.yaml")
+    translator = Translator(envoy_types(), Options())
+    snapshot = translator.update(Inventory.of(loaded.resources), None)
+    made = {
+        (url, name): (one.message.SerializeToString(deterministic=True), one.visible_to)
+        for url, names in snapshot.made.items()
+        for name, one in names.items()
+    }
+    told = [
+        (item.code, item.field)
+        for item in (*loaded.diagnostics, *snapshot.diagnostics)
+        if item.object.startswith(f"{kind} ")
+    ]
+    return made, told
+
+
+def put(spec: Json, path: str, value: Any) -> Json:
+    """``spec`` with a value at a path; of lists the first entry."""
+    changed = copy.deepcopy(spec)
+    at: Any = changed
+    steps = re.findall(r"[^.\[\]]+|\[\]", path)
+    for step, after in zip(steps, [*steps[1:], None], strict=True):
+        key: Any = 0 if step == "[]" else step
+        if after is None:
+            at[key] = value
+            break
+        if isinstance(at, list) and not at:
+            at.append([] if after == "[]" else {})
+        elif isinstance(at, dict) and key not in at:
+            at[key] = [] if after == "[]" else {}
+        at = at[key]
+    return changed
+
+
+def has_effect(
+    kind: str, path: str, value: Any, context: Json | None = None, **others: Json
+) -> bool:
+    """Whether a value at a path makes a difference to ``context``, or is told of."""
+    base = context if context is not None else WORLD[kind]
+    changed = put(base, path.removesuffix("[]"), value)
+    before, _ = world(kind, base, **others)
+    after, told = world(kind, changed, **others)
+    written = "spec." + path.removesuffix("[]").replace("[]", "[0]")
+    return before != after or any(
+        written == field or written.startswith((f"{field}.", f"{field}["))
+        for _, field in told
+        if field != "spec"
+    )
+
+
+# --- Istio
+
+HASH = {"loadBalancer": {"consistentHash": {"httpHeaderName": "user"}}}
+COOKIE = {"loadBalancer": {"consistentHash": {"httpCookie": {"name": "a"}}}}
+SIMPLE_TLS = {"tls": {"mode": "SIMPLE"}}
+MUTUAL = {"tls": {"mode": "MUTUAL", "clientCertificate": "/c.pem", "privateKey": "/k.pem"}}
+OUTLIERS: Json = {"outlierDetection": {"splitExternalLocalOriginErrors": True}}
+TUNNEL = {"tunnel": {"targetHost": "a.example", "targetPort": 1}}
+WARMUP = {"loadBalancer": {"simple": "RANDOM", "warmup": {"duration": "9s"}}}
+_LB, _HTTP, _TCP = "loadBalancer", "connectionPool.http", "connectionPool.tcp"
+POLICY: dict[str, tuple[Any, Json]] = {
+    f"{_HTTP}.h2UpgradePolicy": ("UPGRADE", {}),
+    f"{_HTTP}.http1MaxPendingRequests": (7, {}),
+    f"{_HTTP}.http2KeepAlive.interval": ("7s", {}),
+    f"{_HTTP}.http2KeepAlive.timeout": ("7s", {}),
+    f"{_HTTP}.http2MaxRequests": (7, {}),
+    f"{_HTTP}.idleTimeout": ("7s", {}),
+    f"{_HTTP}.maxConcurrentStreams": (7, {}),
+    f"{_HTTP}.maxRequestsPerConnection": (7, {}),
+    f"{_HTTP}.maxRetries": (7, {}),
+    f"{_HTTP}.useClientProtocol": (True, {}),
+    f"{_TCP}.connectTimeout": ("7s", {}),
+    f"{_TCP}.idleTimeout": ("7s", {}),
+    f"{_TCP}.maxConnectionDuration": ("7s", {}),
+    f"{_TCP}.maxConnections": (7, {}),
+    f"{_TCP}.tcpKeepalive.interval": ("7s", {}),
+    f"{_TCP}.tcpKeepalive.probes": (7, {}),
+    f"{_TCP}.tcpKeepalive.time": ("7s", {}),
+    f"{_LB}.backendUtilization.errorUtilizationPenaltyPercent": (7, {}),
+    f"{_LB}.backendUtilization.metricNamesForComputingUtilization[]": (["a"], {}),
+    f"{_LB}.backendUtilization.weightExpirationPeriod": ("7s", {}),
+    f"{_LB}.backendUtilization.weightStabilizationPeriod": ("7s", {}),
+    f"{_LB}.backendUtilization.weightUpdatePeriod": ("7s", {}),
+    f"{_LB}.consistentHash.httpCookie.attributes[].name": ("a", COOKIE),
+    f"{_LB}.consistentHash.httpCookie.attributes[].value": (
+        "a",
+        put(COOKIE, f"{_LB}.consistentHash.httpCookie.attributes[].name", "a"),
+    ),
+    f"{_LB}.consistentHash.httpCookie.name": ("a", {}),
+    f"{_LB}.consistentHash.httpCookie.path": ("/", COOKIE),
+    f"{_LB}.consistentHash.httpCookie.ttl": ("7s", COOKIE),
+    f"{_LB}.consistentHash.httpHeaderName": ("user", {}),
+    f"{_LB}.consistentHash.httpQueryParameterName": ("user", {}),
+    f"{_LB}.consistentHash.maglev.tableSize": (251, HASH),
+    f"{_LB}.consistentHash.minimumRingSize": (4096, HASH),
+    f"{_LB}.consistentHash.ringHash.minimumRingSize": (4096, HASH),
+    f"{_LB}.consistentHash.useSourceIp": (True, {}),
+    f"{_LB}.localityLbSetting.distribute[].from": ("a/*", {}),
+    f"{_LB}.localityLbSetting.distribute[].to": ({"a/*": 100}, {}),
+    f"{_LB}.localityLbSetting.enabled": (True, {}),
+    f"{_LB}.localityLbSetting.failover[].from": ("a", {}),
+    f"{_LB}.localityLbSetting.failover[].to": ("a", {}),
+    f"{_LB}.localityLbSetting.failoverPriority[]": (["a"], {}),
+    f"{_LB}.simple": ("RANDOM", {}),
+    f"{_LB}.warmup.aggression": (2.0, WARMUP),
+    f"{_LB}.warmup.duration": ("7s", {}),
+    f"{_LB}.warmup.minimumPercent": (7.0, WARMUP),
+    f"{_LB}.warmupDurationSecs": ("7s", {}),
+    f"{_LB}.zoneAwareLbSetting.enabled": (True, {}),
+    f"{_LB}.zoneAwareLbSetting.failover[].from": ("a", {}),
+    f"{_LB}.zoneAwareLbSetting.failover[].to": ("a", {}),
+    f"{_LB}.zoneAwareLbSetting.failoverPriority[]": (["a"], {}),
+    f"{_LB}.zoneAwareLbSetting.minClusterSize": (7, {}),
+    "outlierDetection.baseEjectionTime": ("7s", OUTLIERS),
+    "outlierDetection.consecutive5xxErrors": (7, OUTLIERS),
+    "outlierDetection.consecutiveErrors": (7, OUTLIERS),
+    "outlierDetection.consecutiveGatewayErrors": (7, OUTLIERS),
+    "outlierDetection.consecutiveLocalOriginFailures": (7, OUTLIERS),
+    "outlierDetection.failurePercentageThreshold": (7, OUTLIERS),
+    "outlierDetection.interval": ("7s", OUTLIERS),
+    "outlierDetection.maxEjectionPercent": (7, OUTLIERS),
+    "outlierDetection.minHealthPercent": (7, OUTLIERS),
+    "outlierDetection.outlierDetectionHttpErrorCodes[]": ([500], OUTLIERS),
+    "outlierDetection.splitExternalLocalOriginErrors": (True, {"outlierDetection": {}}),
+    "proxyProtocol.version": ("V2", {}),
+    "retryBudget.budgetInterval": ("7s", {}),
+    "retryBudget.minRetryConcurrency": (7, {}),
+    "retryBudget.percent": (7.0, {}),
+    "tls.caCertCredentialName": ("secret", SIMPLE_TLS),
+    "tls.caCertificates": ("/ca.pem", SIMPLE_TLS),
+    "tls.caCrl": ("/crl.pem", SIMPLE_TLS),
+    "tls.clientCertificate": ("/other.pem", MUTUAL),
+    "tls.credentialName": ("secret", SIMPLE_TLS),
+    "tls.insecureSkipVerify": (True, SIMPLE_TLS),
+    "tls.mode": ("SIMPLE", {}),
+    "tls.privateKey": ("/other.pem", MUTUAL),
+    "tls.sni": ("a.example", SIMPLE_TLS),
+    "tls.subjectAltNames[]": (["a.example"], SIMPLE_TLS),
+    "tunnel.protocol": ("POST", TUNNEL),
+    "tunnel.targetHost": ("b.example", TUNNEL),
+    "tunnel.targetPort": (2, TUNNEL),
+}
+OTHERS: dict[str, dict[str, tuple[Any, Json | None]]] = {
+    "DestinationRule": {
+        "exportTo[]": (["elsewhere"], put(WORLD["DestinationRule"], "trafficPolicy", HASH)),
+        "host": ("other.example", None),
+        "subsets[].labels": ({"version": "v2"}, None),
+        "subsets[].name": ("v2", None),
+        "workloadSelector.matchLabels": ({"app": "a"}, None),
+        "trafficPolicy.portLevelSettings[].port.number": (20881, None),
+        "subsets[].trafficPolicy.portLevelSettings[].port.number": (20881, None),
+    },
+    "ServiceEntry": {
+        "addresses[]": (["127.0.0.3"], None),
+        "endpoints[].address": ("10.0.0.2", None),
+        "endpoints[].labels": ({"version": "v2"}, None),
+        "endpoints[].locality": ("a/b", None),
+        "endpoints[].network": ("n", None),
+        "endpoints[].ports": ({PORT["name"]: 7}, None),
+        "endpoints[].serviceAccount": ("a", None),
+        "endpoints[].weight": (7, None),
+        "exportTo[]": (["."], None),
+        "hosts[]": (["other.example"], None),
+        "location": ("MESH_INTERNAL", None),
+        "ports[].name": ("tcp-metaprotocol-thrift", None),
+        "ports[].number": (20881, None),
+        "ports[].protocol": ("HTTP", None),
+        "ports[].targetPort": (20881, None),
+        "resolution": ("DNS", None),
+        "subjectAltNames[]": (["a.example"], None),
+        "workloadSelector.labels": (
+            {"app": "orders"},
+            {key: value for key, value in WORLD["ServiceEntry"].items() if key != "endpoints"},
+        ),
+    },
+    "WorkloadEntry": {
+        "address": ("10.0.0.2", None),
+        "labels": ({"app": "orders"}, None),
+        "locality": ("a/b", None),
+        "network": ("n", None),
+        "ports": ({PORT["name"]: 7}, None),
+        "serviceAccount": ("a", None),
+        "weight": (7, None),
+    },
+}
+SELECTING = {
+    **{key: value for key, value in WORLD["ServiceEntry"].items() if key != "endpoints"},
+    "workloadSelector": {"labels": {"app": "orders"}},
+}
+PLACE = re.compile(r"((subsets\[\]\.)?trafficPolicy\.(portLevelSettings\[\]\.)?)(.*)")
+
+
+@pytest.mark.parametrize(("kind", "path"), [(kind, path) for kind, path, *_ in FIELDS])
+def test_every_field_of_istio_has_an_effect_or_is_told_of(kind: str, path: str) -> None:
+    match = PLACE.fullmatch(path)
+    if kind == "DestinationRule" and match is not None and not path.endswith("port.number"):
+        value, policy = POLICY[match[4]]
+        context = WORLD[kind]
+        if match[3]:
+            context = put(context, f"{match[1]}port", {"number": 20880})
+        for name, part in policy.items():
+            context = put(context, f"{match[1]}{name}", part)
+        entry = WORLD["ServiceEntry"]
+        assert has_effect(kind, path, value, context, ServiceEntry=entry), path
+        return
+    value, context_ = OTHERS[kind][path]
+    entries = {}
+    if kind == "WorkloadEntry":
+        entries["ServiceEntry"] = SELECTING
+        context_ = WORLD[kind] if path == "labels" else {**WORLD[kind], "labels": {"app": "orders"}}
+    if path == "subjectAltNames[]":
+        entries["DestinationRule"] = put(WORLD["DestinationRule"], "trafficPolicy", SIMPLE_TLS)
+    if path == "workloadSelector.labels":
+        entries["WorkloadEntry"] = {"address": "10.0.0.9", "labels": {"app": "orders"}}
+    assert has_effect(kind, path, value, context_, **entries), path
+
+
+@pytest.mark.parametrize(("kind", "path", "words"), [f for f in FIELDS if len(f) == 3])
+def test_every_word_of_istio_is_known(kind: str, path: str, words: str) -> None:
+    annotation: Any = SPECS[kind]
+    for step in path.replace("[]", ".0").split("."):
+        annotation = _step(annotation, int(step) if step.isdigit() else step)
+    annotation = _plain(annotation)
+    assert get_origin(annotation) is Literal
+    assert set(words.split("|")) <= set(get_args(annotation))
+
+
+# --- ours
+
+TO = {"destination": {"host": ORDERS}}
+ROUTE = {"name": "a", "route": [TO]}
+DIRECT = {"routes": [{"directReply": {"kind": "denied"}}]}
+BUCKET = {"tokenBucket": {"maxTokens": 5, "fillInterval": "5s"}}
+CONDITION = {"match": {"attributes": {"method": {"exact": "a"}}}, **BUCKET}
+QUESTION = {
+    "domain": "d",
+    "rateLimitService": "outbound|8081||rls.example",
+    "descriptors": [{"property": "method", "descriptorKey": "m"}],
+}
+
+
+def spec_with(**fields: Any) -> Json:
+    return {**WORLD["MetaRouter"], **fields}
+
+
+MATCHED = spec_with(routes=[{**ROUTE, "match": {"attributes": {"method": {"exact": "a"}}}}])
+RANGED = spec_with(
+    routes=[{**ROUTE, "match": {"attributes": {"method": {"range": {"start": 1, "end": 9}}}}}]
+)
+MIRRORED = spec_with(routes=[{**ROUTE, "mirror": {"host": ORDERS}}])
+LIMITED = spec_with(localRateLimit={**BUCKET, "conditions": [CONDITION]})
+ASKED = spec_with(globalRateLimit=QUESTION)
+_MATCH = "routes[].match.attributes{}"
+OURS: dict[str, dict[str, tuple[Any, Json | None]]] = {
+    "ApplicationProtocol": {
+        "protocol": ("thrift", {**WORLD["ApplicationProtocol"], "idleTimeout": "9s"}),
+        "codec": ("thrift", None),
+        "upstreamConnections": ("exclusive", None),
+        "options": ({"a": 1}, None),
+        "idleTimeout": ("7s", None),
+        "maxMessageBytes": (65536, None),
+    },
+    "MetaRouter": {
+        "hosts[]": (["other.example"], None),
+        "gateways[]": (["edge/public"], None),
+        "exportTo[]": (["."], None),
+        "routes[].name": ("b", None),
+        f"{_MATCH}.exact": ("b", MATCHED),
+        **{
+            f"{_MATCH}.{name}": (value, spec_with(routes=[ROUTE]))
+            for name, value in {
+                "prefix": "a", "suffix": "a", "contains": "a", "regex": "a", "present": True,
+                "absent": True, "oneOf[]": ["a"],
+            }.items()
+        },
+        f"{_MATCH}.range.start": (2, RANGED),
+        f"{_MATCH}.range.end": (8, RANGED),
+        f"{_MATCH}.ignoreCase": (True, MATCHED),
+        f"{_MATCH}.invert": (True, MATCHED),
+        "routes[].route[].destination.host": ("other.example", None),
+        "routes[].route[].destination.subset": ("v1", None),
+        "routes[].route[].destination.port.number": (7, None),
+        "routes[].route[].weight": (
+            7, spec_with(routes=[{"route": [
+                {**TO, "weight": 1}, {"destination": {"host": ORDERS, "subset": "v1"}, "weight": 1}
+            ]}])),
+        "routes[].directReply.kind": ("fault", spec_with(**DIRECT)),
+        "routes[].directReply.text": ("no", spec_with(**DIRECT)),
+        "routes[].mirror.host": ("other.example", MIRRORED),
+        "routes[].mirror.subset": ("v1", MIRRORED),
+        "routes[].mirror.port.number": (7, MIRRORED),
+        "routes[].mirrorPercentage.value": (7.0, MIRRORED),
+        "routes[].timeout": ("7s", None),
+        **{
+            f"routes[].{side}Mutation{how}[].{name}": ("z", spec_with(
+                routes=[{**ROUTE, f"{side}Mutation{how}": [{"key": "k", "value": "v"}]}]))
+            for side in ("request", "response") for how in ("", "Add") for name in ("key", "value")
+        },
+        "routes[].requestMutationRemove[]": (["a"], None),
+        "routes[].responseMutationRemove[]": (["a"], None),
+        "localRateLimit.tokenBucket.maxTokens": (9, LIMITED),
+        "localRateLimit.tokenBucket.tokensPerFill": (9, LIMITED),
+        "localRateLimit.tokenBucket.fillInterval": ("9s", LIMITED),
+        "localRateLimit.conditions[].tokenBucket.maxTokens": (9, LIMITED),
+        "localRateLimit.conditions[].tokenBucket.tokensPerFill": (9, LIMITED),
+        "localRateLimit.conditions[].tokenBucket.fillInterval": ("9s", LIMITED),
+        "globalRateLimit.domain": ("other", ASKED),
+        "globalRateLimit.requestTimeout": ("1s", ASKED),
+        "globalRateLimit.denyOnFail": (True, ASKED),
+        "globalRateLimit.rateLimitService": ("other", ASKED),
+        "globalRateLimit.descriptors[].property": ("interface", ASKED),
+        "globalRateLimit.descriptors[].descriptorKey": ("other", ASKED),
+    },
+}  # fmt: skip
+# Their matches are read by the same code as those of routes.
+_MATCHES = ("localRateLimit.conditions[].match", "globalRateLimit.match")
+
+
+def fields_of(model: type[BaseModel], path: str = "") -> Iterator[str]:
+    """The paths of all fields of a model, in YAML names."""
+    for name, info in model.model_fields.items():
+        below = f"{path}.{info.alias or name}" if path else info.alias or name
+        annotation = _plain(info.annotation)
+        while get_origin(annotation) in (list, dict):
+            below += "[]" if get_origin(annotation) is list else "{}"
+            annotation = _plain(get_args(annotation)[-1])
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            yield from fields_of(annotation, below)
+        else:
+            yield below.removesuffix("{}")
+
+
+@pytest.mark.parametrize(
+    ("kind", "path"),
+    [
+        (kind, path)
+        for kind in ("MetaRouter", "ApplicationProtocol")
+        for path in fields_of(SPECS[kind])
+        if not path.startswith(_MATCHES)
+    ],
+)
+def test_every_field_of_ours_has_an_effect_or_is_told_of(kind: str, path: str) -> None:
+    value, context = OURS[kind][path]
+    assert has_effect(kind, path.replace("{}", ".method"), value, context), path
+
+
+def test_every_field_of_istio_is_in_the_models() -> None:
+    for kind, path, *_ in FIELDS:
+        *owner, last = path.replace("[]", ".0").removesuffix(".0").split(".")
+        model = _model_at(SPECS[kind], [int(step) if step.isdigit() else step for step in owner])
+        assert model is not None, path
+        assert last in {info.alias or name for name, info in model.model_fields.items()}, path
