@@ -43,7 +43,7 @@ _CONTROL_PLANE = frozenset(
 )
 
 # Modules beside the packages, which all may import.
-PYTHON_SHARED = frozenset({"diagnostics", "logs", "worker"})
+PYTHON_SHARED = frozenset({"diagnostics", "errors", "logs", "worker"})
 
 # Package below metaprotocol -> packages it may import. Everything may import metaprotocol itself.
 PYTHON_RULES: dict[str, frozenset[str]] = {

@@ -18,13 +18,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from metaprotocol.api.explain import Explanation, explain
-    from metaprotocol.api.mesh import EnvoyResources, InvalidResources, IstioResources, Mesh, load
+    from metaprotocol.api.mesh import EnvoyResources, IstioResources, Mesh, load
     from metaprotocol.api.proxy import Proxy
     from metaprotocol.api.resources import (
         ApplicationProtocol,
         ApplicationProtocolSpec,
         ConnectionPoolSettings,
         ConsistentHash,
+        DescriptorError,
         Destination,
         DestinationRule,
         DestinationRuleSpec,
@@ -32,7 +33,9 @@ if TYPE_CHECKING:
         DirectReply,
         EnvoyError,
         EnvoyNotFound,
+        Error,
         IntRange,
+        InvalidResources,
         IstioOptions,
         Key,
         KeyValue,
@@ -44,12 +47,15 @@ if TYPE_CHECKING:
         MetaRouter,
         MetaRouterSpec,
         ModuleNotFound,
+        NotFound,
+        NotRunning,
         NotSynced,
         Options,
         OutlierDetection,
         Percent,
         PortSelector,
         Resource,
+        ResourcesNotFound,
         ServiceEntry,
         ServiceEntrySpec,
         ServicePort,
@@ -60,6 +66,7 @@ if TYPE_CHECKING:
         UpdateRejected,
         WorkloadEntry,
         WorkloadSelector,
+        XdsError,
     )
 
 __all__ = [
@@ -67,6 +74,7 @@ __all__ = [
     "ApplicationProtocolSpec",
     "ConnectionPoolSettings",
     "ConsistentHash",
+    "DescriptorError",
     "Destination",
     "DestinationRule",
     "DestinationRuleSpec",
@@ -75,6 +83,7 @@ __all__ = [
     "EnvoyError",
     "EnvoyNotFound",
     "EnvoyResources",
+    "Error",
     "Explanation",
     "IntRange",
     "InvalidResources",
@@ -91,6 +100,8 @@ __all__ = [
     "MetaRouterSpec",
     "Metadata",
     "ModuleNotFound",
+    "NotFound",
+    "NotRunning",
     "NotSynced",
     "Options",
     "OutlierDetection",
@@ -98,6 +109,7 @@ __all__ = [
     "PortSelector",
     "Proxy",
     "Resource",
+    "ResourcesNotFound",
     "ServiceEntry",
     "ServiceEntrySpec",
     "ServicePort",
@@ -108,6 +120,7 @@ __all__ = [
     "UpdateRejected",
     "WorkloadEntry",
     "WorkloadSelector",
+    "XdsError",
     "__version__",
     "explain",
     "load",
@@ -117,7 +130,6 @@ _MODULES = {
     "Explanation": "explain",
     "explain": "explain",
     "EnvoyResources": "mesh",
-    "InvalidResources": "mesh",
     "IstioResources": "mesh",
     "Mesh": "mesh",
     "load": "mesh",

@@ -15,7 +15,16 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-__all__ = ["Diagnostic", "Origin", "Severity", "did_you_mean", "join_path", "printable", "shorten"]
+__all__ = [
+    "Diagnostic",
+    "Origin",
+    "Severity",
+    "did_you_mean",
+    "did_you_mean_host",
+    "join_path",
+    "printable",
+    "shorten",
+]
 
 # A value is shown as written, up to this many characters.
 VALUE_SHOWN = 60
@@ -116,6 +125,20 @@ class Diagnostic:
 def did_you_mean(word: str, known: Iterable[str]) -> str | None:
     """The known word that was probably meant, or None if none is near."""
     return _nearest(word, tuple(known))
+
+
+def did_you_mean_host(host: str, known: Iterable[str]) -> str | None:
+    """The known host that was probably meant. What hosts of one mesh end in alike says nothing, so
+    their first labels are compared; the whole only among hosts whose first label is the same."""
+    hosts = tuple(known)
+    label, dot, _ = host.partition(".")
+    first = {item.partition(".")[0]: item for item in reversed(hosts)}
+    meant = did_you_mean(label, first)
+    if meant is None:
+        return None
+    same = [item for item in hosts if item.partition(".")[0] == meant]
+    near = did_you_mean(host, same) if dot else None
+    return near or same[0]
 
 
 @functools.lru_cache(maxsize=4096)

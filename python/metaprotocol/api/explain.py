@@ -3,8 +3,9 @@ that also runs in Envoy."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any
 
 from metaprotocol.api.routing import (
@@ -46,6 +47,24 @@ class RouteResult:
     conditions: tuple[ConditionResult, ...]
 
 
+class Tone(Enum):
+    """How a line is meant."""
+
+    PLAIN = "plain"
+    TITLE = "title"
+    GOOD = "good"
+    BAD = "bad"
+    DIM = "dim"
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of an explanation."""
+
+    text: str
+    tone: Tone = Tone.PLAIN
+
+
 @dataclass(frozen=True)
 class Explanation:
     """What becomes of a call.
@@ -63,13 +82,57 @@ class Explanation:
     destinations: tuple[tuple[str, float], ...] = ()
     direct_reply: str = ""
     changes: tuple[str, ...] = ()
+    hosts: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """The endpoints of each of these clusters, as "address:port", where they are known."""
+
+    def __str__(self) -> str:
+        """As ``metaprotocol try`` prints it."""
+        return "\n".join(line.text for line in self.lines())
+
+    def lines(self) -> Iterator[Line]:
+        """What becomes of the call and why, for people."""
+        yield Line(f"{self.filter} ({self.codec})", Tone.TITLE)
+        # A protocol may say the same twice, such as Dubbo its interface: as path and as attachment.
+        pairs = dict.fromkeys(pair for pair in self.metadata if pair[1])
+        shown = ", ".join(f'{key}="{value}"' for key, value in pairs)
+        yield Line(f"metadata: {shown or 'none'}")
+        yield Line("")
+        for number, route in enumerate(self.tried, start=1):
+            mark = "takes it" if route.taken else "passes it on"
+            yield Line(f"{number}. {route.name}: {mark}", Tone.GOOD if route.taken else Tone.DIM)
+            for item in route.conditions:
+                sign = "+" if item.held else "-"
+                values = ", ".join(f'"{value}"' for value in item.values) or "absent"
+                yield Line(f"     {sign} {item.text}   ({item.key}: {values})")
+            if not route.conditions:
+                yield Line("     + takes every call")
+        if self.route is None:
+            text = "No route takes this call: the client gets the protocol's own error."
+            yield Line(text, Tone.BAD)
+            return
+        yield Line("")
+        if self.direct_reply:
+            yield Line(f"The proxy answers by itself: {self.direct_reply}")
+        for name, share in self.destinations:
+            part = "" if len(self.destinations) == 1 else f"{share:.4g} % "
+            if name not in self.hosts:
+                yield Line(f"to {part}{name}")
+                continue
+            where = ", ".join(self.hosts[name])
+            tone = Tone.PLAIN if where else Tone.BAD
+            yield Line(f"to {part}{name} ({where or 'NO HOST'})", tone)
+        for change in self.changes:
+            yield Line(f"with {change}")
 
     def to_dict(self) -> dict[str, Any]:
         """Its JSON form."""
         return {
             "filter": self.filter,
             "codec": self.codec,
-            "metadata": [{"key": key, "value": value} for key, value in self.metadata],
+            "metadata": [
+                {"key": key, "value": value}
+                for key, value in dict.fromkeys(pair for pair in self.metadata if pair[1])
+            ],
             "route": self.route,
             "destinations": [
                 {"cluster": name, "percent": share} for name, share in self.destinations

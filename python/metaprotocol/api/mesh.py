@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,25 +16,18 @@ from metaprotocol.api.explain import Explanation, explain
 from metaprotocol.api.routing import FilterSnapshot, filter_snapshot
 from metaprotocol.control_plane.content import Content, in_code, read_folder
 from metaprotocol.control_plane.standalone import standalone_bootstrap
-from metaprotocol.diagnostics import Diagnostic, Severity
+from metaprotocol.diagnostics import Diagnostic, Severity, did_you_mean_host
 from metaprotocol.envoy.binary import EnvoyNotFound, find_envoy, find_module
 from metaprotocol.envoy.config import ConfigBuilder, Module
 from metaprotocol.envoy.descriptors import DescriptorError, EnvoyTypes
+from metaprotocol.errors import InvalidResources, NotFound, ResourcesNotFound
 from metaprotocol.resources import Resource, Unenforced, Unreadable
 from metaprotocol.translate import Options, Translator
 from metaprotocol.translate.istio import IstioOptions, istio_objects
 from metaprotocol.translate.naming import CLUSTER, ENDPOINTS, FILTER, LISTENER
 
 
-class InvalidResources(ValueError):
-    """The resources have errors: ``diagnostics`` are all of them, and the text lists them."""
-
-    def __init__(self, diagnostics: Sequence[Diagnostic]) -> None:
-        self.diagnostics = tuple(diagnostics)
-        super().__init__("\n".join(str(item) for item in self.diagnostics))
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class EnvoyResources:
     """What a mesh becomes for a stand-alone Envoy, as protobuf messages of that Envoy.
 
@@ -113,11 +108,23 @@ class EnvoyResources:
         """InvalidResources if there are errors."""
         _raise_errors(self.diagnostics)
 
+    def __repr__(self) -> str:
+        kinds = {name: len(made) for name, made in self._kinds().items()}
+        return f"<EnvoyResources: {_counted(kinds)}, {_counted_problems(self.diagnostics)}>"
+
+    def _kinds(self) -> dict[str, list[Message]]:
+        return {
+            "listener": self.listeners,
+            "filter": self.filters,
+            "cluster": self.clusters,
+            "load assignment": self.endpoints,
+        }
+
     def _sorted(self, type_url: str) -> list[Message]:
         return [message for _, message in sorted(self.by_type.get(type_url, {}).items())]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class IstioResources:
     """What a mesh becomes for Istio: objects to be applied to the cluster beside the mesh's own."""
 
@@ -132,13 +139,17 @@ class IstioResources:
         """The objects as YAML documents, for ``kubectl apply``."""
         return yaml.safe_dump_all(self.objects, sort_keys=False, width=100, allow_unicode=True)
 
+    def __repr__(self) -> str:
+        kinds = {"object": len(self.objects)}
+        return f"<IstioResources: {_counted(kinds)}, {_counted_problems(self.diagnostics)}>"
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class Mesh:
     """Resources with what is wrong with them.
 
     Made by ``load`` from files, or in code from models: ``Mesh.of(ServiceEntry(...), ...)``.
-    Nothing is translated before it is asked for.
+    Nothing is translated before it is asked for, and then once. str() lists what it has.
     """
 
     content: Content
@@ -155,7 +166,7 @@ class Mesh:
         every = self.content.inventory.values()
         return tuple(item for item in every if not isinstance(item, Unreadable | Unenforced))
 
-    @property
+    @cached_property
     def diagnostics(self) -> tuple[Diagnostic, ...]:
         """What is wrong with the files and with the resources together, errors included. Where no
         Envoy is installed, only what can be told without its schema."""
@@ -164,6 +175,13 @@ class Mesh:
         except (EnvoyNotFound, DescriptorError):
             return self.content.diagnostics
         return self._translated(types, Module())[1]
+
+    def __repr__(self) -> str:
+        kinds = Counter(type(item).__name__ for item in self.resources)
+        return f"<Mesh: {_counted(kinds) or 'no resource'}>"
+
+    def __str__(self) -> str:
+        return "\n".join(f"{item.key} {item.origin}".rstrip() for item in self.resources)
 
     @property
     def errors(self) -> tuple[Diagnostic, ...]:
@@ -179,10 +197,17 @@ class Mesh:
     ) -> EnvoyResources:
         """Everything as messages of Envoy: of the one that is installed, unless ``types`` are of
         another. What has errors is left out; ``diagnostics`` tell."""
+        if types is None and module is None:
+            return self._installed
         types = types or _installed_types()
         module = module or Module(find_module())
         translator, diagnostics = self._translated(types, module)
         return EnvoyResources(types, module, translator.resources, diagnostics)
+
+    @cached_property
+    def _installed(self) -> EnvoyResources:
+        """For the Envoy that is installed."""
+        return self.envoy(types=_installed_types())
 
     def istio(
         self, options: IstioOptions | None = None, *, types: EnvoyTypes | None = None
@@ -208,12 +233,18 @@ class Mesh:
         self, host: str, metadata: Mapping[str, str], *, port: int | None = None
     ) -> Explanation:
         """Which route a call to ``host`` takes, and why. ``metadata`` has the keys the codec reads
-        from the call, such as "interface" and "method". LookupError if no service has that host."""
-        for snapshot in self.envoy().snapshots():
+        from the call, such as "interface" and "method". NotFound if no service has that host."""
+        resources = self.envoy()
+        snapshots = resources.snapshots()
+        for snapshot in snapshots:
             if snapshot.host == host.lower() and port in (None, snapshot.port):
-                return explain(snapshot, list(metadata.items()))
+                found = explain(snapshot, list(metadata.items()))
+                clusters = [name for name, _ in found.destinations]
+                return replace(found, hosts={name: resources.hosts(name) for name in clusters})
         at = f" and port {port}" if port is not None else ""
-        raise LookupError(f"no MetaProtocol service has the host {host!r}{at}")
+        meant = did_you_mean_host(host, [item.host for item in snapshots])
+        mend = f"; did you mean {meant}?" if meant is not None and meant != host else ""
+        raise NotFound(f"no MetaProtocol service has the host {host!r}{at}{mend}")
 
     def _translated(
         self, types: EnvoyTypes, module: Module
@@ -226,13 +257,31 @@ class Mesh:
 
 def load(folder: str | Path, *, bind_address: str = "127.0.0.1") -> Mesh:
     """The resources in a folder's YAML files (or in one file). Problems are in the mesh's
-    ``diagnostics``, a folder that is not there as well.
+    ``diagnostics``. ResourcesNotFound if there is no such folder or file.
 
     ``bind_address`` is where services are listened for that name no address of their own.
     """
-    return Mesh(
-        read_folder(Path(folder)), Options(bind_address=bind_address, respect_export_to=False)
-    )
+    path = Path(folder)
+    if not path.exists():
+        raise ResourcesNotFound(f"there is no folder or file {path}")
+    return Mesh(read_folder(path), Options(bind_address=bind_address, respect_export_to=False))
+
+
+def _counted(kinds: Mapping[str, int]) -> str:
+    """Such as "1 MetaRouter, 2 ServiceEntries"."""
+    return ", ".join(f"{number:,} {_plural(name, number)}" for name, number in kinds.items())
+
+
+def _plural(name: str, number: int) -> str:
+    if number == 1:
+        return name
+    return f"{name[:-1]}ies" if name.endswith("ry") else f"{name}s"
+
+
+def _counted_problems(diagnostics: Sequence[Diagnostic]) -> str:
+    found = Counter(item.severity.value for item in diagnostics)
+    kinds = {name: found[name] for name in ("error", "warning") if found[name]}
+    return _counted(kinds) or "no problem"
 
 
 def _installed_types() -> EnvoyTypes:

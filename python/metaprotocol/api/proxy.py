@@ -11,13 +11,20 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from metaprotocol.api.mesh import InvalidResources, Mesh
-from metaprotocol.control_plane import ControlPlane, LocalProxy, ProxySettings, ResourceStatus
+from metaprotocol.api.mesh import Mesh
+from metaprotocol.control_plane import (
+    ControlPlane,
+    LocalProxy,
+    NotSynced,
+    ProxySettings,
+    ResourceStatus,
+)
 from metaprotocol.diagnostics import Diagnostic, Severity
 from metaprotocol.envoy.binary import find_envoy, find_module
 from metaprotocol.envoy.config import Module
 from metaprotocol.envoy.descriptors import EnvoyTypes
 from metaprotocol.envoy.process import EnvoyProcess
+from metaprotocol.errors import InvalidResources, NotFound, NotRunning
 from metaprotocol.resources import Resource
 from metaprotocol.translate import Options
 
@@ -71,7 +78,7 @@ class Proxy:
 
     def __enter__(self) -> Self:
         if self._thread is not None:
-            raise RuntimeError("the proxy is running already")
+            raise NotRunning("the proxy is running already")
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(
             target=self._loop.run_forever, name="metaprotocol-proxy", daemon=True
@@ -102,7 +109,8 @@ class Proxy:
     @property
     def diagnostics(self) -> tuple[Diagnostic, ...]:
         """What is wrong with the resources now, refusals by Envoy included."""
-        return self._running()[0].diagnostics
+        plane = self._running()[0]
+        return self._call(lambda: plane.diagnostics)
 
     @property
     def status(self) -> tuple[ResourceStatus, ...]:
@@ -112,14 +120,14 @@ class Proxy:
 
     def port(self, host: str, port: int) -> int:
         """The TCP port on 127.0.0.1 (or the service's own address) where Envoy takes calls for this
-        service port. LookupError, with those there are, if there is no such service."""
+        service port. NotFound, with those there are, if there is no such service."""
         plane, proxy = self._running()
         served = self._call(plane.services)
         for service in served:
             if service.host == host.lower() and service.port == port:
                 return proxy.envoy.listener_port(service.listener)
         there = ", ".join(f"{item.host}:{item.port}" for item in served) or "none"
-        raise LookupError(f"no MetaProtocol service {host}:{port}; there are: {there}")
+        raise NotFound(f"no MetaProtocol service {host}:{port}; there are: {there}")
 
     def update(
         self, content: str | Path | Mesh | Iterable[Resource], *, timeout: float | None = None
@@ -127,7 +135,8 @@ class Proxy:
         """Replaces all resources. Returns when Envoy has them in use.
 
         Raises InvalidResources if they have errors (nothing is changed then, unless
-        ``strict=False``), UpdateRejected with Envoy's reason if it refuses them, and TimeoutError.
+        ``strict=False``), UpdateRejected with Envoy's reason if it rejects them, and NotSynced if
+        it does not answer in time.
         """
         plane = self._running()[0]
         new = _mesh(content)
@@ -141,6 +150,11 @@ class Proxy:
         plane = self._running()[0]
         seconds = timeout or self._timeout
         self._run(plane.wait_synced(seconds), seconds + 1)
+
+    def __repr__(self) -> str:
+        if self._plane is None or self._proxy is None:
+            return "<Proxy: not running>"
+        return f"<Proxy: admin page on http://127.0.0.1:{self._proxy.envoy.admin_port}>"
 
     # --- inner parts
 
@@ -174,7 +188,7 @@ class Proxy:
 
     def _running(self) -> tuple[ControlPlane, LocalProxy]:
         if self._plane is None or self._proxy is None:
-            raise RuntimeError(_NOT_RUNNING)
+            raise NotRunning(_NOT_RUNNING)
         return self._plane, self._proxy
 
     def _end(self) -> None:
@@ -193,7 +207,7 @@ class Proxy:
     def _run(self, coroutine: Coroutine[Any, Any, T], timeout: float) -> T:
         if self._loop is None:
             coroutine.close()
-            raise RuntimeError(_NOT_RUNNING)
+            raise NotRunning(_NOT_RUNNING)
         future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
         try:
             return future.result(timeout)
@@ -201,7 +215,7 @@ class Proxy:
             if future.done():
                 raise  # the coroutine's own, with its own words
             future.cancel()
-            raise TimeoutError(f"not done within {timeout:g} s") from None
+            raise NotSynced(f"not done within {timeout:g} s") from None
 
     def _call(self, function: Callable[[], T]) -> T:
         async def call() -> T:

@@ -3,7 +3,9 @@
 from metaprotocol.control_plane import NotSynced, UpdateRejected
 from metaprotocol.diagnostics import Diagnostic, Severity
 from metaprotocol.envoy.binary import EnvoyNotFound, ModuleNotFound
+from metaprotocol.envoy.descriptors import DescriptorError
 from metaprotocol.envoy.process import EnvoyError
+from metaprotocol.errors import Error, InvalidResources, NotFound, NotRunning, ResourcesNotFound
 from metaprotocol.resources.application_protocol import (
     ApplicationProtocol,
     ApplicationProtocolSpec,
@@ -46,12 +48,14 @@ from metaprotocol.resources.service_entry import (
 )
 from metaprotocol.translate import Options
 from metaprotocol.translate.istio import IstioOptions
+from metaprotocol.xds import XdsError
 
 __all__ = [
     "ApplicationProtocol",
     "ApplicationProtocolSpec",
     "ConnectionPoolSettings",
     "ConsistentHash",
+    "DescriptorError",
     "Destination",
     "DestinationRule",
     "DestinationRuleSpec",
@@ -59,7 +63,9 @@ __all__ = [
     "DirectReply",
     "EnvoyError",
     "EnvoyNotFound",
+    "Error",
     "IntRange",
+    "InvalidResources",
     "IstioOptions",
     "Key",
     "KeyValue",
@@ -71,12 +77,15 @@ __all__ = [
     "MetaRouterSpec",
     "Metadata",
     "ModuleNotFound",
+    "NotFound",
+    "NotRunning",
     "NotSynced",
     "Options",
     "OutlierDetection",
     "Percent",
     "PortSelector",
     "Resource",
+    "ResourcesNotFound",
     "ServiceEntry",
     "ServiceEntrySpec",
     "ServicePort",
@@ -87,4 +96,5 @@ __all__ = [
     "UpdateRejected",
     "WorkloadEntry",
     "WorkloadSelector",
+    "XdsError",
 ]

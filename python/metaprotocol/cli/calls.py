@@ -15,6 +15,10 @@ from metaprotocol.peers.dubbo import DubboClient, DubboError, DubboException
 from metaprotocol.peers.dubbo.frames import Request, encode_request
 
 CONNECTION = "connection."
+_EMPTY_ARGUMENTS = (
+    "The call was sent with empty arguments, because Thrift's cannot be written without the IDL: a "
+    "server that needs some answers with an error, or closes the connection."
+)
 _THRIFT_CALL = 0x80010001
 """Strict binary protocol, version 1, message type call (thrift-binary-protocol.md)."""
 
@@ -40,6 +44,8 @@ class Answer:
     status: str
     value: Any
     attachments: dict[str, Any] = field(default_factory=dict)
+    note: str = ""
+    """What may have been the reason, if it is not a good one."""
 
 
 class Caller(Protocol):
@@ -138,8 +144,8 @@ class ThriftCaller:
                 writer.close()
         if decoded.status == ReplyStatus.OK:
             return Answer("ok", f"a reply of {decoded.length} bytes")
-        is_exception = decoded.status == ReplyStatus.EXCEPTION
-        return Answer("exception" if is_exception else "error", _thrift_text(received))
+        status = "exception" if decoded.status == ReplyStatus.EXCEPTION else "error"
+        return Answer(status, _thrift_text(received), note=_EMPTY_ARGUMENTS)
 
 
 _CALLERS: dict[str, Caller] = {"dubbo": DubboCaller(), "thrift": ThriftCaller()}
@@ -185,7 +191,8 @@ def send(codec: str, call: CallSpec, host: str, port: int) -> Answer:
         raise Failure(
             ExitCode.UNREACHABLE,
             f"{host}:{port} did not answer the call: {why}.",
-            "Is the address the service's port in Envoy ('metaprotocol run' prints it)?",
+            "Is the address the service's port in Envoy ('metaprotocol run' prints it)?"
+            + (f" {_EMPTY_ARGUMENTS}" if codec == "thrift" else ""),
         ) from None
 
 

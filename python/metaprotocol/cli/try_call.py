@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
-from metaprotocol.api.explain import Explanation, explain
+from metaprotocol.api.explain import Tone, explain
 from metaprotocol.api.routing import FilterSnapshot
 from metaprotocol.cli.calls import Answer, CallSpec, argument, metadata_of, pair, send
 from metaprotocol.cli.codecs import codec_names, complete_protocol
@@ -20,7 +21,9 @@ from metaprotocol.cli.environment import (
 )
 from metaprotocol.cli.failures import ExitCode, Failure, foreseeable
 from metaprotocol.cli.output import Json, has_errors, line, stderr, stdout, tally, write_json
-from metaprotocol.diagnostics import did_you_mean
+from metaprotocol.diagnostics import did_you_mean, did_you_mean_host
+
+_STYLES = {Tone.TITLE: "bold", Tone.GOOD: "green", Tone.BAD: "red", Tone.DIM: "dim"}
 
 
 @foreseeable
@@ -36,7 +39,11 @@ def try_call(
     ],
     folder: Folder,
     host: Annotated[
-        str, typer.Option(help="The service called (default: the only one).", show_default=False)
+        str,
+        typer.Option(
+            help="The service called, or a part of its name (default: the only one).",
+            show_default=False,
+        ),
     ] = "",
     port: Annotated[
         int | None, typer.Option(help="Its port (default: the only one).", show_default=False)
@@ -96,8 +103,12 @@ def try_call(
         line(stderr(), text, "yellow")
     snapshot = _choose(resources.snapshots(), protocol, host, port)
     explanation = explain(snapshot, metadata_of(snapshot.codec, call))
-    answer = None if address is None else send(snapshot.codec, call, *address)
     hosts = {name: resources.hosts(name) for name, _ in explanation.destinations}
+    explanation = replace(explanation, hosts=hosts)
+    if not as_json:
+        for item in explanation.lines():
+            line(stdout(), item.text, _STYLES.get(item.tone))
+    answer = None if address is None else send(snapshot.codec, call, *address)
     if as_json:
         content: dict[str, Any] = {**explanation.to_dict(), "hosts": hosts}
         if answer is not None:
@@ -106,11 +117,11 @@ def try_call(
                 "value": _plain(answer.value),
                 "attachments": _plain(answer.attachments),
             }
+            if answer.note:
+                content["answer"]["note"] = answer.note
         write_json(content)
-    else:
-        _write(stdout(), explanation, hosts)
-        if answer is not None:
-            _write_answer(stdout(), to, answer)
+    elif answer is not None:
+        _write_answer(stdout(), to, answer)
     if explanation.route is None:
         raise typer.Exit(ExitCode.PROBLEM)
     if answer is not None and answer.status == "error":
@@ -132,6 +143,9 @@ def _choose(
         )
     host = host.lower()
     found = [item for item in speaking if host in ("", item.host) and port in (None, item.port)]
+    if not found:
+        # A part of the name is enough, as for `routes`.
+        found = [item for item in speaking if host in item.host and port in (None, item.port)]
     if len(found) == 1:
         return found[0]
     names = [f"{item.host}:{item.port}" for item in found or speaking]
@@ -142,7 +156,7 @@ def _choose(
             f"Several services speak {protocol}: {listed}.",
             "Choose one with --host, and with --port if it has several.",
         )
-    meant = did_you_mean(host, [item.host for item in speaking])
+    meant = did_you_mean_host(host, [item.host for item in speaking])
     what = f"{host or 'the service'}" + (f":{port}" if port is not None else "")
     raise Failure(
         ExitCode.USAGE,
@@ -151,40 +165,14 @@ def _choose(
     )
 
 
-def _write(console: Console, explanation: Explanation, hosts: dict[str, list[str]]) -> None:
-    line(console, f"{explanation.filter} ({explanation.codec})", "bold")
-    shown = ", ".join(f'{key}="{value}"' for key, value in explanation.metadata if value)
-    line(console, f"metadata: {shown or 'none'}")
-    line(console, "")
-    for number, route in enumerate(explanation.tried, start=1):
-        mark, style = ("takes it", "green") if route.taken else ("passes it on", "dim")
-        line(console, f"{number}. {route.name}: {mark}", style)
-        for item in route.conditions:
-            sign = "+" if item.held else "-"
-            values = ", ".join(f'"{value}"' for value in item.values) or "absent"
-            line(console, f"     {sign} {item.text}   ({item.key}: {values})")
-        if not route.conditions:
-            line(console, "     + takes every call")
-    if explanation.route is None:
-        line(console, "No route takes this call: the client gets the protocol's own error.", "red")
-        return
-    line(console, "")
-    if explanation.direct_reply:
-        line(console, f"The proxy answers by itself: {explanation.direct_reply}")
-    for name, share in explanation.destinations:
-        where = ", ".join(hosts[name]) or "NO HOST"
-        part = "" if len(explanation.destinations) == 1 else f"{share:.4g} % "
-        line(console, f"to {part}{name} ({where})", None if hosts[name] else "red")
-    for change in explanation.changes:
-        line(console, f"with {change}")
-
-
 def _write_answer(console: Console, address: str, answer: Answer) -> None:
     style = "green" if answer.status == "ok" else "red"
     line(console, "")
     line(console, f"{address} answered with {answer.status}: {answer.value!r}", style)
     for key, value in answer.attachments.items():
         line(console, f"     {key} = {value!r}")
+    if answer.note:
+        line(console, answer.note)
 
 
 def _plain(value: Any) -> Any:

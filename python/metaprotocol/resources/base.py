@@ -7,10 +7,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, NamedTuple, Protocol
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    model_validator,
+)
 from pydantic.alias_generators import to_camel
 
 from metaprotocol.diagnostics import Origin
+from metaprotocol.errors import InvalidResources
 from metaprotocol.resources.types import ResourceName, Timestamp, error
 
 __all__ = ["Key", "Metadata", "Model", "Problem", "Resource", "SourceDocument", "underscore"]
@@ -68,6 +77,25 @@ class Model(BaseModel):
     def doubts(self) -> Iterator[Problem]:
         """What is taken as it is written, though it may not be what was meant: warnings."""
         yield from ()
+
+    def __init__(self, /, **data: Any) -> None:
+        """Of the fields, by their Python or YAML names. InvalidResources if they are wrong, which
+        says of each what to write instead."""
+        try:
+            super().__init__(**data)
+        except ValidationError as found:
+            from metaprotocol.resources.problems import explain_made_in_code
+
+            raise InvalidResources(explain_made_in_code(type(self), found, data)) from None
+
+    # Tells pydantic that this is no more than its own, which reading a file need not go through.
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        """Only what was given."""
+        for name, value in super().__repr_args__():
+            if name in self.model_fields_set:
+                yield name, value
 
     @model_validator(mode="after")
     def _check(self) -> Model:

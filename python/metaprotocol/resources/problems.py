@@ -5,17 +5,18 @@ from __future__ import annotations
 import functools
 import types
 import typing
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
+from pydantic.alias_generators import to_camel
 
 from metaprotocol.diagnostics import Diagnostic, Origin, Severity, did_you_mean, join_path, shorten
 from metaprotocol.resources.base import Model, Problem, known_fields
 from metaprotocol.resources.meta_router import StringMatch
-from metaprotocol.resources.yaml_reader import Document, Position, parse_path
+from metaprotocol.resources.yaml_reader import Document, Position, parse_path, plain_value
 
-__all__ = ["explain", "warnings"]
+__all__ = ["explain", "explain_made_in_code", "warnings"]
 
 Path = tuple[str | int, ...]
 
@@ -26,7 +27,7 @@ _SUGGESTIONS = 500
 def explain(
     model: type[BaseModel],
     errors: Sequence[Any],
-    document: Document,
+    document: _Written,
     name: str,
 ) -> Iterator[Diagnostic]:
     """Diagnostics for pydantic's errors about an object, in the order of the errors.
@@ -37,8 +38,61 @@ def explain(
         yield from teller.tell(error)
 
 
+def explain_made_in_code(
+    model: type[BaseModel], problem: ValidationError, given: Mapping[str, Any]
+) -> list[Diagnostic]:
+    """The same of an object, or a part of one, that was to be made in code from these fields."""
+    name = model.__name__
+    metadata = given.get("metadata")
+    if isinstance(own := getattr(metadata, "name", None), str):
+        name = f"{name} {shorten(getattr(metadata, 'namespace', 'default'))}/{shorten(own)}"
+    return list(explain(model, problem.errors(include_url=False), _InCode(given), name))
+
+
+class _Written(Protocol):
+    """Where an object's values are written, and how."""
+
+    @property
+    def file(self) -> str: ...
+
+    def position(self, path: Path) -> Position | None: ...
+
+    def origin_of(self, _field: str | Path, /) -> Origin | None: ...
+
+
+class _InCode:
+    """Values that are in no file: they have no place, and are shown as Python shows them."""
+
+    file = ""
+
+    def __init__(self, given: Mapping[str, Any]) -> None:
+        self._given = given
+
+    def position(self, path: Path) -> Position | None:
+        value: Any = self._given
+        for step in path:
+            if isinstance(value, BaseModel):
+                value = value.__dict__
+            try:
+                value = value[step]
+            except (KeyError, IndexError, TypeError):
+                if not isinstance(value, Mapping) or not isinstance(step, str):
+                    return None
+                # By its Python name, while the path has that of YAML.
+                known = {to_camel(str(key)): item for key, item in value.items()}
+                if step not in known:
+                    return None
+                value = known[step]
+        if not isinstance(value, str | int | float | bool | None):
+            return None
+        return Position(0, 0, 0, 0, str(value), not isinstance(value, str), {})
+
+    def origin_of(self, _field: str | Path) -> None:
+        return None
+
+
 class _Teller:
-    def __init__(self, model: type[BaseModel], document: Document, name: str) -> None:
+    def __init__(self, model: type[BaseModel], document: _Written, name: str) -> None:
         self._model = model
         self._document = document
         self._name = name
@@ -70,9 +124,11 @@ class _Teller:
         position = self._document.position(path)
         if value is None:
             value = shorten(position.text) if position and position.text is not None else ""
+        if value and code not in _WITHOUT_VALUE:
+            message = f"{_shown(value, position)} {message}"
         return Diagnostic(
             Severity.ERROR,
-            f'"{value}" {message}' if value and code not in _WITHOUT_VALUE else message,
+            message,
             self._origin(path, position),
             self._name,
             join_path(path),
@@ -81,8 +137,10 @@ class _Teller:
             code,
         )
 
-    def _origin(self, path: Path, position: Position | None) -> Origin:
-        if position is not None and not position.children and position.text is not None:
+    def _origin(self, path: Path, position: Position | None) -> Origin | None:
+        if position is None or not position.line:
+            return self._document.origin_of(path)
+        if not position.children and position.text is not None:
             return Origin(self._document.file, position.line, position.column)
         return self._document.origin_of(path)
 
@@ -178,8 +236,16 @@ class _Teller:
         return self._diagnostic(path, code, message, mend, value=value)
 
 
+def _shown(value: str, position: Position | None) -> str:
+    """As written: text in quotes; what is a number, true, false or null as it is."""
+    plain = position is not None and position.plain and not isinstance(plain_value(value), str)
+    return value if plain or (position is None and value == "null") else f'"{value}"'
+
+
 # Of these the message speaks for itself.
-_WITHOUT_VALUE = frozenset({"missing-field", "bad-weights", "not-yet", "no-destination"})
+_WITHOUT_VALUE = frozenset(
+    {"duplicate-port", "missing-field", "bad-weights", "not-yet", "no-destination"}
+)
 
 
 def _is_plain(text: str, kind: str) -> bool:

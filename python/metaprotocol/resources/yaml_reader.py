@@ -69,6 +69,8 @@ class Position(NamedTuple):
     key_column: int
     text: str | None
     """A scalar as written."""
+    plain: bool
+    """It is written without quotes."""
     children: dict[str | int, Position]
 
 
@@ -479,6 +481,7 @@ class _PositionReader(_Reader):
             *self.place(event.start_mark.index),
             *self.place(key.index),
             event.value if kind is yaml.ScalarEvent else None,
+            kind is yaml.ScalarEvent and event.style in (None, ""),
             {},
         )
         if self._root is None:

@@ -20,7 +20,7 @@ from metaprotocol.config.v1 import (
     TokenBucket,
     WeightedCluster,
 )
-from metaprotocol.diagnostics import did_you_mean, join_path
+from metaprotocol.diagnostics import did_you_mean, did_you_mean_host, join_path
 from metaprotocol.resources import MetaRoute, MetaRouter, Resource
 from metaprotocol.resources.meta_router import (
     Destination,
@@ -406,7 +406,7 @@ def no_host_mend(host: str, known: Known) -> str:
     hosts = known.hosts()
     if len(hosts) > _COMPARED_HOSTS:  # comparing takes a while
         hosts = [name for name in hosts if name[:3] == host[:3]][:_COMPARED_HOSTS]
-    meant = did_you_mean(host, hosts)
+    meant = did_you_mean_host(host, hosts)
     return f'did you mean "{meant}"?' if meant else "add a ServiceEntry with this host"
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from metaprotocol.errors import Error
 
-class XdsError(RuntimeError):
+
+class XdsError(Error, RuntimeError):
     """The server cannot do what it was asked; says why and what to do."""
 
 

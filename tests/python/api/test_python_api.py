@@ -7,22 +7,27 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import metaprotocol
 import pytest
 import yaml
 from metaprotocol import (
+    Destination,
     DestinationRule,
     DestinationRuleSpec,
     InvalidResources,
     Mesh,
     Metadata,
+    MetaRoute,
+    MetaRouter,
     MetaRouterSpec,
     ServiceEntry,
     ServiceEntrySpec,
     ServicePort,
     Severity,
 )
+from metaprotocol.translate import Translator
 from pydantic import ValidationError
 
 from tests.testkit.mesh import HOST, ROUTER_FILE, router_yaml, save, to, write
@@ -125,9 +130,10 @@ def test_errors_are_collected_and_raised_together(folder: Path) -> None:
     assert all(item.severity is Severity.ERROR for item in raised.value.diagnostics)
 
 
-def test_a_folder_that_is_not_there_is_an_error_of_the_mesh(tmp_path: Path) -> None:
-    (error,) = metaprotocol.load(tmp_path / "nowhere").errors
-    assert "nowhere" in str(error)
+def test_a_folder_that_is_not_there_cannot_be_loaded(tmp_path: Path) -> None:
+    with pytest.raises(metaprotocol.ResourcesNotFound, match="nowhere") as raised:
+        metaprotocol.load(tmp_path / "nowhere")
+    assert isinstance(raised.value, FileNotFoundError)
 
 
 def test_yaml_of_resources_made_in_code_is_read_as_the_same(tmp_path: Path) -> None:
@@ -170,3 +176,135 @@ def test_explain_names_conditions_that_do_not_hold(folder: Path) -> None:
 def test_explain_of_an_unknown_host_is_a_lookup_error(folder: Path) -> None:
     with pytest.raises(LookupError, match="no MetaProtocol service"):
         metaprotocol.load(folder).explain("nobody.example", {})
+
+
+# --- exceptions
+
+
+@pytest.mark.parametrize(
+    ("name", "base"),
+    [
+        ("InvalidResources", ValueError),
+        ("ResourcesNotFound", FileNotFoundError),
+        ("NotFound", LookupError),
+        ("NotRunning", RuntimeError),
+        ("NotSynced", TimeoutError),
+        ("UpdateRejected", RuntimeError),
+        ("EnvoyError", RuntimeError),
+        ("EnvoyNotFound", RuntimeError),
+        ("ModuleNotFound", RuntimeError),
+        ("DescriptorError", RuntimeError),
+        ("XdsError", RuntimeError),
+    ],
+)
+def test_every_exception_is_ours_and_the_standard_one(name: str, base: type[Exception]) -> None:
+    kind = getattr(metaprotocol, name)
+    assert issubclass(kind, metaprotocol.Error)
+    assert issubclass(kind, base)
+
+
+WRONG: dict[str, tuple[Any, dict[str, Any], str]] = {
+    "no unit": (
+        MetaRoute,
+        {"name": "a", "timeout": 5},
+        "timeout: 5 must be a duration with its unit",
+    ),
+    "the unit": (MetaRoute, {"name": "a", "timeout": 5}, '(write "5s" for seconds'),
+    "unknown": (MetaRoute, {"nam": "a"}, 'MetaRoute: nam: unknown field (did you mean "name"?)'),
+    "Python's name": (MetaRoute, {"request_mutatoin": []}, 'did you mean "requestMutation"?'),
+    "a number": (Destination, {"host": 5}, 'host: 5 must be text (put it in quotes: "5")'),
+    "a text": (ServicePort, {"number": "5", "name": "a"}, 'number: "5" must be a whole number'),
+    "out of range": (ServicePort, {"number": 0, "name": "a"}, "number: 0 must be at least 1"),
+    "missing": (ServicePort, {"number": 1}, "ServicePort: name: is missing (add name)"),
+    "an object": (
+        MetaRouter,
+        {"metadata": Metadata(name="a", namespace="b"), "spec": {"routs": []}},
+        'MetaRouter b/a: spec.routs: unknown field (did you mean "routes"?)',
+    ),
+}
+
+
+@pytest.mark.parametrize(("model", "given", "text"), WRONG.values(), ids=WRONG)
+def test_what_is_wrong_in_code_is_told_as_in_yaml(
+    model: Any, given: dict[str, Any], text: str
+) -> None:
+    with pytest.raises(InvalidResources) as raised:
+        model(**given)
+    assert text in str(raised.value)
+    assert raised.value.diagnostics
+    assert raised.value.__suppress_context__
+
+
+def test_reading_files_goes_through_no_code_of_ours_for_each_part() -> None:
+    # pydantic would otherwise call the constructor, several times as slow.
+    assert not MetaRoute.__pydantic_custom_init__
+
+
+# --- how things look, and what they cost
+
+
+def test_things_show_themselves_in_a_line(folder: Path) -> None:
+    mesh = metaprotocol.load(folder)
+    assert repr(mesh) == "<Mesh: 1 DestinationRule, 1 MetaRouter, 1 ServiceEntry>"
+    assert "MetaRouter shop/orders router.yaml:1" in str(mesh)
+    assert repr(mesh.envoy()) == (
+        "<EnvoyResources: 1 listener, 1 filter, 3 clusters, 3 load assignments, no problem>"
+    )
+    assert repr(Mesh.of()) == "<Mesh: no resource>"
+    assert repr(mesh.istio()).startswith("<IstioResources: ")
+    assert repr(metaprotocol.Proxy(folder)) == "<Proxy: not running>"
+    assert repr(Destination(host=HOST, subset="v1")) == f"Destination(host={HOST!r}, subset='v1')"
+
+
+def test_an_explanation_reads_as_the_command_prints_it(folder: Path) -> None:
+    found = metaprotocol.load(folder).explain(HOST, {"method": "get", "user": "bob"})
+    printed = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "metaprotocol",
+            "try",
+            "dubbo",
+            folder,
+            "-m",
+            "get",
+            "-a",
+            "user=bob",
+        ],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    ).stdout.splitlines()
+    # But for the metadata, of which the message has more.
+    assert [line for line in str(found).splitlines() if not line.startswith("metadata")] == [
+        line for line in printed if not line.startswith("metadata")
+    ]
+    assert "127.0.0.1:21001" in str(found)
+
+
+def test_a_mesh_is_translated_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mesh = metaprotocol.load(folder)
+    calls = []
+    translate = Translator.update
+
+    def counted(self: Translator, *arguments: Any) -> Any:
+        calls.append(1)
+        return translate(self, *arguments)
+
+    monkeypatch.setattr(Translator, "update", counted)
+    for _ in range(3):
+        assert mesh.errors == ()
+        assert mesh.diagnostics == ()
+        mesh.raise_errors()
+    assert len(calls) == 1
+    for _ in range(3):
+        mesh.envoy()
+        mesh.explain(HOST, {"method": "get"})
+    assert len(calls) == 2  # with the module's place
+
+
+def test_a_host_that_is_nearly_right_is_answered_with_the_right_one(folder: Path) -> None:
+    wrong = HOST.replace("orders", "order")
+    with pytest.raises(metaprotocol.NotFound, match=f"did you mean {HOST}"):
+        metaprotocol.load(folder).explain(wrong, {})

@@ -14,7 +14,8 @@ import pytest
 from metaprotocol.cli.main import app
 from typer.testing import CliRunner, Result
 
-from tests.testkit.mesh import HOST, ROUTER_FILE, free_port, router_yaml, to, write
+from tests.testkit.certificates import Authority
+from tests.testkit.mesh import HOST, ROUTER_FILE, SERVICE_FILE, free_port, router_yaml, to, write
 
 COMMANDS = (
     *("run", "serve", "try", "routes", "clusters"),
@@ -293,6 +294,19 @@ def test_try_takes_attachments_as_the_codec_reads_them(mesh: Path) -> None:
     assert "127.0.0.1:21002" in result.stdout
 
 
+def test_try_takes_a_part_of_the_hosts_name(mesh: Path) -> None:
+    found = as_json("try", "dubbo", mesh, "--host", "orders", "--method", "get")
+    assert found["filter"] == f"{HOST}|20880"
+
+
+def test_try_shows_each_key_once(mesh: Path) -> None:
+    call = ("try", "dubbo", mesh, "--interface", "org.example.Orders", "--method", "get")
+    metadata = as_json(*call)["metadata"]
+    assert len({(item["key"], item["value"]) for item in metadata}) == len(metadata)
+    assert all(item["value"] for item in metadata)
+    assert invoke(*call).stdout.count("interface=") == 1
+
+
 def test_try_fails_where_no_route_takes_the_call(mesh: Path) -> None:
     (mesh / ROUTER_FILE).write_text(router_yaml(to("v1", "some", "{method: {exact: buy}}")))
     result = invoke("try", "dubbo", mesh, "--method", "sell")
@@ -305,10 +319,11 @@ def test_try_fails_where_no_route_takes_the_call(mesh: Path) -> None:
     [
         (["dobbo"], "Did you mean dubbo?"),
         (["dubbo", "--host", "order.shop.svc.cluster.local"], f"Did you mean {HOST}?"),
+        (["dubbo", "--host", "oders"], f"Did you mean {HOST}?"),
         (["dubbo", "--attachment", "user"], "has no '='"),
         (["dubbo", "--send", "127.0.0.1"], "no address with a port"),
     ],
-    ids=["protocol", "host", "attachment", "address"],
+    ids=["protocol", "host", "label", "attachment", "address"],
 )
 def test_try_says_how_to_write_it(mesh: Path, arguments: list[str], said: str) -> None:
     result = invoke("try", arguments[0], mesh, *arguments[1:])
@@ -320,6 +335,74 @@ def test_try_says_that_nobody_answers(mesh: Path) -> None:
     result = invoke("try", "dubbo", mesh, "--method", "get", "--send", f"127.0.0.1:{free_port()}")
     assert result.exit_code == 4
     assert "did not answer the call" in result.output
+
+
+def test_try_says_that_thrift_is_called_with_empty_arguments(mesh: Path) -> None:
+    (mesh / SERVICE_FILE).write_text((mesh / SERVICE_FILE).read_text().replace("dubbo", "thrift"))
+    result = invoke("try", "thrift", mesh, "-m", "get", "--send", f"127.0.0.1:{free_port()}")
+    assert result.exit_code == 4
+    assert "empty arguments" in result.output
+
+
+# --- certificates, addresses, folders
+
+
+def test_a_file_that_is_no_certificate_or_key_is_named(mesh: Path, tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    ours, other = authority.issue("serve"), authority.issue("other")
+    text = mesh / ROUTER_FILE
+    good = ("--tls-cert", ours.certificate, "--tls-key", ours.key)
+    for options, option, file in (
+        (("--tls-cert", text, "--tls-key", ours.key), "--tls-cert", text),
+        (("--tls-cert", ours.certificate, "--tls-key", text), "--tls-key", text),
+        (("--tls-cert", ours.key, "--tls-key", ours.key), "--tls-cert", ours.key),
+        (("--tls-cert", ours.certificate, "--tls-key", other.key), "--tls-key", other.key),
+        ((*good, "--tls-client-ca", text), "--tls-client-ca", text),
+        ((*good, "--tls-client-ca", ours.key), "--tls-client-ca", ours.key),
+        ((*good, "--bootstrap", "b", "--bootstrap-ca", text), "--bootstrap-ca", text),
+    ):
+        result = invoke("serve", mesh, *options)
+        assert result.exit_code == 2, options
+        assert option in result.output
+        assert str(file) in result.output.replace("\n", "")
+
+
+def test_a_bootstrap_with_tls_needs_to_know_whom_to_trust(mesh: Path, tmp_path: Path) -> None:
+    ours = Authority(tmp_path).issue("serve")
+    good = ("--tls-cert", ours.certificate, "--tls-key", ours.key, "--bootstrap", "b.yaml")
+    result = invoke("serve", mesh, *good)
+    assert result.exit_code == 2
+    assert "--bootstrap-ca" in result.output
+    for given, missing in (("cert", "key"), ("key", "cert")):
+        file = getattr(ours, {"cert": "certificate"}.get(given, given))
+        result = invoke(
+            "serve", mesh, *good, "--bootstrap-ca", ours.certificate, f"--bootstrap-{given}", file
+        )
+        assert result.exit_code == 2
+        assert f"--bootstrap-{given} needs --bootstrap-{missing}" in result.output
+
+
+@pytest.mark.parametrize("command", ["run", "serve", "generate"])
+@pytest.mark.parametrize("address", ["foo", "1.2.3", "127.0.0.1:80", "fe80::1%eth0", ""])
+def test_bind_takes_an_ip_address(mesh: Path, command: str, address: str) -> None:
+    result = invoke(command, mesh, "--bind", address)
+    assert result.exit_code == 2
+    assert "is no IP address" in result.output
+
+
+def test_an_address_of_another_machine_cannot_be_listened_on(mesh: Path) -> None:
+    result = invoke("run", mesh, "--bind", "192.0.2.1")
+    assert result.exit_code == 3
+    assert "192.0.2.1 cannot be listened on" in result.output
+    assert "--bind" in result.output
+
+
+@pytest.mark.parametrize("place", ["/proc/x", "FILE", "FILE/below"])
+def test_a_folder_for_the_log_that_cannot_be_written_is_named(mesh: Path, place: str) -> None:
+    folder = place.replace("FILE", str(mesh / ROUTER_FILE))
+    result = invoke("run", mesh, "--log-folder", folder)
+    assert result.exit_code == 2
+    assert f"--log-folder {folder} cannot be written" in result.output.replace("\n", "")
 
 
 # --- looking at a running Envoy

@@ -10,6 +10,7 @@ from metaprotocol.diagnostics import (
     Origin,
     Severity,
     did_you_mean,
+    did_you_mean_host,
     join_path,
     shorten,
 )
@@ -103,3 +104,27 @@ def test_long_values_are_shortened_and_stay_in_one_line() -> None:
 )
 def test_paths_are_written_and_read_alike(path: tuple[str | int, ...]) -> None:
     assert parse_path(join_path(path)) == path
+
+
+NAMES = ("w", "stock", "orders", "orders-v2", "a", "billing")
+HOSTS = [
+    *(f"{name}.shop.svc.cluster.local" for name in NAMES),
+    "orders.other.svc.cluster.local",
+    "stock.example.com",
+]
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [
+        ("stokc", "stock.shop.svc.cluster.local"),
+        ("stokc.shop.svc.cluster.local", "stock.shop.svc.cluster.local"),
+        ("orders.othr.svc.cluster.local", "orders.other.svc.cluster.local"),
+        ("stock.exmaple.com", "stock.example.com"),
+        ("biling", "billing.shop.svc.cluster.local"),
+        ("x", None),
+        ("nothing-like-it.shop.svc.cluster.local", None),
+    ],
+)
+def test_hosts_are_compared_by_what_tells_them_apart(word: str, meant: str | None) -> None:
+    assert did_you_mean_host(word, HOSTS) == meant

@@ -9,6 +9,7 @@ from typing import Any, get_args
 import pytest
 import yaml
 from metaprotocol.engine import Config, ConfigInvalid
+from metaprotocol.errors import InvalidResources
 from metaprotocol.resources import Metadata, MetaRoute, MetaRouter, MetaRouterSpec
 from metaprotocol.resources.meta_router import (
     Destination,
@@ -478,7 +479,7 @@ def test_routers_are_made_in_code_by_python_names() -> None:
         ),
     )
     assert made == load_one(router())
-    with pytest.raises(ValidationError, match="must have a destination"):
+    with pytest.raises(InvalidResources, match="must have a destination"):
         MetaRoute(name="nowhere")
 
 
