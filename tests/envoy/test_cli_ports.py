@@ -14,7 +14,7 @@ from metaprotocol.peers.dubbo import DubboClient, DubboServer
 
 from tests.envoy.test_cli_run import Command, command
 from tests.testkit.mesh import HOST, SERVICE_FILE, free_port, to, write
-from tests.testkit.stage import SERVICE, Provider
+from tests.testkit.stage import SERVICE, Provider, eventually
 
 
 def folder_of(path: Path, port: int, provider: int) -> Path:
@@ -121,3 +121,19 @@ async def test_several_workers_share_a_port_that_is_theirs_alone(tmp_path: Path)
         async with command("run", folder, "--concurrency", 4, "--json") as run:
             await run.ready()
             assert await answers(port, 20) == {"v1": 20}
+
+
+async def test_a_port_that_becomes_free_is_taken_and_told_of(tmp_path: Path) -> None:
+    async with DubboServer(Provider("v1")) as server:
+        port = free_port()
+        folder = folder_of(tmp_path / "mesh", port, server.port)
+        with socket.create_server(("127.0.0.1", port)):
+            taken = command("run", folder, "--json")
+            run = await taken.__aenter__()
+            assert listening(await run.ready()) == {HOST: False}
+        try:
+            await eventually(lambda: bool(run.of("services")), "the port", 15.0)
+            assert listening(run.of("services")[-1]) == {HOST: True}
+            assert await answers(port, 3) == {"v1": 3}
+        finally:
+            await taken.__aexit__(None, None, None)

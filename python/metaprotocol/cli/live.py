@@ -31,11 +31,9 @@ from metaprotocol.control_plane import (
     ChangeState,
     ControlPlane,
     Rejection,
-    ServedService,
 )
 from metaprotocol.control_plane.rejections import diagnostics_of
 from metaprotocol.diagnostics import Diagnostic
-from metaprotocol.translate.naming import LISTENER
 
 _REFRESH_SECONDS = 0.5
 _SHOWN_OBJECTS = 5
@@ -120,16 +118,9 @@ class Screen:
         else:
             self._write(found)
 
-    def listens(self, service: ServedService) -> bool:
-        """Whether Envoy could open the service's port."""
-        return service.listener not in self._without_port()
-
     def services(self) -> list[dict[str, Any]]:
         """The services' JSON form."""
-        return [
-            {**service.to_dict(), "listening": self.listens(service)}
-            for service in self._plane.services()
-        ]
+        return [service.to_dict() for service in self._plane.services()]
 
     def tell_listening(self) -> None:
         """Tells of services whose port could be opened at last, or could not."""
@@ -145,8 +136,8 @@ class Screen:
                 self.say(f"{service.host}:{service.port} listens on {service.address} now", "green")
 
     def _without_port(self) -> frozenset[str]:
-        rejected = self._plane.rejections
-        return frozenset(item.name for item in rejected if item.type_url == LISTENER)
+        services = self._plane.services()
+        return frozenset(item.listener for item in services if not item.listening)
 
     def _write(self, diagnostics: Iterable[Diagnostic], *, quiet: bool = False) -> None:
         write_diagnostics(self._console, list(map(self._located, diagnostics)), quiet=quiet)
@@ -191,7 +182,7 @@ class Screen:
             (
                 f"{service.host}:{service.port}",
                 service.protocol,
-                service.address if self.listens(service) else f"NOT {service.address}",
+                service.address if service.listening else f"NOT {service.address}",
                 str(service.routes),
                 f"{self._last.get(service.listener, 0):,}",
                 f"{self._rates.get(service.listener, 0.0):,.0f}",

@@ -103,12 +103,12 @@ async def _serve(
         services = plane.services()
         for service in services[:50]:
             where = f"on {service.address}"
-            if not screen.listens(service):
+            if not service.listening:
                 where = f"NOT on {service.address}, which is tried again"
             screen.say(
                 f"{service.host}:{service.port} ({service.protocol}) {where}, "
                 f"{counted(service.routes, 'route')}",
-                None if screen.listens(service) else "red",
+                None if service.listening else "red",
             )
         if len(services) > 50:
             screen.say(f"... and {counted(len(services) - 50, 'more service')}")
