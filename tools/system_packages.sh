@@ -5,7 +5,8 @@
 #
 #   tools/system_packages.sh run     what building and running needs: fails if something is missing
 #   tools/system_packages.sh test    also what only tests use: those do without, and say so
-#   tools/system_packages.sh peers   the runtimes of independent clients and servers (node, Java)
+#   tools/system_packages.sh peers   the runtimes of independent clients and servers (node, Java), and
+#                                    programs that read, keep and run container images
 set -euo pipefail
 
 purpose=${1:?usage: tools/system_packages.sh run|test|peers}
@@ -38,7 +39,24 @@ if [ "$purpose" = peers ]; then
   has npm || optional+=(nodejs npm)
   has java || optional+=(default-jdk-headless)
   has mvn || optional+=(maven)
+  # Images are read and run by other programs than those that made them.
+  has skopeo || optional+=(skopeo)
+  has runc || optional+=(runc)
 fi
+
+# A registry for the tests is unpacked and not installed: its package would start a service.
+unpack_registry() {
+  local folder=build/peers
+  [ -e $folder/usr/bin/docker-registry ] || has docker-registry && return
+  has apt-get && has dpkg || return 0
+  echo 'Unpacking the Debian package docker-registry into build/peers'
+  mkdir -p $folder
+  (cd $folder && { apt-get -q download docker-registry || { apt-get -q update &&
+    apt-get -q download docker-registry; }; } && dpkg -x docker-registry_*.deb . &&
+    rm -f docker-registry_*.deb) >/dev/null 2>&1 ||
+    echo 'It cannot be had: the tests do without a registry, and say so.' >&2
+}
+if [ "$purpose" = peers ]; then unpack_registry; fi
 
 missing=("${required[@]}" "${optional[@]}")
 [ ${#missing[@]} -eq 0 ] && exit 0

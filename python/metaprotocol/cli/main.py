@@ -12,7 +12,17 @@ from typing import Any
 import typer
 from rich.markup import escape
 
-from metaprotocol.cli import codecs, doctor, generate, run, running, serve, try_call, validate
+from metaprotocol.cli import (
+    codecs,
+    doctor,
+    generate,
+    image,
+    run,
+    running,
+    serve,
+    try_call,
+    validate,
+)
 from metaprotocol.cli import version as version_module
 from metaprotocol.cli.failures import EXIT_CODES
 
@@ -27,11 +37,15 @@ app = typer.Typer(
 )
 
 
-def _add(name: str, command: Callable[..., Any], panel: str, *examples: str) -> None:
+def _add(
+    name: str, command: Callable[..., Any], panel: str, *examples: str, to: typer.Typer = app
+) -> None:
     """Registers a command. Each example is "command line   # what it does"."""
     lines = "\n\n".join(f"  {escape(example)}" for example in examples)
     epilog = f"[bold]Examples[/bold]\n\n{lines}\n\n{EXIT_CODES}"
-    app.command(name, help=_unwrapped(command), epilog=epilog, rich_help_panel=panel)(command)
+    to.command(name, help=_unwrapped(command), epilog=epilog, rich_help_panel=panel or None)(
+        command
+    )
 
 
 def _unwrapped(command: Callable[..., Any]) -> str:
@@ -125,6 +139,30 @@ _add(
     _MACHINE,
     "metaprotocol version",
     "metaprotocol version --json",
+)
+
+
+_images = typer.Typer(
+    help="Container images with the module, without a container engine.",
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(_images, name="image", rich_help_panel=_FILES)
+_add(
+    "build",
+    image.build,
+    "",
+    "metaprotocol image build -o docker-archive:proxy.tar   # then: docker load -i proxy.tar",
+    "metaprotocol image build --base docker.io/istio/proxyv2:1.31.0 -o registry.local/proxy:1",
+    "metaprotocol image build --kind control-plane -o oci:images:control-plane",
+    to=_images,
+)
+_add(
+    "index",
+    image.index,
+    "",
+    "metaprotocol image index oci:images:amd64 oci:images:arm64 -o registry.local/proxy:1",
+    to=_images,
 )
 
 

@@ -1,0 +1,8 @@
+"""What can be wrong with an image."""
+
+from __future__ import annotations
+
+
+class ImageError(RuntimeError):
+    """An image cannot be read, built or written; says what is wrong and, where it is known, how to
+    fix it. Nothing half-written is left."""
