@@ -9,6 +9,7 @@ MAKEFLAGS += --no-builtin-rules --no-print-directory
 
 PYTHON ?= python3
 DURATION ?= 20
+SECONDS ?= 120
 QUICK ?=
 ONLY ?=
 JOBS ?= $(shell nproc)
@@ -39,6 +40,10 @@ test: native .venv/.dev ## everything that can fail (ONLY=lint|cpp|asan|tsan|env
 	@tools/system_packages.sh test
 	@tools/system_packages.sh peers
 	@$(BIN)/python tools/run_tests.py --jobs $(JOBS) $(ONLY)
+
+.PHONY: search
+search: native .venv/.dev ## random tests and fuzz targets with new seeds (SECONDS=120)
+	@$(BIN)/python tools/run_tests.py --jobs $(JOBS) --seconds $(SECONDS) search
 
 .PHONY: bench
 bench: native .venv/.dev ## cost beside Envoy's own filters (QUICK=1: two minutes), build/bench.json

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
+from hypothesis import settings
 from metaprotocol.envoy.binary import find_envoy, find_module
 from metaprotocol.envoy.config import ConfigBuilder, Module
 from metaprotocol.envoy.descriptors import EnvoyTypes
+
+# The test command says the same of the same code: random tests have fixed seeds. `make search`
+# looks for what they do not find.
+settings.register_profile("fixed", derandomize=True, print_blob=True)
+settings.register_profile("search", derandomize=False, print_blob=True)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
 
 
 @pytest.fixture(scope="session")

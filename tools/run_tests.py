@@ -10,11 +10,13 @@ Sections:
     tidy     clang-tidy (only when asked for: it takes long)
     cpp      the module and everything else with gcc, unit tests
     asan     unit tests under address and undefined behaviour sanitizers; fuzz targets over their
-             corpora and a few seconds of search each
+             corpora and a number of inputs made from a fixed seed
     tsan     unit tests under the thread sanitizer
     envoy-ubsan  some of the integration tests, with a module that a real Envoy loads and that ends
              it at the first undefined behaviour
     python   Python tests, and the integration tests with a real Envoy
+    search   random tests and fuzz targets with new seeds for --seconds (only when asked for); what
+             it finds it prints, for a test of its own
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -36,7 +39,8 @@ import check_dependencies
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build"
 BIN = Path(sys.executable).parent
-FUZZ_SECONDS = 5
+FUZZ_RUNS = 20_000
+"""Inputs of each target: a few seconds."""
 FUZZ_MEMORY_MB = 1024
 
 DEFAULT_SECTIONS = ("lint", "cpp", "asan", "tsan", "envoy-ubsan", "python")
@@ -339,30 +343,74 @@ def count_pytest(finished: Finished, result: Result) -> None:
 
 
 def fuzz_target(program: Path, result: Result, environment: dict[str, str]) -> None:
-    """Everything that ever broke a target, then a short search for something new."""
+    """Everything that ever broke a target, then inputs made from a fixed seed: always the same."""
+    seeds = fuzz_corpus(program)
+    inputs = sum(1 for folder in seeds for path in folder.rglob("*") if path.is_file())
+    if seeds:
+        command = [program, *fuzz_options(program), "-runs=0", *seeds]
+        finished = run(command, environment, quiet=True)
+        result.add(finished.code == 0, f"{program.name} over its corpus")
+    # libFuzzer writes what it finds into the first folder, and would begin with it the next time.
+    with tempfile.TemporaryDirectory() as found:
+        fixed = [*fuzz_options(program), "-seed=1", f"-runs={FUZZ_RUNS}", found]
+        finished = run([program, *fixed, *seeds], environment, quiet=True)
+    result.add(finished.code == 0, f"{program.name}, {FUZZ_RUNS:,} inputs")
+    say(f"{program.name}: {inputs} inputs of its corpus, then {FUZZ_RUNS:,} from a fixed seed")
+
+
+def fuzz_corpus(program: Path) -> list[Path]:
+    """The folder of inputs that are kept for a target, if it has one."""
+    corpus = ROOT / "tests" / "fuzz" / "corpus" / program.name.removesuffix("_fuzzer")
+    return [corpus] if corpus.is_dir() else []
+
+
+def fuzz_options(program: Path) -> list[str | Path]:
     name = program.name.removesuffix("_fuzzer")
-    corpus = ROOT / "tests" / "fuzz" / "corpus" / name
-    dictionary = ROOT / "tests" / "fuzz" / f"{name}.dict"
-    found = BUILD / "fuzz" / name
     artifacts = BUILD / "fuzz" / "artifacts"
-    found.mkdir(parents=True, exist_ok=True)
     artifacts.mkdir(parents=True, exist_ok=True)
     options: list[str | Path] = [
         f"-artifact_prefix={artifacts}/{name}-",
         f"-rss_limit_mb={FUZZ_MEMORY_MB}",
         "-timeout=10",
     ]
-    seeds = [corpus] if corpus.is_dir() else []
-    inputs = sum(1 for folder in seeds for path in folder.rglob("*") if path.is_file())
-    if seeds:
-        finished = run([program, *options, "-runs=0", *seeds], environment, quiet=True)
-        result.add(finished.code == 0, f"{program.name} over its corpus")
-    search = [*options, f"-max_total_time={FUZZ_SECONDS}"]
-    if dictionary.is_file():
-        search.append(f"-dict={dictionary}")
-    finished = run([program, *search, found, *seeds], environment, quiet=True)
-    result.add(finished.code == 0, f"{program.name}, {FUZZ_SECONDS} s of search")
-    say(f"{program.name}: {inputs} inputs of its corpus, then {FUZZ_SECONDS} s of search")
+    dictionary = ROOT / "tests" / "fuzz" / f"{name}.dict"
+    return [*options, f"-dict={dictionary}"] if dictionary.is_file() else options
+
+
+def search(arguments: argparse.Namespace) -> Result:
+    """Half of the time for the fuzz targets, which keep what they learn in build/fuzz; half for the
+    random tests in Python, again and again."""
+    result = Result()
+    half = arguments.seconds / 2
+    definitions = sanitizer_compiler(result)
+    if not has_fuzzer():
+        result.skip("fuzz targets (they need clang and libclang-rt-14-dev)")
+    elif configure("asan", result, *definitions) and build("asan", arguments.jobs, result):
+        programs = sorted((BUILD / "asan" / "fuzz").glob("*_fuzzer"))
+        for program in programs:
+            found = BUILD / "fuzz" / program.name.removesuffix("_fuzzer")
+            found.mkdir(parents=True, exist_ok=True)
+            free = [
+                *fuzz_options(program),
+                f"-max_total_time={max(1, round(half / len(programs)))}",
+            ]
+            free += [found, *fuzz_corpus(program)]
+            finished = run([program, *free], quiet=True)
+            result.add(finished.code == 0, f"{program.name}, new seeds")
+    tests = [
+        path
+        for path in sources("tests", suffixes=(".py",))
+        if "import hypothesis" in (text := path.read_text()) or "from hypothesis" in text
+        if path.name.startswith("test_")
+    ]
+    began = time.monotonic()
+    rounds = 0
+    while not rounds or (time.monotonic() - began < half and not result.failed):
+        rounds += 1
+        command: list[str | Path] = [BIN / "python", "-m", "pytest", "-q", *tests]
+        count_pytest(run(command, {"HYPOTHESIS_PROFILE": "search"}, quiet=True), result)
+    say(f"random tests: {rounds} rounds")
+    return result
 
 
 def tsan(arguments: argparse.Namespace) -> Result:
@@ -414,7 +462,10 @@ def python(_: argparse.Namespace) -> Result:
     if not (ROOT / "python" / "metaprotocol" / "_native" / "libmetaprotocol.so").is_file():
         result.add(False, "the module is not built (make test ONLY=cpp)")
         return result
-    finished = run([BIN / "python", "-m", "pytest", "-q", "--durations=10", "tests"])
+    finished = run(
+        [BIN / "python", "-m", "pytest", "-q", "--durations=10", "tests"],
+        {"PYTHONHASHSEED": "1"},  # random tests choose from sets, too
+    )
     count_pytest(finished, result)
     return result
 
@@ -427,12 +478,14 @@ SECTIONS: dict[str, Callable[[argparse.Namespace], Result]] = {
     "tsan": tsan,
     "envoy-ubsan": envoy_ubsan,
     "python": python,
+    "search": search,
 }
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--seconds", type=float, default=120.0, help="for the section search")
     parser.add_argument("sections", nargs="*", metavar="SECTION", help=", ".join(SECTIONS))
     arguments = parser.parse_args()
     unknown = [name for name in arguments.sections if name not in SECTIONS]

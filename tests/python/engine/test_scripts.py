@@ -24,7 +24,7 @@ except ImportError:
     pytest.skip("the simulated world is not built (make test builds it)", allow_module_level=True)
 
 PROFILE = settings(
-    max_examples=20_000 if os.environ.get("HYPOTHESIS_PROFILE") == "thorough" else 1_500,
+    max_examples=20_000 if os.environ.get("HYPOTHESIS_PROFILE") == "search" else 1_500,
     deadline=None,
     suppress_health_check=list(HealthCheck),
 )

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -46,15 +45,7 @@ def readable(value: Any) -> Any:
 
 
 def told(diagnostics: tuple[Diagnostic, ...]) -> list[str]:
-    return [f"{item.severity.value} {item.code}: {_by_line(item)}" for item in diagnostics]
-
-
-def _by_line(item: Diagnostic) -> Diagnostic:
-    """Without the column, of which tests/python/resources has tests: an edit of a case would change
-    every golden file."""
-    if item.origin is None:
-        return item
-    return replace(item, origin=replace(item.origin, column=0))
+    return [f"{item.severity.value} {item.code}: {item}" for item in diagnostics]
 
 
 def check(name: str, text: str) -> None:
