@@ -100,15 +100,18 @@ std::shared_ptr<const Codec> MakeCodec(std::string_view name) {
 void BenchCodec(Runner& runner, const std::string& protocol, const Codec& codec,
                 Direction direction, const std::string& what, const std::string& bytes) {
   metaprotocol::DecodeOptions options;
-  const std::string_view keys[] = {"interface", "method"};
+  const auto own = codec.traits().metadata_keys;
+  const auto everything = metaprotocol::MetadataKeys::Everything(own);
+  metaprotocol::MetadataKeys routed(own);
+  for (const char* const key : {"interface", "method"}) routed.Want(key);
   for (const bool all : {false, true}) {
-    options.interest = all ? metaprotocol::Interest{} : codec.InterestIn(keys);
+    options.interest = codec.InterestIn(all ? everything : routed);
     const auto state = codec.NewDecodeState(direction);
     runner.Run(Name({protocol, " decode ", what, all ? ", all metadata" : ", for a route"}),
                [&](uint64_t count) {
                  Message message;
                  for (uint64_t i = 0; i < count; ++i) {
-                   message.Clear();
+                   message.Clear(options.interest.keys);
                    Use(codec.Decode(state.get(), direction, bytes, options, message).status);
                  }
                });
@@ -160,15 +163,17 @@ void BenchRoutes(Runner& runner) {
       rules[i].route.clusters = {{"cluster", 1}};
     }
     std::vector<metaprotocol::RouteTable::BuildError> errors;
-    const auto table = metaprotocol::RouteTable::Build("bench", std::move(rules), errors);
+    metaprotocol::MetadataKeys keys;
+    const auto table = metaprotocol::RouteTable::Build("bench", std::move(rules), keys, errors);
     const std::string interface = std::string(kInterface) + std::to_string(count - 1);
     metaprotocol::Metadata message;
-    message.Add("interface", interface);
-    message.Add("method", kMethod);
-    const metaprotocol::Metadata connection;
+    message.Clear(&keys);
+    message.Set("interface", interface);
+    message.Set("method", kMethod);
+    const metaprotocol::ConnectionMetadata connection;
     runner.Run(name, [&](uint64_t times) {
       for (uint64_t i = 0; i < times; ++i) {
-        Use(table->Match({.message = message, .connection = connection}));
+        Use(table->Match({.message = message, .connection = connection}).route);
       }
     });
   }

@@ -5,7 +5,7 @@
 #include <string_view>
 #include <vector>
 
-#include "codecs/dubbo/json_lines.h"
+#include "codecs/dubbo/json_values.h"
 #include "codecs/dubbo/request_head.h"
 
 namespace metaprotocol::dubbo {
@@ -17,6 +17,7 @@ class KeyPlan {
  public:
   explicit KeyPlan(std::string_view key) : key_(key) {}
 
+  void Replace(std::string_view value) { if_present_ = {State::kValue, value}; }
   void Apply(const MutationOp& op) {
     switch (op.kind) {
       case MutationOp::Kind::kSet:
@@ -66,7 +67,9 @@ class KeyPlan {
 
 class Plan {
  public:
-  explicit Plan(std::span<const MutationOp> mutation) {
+  // `timeout`: in place of what the message has under "timeout"; empty: as it is.
+  Plan(std::span<const MutationOp> mutation, std::string_view timeout) {
+    if (!timeout.empty()) plans_.emplace_back("timeout").Replace(timeout);
     for (const MutationOp& op : mutation) {
       KeyPlan* plan = For(op.key);
       if (plan == nullptr) plan = &plans_.emplace_back(op.key);
@@ -103,8 +106,7 @@ bool RewriteHessianEntries(Hessian2Reader& reader, Bytes body, Plan& plan, bool&
     if (!ReadHessianEntry(reader, entry)) return false;
     KeyPlan* key = nullptr;
     if (entry.string_key) {
-      key = entry.key.ascii && !entry.key.chunked ? plan.For(entry.key.raw)
-                                                  : plan.For(entry.key.Text());
+      key = entry.key.IsView() ? plan.For(entry.key.raw) : plan.For(entry.key.Text());
     }
     if (key == nullptr) continue;
     const bool pinned =
@@ -153,16 +155,29 @@ bool RewriteHessianAttachments(Hessian2Reader& reader, Bytes body, Plan& plan, s
   return changed;
 }
 
-bool RewriteJsonAttachments(Bytes body, LineReader& lines, Plan& plan, std::string& out) {
+// Appends `value` in place of the next one of `values`, which is null or there, and what follows.
+void ReplaceJsonValue(Bytes body, JsonValues& values, std::string_view value, std::string& out) {
+  const size_t begin = values.position();
+  Bytes before;
+  const bool present = values.Next(before);
+  if (values.has_lengths()) {
+    AppendBe32(out, static_cast<uint32_t>(value.size()));
+    out.append(value).append(body.substr(values.position()));
+  } else if (present) {
+    out.append(value).append(body.substr(begin + before.size()));
+  } else {
+    if (begin > 0 && body[begin - 1] != '\n') out.push_back('\n');
+    out.append(value).push_back('\n');
+  }
+}
+
+bool RewriteJsonAttachments(Bytes body, JsonValues& values, Plan& plan, std::string& out) {
   bool changed = false;
   bool any = false;
-  const size_t line_begin = lines.position();
-  Bytes line;
-  const bool present = lines.Next(line);
-  if (!present && line_begin > 0 && body[line_begin - 1] != '\n') out.push_back('\n');
-  out.push_back('{');
-  if (present && line != "null") {
-    JsonObjectReader object(line);
+  std::string rewritten = "{";
+  Bytes before;
+  if (JsonValues(values).Next(before) && before != "null") {
+    JsonObjectReader object(before);
     if (!object.Begin()) return false;
     JsonMember member;
     std::string name;
@@ -173,14 +188,14 @@ bool RewriteJsonAttachments(Bytes body, LineReader& lines, Plan& plan, std::stri
         changed = true;
         const std::optional<std::string_view> value = key->TakeForPresent();
         if (!value) continue;
-        if (any) out.push_back(',');
-        out.append(member.key);
-        out.push_back(':');
-        AppendJsonString(out, *value);
+        if (any) rewritten.push_back(',');
+        rewritten.append(member.key);
+        rewritten.push_back(':');
+        AppendJsonString(rewritten, *value);
       } else {
         if (key != nullptr) key->MarkSeen();
-        if (any) out.push_back(',');
-        out.append(member.whole);
+        if (any) rewritten.push_back(',');
+        rewritten.append(member.whole);
       }
       any = true;
     }
@@ -190,18 +205,14 @@ bool RewriteJsonAttachments(Bytes body, LineReader& lines, Plan& plan, std::stri
     const std::optional<std::string_view> value = key.ValueIfNeverSeen();
     if (!value) continue;
     changed = true;
-    if (any) out.push_back(',');
+    if (any) rewritten.push_back(',');
     any = true;
-    AppendJsonString(out, key.key());
-    out.push_back(':');
-    AppendJsonString(out, *value);
+    AppendJsonString(rewritten, key.key());
+    rewritten.push_back(':');
+    AppendJsonString(rewritten, *value);
   }
-  out.push_back('}');
-  if (present) {
-    out.append(body.substr(line_begin + line.size()));
-  } else {
-    out.push_back('\n');
-  }
+  rewritten.push_back('}');
+  ReplaceJsonValue(body, values, rewritten, out);
   return changed;
 }
 
@@ -213,7 +224,7 @@ bool RewriteHessianRequest(Bytes body, Plan& plan, std::string& out) {
   Hessian2Reader reader(body);
   HessianRequestHead head;
   std::string_view error;
-  if (!ReadHessianHead(reader, kHeadFields, head, error)) return false;
+  if (!ReadHessianHead(reader, 0, kHeadFields, head, error)) return false;
   for (size_t i = 0; i < head.arguments; ++i) {
     if (!reader.SkipValue()) return false;
   }
@@ -222,16 +233,16 @@ bool RewriteHessianRequest(Bytes body, Plan& plan, std::string& out) {
 }
 
 bool RewriteJsonRequest(Bytes body, Plan& plan, std::string& out) {
-  LineReader lines(body, true);
+  JsonValues values(body, true);
   JsonRequestHead head;
   std::string_view error;
-  if (!ReadJsonHead(lines, kHeadFields, head, error)) return false;
-  Bytes line;
+  if (!ReadJsonHead(values, 0, kHeadFields, head, error)) return false;
+  Bytes value;
   for (size_t i = 0; i < head.arguments; ++i) {
-    if (!lines.Next(line)) return false;
+    if (!values.Next(value)) return false;
   }
-  out.append(body.substr(0, lines.position()));
-  return RewriteJsonAttachments(body, lines, plan, out);
+  out.append(body.substr(0, values.position()));
+  return RewriteJsonAttachments(body, values, plan, out);
 }
 
 bool RewriteHessianResponse(Bytes body, Plan& plan, bool may_add, std::string& out) {
@@ -253,17 +264,19 @@ bool RewriteHessianResponse(Bytes body, Plan& plan, bool may_add, std::string& o
 }
 
 bool RewriteJsonResponse(Bytes body, Plan& plan, bool may_add, std::string& out) {
-  LineReader lines(body, true);
-  Bytes line;
-  if (!lines.Next(line) || line.size() != 1 || line[0] < '0' || line[0] > '5') return false;
-  const auto type = static_cast<uint8_t>(line[0] - '0');
+  JsonValues values(body, true);
+  Bytes value;
+  if (!values.Next(value) || value.size() != 1 || value[0] < '0' || value[0] > '5') return false;
+  const auto digit = static_cast<size_t>(value.data() - body.data());
+  const auto type = static_cast<uint8_t>(value[0] - '0');
   const bool had = type >= kWithAttachments;
   if (!had && !may_add) return false;
-  if (TypeHasValue(type) && !lines.Next(line)) return false;
-  if (!had && lines.position() != body.size()) return false;
+  if (TypeHasValue(type) && !values.Next(value)) return false;
+  if (!had && values.position() != body.size()) return false;
+  out.append(body.substr(0, digit));
   out.push_back(static_cast<char>('0' + (had ? type : type + kWithAttachments)));
-  out.append(body.substr(1, lines.position() - 1));
-  return RewriteJsonAttachments(body, lines, plan, out);
+  out.append(body.substr(digit + 1, values.position() - digit - 1));
+  return RewriteJsonAttachments(body, values, plan, out);
 }
 
 }  // namespace
@@ -280,8 +293,9 @@ bool ReadHessianEntry(Hessian2Reader& reader, HessianEntry& entry) {
 }
 
 bool RewriteRequestBody(Serialization serialization, Bytes body,
-                        std::span<const MutationOp> mutation, std::string& out) {
-  Plan plan(mutation);
+                        std::span<const MutationOp> mutation, std::string_view timeout,
+                        std::string& out) {
+  Plan plan(mutation, timeout);
   const size_t before = out.size();
   bool changed = false;
   if (serialization == Serialization::kHessian2) {
@@ -295,7 +309,7 @@ bool RewriteRequestBody(Serialization serialization, Bytes body,
 
 bool RewriteResponseBody(Serialization serialization, Bytes body,
                          std::span<const MutationOp> mutation, bool may_add, std::string& out) {
-  Plan plan(mutation);
+  Plan plan(mutation, {});
   const size_t before = out.size();
   bool changed = false;
   if (serialization == Serialization::kHessian2) {

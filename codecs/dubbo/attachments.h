@@ -27,8 +27,11 @@ bool ReadHessianEntry(Hessian2Reader& reader, HessianEntry& entry);
 
 // Appends a request body with `mutation` applied to its attachments, every other byte as it was.
 // False, with `out` as before, if nothing is to be changed or the body cannot carry the change.
+// `timeout` stands in place of what the attachment of that name says, if there is one; empty: no
+// change.
 bool RewriteRequestBody(Serialization serialization, Bytes body,
-                        std::span<const MutationOp> mutation, std::string& out);
+                        std::span<const MutationOp> mutation, std::string_view timeout,
+                        std::string& out);
 
 // The same for the body of an OK response. `may_add`: the client is known to understand responses
 // with attachments, so that one without may be given some.

@@ -12,16 +12,10 @@
 
 namespace metaprotocol::dubbo {
 
-// Set in a request's Message::tag: its client understands responses with attachments (protocol
-// 2.0.2 or later). CarryOver puts it into the tag of the response message, where it allows Encode
-// to add attachments to a response that has none; without it only those that have some are
-// rewritten.
-inline constexpr uint64_t kTagReadsResponseAttachments = uint64_t{1} << 8;
-
 class DubboCodec final : public Codec {
  public:
   const CodecTraits& traits() const override;
-  Interest InterestIn(std::span<const std::string_view> keys) const override;
+  Interest InterestIn(const MetadataKeys& keys) const override;
   DecodeResult Decode(DecodeState* state, Direction direction, Bytes bytes,
                       const DecodeOptions& options, Message& message) const override;
   Encoded Encode(const Message& message, Bytes bytes, const EncodeOptions& options,

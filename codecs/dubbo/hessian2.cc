@@ -3,7 +3,7 @@
 
 #include <algorithm>
 
-#include "codecs/dubbo/utf8.h"
+#include "codecs/dubbo/java_utf8.h"
 
 namespace metaprotocol::dubbo {
 namespace {
@@ -361,8 +361,7 @@ std::string HessianString::Text() const {
 }
 
 std::string_view HessianString::TextOfOther(Metadata& owner) const {
-  if (!chunked && IsUtf8(raw)) return raw;
-  return owner.Own(Text());
+  return IsView() ? raw : owner.Own(Text());
 }
 
 void AppendHessianString(std::string& out, std::string_view text) {

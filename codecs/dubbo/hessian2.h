@@ -16,6 +16,7 @@
 
 #include "src/codec/bytes.h"
 #include "src/codec/metadata.h"
+#include "src/codec/utf8.h"
 
 namespace metaprotocol::dubbo {
 
@@ -37,7 +38,8 @@ struct HessianString {
     return ascii && !chunked ? raw : TextOfOther(owner);
   }
   std::string Text() const;
-  bool Is(std::string_view text) const { return ascii && !chunked ? raw == text : Text() == text; }
+  // `raw` is that text.
+  bool IsView() const { return !chunked && (ascii || IsUtf8(raw)); }
 
  private:
   std::string_view TextOfOther(Metadata& owner) const;

@@ -10,8 +10,9 @@
 #include <optional>
 
 #include "codecs/dubbo/hessian2.h"
-#include "codecs/dubbo/json_lines.h"
-#include "codecs/dubbo/utf8.h"
+#include "codecs/dubbo/json_values.h"
+#include "src/codec/utf8.h"
+#include "src/codec/varint.h"
 
 namespace metaprotocol::dubbo {
 namespace {
@@ -74,11 +75,6 @@ void AppendJavaBlock(std::string& out, std::string_view data) {
   out.append(data);
 }
 
-void AppendVarint(std::string& out, uint64_t v) {
-  for (; v >= 0x80; v >>= 7) out.push_back(static_cast<char>(v | 0x80));
-  out.push_back(static_cast<char>(v));
-}
-
 // What `writeUTF(text)` leaves on the wire; false if it is not known for this serialization.
 bool AppendText(std::string& out, Serialization serialization, std::string_view text) {
   switch (serialization) {
@@ -124,7 +120,7 @@ bool AppendText(std::string& out, Serialization serialization, std::string_view 
     }
     case Serialization::kAvro: {  // avro/AvroObjectOutput: zigzag length
       const std::string ascii = ToAscii(text);
-      AppendVarint(out, uint64_t{ascii.size()} << 1);
+      AppendVarint(uint64_t{ascii.size()} << 1, out);
       out.append(ascii);
       return true;
     }
@@ -139,10 +135,10 @@ bool AppendText(std::string& out, Serialization serialization, std::string_view 
       std::string value;
       if (!ascii.empty()) {
         value.push_back(0x0a);
-        AppendVarint(value, ascii.size());
+        AppendVarint(ascii.size(), value);
         value.append(ascii);
       }
-      AppendVarint(out, value.size());
+      AppendVarint(value.size(), out);
       out.append(value);
       return true;
     }
@@ -199,6 +195,14 @@ std::optional<std::string_view> NullResult(Serialization serialization) {
   }
 }
 
+// A JSON line as Dubbo 3's extension writes the same value.
+std::string WithLength(std::string_view line) {
+  line.remove_suffix(1);
+  std::string out;
+  AppendBe32(out, static_cast<uint32_t>(line.size()));
+  return out.append(line);
+}
+
 void AppendResponse(std::string& out, uint64_t id, Serialization serialization, Status status,
                     std::string_view body) {
   AppendHeader(
@@ -233,12 +237,13 @@ Status StatusOf(LocalReply reply) {
   return Status::kServerError;
 }
 
-void AppendReply(std::string& out, uint64_t id, Serialization serialization, LocalReply reply,
-                 std::string_view text) {
+void AppendReply(std::string& out, uint64_t id, Serialization serialization, bool with_lengths,
+                 LocalReply reply, std::string_view text) {
   Status status = StatusOf(reply);
   if (status == Status::kOk) {
     if (const auto body = NullResult(serialization)) {
-      AppendResponse(out, id, serialization, status, *body);
+      AppendResponse(out, id, serialization, status,
+                     with_lengths ? WithLength(*body) : std::string(*body));
       return;
     }
     status = Status::kServerError;
@@ -252,8 +257,9 @@ void AppendReply(std::string& out, uint64_t id, Serialization serialization, Loc
     // distribution has this one.
     serialization = Serialization::kHessian2;
     AppendHessianString(body, text);
+    with_lengths = false;
   }
-  AppendResponse(out, id, serialization, status, body);
+  AppendResponse(out, id, serialization, status, with_lengths ? WithLength(body) : body);
 }
 
 void AppendHeartbeat(std::string& out, uint64_t id) {

@@ -15,9 +15,10 @@ inline constexpr size_t kMaxReplyText = 1024;
 Status StatusOf(LocalReply reply);
 
 // A response frame of that status: for kNoContent the null value, else `text` as error message,
-// both so that the library that sent the request in `serialization` can read them.
-void AppendReply(std::string& out, uint64_t id, Serialization serialization, LocalReply reply,
-                 std::string_view text);
+// both so that the library that sent the request in `serialization` can read them. `with_lengths`
+// is for fastjson alone (JsonValues).
+void AppendReply(std::string& out, uint64_t id, Serialization serialization, bool with_lengths,
+                 LocalReply reply, std::string_view text);
 
 // The two-way event that every peer answers with the same id.
 void AppendHeartbeat(std::string& out, uint64_t id);

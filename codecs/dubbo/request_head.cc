@@ -38,9 +38,9 @@ bool CountArguments(std::string_view descriptor, size_t& count) {
   return true;
 }
 
-bool ReadHessianHead(Hessian2Reader& reader, size_t count, HessianRequestHead& head,
+bool ReadHessianHead(Hessian2Reader& reader, size_t first, size_t end, HessianRequestHead& head,
                      std::string_view& error) {
-  for (size_t i = 0; i < count; ++i) {
+  for (size_t i = first; i < end; ++i) {
     if (i == kParameterTypes && reader.NextIsInt()) {
       int32_t arguments = 0;
       if (!reader.ReadInt(arguments)) return false;
@@ -51,7 +51,7 @@ bool ReadHessianHead(Hessian2Reader& reader, size_t count, HessianRequestHead& h
     }
     if (!reader.ReadString(head.fields[i])) return false;
   }
-  if (count < kHeadFields) return true;
+  if (end < kHeadFields) return true;
   const HessianString& types = head.fields[kParameterTypes];
   const bool counted = types.chunked ? CountArguments(types.Text(), head.arguments)
                                      : CountArguments(types.raw, head.arguments);
@@ -59,11 +59,12 @@ bool ReadHessianHead(Hessian2Reader& reader, size_t count, HessianRequestHead& h
   return counted;
 }
 
-bool ReadJsonHead(LineReader& lines, size_t count, JsonRequestHead& head, std::string_view& error) {
-  for (size_t i = 0; i < count; ++i) {
-    if (!lines.Next(head.fields[i])) return false;
+bool ReadJsonHead(JsonValues& values, size_t first, size_t end, JsonRequestHead& head,
+                  std::string_view& error) {
+  for (size_t i = first; i < end; ++i) {
+    if (!values.Next(head.fields[i])) return false;
   }
-  if (count < kHeadFields) return true;
+  if (end < kHeadFields) return true;
   std::string types;
   const Bytes token = head.fields[kParameterTypes];
   if ((token != "null" && !JsonText(token, types)) || !CountArguments(types, head.arguments)) {

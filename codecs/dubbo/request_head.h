@@ -6,7 +6,7 @@
 #include <cstddef>
 
 #include "codecs/dubbo/hessian2.h"
-#include "codecs/dubbo/json_lines.h"
+#include "codecs/dubbo/json_values.h"
 #include "src/codec/bytes.h"
 
 namespace metaprotocol::dubbo {
@@ -27,9 +27,10 @@ struct HessianRequestHead {
   size_t arguments = 0;
 };
 
-// Reads the first `count` fields; false leaves the reason in `reader` (or, where `error` is set, in
-// that). Understands Dubbox, which has an int before the parameter types, or instead of them.
-bool ReadHessianHead(Hessian2Reader& reader, size_t count, HessianRequestHead& head,
+// Reads the fields from `first` on that come before `end`; false leaves the reason in `reader` (or,
+// where `error` is set, in that). Understands Dubbox, which has an int before the parameter types,
+// or instead of them.
+bool ReadHessianHead(Hessian2Reader& reader, size_t first, size_t end, HessianRequestHead& head,
                      std::string_view& error);
 
 struct JsonRequestHead {
@@ -37,8 +38,9 @@ struct JsonRequestHead {
   size_t arguments = 0;
 };
 
-// The same for lines; false with an empty `error` means that the lines ran out.
-bool ReadJsonHead(LineReader& lines, size_t count, JsonRequestHead& head, std::string_view& error);
+// The same for JSON; false with an empty `error` means that the values ran out.
+bool ReadJsonHead(JsonValues& values, size_t first, size_t end, JsonRequestHead& head,
+                  std::string_view& error);
 
 // How many types a JVM parameter descriptor such as "Ljava/lang/String;[I" lists; false if it is
 // none.

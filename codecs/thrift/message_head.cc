@@ -1,6 +1,7 @@
 #include "codecs/thrift/message_head.h"
 
-#include <cstring>
+#include "src/codec/utf8.h"
+#include "src/codec/varint.h"
 
 namespace metaprotocol::thrift {
 namespace {
@@ -106,6 +107,38 @@ bool ReadFirstField(Protocol protocol, Cursor& cursor, bool& is_exception) {
   return true;
 }
 
+// TApplicationException: 1: string message, 2: i32 type.
+constexpr uint32_t kTypeField = 2;
+
+int32_t Unzigzag(uint32_t v) { return static_cast<int32_t>(v >> 1 ^ (0 - (v & 1))); }
+
+// Takes one field of an exception. False at its end, and at what no exception has.
+bool ReadExceptionField(Protocol protocol, Cursor& cursor, uint32_t& field, int32_t& value) {
+  const bool compact = protocol == Protocol::kCompact;
+  uint8_t type = 0;
+  uint32_t number = 0;
+  uint16_t id = 0;
+  Bytes text;
+  if (!cursor.ReadU8(type) || type == 0) return false;
+  if (!compact) {
+    if (!cursor.ReadBe16(id)) return false;
+    field = id;
+  } else if (type >> 4 != 0) {
+    field += type >> 4;
+  } else {
+    if (!cursor.ReadVarint32(number)) return false;
+    field = static_cast<uint32_t>(Unzigzag(number));
+  }
+  const uint8_t string_type = compact ? 8 : 11;
+  const uint8_t int_type = compact ? 5 : 8;
+  const uint8_t value_type = compact ? type & 0x0F : type;
+  if (value_type != string_type && value_type != int_type) return false;
+  if (!(compact ? cursor.ReadVarint32(number) : cursor.ReadBe32(number))) return false;
+  if (value_type == string_type) return cursor.ReadBytes(number, text);
+  value = compact ? Unzigzag(number) : static_cast<int32_t>(number);
+  return true;
+}
+
 }  // namespace
 
 DecodeResult ReadMessageHead(Protocol protocol, Cursor& cursor, MessageHead& head) {
@@ -125,6 +158,15 @@ DecodeResult ReadIsDeclaredException(Protocol protocol, Cursor& cursor, bool& is
   return DecodeResult::Ok();
 }
 
+int32_t ReadExceptionType(Protocol protocol, Cursor& cursor) {
+  int32_t type = 0;
+  uint32_t field = 0;
+  while (ReadExceptionField(protocol, cursor, field, type)) {
+    if (field == kTypeField) return type;
+  }
+  return 0;
+}
+
 std::string_view MethodOf(std::string_view name) {
   const size_t colon = name.find(':');
   return colon == std::string_view::npos ? name : name.substr(colon + 1);
@@ -136,8 +178,8 @@ void AppendMessageHead(Protocol protocol, MessageType type, std::string_view nam
   if (protocol == Protocol::kCompact) {
     out += static_cast<char>(kCompactId);
     out += static_cast<char>(static_cast<uint8_t>(type) << 5 | 1);
-    AppendVarint32(out, id);
-    AppendVarint32(out, length);
+    AppendVarint(id, out);
+    AppendVarint(length, out);
     out += name;
     return;
   }
@@ -146,48 +188,6 @@ void AppendMessageHead(Protocol protocol, MessageType type, std::string_view nam
   out += name;
   if (protocol == Protocol::kOldBinary) out += static_cast<char>(type);
   AppendBe32(out, id);
-}
-
-bool IsUtf8(std::string_view text) {
-  const char* p = text.data();
-  const char* const end = p + text.size();
-  while (p != end) {
-    uint64_t eight = 0;
-    if (end - p >= 8) {
-      std::memcpy(&eight, p, 8);
-      if ((eight & 0x8080808080808080u) == 0) {
-        p += 8;
-        continue;
-      }
-    }
-    const auto lead = static_cast<uint8_t>(*p++);
-    if (lead < 0x80) continue;
-    // RFC 3629, section 4: how many bytes follow, and what the first of them may be.
-    int more = 0;
-    uint8_t low = 0x80;
-    uint8_t high = 0xBF;
-    if (lead >= 0xC2 && lead <= 0xDF) {
-      more = 1;
-    } else if (lead >= 0xE0 && lead <= 0xEF) {
-      more = 2;
-      if (lead == 0xE0) low = 0xA0;
-      if (lead == 0xED) high = 0x9F;
-    } else if (lead >= 0xF0 && lead <= 0xF4) {
-      more = 3;
-      if (lead == 0xF0) low = 0x90;
-      if (lead == 0xF4) high = 0x8F;
-    } else {
-      return false;
-    }
-    for (; more > 0; --more) {
-      if (p == end) return false;
-      const auto byte = static_cast<uint8_t>(*p++);
-      if (byte < low || byte > high) return false;
-      low = 0x80;
-      high = 0xBF;
-    }
-  }
-  return true;
 }
 
 }  // namespace metaprotocol::thrift

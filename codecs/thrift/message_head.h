@@ -30,13 +30,15 @@ DecodeResult ReadMessageHead(Protocol protocol, Cursor& cursor, MessageHead& hea
 // that the method declares: a first field other than 0. Void results have no field at all.
 DecodeResult ReadIsDeclaredException(Protocol protocol, Cursor& cursor, bool& is_exception);
 
+// The type of the TApplicationException at `cursor` (just behind the head of a kException); 0,
+// which means "unknown", if that is not there to its end.
+int32_t ReadExceptionType(Protocol protocol, Cursor& cursor);
+
 // The method in "service:method"; the whole of a name that is not multiplexed.
 std::string_view MethodOf(std::string_view name);
 
 // Appends a head, for messages of our own.
 void AppendMessageHead(Protocol protocol, MessageType type, std::string_view name, uint32_t id,
                        std::string& out);
-
-bool IsUtf8(std::string_view text);
 
 }  // namespace metaprotocol::thrift

@@ -1,11 +1,11 @@
 #include "codecs/thrift/theader.h"
 
 #include <algorithm>
-#include <array>
 #include <utility>
 #include <vector>
 
 #include "codecs/thrift/wire.h"
+#include "src/codec/varint.h"
 
 namespace metaprotocol::thrift {
 namespace {
@@ -22,12 +22,6 @@ constexpr uint32_t kInfoPersistentKeyValue = 2;  // fbthrift only
 // thrift-rpc.md, "Response struct".
 constexpr uint8_t kInvalidTransform = 8;
 constexpr uint8_t kInvalidProtocol = 9;
-
-// Where a key lies; its value comes right behind. No initializers: an array of these costs nothing.
-struct KeySpan {
-  uint32_t start;
-  uint32_t length;
-};
 
 size_t HeaderEnd(Bytes bytes) {
   return kHeaderFixedBytes + size_t{LoadBe16(bytes.data() + kHeaderSizeOffset)} * 4;
@@ -91,19 +85,8 @@ bool ReadInfos(Bytes bytes, Cursor& cursor, size_t end, Bytes& tail, Each each) 
   return true;
 }
 
-// Adds the pairs with those keys, the last of them first.
-void AddLastFirst(Bytes bytes, size_t end, std::span<const KeySpan> keys, Metadata& metadata) {
-  for (size_t i = keys.size(); i-- > 0;) {
-    Cursor cursor(bytes, keys[i].start + keys[i].length, end);
-    std::string_view value;
-    if (ReadString(cursor, value)) {
-      metadata.Add(bytes.substr(keys[i].start, keys[i].length), value);
-    }
-  }
-}
-
 void AppendString(std::string_view text, std::string& out) {
-  AppendVarint32(out, static_cast<uint32_t>(text.size()));
+  AppendVarint(static_cast<uint32_t>(text.size()), out);
   out += text;
 }
 
@@ -126,17 +109,13 @@ DecodeResult ReadHeader(Bytes bytes, size_t frame_end, HeaderInfo& info) {
   return DecodeResult::Ok();
 }
 
-DecodeResult ReadInfoHeaders(Bytes bytes, const HeaderInfo& info, Metadata* metadata) {
-  std::array<KeySpan, kMaxInfoHeaders> keys;  // only the first `count` are ever written or read
-  size_t count = 0;
+DecodeResult ReadInfoHeaders(Bytes bytes, const HeaderInfo& info, Metadata& metadata) {
   Bytes tail;
   Cursor cursor(bytes, info.infos_offset, info.body_offset);
-  const auto remember = [&](std::string_view key, std::string_view) {
-    keys[count++] = {static_cast<uint32_t>(key.data() - bytes.data()),
-                     static_cast<uint32_t>(key.size())};
+  const auto add = [&](std::string_view key, std::string_view value) {
+    metadata.SetNamed(key, value);
   };
-  if (!ReadInfos(bytes, cursor, info.body_offset, tail, remember)) return cursor.failure();
-  if (metadata) AddLastFirst(bytes, info.body_offset, {keys.data(), count}, *metadata);
+  if (!ReadInfos(bytes, cursor, info.body_offset, tail, add)) return cursor.failure();
   return DecodeResult::Ok();
 }
 
@@ -165,11 +144,11 @@ bool AppendMutatedHeader(Bytes bytes, std::span<const MutationOp> mutation, std:
   if (pairs.size() > kMaxInfoHeaders) return false;
 
   const size_t start = out.size();
-  AppendVarint32(out, info.protocol == Protocol::kBinary ? kProtocolBinary : kProtocolCompact);
-  AppendVarint32(out, 0);
+  AppendVarint(info.protocol == Protocol::kBinary ? kProtocolBinary : kProtocolCompact, out);
+  AppendVarint(0, out);
   if (!pairs.empty()) {
-    AppendVarint32(out, kInfoKeyValue);
-    AppendVarint32(out, static_cast<uint32_t>(pairs.size()));
+    AppendVarint(kInfoKeyValue, out);
+    AppendVarint(static_cast<uint32_t>(pairs.size()), out);
     for (const auto& [key, value] : pairs) {
       AppendString(key, out);
       AppendString(value, out);
@@ -190,8 +169,8 @@ void AppendPlainHeader(Protocol protocol, uint32_t id, std::string& out) {
   AppendBe32(out, id);
   AppendBe16(out, 1);  // words to come
   const size_t start = out.size();
-  AppendVarint32(out, protocol == Protocol::kCompact ? kProtocolCompact : kProtocolBinary);
-  AppendVarint32(out, 0);  // transforms
+  AppendVarint(protocol == Protocol::kCompact ? kProtocolCompact : kProtocolBinary, out);
+  AppendVarint(0, out);  // transforms
   Pad(start, out);
 }
 

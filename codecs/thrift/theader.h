@@ -22,8 +22,7 @@ inline constexpr size_t kHeaderSizeOffset = 12;
 // Longest variable header: its size is a 16-bit number of 4-byte words.
 inline constexpr size_t kMaxHeaderBytes = size_t{0xFFFF} * 4;
 
-// More info headers than this in one message are an error: every one costs a comparison per route
-// condition. Below Metadata::kMaxEntries, so that none is ever lost silently.
+// More info headers than this in one message are an error, and so none is ever lost silently.
 inline constexpr size_t kMaxInfoHeaders = 256;
 
 // Longest key or value that is written: its length is a varint16 and readers take it as signed.
@@ -42,10 +41,9 @@ struct HeaderInfo {
 // there, whatever the result.
 DecodeResult ReadHeader(Bytes bytes, size_t frame_end, HeaderInfo& info);
 
-// Reads the key/value info headers of a header that ReadHeader accepted, and adds them to
-// `metadata` unless it is null: the last first, because peers keep the last of several equal keys
-// and Metadata finds the first.
-DecodeResult ReadInfoHeaders(Bytes bytes, const HeaderInfo& info, Metadata* metadata);
+// Checks the key/value info headers of a header that ReadHeader accepted, and puts into `metadata`
+// what it wants of them. Of several with one key the last stays, as in the readers of all peers.
+DecodeResult ReadInfoHeaders(Bytes bytes, const HeaderInfo& info, Metadata& metadata);
 
 // Appends to `out` the variable part of the header of `bytes` (which ReadInfoHeaders accepted) with
 // `mutation` applied to its key/value info headers, padded. False, with `out` unchanged: the result

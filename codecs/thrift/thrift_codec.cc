@@ -8,10 +8,13 @@
 #include "codecs/thrift/struct_skipper.h"
 #include "codecs/thrift/theader.h"
 #include "codecs/thrift/wire.h"
+#include "src/codec/utf8.h"
+#include "src/codec/varint.h"
 
 namespace metaprotocol::thrift {
 namespace {
 
+enum Key : OwnKey { kMethodKey, kServiceKey, kMessageTypeKey, kTransportKey, kProtocolKey };
 constexpr std::string_view kMetadataKeys[] = {"method", "service", "message_type", "transport",
                                               "protocol"};
 
@@ -20,10 +23,6 @@ constexpr CodecTraits kTraits = {.name = "thrift",
                                  .ordered_replies = true,
                                  .mutation_in_head = true,
                                  .metadata_keys = kMetadataKeys};
-
-// Bits of Interest::mask.
-constexpr uint64_t kFixedKeys = 1;
-constexpr uint64_t kInfoHeaders = 2;
 
 // TApplicationException types (thrift-rpc.md, "Response struct").
 constexpr uint8_t kUnknownMethod = 1;
@@ -97,13 +96,13 @@ uint32_t HeaderId(uint64_t id) { return static_cast<uint32_t>(id >> 32) ^ Messag
 // One call of Decode: what it was given, and what it has found out so far.
 class Decoding {
  public:
-  Decoding(ThriftState* state, Direction direction, Bytes bytes, const DecodeOptions& options,
-           bool check_frames, Message& message)
-      : state_(state),
+  Decoding(const ThriftOptions& codec, ThriftState* state, Direction direction, Bytes bytes,
+           const DecodeOptions& options, Message& message)
+      : codec_(codec),
+        state_(state),
         direction_(direction),
         bytes_(bytes),
         options_(options),
-        check_frames_(check_frames),
         message_(message) {}
 
   DecodeResult Run() {
@@ -145,12 +144,11 @@ class Decoding {
     if (bytes_.size() < message_.length && !options_.allow_partial) {
       return DecodeResult::NeedMore(message_.length);
     }
-    if (check_frames_ && from_client()) result = CheckFrame();
+    if (codec_.check_frames && from_client()) result = CheckFrame();
     if (!IsMessage(result)) return result;
-    AddMetadata();
+    SetMetadata();
     if (dialect_.transport != Transport::kHeader) return DecodeResult::Ok();
-    const bool wanted = (options_.interest.mask & kInfoHeaders) != 0;
-    return ReadInfoHeaders(bytes_, header_, wanted ? &message_.metadata : nullptr);
+    return ReadInfoHeaders(bytes_, header_, message_.metadata);
   }
 
   DecodeResult ReadFrameHead() {
@@ -201,7 +199,7 @@ class Decoding {
       message_.length = skipper.position();
       if (!IsMessage(result)) return result;
     }
-    AddMetadata();
+    SetMetadata();
     return ReadStatus();
   }
 
@@ -220,32 +218,48 @@ class Decoding {
   // Whether a response is a result, an exception that the method declares, or an error. The struct
   // begins in every message, so waiting for its first field cannot be in vain.
   DecodeResult ReadStatus() {
-    if (head_.type == MessageType::kException) message_.status = ReplyStatus::kError;
-    if (head_.type != MessageType::kReply) return DecodeResult::Ok();
+    if (head_.type != MessageType::kReply && head_.type != MessageType::kException) {
+      return DecodeResult::Ok();
+    }
     Cursor cursor(bytes_, head_.body_offset, message_.length);
+    if (head_.type == MessageType::kException) {
+      message_.status = ReplyStatus::kError;
+      message_.status_code = ReadExceptionType(dialect_.protocol, cursor);
+      return DecodeResult::Ok();
+    }
     bool is_exception = false;
     const DecodeResult result = ReadIsDeclaredException(dialect_.protocol, cursor, is_exception);
     message_.status = is_exception ? ReplyStatus::kException : ReplyStatus::kOk;
     return result;
   }
 
-  void AddMetadata() {
-    if ((options_.interest.mask & kFixedKeys) == 0) return;
+  void SetMetadata() {
     Metadata& metadata = message_.metadata;
     const std::string_view method = MethodOf(head_.name);
-    metadata.Add("method", method);
+    metadata.SetOwn(kMethodKey, method);
     if (method.size() < head_.name.size()) {
-      metadata.Add("service", head_.name.substr(0, head_.name.size() - method.size() - 1));
+      metadata.SetAlternative(kMethodKey, head_.name);
+      metadata.SetOwn(kServiceKey, head_.name.substr(0, head_.name.size() - method.size() - 1));
     }
-    metadata.Add("message_type", MessageTypeName(head_.type));
-    metadata.Add("transport", TransportName(dialect_.transport));
-    metadata.Add("protocol", ProtocolName(dialect_.protocol));
+    metadata.SetOwn(kMessageTypeKey, MessageTypeName(head_.type));
+    metadata.SetOwn(kTransportKey, TransportName(dialect_.transport));
+    metadata.SetOwn(kProtocolKey, ProtocolName(dialect_.protocol));
+  }
+
+  // Some clients send calls for methods that the IDL says need no reply.
+  bool IsOneWay() const {
+    const auto& methods = codec_.one_way_methods;
+    return !methods.empty() &&
+           (methods.contains(head_.name) || methods.contains(MethodOf(head_.name)));
   }
 
   // Fills in what replies and Encode need, as far as it is known. A call from a server and a reply
   // from a client are told as what they are; it is the caller who has no use for them.
   void Identify() {
     message_.kind = KindOf(head_.type, direction_);
+    if (message_.kind == MessageKind::kRequest && from_client() && IsOneWay()) {
+      message_.kind = MessageKind::kOneWay;
+    }
     const bool header = dialect_.transport == Transport::kHeader;
     const uint32_t id = head_.id_offset != 0 || !header ? head_.id : header_.id;
     message_.id = header && from_client() ? JoinIds(id, header_.id) : id;
@@ -254,11 +268,11 @@ class Decoding {
         Tag{dialect_, header_.exception_type, static_cast<uint32_t>(head_.id_offset)}.Pack();
   }
 
+  const ThriftOptions& codec_;
   ThriftState* const state_;
   const Direction direction_;
   const Bytes bytes_;
   const DecodeOptions& options_;
-  const bool check_frames_;
   Message& message_;
 
   Dialect dialect_;
@@ -276,7 +290,7 @@ size_t IdBytes(Protocol protocol, Bytes bytes, size_t offset) {
 
 // Writes an id into `p`, which has room for 5 bytes; returns how long it is.
 size_t StoreId(Protocol protocol, uint32_t id, char* p) {
-  if (protocol == Protocol::kCompact) return StoreVarint32(p, id);
+  if (protocol == Protocol::kCompact) return StoreVarint(p, id);
   StoreBe32(p, id);
   return 4;
 }
@@ -317,10 +331,10 @@ void AppendException(Protocol protocol, std::string_view text, uint8_t type, std
   const auto length = static_cast<uint32_t>(text.size());
   if (protocol == Protocol::kCompact) {
     out += '\x18';  // field 1, binary
-    AppendVarint32(out, length);
+    AppendVarint(length, out);
     out += text;
-    out += '\x15';                            // one field on, i32
-    AppendVarint32(out, uint32_t{type} * 2);  // zigzag
+    out += '\x15';                          // one field on, i32
+    AppendVarint(uint32_t{type} * 2, out);  // zigzag
   } else {
     out.append("\x0B\x00\x01", 3);  // string, field 1
     AppendBe32(out, length);
@@ -335,16 +349,8 @@ void AppendException(Protocol protocol, std::string_view text, uint8_t type, std
 
 const CodecTraits& ThriftCodec::traits() const { return kTraits; }
 
-Interest ThriftCodec::InterestIn(std::span<const std::string_view> keys) const {
-  Interest interest{0, true};
-  for (const std::string_view key : keys) {
-    const bool fixed = std::find(std::begin(kMetadataKeys), std::end(kMetadataKeys), key) !=
-                       std::end(kMetadataKeys);
-    // `service` is absent from most messages; a header of that name then takes its place.
-    interest.mask |= fixed ? kFixedKeys : 0;
-    interest.mask |= !fixed || key == "service" ? kInfoHeaders : 0;
-  }
-  return interest;
+Interest ThriftCodec::InterestIn(const MetadataKeys& keys) const {
+  return {.mask = 0, .head_suffices = true, .keys = &keys};  // all metadata lie in the head
 }
 
 std::unique_ptr<DecodeState> ThriftCodec::NewDecodeState(Direction) const {
@@ -353,8 +359,7 @@ std::unique_ptr<DecodeState> ThriftCodec::NewDecodeState(Direction) const {
 
 DecodeResult ThriftCodec::Decode(DecodeState* state, Direction direction, Bytes bytes,
                                  const DecodeOptions& options, Message& message) const {
-  return Decoding(static_cast<ThriftState*>(state), direction, bytes, options,
-                  options_.check_frames, message)
+  return Decoding(options_, static_cast<ThriftState*>(state), direction, bytes, options, message)
       .Run();
 }
 
@@ -418,6 +423,35 @@ bool ThriftCodec::Reply(const ReplyContext& request, LocalReply reply, std::stri
   return true;
 }
 
+namespace {
+
+std::string Dumped(const nlohmann::json& value) {
+  return value.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+}
+
+// Both: what is wrong with the option, or "".
+std::string ReadCheckFrames(const nlohmann::json& value, ThriftOptions& options) {
+  if (!value.is_boolean()) return "check_frames is true or false, not " + Dumped(value);
+  options.check_frames = value.get<bool>();
+  return {};
+}
+
+std::string ReadOneWayMethods(const nlohmann::json& value, ThriftOptions& options) {
+  const auto is_name = [](const nlohmann::json& method) {
+    return method.is_string() && !method.get_ref<const std::string&>().empty();
+  };
+  if (!value.is_array() || !std::all_of(value.begin(), value.end(), is_name)) {
+    return "one_way_methods is a list of names such as [\"note\", \"Service:note\"], not " +
+           Dumped(value);
+  }
+  for (const nlohmann::json& method : value) {
+    options.one_way_methods.insert(method.get<std::string>());
+  }
+  return {};
+}
+
+}  // namespace
+
 CodecOrError CreateThriftCodec(std::string_view options) {
   const std::string all(options);
   nlohmann::json json;
@@ -431,15 +465,16 @@ CodecOrError CreateThriftCodec(std::string_view options) {
   }
   ThriftOptions read;
   for (const auto& [name, value] : json.items()) {
-    if (name != "check_frames") {
-      return {nullptr, "the thrift codec has no option \"" + name + "\"; there is check_frames"};
+    std::string error;
+    if (name == "check_frames") {
+      error = ReadCheckFrames(value, read);
+    } else if (name == "one_way_methods") {
+      error = ReadOneWayMethods(value, read);
+    } else {
+      error = "the thrift codec has no option \"" + name +
+              "\"; there are check_frames and one_way_methods";
     }
-    if (!value.is_boolean()) {
-      using Replace = nlohmann::json::error_handler_t;
-      return {nullptr,
-              "check_frames is true or false, not " + value.dump(-1, ' ', false, Replace::replace)};
-    }
-    read.check_frames = value.get<bool>();
+    if (!error.empty()) return {nullptr, error};
   }
   return {std::make_shared<const ThriftCodec>(read), ""};
 }

@@ -3,8 +3,9 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
-#include <span>
+#include <set>
 #include <string>
 #include <string_view>
 
@@ -17,6 +18,9 @@ namespace metaprotocol::thrift {
 struct ThriftOptions {
   // Refuse framed requests with anything behind their message (README.md, "Frames").
   bool check_frames = true;
+  // Calls of these methods ("note", or "Service:note") are one-way whatever they say (README.md,
+  // "Options").
+  std::set<std::string, std::less<>> one_way_methods = {};
 };
 
 class ThriftCodec final : public Codec {
@@ -24,12 +28,12 @@ class ThriftCodec final : public Codec {
   explicit ThriftCodec(ThriftOptions options = {}) : options_(options) {}
 
   const CodecTraits& traits() const override;
-  Interest InterestIn(std::span<const std::string_view> keys) const override;
+  Interest InterestIn(const MetadataKeys& keys) const override;
   std::unique_ptr<DecodeState> NewDecodeState(Direction direction) const override;
 
-  // Framed and THeader messages are taken by their head, which holds all metadata, whatever the
-  // interest; unframed ones must be there to their end. In requests Message::id carries, above the
-  // 32 bits of the sequence id, how THeader's own number differs from it.
+  // Framed and THeader messages are taken by their head, which holds all metadata; unframed ones
+  // must be there to their end. In requests Message::id carries, above the 32 bits of the sequence
+  // id, how THeader's own number differs from it.
   DecodeResult Decode(DecodeState* state, Direction direction, Bytes bytes,
                       const DecodeOptions& options, Message& message) const override;
 

@@ -1,9 +1,8 @@
-// Reading pieces of Thrift: a cursor that tells "not yet here" from "cannot be", and varints.
+// Reading pieces of Thrift: a cursor that tells "not yet here" from "cannot be".
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
-#include <string>
 
 #include "src/codec/bytes.h"
 #include "src/codec/codec.h"
@@ -105,21 +104,5 @@ class Cursor {
   size_t limit_;
   DecodeResult failure_;
 };
-
-// Writes `v` as LEB128 into `p`, which has room for 5 bytes; returns how many were used.
-inline size_t StoreVarint32(char* p, uint32_t v) {
-  size_t n = 0;
-  while (v >= 0x80) {
-    p[n++] = static_cast<char>(v | 0x80);
-    v >>= 7;
-  }
-  p[n++] = static_cast<char>(v);
-  return n;
-}
-
-inline void AppendVarint32(std::string& out, uint32_t v) {
-  char buffer[5];
-  out.append(buffer, StoreVarint32(buffer, v));
-}
 
 }  // namespace metaprotocol::thrift

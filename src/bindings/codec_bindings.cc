@@ -42,6 +42,7 @@ class PyCodec {
     CodecOrError created = BuiltinCodecs().Create(name, options);
     if (created.codec == nullptr) throw py::value_error(created.error);
     codec_ = std::move(created.codec);
+    keys_ = MetadataKeys::Everything(codec_->traits().metadata_keys);
   }
 
   py::dict Traits() const {
@@ -65,9 +66,8 @@ class PyCodec {
     const DecodeResult result = DecodeInto(direction, data, max_message_bytes, message);
     if (result.status == DecodeResult::Status::kNeedMore) return py::int_(result.need);
     DecodedMessage decoded{message.kind, message.status, message.id, message.length, {}};
-    for (size_t i = 0; i < message.metadata.size(); ++i) {
-      const Metadata::Entry& entry = message.metadata.at(i);
-      decoded.metadata.emplace_back(py::bytes(entry.key), py::bytes(entry.value));
+    for (const auto& [key, value] : message.metadata.Entries()) {
+      decoded.metadata.emplace_back(py::bytes(key), py::bytes(value));
     }
     return py::cast(std::move(decoded));
   }
@@ -117,7 +117,9 @@ class PyCodec {
     auto& state = states_[direction == Direction::kResponse];
     if (state == nullptr) state = codec_->NewDecodeState(direction);
     DecodeOptions options;
+    options.interest = codec_->InterestIn(keys_);
     options.max_message_bytes = max_message_bytes;
+    message.Clear(&keys_);
     const DecodeResult result = codec_->Decode(state.get(), direction, bytes, options, message);
     const bool too_large = result.status == DecodeResult::Status::kTooLarge;
     if (too_large || result.status == DecodeResult::Status::kError ||
@@ -139,6 +141,7 @@ class PyCodec {
   }
 
   std::shared_ptr<const Codec> codec_;
+  MetadataKeys keys_;
   std::unique_ptr<DecodeState> states_[2];
 };
 

@@ -251,16 +251,17 @@ void BindConfig(py::module_& module) {
              const std::vector<std::pair<std::string, std::string>>& message,
              const std::vector<std::pair<std::string, std::string>>& connection)
               -> std::optional<std::string> {
-            Metadata of_message;
-            Metadata of_connection;
-            for (const auto& [key, value] : message) of_message.Add(key, value);
-            for (const auto& [key, value] : connection) of_connection.Add(key, value);
             uint64_t version = 0;
             const auto snapshot = config.slot->Current(version);
-            const Route* route =
+            Metadata of_message;
+            of_message.Clear(&snapshot->request_keys);
+            for (const auto& [key, value] : message) of_message.Set(key, value);
+            ConnectionMetadata of_connection;
+            for (const auto& [key, value] : connection) of_connection.Add(key, value);
+            const RouteMatch match =
                 snapshot->tables.front().routes->Match({of_message, of_connection});
-            if (route == nullptr) return std::nullopt;
-            return route->name;
+            if (match.route == nullptr || match.undecided) return std::nullopt;
+            return match.route->name;
           },
           py::arg("metadata"),
           py::arg("connection") = std::vector<std::pair<std::string, std::string>>());

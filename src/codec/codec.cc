@@ -22,7 +22,9 @@ std::string_view LocalReplyName(LocalReply reply) {
   return kNames[static_cast<size_t>(reply)];
 }
 
-Interest Codec::InterestIn(std::span<const std::string_view>) const { return {}; }
+Interest Codec::InterestIn(const MetadataKeys& keys) const {
+  return {.mask = ~uint64_t{0}, .head_suffices = false, .keys = &keys};
+}
 
 std::unique_ptr<DecodeState> Codec::NewDecodeState(Direction) const { return nullptr; }
 

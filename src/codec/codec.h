@@ -15,6 +15,7 @@
 
 #include "src/codec/bytes.h"
 #include "src/codec/metadata.h"
+#include "src/codec/metadata_keys.h"
 #include "src/codec/mutation.h"
 
 namespace metaprotocol {
@@ -89,7 +90,8 @@ struct Message {
   uint64_t window = 0;          // kStreamWindow
   Metadata metadata;
 
-  void Clear() {
+  // `keys`: of DecodeOptions::interest.
+  void Clear(const MetadataKeys* keys = nullptr) {
     kind = MessageKind::kOther;
     status = ReplyStatus::kOk;
     end_stream = false;
@@ -98,7 +100,7 @@ struct Message {
     reply_name = {};
     length = 0;
     timeout_us = stream_id = window = 0;
-    metadata.Clear();
+    metadata.Clear(keys);
   }
 
   // The bytes it was decoded from have been copied to `to`.
@@ -108,10 +110,12 @@ struct Message {
   }
 };
 
-// Which metadata somebody will look at, in terms of one codec: see Codec::InterestIn.
+// Which metadata somebody will look at, as one codec has prepared it: see Codec::InterestIn. The
+// default: nothing.
 struct Interest {
-  uint64_t mask = ~uint64_t{0};  // bits are the codec's own; all ones: everything
-  bool head_suffices = false;    // what the mask asks for lies in the message's head
+  uint64_t mask = 0;                   // bits are the codec's own
+  bool head_suffices = true;           // what is wanted lies in the message's head
+  const MetadataKeys* keys = nullptr;  // null: nothing is wanted
 };
 
 struct DecodeOptions {
@@ -194,8 +198,9 @@ struct CodecTraits {
   // Encode needs the whole message even without a mutation (a checksum at its end): messages are
   // never passed on before they are complete.
   bool whole_to_encode = false;
-  // Metadata keys with a fixed meaning, for documentation and `metaprotocol codecs`. Others
-  // (attachments, headers) appear under the names the peers gave them.
+  // Metadata keys with a fixed meaning, of which an OwnKey is the index: for Metadata::SetOwn, for
+  // documentation and `metaprotocol codecs`. Others (attachments, headers) appear under the names
+  // the peers gave them, unless these are, but for the case of letters, names of this list.
   std::span<const std::string_view> metadata_keys;
 };
 
@@ -205,16 +210,18 @@ class Codec {
 
   virtual const CodecTraits& traits() const = 0;
 
-  // Translates metadata keys that routes look at into this codec's own terms. The default asks for
-  // everything.
-  virtual Interest InterestIn(std::span<const std::string_view> keys) const;
+  // Translates the metadata keys that somebody looks at into this codec's own terms. `keys` begins
+  // with traits().metadata_keys, and outlives what is returned. The default wants the whole
+  // message.
+  virtual Interest InterestIn(const MetadataKeys& keys) const;
 
   // A new state for one direction of one connection; null where none is needed (the default).
   virtual std::unique_ptr<DecodeState> NewDecodeState(Direction direction) const;
 
   // Decodes the message that begins at bytes[0]. Called again with the same first bytes and more
   // behind them after kNeedMore; called with the next message's bytes after kMessage. `message` has
-  // been cleared. Allocates nothing in the common case and never reads outside `bytes`.
+  // been cleared for options.interest.keys, and its Metadata tells which of them are wanted.
+  // Allocates nothing in the common case and never reads outside `bytes`.
   virtual DecodeResult Decode(DecodeState* state, Direction direction, Bytes bytes,
                               const DecodeOptions& options, Message& message) const = 0;
 

@@ -1,70 +1,101 @@
-// Metadata: what a codec read from one message, as key/value views into the message's own bytes.
-// Routes match on it.
+// Metadata: what a codec read from one message, as views into the message's own bytes. Routes,
+// limits and filters match on it.
 #pragma once
 
-#include <array>
 #include <cstddef>
+#include <cstdint>
 #include <forward_list>
 #include <functional>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
+
+#include "src/codec/metadata_keys.h"
 
 namespace metaprotocol {
 
-// An ordered list of key/value pairs. Keys may repeat; `Find` returns the first, so what a codec
-// adds first (the protocol's own fields) cannot be overridden by what a peer put into attachments.
+// One value per key at most. The slots of the protocol's own keys are filled by SetOwn alone, so
+// nothing that a peer puts into attachments or headers can stand in for them, or be taken for them
+// where they are absent.
 //
 // Views stay valid as long as the decoded bytes do; text that is not contiguous in them is kept
-// alive by `Own`. Objects are meant to be reused message after message: the first kInline entries
-// never allocate.
+// alive by `Own`. Objects are meant to be reused message after message, and then allocate nothing.
 class Metadata {
  public:
-  struct Entry {
-    std::string_view key;
-    std::string_view value;
-  };
-
-  // Entries beyond this are dropped (and `truncated()` says so): a peer cannot make a message cost
-  // more than this many comparisons per route condition.
-  static constexpr size_t kMaxEntries = 512;
-
-  void Clear() {
-    size_ = 0;
-    truncated_ = false;
-    overflow_.clear();
-    owned_.clear();
+  // Empties it, for a message of which `keys` are wanted (null: nothing); they must outlive what is
+  // read from it.
+  void Clear(const MetadataKeys* keys = nullptr) {
+    for (const uint32_t slot : filled_) slots_[slot].rank = Rank::kAbsent;
+    filled_.clear();
+    others_.clear();
+    if (!owned_.empty()) owned_.clear();
+    alternative_slot_ = MetadataKeys::kNone;
+    keys_ = keys;
+    if (keys != nullptr && slots_.size() < keys->size()) slots_.resize(keys->size());
   }
 
-  void Add(std::string_view key, std::string_view value) {
-    if (size_ < kInline) {
-      inline_[size_++] = {key, value};
-    } else if (size_ < kMaxEntries) {
-      overflow_.push_back({key, value});
-      ++size_;
+  // --- for codecs
+
+  bool Wants(OwnKey key) const { return keys_ != nullptr && keys_->wants(key); }
+  bool WantsNamed(std::string_view name) const {
+    return keys_ != nullptr && (keys_->everything() || keys_->WantsNamed(name));
+  }
+  void SetOwn(OwnKey key, std::string_view value) {
+    if (Wants(key)) Fill(key, value, Rank::kExact);
+  }
+  // Another way to write what SetOwn was given: conditions hold if either satisfies them.
+  void SetAlternative(OwnKey key, std::string_view value) {
+    if (!Wants(key)) return;
+    alternative_slot_ = key;
+    alternative_ = value;
+  }
+  // What a peer put under `name`. A later call for the same name replaces the value, which is what
+  // readers of maps do; a codec whose peers keep the first asks first.
+  void SetNamed(std::string_view name, std::string_view value) {
+    if (keys_ == nullptr) return;
+    if (keys_->everything()) {
+      if (!keys_->IsOwn(name)) others_.emplace_back(name, value);
+      return;
+    }
+    keys_->ForEachNamed(name, [&](uint32_t slot, bool exact) {
+      Fill(slot, value, exact ? Rank::kExact : Rank::kOtherCase);
+    });
+  }
+  // The same for a value that is not contiguous in the message. It is kept once for each key,
+  // however often a message repeats that.
+  void SetNamedCopy(std::string_view name, const std::string& value);
+  // What is said of a message without a codec, in tests and previews: its own keys by their names,
+  // and then what peers name.
+  void Set(std::string_view name, std::string_view value) {
+    const uint32_t slot = keys_ == nullptr ? MetadataKeys::kNone : keys_->Find(name);
+    if (keys_ != nullptr && slot < keys_->own()) {
+      SetOwn(slot, value);
     } else {
-      truncated_ = true;
+      SetNamed(name, value);
     }
   }
-
-  // Keeps `text` alive until Clear() and returns a view of it.
+  // Keeps `text` alive until Clear() and returns a view of it: for values of the protocol's own.
   std::string_view Own(std::string text) { return owned_.emplace_front(std::move(text)); }
 
-  std::optional<std::string_view> Find(std::string_view key) const {
-    for (size_t i = 0; i < size_; ++i) {
-      if (at(i).key == key) return at(i).value;
-    }
-    return std::nullopt;
+  // --- for those who look
+
+  std::optional<std::string_view> Get(uint32_t slot) const {
+    if (slot >= slots_.size() || slots_[slot].rank == Rank::kAbsent) return std::nullopt;
+    return slots_[slot].view();
   }
+  std::optional<std::string_view> Alternative(uint32_t slot) const {
+    if (slot != alternative_slot_) return std::nullopt;
+    return alternative_;
+  }
+  // By name; slower than by slot.
+  std::optional<std::string_view> Find(std::string_view name) const;
+  // All there is, in order of the slots and then of appearance.
+  std::vector<std::pair<std::string_view, std::string_view>> Entries() const;
 
   // The bytes that the views point into have been copied to `to`.
-  void Rebase(std::string_view from, const char* to) {
-    for (size_t i = 0; i < size_; ++i) {
-      Entry& entry = i < kInline ? inline_[i] : overflow_[i - kInline];
-      entry = {Rebased(entry.key, from, to), Rebased(entry.value, from, to)};
-    }
-  }
+  void Rebase(std::string_view from, const char* to);
   // `view` itself unless it lies within `from`.
   static std::string_view Rebased(std::string_view view, std::string_view from, const char* to) {
     const std::less<> before;
@@ -74,17 +105,32 @@ class Metadata {
     return {to + (view.data() - from.data()), view.size()};
   }
 
-  size_t size() const { return size_; }
-  bool empty() const { return size_ == 0; }
-  bool truncated() const { return truncated_; }
-  const Entry& at(size_t i) const { return i < kInline ? inline_[i] : overflow_[i - kInline]; }
-
  private:
-  static constexpr size_t kInline = 16;
-  std::array<Entry, kInline> inline_;
-  size_t size_ = 0;
-  bool truncated_ = false;
-  std::vector<Entry> overflow_;
+  enum class Rank : uint8_t { kAbsent, kOtherCase, kExact };
+  struct Slot {
+    const char* data = nullptr;
+    size_t size = 0;
+    Rank rank = Rank::kAbsent;
+    std::string copy = {};  // SetNamedCopy
+    std::string_view view() const { return {data, size}; }
+  };
+
+  void Fill(uint32_t slot, std::string_view value, Rank rank) {
+    Slot& target = slots_[slot];
+    if (rank < target.rank) return;
+    if (target.rank == Rank::kAbsent) filled_.push_back(slot);
+    target.data = value.data();
+    target.size = value.size();
+    target.rank = rank;
+  }
+
+  const MetadataKeys* keys_ = nullptr;
+  std::vector<Slot> slots_;
+  std::vector<uint32_t> filled_;
+  uint32_t alternative_slot_ = MetadataKeys::kNone;
+  std::string_view alternative_;
+  // Where everything is wanted: what peers named, as it came.
+  std::vector<std::pair<std::string, std::string>> others_;
   std::forward_list<std::string> owned_;
 };
 

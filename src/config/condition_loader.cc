@@ -1,16 +1,11 @@
 #include "src/config/condition_loader.h"
 
 #include <algorithm>
-#include <array>
 #include <optional>
 #include <string_view>
 
 namespace metaprotocol {
 namespace {
-
-constexpr std::array<std::string_view, 7> kConnectionKeys = {
-    kSourceAddressKey, kDestinationAddressKey, kDestinationPortKey, kSniKey,
-    kPeerUriSanKey,    kPeerDnsSanKey,         kPeerSubjectKey};
 
 Condition LoadCondition(const config::Condition& config, const std::string& path,
                         Findings& findings) {

@@ -19,7 +19,8 @@ std::shared_ptr<TokenBucket> LoadBucket(const config::TokenBucket& config) {
 }  // namespace
 
 std::unique_ptr<LocalRateLimit> LoadLocalRateLimit(const config::LocalRateLimit& config,
-                                                   const std::string& path, Findings& findings) {
+                                                   const std::string& path, MetadataKeys& keys,
+                                                   Findings& findings) {
   if (!config.token_bucket && config.rules.empty()) {
     findings.Error(path, "", "needs token_bucket, rules, or both");
   }
@@ -35,7 +36,7 @@ std::unique_ptr<LocalRateLimit> LoadLocalRateLimit(const config::LocalRateLimit&
     buckets.push_back(LoadBucket(from.token_bucket));
   }
   std::vector<RouteTable::BuildError> errors;
-  auto compiled = RouteTable::Build("", std::move(rules), errors);
+  auto compiled = RouteTable::Build("", std::move(rules), keys, errors);
   for (const RouteTable::BuildError& error : errors) {
     ReportBadRegex(error, config.rules[error.rule].match, place(error.rule), findings);
   }
@@ -46,7 +47,8 @@ std::unique_ptr<LocalRateLimit> LoadLocalRateLimit(const config::LocalRateLimit&
 }
 
 std::unique_ptr<GlobalRateLimit> LoadGlobalRateLimit(const config::GlobalRateLimit& config,
-                                                     const std::string& path, Findings& findings) {
+                                                     const std::string& path, MetadataKeys& keys,
+                                                     Findings& findings) {
   auto limit = std::make_unique<GlobalRateLimit>();
   limit->domain = config.domain;
   limit->cluster = config.cluster;
@@ -55,12 +57,12 @@ std::unique_ptr<GlobalRateLimit> LoadGlobalRateLimit(const config::GlobalRateLim
   for (size_t i = 0; i < config.descriptors.size(); ++i) {
     const config::RateLimitDescriptor& from = config.descriptors[i];
     CheckKey(from.key, path + ".descriptors[" + std::to_string(i) + "].key", findings);
-    limit->descriptors.push_back({from.key, from.descriptor_key});
+    limit->descriptors.push_back({KeyRef(from.key, keys), from.descriptor_key});
   }
   std::vector<RouteTable::Rule> rules(1);
   rules[0].conditions = LoadConditions(config.match, path + ".match", findings);
   std::vector<RouteTable::BuildError> errors;
-  limit->match = RouteTable::Build("", std::move(rules), errors);
+  limit->match = RouteTable::Build("", std::move(rules), keys, errors);
   for (const RouteTable::BuildError& error : errors) {
     ReportBadRegex(error, config.match, path + ".match", findings);
   }

@@ -13,9 +13,11 @@ namespace metaprotocol {
 
 // Both: null if a regular expression in it is bad; errors are in the findings. `path` is its place.
 std::unique_ptr<LocalRateLimit> LoadLocalRateLimit(const config::LocalRateLimit& config,
-                                                   const std::string& path, Findings& findings);
+                                                   const std::string& path, MetadataKeys& keys,
+                                                   Findings& findings);
 
 std::unique_ptr<GlobalRateLimit> LoadGlobalRateLimit(const config::GlobalRateLimit& config,
-                                                     const std::string& path, Findings& findings);
+                                                     const std::string& path, MetadataKeys& keys,
+                                                     Findings& findings);
 
 }  // namespace metaprotocol

@@ -88,7 +88,7 @@ std::unique_ptr<const RouteTable> RouteLoader::Load(const config::RouteTable& ta
   CheckUnreachable(table, path);
 
   std::vector<RouteTable::BuildError> errors;
-  auto compiled = RouteTable::Build(table.name, std::move(rules), errors);
+  auto compiled = RouteTable::Build(table.name, std::move(rules), keys_, errors);
   for (const RouteTable::BuildError& error : errors) {
     ReportBadRegex(error, table.routes[error.rule].match,
                    At(At(path, "routes", error.rule), "match"), findings_);
@@ -107,8 +107,8 @@ RouteTable::Rule RouteLoader::LoadRoute(const config::Route& config, const std::
   route.response_mutation = LoadMutation(config.response_mutation);
   for (size_t i = 0; i < config.hash_on.size(); ++i) {
     CheckKey(config.hash_on[i], At(path, "hash_on", i), findings_);
+    route.hash_keys.emplace_back(config.hash_on[i], keys_);
   }
-  route.hash_keys = config.hash_on;
   route.mirrors = LoadMirrors(config.mirrors);
   LoadAction(config, path, route);
   return rule;

@@ -16,8 +16,9 @@ namespace metaprotocol {
 
 class RouteLoader {
  public:
-  RouteLoader(Findings& findings, std::chrono::microseconds default_timeout)
-      : findings_(findings), default_timeout_(default_timeout) {}
+  // `keys` comes to hold what the routes look at.
+  RouteLoader(MetadataKeys& keys, Findings& findings, std::chrono::microseconds default_timeout)
+      : keys_(keys), findings_(findings), default_timeout_(default_timeout) {}
 
   // Checks and compiles one table; `path` is its place. Null if a regular expression in it is bad;
   // other errors are in the findings. Routes are numbered on from those of the tables before.
@@ -32,6 +33,7 @@ class RouteLoader {
   void LoadDirectReply(const config::Route& config, const std::string& path, Route& route);
   void CheckUnreachable(const config::RouteTable& table, const std::string& path);
 
+  MetadataKeys& keys_;
   Findings& findings_;
   std::chrono::microseconds default_timeout_;
   uint32_t route_count_ = 0;

@@ -4,7 +4,6 @@
 #include <chrono>
 #include <map>
 #include <nlohmann/json.hpp>
-#include <set>
 #include <unordered_map>
 #include <utility>
 
@@ -110,8 +109,11 @@ UpstreamMode LoadUpstreamMode(config::ProtocolUpstreamConnections wanted, const 
 
 class TableLoader {
  public:
-  TableLoader(const config::ProxyConfig& config, Findings& findings)
-      : config_(config), findings_(findings), routes_(findings, config.default_timeout) {}
+  TableLoader(const config::ProxyConfig& config, MetadataKeys& keys, Findings& findings)
+      : config_(config),
+        findings_(findings),
+        keys_(keys),
+        routes_(keys, findings, config.default_timeout) {}
 
   void Load(Snapshot& snapshot) {
     for (size_t i = 0; i < config_.route_tables.size(); ++i) LoadTable(i, snapshot);
@@ -138,12 +140,12 @@ class TableLoader {
     }
     table.routes = routes_.Load(config, path);
     if (config.local_rate_limit) {
-      table.local_rate_limit =
-          LoadLocalRateLimit(*config.local_rate_limit, path + ".local_rate_limit", findings_);
+      table.local_rate_limit = LoadLocalRateLimit(*config.local_rate_limit,
+                                                  path + ".local_rate_limit", keys_, findings_);
     }
     if (config.global_rate_limit) {
-      table.global_rate_limit =
-          LoadGlobalRateLimit(*config.global_rate_limit, path + ".global_rate_limit", findings_);
+      table.global_rate_limit = LoadGlobalRateLimit(*config.global_rate_limit,
+                                                    path + ".global_rate_limit", keys_, findings_);
     }
     snapshot.tables.push_back(std::move(table));
   }
@@ -167,6 +169,7 @@ class TableLoader {
 
   const config::ProxyConfig& config_;
   Findings& findings_;
+  MetadataKeys& keys_;
   RouteLoader routes_;
   std::map<std::string, size_t> names_;
   std::map<std::string, size_t> destinations_;
@@ -224,19 +227,6 @@ const Snapshot::Table& Snapshot::TableFor(std::string_view address, uint32_t por
   return *best;
 }
 
-void Snapshot::Table::AddKeysTo(std::set<std::string_view>& keys) const {
-  keys.insert(routes->keys().begin(), routes->keys().end());
-  if (local_rate_limit != nullptr) {
-    keys.insert(local_rate_limit->keys().begin(), local_rate_limit->keys().end());
-  }
-  if (global_rate_limit == nullptr) return;
-  const auto match_keys = global_rate_limit->match->keys();
-  keys.insert(match_keys.begin(), match_keys.end());
-  for (const GlobalRateLimit::Descriptor& descriptor : global_rate_limit->descriptors) {
-    if (!descriptor.key.starts_with(kConnectionKeyPrefix)) keys.insert(descriptor.key);
-  }
-}
-
 void Snapshot::ContinueWith(const Snapshot& before) const {
   std::unordered_map<std::string_view, const LocalRateLimit*> limits;
   for (const Table& table : before.tables) {
@@ -266,19 +256,17 @@ SnapshotOrErrors LoadSnapshot(std::string_view json, const CodecRegistry& codecs
     snapshot->upstream_mode =
         LoadUpstreamMode(config.protocol.upstream_connections, snapshot->codec->traits(), findings);
   }
-  TableLoader(config, findings).Load(*snapshot);
+  if (snapshot->codec != nullptr) {
+    snapshot->request_keys = MetadataKeys(snapshot->codec->traits().metadata_keys);
+  }
+  TableLoader(config, snapshot->request_keys, findings).Load(*snapshot);
 
   SnapshotOrErrors result;
   result.errors = AllErrors(reading, findings);
   result.warnings = findings.warnings().Take();
   if (!result.errors.empty()) return result;
 
-  std::set<std::string_view> keys;
-  for (const Snapshot::Table& table : snapshot->tables) {
-    table.AddKeysTo(keys);
-  }
-  const std::vector<std::string_view> key_list(keys.begin(), keys.end());
-  snapshot->request_interest = snapshot->codec->InterestIn(key_list);
+  snapshot->request_interest = snapshot->codec->InterestIn(snapshot->request_keys);
   result.snapshot = std::move(snapshot);
   return result;
 }

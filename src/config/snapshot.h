@@ -3,7 +3,6 @@
 
 #include <cstdint>
 #include <memory>
-#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -57,14 +56,12 @@ struct Snapshot {
     std::vector<std::string> destinations;
     std::unique_ptr<LocalRateLimit> local_rate_limit = {};          // null: none
     std::unique_ptr<const GlobalRateLimit> global_rate_limit = {};  // likewise
-
-    // Message metadata keys that anything in the table looks at.
-    void AddKeysTo(std::set<std::string_view>& keys) const;
   };
   std::vector<Table> tables;  // at least one; the first is the default
   uint32_t route_count = 0;   // over all tables; Route::index is below it
 
-  // What any route of any table looks at, in the codec's terms.
+  // What any route, limit or filter looks at in requests, and the same in the codec's terms.
+  MetadataKeys request_keys;
   Interest request_interest;
 
   const Table& TableFor(std::string_view address, uint32_t port) const;

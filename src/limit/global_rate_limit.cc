@@ -13,15 +13,16 @@ constexpr size_t kMaxValue = 4096;
 }  // namespace
 
 std::string GlobalRateLimit::Question(const MatchInput& request) const {
-  if (match->Match(request) == nullptr) return {};
+  // A request that may meet the rule is asked about.
+  if (match->Match(request).route == nullptr) return {};
   RateLimitRequestWriter writer;
+  bool any = false;
   for (const Descriptor& descriptor : descriptors) {
-    const Metadata& source =
-        descriptor.key.starts_with(kConnectionKeyPrefix) ? request.connection : request.message;
-    const auto value = source.Find(descriptor.key);
-    if (value) writer.AddEntry(descriptor.descriptor_key, value->substr(0, kMaxValue));
+    const auto value = descriptor.key.Find(request);
+    any = any || value.has_value();
+    writer.AddDescriptor(descriptor.descriptor_key, value.value_or("").substr(0, kMaxValue));
   }
-  return writer.empty() ? std::string() : writer.Finish(domain);
+  return any ? writer.Finish(domain) : std::string();
 }
 
 }  // namespace metaprotocol

@@ -14,7 +14,7 @@ namespace metaprotocol {
 
 struct GlobalRateLimit {
   struct Descriptor {
-    std::string key;             // of the metadata
+    KeyRef key;
     std::string descriptor_key;  // as the service knows it
   };
 

@@ -2,8 +2,6 @@
 #pragma once
 
 #include <memory>
-#include <span>
-#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -24,10 +22,13 @@ class LocalRateLimit {
         buckets_(std::move(buckets)),
         default_bucket_(std::move(default_bucket)) {}
 
-  // Whether the request may pass; takes its token. Any thread.
+  // Whether the request may pass; takes its token. Any thread. One of which the bucket cannot be
+  // told may not.
   bool Admit(const MatchInput& request, uint64_t now_us) const {
-    const Route* rule = rules_->Match(request);
-    TokenBucket* bucket = rule != nullptr ? buckets_[rule->index].get() : default_bucket_.get();
+    const RouteMatch rule = rules_->Match(request);
+    if (rule.undecided) return false;
+    TokenBucket* bucket =
+        rule.route != nullptr ? buckets_[rule.route->index].get() : default_bucket_.get();
     return bucket == nullptr || bucket->Take(now_us);
   }
 
@@ -44,9 +45,6 @@ class LocalRateLimit {
       adopt(buckets_[i], before.buckets_[i]);
     }
   }
-
-  // Message metadata keys that the rules look at.
-  std::span<const std::string_view> keys() const { return rules_->keys(); }
 
  private:
   std::unique_ptr<const RouteTable> rules_;

@@ -2,6 +2,9 @@
 
 #include <optional>
 
+#include "src/codec/utf8.h"
+#include "src/codec/varint.h"
+
 namespace metaprotocol {
 namespace {
 
@@ -10,41 +13,21 @@ enum WireType : uint8_t { kVarint = 0, kFixed64 = 1, kLength = 2, kFixed32 = 5 }
 
 constexpr uint64_t Tag(uint32_t field, WireType type) { return uint64_t{field} << 3 | type; }
 
-void AppendVarint(std::string& out, uint64_t value) {
-  for (; value >= 0x80; value >>= 7) out += static_cast<char>(0x80 | (value & 0x7f));
-  out += static_cast<char>(value);
-}
-
 void AppendField(std::string& out, uint32_t field, std::string_view bytes) {
-  AppendVarint(out, Tag(field, kLength));
-  AppendVarint(out, bytes.size());
+  AppendVarint(Tag(field, kLength), out);
+  AppendVarint(bytes.size(), out);
   out += bytes;
 }
 
 // `text` with "?" for each byte that is no UTF-8: the service would refuse the whole question.
 std::string Utf8(std::string_view text) {
+  if (IsUtf8(text)) return std::string(text);
   std::string out;
   out.reserve(text.size());
   for (size_t i = 0; i < text.size();) {
-    const auto lead = static_cast<uint8_t>(text[i]);
-    const size_t length = lead < 0x80 ? 1 : lead < 0xc2 ? 0 : lead < 0xe0 ? 2 : lead < 0xf0 ? 3 : 4;
-    bool valid = length != 0 && lead < 0xf5 && length <= text.size() - i;
-    uint32_t code = lead & (0x7fu >> length);
-    for (size_t k = 1; valid && k < length; ++k) {
-      const auto byte = static_cast<uint8_t>(text[i + k]);
-      valid = (byte & 0xc0) == 0x80;
-      code = code << 6 | (byte & 0x3f);
-    }
-    // Overlong forms, surrogates, beyond the last character (RFC 3629).
-    if (length == 3) valid = valid && code >= 0x800 && (code < 0xd800 || code > 0xdfff);
-    if (length == 4) valid = valid && code >= 0x10000 && code <= 0x10ffff;
-    if (valid) {
-      out += text.substr(i, length);
-      i += length;
-    } else {
-      out += '?';
-      ++i;
-    }
+    const size_t width = Utf8At(text, i).width;
+    out += width == 0 ? std::string_view("?") : text.substr(i, width);
+    i += width == 0 ? 1 : width;
   }
   return out;
 }
@@ -87,19 +70,21 @@ bool SkipValue(Bytes& bytes, uint8_t type) {
 
 }  // namespace
 
-void RateLimitRequestWriter::AddEntry(std::string_view key, std::string_view value) {
+void RateLimitRequestWriter::AddDescriptor(std::string_view key, std::string_view value) {
   std::string entry;
   AppendField(entry, 1, key);
   AppendField(entry, 2, Utf8(value));
-  AppendField(descriptor_, 1, entry);
+  std::string descriptor;
+  AppendField(descriptor, 1, entry);
+  AppendField(descriptors_, 2, descriptor);
 }
 
 std::string RateLimitRequestWriter::Finish(std::string_view domain) const {
   std::string message;
   AppendField(message, 1, domain);
-  AppendField(message, 2, descriptor_);
-  AppendVarint(message, Tag(3, kVarint));  // hits_addend
-  AppendVarint(message, 1);
+  message += descriptors_;
+  AppendVarint(Tag(3, kVarint), message);  // hits_addend
+  AppendVarint(1, message);
   return message;
 }
 

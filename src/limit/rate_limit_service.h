@@ -13,16 +13,15 @@ namespace metaprotocol {
 inline constexpr std::string_view kShouldRateLimit =
     "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit";
 
-// Writes a RateLimitRequest with one descriptor and one hit.
+// Writes a RateLimitRequest with one hit.
 class RateLimitRequestWriter {
  public:
-  // RateLimitDescriptor.entries
-  void AddEntry(std::string_view key, std::string_view value);
-  bool empty() const { return descriptor_.empty(); }
+  // A descriptor with this one entry: the service has a counter for each.
+  void AddDescriptor(std::string_view key, std::string_view value);
   std::string Finish(std::string_view domain) const;
 
  private:
-  std::string descriptor_;
+  std::string descriptors_;
 };
 
 enum class RateLimitVerdict : uint8_t {

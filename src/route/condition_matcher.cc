@@ -78,13 +78,14 @@ bool ParseDecimal(std::string_view text, int64_t& number) {
   return error == std::errc() && rest == end;
 }
 
-ConditionMatcher::ConditionMatcher(const Condition& condition, RegexPool& regexes,
-                                   std::string& error)
-    : key_(condition.key),
+ConditionMatcher::ConditionMatcher(const Condition& condition, MetadataKeys& keys,
+                                   RegexPool& regexes, std::string& error)
+    : key_(condition.key, keys),
       kind_(condition.kind),
       ignore_case_(condition.ignore_case),
       invert_(condition.invert),
-      from_connection_(IsConnectionKey(condition.key)),
+      searches_(kind_ == Condition::Kind::kRegex || kind_ == Condition::Kind::kContains ||
+                kind_ == Condition::Kind::kRange),
       range_start_(condition.range_start),
       range_end_(condition.range_end) {
   for (const std::string& value : condition.values) {
@@ -99,14 +100,22 @@ ConditionMatcher::ConditionMatcher(const Condition& condition, RegexPool& regexe
   }
 }
 
-bool ConditionMatcher::AnyValueSatisfies(const Metadata& metadata) const {
-  if (kind_ == Condition::Kind::kAbsent) return !metadata.Find(key_).has_value();
-  const size_t size = metadata.size();
-  for (size_t i = 0; i < size; ++i) {
-    const Metadata::Entry& entry = metadata.at(i);
-    if (entry.key == key_ && Satisfies(entry.value)) return true;
+Verdict ConditionMatcher::Check(const MatchInput& input) const {
+  bool too_long = false;
+  bool holds = false;
+  if (kind_ == Condition::Kind::kAbsent) {
+    holds = !key_.Find(input).has_value();
+  } else {
+    holds = key_.AnyValue(input, [&](std::string_view value) {
+      if (searches_ && value.size() > kMaxSearchedBytes) {
+        too_long = true;
+        return false;
+      }
+      return Satisfies(value);
+    });
   }
-  return false;
+  if (!holds && too_long) return Verdict::kUndecided;
+  return holds != invert_ ? Verdict::kYes : Verdict::kNo;
 }
 
 bool ConditionMatcher::Satisfies(std::string_view value) const {

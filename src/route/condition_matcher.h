@@ -9,7 +9,8 @@
 #include <utility>
 #include <vector>
 
-#include "src/codec/metadata.h"
+#include "src/codec/metadata_keys.h"
+#include "src/route/match_input.h"
 #include "src/route/route_table.h"
 
 namespace re2 {
@@ -31,36 +32,37 @@ class RegexPool {
   std::map<std::pair<std::string, bool>, std::unique_ptr<re2::RE2>> compiled_;
 };
 
-// Whether `key` names something of the connection rather than of the message.
-inline bool IsConnectionKey(std::string_view key) { return key.starts_with(kConnectionKeyPrefix); }
-
-inline const Metadata& SourceOf(std::string_view key, const MatchInput& input) {
-  return IsConnectionKey(key) ? input.connection : input.message;
-}
-
 // Reads a decimal integer with an optional sign that fits into 64 bits; false for anything else.
 bool ParseDecimal(std::string_view text, int64_t& number);
+
+// Values longer than this are not searched through. Most conditions are decided by as many bytes as
+// they have texts themselves, whatever the value's length; only those that have to look at all of
+// it (regex, contains, range) stay undecided then.
+inline constexpr size_t kMaxSearchedBytes = 4096;
+
+enum class Verdict : uint8_t {
+  kNo,
+  kYes,
+  kUndecided,  // a value is too long to tell: whoever asks must refuse rather than guess
+};
 
 class ConditionMatcher {
  public:
   // `error` is set for a bad regular expression; the matcher is then not to be used.
-  ConditionMatcher(const Condition& condition, RegexPool& regexes, std::string& error);
+  ConditionMatcher(const Condition& condition, MetadataKeys& keys, RegexPool& regexes,
+                   std::string& error);
 
-  bool Holds(const MatchInput& input) const {
-    const Metadata& metadata = from_connection_ ? input.connection : input.message;
-    return AnyValueSatisfies(metadata) != invert_;
-  }
+  Verdict Check(const MatchInput& input) const;
 
  private:
-  bool AnyValueSatisfies(const Metadata& metadata) const;
   bool Satisfies(std::string_view value) const;
   bool IsOneOf(std::string_view value) const;
 
-  std::string key_;
+  KeyRef key_;
   Condition::Kind kind_;
   bool ignore_case_;
   bool invert_;
-  bool from_connection_;
+  bool searches_;
   std::string text_;                // folded to lower case with ignore_case_
   std::vector<std::string> texts_;  // kOneOf: the same, sorted
   int64_t range_start_;

@@ -16,9 +16,10 @@ void AppendLength(std::string& out, uint32_t length) {
 
 }  // namespace
 
-ExactIndex::ExactIndex(std::vector<std::string> keys) : keys_(std::move(keys)) {
+ExactIndex::ExactIndex(std::vector<KeyRef> keys)
+    : keys_(std::move(keys)), longest_(keys_.size(), 0) {
   for (size_t i = 0; i < keys_.size(); ++i) {
-    if (IsConnectionKey(keys_[i])) connection_keys_ |= uint32_t{1} << i;
+    if (keys_[i].repeats()) repeating_ = i;
   }
 }
 
@@ -41,6 +42,7 @@ void ExactIndex::AddTuple(uint32_t rule, const Tuple& tuple) {
   for (size_t i = 0; i < keys_.size(); ++i) {
     AppendLength(joined, static_cast<uint32_t>(tuple[i].size()));
     joined += tuple[i];
+    longest_[i] = std::max(longest_[i], tuple[i].size());
   }
   std::vector<uint32_t>& rules = building_[std::move(joined)];
   if (rules.empty() || rules.back() != rule) rules.push_back(rule);
@@ -64,7 +66,6 @@ void ExactIndex::Seal() {
       at += length;
       texts_.emplace_back(begin, length);
       bucket.hash = TextHash(texts_.back(), bucket.hash);
-      beginnings_.insert(bucket.hash);
     }
     size_t slot = bucket.hash & (buckets_.size() - 1);
     while (buckets_[slot].count != 0) slot = (slot + 1) & (buckets_.size() - 1);
@@ -73,34 +74,47 @@ void ExactIndex::Seal() {
   building_.clear();
 }
 
-uint32_t ExactIndex::Find(const MatchInput& input, std::span<const CompiledRule> rules,
-                          uint32_t best) const {
+void ExactIndex::Find(const MatchInput& input, std::span<const CompiledRule> rules,
+                      FoundRule& best) const {
   Search search(input, rules, best);
-  bool repeated = false;
-  uint64_t hash = 0;
+  size_t with_several = repeating_;
   for (size_t key = 0; key < keys_.size(); ++key) {
-    const std::string_view name = keys_[key];
-    const Metadata& metadata = SourceOfKey(key, input);
-    bool found = false;
-    for (size_t i = 0, size = metadata.size(); i < size; ++i) {
-      const Metadata::Entry& entry = metadata.at(i);
-      if (entry.key != name) continue;
-      repeated = repeated || found;
-      if (!found) search.Take(key, entry.value);
-      found = true;
-    }
-    if (!found) return best;
-    if (!repeated) hash = TextHash(search.tuple[key].view(), hash);
+    size_t values = 0;
+    keys_[key].AnyValue(input, [&](std::string_view value) {
+      if (++values == 1) search.tuple[key] = {value.data(), value.size()};
+      return values == 2;
+    });
+    if (values == 0) return;
+    // A message has one key at most with two ways to write its value, and one key here repeats.
+    if (values == 2 && key != repeating_) with_several = key;
   }
-  if (repeated) {
-    TryCombinations(search, 0, 0);
+  if (with_several == repeating_ && repeating_ == kMaxKeys) {
+    TryTuple(search);
+  } else if (with_several == repeating_ || repeating_ == kMaxKeys) {
+    TryValues(search, with_several);
   } else {
-    TryTuple(search, hash);
+    keys_[with_several].AnyValue(input, [&](std::string_view value) {
+      search.tuple[with_several] = {value.data(), value.size()};
+      TryValues(search, repeating_);
+      return false;
+    });
   }
-  return search.best;
 }
 
-void ExactIndex::TryTuple(Search& search, uint64_t hash) const {
+void ExactIndex::TryValues(Search& search, size_t key) const {
+  keys_[key].AnyValue(search.input, [&](std::string_view value) {
+    search.tuple[key] = {value.data(), value.size()};
+    TryTuple(search);
+    return false;
+  });
+}
+
+void ExactIndex::TryTuple(const Search& search) const {
+  uint64_t hash = 0;
+  for (size_t key = 0; key < keys_.size(); ++key) {
+    if (search.tuple[key].size > longest_[key]) return;
+    hash = TextHash(search.tuple[key].view(), hash);
+  }
   const size_t mask = buckets_.size() - 1;
   for (size_t slot = hash & mask; buckets_[slot].count != 0; slot = (slot + 1) & mask) {
     const Bucket& bucket = buckets_[slot];
@@ -110,24 +124,13 @@ void ExactIndex::TryTuple(Search& search, uint64_t hash) const {
     if (same < keys_.size()) continue;
     for (uint32_t i = 0; i < bucket.count; ++i) {
       const uint32_t rule = candidates_[bucket.candidates + i];
-      if (rule >= search.best) return;
-      if (search.rules[rule].Holds(search.input)) {
-        search.best = rule;
-        return;
-      }
+      if (rule >= search.best.rule) return;
+      const Verdict verdict = search.rules[rule].Check(search.input);
+      if (verdict == Verdict::kNo) continue;
+      search.best = {rule, verdict == Verdict::kUndecided};
+      return;
     }
     return;
-  }
-}
-
-void ExactIndex::TryCombinations(Search& search, size_t key, uint64_t hash) const {
-  if (key == keys_.size()) return TryTuple(search, hash);
-  const std::string_view name = keys_[key];
-  const Metadata& metadata = SourceOfKey(key, search.input);
-  for (size_t i = 0; i < metadata.size(); ++i) {
-    if (metadata.at(i).key != name) continue;
-    const uint64_t extended = TextHash(search.Take(key, metadata.at(i).value), hash);
-    if (beginnings_.contains(extended)) TryCombinations(search, key + 1, extended);
   }
 }
 

@@ -9,7 +9,6 @@
 #include <span>
 #include <string>
 #include <string_view>
-#include <unordered_set>
 #include <vector>
 
 #include "src/route/condition_matcher.h"
@@ -22,12 +21,21 @@ struct CompiledRule {
   std::vector<ConditionMatcher> conditions;
   const Route* route = nullptr;
 
-  bool Holds(const MatchInput& input) const {
+  Verdict Check(const MatchInput& input) const {
+    Verdict verdict = Verdict::kYes;
     for (const ConditionMatcher& condition : conditions) {
-      if (!condition.Holds(input)) return false;
+      const Verdict one = condition.Check(input);
+      if (one == Verdict::kNo) return one;
+      if (one == Verdict::kUndecided) verdict = one;
     }
-    return true;
+    return verdict;
   }
+};
+
+// The first rule that a request meets, as far as is known yet.
+struct FoundRule {
+  uint32_t rule;
+  bool undecided = false;  // it may not meet that one, but a value is too long to tell
 };
 
 // The rules that compare exactly one set of keys. Built rule by rule in their order, then sealed.
@@ -35,22 +43,21 @@ class ExactIndex {
  public:
   static constexpr size_t kMaxKeys = 8;
 
-  // `keys`: at least one, at most kMaxKeys.
-  explicit ExactIndex(std::vector<std::string> keys);
+  // `keys`: at least one, at most kMaxKeys, at most one of which repeats().
+  explicit ExactIndex(std::vector<KeyRef> keys);
   ExactIndex(ExactIndex&&) = default;
   ExactIndex& operator=(ExactIndex&&) = default;
 
-  std::span<const std::string> keys() const { return keys_; }
   uint32_t first_rule() const { return first_rule_; }
 
-  // The rule holds for messages that have one of `values[i]` under keys()[i], for every i.
+  // The rule holds for messages that have one of `values[i]` under the i-th key, for every i.
   void Add(uint32_t rule, std::span<const std::vector<std::string>> values);
 
   // To be called once, after the last Add.
   void Seal();
 
-  // The first rule before `best` whose texts the message has and that holds, else `best`.
-  uint32_t Find(const MatchInput& input, std::span<const CompiledRule> rules, uint32_t best) const;
+  // Puts into `best` the first rule before it whose texts the message has and that holds.
+  void Find(const MatchInput& input, std::span<const CompiledRule> rules, FoundRule& best) const;
 
  private:
   using Tuple = std::array<std::string_view, kMaxKeys>;
@@ -69,28 +76,23 @@ class ExactIndex {
   struct Search {
     const MatchInput& input;
     std::span<const CompiledRule> rules;
-    uint32_t best;
+    FoundRule& best;
     std::array<Text, kMaxKeys> tuple;  // the first keys_.size(), one after the other
 
-    Search(const MatchInput& input, std::span<const CompiledRule> rules, uint32_t best)
+    Search(const MatchInput& input, std::span<const CompiledRule> rules, FoundRule& best)
         : input(input), rules(rules), best(best) {}
-    std::string_view Take(size_t key, std::string_view text) {
-      tuple[key] = {text.data(), text.size()};
-      return text;
-    }
   };
 
-  const Metadata& SourceOfKey(size_t key, const MatchInput& input) const {
-    return (connection_keys_ >> key & 1) != 0 ? input.connection : input.message;
-  }
   void AddTuple(uint32_t rule, const Tuple& tuple);
   // Improves `search.best` by the rules that want exactly `search.tuple`.
-  void TryTuple(Search& search, uint64_t hash) const;
-  // The same for every combination of the message's values from keys()[key] on.
-  void TryCombinations(Search& search, size_t key, uint64_t hash) const;
+  void TryTuple(const Search& search) const;
+  // The same for every value of keys_[key], which may have several, with those that are there of
+  // the others.
+  void TryValues(Search& search, size_t key) const;
 
-  std::vector<std::string> keys_;
-  uint32_t connection_keys_ = 0;  // bit i: keys_[i] is the connection's
+  std::vector<KeyRef> keys_;
+  std::vector<size_t> longest_;  // text wanted under each key: longer values need no look
+  size_t repeating_ = kMaxKeys;  // which of keys_ may have several values; kMaxKeys: none
   uint32_t first_rule_ = UINT32_MAX;
 
   // While building: the rules that want each tuple, its texts joined with their lengths.
@@ -101,10 +103,6 @@ class ExactIndex {
   std::vector<uint32_t> candidates_;
   std::vector<std::string_view> texts_;  // keys_.size() per tuple, views into characters_
   std::vector<char> characters_;
-  // Hashes of what tuples begin with. A message may repeat keys; their combinations are only
-  // followed as far as some rule does, which bounds the work by rules times values instead of
-  // values to the power of keys.
-  std::unordered_set<uint64_t> beginnings_;
 };
 
 }  // namespace metaprotocol

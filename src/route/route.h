@@ -7,19 +7,9 @@
 
 #include "src/codec/codec.h"
 #include "src/codec/mutation.h"
+#include "src/route/match_input.h"
 
 namespace metaprotocol {
-
-// Metadata keys that come from the connection, not from the message. A condition on one of them
-// looks at the session.
-inline constexpr std::string_view kConnectionKeyPrefix = "connection.";
-inline constexpr std::string_view kSourceAddressKey = "connection.source_address";
-inline constexpr std::string_view kDestinationAddressKey = "connection.destination_address";
-inline constexpr std::string_view kDestinationPortKey = "connection.destination_port";
-inline constexpr std::string_view kSniKey = "connection.sni";
-inline constexpr std::string_view kPeerUriSanKey = "connection.peer_uri_san";  // may repeat
-inline constexpr std::string_view kPeerDnsSanKey = "connection.peer_dns_san";  // may repeat
-inline constexpr std::string_view kPeerSubjectKey = "connection.peer_subject";
 
 struct Route {
   uint32_t index = 0;  // within its snapshot, over all tables, from 0
@@ -53,7 +43,7 @@ struct Route {
   Mutation response_mutation;
 
   // Hashed together, in order, for ring hash and Maglev; kSourceAddressKey for the client address.
-  std::vector<std::string> hash_keys;
+  std::vector<KeyRef> hash_keys;
 };
 
 }  // namespace metaprotocol

@@ -7,10 +7,7 @@
 // with the number of texts.
 #include "src/route/route_table.h"
 
-#include <algorithm>
-#include <iterator>
 #include <map>
-#include <set>
 #include <utility>
 
 #include "src/route/condition_matcher.h"
@@ -34,20 +31,18 @@ class CompiledTable final : public RouteTable {
       : name_(std::move(name)), rules_(std::move(rules)) {}
 
   // False with errors.
-  bool Compile(std::vector<BuildError>& errors);
+  bool Compile(MetadataKeys& keys, std::vector<BuildError>& errors);
 
-  const Route* Match(const MatchInput& input) const override;
+  RouteMatch Match(const MatchInput& input) const override;
   const std::string& name() const override { return name_; }
   std::span<const Route* const> routes() const override { return routes_; }
-  std::span<const std::string_view> keys() const override { return keys_; }
 
  private:
-  void Place(uint32_t rule, std::vector<BuildError>& errors);
+  void Place(uint32_t rule, MetadataKeys& keys, std::vector<BuildError>& errors);
 
   std::string name_;
   std::vector<Rule> rules_;
   std::vector<const Route*> routes_;
-  std::vector<std::string_view> keys_;  // views into rules_
 
   RegexPool regexes_;
   std::vector<CompiledRule> compiled_;
@@ -56,42 +51,40 @@ class CompiledTable final : public RouteTable {
   std::map<std::vector<std::string>, size_t> index_of_keys_;  // while compiling
 };
 
-bool CompiledTable::Compile(std::vector<BuildError>& errors) {
+bool CompiledTable::Compile(MetadataKeys& keys, std::vector<BuildError>& errors) {
   const size_t errors_before = errors.size();
-  std::set<std::string_view> keys;
   compiled_.resize(rules_.size());
   for (uint32_t rule = 0; rule < rules_.size(); ++rule) {
-    const Route& route = rules_[rule].route;
-    routes_.push_back(&route);
-    for (const Condition& condition : rules_[rule].conditions) keys.insert(condition.key);
-    keys.insert(route.hash_keys.begin(), route.hash_keys.end());
-    Place(rule, errors);
+    routes_.push_back(&rules_[rule].route);
+    Place(rule, keys, errors);
   }
-  std::copy_if(keys.begin(), keys.end(), std::back_inserter(keys_),
-               [](std::string_view key) { return !IsConnectionKey(key); });
   for (ExactIndex& index : indexes_) index.Seal();
   index_of_keys_.clear();
   return errors.size() == errors_before;
 }
 
-void CompiledTable::Place(uint32_t rule, std::vector<BuildError>& errors) {
+void CompiledTable::Place(uint32_t rule, MetadataKeys& keys, std::vector<BuildError>& errors) {
   const std::vector<Condition>& conditions = rules_[rule].conditions;
   compiled_[rule].route = &rules_[rule].route;
 
   // The texts to index by, per key; sorted by key, so that the order of conditions is all the same.
   std::map<std::string, std::vector<std::string>> texts;
   size_t tuples = 1;
+  bool repeating = false;  // one of them may have several values
   for (size_t i = 0; i < conditions.size(); ++i) {
     const Condition& condition = conditions[i];
     const size_t count = condition.values.size();
+    const bool repeats = KeyRef(condition.key, keys).repeats();
     if (IsIndexable(condition) && texts.size() < ExactIndex::kMaxKeys &&
-        !texts.contains(condition.key) && tuples * count <= kMaxTuplesPerRule) {
+        !texts.contains(condition.key) && tuples * count <= kMaxTuplesPerRule &&
+        !(repeats && repeating)) {
       tuples *= count;
+      repeating = repeating || repeats;
       texts.emplace(condition.key, condition.values);
       continue;
     }
     std::string error;
-    ConditionMatcher matcher(condition, regexes_, error);
+    ConditionMatcher matcher(condition, keys, regexes_, error);
     if (!error.empty()) errors.push_back({rule, i, std::move(error)});
     compiled_[rule].conditions.push_back(std::move(matcher));
   }
@@ -100,40 +93,46 @@ void CompiledTable::Place(uint32_t rule, std::vector<BuildError>& errors) {
     return;
   }
 
-  std::vector<std::string> keys;
+  std::vector<std::string> names;
   std::vector<std::vector<std::string>> values;
   for (auto& [key, key_texts] : texts) {
-    keys.push_back(key);
+    names.push_back(key);
     values.push_back(std::move(key_texts));
   }
-  const auto [at, is_new] = index_of_keys_.try_emplace(keys, indexes_.size());
-  if (is_new) indexes_.emplace_back(std::move(keys));
+  const auto [at, is_new] = index_of_keys_.try_emplace(names, indexes_.size());
+  if (is_new) {
+    std::vector<KeyRef> refs;
+    for (const std::string& name : names) refs.emplace_back(name, keys);
+    indexes_.emplace_back(std::move(refs));
+  }
   indexes_[at->second].Add(rule, values);
 }
 
-const Route* CompiledTable::Match(const MatchInput& input) const {
+RouteMatch CompiledTable::Match(const MatchInput& input) const {
   const auto none = static_cast<uint32_t>(compiled_.size());
-  uint32_t best = none;
+  FoundRule best{none};
   for (const ExactIndex& index : indexes_) {
-    if (index.first_rule() >= best) break;
-    best = index.Find(input, compiled_, best);
+    if (index.first_rule() >= best.rule) break;
+    index.Find(input, compiled_, best);
   }
   for (const uint32_t rule : unindexed_) {
-    if (rule >= best) break;
-    if (compiled_[rule].Holds(input)) {
-      best = rule;
-      break;
-    }
+    if (rule >= best.rule) break;
+    const Verdict verdict = compiled_[rule].Check(input);
+    if (verdict == Verdict::kNo) continue;
+    best = {rule, verdict == Verdict::kUndecided};
+    break;
   }
-  return best == none ? nullptr : compiled_[best].route;
+  if (best.rule == none) return {};
+  return {compiled_[best.rule].route, best.undecided};
 }
 
 }  // namespace
 
 std::unique_ptr<const RouteTable> RouteTable::Build(std::string name, std::vector<Rule> rules,
+                                                    MetadataKeys& keys,
                                                     std::vector<BuildError>& errors) {
   auto table = std::make_unique<CompiledTable>(std::move(name), std::move(rules));
-  if (!table->Compile(errors)) return nullptr;
+  if (!table->Compile(keys, errors)) return nullptr;
   return table;
 }
 

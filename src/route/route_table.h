@@ -8,7 +8,8 @@
 #include <string_view>
 #include <vector>
 
-#include "src/codec/metadata.h"
+#include "src/codec/metadata_keys.h"
+#include "src/route/match_input.h"
 #include "src/route/route.h"
 
 namespace metaprotocol {
@@ -35,11 +36,12 @@ struct Condition {
   bool invert = false;
 };
 
-// What a message is matched by. A condition holds if any entry with its key satisfies it;
-// an inverted one holds if none does.
-struct MatchInput {
-  const Metadata& message;
-  const Metadata& connection;
+// What a lookup came to.
+struct RouteMatch {
+  const Route* route = nullptr;  // the first whose conditions all hold; null: none
+  // A value is too long to tell whether `route` or a later one is the first: the request must be
+  // refused, since a padded value must not lead past a rule.
+  bool undecided = false;
 };
 
 class RouteTable {
@@ -55,18 +57,17 @@ class RouteTable {
     std::string message;
   };
 
-  // Compiles the rules. Fails only for a bad regular expression.
+  // Compiles the rules, whose keys are wanted from then on. Fails only for a bad regular
+  // expression.
   static std::unique_ptr<const RouteTable> Build(std::string name, std::vector<Rule> rules,
+                                                 MetadataKeys& keys,
                                                  std::vector<BuildError>& errors);
   virtual ~RouteTable() = default;
 
-  // The first rule whose conditions all hold, or null.
-  virtual const Route* Match(const MatchInput& input) const = 0;
+  virtual RouteMatch Match(const MatchInput& input) const = 0;
 
   virtual const std::string& name() const = 0;
   virtual std::span<const Route* const> routes() const = 0;
-  // Message metadata keys that any condition or hash key looks at (connection keys left out).
-  virtual std::span<const std::string_view> keys() const = 0;
 };
 
 }  // namespace metaprotocol

@@ -35,7 +35,7 @@ class Session : public LeaseOwner, public SessionLink {
   const Snapshot::Table* table;
   const ConnectionInfo info;
   const std::string local_port_text;
-  Metadata connection;  // views into `info`
+  ConnectionMetadata connection;  // views into `info`
   const SessionHandle handle;
 
   // From the client.

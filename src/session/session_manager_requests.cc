@@ -99,7 +99,7 @@ size_t SessionManager::Parse(Session& session, Bytes bytes) {
     options.max_message_bytes = snapshot.limits.max_message_bytes;
     options.allow_partial =
         snapshot.request_interest.head_suffices && !snapshot.codec->traits().whole_to_encode;
-    message_.Clear();
+    message_.Clear(options.interest.keys);
     const DecodeResult result = snapshot.codec->Decode(
         session.decode_state.get(), Direction::kRequest, rest, options, message_);
     if (result.status == DecodeResult::Status::kMessage) {
@@ -214,7 +214,13 @@ bool SessionManager::HandleRequest(Session& session, Bytes bytes) {
     return true;
   }
   const Snapshot::Table& table = *session.table;
-  const Route* route = table.routes->Match({message_.metadata, session.connection});
+  const RouteMatch match = table.routes->Match({message_.metadata, session.connection});
+  const Route* route = match.route;
+  if (match.undecided) {
+    AnswerLocally(session, RouteSeries(session, route), LocalReply::kTooLarge,
+                  "a value that a route searches through is too long");
+    return true;
+  }
   if (route == nullptr) {
     AnswerLocally(session, RouteSeries(session, nullptr), LocalReply::kNoRoute,
                   TextFor(LocalReply::kNoRoute));
@@ -325,10 +331,8 @@ Series& SessionManager::RouteSeries(Session& session, const Route* route) {
 std::optional<uint64_t> SessionManager::HashOf(const Session& session, const Route& route,
                                                const Message& message) {
   std::optional<uint64_t> hash;
-  for (const std::string& key : route.hash_keys) {
-    const Metadata& source =
-        key.starts_with(kConnectionKeyPrefix) ? session.connection : message.metadata;
-    const auto value = source.Find(key);
+  for (const KeyRef& key : route.hash_keys) {
+    const auto value = key.Find({message.metadata, session.connection});
     if (value) hash = HashKey(*value, hash.value_or(0));
   }
   return hash;

@@ -57,7 +57,6 @@ size_t WorkerHub::ParseUpstream(Lease& lease, Bytes bytes) {
     const Bytes rest = bytes.substr(used);
     const Snapshot& snapshot = *lease.pool.protocol.current->snapshot;
     DecodeOptions options;
-    options.interest = {0, true};  // nobody looks at a response's metadata
     options.max_message_bytes = snapshot.limits.max_message_bytes;
     options.allow_partial = !lease.codec->traits().whole_to_encode;
     message_.Clear();

@@ -200,7 +200,7 @@ async def test_a_service_says_what_passes(builder: ConfigBuilder) -> None:
         with running_envoy(builder, bootstrap, concurrency=2) as envoy:
             port, strict_port = (envoy.listener_port(name) for name in ("dubbo", "strict"))
             assert await outcomes(port, "list", 25, clients=8) == {"a": 200}
-            assert limiter.asked == [("prod", 1, [{"m": "list"}])] * 200
+            assert limiter.asked == [("prod", 1, [{"m": "list"}, {"u": ""}])] * 200
             assert await outcomes(port, "refused", 5, clients=4) == {over: 20}
             assert await outcomes(port, "free", 5) == {"a": 5}
             assert len(limiter.asked) == 220
@@ -210,7 +210,7 @@ async def test_a_service_says_what_passes(builder: ConfigBuilder) -> None:
                 text = "é" * 100_000
                 reply = await client.call(SERVICE, "echo", text, attachments={"user": "me"})
                 assert reply.value == [text]
-                assert limiter.asked[-1] == ("prod", 1, [{"m": "echo", "u": "me"}])
+                assert limiter.asked[-1] == ("prod", 1, [{"m": "echo"}, {"u": "me"}])
                 await client.notify(SERVICE, "refused")
                 await client.notify(SERVICE, "list")
                 await eventually(lambda: provider.calls["list"] == 201)
@@ -295,4 +295,4 @@ async def test_thrift_calls_wait_for_the_service(builder: ConfigBuilder) -> None
                 await asyncio.to_thread(call, envoy.listener_port("thrift"))
                 await eventually(lambda: handler.notes == ["kept"])
             assert len(limiter.asked) == 22
-            assert limiter.asked[-1] == ("prod", 1, [{"m": "greet", "s": "refused"}])
+            assert limiter.asked[-1] == ("prod", 1, [{"m": "greet"}, {"u": ""}, {"s": "refused"}])

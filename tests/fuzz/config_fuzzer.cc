@@ -48,11 +48,11 @@ void Expect(bool holds) {
 
 void UseSnapshot(const Snapshot& snapshot) {
   Metadata message;
-  message.Add("interface", "org.example.Orders");
-  message.Add("method", "create");
-  message.Add("user", "qa-7");
-  message.Add("user", "");
-  Metadata connection;
+  message.Clear(&snapshot.request_keys);
+  message.Set("interface", "org.example.Orders");
+  message.Set("method", "create");
+  message.Set("user", "qa-7");
+  ConnectionMetadata connection;
   connection.Add(kSourceAddressKey, "10.0.0.9");
   Expect(!snapshot.tables.empty());
   for (const Snapshot::Table& table : snapshot.tables) {
@@ -62,7 +62,7 @@ void UseSnapshot(const Snapshot& snapshot) {
     if (table.global_rate_limit != nullptr) {
       table.global_rate_limit->Question({message, connection});
     }
-    const Route* route = table.routes->Match({message, connection});
+    const Route* route = table.routes->Match({message, connection}).route;
     if (route == nullptr) continue;
     Expect(route->index < snapshot.route_count);
     Expect(!route->name.empty());

@@ -40,15 +40,16 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const Direction direction = mode & 1 ? Direction::kResponse : Direction::kRequest;
   DecodeOptions options;
   options.allow_partial = (mode & 2) != 0;
-  if (mode & 4) options.interest = codec.InterestIn(kInterests[mode >> 3 & 3]);
+  static const DecodeOptions kWanting[] = {Wanting(kInterests[0]), Wanting(kInterests[1]),
+                                           Wanting(kInterests[2]), Wanting(kInterests[3])};
+  options.interest = (mode & 4 ? kWanting[mode >> 3 & 3] : WantingAll()).interest;
   if (mode & 0x20) options.max_message_bytes = 64;
 
-  Demand(CheckIncremental(codec, direction, bytes, options));
+  Demand(CheckIncremental(direction, bytes, options));
   if (direction == Direction::kRequest) Demand(CheckRequestRoundTrip(codec, bytes, kMutation));
 
   Message message;
-  if (codec.Decode(nullptr, direction, bytes, options, message).status ==
-      DecodeResult::Status::kMessage) {
+  if (DecodeInto(direction, bytes, options, message).status == DecodeResult::Status::kMessage) {
     message.tag |= kTagReadsResponseAttachments;
     const Bytes given = bytes.substr(0, message.length);
     std::string out;

@@ -14,6 +14,7 @@
 #include "codecs/thrift/message_head.h"
 #include "codecs/thrift/thrift_codec.h"
 #include "codecs/thrift/wire.h"
+#include "src/codec/varint.h"
 
 namespace metaprotocol::thrift {
 namespace {
@@ -60,13 +61,13 @@ class StructWriter {
       out += static_cast<char>((id % 15 + 1) << 4 | type);
     } else {
       out += static_cast<char>(type);
-      AppendVarint32(out, id);
+      AppendVarint(id, out);
     }
   }
 
   void Size(size_t n, std::string& out) {
     if (compact_) {
-      AppendVarint32(out, static_cast<uint32_t>(n));
+      AppendVarint(static_cast<uint32_t>(n), out);
     } else {
       AppendBe32(out, static_cast<uint32_t>(n));
     }
@@ -87,10 +88,10 @@ class StructWriter {
           out += static_cast<char>(input_.ConsumeIntegral<uint8_t>());
           return;
         case 4:
-          AppendVarint32(out, input_.ConsumeIntegral<uint16_t>());
+          AppendVarint(input_.ConsumeIntegral<uint16_t>(), out);
           return;
         case 5:
-          AppendVarint32(out, input_.ConsumeIntegral<uint32_t>());
+          AppendVarint(input_.ConsumeIntegral<uint32_t>(), out);
           return;
         case 6:
           Varint64(out);
@@ -233,11 +234,11 @@ Written Write(FuzzedDataProvider& input) {
     std::string infos = {compact ? '\2' : '\0', '\0'};
     if (!w.headers.empty()) {
       infos += '\1';
-      AppendVarint32(infos, static_cast<uint32_t>(w.headers.size()));
+      AppendVarint(static_cast<uint32_t>(w.headers.size()), infos);
       for (const auto& [key, value] : w.headers) {
-        AppendVarint32(infos, static_cast<uint32_t>(key.size()));
+        AppendVarint(static_cast<uint32_t>(key.size()), infos);
         infos += key;
-        AppendVarint32(infos, static_cast<uint32_t>(value.size()));
+        AppendVarint(static_cast<uint32_t>(value.size()), infos);
         infos += value;
       }
     }
@@ -277,25 +278,23 @@ std::map<std::string, std::string> Effective(const Pairs& headers, const Mutatio
   return all;
 }
 
-bool IsCodecKey(const std::string& key) {
-  const auto keys = ThriftCodec().traits().metadata_keys;
-  return std::find(keys.begin(), keys.end(), key) != keys.end();
-}
-
 void CheckDecodes(const Written& w, const std::string& wire, uint64_t id,
                   const std::map<std::string, std::string>& headers) {
+  static const MetadataKeys kEverything =
+      MetadataKeys::Everything(ThriftCodec().traits().metadata_keys);
+  const DecodeOptions options{.interest = ThriftCodec().InterestIn(kEverything)};
   Message message;
-  const DecodeResult result = ThriftCodec().Decode(nullptr, DirectionOf(w), wire, {}, message);
+  message.Clear(&kEverything);
+  const DecodeResult result = ThriftCodec().Decode(nullptr, DirectionOf(w), wire, options, message);
   Require(result.status == Status::kMessage);
   Require(message.length == wire.size());
   Require((message.id & UINT32_MAX) == id);
   Require(message.metadata.Find("method") == w.method);
-  Require(message.metadata.Find("service").value_or(w.service) == w.service ||
-          headers.contains("service"));
+  Require(message.metadata.Find("service").value_or(w.service) == w.service);
   Require(message.metadata.Find("transport") == TransportName(w.dialect.transport));
   Require(message.metadata.Find("protocol") == ProtocolName(w.dialect.protocol));
   for (const auto& [key, value] : headers) {
-    Require(IsCodecKey(key) || message.metadata.Find(key) == value);
+    Require(kEverything.IsOwn(key) || message.metadata.Find(key) == value);
   }
 }
 

@@ -34,9 +34,10 @@ std::string ConditionError(json condition) {
 
 int MatchedIndex(const Snapshot& snapshot, const std::string& key, const std::string& value) {
   Metadata message;
-  message.Add(key, value);
-  const Route* route = snapshot.tables[0].routes->Match({message, Metadata{}});
-  return route == nullptr ? -1 : static_cast<int>(route->index);
+  message.Clear(&snapshot.request_keys);
+  message.Set(key, value);
+  const RouteMatch match = snapshot.tables[0].routes->Match({message, ConnectionMetadata{}});
+  return match.route == nullptr ? -1 : static_cast<int>(match.route->index);
 }
 
 TEST(Snapshot, TakesEveryFieldOfTheFilter) {
@@ -69,13 +70,24 @@ json ConfigWithLimit(const char* limit) {
   return config;
 }
 
+// Of the messages, by the names that the configuration gives them.
+std::set<std::string_view> WantedKeys(const Snapshot& snapshot) {
+  std::set<std::string_view> names;
+  for (uint32_t slot = 0; slot < snapshot.request_keys.size(); ++slot) {
+    if (snapshot.request_keys.wants(slot)) names.insert(snapshot.request_keys.name(slot));
+  }
+  return names;
+}
+
 // How many of ten requests with that metadata pass, at once.
 int Passing(const Snapshot& snapshot, const std::string& key, const std::string& value) {
   Metadata message;
-  message.Add(key, value);
+  message.Clear(&snapshot.request_keys);
+  message.Set(key, value);
   int passed = 0;
   for (int i = 0; i < 10; ++i) {
-    passed += snapshot.tables[0].local_rate_limit->Admit({message, Metadata{}}, 1000) ? 1 : 0;
+    passed +=
+        snapshot.tables[0].local_rate_limit->Admit({message, ConnectionMetadata{}}, 1000) ? 1 : 0;
   }
   return passed;
 }
@@ -87,9 +99,13 @@ TEST(Snapshot, TakesALocalRateLimit) {
                "token_bucket": {"max_tokens": 3, "fill_interval": "60s"}}]})"));
   EXPECT_EQ(Passing(*snapshot, "method", "get"), 5);
   EXPECT_EQ(Passing(*snapshot, "method", "put-it"), 3);
-  const auto keys = snapshot->tables[0].local_rate_limit->keys();
-  EXPECT_EQ(std::vector<std::string_view>(keys.begin(), keys.end()),
-            std::vector<std::string_view>{"method"});
+  EXPECT_EQ(WantedKeys(*snapshot), std::set<std::string_view>{"method"});
+  // A bucket that cannot be told lets nothing pass.
+  const auto searched = LoadValid(ConfigWithLimit(R"({
+    "rules": [{"match": [{"key": "method", "contains": "put"}],
+               "token_bucket": {"max_tokens": 3, "fill_interval": "60s"}}]})"));
+  EXPECT_EQ(Passing(*searched, "method", "get"), 10);
+  EXPECT_EQ(Passing(*searched, "method", std::string(5000, 'x')), 0);
   EXPECT_EQ(LoadValid(MinimalConfig())->tables[0].local_rate_limit, nullptr);
 }
 
@@ -135,13 +151,13 @@ TEST(Snapshot, TakesAGlobalRateLimit) {
   EXPECT_EQ(limit.timeout_us, 50000u);
   EXPECT_TRUE(limit.deny_on_fail);
   Metadata message;
-  message.Add("user", "me");
-  EXPECT_EQ(limit.Question({message, Metadata{}}), "") << "the method is another";
-  message.Add("method", "put");
-  EXPECT_NE(limit.Question({message, Metadata{}}).find("\x0a\x01u\x12\x02me"), std::string::npos);
-  std::set<std::string_view> keys;
-  snapshot->tables[0].AddKeysTo(keys);
-  EXPECT_EQ(keys, (std::set<std::string_view>{"method", "user"}));
+  message.Clear(&snapshot->request_keys);
+  message.Set("user", "me");
+  const ConnectionMetadata connection;
+  EXPECT_EQ(limit.Question({message, connection}), "") << "the method is another";
+  message.Set("method", "put");
+  EXPECT_NE(limit.Question({message, connection}).find("\x0a\x01u\x12\x02me"), std::string::npos);
+  EXPECT_EQ(WantedKeys(*snapshot), (std::set<std::string_view>{"method", "user"}));
 }
 
 TEST(Snapshot, RefusesGlobalRateLimitsThatCannotBe) {
@@ -231,7 +247,9 @@ TEST(Snapshot, TakesEveryFieldOfARoute) {
   EXPECT_TRUE(route.schedule.empty());
   EXPECT_FALSE(route.is_direct_reply);
   EXPECT_EQ(route.timeout_us, 1500000u);
-  EXPECT_EQ(route.hash_keys, (std::vector<std::string>{"user", "connection.source_address"}));
+  ASSERT_EQ(route.hash_keys.size(), 2u);
+  EXPECT_EQ(route.hash_keys[0].name(), "user");
+  EXPECT_EQ(route.hash_keys[1].name(), "connection.source_address");
   ASSERT_EQ(route.request_mutation.size(), 3u);
   EXPECT_EQ(route.request_mutation[0].kind, MutationOp::Kind::kSet);
   EXPECT_EQ(route.request_mutation[0].key, "a");

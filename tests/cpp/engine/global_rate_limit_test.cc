@@ -23,7 +23,7 @@ class AskingWorld : public World {
 
 std::string QuestionFor(std::string_view who) {
   RateLimitRequestWriter writer;
-  writer.AddEntry("who", who);
+  writer.AddDescriptor("who", who);
   return writer.Finish("sim");
 }
 

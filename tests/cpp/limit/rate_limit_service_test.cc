@@ -12,21 +12,20 @@ using namespace std::string_literals;
 
 TEST(RateLimitService, WritesARequestAsProtobufDoes) {
   RateLimitRequestWriter writer;
-  EXPECT_TRUE(writer.empty());
-  writer.AddEntry("method", "get");
-  writer.AddEntry("user", "");
-  EXPECT_FALSE(writer.empty());
+  writer.AddDescriptor("method", "get");
+  writer.AddDescriptor("user", "");
   EXPECT_EQ(writer.Finish("prod"),
             "\x0a\x04prod"  // domain
-            "\x12\x19"      // descriptors
+            "\x12\x0f"      // a descriptor
             "\x0a\x0d\x0a\x06method\x12\x03get"
+            "\x12\x0a"  // another
             "\x0a\x08\x0a\x04user\x12\x00"
             "\x18\x01"s);  // hits_addend
 }
 
 TEST(RateLimitService, WritesLengthsOfSeveralBytes) {
   RateLimitRequestWriter writer;
-  writer.AddEntry("k", std::string(300, 'v'));
+  writer.AddDescriptor("k", std::string(300, 'v'));
   const std::string message = writer.Finish("d");
   EXPECT_EQ(message.substr(0, 12),
             "\x0a\x01"
@@ -37,7 +36,7 @@ TEST(RateLimitService, WritesLengthsOfSeveralBytes) {
 TEST(RateLimitService, WritesOnlyUtf8) {
   const auto value = [](const std::string& text) {
     RateLimitRequestWriter writer;
-    writer.AddEntry("", text);
+    writer.AddDescriptor("", text);
     const std::string message = writer.Finish("");
     return message.substr(10, message.size() - 12);
   };

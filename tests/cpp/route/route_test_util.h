@@ -16,9 +16,21 @@ namespace metaprotocol::test {
 
 using Pairs = std::vector<std::pair<std::string, std::string>>;
 
+// A compiled table and the keys that it looks at.
+struct Table {
+  std::unique_ptr<MetadataKeys> keys = std::make_unique<MetadataKeys>();
+  std::unique_ptr<const RouteTable> routes = {};
+};
+
 // Key/value pairs as metadata; `pairs` must outlive it.
-inline Metadata MetadataOf(const Pairs& pairs) {
+inline Metadata MetadataOf(const Table& table, const Pairs& pairs) {
   Metadata metadata;
+  metadata.Clear(table.keys.get());
+  for (const auto& [key, value] : pairs) metadata.Set(key, value);
+  return metadata;
+}
+inline ConnectionMetadata ConnectionOf(const Pairs& pairs) {
+  ConnectionMetadata metadata;
   for (const auto& [key, value] : pairs) metadata.Add(key, value);
   return metadata;
 }
@@ -62,23 +74,27 @@ inline std::vector<RouteTable::Rule> RulesOf(std::vector<std::vector<Condition>>
   return rules;
 }
 
-inline std::unique_ptr<const RouteTable> TableOf(std::vector<RouteTable::Rule> rules) {
+inline Table TableOf(std::vector<RouteTable::Rule> rules) {
+  Table table;
   std::vector<RouteTable::BuildError> errors;
-  auto table = RouteTable::Build("table", std::move(rules), errors);
+  table.routes = RouteTable::Build("table", std::move(rules), *table.keys, errors);
   for (const auto& error : errors) ADD_FAILURE() << error.message;
   return table;
 }
 
+inline RouteMatch Match(const Table& table, const Pairs& message, const Pairs& connection = {}) {
+  return table.routes->Match({MetadataOf(table, message), ConnectionOf(connection)});
+}
+
 // Position of the rule that takes the message; -1: none does.
-inline int Matched(const RouteTable& table, const Pairs& message, const Pairs& connection = {}) {
-  const Metadata message_metadata = MetadataOf(message);
-  const Metadata connection_metadata = MetadataOf(connection);
-  const Route* route = table.Match({message_metadata, connection_metadata});
-  return route == nullptr ? -1 : static_cast<int>(route->index);
+inline int Matched(const Table& table, const Pairs& message, const Pairs& connection = {}) {
+  const RouteMatch match = Match(table, message, connection);
+  EXPECT_FALSE(match.undecided);
+  return match.route == nullptr ? -1 : static_cast<int>(match.route->index);
 }
 
 inline bool Holds(const Condition& condition, const Pairs& message, const Pairs& connection = {}) {
-  return Matched(*TableOf(RulesOf({{condition}})), message, connection) == 0;
+  return Matched(TableOf(RulesOf({{condition}})), message, connection) == 0;
 }
 
 }  // namespace metaprotocol::test

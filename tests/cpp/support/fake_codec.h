@@ -145,12 +145,9 @@ class FakeCodec : public Codec {
 
   const CodecTraits& traits() const override { return traits_; }
 
-  Interest InterestIn(std::span<const std::string_view> keys) const override {
-    Interest interest{kHeadBit, true};
-    for (const std::string_view key : keys) {
-      if (key == "body") interest = {kHeadBit | kBodyBit, false};
-    }
-    return interest;
+  Interest InterestIn(const MetadataKeys& keys) const override {
+    const bool body = keys.wants(kBodyKey);
+    return {.mask = body ? kBodyBit : 0, .head_suffices = !body, .keys = &keys};
   }
 
   // Remembers the direction, so that an engine that mixes states up is found out.
@@ -181,12 +178,12 @@ class FakeCodec : public Codec {
       if (whole) return DecodeResult::Error("head without end");
       return DecodeResult::NeedMore(options.allow_partial ? bytes.size() + 1 : message.length);
     }
-    const bool wants_body = (options.interest.mask & kBodyBit) && !options.interest.head_suffices;
+    const bool wants_body = (options.interest.mask & kBodyBit) != 0;
     if (!whole && (wants_body || !options.allow_partial)) {
       return DecodeResult::NeedMore(message.length);
     }
     ReadLines(rest.substr(0, head), message);
-    if (whole && wants_body) message.metadata.Add("body", rest.substr(head + 1));
+    if (whole && wants_body) message.metadata.SetOwn(kBodyKey, rest.substr(head + 1));
     return DecodeResult::Ok();
   }
 
@@ -247,8 +244,8 @@ class FakeCodec : public Codec {
   }
 
  private:
-  static constexpr uint64_t kHeadBit = 1;
-  static constexpr uint64_t kBodyBit = 2;
+  enum Key : OwnKey { kNameKey, kTagKey, kBodyKey };
+  static constexpr uint64_t kBodyBit = 1;
 
   struct State : DecodeState {
     explicit State(Direction d) : direction(d) {}
@@ -307,18 +304,27 @@ class FakeCodec : public Codec {
       if (equals == std::string_view::npos) continue;
       const std::string_view key = line.substr(0, equals);
       const std::string_view value = line.substr(equals + 1);
-      message.metadata.Add(key, value);
-      if (key == "name") message.reply_name = value;
-      if (key == "tag") std::from_chars(value.data(), value.data() + value.size(), message.tag);
+      if (key == "name") {
+        message.reply_name = value;
+        message.metadata.SetOwn(kNameKey, value);
+      } else if (key == "tag") {
+        std::from_chars(value.data(), value.data() + value.size(), message.tag);
+        message.metadata.SetOwn(kTagKey, value);
+      } else {
+        message.metadata.SetNamed(key, value);
+      }
     }
   }
 
   static std::string Mutated(std::string_view lines, std::span<const MutationOp> mutation) {
-    Message parsed;
-    ReadLines(lines, parsed);
     FakeKv kv;
-    for (size_t i = 0; i < parsed.metadata.size(); ++i) {
-      kv.emplace_back(parsed.metadata.at(i).key, parsed.metadata.at(i).value);
+    while (!lines.empty()) {
+      const std::string_view line = lines.substr(0, lines.find('\n'));
+      lines.remove_prefix(std::min(lines.size(), line.size() + 1));
+      const size_t equals = line.find('=');
+      if (equals != std::string_view::npos) {
+        kv.emplace_back(line.substr(0, equals), line.substr(equals + 1));
+      }
     }
     for (const MutationOp& op : mutation) {
       const auto same = [&op](const auto& entry) { return entry.first == op.key; };

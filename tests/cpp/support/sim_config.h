@@ -5,7 +5,6 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
-#include <set>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -43,7 +42,8 @@ struct SimLimitRule {
 
 struct SimGlobalLimit {
   std::vector<Condition> match = {};
-  std::vector<GlobalRateLimit::Descriptor> descriptors = {{"name", "who"}};
+  // Keys of the metadata, and what the service calls them.
+  std::vector<std::pair<std::string, std::string>> descriptors = {{"name", "who"}};
   uint64_t timeout_us = 20 * 1000;
   bool deny_on_fail = false;
 };
@@ -62,7 +62,7 @@ struct SimConfig {
   std::optional<SimGlobalLimit> global_limit = {};
 };
 
-inline std::unique_ptr<LocalRateLimit> BuildLocalRateLimit(SimConfig& config) {
+inline std::unique_ptr<LocalRateLimit> BuildLocalRateLimit(SimConfig& config, MetadataKeys& keys) {
   if (!config.bucket && config.limit_rules.empty()) return nullptr;
   std::vector<RouteTable::Rule> rules;
   std::vector<std::shared_ptr<TokenBucket>> buckets;
@@ -75,22 +75,25 @@ inline std::unique_ptr<LocalRateLimit> BuildLocalRateLimit(SimConfig& config) {
   }
   std::vector<RouteTable::BuildError> errors;
   return std::make_unique<LocalRateLimit>(
-      RouteTable::Build("limit", std::move(rules), errors), std::move(buckets),
+      RouteTable::Build("limit", std::move(rules), keys, errors), std::move(buckets),
       config.bucket ? std::make_shared<TokenBucket>(*config.bucket) : nullptr);
 }
 
-inline std::unique_ptr<const GlobalRateLimit> BuildGlobalRateLimit(SimConfig& config) {
+inline std::unique_ptr<const GlobalRateLimit> BuildGlobalRateLimit(SimConfig& config,
+                                                                   MetadataKeys& keys) {
   if (!config.global_limit) return nullptr;
   std::vector<RouteTable::Rule> rules(1);
   rules[0].conditions = std::move(config.global_limit->match);
   std::vector<RouteTable::BuildError> errors;
   auto limit = std::make_unique<GlobalRateLimit>();
-  limit->match = RouteTable::Build("limit", std::move(rules), errors);
+  limit->match = RouteTable::Build("limit", std::move(rules), keys, errors);
   limit->domain = "sim";
   limit->cluster = "limiter";
   limit->timeout_us = config.global_limit->timeout_us;
   limit->deny_on_fail = config.global_limit->deny_on_fail;
-  limit->descriptors = config.global_limit->descriptors;
+  for (const auto& [key, descriptor_key] : config.global_limit->descriptors) {
+    limit->descriptors.push_back({KeyRef(key, keys), descriptor_key});
+  }
   return limit;
 }
 
@@ -103,6 +106,8 @@ inline std::shared_ptr<const Snapshot> BuildSnapshot(SimConfig config) {
   snapshot->upstream_mode = config.mode;
   snapshot->limits = config.limits;
   snapshot->default_timeout_us = config.default_timeout_us;
+  snapshot->request_keys = MetadataKeys(config.codec->traits().metadata_keys);
+  MetadataKeys& keys = snapshot->request_keys;
   std::vector<RouteTable::Rule> rules;
   for (SimRoute& from : config.routes) {
     RouteTable::Rule rule;
@@ -124,21 +129,18 @@ inline std::shared_ptr<const Snapshot> BuildSnapshot(SimConfig config) {
     route.timeout_us = from.timeout_us;
     route.request_mutation = std::move(from.request_mutation);
     route.response_mutation = std::move(from.response_mutation);
-    route.hash_keys = std::move(from.hash_keys);
+    for (const std::string& key : from.hash_keys) route.hash_keys.emplace_back(key, keys);
     route.mirrors = std::move(from.mirrors);
     rules.push_back(std::move(rule));
   }
   std::vector<RouteTable::BuildError> errors;
   snapshot->route_count = static_cast<uint32_t>(rules.size());
   snapshot->tables.emplace_back();
-  snapshot->tables[0].routes = RouteTable::Build("main", std::move(rules), errors);
+  snapshot->tables[0].routes = RouteTable::Build("main", std::move(rules), keys, errors);
   Snapshot::Table& table = snapshot->tables[0];
-  table.local_rate_limit = BuildLocalRateLimit(config);
-  table.global_rate_limit = BuildGlobalRateLimit(config);
-  std::set<std::string_view> keys;
-  table.AddKeysTo(keys);
-  snapshot->request_interest =
-      config.codec->InterestIn(std::vector<std::string_view>(keys.begin(), keys.end()));
+  table.local_rate_limit = BuildLocalRateLimit(config, keys);
+  table.global_rate_limit = BuildGlobalRateLimit(config, keys);
+  snapshot->request_interest = config.codec->InterestIn(keys);
   return snapshot;
 }
 

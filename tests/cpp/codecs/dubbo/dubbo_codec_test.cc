@@ -166,9 +166,8 @@ TEST(DubboCodec, BuildsTheServiceKeyAsDubboDoes) {
 }
 
 TEST(DubboCodec, AsksForTheBodyOnlyForWhatLiesThere) {
-  const DubboCodec codec;
-  const auto head_suffices = [&](std::vector<std::string_view> keys) {
-    return codec.InterestIn(keys).head_suffices;
+  const auto head_suffices = [](const std::vector<std::string_view>& keys) {
+    return Wanting(keys).interest.head_suffices;
   };
   EXPECT_TRUE(head_suffices({}));
   EXPECT_TRUE(head_suffices(
@@ -182,8 +181,7 @@ TEST(DubboCodec, DecodesTheHeadOfAStreamedRequest) {
   const std::string head = HeadBody("2.0.2", "Ljava/lang/String;");
   const std::string frame = Request(head + Text(std::string(5000, 'x')) + "HZ");
   const DecodeOptions options = Wanting({"interface", "method"}, true);
-  const DubboCodec codec;
-  EXPECT_EQ(CheckIncremental(codec, Direction::kRequest, frame, options), std::nullopt);
+  EXPECT_EQ(CheckIncremental(Direction::kRequest, frame, options), std::nullopt);
   // Up to and with the method, no further.
   const size_t enough = kHeaderBytes + 6 + 9 + 4 + 6;
   EXPECT_EQ(Decode(Direction::kRequest, frame.substr(0, enough - 1), options).result.need, enough);
@@ -226,7 +224,7 @@ TEST(DubboCodec, RoutesOtherSerializationsOnTheHeaderAlone) {
     const Decoded d = DecodeRequest(Frame(flags, 0, 3, "\xff garbage"));
     ASSERT_EQ(d.result.status, ResultStatus::kMessage) << name;
     EXPECT_EQ(d.Value("serialization"), name);
-    EXPECT_EQ(d.message.metadata.size(), 1u);
+    EXPECT_EQ(d.message.metadata.Entries().size(), 1u);
   }
 }
 

@@ -25,10 +25,9 @@ bool Readable(const Vector& v) {
 }
 
 TEST(DubboVectors, AllDecodeToWhatTheyAre) {
-  const DubboCodec codec;
   for (const Vector& v : AllVectors()) {
     Message message;
-    const DecodeResult result = codec.Decode(nullptr, v.direction(), v.bytes, {}, message);
+    const DecodeResult result = DecodeInto(v.direction(), v.bytes, WantingAll(), message);
     ASSERT_EQ(result.status, ResultStatus::kMessage) << v.full_name() << ": " << result.error;
     EXPECT_EQ(message.length, v.bytes.size()) << v.full_name();
     MessageKind expected = v.request() ? MessageKind::kRequest : MessageKind::kResponse;
@@ -44,11 +43,10 @@ TEST(DubboVectors, AllDecodeToWhatTheyAre) {
 }
 
 TEST(DubboVectors, RequestsShowTheirServiceAndMethod) {
-  const DubboCodec codec;
   for (const Vector& v : AllVectors()) {
     if (!v.request() || v.event() || !Readable(v)) continue;
     Message message;
-    ASSERT_EQ(codec.Decode(nullptr, v.direction(), v.bytes, {}, message).status,
+    ASSERT_EQ(DecodeInto(v.direction(), v.bytes, WantingAll(), message).status,
               ResultStatus::kMessage);
     const auto value = [&](std::string_view key) {
       return std::string(message.metadata.Find(key).value_or("<absent>"));
@@ -79,7 +77,6 @@ TEST(DubboVectors, RequestsShowTheirServiceAndMethod) {
 }
 
 TEST(DubboVectors, ResponsesShowHowTheCallWent) {
-  const DubboCodec codec;
   const std::map<std::string, ReplyStatus> expected = {
       {"java-2.7.23/echo", ReplyStatus::kOk},
       {"java-2.7.23/nothing", ReplyStatus::kOk},
@@ -93,7 +90,7 @@ TEST(DubboVectors, ResponsesShowHowTheCallWent) {
   for (const auto& [name, status] : expected) {
     Message message;
     const std::string bytes = ReadVector(name + ".response");
-    ASSERT_EQ(codec.Decode(nullptr, Direction::kResponse, bytes, {}, message).status,
+    ASSERT_EQ(DecodeInto(Direction::kResponse, bytes, WantingAll(), message).status,
               ResultStatus::kMessage);
     EXPECT_EQ(message.status, status) << name;
   }
@@ -107,12 +104,12 @@ TEST(DubboVectors, RequestsKeepEverythingButWhatIsMutated) {
     EXPECT_EQ(CheckRequestRoundTrip(codec, v.bytes, kMutation), std::nullopt) << v.full_name();
     if (!Readable(v)) continue;
     Message message;
-    ASSERT_EQ(codec.Decode(nullptr, v.direction(), v.bytes, {}, message).status,
+    ASSERT_EQ(DecodeInto(v.direction(), v.bytes, WantingAll(), message).status,
               ResultStatus::kMessage);
     std::string out;
     codec.Encode(message, v.bytes, {.id = 1, .mutation = kMutation}, out);
     Message again;
-    ASSERT_EQ(codec.Decode(nullptr, v.direction(), out, {}, again).status, ResultStatus::kMessage)
+    ASSERT_EQ(DecodeInto(v.direction(), out, WantingAll(), again).status, ResultStatus::kMessage)
         << v.full_name();
     EXPECT_EQ(again.metadata.Find("x-new"), "neu é😀") << v.full_name();
     EXPECT_EQ(again.metadata.Find("group"), std::nullopt) << v.full_name();
@@ -130,7 +127,7 @@ TEST(DubboVectors, ResponsesKeepTheirValueWhenAttachmentsChange) {
   for (const Vector& v : AllVectors()) {
     if (v.request() || v.event() || !Readable(v)) continue;
     Message message;
-    ASSERT_EQ(codec.Decode(nullptr, v.direction(), v.bytes, {}, message).status,
+    ASSERT_EQ(DecodeInto(v.direction(), v.bytes, WantingAll(), message).status,
               ResultStatus::kMessage);
     message.tag |= kTagReadsResponseAttachments;
     std::string out;
@@ -144,7 +141,7 @@ TEST(DubboVectors, ResponsesKeepTheirValueWhenAttachmentsChange) {
     EXPECT_GT(out.size(), v.bytes.size()) << v.full_name();
     EXPECT_EQ(LoadBe32(out.data() + 12) + kHeaderBytes, out.size()) << v.full_name();
     Message again;
-    ASSERT_EQ(codec.Decode(nullptr, v.direction(), out, {}, again).status, ResultStatus::kMessage);
+    ASSERT_EQ(DecodeInto(v.direction(), out, WantingAll(), again).status, ResultStatus::kMessage);
     EXPECT_EQ(again.status, message.status) << v.full_name();
     // Taking the new attachments away again gives the bytes as they were, but for a type that now
     // says "with attachments".
@@ -166,7 +163,6 @@ TEST(DubboVectors, ResponsesKeepTheirValueWhenAttachmentsChange) {
 }
 
 TEST(DubboVectors, DecodeTheSameFromEverySplit) {
-  const DubboCodec codec;
   for (const Vector& v : AllVectors()) {
     for (const bool partial : {false, true}) {
       for (const std::vector<std::string_view>& keys : {std::vector<std::string_view>{},
@@ -174,10 +170,9 @@ TEST(DubboVectors, DecodeTheSameFromEverySplit) {
                                                         {"parameter_types"},
                                                         {"group"}}) {
         DecodeOptions options;
-        options.interest = codec.InterestIn(keys);
+        options.interest = Wanting(keys).interest;
         options.allow_partial = partial;
-        EXPECT_EQ(CheckIncremental(codec, v.direction(), v.bytes, options), std::nullopt)
-            << v.full_name();
+        EXPECT_EQ(CheckIncremental(v.direction(), v.bytes, options), std::nullopt) << v.full_name();
       }
     }
   }
@@ -192,15 +187,14 @@ TEST(DubboVectors, NoPrefixIsEverMoreThanItIs) {
       const std::vector<char> prefix(v.bytes.begin(), v.bytes.begin() + static_cast<long>(n));
       Message message;
       const DecodeResult result =
-          codec.Decode(nullptr, v.direction(), Bytes(prefix.data(), n), {}, message);
+          DecodeInto(v.direction(), Bytes(prefix.data(), n), WantingAll(), message);
       ASSERT_EQ(result.status, ResultStatus::kNeedMore) << v.full_name() << " " << n;
       ASSERT_GT(result.need, n);
       DecodeOptions partial;
       partial.allow_partial = true;
-      partial.interest = codec.InterestIn(std::vector<std::string_view>{"method"});
+      partial.interest = Wanting({"method"}).interest;
       Message head;
-      const DecodeResult early =
-          codec.Decode(nullptr, v.direction(), Bytes(prefix.data(), n), partial, head);
+      const DecodeResult early = DecodeInto(v.direction(), Bytes(prefix.data(), n), partial, head);
       ASSERT_TRUE(early.status == ResultStatus::kNeedMore || early.status == ResultStatus::kMessage)
           << v.full_name() << " " << n << ": " << early.error;
       if (early.status == ResultStatus::kMessage) {
@@ -223,7 +217,7 @@ TEST(DubboVectors, NoSingleByteBreaksTheCodec) {
         broken[i] = static_cast<char>(broken[i] ^ flip);
         const Bytes bytes(broken.data(), broken.size());
         Message message;
-        const DecodeResult result = codec.Decode(nullptr, v.direction(), bytes, {}, message);
+        const DecodeResult result = DecodeInto(v.direction(), bytes, WantingAll(), message);
         if (result.status == ResultStatus::kMessage) {
           ++messages;
           std::string out;

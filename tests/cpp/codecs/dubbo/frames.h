@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <list>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -11,6 +12,7 @@
 #include "codecs/dubbo/dubbo_codec.h"
 #include "codecs/dubbo/frame.h"
 #include "codecs/dubbo/hessian2.h"
+#include "codecs/dubbo/request.h"
 
 namespace metaprotocol::dubbo {
 
@@ -46,12 +48,26 @@ struct Decoded {
   }
 };
 
-inline Decoded Decode(Direction direction, const std::string& bytes,
-                      const DecodeOptions& options = {}) {
+// All metadata are wanted.
+inline DecodeOptions WantingAll() {
   static const DubboCodec codec;
+  static const MetadataKeys everything = MetadataKeys::Everything(codec.traits().metadata_keys);
+  DecodeOptions options;
+  options.interest = codec.InterestIn(everything);
+  return options;
+}
+
+inline DecodeResult DecodeInto(Direction direction, Bytes bytes, const DecodeOptions& options,
+                               Message& message) {
+  message.Clear(options.interest.keys);
+  return DubboCodec().Decode(nullptr, direction, bytes, options, message);
+}
+
+inline Decoded Decode(Direction direction, const std::string& bytes,
+                      const DecodeOptions& options = WantingAll()) {
   Decoded decoded;
   decoded.bytes = std::make_unique<const std::string>(bytes);
-  decoded.result = codec.Decode(nullptr, direction, *decoded.bytes, options, decoded.message);
+  decoded.result = DecodeInto(direction, *decoded.bytes, options, decoded.message);
   return decoded;
 }
 
@@ -59,9 +75,12 @@ inline Decoded DecodeRequest(const std::string& bytes) {
   return Decode(Direction::kRequest, bytes);
 }
 
-inline DecodeOptions Wanting(std::vector<std::string_view> keys, bool partial = false) {
+inline DecodeOptions Wanting(const std::vector<std::string_view>& keys, bool partial = false) {
+  static std::list<MetadataKeys> all;  // the options refer to them
+  MetadataKeys& wanted = all.emplace_back(DubboCodec().traits().metadata_keys);
+  for (const std::string_view key : keys) wanted.Want(key);
   DecodeOptions options;
-  options.interest = DubboCodec().InterestIn(keys);
+  options.interest = DubboCodec().InterestIn(wanted);
   options.allow_partial = partial;
   return options;
 }

@@ -16,7 +16,8 @@
 #include "codecs/dubbo/frame.h"
 #include "codecs/dubbo/hessian2.h"
 #include "codecs/dubbo/request_head.h"
-#include "codecs/dubbo/utf8.h"
+#include "src/codec/utf8.h"
+#include "tests/cpp/codecs/dubbo/frames.h"
 
 namespace metaprotocol::dubbo {
 
@@ -63,7 +64,7 @@ inline std::optional<TakenApart> TakeRequestApart(Bytes frame) {
   Hessian2Reader reader(body);
   HessianRequestHead head;
   std::string_view error;
-  if (!ReadHessianHead(reader, kHeadFields, head, error)) return std::nullopt;
+  if (!ReadHessianHead(reader, 0, kHeadFields, head, error)) return std::nullopt;
   for (size_t i = 0; i < head.arguments; ++i) {
     if (!reader.SkipValue()) return std::nullopt;
   }
@@ -91,7 +92,7 @@ inline Violation CheckRequestRoundTrip(const DubboCodec& codec, Bytes frame,
                                        std::span<const MutationOp> mutation) {
   constexpr uint64_t kNewId = 0x1122334455667788;
   Message message;
-  if (codec.Decode(nullptr, Direction::kRequest, frame, {}, message).status !=
+  if (DecodeInto(Direction::kRequest, frame, WantingAll(), message).status !=
       DecodeResult::Status::kMessage) {
     return std::nullopt;
   }
@@ -111,9 +112,9 @@ inline Violation CheckRequestRoundTrip(const DubboCodec& codec, Bytes frame,
   used = codec.Encode(message, frame, {.id = kNewId, .mutation = mutation}, changed).head;
   changed.append(frame.substr(used));
   Message again;
-  DecodeOptions options;
+  DecodeOptions options = WantingAll();
   options.max_message_bytes = size_t{1} << 31;
-  const DecodeResult result = codec.Decode(nullptr, Direction::kRequest, changed, options, again);
+  const DecodeResult result = DecodeInto(Direction::kRequest, changed, options, again);
   if (result.status != DecodeResult::Status::kMessage) {
     return "the mutated message does not decode: " + std::string(result.error);
   }
@@ -147,16 +148,14 @@ inline Violation CheckRequestRoundTrip(const DubboCodec& codec, Bytes frame,
 
 // Decoding as the engine does it: from every allowed prefix, the codec says honestly how much more
 // it needs, and the result is the same as from the whole message.
-inline Violation CheckIncremental(const DubboCodec& codec, Direction direction, Bytes frame,
-                                  const DecodeOptions& options) {
+inline Violation CheckIncremental(Direction direction, Bytes frame, const DecodeOptions& options) {
   using Status = DecodeResult::Status;
   Message whole;
-  const DecodeResult complete = codec.Decode(nullptr, direction, frame, options, whole);
+  const DecodeResult complete = DecodeInto(direction, frame, options, whole);
   size_t given = 0;
   for (;;) {
     Message message;
-    const DecodeResult result =
-        codec.Decode(nullptr, direction, frame.substr(0, given), options, message);
+    const DecodeResult result = DecodeInto(direction, frame.substr(0, given), options, message);
     if (result.status == Status::kNeedMore) {
       if (result.need <= given) return "asks for bytes it has";
       if (result.need > frame.size()) {
@@ -169,10 +168,8 @@ inline Violation CheckIncremental(const DubboCodec& codec, Direction direction, 
     }
     if (result.status == Status::kMessage) {
       if (message.length > given && !options.allow_partial) return "a message before its end";
-      for (size_t i = 0; i < message.metadata.size(); ++i) {
-        if (!IsUtf8(message.metadata.at(i).key) || !IsUtf8(message.metadata.at(i).value)) {
-          return "metadata is not UTF-8";
-        }
+      for (const auto& [key, value] : message.metadata.Entries()) {
+        if (!IsUtf8(key) || !IsUtf8(value)) return "metadata is not UTF-8";
       }
     }
     if (result.status != complete.status) {
@@ -181,15 +178,11 @@ inline Violation CheckIncremental(const DubboCodec& codec, Direction direction, 
     }
     if (result.status == Status::kMessage) {
       if (message.kind != whole.kind || message.status != whole.status || message.id != whole.id ||
-          message.length != whole.length || message.tag != whole.tag ||
-          message.metadata.size() != whole.metadata.size()) {
+          message.length != whole.length || message.tag != whole.tag) {
         return "another message from a prefix";
       }
-      for (size_t i = 0; i < message.metadata.size(); ++i) {
-        if (message.metadata.at(i).key != whole.metadata.at(i).key ||
-            message.metadata.at(i).value != whole.metadata.at(i).value) {
-          return "other metadata from a prefix";
-        }
+      if (message.metadata.Entries() != whole.metadata.Entries()) {
+        return "other metadata from a prefix";
       }
     }
     return std::nullopt;

@@ -10,12 +10,12 @@ TEST(FakeCodec, ReadsWhatFakeMessageWrites) {
   const FakeCodec codec;
   const std::string bytes =
       FakeMessage('Q', 7, {{"interface", "a.B"}, {"name", "hello"}, {"tag", "9"}}, "body");
+  const MetadataKeys everything = MetadataKeys::Everything(codec.traits().metadata_keys);
+  const DecodeOptions options{.interest = codec.InterestIn(everything)};
   Message message;
-  EXPECT_EQ(
-      codec
-          .Decode(nullptr, Direction::kRequest, bytes, {.interest = {~uint64_t{0}, false}}, message)
-          .status,
-      DecodeResult::Status::kMessage);
+  message.Clear(&everything);
+  EXPECT_EQ(codec.Decode(nullptr, Direction::kRequest, bytes, options, message).status,
+            DecodeResult::Status::kMessage);
   EXPECT_EQ(message.kind, MessageKind::kRequest);
   EXPECT_EQ(message.id, 7u);
   EXPECT_EQ(message.tag, 9u);
@@ -32,7 +32,6 @@ TEST(FakeCodec, AsksForMoreUntilTheMessageIsWholeAndAlwaysForMoreThanItHas) {
     for (const bool partial : {false, true}) {
       DecodeOptions options;
       options.allow_partial = partial;
-      options.interest = codec.InterestIn({});
       Message message;
       const DecodeResult result =
           codec.Decode(nullptr, Direction::kRequest, Bytes(bytes).substr(0, n), options, message);

@@ -9,6 +9,7 @@
 
 #include "codecs/thrift/wire.h"
 #include "src/codec/bytes.h"
+#include "src/codec/varint.h"
 
 namespace metaprotocol::thrift {
 
@@ -28,7 +29,7 @@ inline std::string Be32(uint32_t v) {
 
 inline std::string Varint(uint32_t v) {
   std::string out;
-  AppendVarint32(out, v);
+  AppendVarint(v, out);
   return out;
 }
 

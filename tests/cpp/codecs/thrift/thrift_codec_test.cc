@@ -12,7 +12,7 @@ namespace {
 using Status = DecodeResult::Status;
 using std::string_literals::operator""s;
 
-Decoded Request(Bytes bytes, DecodeOptions options = {}, DecodeState* state = nullptr) {
+Decoded Request(Bytes bytes, DecodeOptions options = WantingAll(), DecodeState* state = nullptr) {
   return DecodeOnce(bytes, Direction::kRequest, options, state);
 }
 Decoded Response(Bytes bytes) { return DecodeOnce(bytes, Direction::kResponse); }
@@ -38,26 +38,118 @@ TEST(ThriftCodec, SaysThatServersAnswerOneCallAfterTheOther) {
 TEST(ThriftCodec, GivesOnlyTheMetadataOfInterest) {
   const ThriftCodec codec;
   const std::string wire = Header(Infos(0, {{"user", "ann"}}), 1, Binary(kCall, "echo", 1));
-  const auto keys_of = [&](std::vector<std::string_view> keys) {
+  using Entries = std::vector<std::pair<std::string, std::string>>;
+  const auto of = [&](std::vector<std::string_view> wanted) {
+    MetadataKeys keys(codec.traits().metadata_keys);
+    for (const std::string_view key : wanted) keys.Want(key);
     DecodeOptions options;
     options.interest = codec.InterestIn(keys);
     EXPECT_TRUE(options.interest.head_suffices);
-    return Request(wire, options).message.metadata.size();
+    const Decoded decoded = Request(wire, options);
+    Entries entries;
+    for (const auto& [key, value] : decoded.message.metadata.Entries()) {
+      entries.emplace_back(key, value);
+    }
+    return entries;
   };
-  EXPECT_EQ(keys_of({}), 0u);
-  EXPECT_EQ(keys_of({"method"}), 4u);
-  EXPECT_EQ(keys_of({"user"}), 1u);
-  EXPECT_EQ(keys_of({"service"}), 5u) << "an info header may be called service";
-  EXPECT_EQ(Request(wire).message.metadata.size(), 5u);
+  EXPECT_EQ(of({}), Entries{});
+  EXPECT_EQ(of({"method"}), (Entries{{"method", "echo"}}));
+  EXPECT_EQ(of({"user", "nobody"}), (Entries{{"user", "ann"}}));
+  EXPECT_EQ(of({"method", "transport", "user"}),
+            (Entries{{"method", "echo"}, {"transport", "header"}, {"user", "ann"}}));
+  EXPECT_EQ(Request(wire).message.metadata.Entries().size(), 5u);
 }
 
-TEST(ThriftCodec, TakesCheckFramesAsItsOnlyOption) {
+TEST(ThriftCodec, NoHeaderStandsInForAKeyOfTheProtocol) {
+  const std::string infos = Infos(
+      0,
+      {{"method", "x"}, {"service", "x"}, {"Method", "x"}, {"transport", "x"}, {"protocol", "x"}});
+  const Decoded plain = Request(Header(infos, 1, Binary(kCall, "echo", 1)));
+  EXPECT_EQ(plain.message.metadata.Find("method"), "echo");
+  EXPECT_EQ(plain.message.metadata.Find("Method"), "echo");
+  EXPECT_EQ(plain.message.metadata.Find("transport"), "header");
+  EXPECT_EQ(plain.message.metadata.Find("service"), std::nullopt) << "there is none";
+  const Decoded multiplexed = Request(Header(infos, 1, Binary(kCall, "Orders:echo", 1)));
+  EXPECT_EQ(multiplexed.message.metadata.Find("service"), "Orders");
+}
+
+TEST(ThriftCodec, AMultiplexedMethodIsAlsoWrittenWithItsService) {
+  MetadataKeys keys(ThriftCodec().traits().metadata_keys);
+  const uint32_t method = keys.Want("method");
+  DecodeOptions options;
+  options.interest = ThriftCodec().InterestIn(keys);
+  for (const std::string& wire :
+       {Framed(Binary(kCall, "Orders:echo", 1)), Compact(kCall, "Orders:echo", 1),
+        Header(Infos(0, {}), 1, Binary(kCall, "Orders:echo", 1))}) {
+    const Decoded decoded = Request(wire, options);
+    EXPECT_EQ(decoded.message.metadata.Get(method), "echo");
+    EXPECT_EQ(decoded.message.metadata.Alternative(method), "Orders:echo");
+  }
+  const Decoded plain = Request(Framed(Binary(kCall, "echo", 1)), options);
+  EXPECT_EQ(plain.message.metadata.Alternative(method), std::nullopt);
+}
+
+TEST(ThriftCodec, CallsOfNamedMethodsAreOneWay) {
+  const auto codec = CreateThriftCodec(R"({"one_way_methods": ["note", "Orders:tell"]})").codec;
+  ASSERT_NE(codec, nullptr);
+  const auto kind = [&](const std::string& wire, Direction direction = Direction::kRequest) {
+    Message message;
+    EXPECT_EQ(codec->Decode(nullptr, direction, wire, {}, message).status, Status::kMessage);
+    return message.kind;
+  };
+  EXPECT_EQ(kind(Framed(Binary(kCall, "note", 1))), MessageKind::kOneWay);
+  EXPECT_EQ(kind(Compact(kCall, "note", 1)), MessageKind::kOneWay);
+  EXPECT_EQ(kind(Framed(Binary(kCall, "Any:note", 1))), MessageKind::kOneWay);
+  EXPECT_EQ(kind(Framed(Binary(kCall, "Orders:tell", 1))), MessageKind::kOneWay);
+  EXPECT_EQ(kind(Framed(Binary(kCall, "Stock:tell", 1))), MessageKind::kRequest);
+  EXPECT_EQ(kind(Framed(Binary(kCall, "tell", 1))), MessageKind::kRequest);
+  EXPECT_EQ(kind(Framed(Binary(kReply, "note", 1)), Direction::kResponse), MessageKind::kResponse);
+  for (const char* bad : {R"({"one_way_methods": "note"})", R"({"one_way_methods": [""]})",
+                          R"({"one_way_methods": [1]})", R"({"one_way_methods": {"a": "b"}})"}) {
+    EXPECT_EQ(CreateThriftCodec(bad).codec, nullptr) << bad;
+    EXPECT_EQ(CreateThriftCodec(bad).error.find("one_way_methods is a list of names"), 0u) << bad;
+  }
+}
+
+TEST(ThriftCodec, RefusesOtherDialectsByTheirFirstBytes) {
+  const std::string bodies[] = {
+      "[1,\"echo\",1,1,{\"1\":{\"str\":\"x\"}}]"s,           // framed TJSON
+      "\x10\x00\x00\x00\x00\x00\x00\x01\x00\x00"s + "rest",  // Kitex's TTHeader
+      "\x90\x01\x00\x01\x00\x00\x00\x04"s + "echo",          // Kitex's framed protobuf
+      "\xfe\xff"s + "whatever", "a\0b"s};
+  for (const std::string& body : bodies) {
+    for (const uint32_t length : {uint32_t{32}, uint32_t{4096}}) {
+      const Decoded decoded = Request(Be32(length) + body.substr(0, 2));
+      EXPECT_EQ(decoded.result.status, Status::kError) << body;
+      EXPECT_EQ(decoded.message.kind, MessageKind::kOther) << "no reply could be read";
+    }
+  }
+  EXPECT_NE(Request(Be32(32) + bodies[0]).result.error.find("JSON"), std::string::npos);
+  EXPECT_NE(Request(Be32(32) + bodies[1]).result.error.find("TTHeader"), std::string::npos);
+}
+
+TEST(ThriftCodec, TellsTheNumberOfAnException) {
+  const std::string binary("\x0B\0\1\0\0\0\2no\x08\0\2\0\0\0\6\0", 17);
+  const std::string compact("\x18\2no\x15\x0c\0", 7);
+  const auto code = [](const std::string& wire) {
+    const Decoded decoded = DecodeOnce(wire, Direction::kResponse);
+    EXPECT_EQ(decoded.result.status, Status::kMessage) << decoded.result.error;
+    EXPECT_EQ(decoded.message.status, ReplyStatus::kError);
+    return decoded.message.status_code;
+  };
+  EXPECT_EQ(code(Framed(Binary(kException, "echo", 1, binary))), 6);
+  EXPECT_EQ(code(Framed(Compact(kException, "echo", 1, compact))), 6);
+  EXPECT_EQ(code(Framed(Binary(kException, "echo", 1))), 0) << "an empty struct";
+}
+
+TEST(ThriftCodec, TakesCheckFramesAsAnOption) {
   for (const char* good :
        {"", "{}", " { } ", "{\"check_frames\": true}", "{\"check_frames\": false}"}) {
     EXPECT_NE(CreateThriftCodec(good).codec, nullptr) << good;
   }
   const std::pair<const char*, const char*> bad[] = {
-      {"{\"a\": 1}", "the thrift codec has no option \"a\"; there is check_frames"},
+      {"{\"a\": 1}",
+       "the thrift codec has no option \"a\"; there are check_frames and one_way_methods"},
       {"{\"check_frames\": 1}", "check_frames is true or false, not 1"},
       {"{\"check_frames\": \"no\"}", "check_frames is true or false, not \"no\""},
       {"{\"check_frames\": null}", "check_frames is true or false, not null"},

@@ -22,7 +22,7 @@ void ExpectIs(const Vector& v, const Decoded& decoded) {
   EXPECT_EQ(m.metadata.Find("transport"), v.transport);
   EXPECT_EQ(m.metadata.Find("protocol"), v.protocol);
   for (const auto& [key, value] : v.headers) EXPECT_EQ(m.metadata.Find(key), value) << key;
-  EXPECT_EQ(m.metadata.size(), 4 + (v.service.empty() ? 0 : 1) + v.headers.size());
+  EXPECT_EQ(m.metadata.Entries().size(), 4 + (v.service.empty() ? 0 : 1) + v.headers.size());
   if (v.message_type == "call") {
     EXPECT_EQ(m.kind, MessageKind::kRequest);
   } else if (v.message_type == "oneway") {

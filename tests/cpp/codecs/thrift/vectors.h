@@ -85,9 +85,19 @@ struct Decoded {
   std::shared_ptr<char[]> bytes;
 };
 
-inline Decoded DecodeOnce(Bytes bytes, Direction direction, DecodeOptions options = {},
+// All metadata are wanted.
+inline DecodeOptions WantingAll() {
+  static const ThriftCodec codec;
+  static const MetadataKeys everything = MetadataKeys::Everything(codec.traits().metadata_keys);
+  DecodeOptions options;
+  options.interest = codec.InterestIn(everything);
+  return options;
+}
+
+inline Decoded DecodeOnce(Bytes bytes, Direction direction, DecodeOptions options = WantingAll(),
                           DecodeState* state = nullptr) {
   Decoded decoded;
+  decoded.message.Clear(options.interest.keys);
   decoded.bytes = std::make_unique<char[]>(bytes.size());
   std::copy(bytes.begin(), bytes.end(), decoded.bytes.get());
   decoded.result = ThriftCodec().Decode(state, direction, {decoded.bytes.get(), bytes.size()},

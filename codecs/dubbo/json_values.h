@@ -1,8 +1,9 @@
-// Dubbo's fastjson bodies: one JSON value per line, the attachments as the last.
+// Dubbo's fastjson bodies: one JSON value after the other, the attachments as the last.
 //
-// Source: org.apache.dubbo.common.serialize.fastjson.FastJsonObjectOutput, which prints each value
-// followed by the platform's line separator. Nothing is built; values are stepped over by brackets
-// and quotes in one pass.
+// Sources: org.apache.dubbo.common.serialize.fastjson.FastJsonObjectOutput, which up to Dubbo 2.7
+// prints each value followed by the platform's line separator, and in Dubbo 3's extensions writes
+// each behind its length in four bytes. Nothing is built; values are stepped over by brackets and
+// quotes in one pass.
 #pragma once
 
 #include <cstddef>
@@ -14,20 +15,29 @@
 
 namespace metaprotocol::dubbo {
 
-class LineReader {
+class JsonValues {
  public:
-  // With `complete`, the last line may lack its separator.
-  LineReader(Bytes bytes, bool complete) : bytes_(bytes), complete_(complete) {}
+  // Whether `body` has lengths: no JSON begins with a zero byte, and no length without one.
+  static bool HasLengths(Bytes body) { return !body.empty() && body.front() == '\0'; }
 
-  // The next line without its separator; false at the end.
-  bool Next(Bytes& line);
+  // With `complete`, the last line may lack its separator.
+  JsonValues(Bytes bytes, bool complete)
+      : bytes_(bytes), complete_(complete), has_lengths_(HasLengths(bytes)) {}
+
+  // The next value without what is around it; false at the end.
+  bool Next(Bytes& value);
   size_t position() const { return position_; }
+  bool has_lengths() const { return has_lengths_; }
 
  private:
   Bytes bytes_;
   bool complete_;
+  bool has_lengths_;
   size_t position_ = 0;
 };
+
+// Whether `token` is a JSON string without escapes, whose `text` is then a view of it.
+bool JsonIsPlain(Bytes token, std::string_view& text);
 
 // The text of a JSON string token with its quotes: a view where nothing is escaped, else kept by
 // `owner`. False if `token` is no JSON string.

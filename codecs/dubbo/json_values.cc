@@ -1,7 +1,7 @@
-// See json_lines.h.
-#include "codecs/dubbo/json_lines.h"
+// See json_values.h.
+#include "codecs/dubbo/json_values.h"
 
-#include "codecs/dubbo/utf8.h"
+#include "src/codec/utf8.h"
 
 namespace metaprotocol::dubbo {
 namespace {
@@ -100,18 +100,35 @@ bool Unescape(Bytes inside, std::string& out) {
 
 }  // namespace
 
-bool LineReader::Next(Bytes& line) {
+bool JsonValues::Next(Bytes& value) {
   if (position_ >= bytes_.size()) return false;
+  if (has_lengths_) {
+    if (bytes_.size() - position_ < 4) return false;
+    const size_t length = LoadBe32(bytes_.data() + position_);
+    if (length > bytes_.size() - position_ - 4) return false;
+    value = bytes_.substr(position_ + 4, length);
+    position_ += 4 + length;
+    return true;
+  }
   const size_t end = bytes_.find('\n', position_);
   if (end == Bytes::npos) {
     if (!complete_) return false;
-    line = bytes_.substr(position_);
+    value = bytes_.substr(position_);
     position_ = bytes_.size();
   } else {
-    line = bytes_.substr(position_, end - position_);
+    value = bytes_.substr(position_, end - position_);
     position_ = end + 1;
   }
-  if (!line.empty() && line.back() == '\r') line.remove_suffix(1);
+  if (!value.empty() && value.back() == '\r') value.remove_suffix(1);
+  return true;
+}
+
+bool JsonIsPlain(Bytes token, std::string_view& text) {
+  Bytes inside;
+  if (!Inside(token, inside) || inside.find_first_of("\\\"") != Bytes::npos || !IsUtf8(inside)) {
+    return false;
+  }
+  text = inside;
   return true;
 }
 
@@ -121,14 +138,9 @@ bool JsonText(Bytes token, std::string& text) {
 }
 
 bool JsonText(Bytes token, Metadata& owner, std::string_view& text) {
-  Bytes inside;
-  if (!Inside(token, inside)) return false;
-  if (inside.find_first_of("\\\"") == Bytes::npos && (IsAscii(inside) || IsUtf8(inside))) {
-    text = inside;
-    return true;
-  }
+  if (JsonIsPlain(token, text)) return true;
   std::string owned;
-  if (!Unescape(inside, owned)) return false;
+  if (!JsonText(token, owned)) return false;
   text = owner.Own(std::move(owned));
   return true;
 }

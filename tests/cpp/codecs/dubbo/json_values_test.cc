@@ -1,5 +1,5 @@
-// fastjson bodies (codecs/dubbo/json_lines.h).
-#include "codecs/dubbo/json_lines.h"
+// fastjson bodies (codecs/dubbo/json_values.h).
+#include "codecs/dubbo/json_values.h"
 
 #include <gtest/gtest.h>
 
@@ -27,15 +27,15 @@ std::vector<std::string> Members(const std::string& line, bool& well_formed) {
   return found;
 }
 
-TEST(LineReader, CutsAtEitherSeparatorAndKeepsAnUnfinishedLineBack) {
+TEST(JsonValues, CutsAtEitherSeparatorAndKeepsAnUnfinishedLineBack) {
   Bytes line;
-  LineReader partial("a\r\nb\nc", false);
+  JsonValues partial("a\r\nb\nc", false);
   ASSERT_TRUE(partial.Next(line));
   EXPECT_EQ(line, "a");
   ASSERT_TRUE(partial.Next(line));
   EXPECT_EQ(line, "b");
   EXPECT_FALSE(partial.Next(line));
-  LineReader complete("c", true);
+  JsonValues complete("c", true);
   ASSERT_TRUE(complete.Next(line));
   EXPECT_EQ(line, "c");
   EXPECT_FALSE(complete.Next(line));

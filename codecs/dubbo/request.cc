@@ -1,0 +1,425 @@
+// See request.h.
+#include "codecs/dubbo/request.h"
+
+#include <algorithm>
+#include <charconv>
+#include <string>
+
+#include "codecs/dubbo/attachments.h"
+#include "codecs/dubbo/hessian2.h"
+#include "codecs/dubbo/json_values.h"
+#include "codecs/dubbo/request_head.h"
+
+namespace metaprotocol::dubbo {
+namespace {
+
+enum Key : OwnKey {
+  kInterfaceKey,
+  kMethodKey,
+  kVersionKey,
+  kGroupKey,
+  kServiceKey,
+  kDubboVersionKey,
+  kParameterTypesKey,
+  kSerializationKey,
+  kCalledMethodKey,
+  kKeyCount,
+};
+constexpr std::array<std::string_view, kKeyCount> kKeys = {
+    "interface",     "method",          "version",       "group",        "service",
+    "dubbo_version", "parameter_types", "serialization", "called_method"};
+
+constexpr std::string_view kGroup = "group";
+constexpr std::string_view kTimeout = "timeout";
+
+// Bits of Interest::mask: one for each key, and one for all that peers name.
+constexpr uint64_t Bit(Key key) { return uint64_t{1} << key; }
+constexpr uint64_t kWantAttachments = Bit(kKeyCount);
+// These lie behind the arguments.
+constexpr uint64_t kWantTail = Bit(kGroupKey) | Bit(kServiceKey) | kWantAttachments;
+
+// A head that is longer than this is not waited for piece by piece: then the whole message is.
+constexpr size_t kMaxPartialHead = size_t{16} << 10;
+// One that is shorter may be.
+constexpr size_t kShortHead = 512;
+
+// Requests longer than this are not searched for a timeout that nobody else's wish brings to light.
+constexpr size_t kMaxTimeoutSearch = size_t{64} << 10;
+
+// How many of the head's strings have to be read for this mask.
+size_t FieldsFor(uint64_t mask) {
+  if (mask & (Bit(kParameterTypesKey) | kWantTail)) return kHeadFields;
+  if (mask & (Bit(kMethodKey) | Bit(kCalledMethodKey))) return kMethod + 1;
+  if (mask & Bit(kVersionKey)) return kServiceVersion + 1;
+  if (mask & Bit(kInterfaceKey)) return kPath + 1;
+  if (mask & Bit(kDubboVersionKey)) return kDubboVersion + 1;
+  return 0;
+}
+
+// The first two digits of each part of "2.0.2"; Version.isSupportResponseAttachment in
+// org.apache.dubbo.common says that 2.0.2 to 2.0.99 are protocol versions and what they can do.
+bool ReadsResponseAttachments(std::string_view version) {
+  constexpr std::string_view kPrefix = "2.0.";
+  if (version.size() <= kPrefix.size() || version.substr(0, kPrefix.size()) != kPrefix)
+    return false;
+  version.remove_prefix(kPrefix.size());
+  size_t patch = 0;
+  size_t digits = 0;
+  while (digits < version.size() && version[digits] >= '0' && version[digits] <= '9') {
+    if (digits == 2) return false;
+    patch = patch * 10 + static_cast<size_t>(version[digits++] - '0');
+  }
+  return digits != 0 && patch >= 2 && version.find('.') == std::string_view::npos;
+}
+
+// "group/interface:version" without what is absent (org.apache.dubbo.common.BaseServiceMetadata).
+std::string ServiceKey(std::string_view group, std::string_view path, std::string_view version) {
+  std::string key;
+  key.reserve(group.size() + path.size() + version.size() + 2);
+  if (!group.empty()) key.append(group).push_back('/');
+  key.append(path);
+  if (!version.empty() && version != "0.0.0") key.append(":").append(version);
+  return key;
+}
+
+// Whether the first of three arguments names the method that is called
+// (org.apache.dubbo.rpc.filter.GenericFilter).
+bool IsGeneric(std::string_view method) { return method == "$invoke" || method == "$invokeAsync"; }
+constexpr size_t kGenericArguments = 3;
+
+// As Java's String.trim does it, and GenericFilter with it.
+std::string_view Trimmed(std::string_view text) {
+  const auto blank = [](char c) { return static_cast<unsigned char>(c) <= ' '; };
+  while (!text.empty() && blank(text.front())) text.remove_prefix(1);
+  while (!text.empty() && blank(text.back())) text.remove_suffix(1);
+  return text;
+}
+
+// Milliseconds in decimal; 0, none, for what is no such number.
+uint64_t TimeoutUs(std::string_view text) {
+  uint32_t milliseconds = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), milliseconds);
+  const bool number = error == std::errc() && end == text.data() + text.size();
+  return number ? uint64_t{milliseconds} * 1000 : 0;
+}
+
+// The decoded head as text, whatever serialization it came in. Null strings have no data().
+struct HeadText {
+  std::array<std::string_view, kHeadFields> fields;
+  std::string_view called_method;
+  std::string_view group;
+  std::string group_copy;  // what `group` is a view of where the message has it in pieces
+  bool has(HeadField field) const { return fields[field].data() != nullptr; }
+};
+
+void SetHead(Serialization serialization, HeadText& head, Metadata& metadata) {
+  if (!head.group_copy.empty()) head.group = metadata.Own(std::move(head.group_copy));
+  metadata.SetOwn(kInterfaceKey, head.fields[kPath]);
+  metadata.SetOwn(kMethodKey, head.fields[kMethod]);
+  // Null strings count as empty.
+  metadata.SetOwn(kVersionKey, head.fields[kServiceVersion]);
+  if (head.group.data() != nullptr) metadata.SetOwn(kGroupKey, head.group);
+  if (metadata.Wants(kServiceKey)) {
+    metadata.SetOwn(kServiceKey, metadata.Own(ServiceKey(head.group, head.fields[kPath],
+                                                         head.fields[kServiceVersion])));
+  }
+  metadata.SetOwn(kDubboVersionKey, head.fields[kDubboVersion]);
+  metadata.SetOwn(kParameterTypesKey, head.fields[kParameterTypes]);
+  metadata.SetOwn(kSerializationKey, SerializationName(serialization));
+  metadata.SetOwn(kCalledMethodKey, head.called_method);
+}
+
+// A long head that trickles in is not read anew for each byte: at least half as much again has to
+// come.
+DecodeResult MoreHead(size_t have, size_t need, size_t length) {
+  if (have >= kHeaderBytes + kMaxPartialHead) return DecodeResult::NeedMore(length);
+  const size_t step = have < kShortHead ? 1 : have / 2;
+  return DecodeResult::NeedMore(std::min(length, std::max(have + step, kHeaderBytes + need)));
+}
+
+constexpr std::string_view kNoName = "request without interface or method";
+
+// One attachment as it is found; what is neither wanted nor known is not converted.
+class HessianAttachment {
+ public:
+  HessianAttachment(const HessianEntry& entry, Bytes body)
+      : entry_(entry), body_(body), key_(entry.key.raw) {
+    if (entry.key.IsView()) return;
+    converted_ = entry.key.Text();
+    key_ = converted_;
+  }
+
+  std::string_view key() const { return key_; }
+
+  void SetIn(Metadata& metadata) const {
+    if (!entry_.string_value || !metadata.WantsNamed(key_)) return;
+    if (entry_.value.IsView()) {
+      metadata.SetNamed(key_, entry_.value.raw);
+    } else {
+      metadata.SetNamedCopy(key_, entry_.value.Text());
+    }
+  }
+
+  void SetGroupOf(HeadText& head) const {
+    if (!entry_.string_value) return;
+    head.group_copy.clear();
+    head.group = entry_.value.raw;
+    if (entry_.value.IsView()) return;
+    head.group_copy = entry_.value.Text();
+    head.group = head.group_copy;
+  }
+
+  uint64_t AsTimeoutUs() const {
+    if (entry_.string_value) return entry_.value.IsView() ? TimeoutUs(entry_.value.raw) : 0;
+    Hessian2Reader reader(body_.substr(entry_.value_begin, entry_.end - entry_.value_begin));
+    int32_t milliseconds = 0;
+    if (!reader.NextIsInt() || !reader.ReadInt(milliseconds) || milliseconds < 0) return 0;
+    return static_cast<uint64_t>(milliseconds) * 1000;
+  }
+
+ private:
+  const HessianEntry& entry_;
+  const Bytes body_;
+  std::string converted_;
+  std::string_view key_;
+};
+
+// Calls `each(attachment)` for the attachments that begin where `reader` is; false leaves the
+// reason in `reader`.
+template <class Each>
+bool ForEachAttachment(Hessian2Reader& reader, Bytes body, Each each) {
+  // Old clients send none; a reference to an argument would be legal, but no client writes that.
+  if (reader.AtEnd()) return true;
+  if (reader.tag() != 'H' && reader.tag() != 'M') return reader.SkipValue();
+  if (!reader.ReadMapBegin()) return false;
+  HessianEntry entry;
+  while (!reader.TakeMapEnd()) {
+    if (!ReadHessianEntry(reader, entry)) return false;
+    if (entry.string_key) each(HessianAttachment(entry, body));
+  }
+  return true;
+}
+
+// Passes over the arguments but for the first `read` of them.
+bool SkipArguments(Hessian2Reader& reader, size_t count, size_t read) {
+  for (size_t i = read; i < count; ++i) {
+    if (!reader.SkipValue()) return false;
+  }
+  return true;
+}
+
+// The timeout of a whole request whose attachments nobody else wants to see. Nearly all have none,
+// and that is found out by a look for the word.
+uint64_t FindHessianTimeout(Bytes body) {
+  constexpr std::string_view kWritten = "\x07timeout";
+  if (body.size() > kMaxTimeoutSearch || body.find(kWritten) == Bytes::npos) return 0;
+  Hessian2Reader reader(body);
+  HessianRequestHead head;
+  std::string_view error;
+  uint64_t timeout_us = 0;
+  if (ReadHessianHead(reader, 0, kHeadFields, head, error) &&
+      SkipArguments(reader, head.arguments, 0)) {
+    ForEachAttachment(reader, body, [&](const HessianAttachment& attachment) {
+      if (attachment.key() == kTimeout) timeout_us = attachment.AsTimeoutUs();
+    });
+  }
+  return timeout_us;
+}
+
+// `bytes` may be cut short only if nothing behind the head is wanted.
+DecodeResult DecodeHessianRequest(Bytes bytes, uint64_t mask, Message& message) {
+  const bool complete = bytes.size() >= message.length;
+  const Bytes body =
+      bytes.substr(kHeaderBytes, complete ? message.length - kHeaderBytes : Bytes::npos);
+  Hessian2Reader reader(body);
+  const auto failed = [&](std::string_view error) {
+    if (error.empty() && reader.truncated() && !complete) {
+      return MoreHead(bytes.size(), reader.need(), message.length);
+    }
+    return DecodeResult::Undecodable(error.empty() ? reader.error() : error);
+  };
+
+  size_t count = FieldsFor(mask);
+  HessianRequestHead head;
+  std::string_view error;
+  if (!ReadHessianHead(reader, 0, count, head, error)) return failed(error);
+  const bool generic = (mask & Bit(kCalledMethodKey)) != 0 && head.fields[kMethod].IsView() &&
+                       IsGeneric(head.fields[kMethod].raw);
+  if (generic && count < kHeadFields) {
+    if (!ReadHessianHead(reader, count, kHeadFields, head, error)) return failed(error);
+    count = kHeadFields;
+  }
+
+  HeadText text;
+  for (size_t i = 0; i < count; ++i) {
+    if (!head.fields[i].null) text.fields[i] = head.fields[i].Text(message.metadata);
+  }
+  if ((count > kPath && !text.has(kPath)) || (count > kMethod && !text.has(kMethod))) {
+    return DecodeResult::Undecodable(kNoName);
+  }
+  if (ReadsResponseAttachments(text.fields[kDubboVersion])) {
+    message.tag |= kTagReadsResponseAttachments;
+  }
+  text.called_method = text.fields[kMethod];
+  size_t arguments_read = 0;
+  if (generic && head.arguments == kGenericArguments && !(reader.AtEnd() && complete)) {
+    if (reader.AtEnd() || reader.NextIsString()) {
+      HessianString called;
+      if (!reader.ReadString(called)) return failed({});
+      text.called_method = Trimmed(called.Text(message.metadata));
+      arguments_read = 1;
+    }
+  }
+
+  if (mask & kWantTail) {
+    if (!SkipArguments(reader, head.arguments, arguments_read)) return failed({});
+    const bool read = ForEachAttachment(reader, body, [&](const HessianAttachment& attachment) {
+      if (attachment.key() == kGroup) {
+        attachment.SetGroupOf(text);
+      } else if (attachment.key() == kTimeout) {
+        message.timeout_us = attachment.AsTimeoutUs();
+      }
+      attachment.SetIn(message.metadata);
+    });
+    if (!read) return failed({});
+  } else if (complete) {
+    message.timeout_us = FindHessianTimeout(body);
+  }
+  SetHead(Serialization::kHessian2, text, message.metadata);
+  return DecodeResult::Ok();
+}
+
+// The text of a JSON token: a view where nothing is escaped, else in `converted`. False if it is no
+// string.
+bool TextOf(Bytes token, std::string& converted, std::string_view& text, bool& is_view) {
+  is_view = JsonIsPlain(token, text);
+  if (is_view) return true;
+  if (!JsonText(token, converted)) return false;
+  text = converted;
+  return true;
+}
+
+// False: malformed.
+bool ReadJsonAttachments(Bytes line, HeadText& head, Message& message) {
+  JsonObjectReader object(line);
+  if (!object.Begin()) return false;
+  JsonMember member;
+  std::string converted_key;
+  std::string converted_value;
+  while (object.Next(member)) {
+    std::string_view key;
+    std::string_view value;
+    bool is_view = false;
+    if (!TextOf(member.key, converted_key, key, is_view)) return false;
+    const bool is_timeout = key == kTimeout;
+    if (!member.string_value()) {
+      if (is_timeout) message.timeout_us = TimeoutUs(member.value);
+      continue;
+    }
+    if (key != kGroup && !is_timeout && !message.metadata.WantsNamed(key)) continue;
+    if (!TextOf(member.value, converted_value, value, is_view)) return false;
+    if (is_timeout) message.timeout_us = TimeoutUs(value);
+    if (key == kGroup) {
+      head.group_copy = is_view ? std::string() : converted_value;
+      head.group = is_view ? value : std::string_view(head.group_copy);
+    }
+    if (is_view) {
+      message.metadata.SetNamed(key, value);
+    } else {
+      message.metadata.SetNamedCopy(key, converted_value);
+    }
+  }
+  return !object.malformed();
+}
+
+DecodeResult DecodeJsonRequest(Bytes bytes, uint64_t mask, Message& message) {
+  const bool complete = bytes.size() >= message.length;
+  JsonValues values(
+      bytes.substr(kHeaderBytes, complete ? message.length - kHeaderBytes : Bytes::npos), complete);
+  constexpr std::string_view kTooFew = "fastjson body has too few values";
+  constexpr std::string_view kNotAString = "fastjson body has no string where one belongs";
+  const auto ran_out = [&](std::string_view error) {
+    if (!error.empty()) return DecodeResult::Undecodable(error);
+    if (complete) return DecodeResult::Undecodable(kTooFew);
+    return MoreHead(bytes.size(), 0, message.length);
+  };
+  size_t count = FieldsFor(mask);
+  JsonRequestHead head;
+  std::string_view error;
+  if (!ReadJsonHead(values, 0, count, head, error)) return ran_out(error);
+  const bool generic = (mask & Bit(kCalledMethodKey)) != 0 && head.fields[kMethod].size() > 2 &&
+                       IsGeneric(head.fields[kMethod].substr(1, head.fields[kMethod].size() - 2));
+  if (generic && count < kHeadFields) {
+    if (!ReadJsonHead(values, count, kHeadFields, head, error)) return ran_out(error);
+    count = kHeadFields;
+  }
+  HeadText text;
+  for (size_t i = 0; i < count; ++i) {
+    if (head.fields[i] == "null") continue;
+    if (!JsonText(head.fields[i], message.metadata, text.fields[i])) {
+      return DecodeResult::Undecodable(kNotAString);
+    }
+  }
+  if ((count > kPath && !text.has(kPath)) || (count > kMethod && !text.has(kMethod))) {
+    return DecodeResult::Undecodable(kNoName);
+  }
+  if (ReadsResponseAttachments(text.fields[kDubboVersion])) {
+    message.tag |= kTagReadsResponseAttachments;
+  }
+  text.called_method = text.fields[kMethod];
+  size_t arguments_read = 0;
+  Bytes value;
+  if (generic && head.arguments == kGenericArguments) {
+    if (!values.Next(value)) return ran_out({});
+    std::string_view called;
+    if (JsonText(value, message.metadata, called)) text.called_method = Trimmed(called);
+    arguments_read = 1;
+  }
+  if (mask & kWantTail) {
+    for (size_t i = arguments_read; i < head.arguments; ++i) {
+      if (!values.Next(value)) return ran_out({});
+    }
+    if (values.Next(value) && value != "null" && !ReadJsonAttachments(value, text, message)) {
+      return DecodeResult::Undecodable("fastjson attachments are malformed");
+    }
+  }
+  SetHead(Serialization::kFastjson, text, message.metadata);
+  return DecodeResult::Ok();
+}
+
+}  // namespace
+
+std::span<const std::string_view> RequestKeys() { return kKeys; }
+
+uint64_t RequestMask(const MetadataKeys& keys) {
+  uint64_t mask = keys.wants_named() ? kWantAttachments : 0;
+  for (OwnKey key = 0; key < kKeyCount; ++key) {
+    if (keys.wants(key)) mask |= uint64_t{1} << key;
+  }
+  return mask;
+}
+
+bool NeedsWholeRequest(uint64_t mask) { return (mask & kWantTail) != 0; }
+
+DecodeResult DecodeRequest(Bytes bytes, const Header& header, const DecodeOptions& options,
+                           Message& message) {
+  const uint64_t mask = options.interest.mask;
+  if (bytes.size() < message.length && (!options.allow_partial || NeedsWholeRequest(mask))) {
+    return DecodeResult::NeedMore(message.length);
+  }
+  const bool fastjson = header.serialization() == Serialization::kFastjson;
+  if (fastjson && header.body_bytes != 0) {
+    if (bytes.size() == kHeaderBytes) return DecodeResult::NeedMore(kHeaderBytes + 1);
+    if (JsonValues::HasLengths(bytes.substr(kHeaderBytes))) message.tag |= kTagLengthPrefixed;
+  }
+  if (FieldsFor(mask) != 0) {
+    if (header.serialization() == Serialization::kHessian2) {
+      return DecodeHessianRequest(bytes, mask, message);
+    }
+    if (fastjson) return DecodeJsonRequest(bytes, mask, message);
+  }
+  message.metadata.SetOwn(kSerializationKey, SerializationName(header.serialization()));
+  return DecodeResult::Ok();
+}
+
+}  // namespace metaprotocol::dubbo

@@ -1,0 +1,242 @@
+// What the Dubbo codec reads of requests beyond their head: attachments of any number and writing,
+// generic calls, timeouts, and both forms of fastjson.
+#include <gtest/gtest.h>
+
+#include <string>
+#include <vector>
+
+#include "tests/cpp/codecs/dubbo/frames.h"
+#include "tests/cpp/codecs/dubbo/round_trip.h"
+#include "tests/cpp/support/cpu_time.h"
+
+namespace metaprotocol::dubbo {
+namespace {
+
+using namespace std::string_literals;
+using ResultStatus = DecodeResult::Status;
+
+const std::string kGenericTypes = "Ljava/lang/String;[Ljava/lang/String;[Ljava/lang/Object;";
+
+std::string Call(const std::string& method, const std::string& types, const std::string& arguments,
+                 const std::string& attachments = "") {
+  return Request(Text("2.0.2") + Text("org.Demo") + Text("1.0") + Text(method) + Text(types) +
+                 arguments + "H" + attachments + "Z");
+}
+
+std::string GenericCall(const std::string& invoke, const std::string& called) {
+  return Call(invoke, kGenericTypes, called + "\x70\x90" + "\x70\x90");
+}
+
+std::string Of(const std::string& frame, std::string_view key) {
+  const Decoded decoded = Decode(Direction::kRequest, frame, Wanting({key}));
+  EXPECT_EQ(decoded.result.status, ResultStatus::kMessage) << decoded.result.error;
+  return decoded.Value(key);
+}
+
+// A JSON value as Dubbo 3's extension writes it.
+std::string WithLength(const std::string& json) {
+  std::string out;
+  AppendBe32(out, static_cast<uint32_t>(json.size()));
+  return out + json;
+}
+std::string Fastjson(const std::vector<std::string>& values, bool lengths) {
+  std::string body;
+  for (const std::string& value : values) body += lengths ? WithLength(value) : value + "\n";
+  return Frame(kTwoWayRequest | 6, 0, 7, body);
+}
+
+TEST(DubboRequest, TheCalledMethodOfAGenericCallIsItsFirstArgument) {
+  EXPECT_EQ(Of(GenericCall("$invoke", Text("sayHello")), "called_method"), "sayHello");
+  EXPECT_EQ(Of(GenericCall("$invokeAsync", Text("sayHello")), "called_method"), "sayHello");
+  EXPECT_EQ(Of(GenericCall("$invoke", Text("sayHello")), "method"), "$invoke");
+  EXPECT_EQ(Of(Call("sayHello", "I", "\x90"), "called_method"), "sayHello");
+  EXPECT_EQ(Of(GenericCall("say", Text("other")), "called_method"), "say");
+}
+
+TEST(DubboRequest, TheCalledMethodIsWhatTheServerMakesOfIt) {
+  // GenericFilter trims the name, so blanks around it do not lead past a rule.
+  EXPECT_EQ(Of(GenericCall("$invoke", Text(" \t sayHello\n")), "called_method"), "sayHello");
+  EXPECT_EQ(Of(GenericCall("$invoke", "R\0\3say"s + "\5Hello"), "called_method"), "sayHello");
+  // With another number of arguments it is a method like any other.
+  EXPECT_EQ(Of(Call("$invoke", "Ljava/lang/String;", Text("sayHello")), "called_method"),
+            "$invoke");
+  EXPECT_EQ(Of(GenericCall("$invoke", "\x90"), "called_method"), "$invoke");
+}
+
+TEST(DubboRequest, TheCalledMethodNeedsNoMoreThanTheFirstArgument) {
+  const std::string frame =
+      Call("$invoke", kGenericTypes, Text("sayHello") + "\x70\x90" + Text(std::string(9000, 'x')));
+  const DecodeOptions options = Wanting({"called_method"}, true);
+  const Decoded decoded = Decode(Direction::kRequest, frame.substr(0, 200), options);
+  ASSERT_EQ(decoded.result.status, ResultStatus::kMessage);
+  EXPECT_EQ(decoded.Value("called_method"), "sayHello");
+  EXPECT_EQ(CheckIncremental(Direction::kRequest, frame, options), std::nullopt);
+}
+
+TEST(DubboRequest, FastjsonHasGenericCallsToo) {
+  for (const bool lengths : {false, true}) {
+    const std::string frame =
+        Fastjson({"\"2.0.2\"", "\"org.Demo\"", "\"1\"", "\"$invoke\"", '"' + kGenericTypes + '"',
+                  "\"sayHello\"", "[]", "[]", "{}"},
+                 lengths);
+    EXPECT_EQ(Of(frame, "called_method"), "sayHello");
+  }
+}
+
+TEST(DubboRequest, SeesEveryAttachmentHoweverManyThereAre) {
+  std::string fillers;
+  for (int i = 0; i < 5000; ++i) fillers += Text("filler" + std::to_string(i)) + Text("");
+  const std::string frame = Call("m", "", "", fillers + Text("tenant") + Text("evil"));
+  EXPECT_EQ(Of(frame, "tenant"), "evil");
+  EXPECT_EQ(Of(frame, "filler4999"), "");
+}
+
+TEST(DubboRequest, AttachmentsAreFoundInAnyCaseAndExactlyWrittenOnesFirst) {
+  EXPECT_EQ(Of(Call("m", "", "", Text("batchjob") + Text("1")), "BatchJob"), "1");
+  EXPECT_EQ(Of(Call("m", "", "", Text("BatchJob") + Text("1") + Text("batchjob") + Text("2")),
+               "BatchJob"),
+            "1");
+  const std::string forged = Text("Method") + Text("x") + Text("SERVICE") + Text("x");
+  EXPECT_EQ(Of(Call("m", "", "", forged), "method"), "m");
+  EXPECT_EQ(Of(Call("m", "", "", forged), "Method"), "m");
+  EXPECT_EQ(Of(Call("m", "", "", forged), "service"), "org.Demo:1.0");
+}
+
+TEST(DubboRequest, ConvertsValuesThatJavaWritesInHalvesAndPieces) {
+  const std::string halves = "\x02\xed\xa0\xbd\xed\xb8\x80";  // one character of two units
+  const std::string pieces = "R\0\2ab\2cd"s;                  // two chunks
+  const std::string attachments = Text("a") + halves + Text("b") + pieces + Text("a") + pieces;
+  EXPECT_EQ(Of(Call("m", "", "", Text("a") + halves), "a"), "😀");
+  EXPECT_EQ(Of(Call("m", "", "", attachments), "b"), "abcd");
+  EXPECT_EQ(Of(Call("m", "", "", attachments), "a"), "abcd") << "the last of them";
+}
+
+// The worst that fits a message: a million attachments, or one value again and again in the form
+// that has to be converted. Bytes are what is paid for, with the same few nanoseconds for each.
+TEST(DubboRequest, AHostileMapCostsWhatItsBytesCost) {
+  constexpr size_t kBytes = size_t{4} << 20;
+  const std::string odd = "\x02\xc0\x80\xc0\x80";  // overlong: no view of the wire
+  for (const std::string& entry :
+       {Text("x") + Text(""), odd + odd, Text("tenant") + odd, Text("TENANT") + odd,
+        Text("group") + odd, Text("timeout") + Text("1")}) {
+    std::string map;
+    while (map.size() < kBytes) map += entry;
+    const std::string frame = Call("m", "", "", map);
+    const DecodeOptions options = Wanting({"tenant", "group", "Tenant"});
+    Message message;
+    const double ns =
+        test::LeastCpuNs(1, [&] { DecodeInto(Direction::kRequest, frame, options, message); });
+    EXPECT_LT(ns / static_cast<double>(kBytes), 500) << testing::PrintToString(entry);
+  }
+}
+
+TEST(DubboRequest, AHeadThatTricklesInIsNotReadAnewForEachByte) {
+  std::string chunks;
+  for (int i = 0; i < 5000; ++i) chunks += "R\0\1x"s;
+  const std::string frame =
+      Request(Text("2.0.2") + chunks + "\1x" + Text("1") + Text("m") + Text("") + "HZ");
+  const DecodeOptions options = Wanting({"method"}, true);
+  size_t tries = 0;
+  for (size_t have = kHeaderBytes; have < frame.size(); ++tries) {
+    const Decoded decoded = Decode(Direction::kRequest, frame.substr(0, have), options);
+    if (decoded.result.status != ResultStatus::kNeedMore) break;
+    ASSERT_GT(decoded.result.need, have);
+    ASSERT_LE(decoded.result.need, frame.size());
+    have = decoded.result.need;
+  }
+  EXPECT_LT(tries, 700u);
+}
+
+TEST(DubboRequest, TellsTheTimeoutThatTheClientSends) {
+  const auto timeout = [](const std::string& value, std::vector<std::string_view> keys) {
+    const std::string frame =
+        Call("m", "I", "\x90", Text("a") + Text("b") + Text("timeout") + value);
+    return Decode(Direction::kRequest, frame, Wanting(keys)).message.timeout_us;
+  };
+  for (const std::vector<std::string_view>& keys :
+       {std::vector<std::string_view>{}, {"method"}, {"a"}, {"timeout"}}) {
+    EXPECT_EQ(timeout(Text("1500"), keys), 1'500'000u);
+    EXPECT_EQ(timeout("\xcd\xdc", keys), 1'500'000u) << "an int, as Node sends it";
+    EXPECT_EQ(timeout(Text("soon"), keys), 0u);
+    EXPECT_EQ(timeout(Text("-1"), keys), 0u);
+    EXPECT_EQ(timeout(Text("99999999999999999999"), keys), 0u);
+    EXPECT_EQ(timeout("N", keys), 0u);
+    EXPECT_EQ(timeout("\x8f", keys), 0u) << "-1";
+  }
+  EXPECT_EQ(DecodeRequest(Call("timeout", "", "")).message.timeout_us, 0u);
+}
+
+TEST(DubboRequest, WritesAShorterTimeoutInPlaceOfTheClients) {
+  const auto attachments = [](const std::string& before, const Mutation& mutation = {}) {
+    const std::string frame = Call("m", "", "", before);
+    const Decoded decoded = Decode(Direction::kRequest, frame, Wanting({"method"}));
+    std::string out;
+    const Encoded encoded = DubboCodec().Encode(
+        decoded.message, frame, {.id = 7, .mutation = mutation, .timeout_us = 250'001}, out);
+    out.append(encoded.Unchanged(frame)).append(encoded.Tail());
+    const std::string head = Call("m", "", "");
+    return out.substr(head.size() - 1, out.size() - head.size());
+  };
+  EXPECT_EQ(attachments(Text("timeout") + Text("1500") + Text("a") + Text("b")),
+            Text("timeout") + Text("251") + Text("a") + Text("b"));
+  EXPECT_EQ(attachments(Text("timeout") + "\xcd\xdc"), Text("timeout") + Text("251"));
+  EXPECT_EQ(attachments(Text("a") + Text("b")), Text("a") + Text("b")) << "it sent none";
+  EXPECT_EQ(attachments(Text("timeout") + Text("1500"), Set("timeout", "9")),
+            Text("timeout") + Text("9"))
+      << "a mutation says it";
+}
+
+TEST(DubboRequest, ReadsAndRewritesFastjsonWithLengths) {
+  const std::vector<std::string> values = {"\"2.0.2\"",       "\"org.Demo\"", "null",
+                                           "\"say\\u0048i\"", "\"I\"",        "1"};
+  const auto request = [&](const std::string& attachments) {
+    std::vector<std::string> all = values;
+    all.push_back(attachments);
+    return Fastjson(all, true);
+  };
+  const std::string frame = request("{\"user\":\"ann\",\"timeout\":1500,\"group\":\"g\\u0041\"}");
+  const Decoded d = DecodeRequest(frame);
+  ASSERT_EQ(d.result.status, ResultStatus::kMessage) << d.result.error;
+  EXPECT_EQ(d.Value("method"), "sayHi");
+  EXPECT_EQ(d.Value("user"), "ann");
+  EXPECT_EQ(d.Value("group"), "gA");
+  EXPECT_EQ(d.message.timeout_us, 1'500'000u);
+  const std::string out = EncodeAll(d, frame, Set("user", "bob"), 7);
+  EXPECT_EQ(out, request("{\"user\":\"bob\",\"timeout\":1500,\"group\":\"g\\u0041\"}"));
+  EXPECT_EQ(EncodeAll(d, frame, {}, 7), frame);
+  EXPECT_EQ(CheckIncremental(Direction::kRequest, frame, WantingAll()), std::nullopt);
+}
+
+TEST(DubboRequest, AnswersFastjsonWithLengthsInKind) {
+  const Decoded d = DecodeRequest(Fastjson({"\"2.0.2\""}, true));
+  EXPECT_EQ(d.result.status, ResultStatus::kUndecodable);
+  const auto body = [&](LocalReply reply) {
+    std::string out;
+    EXPECT_TRUE(DubboCodec().Reply({7, d.message.tag, ""}, reply, "no", out));
+    return out.substr(kHeaderBytes);
+  };
+  EXPECT_EQ(body(LocalReply::kDenied), WithLength("\"no\""));
+  EXPECT_EQ(body(LocalReply::kNoContent), WithLength("2"));
+  // The type of a response, and attachments in it.
+  const std::string value = WithLength("1") + WithLength("\"x\"");
+  const std::string response = Frame(6, 20, 7, value);
+  Decoded answered = Decode(Direction::kResponse, response);
+  EXPECT_EQ(answered.message.status, ReplyStatus::kOk);
+  EXPECT_EQ(Decode(Direction::kResponse, Frame(6, 20, 7, WithLength("0"))).message.status,
+            ReplyStatus::kException);
+  answered.message.tag |= kTagReadsResponseAttachments;
+  EXPECT_EQ(EncodeAll(answered, response, Set("a", "1"), 7).substr(kHeaderBytes),
+            WithLength("4") + WithLength("\"x\"") + WithLength("{\"a\":\"1\"}"));
+}
+
+TEST(DubboRequest, BrokenFastjsonWithLengthsCostsItsOwnCallOnly) {
+  for (const std::string& body :
+       {"\0"s, "\0\0\0"s, "\0\0\0\xff\"2.0.2\""s, WithLength("\"2.0.2\"") + "\0\0"s,
+        WithLength("7") + WithLength("\"i\"") + WithLength("\"v\"") + WithLength("\"m\"")}) {
+    const Decoded d = DecodeRequest(Frame(kTwoWayRequest | 6, 0, 7, body));
+    EXPECT_EQ(d.result.status, ResultStatus::kUndecodable) << testing::PrintToString(body);
+  }
+}
+
+}  // namespace
+}  // namespace metaprotocol::dubbo
