@@ -141,6 +141,17 @@ async def stage(builder: ConfigBuilder) -> AsyncIterator[Stage]:
         ({"method": "list", "group": "canary"}, "v1"),
         ({"method": "list", "attachments": {"tenant": "blue"}}, "v2"),
         ({"method": "list", "attachments": {"tenant": "blues"}}, "v1"),
+        ({"method": "list", "attachments": {"Tenant": "blue"}}, "v2"),
+        ({"method": "list", "attachments": {"Tenant": "blue", "tenant": "red"}}, "v1"),
+        ({"method": "list", "attachments": {"method": "getBooks", "version": "2.0.0"}}, "v1"),
+        pytest.param(
+            {
+                "method": "list",
+                "attachments": {f"a{i}": "" for i in range(600)} | {"tenant": "blue"},
+            },
+            "v2",
+            id="behind 600 attachments",
+        ),
         ({"method": "getBooks"}, "v2"),
         ({"method": "getbooks"}, "v1"),
         ({"method": "xgetBooks"}, "v1"),

@@ -124,11 +124,11 @@ FOREIGN = {
     "magic": frame(HEAD, magic=0xDABC),
 }
 MALFORMED = {
-    "negative length": frame(b"", length=0xFFFFFFFF),
     "no body": frame(b""),
     "path is a number": frame(encode("2.0.2", 5, "0.0.0", "echo", "", {})),
     "bad utf-8": frame(encode("2.0.2") + b"\x04\xff\xfe\xfd\xfc" + encode("0.0.0", "m", "", {})),
     "string longer than the body": frame(encode("2.0.2") + b"S\xff\xffabc"),
+    "null path": frame(encode("2.0.2", None, "0.0.0", "echo", "", {})),
 }
 # Only arguments are bad, at which Envoy looks when a route asks for an attachment.
 BAD_ARGUMENTS = {
@@ -168,7 +168,7 @@ async def test_what_is_not_dubbo_closes_its_connection(stage: Stage, data: bytes
         *(pytest.param("attachments", data, id=what) for what, data in BAD_ARGUMENTS.items()),
     ],
 )
-async def test_a_malformed_request_is_told_so_and_closes_its_connection(
+async def test_a_request_that_cannot_be_read_costs_its_own_call_only(
     stage: Stage, name: str, data: bytes
 ) -> None:
     def counted() -> tuple[int, int]:
@@ -179,11 +179,26 @@ async def test_a_malformed_request_is_told_so_and_closes_its_connection(
         )
 
     before = counted()
-    (reply,) = FrameReader().feed(await closed_after(stage.ports[name], data))
-    assert isinstance(reply, Response)
+    calls = stage.server.calls
+    async with await DubboClient.connect("127.0.0.1", stage.ports[name]) as client:
+        first = asyncio.ensure_future(client.call(SERVICE, "m"))
+        await client.send_bytes(data[:20])
+        await client.send_bytes(data[20:])
+        assert (await client.call(SERVICE, "m")).value == "p"
+        assert (await first).value == "p"
+        await eventually(lambda: client.unexpected)
+    (reply,) = client.unexpected
     assert (reply.id, reply.status) == (7, Status.BAD_REQUEST)
     assert len(reply.error) > 10
+    assert stage.server.calls >= calls + 2
     await eventually(lambda: counted() == (before[0] + 1, before[1] + 1))
+
+
+async def test_a_length_that_cannot_be_is_told_so_and_closes_its_connection(stage: Stage) -> None:
+    data = frame(b"", length=0xFFFFFFFF)
+    (reply,) = FrameReader().feed(await closed_after(stage.port, data))
+    assert isinstance(reply, Response)
+    assert (reply.id, reply.status) == (7, Status.BAD_REQUEST)
 
 
 @pytest.mark.parametrize(

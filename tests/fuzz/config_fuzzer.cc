@@ -52,8 +52,16 @@ void UseSnapshot(const Snapshot& snapshot) {
   message.Set("interface", "org.example.Orders");
   message.Set("method", "create");
   message.Set("user", "qa-7");
+  // Equal values without number, which must not multiply.
+  for (uint32_t slot = 0; slot < snapshot.request_keys.size(); ++slot) {
+    for (int i = 0; i < 100; ++i) message.SetNamed(snapshot.request_keys.name(slot), "qa-7");
+  }
   ConnectionMetadata connection;
   connection.Add(kSourceAddressKey, "10.0.0.9");
+  for (int i = 0; i < 100; ++i) {
+    connection.Add(kPeerUriSanKey, "spiffe://a");
+    connection.Add(kPeerDnsSanKey, "a.example");
+  }
   Expect(!snapshot.tables.empty());
   for (const Snapshot::Table& table : snapshot.tables) {
     if (table.local_rate_limit != nullptr) {

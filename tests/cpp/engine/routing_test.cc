@@ -38,6 +38,41 @@ TEST(Routing, FirstMatchWinsAndNoMatchIsTheProtocolsOwnError) {
   EXPECT_EQ(world.Count(Counter::kRequests, "a", "main/1"), 1u);
 }
 
+TEST(Routing, AValueTooLongForADenialToSearchIsRefusedAndNotPassedOn) {
+  Condition evil = Exact("tenant", "evil");
+  evil.kind = Condition::Kind::kContains;
+  SimConfig config;
+  config.routes = {SimRoute{.match = {evil}, .direct_reply = LocalReply::kDenied}, SimRoute{}};
+  World world(config);
+  world.SetHosts("a", {"h1"});
+  SimClient& client = world.Connect();
+  SimClient& other = world.Connect();
+  const std::string padded = std::string(5000, 'x') + "evil";
+  client.Send(world.Request(1, {}, {{"tenant", "evil"}}) +
+              world.Request(2, {}, {{"tenant", padded}}) + world.Request(3));
+  other.Send(world.Request(1, {}, {{"tenant", "good"}}));
+  world.RunFor(kSecond);
+  for (const auto& reply : client.Take()) {
+    EXPECT_EQ(reply.body, reply.id == 1 ? "denied" : reply.id == 2 ? "too_large" : "");
+  }
+  EXPECT_EQ(world.Count(LocalReply::kTooLarge), 1u);
+  EXPECT_EQ(Kinds(other.Take()), "R");
+  EXPECT_EQ(world.Seen().size(), 2u);
+}
+
+TEST(Routing, AKeyThatTheCodecKnowsIsNotReadFromWhatAPeerNames) {
+  SimConfig config;
+  config.routes = {SimRoute{.match = {Exact("body", "b")}, .clusters = {{"b", 1}}}, SimRoute{}};
+  World world(config);
+  world.SetHosts("a", {"h1"});
+  world.SetHosts("b", {"h2"});
+  SimClient& client = world.Connect();
+  client.Send(world.Request(1, "x", {{"body", "b"}, {"Body", "b"}}) + world.Request(2, "b"));
+  world.RunFor(kSecond);
+  EXPECT_EQ(Tokens(world.Open("h1").at(0)->requests), (Texts{"1"}));
+  EXPECT_EQ(Tokens(world.Open("h2").at(0)->requests), (Texts{"2"}));
+}
+
 TEST(Routing, DirectRepliesNeedNoServer) {
   SimConfig config;
   config.routes = {SimRoute{.match = {Exact("to", "ok")}, .direct_reply = LocalReply::kNoContent},

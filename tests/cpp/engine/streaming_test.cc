@@ -22,6 +22,29 @@ void SendInSlices(World& world, SimClient& client, const std::string& bytes, siz
   world.WithEngine([&](Engine& engine) { engine.SessionData(client.session, slices, false); });
 }
 
+TEST(Streaming, AMessageWithAChecksumWaitsForItsEndAndGetsANewOne) {
+  World world(With(FakeWithChecksum(), UpstreamMode::kShared));
+  world.SetHosts("a", {"h1"});
+  Manual(world, "h1");
+  SimClient& client = world.Connect();
+  const std::string body(100'000, 'b');
+  const std::string request = FakeChecked(FakeMessage('Q', 1, {{"k", "v"}}, body));
+  client.Send(request.substr(0, 70'000));
+  world.RunFor(SimWorld::kMs);
+  EXPECT_TRUE(world.connections.empty() || world.connections[0]->received.empty());
+  client.Send(request.substr(70'000));
+  world.RunFor(SimWorld::kMs);
+  ASSERT_EQ(world.connections.size(), 1u);
+  const std::string seen = world.connections[0]->received;
+  ASSERT_EQ(seen.size(), request.size());
+  const uint64_t id = LoadBe64(seen.data() + 5);
+  EXPECT_NE(id, 1u);
+  EXPECT_EQ(seen, FakeChecked(FakeMessage('Q', id, {{"k", "v"}}, body)));
+  world.connections[0]->Send(FakeChecked(FakeMessage('R', id, {}, body)));
+  world.RunFor(SimWorld::kMs);
+  EXPECT_EQ(client.received, FakeChecked(FakeMessage('R', 1, {}, body)));
+}
+
 TEST(Streaming, LargeRequestReachesTheServerWhileItIsStillBeingSent) {
   for (const SimConfig& config : {SimConfig{}, Exclusive(), PerSession()}) {
     World world(Streaming(config));

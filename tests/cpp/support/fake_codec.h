@@ -5,10 +5,13 @@
 //     4 bytes  length of the rest, big endian
 //     1 byte   kind: 'Q' request, 'O' one-way, 'R' ok response, 'X' exception response, 'E' error
 //              response, 'H' heartbeat, 'h' heartbeat reply, 'G' go-away, '?' other, 'U' a request
-//              that cannot be decoded
-//     8 bytes  id, big endian; only if traits().id_bits > 0
+//              that cannot be decoded; with FakeOptions::streams also 'S' stream open, 'D' data,
+//              'L' the last data from its side, 'F' half-close, 'Z' reset, 'W' window (its body is
+//              a decimal number of bytes)
+//     8 bytes  id, big endian, of the stream in messages of streams; only if traits().id_bits > 0
 //     metadata as key=value lines separated by \n, then \0
-//     body     the rest
+//     body     the rest; with FakeOptions::checksum its last 4 bytes are the sum of all bytes
+//     before
 //
 // Metadata are the lines under their own keys, then `body`, which is the only key that needs the
 // whole message. A key `name` comes back in local replies (ReplyContext::name), and so does a
@@ -91,6 +94,18 @@ inline std::vector<FakeParsed> ParseFakeMessages(std::string_view bytes, bool wi
   return all;
 }
 
+inline uint32_t FakeSum(std::string_view bytes, uint32_t sum = 0) {
+  for (const char c : bytes) sum += static_cast<unsigned char>(c);
+  return sum;
+}
+
+// The same message for codecs with FakeOptions::checksum.
+inline std::string FakeChecked(std::string message) {
+  StoreBe32(message.data(), LoadBe32(message.data()) + 4);
+  AppendBe32(message, FakeSum(message));
+  return message;
+}
+
 struct FakeOptions {
   std::string name = "fake";
   int id_bits = 64;  // 0, 32 or 64
@@ -102,11 +117,15 @@ struct FakeOptions {
   bool go_away = true;           // GoAway writes a 'G'
   bool text_in_replies = false;  // local replies carry a `text` line
   char bad_body = '\0';          // CheckBody refuses parts with it
+  bool streams = false;          // messages of streams exist
+  bool checksum = false;         // every message ends with one, so Encode needs it whole
   bool carries_tag = false;      // responses get a line `for` with the request's tag
 };
 
 // Presets for the kinds of protocols there are.
 inline FakeOptions FakeMultiplexed() { return {.name = "fake_multiplexed"}; }
+inline FakeOptions FakeStreams() { return {.name = "fake_streams", .streams = true}; }
+inline FakeOptions FakeWithChecksum() { return {.name = "fake_checksum", .checksum = true}; }
 inline FakeOptions FakePipelined() {
   return {.name = "fake_pipelined",
           .id_bits = 0,
@@ -139,6 +158,7 @@ class FakeCodec : public Codec {
     traits_.ordered_replies = options_.ordered_replies;
     traits_.stateful = options_.stateful;
     traits_.mutation_in_head = options_.mutation_in_head;
+    traits_.whole_to_encode = options_.checksum;
     static constexpr std::string_view kKeys[] = {"name", "tag", "body"};
     traits_.metadata_keys = kKeys;
   }
@@ -167,6 +187,7 @@ class FakeCodec : public Codec {
     if (id_bytes() > 0) message.id = LoadBe64(bytes.data() + 5);
     if (options_.id_bits == 32 && message.id > UINT32_MAX)
       return DecodeResult::Error("id too wide");
+    if (IsOfStream(message.kind)) message.stream_id = std::exchange(message.id, 0);
     if (message.length <= fixed) return DecodeResult::Error("too short");
     if (message.length > options.max_message_bytes) return DecodeResult::TooLarge("too large");
     if (bytes[4] == 'U') return DecodeResult::Undecodable("undecodable");
@@ -177,6 +198,13 @@ class FakeCodec : public Codec {
     if (head == Bytes::npos) {
       if (whole) return DecodeResult::Error("head without end");
       return DecodeResult::NeedMore(options.allow_partial ? bytes.size() + 1 : message.length);
+    }
+    if (whole && options_.checksum && !SumFits(bytes.substr(0, message.length))) {
+      return DecodeResult::Undecodable("bad checksum");
+    }
+    if (whole && message.kind == MessageKind::kStreamWindow) {
+      const Bytes number = rest.substr(head + 1);
+      std::from_chars(number.data(), number.data() + number.size(), message.window);
     }
     const bool wants_body = (options.interest.mask & kBodyBit) != 0;
     if (!whole && (wants_body || !options.allow_partial)) {
@@ -203,13 +231,19 @@ class FakeCodec : public Codec {
     const size_t fixed = 5 + id_bytes();
     const size_t head_end = mutation.empty() ? fixed : bytes.find('\0', fixed);
     std::string head(1, bytes[4]);
-    if (id_bytes() > 0) AppendBe64(head, options.id);
+    if (id_bytes() > 0) AppendBe64(head, IsOfStream(message.kind) ? options.stream_id : options.id);
     if (!mutation.empty()) {
       head += Mutated(bytes.substr(fixed, head_end - fixed), mutation);
     }
     AppendBe32(out, static_cast<uint32_t>(message.length - head_end + head.size()));
     out += head;
-    return {.head = head_end};
+    Encoded encoded{.head = head_end};
+    if (options_.checksum) {
+      encoded.tail_bytes = 4;
+      const std::string_view written = std::string_view(out).substr(out.size() - head.size() - 4);
+      StoreBe32(encoded.tail.data(), FakeSum(encoded.Unchanged(bytes), FakeSum(written)));
+    }
+    return encoded;
   }
 
   bool Reply(const ReplyContext& request, LocalReply reply, std::string_view text,
@@ -219,17 +253,33 @@ class FakeCodec : public Codec {
     if (request.tag != 0) kv.emplace_back("tag", std::to_string(request.tag));
     if (options_.text_in_replies) kv.emplace_back("text", text);
     const char kind = reply == LocalReply::kNoContent ? 'R' : 'E';
-    out += FakeMessage(kind, Id(request.id), kv, LocalReplyName(reply));
+    out += Checked(FakeMessage(kind, Id(request.id), kv, LocalReplyName(reply)));
     return true;
   }
 
+  bool ResetStream(const ReplyContext& stream, Direction, LocalReply reason, std::string_view,
+                   std::string& out) const override {
+    if (options_.streams) {
+      out += Checked(FakeMessage('Z', Id(stream.stream_id), {}, LocalReplyName(reason)));
+    }
+    return options_.streams;
+  }
+
+  bool GrantWindow(const ReplyContext& stream, Direction, uint64_t bytes,
+                   std::string& out) const override {
+    if (options_.streams) {
+      out += Checked(FakeMessage('W', Id(stream.stream_id), {}, std::to_string(bytes)));
+    }
+    return options_.streams;
+  }
+
   bool HeartbeatReply(const Message& heartbeat, Bytes, std::string& out) const override {
-    if (options_.heartbeats) out += FakeMessage('h', Id(heartbeat.id));
+    if (options_.heartbeats) out += Checked(FakeMessage('h', Id(heartbeat.id)));
     return options_.heartbeats;
   }
 
   bool Ping(uint64_t id, std::string& out) const override {
-    if (options_.heartbeats) out += FakeMessage('H', Id(id));
+    if (options_.heartbeats) out += Checked(FakeMessage('H', Id(id)));
     return options_.heartbeats;
   }
 
@@ -239,7 +289,7 @@ class FakeCodec : public Codec {
   }
 
   bool GoAway(const ReplyContext&, std::string& out) const override {
-    if (options_.go_away) out += FakeMessage('G', Id(0));
+    if (options_.go_away) out += Checked(FakeMessage('G', Id(0)));
     return options_.go_away;
   }
 
@@ -257,8 +307,45 @@ class FakeCodec : public Codec {
     return options_.id_bits > 0 ? std::optional(id) : std::nullopt;
   }
 
+  static bool IsOfStream(MessageKind kind) { return kind >= MessageKind::kStreamOpen; }
+  static bool SumFits(Bytes bytes) {
+    const Bytes before = bytes.substr(0, bytes.size() - 4);
+    return FakeSum(before) == LoadBe32(before.data() + before.size());
+  }
+  std::string Checked(std::string message) const {
+    return options_.checksum ? FakeChecked(std::move(message)) : message;
+  }
+
+  bool ReadStreamKind(char c, Direction direction, Message& message) const {
+    switch (c) {
+      case 'S':
+        message.kind = MessageKind::kStreamOpen;
+        return direction == Direction::kRequest;
+      case 'L':
+        message.end_stream = true;
+        [[fallthrough]];
+      case 'D':
+        message.kind = MessageKind::kStreamData;
+        return true;
+      case 'F':
+        message.kind = MessageKind::kStreamEnd;
+        message.end_stream = true;
+        return true;
+      case 'Z':
+        message.kind = MessageKind::kStreamReset;
+        message.end_stream = true;
+        return true;
+      case 'W':
+        message.kind = MessageKind::kStreamWindow;
+        return true;
+      default:
+        return false;
+    }
+  }
+
   // False: no such kind, or one that this side does not send.
-  static bool ReadKind(char c, Direction direction, Message& message) {
+  bool ReadKind(char c, Direction direction, Message& message) const {
+    if (options_.streams && ReadStreamKind(c, direction, message)) return true;
     const bool from_client = direction == Direction::kRequest;
     switch (c) {
       case 'Q':

@@ -6,7 +6,7 @@
 #include <chrono>
 #include <string>
 
-#include "codecs/dubbo/utf8.h"
+#include "codecs/dubbo/java_utf8.h"
 
 namespace metaprotocol::dubbo {
 namespace {

@@ -91,6 +91,63 @@ TEST(FakeCodec, RefusesMessagesTheWrongSideSendsAndStatesOfTheWrongDirection) {
             DecodeResult::Status::kError);
 }
 
+TEST(FakeCodec, ReplacesTheChecksumBehindWhatItLeavesUnchanged) {
+  const FakeCodec codec(FakeWithChecksum());
+  EXPECT_TRUE(codec.traits().whole_to_encode);
+  const std::string bytes = FakeChecked(FakeMessage('Q', 7, {{"a", "1"}}, "body"));
+  Message message;
+  ASSERT_EQ(codec.Decode(nullptr, Direction::kRequest, bytes, {}, message).status,
+            DecodeResult::Status::kMessage);
+  for (const Mutation& mutation : {Mutation{}, Mutation{{MutationOp::Kind::kSet, "b", "22"}}}) {
+    std::string out = "before";
+    const Encoded encoded = codec.Encode(message, bytes, {.id = 900, .mutation = mutation}, out);
+    EXPECT_EQ(encoded.Unchanged(bytes).substr(encoded.Unchanged(bytes).size() - 4), "body");
+    out.append(encoded.Unchanged(bytes)).append(encoded.Tail());
+    FakeKv kv = {{"a", "1"}};
+    if (!mutation.empty()) kv.emplace_back("b", "22");
+    EXPECT_EQ(out, "before" + FakeChecked(FakeMessage('Q', 900, kv, "body")));
+  }
+  std::string broken = bytes;
+  broken[20] ^= 1;
+  EXPECT_EQ(codec.Decode(nullptr, Direction::kRequest, broken, {}, message).status,
+            DecodeResult::Status::kUndecodable);
+}
+
+TEST(FakeCodec, TellsTheMessagesOfStreamsByTheirId) {
+  const FakeCodec codec(FakeStreams());
+  struct Case {
+    char kind;
+    MessageKind expected;
+    bool end;
+  };
+  for (const Case& c : {Case{'S', MessageKind::kStreamOpen, false},
+                        {'D', MessageKind::kStreamData, false},
+                        {'L', MessageKind::kStreamData, true},
+                        {'F', MessageKind::kStreamEnd, true},
+                        {'Z', MessageKind::kStreamReset, true},
+                        {'W', MessageKind::kStreamWindow, false}}) {
+    const std::string bytes = FakeMessage(c.kind, 7, {}, "65536");
+    Message message;
+    ASSERT_EQ(codec.Decode(nullptr, Direction::kRequest, bytes, {}, message).status,
+              DecodeResult::Status::kMessage);
+    EXPECT_EQ(message.kind, c.expected);
+    EXPECT_EQ(message.end_stream, c.end);
+    EXPECT_EQ(message.stream_id, 7u);
+    EXPECT_EQ(message.id, 0u);
+    EXPECT_EQ(message.window, c.kind == 'W' ? 65536u : 0u);
+    std::string out;
+    const Encoded encoded = codec.Encode(message, bytes, {.id = 1, .stream_id = 8}, out);
+    EXPECT_EQ(out.append(encoded.Unchanged(bytes)), FakeMessage(c.kind, 8, {}, "65536"));
+  }
+  ReplyContext stream;
+  stream.stream_id = 9;
+  std::string out;
+  EXPECT_TRUE(codec.ResetStream(stream, Direction::kRequest, LocalReply::kTimeout, "", out));
+  EXPECT_TRUE(codec.GrantWindow(stream, Direction::kResponse, 10, out));
+  EXPECT_EQ(out, FakeMessage('Z', 9, {}, "timeout") + FakeMessage('W', 9, {}, "10"));
+  EXPECT_FALSE(FakeCodec().GrantWindow(stream, Direction::kResponse, 10, out));
+}
+
 TEST(FakeCodec, SaysTooLargeWithTheIdKnown) {
   const FakeCodec codec;
   DecodeOptions options;
