@@ -100,14 +100,14 @@ std::shared_ptr<const Codec> MakeCodec(std::string_view name) {
 void BenchCodec(Runner& runner, const std::string& protocol, const Codec& codec,
                 Direction direction, const std::string& what, const std::string& bytes) {
   metaprotocol::DecodeOptions options;
-  const auto own = codec.traits().metadata_keys;
-  const auto everything = metaprotocol::MetadataKeys::Everything(own);
-  metaprotocol::MetadataKeys routed(own);
-  for (const char* const key : {"interface", "method"}) routed.Want(key);
-  for (const bool all : {false, true}) {
-    options.interest = codec.InterestIn(all ? everything : routed);
+  metaprotocol::MetadataKeys keys(codec.traits().metadata_keys);
+  for (const char* const key : {"interface", "method"}) keys.Want(key);
+  for (const bool attachment : {false, true}) {
+    if (attachment) keys.Want("tenant");
+    options.interest = codec.InterestIn(keys);
     const auto state = codec.NewDecodeState(direction);
-    runner.Run(Name({protocol, " decode ", what, all ? ", all metadata" : ", for a route"}),
+    runner.Run(Name({protocol, " decode ", what,
+                     attachment ? ", for a route on an attachment" : ", for a route"}),
                [&](uint64_t count) {
                  Message message;
                  for (uint64_t i = 0; i < count; ++i) {
@@ -118,6 +118,7 @@ void BenchCodec(Runner& runner, const std::string& protocol, const Codec& codec,
   }
   const auto state = codec.NewDecodeState(direction);
   Message message;
+  message.Clear();
   options.interest = {};
   if (codec.Decode(state.get(), direction, bytes, options, message).status !=
       metaprotocol::DecodeResult::Status::kMessage) {
@@ -133,7 +134,7 @@ void BenchCodec(Runner& runner, const std::string& protocol, const Codec& codec,
                  for (uint64_t i = 0; i < count; ++i) {
                    out.clear();
                    const std::span<const metaprotocol::MutationOp> ops(mutation.data(), mutate);
-                   Use(codec.Encode(message, bytes, {.id = i, .mutation = ops}, out));
+                   Use(codec.Encode(message, bytes, {.id = i, .mutation = ops}, out).head);
                  }
                });
   }

@@ -72,6 +72,23 @@ bool ReadsResponseAttachments(std::string_view version) {
   return digits != 0 && patch >= 2 && version.find('.') == std::string_view::npos;
 }
 
+// As many bytes as "2.0.99" takes in any of the forms that are read here.
+constexpr size_t kVersionBytes = 16;
+
+// Both: of a body of which only the beginning may be there; what cannot be read is nobody's
+// business here.
+bool HessianVersionReadsAttachments(Bytes body) {
+  Hessian2Reader reader(body);
+  HessianString version;
+  return reader.ReadString(version) && version.IsView() && ReadsResponseAttachments(version.raw);
+}
+bool JsonVersionReadsAttachments(Bytes body) {
+  Bytes token;
+  std::string_view version;
+  return JsonValues(body, false).Next(token) && JsonIsPlain(token, version) &&
+         ReadsResponseAttachments(version);
+}
+
 // "group/interface:version" without what is absent (org.apache.dubbo.common.BaseServiceMetadata).
 std::string ServiceKey(std::string_view group, std::string_view path, std::string_view version) {
   std::string key;
@@ -282,8 +299,6 @@ DecodeResult DecodeHessianRequest(Bytes bytes, uint64_t mask, Message& message) 
       attachment.SetIn(message.metadata);
     });
     if (!read) return failed({});
-  } else if (complete) {
-    message.timeout_us = FindHessianTimeout(body);
   }
   SetHead(Serialization::kHessian2, text, message.metadata);
   return DecodeResult::Ok();
@@ -412,11 +427,22 @@ DecodeResult DecodeRequest(Bytes bytes, const Header& header, const DecodeOption
     if (bytes.size() == kHeaderBytes) return DecodeResult::NeedMore(kHeaderBytes + 1);
     if (JsonValues::HasLengths(bytes.substr(kHeaderBytes))) message.tag |= kTagLengthPrefixed;
   }
+  const bool hessian = header.serialization() == Serialization::kHessian2;
+  if (hessian && !NeedsWholeRequest(mask) && bytes.size() >= message.length) {
+    message.timeout_us =
+        FindHessianTimeout(bytes.substr(kHeaderBytes, message.length - kHeaderBytes));
+  }
   if (FieldsFor(mask) != 0) {
-    if (header.serialization() == Serialization::kHessian2) {
-      return DecodeHessianRequest(bytes, mask, message);
-    }
+    if (hessian) return DecodeHessianRequest(bytes, mask, message);
     if (fastjson) return DecodeJsonRequest(bytes, mask, message);
+  }
+  // Nobody asks for the head, but the reply may depend on the version in front of it.
+  const size_t enough = std::min(message.length, kHeaderBytes + kVersionBytes);
+  if ((hessian || fastjson) && bytes.size() < enough) return DecodeResult::NeedMore(enough);
+  const Bytes body = bytes.substr(kHeaderBytes, message.length - kHeaderBytes);
+  if (hessian ? HessianVersionReadsAttachments(body)
+              : fastjson && JsonVersionReadsAttachments(body)) {
+    message.tag |= kTagReadsResponseAttachments;
   }
   message.metadata.SetOwn(kSerializationKey, SerializationName(header.serialization()));
   return DecodeResult::Ok();

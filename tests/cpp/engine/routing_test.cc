@@ -247,7 +247,8 @@ TEST(Routing, SeveralTablesAreChosenByTheAddressOfTheConnection) {
   rules[0].route.name = "second/0";
   rules[0].route.clusters = {{"b", 1}};
   std::vector<RouteTable::BuildError> errors;
-  first->tables.push_back({RouteTable::Build("second", std::move(rules), errors), {"*:81"}});
+  auto second = RouteTable::Build("second", std::move(rules), first->request_keys, errors);
+  first->tables.push_back({std::move(second), {"*:81"}});
   first->route_count = 2;
   World world(first);
   world.SetHosts("a", {"h1"});

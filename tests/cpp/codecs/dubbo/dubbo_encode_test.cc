@@ -128,6 +128,25 @@ TEST(DubboCodec, KnowsWhichVersionsReadAttachmentsInResponses) {
   }
 }
 
+TEST(DubboCodec, KnowsTheClientsVersionWhateverRoutesLookAt) {
+  const std::string json = "\"2.0.2\"\n\"org.Demo\"\n\"1\"\n\"m\"\n\"\"\n{}\n";
+  for (const std::string& frame :
+       {Request(HeadBody("2.0.2") + "HZ"), Frame(kTwoWayRequest | 6, 0, 7, json)}) {
+    for (const std::vector<std::string_view>& keys :
+         {std::vector<std::string_view>{}, {"serialization"}, {"method"}, {"user"}}) {
+      for (const bool partial : {false, true}) {
+        const Decoded d = Decode(Direction::kRequest, frame, Wanting(keys, partial));
+        EXPECT_NE(d.message.tag & kTagReadsResponseAttachments, 0u);
+        EXPECT_EQ(CheckIncremental(Direction::kRequest, frame, Wanting(keys, partial)),
+                  std::nullopt);
+      }
+    }
+  }
+  // What is not read is not judged.
+  const Decoded d = Decode(Direction::kRequest, Request("\x40"), Wanting({}));
+  EXPECT_EQ(d.result.status, ResultStatus::kMessage);
+}
+
 TEST(DubboCodec, LeavesMutationsOutWhereNothingCanCarryThem) {
   const std::string error = Frame(2, 60, 1, Text("no"));
   EXPECT_EQ(EncodeAll(Decode(Direction::kResponse, error), error, Set("a", "1")).size(),

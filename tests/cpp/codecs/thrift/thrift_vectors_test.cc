@@ -65,7 +65,7 @@ TEST(ThriftVectors, DecodeFromEveryPrefixWithNeedsThatAreNeitherTooSmallNorTooLa
         ASSERT_LE(decoded.result.need, v.wire.size());
       }
     }
-    ExpectIs(v, DecodeOnce(v.wire, v.direction(), {}, state.get()));
+    ExpectIs(v, DecodeOnce(v.wire, v.direction(), WantingAll(), state.get()));
   }
 }
 
@@ -73,7 +73,7 @@ TEST(ThriftVectors, ComeOutOfPartialFramesAsSoonAsTheirHeadIsThere) {
   for (const Vector& v : ReadVectors()) {
     if (v.transport == "unframed") continue;
     SCOPED_TRACE(v.Describe());
-    DecodeOptions options;
+    DecodeOptions options = WantingAll();
     options.allow_partial = true;
     bool taken = false;
     for (size_t n = 0; n <= v.wire.size(); ++n) {
