@@ -7,16 +7,17 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, JsonValue, WithJsonSchema
 
-from metaprotocol.resources.base import Model, Problem, Resource
-from metaprotocol.resources.types import Duration
+from metaprotocol.resources.base import Problem, Resource
+from metaprotocol.resources.limits import Limits
 
 __all__ = ["ApplicationProtocol", "ApplicationProtocolSpec"]
 
 _CODEC_PREFIX = "aeraki.meta_protocol.codec."
 
 
-class ApplicationProtocolSpec(Model):
-    """A protocol: its name in port names, and the codec that reads and writes it."""
+class ApplicationProtocolSpec(Limits):
+    """A protocol: its name in port names, the codec that reads and writes it, and limits for all
+    its services."""
 
     protocol: Annotated[str, Field(min_length=1, max_length=63)]
     """Name of the protocol, as in port names: `dubbo` in `tcp-metaprotocol-dubbo`. Letters and
@@ -32,11 +33,6 @@ class ApplicationProtocolSpec(Model):
         WithJsonSchema({"type": "object", "x-kubernetes-preserve-unknown-fields": True}),
     ] = None
     """Options of the codec; its documentation has them."""
-    idle_timeout: Duration | None = None
-    """A client connection with no open request and nothing read for this long is closed; `0s`:
-    never. Default: 1h."""
-    max_message_bytes: Annotated[int, Field(ge=64, le=2**31 - 1)] | None = None
-    """Largest message in either direction, in bytes. Default: 16 MiB."""
 
     @property
     def codec_name(self) -> str:

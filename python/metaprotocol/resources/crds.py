@@ -21,9 +21,13 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
-from metaprotocol.resources import application_protocol, base, meta_router
-from metaprotocol.resources.application_protocol import ApplicationProtocol
+from metaprotocol.resources import application_protocol, base, limits, meta_router
+from metaprotocol.resources.application_protocol import (
+    ApplicationProtocol,
+    ApplicationProtocolSpec,
+)
 from metaprotocol.resources.base import Resource
+from metaprotocol.resources.limits import Limits
 from metaprotocol.resources.meta_router import MetaRouter
 
 __all__ = ["crd", "write_crds"]
@@ -321,7 +325,7 @@ def _text(documentation: str | None) -> str:
 def _documentation() -> dict[str, dict[str, str]]:
     """Class -> YAML name of a field -> its docstring, from the source."""
     found: dict[str, dict[str, str]] = {}
-    for module in (application_protocol, base, meta_router):
+    for module in (application_protocol, base, limits, meta_router):
         for node in ast.parse(inspect.getsource(module)).body:
             if not isinstance(node, ast.ClassDef):
                 continue
@@ -333,6 +337,8 @@ def _documentation() -> dict[str, dict[str, str]]:
                     for name, text in _field_texts(node)
                     if name in fields
                 }
+    for name, text in found[Limits.__name__].items():  # which it inherits
+        found[ApplicationProtocolSpec.__name__].setdefault(name, text)
     return found
 
 

@@ -12,6 +12,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import BeforeValidator, Field
 
 from metaprotocol.resources.base import Model, Problem, Resource, underscore
+from metaprotocol.resources.limits import Limits
 from metaprotocol.resources.types import (
     DnsLabel,
     ExportTo,
@@ -393,6 +394,9 @@ class MetaRouterSpec(Model):
     """Limits that each proxy keeps by itself."""
     global_rate_limit: GlobalRateLimit | None = None
     """Limits that a rate limit service keeps for all proxies."""
+    limits: Limits | None = None
+    """Bounds on what clients of these services may make a proxy hold; each that is given replaces
+    that of the ApplicationProtocol."""
     export_to: Annotated[list[ExportTo], Field(max_length=256)] = Field(default_factory=list)
     """Namespaces in which this holds; `.`: its own, `*`: all."""
 

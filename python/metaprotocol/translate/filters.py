@@ -16,7 +16,6 @@ from google.protobuf import json_format
 from metaprotocol.config.v1 import (
     Condition,
     DirectReply,
-    Limits,
     Protocol,
     ProxyConfig,
     Route,
@@ -24,6 +23,7 @@ from metaprotocol.config.v1 import (
 )
 from metaprotocol.diagnostics import join_path
 from metaprotocol.resources import ApplicationProtocol, MetaRouter, Resource
+from metaprotocol.resources.limits import Limits as WrittenLimits
 from metaprotocol.translate.protocols import CodecInfo
 from metaprotocol.translate.reporting import Report
 from metaprotocol.translate.routes import FAULT, Table, shut_table
@@ -55,28 +55,38 @@ class EngineError:
 
 
 def proxy_config(
-    name: str, codec: CodecInfo, protocol: ApplicationProtocol | None, table: Table
+    name: str,
+    codec: CodecInfo,
+    protocol: ApplicationProtocol | None,
+    table: Table,
+    limits: WrittenLimits | None = None,
 ) -> ProxyConfig:
-    """The filter's configuration. ``protocol`` is None for those that exist by themselves."""
+    """The filter's configuration. ``protocol`` is None for those that exist by themselves;
+    ``limits`` go over those of the protocol."""
     config = ProxyConfig(
         name=name, protocol=Protocol(codec=codec.name), route_tables=[table.message]
     )
-    if protocol is None:
-        return config
-    spec = protocol.spec
-    if spec.upstream_connections is not None:
-        config.protocol.upstream_connections = _UPSTREAM_CONNECTIONS[spec.upstream_connections]
-    if spec.options:
-        json_format.ParseDict(spec.options, config.protocol.options)
-    limits = Limits()
-    if spec.idle_timeout is not None:
-        # The engine's own bound is a year, the resources' a day more.
-        limits.idle_timeout.FromTimedelta(min(spec.idle_timeout, timedelta(days=365)))
-    if spec.max_message_bytes is not None:
-        limits.max_message_bytes = spec.max_message_bytes
-    if limits.ByteSize():
-        config.limits.CopyFrom(limits)
+    if protocol is not None:
+        spec = protocol.spec
+        if spec.upstream_connections is not None:
+            config.protocol.upstream_connections = _UPSTREAM_CONNECTIONS[spec.upstream_connections]
+        if spec.options:
+            json_format.ParseDict(spec.options, config.protocol.options)
+        _add_limits(spec, config)
+    if limits is not None:
+        _add_limits(limits, config)
     return config
+
+
+def _add_limits(written: WrittenLimits, config: ProxyConfig) -> None:
+    """Takes the limits that are given into the configuration."""
+    for name in WrittenLimits.model_fields:
+        value = getattr(written, name)
+        if isinstance(value, timedelta):
+            # The engine's own bound is a year, the resources' a day more.
+            getattr(config.limits, name).FromTimedelta(min(value, timedelta(days=365)))
+        elif value is not None:
+            setattr(config.limits, name, value)
 
 
 def engine_errors(config: str) -> list[EngineError]:

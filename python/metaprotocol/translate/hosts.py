@@ -200,7 +200,8 @@ class HostTranslator:
         made.ports[port.number] = PortFilters(codec, protocol, router, frozenset(table.uses))
         owner: Resource = router or port.owner
         for name, side in self._sides(service, port, table):
-            config = proxy_config(name, codec, protocol, side)
+            limits = router.spec.limits if router is not None else None
+            config = proxy_config(name, codec, protocol, side, limits)
             if self._options.target is Target.ENVOY:
                 config.listener_name = name  # which is named like its filter
             text = accepted(config, side, owner, protocol, report)

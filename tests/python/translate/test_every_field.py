@@ -309,6 +309,17 @@ ROUTE = {"name": "a", "route": [TO]}
 DIRECT = {"routes": [{"directReply": {"kind": "denied"}}]}
 BUCKET = {"tokenBucket": {"maxTokens": 5, "fillInterval": "5s"}}
 CONDITION = {"match": {"attributes": {"method": {"exact": "a"}}}, **BUCKET}
+BOUNDS = {
+    "maxMessageBytes": 65536,
+    "streamMessageBytes": 65536,
+    "maxRequestsInFlight": 7,
+    "maxBytesInFlight": 65536,
+    "maxUnreadReplyBytes": 65536,
+    "maxSessionsPerWorker": 7,
+    "idleTimeout": "7s",
+    "slowClientTimeout": "7s",
+    "messageTimeout": "7s",
+}
 QUESTION = {
     "domain": "d",
     "rateLimitService": "outbound|8081||rls.example",
@@ -334,8 +345,7 @@ OURS: dict[str, dict[str, tuple[Any, Json | None]]] = {
         "codec": ("thrift", None),
         "upstreamConnections": ("exclusive", None),
         "options": ({"a": 1}, None),
-        "idleTimeout": ("7s", None),
-        "maxMessageBytes": (65536, None),
+        **{name: (value, None) for name, value in BOUNDS.items()},
     },
     "MetaRouter": {
         "hosts[]": (["other.example"], None),
@@ -381,6 +391,7 @@ OURS: dict[str, dict[str, tuple[Any, Json | None]]] = {
         "localRateLimit.conditions[].tokenBucket.maxTokens": (9, LIMITED),
         "localRateLimit.conditions[].tokenBucket.tokensPerFill": (9, LIMITED),
         "localRateLimit.conditions[].tokenBucket.fillInterval": ("9s", LIMITED),
+        **{f"limits.{name}": (value, None) for name, value in BOUNDS.items()},
         "globalRateLimit.domain": ("other", ASKED),
         "globalRateLimit.requestTimeout": ("1s", ASKED),
         "globalRateLimit.denyOnFail": (True, ASKED),

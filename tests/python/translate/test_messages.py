@@ -97,6 +97,29 @@ spec:
     assert config["limits"] == {"idle_timeout": "90s", "max_message_bytes": "1000000"}
 
 
+def test_limits_of_a_router_go_over_those_of_its_protocol() -> None:
+    protocol = """
+apiVersion: metaprotocol.aeraki.io/v1alpha1
+kind: ApplicationProtocol
+metadata: {name: dubbo}
+spec: {protocol: dubbo, codec: dubbo, maxMessageBytes: 1000000, idleTimeout: 1.5s}
+---
+"""
+    limits = "  limits: {maxMessageBytes: 100000000, idleTimeout: 7s, slowClientTimeout: 0s}"
+    text = protocol + service() + router("[]", extra=limits)
+    text += service("stock", address="127.0.0.3")
+    result = translated(text)
+    assert result.proxy(f"{ORDERS}|20880")["limits"] == {
+        "max_message_bytes": "100000000",
+        "idle_timeout": "7s",
+        "slow_client_timeout": "0s",
+    }
+    assert result.proxy("stock.shop.svc.cluster.local|20880")["limits"] == {
+        "max_message_bytes": "1000000",
+        "idle_timeout": "1.500s",
+    }
+
+
 def test_options_that_the_codec_refuses_are_told_of_the_protocol() -> None:
     protocol = """
 apiVersion: metaprotocol.aeraki.io/v1alpha1
