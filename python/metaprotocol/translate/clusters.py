@@ -65,9 +65,24 @@ class HostClusters:
     resources: dict[tuple[str, str], Message] = field(default_factory=dict)
     """Type URL and name to message."""
     origins: dict[tuple[str, str], tuple[Resource, ...]] = field(default_factory=dict)
+    refused: dict[str, tuple[Resource, ...]] = field(default_factory=dict)
+    """Names of clusters that must not be used, and of which resources they would be made."""
     policies: dict[str, ClusterPolicy] = field(default_factory=dict)
     """Cluster name to its load balancing policy."""
+    for_clients: dict[str, HostClusters] = field(default_factory=dict)
+    """Namespace to the clusters for clients there, if DestinationRules say something else to
+    them."""
     diagnostics: Diagnostics = ()
+
+    def of(self, namespace: str) -> HostClusters:
+        """The clusters for clients in that namespace."""
+        return self.for_clients.get(namespace, self)
+
+    @property
+    def names(self) -> set[tuple[str, str]]:
+        """Type URL and name of everything, whoever it is for."""
+        others = (other.resources for other in self.for_clients.values())
+        return set(self.resources).union(*others)
 
 
 def hash_keys(policy: Policy) -> tuple[str, ...]:
@@ -118,8 +133,23 @@ class ClusterTranslator:
             port_asked = service.port(number)
             if port_asked is not None and not (port_asked.protocol or number in routed):
                 self._cluster(service, port_asked, subset, rules, True, made, report)
+        for client, other in rules.for_clients.items():
+            theirs = made.for_clients[client] = self.translate(service, other, routed, grpc)
+            self._close(theirs, made)
+            report.extend(theirs.diagnostics)
         made.diagnostics = report.diagnostics
         return made
+
+    def _close(self, theirs: HostClusters, made: HostClusters) -> None:
+        """Leaves clusters that some clients must not use without hosts for them, where others may
+        use them."""
+        for name, origins in theirs.refused.items():
+            if (CLUSTER, name) in made.resources:
+                closed = Cluster(name, endpoints=AdsSource())
+                message = self._messages.cluster(closed, self._messages.builder.cluster)
+                theirs.resources[CLUSTER, name] = message
+                theirs.resources[ENDPOINTS, name] = self._messages.load_assignment(name, [])
+                theirs.origins[CLUSTER, name] = theirs.origins[ENDPOINTS, name] = origins
 
     def policy(
         self, service: Service, port: int, subset: str, rules: HostRules
@@ -146,6 +176,7 @@ class ClusterTranslator:
         policy = rules.policy(subset, port.number)
         cluster = self._parts(service, Cluster(name), policy, report)
         if cluster is None:
+            made.refused[name] = service.owners
             return
         made.policies[name] = cluster.policy
         if self._options.target is Target.ISTIO:

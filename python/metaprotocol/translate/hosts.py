@@ -39,6 +39,8 @@ class Filter:
     message: Message
     origins: tuple[Resource, ...]
     visible_to: Namespaces
+    variants: dict[str, Message] = field(default_factory=dict)
+    """Namespace to what it is for clients there, where that is something else."""
 
 
 @dataclass(frozen=True)

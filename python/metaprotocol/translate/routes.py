@@ -279,7 +279,7 @@ class RouteTranslator:
         rules = self._known.rules(host)
         if subset and rules.unreadable:
             return cluster_name(port.number, subset, host), ()  # which is not made, see rules
-        if subset and subset not in rules.subsets:
+        if subset and not rules.knows(subset):
             meant = did_you_mean(subset, rules.subsets)
             has = ", ".join(sorted(rules.subsets)) or "none"
             self._report.error(

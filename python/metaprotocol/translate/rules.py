@@ -5,17 +5,18 @@ namespace's own count; without any, those of the service's namespace; then those
 namespace. Among them the one with the most specific host counts, and of several with that host the
 oldest decides, while their subsets are put together.
 
-An Envoy of no particular namespace is taken for a client in the service's own. For it alone the
-rules of all other namespaces come last: whoever tries a folder on one machine has no clients there.
+Where there is one Envoy for all, it is taken for a client in the service's own namespace. For it
+alone the rules of all other namespaces come last: whoever tries a folder on one machine has no
+clients there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
-from metaprotocol.resources import DestinationRule, Unreadable
+from metaprotocol.resources import DestinationRule, Key, Unreadable
 from metaprotocol.resources.destination_rule import (
     ClientTlsSettings,
     ConnectionPoolSettings,
@@ -69,9 +70,19 @@ class HostRules:
     base: DestinationRule | None = None
     """The rule whose ``trafficPolicy`` counts."""
     subsets: Mapping[str, SubsetRule] = field(default_factory=dict)
+    for_clients: Mapping[str, HostRules] = field(default_factory=dict)
+    """Namespace to what they say to clients there, where that is something else."""
     unreadable: tuple[Unreadable, ...] = ()
     """Rules that may be for this host and cannot be read. They may ask for TLS, so that without a
     good version of them nothing is sent to it."""
+
+    def of(self, namespace: str) -> HostRules:
+        """What they say to clients in that namespace."""
+        return self.for_clients.get(namespace, self)
+
+    def knows(self, subset: str) -> bool:
+        """Whether there is a subset of that name, for some clients at least."""
+        return any(subset in rules.subsets for rules in (self, *self.for_clients.values()))
 
     def policies(self) -> Iterator[tuple[DestinationRule, TrafficPolicy, str]]:
         """Every traffic policy in use, with the rule and the place where it is written."""
@@ -96,31 +107,67 @@ class HostRules:
 def build_rules(
     host: str, namespace: str, candidates: Iterable[DestinationRule], options: Options
 ) -> tuple[HostRules, Diagnostics]:
-    """What ``candidates``, whose hosts all cover ``host``, say to a client in ``namespace``, which
-    is that of the service."""
+    """What ``candidates``, whose hosts all cover ``host``, say about the service of ``namespace``
+    with that host."""
     report = Report()
-    ordered = [
-        rule
-        for rule in sorted(candidates, key=age)
-        if _for_everyone(rule, report) and _exported(rule, namespace, host, report)
-    ]
-    nearest = _nearest(ordered, namespace, options)
-    most = max((_specificity(rule, options) for rule in nearest), default=None)
-    rules = [rule for rule in nearest if _specificity(rule, options) == most]
-    base = next((rule for rule in rules if rule.spec.traffic_policy is not None), None)
-    base = base or (rules[0] if rules else None)
+    ordered = [rule for rule in sorted(candidates, key=age) if _for_everyone(rule, report)]
+    used: dict[Key, DestinationRule] = {}
+
+    def told(client: str | None) -> HostRules:
+        visible = [rule for rule in ordered if _sees(client, rule)]
+        rules = _most_specific(_nearest(visible, client, namespace, options), options)
+        used.update((rule.key, rule) for rule in rules)
+        return _put_together(host, rules, report)
+
+    if options.respect_export_to:
+        rules = told(None)
+        others = {client: told(client) for client in sorted(_clients(namespace, ordered))}
+        differing = {client: other for client, other in others.items() if other != rules}
+        rules = replace(rules, for_clients=differing)
+    else:
+        rules = told(namespace)
     for rule in ordered:
-        if rule not in rules and not is_wildcard(rule.spec.host):
-            report.warning(
-                rule, "rule-conflict", "spec.host",
-                f"{base.key} has the rules for {host}" if base
-                else f"rules of {rule.key.namespace} do not hold for clients of {host} elsewhere",
-                value=rule.spec.host,
-                mend="those of the service's own namespace count, then those of "
-                f"{options.root_namespace}",
-            )  # fmt: skip
-    if base is None:
-        return HostRules(), report.diagnostics
+        if rule.key not in used and not is_wildcard(rule.spec.host):
+            _without_effect(rule, host, namespace, rules, options, report)
+    return rules, report.diagnostics
+
+
+def _clients(namespace: str, rules: Iterable[DestinationRule]) -> set[str]:
+    """The namespaces whose clients may be told something that others are not."""
+    clients = {namespace}
+    for rule in rules:
+        clients.add(rule.key.namespace)
+        clients |= exported_to(rule.spec.export_to, rule.key.namespace) or set()
+    return clients if len(clients) > 1 or any(rule.spec.export_to for rule in rules) else set()
+
+
+def _sees(client: str | None, rule: DestinationRule) -> bool:
+    """Whether a client of a namespace (None: of none in particular) sees the rule. Its own
+    namespace does in any case, as in Istio."""
+    visible = exported_to(rule.spec.export_to, rule.key.namespace)
+    return visible is None or client in visible or bool(visible and client == rule.key.namespace)
+
+
+def _nearest(
+    rules: Sequence[DestinationRule], client: str | None, namespace: str, options: Options
+) -> list[DestinationRule]:
+    """The rules of the first namespace, in Istio's order, that has any for this service."""
+    for place in (client, namespace, options.root_namespace):
+        if found := [rule for rule in rules if rule.key.namespace == place]:
+            return found
+    return [] if options.respect_export_to else list(rules)
+
+
+def _most_specific(rules: Sequence[DestinationRule], options: Options) -> list[DestinationRule]:
+    most = max((_specificity(rule, options) for rule in rules), default=None)
+    return [rule for rule in rules if _specificity(rule, options) == most]
+
+
+def _put_together(host: str, rules: Sequence[DestinationRule], report: Report) -> HostRules:
+    """Rules that all hold, the oldest first."""
+    if not rules:
+        return HostRules()
+    base = next((rule for rule in rules if rule.spec.traffic_policy is not None), rules[0])
     subsets: dict[str, SubsetRule] = {}
     for rule in rules:
         if rule is not base and rule.spec.traffic_policy is not None:
@@ -139,7 +186,7 @@ def build_rules(
                     f"{kept.rule.key} has this subset of {host} already",
                     value=subset.name, mend="give one of them another name",
                 )  # fmt: skip
-    return HostRules(base, subsets), report.diagnostics
+    return HostRules(base, subsets)
 
 
 def _for_everyone(rule: DestinationRule, report: Report) -> bool:
@@ -151,21 +198,6 @@ def _for_everyone(rule: DestinationRule, report: Report) -> bool:
         rule, "workload-selector", "spec.workloadSelector",
         "is for clients with these labels alone, which are not told apart; the rule has no effect",
         mend="remove workloadSelector, and the rule is for all clients",
-    )  # fmt: skip
-    return False
-
-
-def _exported(rule: DestinationRule, client: str, host: str, report: Report) -> bool:
-    """Whether clients of a namespace see the rule."""
-    visible = exported_to(rule.spec.export_to, rule.key.namespace)
-    if visible is None or client in visible:
-        return True
-    names = ", ".join(sorted(visible))
-    report.info(
-        rule, "rule-not-exported", "spec.exportTo",
-        f"has no effect on clients of {host} in {client}: "
-        + (f"it is for {names} alone" if names else "it is for no namespace"),
-        mend=f'to include them, add "{client}" or "*"',
     )  # fmt: skip
     return False
 
@@ -194,14 +226,34 @@ def _may_outrank(unreadable: Unreadable, base: DestinationRule, namespace: str) 
     return age(unreadable) < age(base)
 
 
-def _nearest(
-    rules: Sequence[DestinationRule], client: str, options: Options
-) -> list[DestinationRule]:
-    """The rules of the first namespace, in Istio's order, that has any for this service."""
-    for place in (client, options.root_namespace):
-        if found := [rule for rule in rules if rule.key.namespace == place]:
-            return found
-    return [] if options.respect_export_to else list(rules)
+def _without_effect(
+    rule: DestinationRule,
+    host: str,
+    namespace: str,
+    rules: HostRules,
+    options: Options,
+    report: Report,
+) -> None:
+    """Tells of a rule that holds for nobody."""
+    visible = exported_to(rule.spec.export_to, rule.key.namespace)
+    if visible is not None and namespace not in visible:
+        names = ", ".join(sorted(visible))
+        report.info(
+            rule, "rule-not-exported", "spec.exportTo",
+            f"has no effect on clients of {host} in {namespace}: "
+            + (f"it is for {names} alone" if names else "it is for no namespace"),
+            mend=f'to include them, add "{namespace}" or "*"',
+        )  # fmt: skip
+        return
+    base = rules.base
+    report.warning(
+        rule, "rule-conflict", "spec.host",
+        f"{base.key} has the rules for {host}" if base
+        else f"rules of {rule.key.namespace} do not hold for clients of {host} elsewhere",
+        value=rule.spec.host,
+        mend="those of the client's own namespace count, then those of the service's, then those "
+        f"of {options.root_namespace}",
+    )  # fmt: skip
 
 
 def _specificity(rule: DestinationRule, options: Options) -> tuple[bool, int]:

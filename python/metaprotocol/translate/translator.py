@@ -33,6 +33,7 @@ from metaprotocol.translate.rules import HostRules, build_rules, undecided
 from metaprotocol.translate.services import build_service
 from metaprotocol.translate.snapshot import Made, Snapshot, shared
 from metaprotocol.translate.unenforced import Unenforceable
+from metaprotocol.translate.visibility import Namespaces, both
 
 Progress: TypeAlias = Callable[[int, int], None]
 """Told how much is done, and of how much. May raise, to end what it is told of."""
@@ -259,7 +260,11 @@ class Translator:
             unreadable = self._index.unreadable("DestinationRule", host)
             if unreadable:
                 doubts = undecided(state.rules, namespace, unreadable)
-                state.rules = replace(state.rules, unreadable=doubts)
+                others = {
+                    client: replace(other, unreadable=doubts)
+                    for client, other in state.rules.for_clients.items()
+                }
+                state.rules = replace(state.rules, unreadable=doubts, for_clients=others)
         self._say(("service", host), (*found, *said))
         return (old is None) != (state.service is None)
 
@@ -270,6 +275,7 @@ class Translator:
         state = self._hosts.setdefault(host, _Host())
         old = state.filters
         new = state.filters = self._host_translator.translate(host)
+        self._add_variants(host, new)
         self._say(("routes", host), new.diagnostics)
         self._say_loops(host)
         for name in old.looked_up - new.looked_up:
@@ -293,6 +299,19 @@ class Translator:
             if self._wanted(name) != before:
                 used_otherwise.add(name)
         return used_otherwise
+
+    def _add_variants(self, host: str, filters: HostFilters) -> None:
+        """Adds what the filters are for clients to whom DestinationRules say something else: where
+        they balance by hash, routes have the keys."""
+        names = {host, *filters.looked_up}
+        clients = {client for name in names for client in self._rules(name).for_clients}
+        for client in sorted(clients):
+            known = replace(self.known, rules=lambda name: self._rules(name).of(client))  # noqa: B023
+            translator = HostTranslator(self._messages, self._options, self._index, known)
+            for name, other in translator.translate(host).filters.items():
+                made = filters.filters.get(name)
+                if made is not None and other.message != made.message:
+                    made.variants[client] = other.message
 
     def _say_unenforced(self, keys: set[Key], reshaped: Sequence[Service]) -> None:
         """Objects that ask for what is not done are others, or services that they may be for."""
@@ -331,10 +350,10 @@ class Translator:
         state.clusters = new
         self._say(("clusters", host), new.diagnostics)
         visible = state.service.visible_to if state.service else None
-        for name in old.resources.keys() - new.resources.keys():
+        for name in old.names - new.names:
             self._take(name)
-        for name, message in new.resources.items():
-            self._put(name, Made(message, _keys(new.origins[name]), visible))
+        for name in new.names:
+            self._put(name, _made_for_all(name, new, visible))
 
     def _allot(self, address: Address) -> set[str]:
         """Decides again who listens at an address. Returns the listeners it is about."""
@@ -359,7 +378,7 @@ class Translator:
             self._take((LISTENER, name))
             return
         visible = made.visible_to
-        self._put((FILTER, name), Made(made.message, _keys(made.origins), visible))
+        self._put((FILTER, name), Made(made.message, _keys(made.origins), visible, made.variants))
         if claim is not None:
             message = self._messages.listener(name, claim.address.ip, claim.address.port)
             self._put((LISTENER, name), Made(message, _keys((claim.owner,)), visible))
@@ -433,6 +452,22 @@ def _keys(resources: Iterable[Resource]) -> tuple[Key, ...]:
 
 def _same_but_endpoints(one: Service | None, other: Service | None) -> bool:
     return one is not None and other is not None and one.shape == other.shape
+
+
+def _made_for_all(name: tuple[str, str], clusters: HostClusters, visible: Namespaces) -> Made:
+    """A cluster, or its endpoints, for all clients."""
+    found = {
+        client: other.resources[name]
+        for client, other in clusters.for_clients.items()
+        if name in other.resources
+    }
+    message = clusters.resources.get(name)
+    if message is None:  # it is theirs alone
+        first = next(iter(found))
+        origins = clusters.for_clients[first].origins[name]
+        return Made(found[first], _keys(origins), both(visible, frozenset(found)), found)
+    variants = {client: other for client, other in found.items() if other != message}
+    return Made(message, _keys(clusters.origins[name]), visible, variants)
 
 
 def _discard(index: dict[str, set[str]], name: str, value: str) -> None:

@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from google.protobuf.message import Message
 from metaprotocol.diagnostics import Diagnostic
 from metaprotocol.envoy.binary import find_envoy
 from metaprotocol.envoy.descriptors import EnvoyTypes
@@ -98,10 +99,7 @@ class Translated:
 
     def policy(self, name: str) -> dict[str, Any]:
         """The cluster's ClusterPolicy."""
-        (policy,) = self.cluster(name)["load_balancing_policy"]["policies"]
-        config = policy["typed_extension_config"]["typed_config"]["lb_policy_config"]["value"]
-        content: dict[str, Any] = json.loads(config)
-        return content
+        return policy_of(self.translator.resources[CLUSTER][name])
 
     def hosts(self, name: str) -> list[str]:
         """Addresses and ports of a cluster's hosts."""
@@ -117,6 +115,14 @@ class Translated:
             for endpoint in locality["lb_endpoints"]
         ]
         return sorted(f"{address['address']}:{address['port_value']}" for address in addresses)
+
+
+def policy_of(cluster: Message) -> dict[str, Any]:
+    """A cluster's ClusterPolicy."""
+    (policy,) = envoy_types().to_dict(cluster)["load_balancing_policy"]["policies"]
+    config = policy["typed_extension_config"]["typed_config"]["lb_policy_config"]["value"]
+    content: dict[str, Any] = json.loads(config)
+    return content
 
 
 def translated(text: str, options: Options | None = None) -> Translated:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from metaprotocol.config.v1 import ClusterPolicy
 from metaprotocol.engine import Engine
 from metaprotocol.translate import Options, Target
-from metaprotocol.translate.naming import CLUSTER, ENDPOINTS
+from metaprotocol.translate.naming import CLUSTER, ENDPOINTS, FILTER
 from metaprotocol.translate.options import system_ca
 
 from tests.python.translate.support import (
@@ -16,11 +17,14 @@ from tests.python.translate.support import (
     Translated,
     case_names,
     case_text,
+    envoy_types,
+    policy_of,
     router,
     rule,
     service,
     translated,
 )
+from tests.python.translate.test_incremental import World
 
 BASE = f"outbound|20880||{ORDERS}"
 
@@ -116,7 +120,7 @@ def test_for_one_envoy_a_rule_of_another_namespace_counts_where_there_is_no_near
 def test_a_rule_of_another_namespace_changes_nothing_for_many_envoys() -> None:
     result = ruled("{loadBalancer: {simple: RANDOM}}", namespace="clients")
     assert result.policy(BASE) == {"policy": "LEAST_REQUEST"}
-    assert result.codes == ["rule-conflict"]
+    assert result.codes == []
 
 
 def test_the_root_namespace_has_rules_for_every_service() -> None:
@@ -124,24 +128,89 @@ def test_the_root_namespace_has_rules_for_every_service() -> None:
     assert result.policy(BASE) == {"policy": "RANDOM"}
 
 
-@pytest.mark.parametrize("options", [ALONE, Options()])
 @pytest.mark.parametrize("namespace", ["stranger", "istio-system"])
 @pytest.mark.parametrize("export", ["['.']", "['~']", "[other]"])
 def test_a_rule_that_is_not_exported_to_clients_has_no_effect_on_them(
-    options: Options, namespace: str, export: str
+    namespace: str, export: str
 ) -> None:
     rules = rule(f"{RANDOM}  exportTo: {export}\n", namespace=namespace)
-    result = translated(service() + rules, options)
+    result = translated(service() + rules, ALONE)
     assert result.policy(BASE) == {"policy": "LEAST_REQUEST"}
     (told,) = result.said("rule-not-exported")
     assert told.field == "spec.exportTo"
+    many = translated(service() + rules)
+    assert policies(many)[""] == many.policy(BASE) == {"policy": "LEAST_REQUEST"}
+
+
+def test_a_rule_that_nobody_sees_is_told_of() -> None:
+    result = translated(service() + rule(f"{RANDOM}  exportTo: ['~']\n"))
+    assert result.codes == ["rule-not-exported"]
 
 
 @pytest.mark.parametrize("export", ["['.']", "[shop]", "['*']", "[other, shop]"])
 def test_a_rule_that_is_exported_to_clients_holds_for_them(export: str) -> None:
-    result = translated(service() + rule(f"{RANDOM}  exportTo: {export}\n"))
-    assert result.policy(BASE) == {"policy": "RANDOM"}
+    text = service() + rule(f"{RANDOM}  exportTo: {export}\n")
+    assert translated(text, ALONE).policy(BASE) == {"policy": "RANDOM"}
+    result = translated(text)
+    everyone = "*" in export
+    assert policies(result)[""] == {"policy": "RANDOM" if everyone else "LEAST_REQUEST"}
+    in_shop = policies(result).get("shop", policies(result)[""])
+    assert in_shop == {"policy": "RANDOM"}
     assert result.codes == []
+
+
+def policies(result: Translated, name: str = BASE) -> dict[str, dict[str, Any]]:
+    """Namespace of clients to the policy of a cluster; "": of all others."""
+    made = result.update.find(CLUSTER, name)
+    assert made is not None
+    return {
+        namespace: policy_of(message)
+        for namespace, message in {"": made.message, **made.variants}.items()
+    }
+
+
+def test_a_rule_of_the_clients_namespace_comes_before_that_of_the_service() -> None:
+    turns = "  trafficPolicy: {loadBalancer: {simple: ROUND_ROBIN}}\n"
+    hashed = "  trafficPolicy: {loadBalancer: {consistentHash: {httpHeaderName: user}}}\n"
+    text = service() + rule(turns) + rule(RANDOM, namespace="front")
+    result = translated(text + rule(hashed, namespace="back"))
+    assert policies(result) == {
+        "": {}, "front": {"policy": "RANDOM"}, "back": {"policy": "RING_HASH"}
+    }  # fmt: skip
+    filters = result.update.find(FILTER, f"{ORDERS}|20880")
+    assert filters is not None
+    assert set(filters.variants) == {"back"}, "only there routes hash"
+    assert "hash_on" not in result.routes(f"{ORDERS}|20880")[0]
+
+
+def test_a_subset_of_some_clients_is_theirs_alone() -> None:
+    subset = "  subsets: [{name: v1, labels: {version: v1}}]\n"
+    to_v1 = f"[{{name: a, route: [{{destination: {{host: {ORDERS}, subset: v1}}}}]}}]"
+    result = translated(service() + rule(subset, namespace="front") + router(to_v1))
+    name = f"outbound|20880|v1|{ORDERS}"
+    assert result.update.visible_to[CLUSTER, name] == {"front"}
+    assert result.codes == []
+
+
+def test_clients_whose_rule_asks_for_what_cannot_be_had_do_not_use_others_clusters() -> None:
+    mutual = "  trafficPolicy: {tls: {mode: ISTIO_MUTUAL}}\n"
+    result = translated(service() + rule(mutual, namespace="front"))
+    made = result.update.find(ENDPOINTS, BASE)
+    assert made is not None
+    assert set(made.variants) == {"front"}
+    assert len(result.hosts(BASE)) == 2
+    assert not envoy_types().to_dict(made.variants["front"]).get("endpoints")
+    assert result.codes == ["tls-istio-mutual"]
+
+
+def test_a_rule_of_a_clients_namespace_comes_and_goes() -> None:
+    world = World({"service.yaml": service()})
+    world.write("rule.yaml", rule(RANDOM, namespace="front"))
+    assert {name for _, name in world.changed} == {BASE}
+    world.check()
+    world.write("rule.yaml", "")
+    assert {name for _, name in world.changed} == {BASE}
+    world.check()
 
 
 def test_a_rule_for_some_clients_is_not_for_all() -> None:
