@@ -54,7 +54,7 @@ class CodecInfo:
     def doubt(self, key: str) -> str:
         """Why a metadata key may never have a value, in words; "" if nothing speaks against it.
         Keys of the connection are the engine's to check."""
-        if key in self.metadata_keys or key.startswith("connection."):
+        if key.lower() in self.metadata_keys or key.startswith("connection."):
             return ""
         if not self.free_metadata:
             return f"codec {self.name} has no such key; it has {', '.join(self.metadata_keys)}"
