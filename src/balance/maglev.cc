@@ -2,6 +2,9 @@
 
 #include <algorithm>
 #include <numeric>
+#include <utility>
+
+#include "src/balance/table_cache.h"
 
 namespace metaprotocol {
 namespace {
@@ -32,8 +35,14 @@ uint32_t MaglevBalancer::TableSize(uint32_t n) {
 
 void MaglevBalancer::Rebuild(std::span<const HostInfo> hosts,
                              std::span<const HostSet::Source> sources) {
-  tables_.clear();
-  for (const HostSet::Source& source : sources) tables_.push_back(MakeTable(hosts, source));
+  // The former ones are dropped last: nothing may have changed.
+  std::vector<std::shared_ptr<const Table>> tables;
+  for (const HostSet::Source& source : sources) {
+    tables.push_back(
+        TableCache<Table>::Get().Find(TableKey(table_size_, table_size_, hosts, source),
+                                      [&] { return MakeTable(hosts, source); }));
+  }
+  tables_ = std::move(tables);
 }
 
 MaglevBalancer::Table MaglevBalancer::MakeTable(std::span<const HostInfo> hosts,
@@ -69,7 +78,10 @@ MaglevBalancer::Table MaglevBalancer::MakeTable(std::span<const HostInfo> hosts,
       if (filled == table_size_) break;
       if (static_cast<double>(iteration) * filler.share < filler.due) continue;
       filler.due += most;
-      while (table[filler.next] != kFree) filler.next = (filler.next + filler.skip) % table_size_;
+      while (table[filler.next] != kFree) {
+        filler.next += filler.skip;
+        if (filler.next >= table_size_) filler.next -= table_size_;
+      }
       table[filler.next] = filler.host;
       ++filled;
     }

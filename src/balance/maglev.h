@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "src/balance/hash_policy.h"
@@ -24,12 +25,12 @@ class MaglevBalancer final : public HashBalancer {
 
   void Rebuild(std::span<const HostInfo> hosts, std::span<const HostSet::Source> sources) override;
   uint32_t HostFor(uint32_t source, uint64_t hash) const override {
-    return tables_[source][hash % table_size_];
+    return (*tables_[source])[hash % table_size_];
   }
   Table MakeTable(std::span<const HostInfo> hosts, const HostSet::Source& source) const;
 
   const uint32_t table_size_;
-  std::vector<Table> tables_;  // by source
+  std::vector<std::shared_ptr<const Table>> tables_;  // by source
 };
 
 }  // namespace metaprotocol

@@ -2,13 +2,18 @@
 
 #include <algorithm>
 #include <bit>
+#include <charconv>
 #include <cmath>
+#include <numeric>
 #include <string>
+#include <utility>
+
+#include "src/balance/table_cache.h"
 
 namespace metaprotocol {
 
 uint32_t RingHashBalancer::HostFor(uint32_t source, uint64_t hash) const {
-  const Ring& ring = rings_[source];
+  const Ring& ring = *rings_[source];
   const size_t count = ring.points.size();
   size_t i = ring.arcs[hash >> ring.arc_shift];
   while (i < count && ring.points[i].hash < hash) ++i;
@@ -17,8 +22,14 @@ uint32_t RingHashBalancer::HostFor(uint32_t source, uint64_t hash) const {
 
 void RingHashBalancer::Rebuild(std::span<const HostInfo> hosts,
                                std::span<const HostSet::Source> sources) {
-  rings_.clear();
-  for (const HostSet::Source& source : sources) rings_.push_back(MakeRing(hosts, source));
+  // The former ones are dropped last: nothing may have changed.
+  std::vector<std::shared_ptr<const Ring>> rings;
+  for (const HostSet::Source& source : sources) {
+    rings.push_back(TableCache<Ring>::Get().Find(
+        TableKey(policy().minimum_ring_size, policy().maximum_ring_size, hosts, source),
+        [&] { return MakeRing(hosts, source); }));
+  }
+  rings_ = std::move(rings);
 }
 
 RingHashBalancer::Ring RingHashBalancer::MakeRing(std::span<const HostInfo> hosts,
@@ -30,8 +41,8 @@ RingHashBalancer::Ring RingHashBalancer::MakeRing(std::span<const HostInfo> host
       1.0, std::min(std::ceil(least * policy().minimum_ring_size) / least,
                     static_cast<double>(std::max<uint32_t>(policy().maximum_ring_size, 1))));
 
-  Ring ring;
-  ring.points.reserve(static_cast<size_t>(std::ceil(scale)));
+  std::vector<Point> points;
+  points.reserve(static_cast<size_t>(std::ceil(scale)));
   double wanted = 0.0;
   std::string key;
   for (size_t i = 0; i < source.hosts.size(); ++i) {
@@ -39,28 +50,39 @@ RingHashBalancer::Ring RingHashBalancer::MakeRing(std::span<const HostInfo> host
     key = hosts[source.hosts[i]].address;
     key += '_';
     const size_t prefix = key.size();
-    for (uint32_t n = 0; static_cast<double>(ring.points.size()) < wanted; ++n) {
+    for (uint32_t n = 0; static_cast<double>(points.size()) < wanted; ++n) {
+      char digits[10];
+      const auto end = std::to_chars(digits, digits + sizeof digits, n).ptr;
       key.resize(prefix);
-      key += std::to_string(n);
-      ring.points.push_back({HashKey(key), source.hosts[i]});
+      key.append(digits, end);
+      points.push_back({HashKey(key), source.hosts[i]});
     }
   }
-  // Points that happen to coincide are put in the order of the hosts.
-  std::stable_sort(ring.points.begin(), ring.points.end(),
-                   [](const Point& a, const Point& b) { return a.hash < b.hash; });
-  IndexArcs(ring);
-  return ring;
+  return SortIntoArcs(points);
 }
 
-void RingHashBalancer::IndexArcs(Ring& ring) {
-  const int bits = std::max(1, static_cast<int>(std::bit_width(ring.points.size())));
+// Points of one arc that happen to coincide stay in the order of the hosts.
+RingHashBalancer::Ring RingHashBalancer::SortIntoArcs(std::span<const Point> points) {
+  Ring ring;
+  const int bits = std::max(1, static_cast<int>(std::bit_width(points.size())));
   ring.arc_shift = 64 - bits;
-  ring.arcs.resize(size_t{1} << bits);
-  size_t point = 0;
-  for (size_t arc = 0; arc < ring.arcs.size(); ++arc) {
-    while (point < ring.points.size() && ring.points[point].hash >> ring.arc_shift < arc) ++point;
-    ring.arcs[arc] = static_cast<uint32_t>(point);
+  ring.arcs.resize((size_t{1} << bits) + 1);
+  for (const Point& point : points) ++ring.arcs[(point.hash >> ring.arc_shift) + 1];
+  std::partial_sum(ring.arcs.begin(), ring.arcs.end(), ring.arcs.begin());
+  ring.arcs.pop_back();
+
+  ring.points.resize(points.size());
+  std::vector<uint32_t> filled = ring.arcs;
+  for (const Point& point : points) {
+    const uint64_t arc = point.hash >> ring.arc_shift;
+    // There is about one point in an arc.
+    size_t at = filled[arc]++;
+    for (; at > ring.arcs[arc] && point.hash < ring.points[at - 1].hash; --at) {
+      ring.points[at] = ring.points[at - 1];
+    }
+    ring.points[at] = point;
   }
+  return ring;
 }
 
 }  // namespace metaprotocol

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "src/balance/hash_policy.h"
@@ -30,9 +31,9 @@ class RingHashBalancer final : public HashBalancer {
   void Rebuild(std::span<const HostInfo> hosts, std::span<const HostSet::Source> sources) override;
   uint32_t HostFor(uint32_t source, uint64_t hash) const override;
   Ring MakeRing(std::span<const HostInfo> hosts, const HostSet::Source& source) const;
-  static void IndexArcs(Ring& ring);
+  static Ring SortIntoArcs(std::span<const Point> points);
 
-  std::vector<Ring> rings_;  // by source
+  std::vector<std::shared_ptr<const Ring>> rings_;  // by source
 };
 
 }  // namespace metaprotocol

@@ -1,6 +1,7 @@
 #include "src/base/timer_wheel.h"
 
 #include <algorithm>
+#include <bit>
 
 namespace metaprotocol {
 
@@ -9,16 +10,35 @@ uint64_t TimerWheel::Arm(Timer& timer, uint64_t deadline_us) {
   deadline_us = std::min(deadline_us, kLatestUs);
   timer.deadline_us_ = deadline_us;
   const uint64_t tick = std::max(deadline_us / kTickUs, current_tick_);
-  slots_[tick % kSlots].PushBack(timer);
+  const uint64_t slot = tick % kSlots;
+  slots_[slot].PushBack(timer);
+  used_[slot / kSlotsPerWord] |= uint64_t{1} << slot % kSlotsPerWord;
   return (tick + 1) * kTickUs;
 }
 
-uint64_t TimerWheel::NextWakeUs() const {
-  for (uint64_t i = 0; i < kSlots; ++i) {
-    const uint64_t tick = current_tick_ + i;
-    if (!slots_[tick % kSlots].empty()) return (tick + 1) * kTickUs;
-  }
+uint64_t TimerWheel::NextWakeUs() {
+  const uint64_t here = current_tick_ % kSlots;
+  const uint64_t round = current_tick_ - here;
+  if (const auto slot = FirstUsedSlot(here, kSlots)) return (round + *slot + 1) * kTickUs;
+  if (const auto slot = FirstUsedSlot(0, here)) return (round + kSlots + *slot + 1) * kTickUs;
   return kNever;
+}
+
+// Of those from `begin` to before `end`.
+std::optional<uint64_t> TimerWheel::FirstUsedSlot(uint64_t begin, uint64_t end) {
+  for (uint64_t slot = begin; slot < end;) {
+    uint64_t& word = used_[slot / kSlotsPerWord];
+    const uint64_t rest = word >> slot % kSlotsPerWord;
+    if (rest == 0) {
+      slot = (slot / kSlotsPerWord + 1) * kSlotsPerWord;
+      continue;
+    }
+    slot += static_cast<uint64_t>(std::countr_zero(rest));
+    if (slot >= end) break;
+    if (!slots_[slot].empty()) return slot;
+    word &= ~(uint64_t{1} << slot % kSlotsPerWord);
+  }
+  return std::nullopt;
 }
 
 }  // namespace metaprotocol

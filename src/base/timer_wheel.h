@@ -5,6 +5,7 @@
 #include <array>
 #include <cstdint>
 #include <limits>
+#include <optional>
 
 #include "src/base/intrusive_list.h"
 
@@ -73,15 +74,23 @@ class TimerWheel {
     }
   }
 
-  // When the next Advance can find something: kNever if nothing is armed.
-  uint64_t NextWakeUs() const;
+  // When the next Advance can find something: kNever if nothing is armed. Costs as much as there
+  // are 64 slots in a round, at most: wheels often hold nothing but far timers.
+  uint64_t NextWakeUs();
 
  private:
   static constexpr uint64_t kSlots = 4096;  // one round is about 17 s
+  static constexpr uint64_t kSlotsPerWord = 64;
+  static constexpr uint64_t kWords = kSlots / kSlotsPerWord;
+
+  std::optional<uint64_t> FirstUsedSlot(uint64_t begin, uint64_t end);
 
   // A timer sits in the slot of the tick its deadline falls into; the slot is due when that tick
   // has passed completely.
   std::array<IntrusiveList<Timer, TimerLink>, kSlots> slots_;
+  // A bit for each slot; 0: it is empty. Timers that are cancelled leave theirs, until somebody
+  // comes by.
+  std::array<uint64_t, kWords> used_{};
   uint64_t current_tick_;  // the first tick not yet visited
 };
 

@@ -9,6 +9,8 @@
 #include <random>
 #include <vector>
 
+#include "tests/cpp/support/cpu_time.h"
+
 namespace metaprotocol {
 namespace {
 
@@ -175,6 +177,20 @@ TEST(TimerWheel, TimerThatIsRearmedEachTimeFiresOncePerTickAtMost) {
   EXPECT_EQ(fired, 1u) << "no endless loop within one call";
 }
 
+TEST(TimerWheel, FindingAFarTimerCostsLittleMoreThanFindingANearOne) {
+  TimerWheel wheel(0);
+  Owned owned;
+  const auto cost = [&](uint64_t deadline) {
+    wheel.Arm(owned.timer, deadline);
+    return test::LeastCpuNs(5, [&] {
+      for (int i = 0; i < 1000; ++i) EXPECT_EQ(wheel.NextWakeUs(), deadline + kTick);
+    });
+  };
+  const double near = cost(10 * kTick);
+  EXPECT_LT(cost(kRound - 10 * kTick), 100 * near)
+      << "a walk over the slots takes 400 times as long";
+}
+
 TEST(TimerWheel, AgreesWithASortedMap) {
   std::mt19937_64 random(99);
   for (int run = 0; run < 20; ++run) {
@@ -196,11 +212,17 @@ TEST(TimerWheel, AgreesWithASortedMap) {
           now += random() % (random() % 16 == 0 ? 2 * kRound : 4 * kTick);
           wheel.Advance(
               now, [&](Timer& timer) { EXPECT_LE(timer.owner<Owned>().deadline, now) << "early"; });
+          uint64_t first_due = TimerWheel::kNever;
           for (const Owned& each : timers) {
-            if (each.timer.armed()) {
-              EXPECT_GT(each.deadline + kTick, now) << "late";
-            }
+            if (!each.timer.armed()) continue;
+            EXPECT_GT(each.deadline + kTick, now) << "late";
+            first_due = std::min(first_due, (each.deadline / kTick + 1) * kTick);
           }
+          // Timers of later rounds wake it early, but at most once a round.
+          const uint64_t wake = wheel.NextWakeUs();
+          EXPECT_GT(wake, now);
+          EXPECT_LE(wake, first_due);
+          EXPECT_EQ(wake == TimerWheel::kNever, first_due == TimerWheel::kNever);
       }
     }
   }
