@@ -1,10 +1,13 @@
 // Puts the parts together: entry points in, host commands out, and the order in between.
 #include "src/engine.h"
 
+#include <cassert>
 #include <utility>
 
 #include "src/engine_context.h"
 #include "src/engine_dump.h"
+#include "src/exchange/exchanges.h"
+#include "src/router/router.h"
 #include "src/session/session_manager.h"
 #include "src/upstream/worker_hub.h"
 
@@ -15,70 +18,85 @@ constexpr uint64_t kMetricsIntervalUs = 1000 * 1000;
 
 class EngineImpl final : public Engine {
  public:
-  explicit EngineImpl(Host& host) : context_(host), sessions_(context_), hub_(context_, sessions_) {
-    sessions_.SetHub(hub_);
-  }
+  explicit EngineImpl(Host& host)
+      : context_(host),
+        hub_(context_),
+        router_(context_, hub_),
+        exchanges_(context_, hub_, router_),
+        sessions_(context_, hub_, exchanges_) {}
 
+  // All noexcept: an exception (of what is below, only std::bad_alloc can throw) would leave half
+  // an event behind, which nothing can take back.
   Session* OpenSession(std::shared_ptr<ConfigSlot> slot, ConnectionInfo info,
-                       SessionHandle handle) override {
+                       SessionHandle handle) noexcept override {
     const Event event(*this);
     return sessions_.Open(std::move(slot), std::move(info), handle);
   }
-  void SessionData(Session* session, std::span<const Bytes> slices, bool end_stream) override {
+  void SessionData(Session* session, std::span<const Bytes> slices,
+                   bool end_stream) noexcept override {
+    assert(depth_ == 0 && "not within another event");
     const Event event(*this);
     sessions_.Data(*session, slices, end_stream);
   }
-  void SessionClosed(Session* session) override {
+  void SessionClosed(Session* session) noexcept override {
     const Event event(*this);
     sessions_.Closed(*session);
   }
-  void SessionWriteBufferFull(Session* session, bool full) override {
+  void SessionWriteBufferFull(Session* session, bool full) noexcept override {
     const Event event(*this);
     sessions_.WriteBufferFull(*session, full);
   }
-  void LeaseReady(LeaseId lease, LeaseHandle handle) override {
+  void LeaseReady(LeaseId lease, LeaseHandle handle) noexcept override {
     const Event event(*this);
     hub_.LeaseReady(lease, handle);
   }
-  void LeaseData(LeaseId lease, std::span<const Bytes> slices) override {
+  void LeaseData(LeaseId lease, std::span<const Bytes> slices) noexcept override {
+    assert(depth_ == 0 && "not within another event");
     const Event event(*this);
     hub_.LeaseData(lease, slices);
   }
-  void LeaseDrained(LeaseId) override {}
-  void LeaseClosed(LeaseId lease, LeaseCloseReason reason) override {
+  void LeaseDrained(LeaseId lease) noexcept override {
+    const Event event(*this);
+    hub_.LeaseDrained(lease);
+  }
+  void LeaseClosed(LeaseId lease, LeaseCloseReason reason) noexcept override {
     const Event event(*this);
     hub_.LeaseClosed(lease, reason);
   }
-  void CallDone(CallId call, std::optional<Bytes> message) override {
+  void CallDone(CallId call, std::optional<Bytes> message) noexcept override {
+    assert(depth_ == 0 && "not within another event");
     const Event event(*this);
-    sessions_.CallDone(call, message);
+    exchanges_.CallDone(call, message);
   }
   void SetCluster(std::string_view name, uint64_t generation,
                   std::shared_ptr<const ClusterPolicy> policy,
-                  std::vector<HostInfo> hosts) override {
+                  std::vector<HostInfo> hosts) noexcept override {
     const Event event(*this);
     hub_.SetCluster(name, generation, std::move(policy), std::move(hosts));
   }
-  void RemoveCluster(std::string_view name, uint64_t generation) override {
+  void RemoveCluster(std::string_view name, uint64_t generation) noexcept override {
     const Event event(*this);
     hub_.RemoveCluster(name, generation);
   }
-  void Tick() override {
+  void Tick() noexcept override {
+    assert(depth_ == 0 && "not within another event");
     const Event event(*this);
     context_.AdvanceTimers([this](Timer& timer) { Fire(timer); });
   }
-  void Drain() override {
+  void Drain() noexcept override {
     const Event event(*this);
     sessions_.DrainAll();
   }
-  void DrainSession(Session* session) override {
+  void DrainSession(Session* session) noexcept override {
     const Event event(*this);
     sessions_.Drain(*session);
   }
-  size_t exchanges_open() const override { return sessions_.exchange_count(); }
-  size_t sessions_open() const override { return sessions_.session_count(); }
-  void FlushMetrics() override { context_.metrics.Flush(); }
-  std::string DumpJson() const override { return DumpEngine(sessions_, hub_); }
+  size_t exchanges_open() const noexcept override { return exchanges_.count(); }
+  size_t sessions_open() const noexcept override { return sessions_.session_count(); }
+  void FlushMetrics() noexcept override { context_.metrics.Flush(); }
+  std::string DumpJson() const noexcept override {
+    return DumpEngine(sessions_, exchanges_.count(), router_.mirrors().count(), hub_);
+  }
 
  private:
   // One event from the outside. Calls that the host makes while the engine calls it are events
@@ -114,7 +132,10 @@ class EngineImpl final : public Engine {
   void Fire(Timer& timer) {
     switch (timer.kind()) {
       case Timer::Kind::kExchange:
-        sessions_.ExchangeTimer(timer.owner<Exchange>());
+        exchanges_.ExchangeTimer(timer.owner<Exchange>());
+        break;
+      case Timer::Kind::kMirror:
+        router_.mirrors().CopyTimer(timer);
         break;
       case Timer::Kind::kSession:
         sessions_.SessionTimer(timer.owner<Session>());
@@ -135,8 +156,10 @@ class EngineImpl final : public Engine {
 
   EngineContext context_;
   Timer metrics_timer_{Timer::Kind::kMetrics, this};
-  SessionManager sessions_;
   WorkerHub hub_;
+  Router router_;
+  Exchanges exchanges_;
+  SessionManager sessions_;
   int depth_ = 0;
 };
 

@@ -4,6 +4,12 @@
 // Everything happens on one thread; two engines share nothing but immutable snapshots, and the
 // token buckets in them. See docs/architecture.md for how sessions, exchanges and leases play
 // together.
+//
+// Each method is an event, and any number of events may come in any order but for what is said
+// here. An event may call the host. What the host may call meanwhile is said beside the host's
+// methods; any other event within an event is a mistake, which debug builds stop at. Nothing
+// throws: an engine that runs out of memory ends the process, since half an event cannot be taken
+// back.
 #pragma once
 
 #include <cstdint>
@@ -21,28 +27,6 @@
 
 namespace metaprotocol {
 
-// What is known of a client connection besides its bytes.
-struct ConnectionInfo {
-  std::string remote_address;  // "10.0.0.9"
-  uint32_t remote_port = 0;
-  std::string local_address;  // "10.0.0.1": where the client connected to
-  uint32_t local_port = 0;
-  // TLS only.
-  std::string sni;
-  std::string peer_subject;
-  std::vector<std::string> peer_uri_sans;
-  std::vector<std::string> peer_dns_sans;
-};
-
-enum class LeaseCloseReason : uint8_t {
-  kConnectFailed,  // never became ready: refused, timed out, TLS failure
-  kNoHost,         // never became ready: the cluster had no host for it
-  kNoCluster,      // never became ready: there is no such cluster
-  kOverflow,       // never became ready: the cluster's circuit breaker is open
-  kRemoteClose,    // the server closed it
-  kLocalClose,     // our side closed it: cluster removed, host removed, worker shutting down
-};
-
 class Session;  // one client connection; the host passes the pointer back, nothing else
 
 class Engine {
@@ -58,9 +42,10 @@ class Engine {
                                SessionHandle handle) = 0;
   // Bytes from the client, in `slices`; `end_stream`: the client will send no more (but may still
   // read). Views are used during the call only. The session may be closed (Host::CloseSession)
-  // before this returns.
+  // before this returns. Not within another event.
   virtual void SessionData(Session* session, std::span<const Bytes> slices, bool end_stream) = 0;
-  // The connection is gone; the engine forgets the session.
+  // The connection is gone; the engine forgets the session, when the present event is over if this
+  // comes within a call about it. Once, unless CloseSession came before.
   virtual void SessionClosed(Session* session) = 0;
   // The bytes written to the session but not taken by the client crossed the high (true) or fell
   // below the low (false) watermark.
@@ -69,6 +54,7 @@ class Engine {
   // --- leases, in answer to Host::OpenLease
   // Events of leases that the engine has already given back or reset are ignored.
   virtual void LeaseReady(LeaseId lease, LeaseHandle handle) = 0;
+  // Not within another event.
   virtual void LeaseData(LeaseId lease, std::span<const Bytes> slices) = 0;
   // In answer to Host::ProbeLease.
   virtual void LeaseDrained(LeaseId lease) = 0;
@@ -76,7 +62,7 @@ class Engine {
 
   // --- questions, in answer to Host::StartCall
   // The reply's message, or nothing if there was none: no such cluster, no connection, an error,
-  // too late. Answers that nobody waits for any more are ignored.
+  // too late. Answers that nobody waits for any more are ignored. Not within another event.
   virtual void CallDone(CallId call, std::optional<Bytes> message) = 0;
 
   // --- clusters and their hosts, as this worker sees them
@@ -89,7 +75,8 @@ class Engine {
   virtual void RemoveCluster(std::string_view name, uint64_t generation) = 0;
 
   // --- time
-  virtual void Tick() = 0;  // as asked for with Host::SetTimer; spurious calls are harmless
+  // As asked for with Host::SetTimer; spurious calls are harmless. Not within another event.
+  virtual void Tick() = 0;
 
   // --- life
   // Takes no new requests on any session, tells clients so where the protocol can, and closes each

@@ -13,7 +13,7 @@ nlohmann::json DumpLease(const Lease& lease) {
                       : lease.draining                      ? "draining"
                                                             : "ready";
   return {{"state", state},
-          {"exchanges", lease.exchange_count},
+          {"exchanges", lease.attempt_count},
           {"bytes_in_flight", lease.bytes_in_flight}};
 }
 
@@ -22,7 +22,7 @@ nlohmann::json DumpHost(const UpstreamHost& host) {
   for (const auto& pool : host.pools) {
     for (const Lease* lease : pool->leases) {
       nlohmann::json entry = DumpLease(*lease);
-      entry["protocol"] = pool->protocol.name;
+      entry["protocol"] = pool->protocol->name;
       leases.push_back(std::move(entry));
     }
   }
@@ -34,7 +34,8 @@ nlohmann::json DumpHost(const UpstreamHost& host) {
 
 }  // namespace
 
-std::string DumpEngine(const SessionManager& sessions, const WorkerHub& hub) {
+std::string DumpEngine(const SessionManager& sessions, size_t exchanges, size_t mirrors,
+                       const WorkerHub& hub) {
   nlohmann::json protocols = nlohmann::json::array();
   sessions.ForEachProtocol([&](const ProtocolState& protocol) {
     if (protocol.current == nullptr) return;
@@ -51,14 +52,16 @@ std::string DumpEngine(const SessionManager& sessions, const WorkerHub& hub) {
     nlohmann::json hosts = nlohmann::json::array();
     cluster.ForEachHost([&](UpstreamHost& host) { hosts.push_back(DumpHost(host)); });
     clusters.push_back({{"name", cluster.name()},
-                        {"exchanges", cluster.exchanges()},
+                        {"exchanges", cluster.attempts()},
                         {"bytes_in_flight", cluster.bytes_in_flight()},
                         {"hosts", std::move(hosts)}});
   });
-  const nlohmann::json dump = {
-      {"sessions", sessions.session_count()}, {"exchanges", sessions.exchange_count()},
-      {"mirrors", sessions.mirror_count()},   {"leases", hub.lease_count()},
-      {"protocols", std::move(protocols)},    {"clusters", std::move(clusters)}};
+  const nlohmann::json dump = {{"sessions", sessions.session_count()},
+                               {"exchanges", exchanges},
+                               {"mirrors", mirrors},
+                               {"leases", hub.lease_count()},
+                               {"protocols", std::move(protocols)},
+                               {"clusters", std::move(clusters)}};
   return dump.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
 }
 

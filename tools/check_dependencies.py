@@ -2,7 +2,8 @@
 
     codecs -> src/codec          a codec knows bytes, and nothing of routes or Envoy
     envoy_ext -> src             Envoy's side knows the engine, and no protocol
-    src -> nothing of the others
+    src -> nothing of the others; inside it, for a request on its way to a server:
+        session -> exchange -> router -> upstream -> balance, and exchange -> filter
     python: resources < translate, sources; xds beside them; control_plane < cli
 
 A folder that no rule names is a violation too, so that a new one is thought about first. Standard
@@ -25,12 +26,29 @@ OUR_CPP_FOLDERS = ("src", "codecs", "envoy_ext", "tests", "bench", "generated")
 THIRD_PARTY_HEADERS = ("re2/", "nlohmann/", "gtest/", "gmock/", "pybind11/")
 INCLUDE = re.compile(r'^\s*#\s*include\s*(["<])([^">]+)[">]')
 
+# What every part of the engine may use.
+_ENGINE_BASE = ("src/base/", "src/codec/", "src/host/", "src/observe/", "src/engine_context.h")
+_FILTER = (*_ENGINE_BASE, "src/route/", "src/limit/", "src/filter/")
+_ROUTER = (*_FILTER, "src/config/", "src/upstream/", "src/router/")
+
 # Folder -> prefixes of what its files may include. The longest folder that fits a file counts;
 # "{codec}" is the codec's own folder.
 CPP_RULES: dict[str, tuple[str, ...]] = {
     "src": ("src/", "generated/"),
     # What codecs see must not drag the rest in.
     "src/codec": ("src/codec/",),
+    # Each part of a request's way knows those behind it; the way back is by interfaces that the
+    # part which calls them declares.
+    "src/balance": (*_ENGINE_BASE, "src/balance/"),
+    "src/upstream": (
+        *_ENGINE_BASE,
+        "src/config/cluster_policy.h",
+        "src/balance/",
+        "src/upstream/",
+    ),
+    "src/filter": _FILTER,
+    "src/router": _ROUTER,
+    "src/exchange": (*_ROUTER, "src/exchange/"),
     # The simulated world runs the engine with the real codecs.
     "src/bindings": ("src/", "codecs/", "generated/"),
     "codecs": ("src/codec/", "codecs/"),

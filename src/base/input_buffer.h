@@ -5,14 +5,15 @@
 #include <cstddef>
 #include <string>
 
+#include "src/base/out_buffer.h"
 #include "src/codec/bytes.h"
 
 namespace metaprotocol {
 
 class InputBuffer {
  public:
-  // Memory beyond this is given back once the buffer is empty.
-  static constexpr size_t kKeepCapacity = size_t{256} << 10;
+  // Once the buffer is empty, more memory than `keep` bytes is given back.
+  explicit InputBuffer(size_t keep) : keep_(keep) {}
 
   // Valid until the next change.
   Bytes view() const { return Bytes(bytes_).substr(begin_); }
@@ -31,14 +32,11 @@ class InputBuffer {
     begin_ += n;
     if (begin_ != bytes_.size()) return;
     begin_ = 0;
-    if (bytes_.capacity() > kKeepCapacity) {
-      std::string().swap(bytes_);
-    } else {
-      bytes_.clear();
-    }
+    ClearKeeping(bytes_, keep_);
   }
 
  private:
+  const size_t keep_;
   std::string bytes_;
   size_t begin_ = 0;
 };

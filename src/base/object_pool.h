@@ -3,6 +3,7 @@
 #pragma once
 
 #include <memory>
+#include <utility>
 #include <vector>
 
 namespace metaprotocol {
@@ -10,9 +11,11 @@ namespace metaprotocol {
 template <typename T>
 class ObjectPool {
  public:
-  T& Acquire() {
+  // `arguments` are for the constructor of an object that is not reused.
+  template <typename... Arguments>
+  T& Acquire(Arguments&&... arguments) {
     if (free_.empty()) {
-      all_.push_back(std::make_unique<T>());
+      all_.push_back(std::make_unique<T>(std::forward<Arguments>(arguments)...));
       return *all_.back();
     }
     T* object = free_.back();

@@ -4,16 +4,18 @@
 #include <chrono>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <unordered_map>
 #include <utility>
 
 #include "generated/config_schema.h"
 #include "src/config/destination.h"
+#include "src/config/filter_loader.h"
 #include "src/config/findings.h"
 #include "src/config/json_value.h"
-#include "src/config/limit_loader.h"
 #include "src/config/route_loader.h"
 #include "src/config/schema_reader.h"
+#include "src/filter/direct_reply/direct_reply.h"
 
 namespace metaprotocol {
 namespace {
@@ -48,6 +50,7 @@ SessionLimits LoadLimits(const config::Limits& config) {
   limits.max_bytes_in_flight = config.max_bytes_in_flight;
   limits.max_unread_reply_bytes = config.max_unread_reply_bytes;
   limits.max_sessions_per_worker = config.max_sessions_per_worker;
+  limits.max_buffered_bytes_per_worker = config.max_buffered_bytes_per_worker;
   limits.idle_timeout_us = Us(config.idle_timeout);
   limits.slow_client_timeout_us = Us(config.slow_client_timeout);
   limits.message_timeout_us = Us(config.message_timeout);
@@ -139,15 +142,66 @@ class TableLoader {
                       path + ".destinations[" + std::to_string(i) + "]", table);
     }
     table.routes = routes_.Load(config, path);
+    LoadFilters(config, path, table);
+    LoadRouteFilters(config, path, table);
+    snapshot.tables.push_back(std::move(table));
+  }
+
+  void LoadFilters(const config::RouteTable& config, const std::string& path,
+                   Snapshot::Table& table) {
+    const auto add = [&](const std::string& name, std::shared_ptr<const Filter> filter) {
+      table.filters.push_back({name, std::move(filter)});
+    };
     if (config.local_rate_limit) {
-      table.local_rate_limit = LoadLocalRateLimit(*config.local_rate_limit,
-                                                  path + ".local_rate_limit", keys_, findings_);
+      add("local_rate_limit", LoadLocalRateLimit(*config.local_rate_limit,
+                                                 path + ".local_rate_limit", keys_, findings_));
     }
     if (config.global_rate_limit) {
-      table.global_rate_limit = LoadGlobalRateLimit(*config.global_rate_limit,
-                                                    path + ".global_rate_limit", keys_, findings_);
+      add("global_rate_limit", LoadGlobalRateLimit(*config.global_rate_limit,
+                                                   path + ".global_rate_limit", keys_, findings_));
     }
-    snapshot.tables.push_back(std::move(table));
+    for (size_t i = 0; i < config.filters.size(); ++i) {
+      const config::Filter& from = config.filters[i];
+      const std::string place = path + ".filters[" + std::to_string(i) + "]";
+      if (PositionOf(table, from.name)) {
+        findings_.Error(place + ".name", QuoteShort(from.name),
+                        "is the name of another filter of the table; names must be unique");
+      }
+      add(from.name, LoadFilter(from, place, keys_, findings_));
+    }
+  }
+
+  void LoadRouteFilters(const config::RouteTable& config, const std::string& path,
+                        Snapshot::Table& table) {
+    const auto first_route = routes_.route_count() - static_cast<uint32_t>(config.routes.size());
+    for (size_t i = 0; i < config.routes.size(); ++i) {
+      const config::Route& route = config.routes[i];
+      for (size_t j = 0; j < route.filters.size(); ++j) {
+        const config::RouteFilter& from = route.filters[j];
+        const std::string place =
+            path + ".routes[" + std::to_string(i) + "].filters[" + std::to_string(j) + "]";
+        const std::optional<size_t> position = PositionOf(table, from.name);
+        if (!position) {
+          findings_.Error(place + ".name", QuoteShort(from.name), "is no filter of the table");
+          continue;
+        }
+        if (from.disabled && !*from.disabled) {
+          findings_.Error(place + ".disabled", "false", "must be true, or not be there");
+        }
+        Snapshot::Table::RouteFilter other;
+        other.route = first_route + static_cast<uint32_t>(i);
+        other.position = *position;
+        if (!from.disabled) other.filter = LoadFilter(from, place, keys_, findings_);
+        table.route_filters.push_back(std::move(other));
+      }
+    }
+  }
+
+  static std::optional<size_t> PositionOf(const Snapshot::Table& table, const std::string& name) {
+    for (size_t i = 0; i < table.filters.size(); ++i) {
+      if (table.filters[i].name == name) return i;
+    }
+    return std::nullopt;
   }
 
   void LoadDestination(const std::string& text, size_t position, const std::string& path,
@@ -227,18 +281,69 @@ const Snapshot::Table& Snapshot::TableFor(std::string_view address, uint32_t por
   return *best;
 }
 
-void Snapshot::ContinueWith(const Snapshot& before) const {
-  std::unordered_map<std::string_view, const LocalRateLimit*> limits;
-  for (const Table& table : before.tables) {
-    if (table.local_rate_limit == nullptr) continue;
-    limits.emplace(table.routes->name(), table.local_rate_limit.get());
-  }
-  if (limits.empty()) return;
+void Snapshot::Compile() {
+  static const DirectReply kDirectReply;
+  chains_.clear();
+  chain_of_route_.assign(route_count, nullptr);
+  const auto new_chain = [this](const Table& table, const std::vector<const Filter*>& filters,
+                                bool direct_reply) {
+    auto chain = std::make_unique<FilterChain>();
+    for (size_t i = 0; i < table.filters.size(); ++i) {
+      if (filters[i] != nullptr) chain->Add(*filters[i]);
+    }
+    if (direct_reply) chain->Add(kDirectReply);
+    return chains_.emplace_back(std::move(chain)).get();
+  };
   for (const Table& table : tables) {
-    const auto it = limits.find(table.routes->name());
-    if (table.local_rate_limit == nullptr || it == limits.end()) continue;
-    table.local_rate_limit->ContinueWith(*it->second);
+    std::vector<const Filter*> filters;
+    for (const Table::NamedFilter& named : table.filters) filters.push_back(named.filter.get());
+    std::unordered_map<uint32_t, std::vector<const Filter*>> of_routes;
+    for (const Table::RouteFilter& other : table.route_filters) {
+      of_routes.emplace(other.route, filters).first->second[other.position] = other.filter.get();
+    }
+    const FilterChain* const forwarding = new_chain(table, filters, false);
+    const FilterChain* const answering = new_chain(table, filters, true);
+    for (const Route* route : table.routes->routes()) {
+      const FilterChain* chain = route->is_direct_reply ? answering : forwarding;
+      const auto own = of_routes.find(route->index);
+      if (own != of_routes.end()) chain = new_chain(table, own->second, route->is_direct_reply);
+      chain_of_route_[route->index] = chain;
+    }
   }
+  request_interest = codec->InterestIn(request_keys);
+  // Nobody looks at replies unless somebody does.
+  if (response_keys.size() > response_keys.own()) {
+    response_interest = codec->InterestIn(response_keys);
+  }
+}
+
+void Snapshot::ContinueWith(const Snapshot& before) const {
+  // By table and filter, and by route where it has one of its own.
+  std::map<std::vector<std::string_view>, const Filter*> filters;
+  const auto for_each_filter = [](const Snapshot& snapshot, const auto& f) {
+    for (const Table& table : snapshot.tables) {
+      const std::string_view name = table.routes->name();
+      for (const Table::NamedFilter& named : table.filters) f({name, named.name}, *named.filter);
+      if (table.route_filters.empty()) continue;
+      std::unordered_map<uint32_t, std::string_view> route_names;
+      for (const Route* route : table.routes->routes()) {
+        route_names.emplace(route->index, route->name);
+      }
+      for (const Table::RouteFilter& other : table.route_filters) {
+        if (other.filter == nullptr) continue;
+        f({name, table.filters[other.position].name, route_names[other.route]}, *other.filter);
+      }
+    }
+  };
+  using Place = std::vector<std::string_view>;
+  for_each_filter(before, [&](Place place, const Filter& filter) {
+    filters.emplace(std::move(place), &filter);
+  });
+  if (filters.empty()) return;
+  for_each_filter(*this, [&](const Place& place, const Filter& filter) {
+    const auto it = filters.find(place);
+    if (it != filters.end()) filter.ContinueWith(*it->second);
+  });
 }
 
 SnapshotOrErrors LoadSnapshot(std::string_view json, const CodecRegistry& codecs) {
@@ -266,7 +371,7 @@ SnapshotOrErrors LoadSnapshot(std::string_view json, const CodecRegistry& codecs
   result.warnings = findings.warnings().Take();
   if (!result.errors.empty()) return result;
 
-  snapshot->request_interest = snapshot->codec->InterestIn(snapshot->request_keys);
+  snapshot->Compile();
   result.snapshot = std::move(snapshot);
   return result;
 }

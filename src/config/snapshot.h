@@ -7,22 +7,15 @@
 #include <string_view>
 #include <vector>
 
-#include "src/balance/balancer.h"
 #include "src/codec/codec.h"
 #include "src/codec/registry.h"
+#include "src/config/cluster_policy.h"
 #include "src/config/config_error.h"
-#include "src/limit/global_rate_limit.h"
-#include "src/limit/local_rate_limit.h"
+#include "src/filter/filter.h"
+#include "src/filter/filter_chain.h"
 #include "src/route/route_table.h"
 
 namespace metaprotocol {
-
-// How a protocol's requests use upstream connections.
-enum class UpstreamMode : uint8_t {
-  kShared,      // many clients' requests on one connection, told apart by correlation id
-  kExclusive,   // one request at a time on a connection, reused afterwards
-  kPerSession,  // a connection (per cluster) belongs to one client connection
-};
 
 struct SessionLimits {
   size_t max_message_bytes = size_t{16} << 20;
@@ -33,6 +26,8 @@ struct SessionLimits {
   size_t max_bytes_in_flight = size_t{32} << 20;     // request bytes without reply; likewise
   size_t max_unread_reply_bytes = size_t{32} << 20;  // not taken by the client: closed above this
   uint32_t max_sessions_per_worker = 100000;         // more are refused
+  // Unfinished messages and replies that wait, of all sessions together; above, who has most goes.
+  size_t max_buffered_bytes_per_worker = size_t{512} << 20;
   uint64_t idle_timeout_us = uint64_t{3600} * 1000 * 1000;  // no request open, no byte read; 0: off
   uint64_t slow_client_timeout_us = uint64_t{30} * 1000 * 1000;  // nothing drained; 0: off
   // How long a message may take from its first byte to its last; 0: off.
@@ -54,37 +49,44 @@ struct Snapshot {
     std::unique_ptr<const RouteTable> routes;
     // "10.0.0.1:20880", "*:20880", "10.0.0.1:*": sessions accepted there use this table.
     std::vector<std::string> destinations;
-    std::unique_ptr<LocalRateLimit> local_rate_limit = {};          // null: none
-    std::unique_ptr<const GlobalRateLimit> global_rate_limit = {};  // likewise
+    // What its requests pass, in order.
+    struct NamedFilter {
+      std::string name;
+      std::shared_ptr<const Filter> filter;
+    };
+    std::vector<NamedFilter> filters = {};
+    // What the requests of one route pass in place of filters[position]; null: nothing.
+    struct RouteFilter {
+      uint32_t route = 0;  // Route::index
+      size_t position = 0;
+      std::shared_ptr<const Filter> filter;
+    };
+    std::vector<RouteFilter> route_filters = {};
   };
   std::vector<Table> tables;  // at least one; the first is the default
   uint32_t route_count = 0;   // over all tables; Route::index is below it
 
-  // What any route, limit or filter looks at in requests, and the same in the codec's terms.
+  // What any route or filter looks at in requests, and the same in the codec's terms.
   MetadataKeys request_keys;
   Interest request_interest;
+  // What any filter looks at in responses; nothing if none does.
+  MetadataKeys response_keys;
+  Interest response_interest;
+
+  // Makes the filters' chains, and finds out what codecs are asked for. To be called once all the
+  // rest is there.
+  void Compile();
+  // What the requests of a route pass.
+  const FilterChain& ChainOf(const Route& route) const { return *chain_of_route_[route.index]; }
 
   const Table& TableFor(std::string_view address, uint32_t port) const;
-  // Goes on with the levels of the token buckets that `before` has in the same places. To be called
-  // before anybody else knows of this snapshot.
+  // Goes on with what the filters of `before` have counted in the same places. To be called before
+  // anybody else knows of this snapshot.
   void ContinueWith(const Snapshot& before) const;
-};
 
-// One cluster's part, which travels in its load balancing policy's configuration.
-struct ClusterPolicy {
-  BalancePolicy balance;
-  // Per worker and host.
-  uint32_t max_leases_per_host = 1024;
-  // Shared leases: another one is opened when every present one has this many open exchanges, up to
-  // max_shared_leases_per_host.
-  uint32_t exchanges_per_shared_lease = 128;
-  uint32_t max_shared_leases_per_host = 4;
-  uint32_t max_requests_in_flight = 65536;              // per worker; above: over-limit reply
-  size_t max_bytes_in_flight = size_t{256} << 20;       // request bytes without reply; likewise
-  size_t max_lease_bytes_in_flight = size_t{16} << 20;  // above: another lease, or over-limit
-  uint32_t max_pending_requests = 4096;                 // waiting for an exclusive lease; likewise
-  uint64_t lease_idle_timeout_us = uint64_t{3} * 1000 * 1000;  // then it goes back to the pool
-  uint64_t connect_timeout_us = uint64_t{5} * 1000 * 1000;     // for a lease to become ready
+ private:
+  std::vector<std::unique_ptr<const FilterChain>> chains_;
+  std::vector<const FilterChain*> chain_of_route_;  // by Route::index
 };
 
 struct SnapshotOrErrors {

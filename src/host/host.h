@@ -3,13 +3,16 @@
 //
 // One Host serves one Engine, on one thread. The engine calls the host from within its own entry
 // points only (see src/engine.h), so an implementation may rely on that call stack, and must cope
-// with being called while it is itself calling the engine.
+// with being called while it is itself calling the engine. What it may call meanwhile stands beside
+// each method; "nothing" where it does not. No call throws.
 #pragma once
 
 #include <cstdint>
 #include <limits>
 #include <span>
+#include <string>
 #include <string_view>
+#include <vector>
 
 #include "src/codec/bytes.h"
 #include "src/observe/metrics.h"
@@ -25,6 +28,28 @@ using LeaseId = uint64_t;
 // The engine's name for a question to another service; likewise.
 using CallId = uint64_t;
 
+// What is known of a client connection besides its bytes.
+struct ConnectionInfo {
+  std::string remote_address;  // "10.0.0.9"
+  uint32_t remote_port = 0;
+  std::string local_address;  // "10.0.0.1": where the client connected to
+  uint32_t local_port = 0;
+  // TLS only.
+  std::string sni;
+  std::string peer_subject;
+  std::vector<std::string> peer_uri_sans;
+  std::vector<std::string> peer_dns_sans;
+};
+
+enum class LeaseCloseReason : uint8_t {
+  kConnectFailed,  // never became ready: refused, timed out, TLS failure
+  kNoHost,         // never became ready: the cluster had no host for it
+  kNoCluster,      // never became ready: there is no such cluster
+  kOverflow,       // never became ready: the cluster's circuit breaker is open
+  kRemoteClose,    // the server closed it
+  kLocalClose,     // our side closed it: cluster removed, host removed, worker shutting down
+};
+
 enum class CloseMode : uint8_t {
   kFlush,  // deliver what was written, then close
   kAbort,  // close at once
@@ -37,20 +62,26 @@ class Host {
   virtual ~Host() = default;
 
   // --- sessions (downstream connections)
-  // Queues bytes towards the client; `bytes` is copied.
+  // Queues bytes towards the client; `bytes` is copied, and never empty. Any number of times,
+  // between Engine::OpenSession and CloseSession or SessionClosed. May call: SessionWriteBufferFull
+  // and SessionClosed of that session.
   virtual void WriteSession(SessionHandle session, Bytes bytes) = 0;
-  // The engine has forgotten the session when it calls this; no further event of it is wanted.
+  // Once at most. The engine has forgotten the session when it calls this; no further event of it
+  // is wanted, and no call about it follows. Not after SessionClosed.
   virtual void CloseSession(SessionHandle session, CloseMode mode) = 0;
-  // Stop or resume delivering bytes from the client. Calls alternate, beginning with `true`.
+  // Stop or resume delivering bytes from the client. Calls alternate, beginning with `true`. May
+  // call: SessionClosed of that session. Bytes that have come meanwhile are delivered after this
+  // returns.
   virtual void PauseSession(SessionHandle session, bool paused) = 0;
 
   // --- leases (upstream connections)
-  // Asks for a connection to `host_address` ("10.0.0.1:20880") of `cluster`; answered by
-  // Engine::LeaseReady or Engine::LeaseClosed, either possibly before this returns. An empty
-  // address leaves the choice of the host to the cluster's own load balancer.
+  // Asks for a connection to `host_address` ("10.0.0.1:20880") of `cluster`; once for each `lease`.
+  // Answered by Engine::LeaseReady or Engine::LeaseClosed, unless ResetLease comes first. May call:
+  // both. An empty address leaves the choice of the host to the cluster's own load balancer.
   virtual void OpenLease(LeaseId lease, std::string_view cluster,
                          std::string_view host_address) = 0;
-  // Queues bytes towards the server; `bytes` is copied. Only between LeaseReady and LeaseClosed.
+  // Queues bytes towards the server; `bytes` is copied, and never empty. Any number of times,
+  // between LeaseReady and LeaseClosed, ReleaseLease or ResetLease.
   virtual void WriteLease(LeaseHandle lease, Bytes bytes) = 0;
   // Asks to be told, by one Engine::LeaseDrained not before this returns, when what was written to
   // the lease so far has gone to the kernel, but for about as much as the host's own write buffer
@@ -61,24 +92,24 @@ class Host {
   // alternate, beginning with `true`. It costs as much as passing on 64 KiB, so it is for replies
   // that somebody does not take, not for each one.
   virtual void PauseLease(LeaseHandle lease, bool paused) = 0;
-  // The connection is quiet and clean: back to the pool it came from, open. The engine has
-  // forgotten the lease.
+  // The connection is quiet and clean: back to the pool it came from, open. Once at most, after
+  // LeaseReady; the engine has forgotten the lease, and ignores events of it.
   virtual void ReleaseLease(LeaseId lease) = 0;
-  // Close the connection, or give up opening it. The engine has forgotten the lease.
+  // Close the connection, or give up opening it. Once at most; as ReleaseLease.
   virtual void ResetLease(LeaseId lease) = 0;
 
   // --- questions to other services
-  // Calls the unary gRPC method `path` ("/package.Service/Method") in `cluster`, for that session:
-  // the call need not outlive it. Answered by one Engine::CallDone, not before this returns, and
-  // within about `timeout_us`. `message` is copied.
+  // Calls the unary gRPC method `path` ("/package.Service/Method") in `cluster`. For that session:
+  // the call need not outlive it. For none (null): it goes on whoever leaves. Answered by one
+  // Engine::CallDone, not before this returns, and within about `timeout_us`. `message` is copied.
   virtual void StartCall(CallId call, SessionHandle session, std::string_view cluster,
                          std::string_view path, Bytes message, uint64_t timeout_us) = 0;
 
   // --- time
-  // Monotonic, microseconds.
+  // Monotonic, microseconds. Once for each event.
   virtual uint64_t NowUs() = 0;
   static constexpr uint64_t kNoTimer = std::numeric_limits<uint64_t>::max();
-  // Engine::Tick wanted at `at_us` or soon after. Replaces the wish before; kNoTimer: none.
+  // Engine::Tick wanted once, at `at_us` or soon after. Replaces the wish before; kNoTimer: none.
   virtual void SetTimer(uint64_t at_us) = 0;
 
   // --- the rest
@@ -87,8 +118,8 @@ class Host {
   virtual void Log(LogLevel level, std::string_view text) = 0;
 
   // --- metrics
-  // `series` is the engine's number for a set of labels, dense from 0; announced once, before any
-  // value of it.
+  // All from Engine::FlushMetrics and Tick, about once a second. `series` is the engine's number
+  // for a set of labels, dense from 0; announced once, before any value of it.
   virtual void DefineSeries(uint32_t series, const SeriesLabels& labels) = 0;
   virtual void AddCounter(uint32_t series, Counter counter, uint64_t delta) = 0;
   virtual void AddGauge(uint32_t series, Gauge gauge, int64_t delta) = 0;

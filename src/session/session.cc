@@ -4,14 +4,16 @@
 
 namespace metaprotocol {
 
-Session::Session(ProtocolState& protocol, SnapshotUse& use, ConnectionInfo connection_info,
-                 SessionHandle handle)
+Session::Session(ProtocolState& protocol, SnapshotUse& use, BufferBudget& budget,
+                 ConnectionInfo connection_info, SessionHandle handle)
     : protocol(protocol),
+      budget(budget),
       use(&use),
       table(&use.snapshot->TableFor(connection_info.local_address, connection_info.local_port)),
       info(std::move(connection_info)),
       local_port_text(std::to_string(info.local_port)),
       handle(handle),
+      origin{protocol, *this, mirror_leases, connection, handle},
       decode_state(use.snapshot->codec->NewDecodeState(Direction::kRequest)),
       timer(Timer::Kind::kSession, this) {
   connection.Add(kSourceAddressKey, info.remote_address);

@@ -7,10 +7,11 @@
 
 #include "src/base/input_buffer.h"
 #include "src/base/intrusive_list.h"
+#include "src/base/out_buffer.h"
 #include "src/base/timer_wheel.h"
-#include "src/engine.h"
-#include "src/session/exchange.h"
-#include "src/session/protocol_state.h"
+#include "src/exchange/exchange.h"
+#include "src/router/protocol_state.h"
+#include "src/session/buffer_budget.h"
 #include "src/upstream/lease.h"
 
 namespace metaprotocol {
@@ -19,27 +20,31 @@ struct SessionLink : ListLink {};
 
 // Plain data: SessionManager has the behaviour. As LeaseOwner it has the leases that are its own
 // under UpstreamMode::kPerSession.
-class Session : public LeaseOwner, public SessionLink {
+class Session : public LeaseOwner, public SessionLink, public BufferShare {
  public:
   // Why a session is not read; any bit pauses it.
   enum PauseReason : uint8_t {
     kRepliesUnread = 1,  // the client does not take its replies
     kTooMuchInFlight = 2,
-    kAsking = 4,  // the next request must not overtake one that a service is asked about
+    kHeld = 4,  // the next request must not overtake one that waits for a filter
   };
 
-  Session(ProtocolState& protocol, SnapshotUse& use, ConnectionInfo info, SessionHandle handle);
+  Session(ProtocolState& protocol, SnapshotUse& use, BufferBudget& budget, ConnectionInfo info,
+          SessionHandle handle);
 
   ProtocolState& protocol;
+  BufferBudget& budget;
   SnapshotUse* use;  // what new requests are routed by
   const Snapshot::Table* table;
   const ConnectionInfo info;
   const std::string local_port_text;
   ConnectionMetadata connection;  // views into `info`
   const SessionHandle handle;
+  LeaseOwner mirror_leases;
+  const ExchangeOrigin origin;
 
   // From the client.
-  InputBuffer in;               // unfinished message, or whole ones not yet handled while paused
+  InputBuffer in{kKeepLittle};  // unfinished message, or whole ones not yet handled while paused
   size_t need = 0;              // bytes of `in` that make decoding worth another try
   size_t stream_remaining = 0;  // bytes of a message that are passed on as they come...
   Exchange* sending = nullptr;  // ...for this exchange, or thrown away
@@ -50,17 +55,20 @@ class Session : public LeaseOwner, public SessionLink {
 
   // Towards the client.
   std::string out;
+  size_t out_begin = 0;          // what is before has been written
   Exchange* replying = nullptr;  // its reply is being passed on; nothing else may be written
   std::string after_reply;       // what has to wait for that
-  size_t held_bytes = 0;         // sum of Exchange::held
+  size_t held_bytes = 0;         // sum of ReplySlot::held
 
-  IntrusiveList<Exchange, SessionExchangeLink> exchanges;  // in request order
+  IntrusiveList<Exchange, ReplySlot> exchanges;  // in request order
   uint32_t exchange_count = 0;
   size_t bytes_in_flight = 0;
 
   bool draining = false;
-  bool close_wanted = false;  // handles no more requests, ends when everything is delivered
+  bool close_wanted = false;    // handles no more requests, ends when everything is delivered
+  bool replies_paused = false;  // some ReplySlot::paused
   bool gone = false;
+  bool host_gone = false;  // the host has closed it within a call of ours, and wants no more calls
   bool dirty = false;      // in SessionManager's list of sessions to flush
   bool attention = false;  // in SessionManager's list of sessions to look after
   uint64_t last_tag = 0;   // of the last request, for the go-away message
@@ -68,9 +76,11 @@ class Session : public LeaseOwner, public SessionLink {
   uint64_t last_activity_us = 0;
   uint64_t message_since_us = 0;   // when the unfinished message began; 0: there is none
   uint64_t unread_since_us = 0;    // since when replies are not taken; 0: they are
-  size_t unread_bytes = 0;         // written since then
   uint64_t drain_deadline_us = 0;  // when a draining session is closed even if it is idle
   Timer timer;
+
+  // Replies, or parts of them, that the host has not been given.
+  size_t unwritten() const { return out.size() - out_begin + held_bytes + after_reply.size(); }
 };
 
 }  // namespace metaprotocol

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "src/base/out_buffer.h"
+#include "src/router/turns.h"
 
 namespace metaprotocol {
 namespace {
@@ -16,8 +17,7 @@ constexpr uint64_t kDrainGraceUs = 1000 * 1000;
 
 SessionManager::~SessionManager() {
   sessions_.ForEach([this](Session& session) {
-    session.exchanges.ForEach([](Exchange& exchange) { exchange.deadline.Cancel(); });
-    session.Unlink();
+    session.SessionLink::Unlink();
     gone_.emplace_back(&session);
   });
 }
@@ -30,11 +30,11 @@ ProtocolState* SessionManager::ProtocolFor(const std::shared_ptr<ConfigSlot>& sl
     protocol = std::make_unique<ProtocolState>();
     protocol->slot = slot;
   }
-  if (protocol->version != slot->version()) Refresh(*protocol);
+  if (protocol->version != slot->version()) TakeUpNewest(*protocol);
   return protocol->current != nullptr ? protocol.get() : nullptr;
 }
 
-void SessionManager::Refresh(ProtocolState& protocol) {
+void SessionManager::TakeUpNewest(ProtocolState& protocol) {
   SnapshotUse* previous = protocol.current;
   auto snapshot = protocol.slot->Current(protocol.version);
   if (snapshot == nullptr || (previous != nullptr && previous->snapshot == snapshot)) return;
@@ -47,9 +47,27 @@ void SessionManager::Refresh(ProtocolState& protocol) {
   } else {
     const bool compatible = previous->snapshot->codec_key == use->snapshot->codec_key &&
                             previous->snapshot->upstream_mode == use->snapshot->upstream_mode;
-    use->upstream_kind = previous->upstream_kind + (compatible ? 0 : 1);
-    if (!compatible) hub_->DrainProtocol(protocol);
+    if (compatible) {
+      use->upstream = previous->upstream;
+    } else {
+      previous->upstream->retired = true;
+      hub_.DrainProtocol(*previous->upstream);
+    }
   }
+  if (use->upstream == nullptr) {
+    use->upstream = std::make_shared<UpstreamProtocol>();
+    use->upstream->name = protocol.name;
+    use->upstream->codec = use->snapshot->codec;
+    use->upstream->mode = use->snapshot->upstream_mode;
+  }
+  if (previous != nullptr) ContinueTurns(*previous, *use);
+  use->upstream->response_interest = use->snapshot->response_interest;
+  use->upstream->response_keys =
+      use->snapshot->response_interest.keys == nullptr
+          ? nullptr
+          : std::shared_ptr<const MetadataKeys>(use->snapshot, &use->snapshot->response_keys);
+  use->upstream->max_message_bytes = use->snapshot->limits.max_message_bytes;
+  use->upstream->stream_message_bytes = use->snapshot->limits.stream_message_bytes;
   protocol.current = use.get();
   ++use->users;  // the protocol itself
   protocol.snapshots.push_back(std::move(use));
@@ -63,9 +81,9 @@ void SessionManager::DropUnusedSnapshots() {
 }
 
 // Between two messages a session takes up the newest configuration.
-void SessionManager::Refresh(Session& session) {
+void SessionManager::TakeUpNewest(Session& session) {
   ProtocolState& protocol = session.protocol;
-  if (protocol.version != protocol.slot->version()) Refresh(protocol);
+  if (protocol.version != protocol.slot->version()) TakeUpNewest(protocol);
   if (session.use == protocol.current) return;
   // A connection that has begun in one protocol is not continued in another.
   if (session.use->snapshot->codec_key != protocol.current->snapshot->codec_key) return;
@@ -92,7 +110,8 @@ Session* SessionManager::Open(std::shared_ptr<ConfigSlot> slot, ConnectionInfo i
   protocol->series->Add(Counter::kSessionsOpened);
   protocol->series->Add(Gauge::kSessionsActive, 1);
   ++use.users;
-  auto session = std::make_unique<Session>(*protocol, use, std::move(info), handle);
+  auto session =
+      std::make_unique<Session>(*protocol, use, budgets_[protocol], std::move(info), handle);
   session->last_activity_us = context_.now_us();
   const uint64_t idle = use.snapshot->limits.idle_timeout_us;
   if (idle != 0) ArmNoLaterThan(*session, context_.now_us() + idle);
@@ -101,38 +120,40 @@ Session* SessionManager::Open(std::shared_ptr<ConfigSlot> slot, ConnectionInfo i
 }
 
 void SessionManager::Closed(Session& session) {
-  if (!session.gone) Forget(session);
+  if (session.gone) return;
+  if (in_host_call_ == &session) {  // whoever called the host has work with it yet
+    session.host_gone = true;
+    MarkAttention(session);
+    return;
+  }
+  Forget(session);
+}
+
+// Takes nothing more from the client, and closes when everything before has been answered.
+void SessionManager::EndAfterReplies(Session& session) {
+  session.close_wanted = true;
+  session.in.Consume(session.in.size());
+  session.message_since_us = 0;
+  MarkAttention(session);
 }
 
 void SessionManager::Close(Session& session, CloseMode mode) {
   if (session.gone) return;
-  if (mode == CloseMode::kFlush) Flush(session);
-  const SessionHandle handle = session.handle;
+  if (mode == CloseMode::kFlush) Flush(session, true);
+  const bool host_knows = session.host_gone;
   Forget(session);
-  context_.host.CloseSession(handle, mode);
+  if (!host_knows) context_.host.CloseSession(session.handle, mode);
 }
 
 // Takes the session out of all books. Its memory stays until the present event is over.
 void SessionManager::Forget(Session& session) {
   session.gone = true;
   session.timer.Cancel();
-  session.Unlink();
-  session.exchanges.ForEach([&](Exchange& exchange) {
-    if (!exchange.expects_reply && exchange.state == Exchange::State::kPending) {
-      LeaveSession(exchange);  // it is sent without the session as well
-      return;
-    }
-    if (exchange.state == Exchange::State::kAsking) {
-      StopAsking(exchange);
-      if (!exchange.expects_reply) exchange.series->Add(Counter::kDropped);
-    }
-    if (exchange.expects_reply && exchange.state != Exchange::State::kReplied) {
-      exchange.series->Add(Counter::kClientGone);
-    }
-    hub_->Abandon(exchange);
-    FinishExchange(exchange);
-  });
-  hub_->ReleaseOwner(session);
+  session.SessionLink::Unlink();
+  session.budget.Set(session, 0);
+  session.exchanges.ForEach([this](Exchange& exchange) { exchanges_.ClientGone(exchange); });
+  hub_.ReleaseOwner(session);
+  hub_.ReleaseOwner(session.mirror_leases);
   session.protocol.series->Add(Gauge::kSessionsActive, -1);
   --session.protocol.sessions;
   --session_count_;
@@ -165,7 +186,7 @@ void SessionManager::TellHostWhetherToRead(Session& session) {
   } else if (session.message_since_us != 0) {
     StartMessageClock(session);  // the wait was ours
   }
-  context_.host.PauseSession(session.handle, pause);
+  CallHost(session, [&] { context_.host.PauseSession(session.handle, pause); });
 }
 
 void SessionManager::StartMessageClock(Session& session) {
@@ -178,8 +199,8 @@ void SessionManager::WriteBufferFull(Session& session, bool full) {
   if (session.gone || full == (session.unread_since_us != 0)) return;
   if (!full) {
     session.unread_since_us = 0;
-    session.unread_bytes = 0;
     Resume(session, Session::kRepliesUnread);
+    if (session.unwritten() != 0) MarkDirty(session);
     return;
   }
   session.unread_since_us = context_.now_us();
@@ -254,11 +275,54 @@ bool SessionManager::Drained(const Session& session) const {
 
 // --- the end of an event
 
-void SessionManager::Flush(Session& session) {
-  if (session.out.empty()) return;
-  if (session.unread_since_us != 0) session.unread_bytes += session.out.size();
-  context_.host.WriteSession(session.handle, session.out);
-  ClearKeepingLittle(session.out);
+void SessionManager::WriteNow(Session& session, Bytes bytes) {
+  CallHost(session, [&] { context_.host.WriteSession(session.handle, bytes); });
+}
+
+// Gives the host what is there, until it says that the client does not take it.
+void SessionManager::Flush(Session& session, bool whatever_is_unread) {
+  while (session.out_begin < session.out.size() &&
+         (session.unread_since_us == 0 || whatever_is_unread)) {
+    const Bytes window = Bytes(session.out).substr(session.out_begin, kWindowBytes);
+    session.out_begin += window.size();
+    WriteNow(session, window);
+  }
+  if (session.out_begin == session.out.size()) {
+    session.out_begin = 0;
+    ClearKeepingLittle(session.out);
+  } else if (session.out_begin > session.out.size() / 2) {
+    session.out.erase(0, session.out_begin);  // moves less than was written since the last time
+    session.out_begin = 0;
+  }
+}
+
+// Where a reply is passed on faster than its client takes it, its server is not read for a while.
+void SessionManager::PauseOrResumeReplies(Session& session) {
+  const size_t waiting = session.unwritten();
+  if (waiting > kMostWaiting) {
+    session.exchanges.ForEach([&](Exchange& exchange) {
+      if (exchange.paused || exchange.state() != Exchange::State::kReplying) return;
+      exchange.paused = session.replies_paused = true;
+      exchanges_.PauseReply(exchange, true);
+    });
+  } else if (session.replies_paused && waiting <= kMostWaiting / 2) {
+    session.replies_paused = false;
+    session.exchanges.ForEach([&](Exchange& exchange) {
+      if (std::exchange(exchange.paused, false)) exchanges_.PauseReply(exchange, false);
+    });
+  }
+}
+
+void SessionManager::KeepWithinBudget(Session& session) {
+  BufferBudget& budget = session.budget;
+  budget.Set(session, session.in.size() + session.unwritten());
+  while (budget.total() > session.use->snapshot->limits.max_buffered_bytes_per_worker) {
+    BufferShare* const share = budget.Largest();
+    if (share == nullptr) return;
+    auto& largest = static_cast<Session&>(*share);
+    largest.protocol.series->Add(Counter::kSlowClientsClosed);
+    Close(largest, CloseMode::kAbort);
+  }
 }
 
 void SessionManager::Settle() {
@@ -266,7 +330,9 @@ void SessionManager::Settle() {
     Session& session = *attention_.back();
     attention_.pop_back();
     session.attention = false;
-    if (!session.gone) LookAfter(session);
+    if (session.host_gone && !session.gone) Forget(session);
+    if (!session.gone) ResumeOrClose(session);
+    if (!session.gone) KeepWithinBudget(session);
   }
   while (!dirty_.empty()) {
     Session& session = *dirty_.back();
@@ -274,21 +340,23 @@ void SessionManager::Settle() {
     session.dirty = false;
     if (session.gone) continue;
     Flush(session);
-    const size_t waiting = session.unread_bytes + session.held_bytes + session.after_reply.size();
-    if (waiting > session.use->snapshot->limits.max_unread_reply_bytes) {
+    if (session.unwritten() > session.use->snapshot->limits.max_unread_reply_bytes) {
       session.protocol.series->Add(Counter::kSlowClientsClosed);
       Close(session, CloseMode::kAbort);
     }
+    if (session.gone) continue;
+    PauseOrResumeReplies(session);
+    KeepWithinBudget(session);
   }
 }
 
-void SessionManager::LookAfter(Session& session) {
+void SessionManager::ResumeOrClose(Session& session) {
   if (!TooMuchInFlight(session)) {
     session.pause_reasons &= static_cast<uint8_t>(~Session::kTooMuchInFlight);
   }
   if (session.pause_reasons == 0 && !session.close_wanted && !session.in.empty() &&
       session.in.size() >= session.need) {
-    ParseBuffered(session);
+    ParseBuffered(session, 0);
     if (session.gone) return;
   }
   TellHostWhetherToRead(session);
@@ -305,6 +373,8 @@ void SessionManager::LookAfter(Session& session) {
     return;
   }
   if (session.pause_reasons != 0 || session.exchange_count != 0) return;
+  Flush(session);
+  if (session.unread_since_us != 0) return;
   if (session.end_stream || session.close_wanted || Drained(session)) {
     Close(session, CloseMode::kFlush);
   }

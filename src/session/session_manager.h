@@ -1,6 +1,6 @@
-// The session manager: all client connections of one worker. It reads requests off them, routes
-// them, hands them to the worker hub, and writes replies back: exactly one for each request that
-// expects one.
+// The session manager: all client connections of one worker. It reads requests off them and finds
+// their routes, hands them on as exchanges, and writes replies back: exactly one for each request
+// that expects one. It knows nothing of clusters.
 #pragma once
 
 #include <cstdint>
@@ -9,24 +9,34 @@
 #include <span>
 #include <string_view>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
-#include "src/base/object_pool.h"
+#include "src/base/handled.h"
+#include "src/base/request_view.h"
 #include "src/engine_context.h"
-#include "src/limit/rate_limit_service.h"
-#include "src/session/exchange.h"
-#include "src/session/protocol_state.h"
+#include "src/exchange/exchange.h"
+#include "src/exchange/exchanges.h"
+#include "src/router/protocol_state.h"
 #include "src/session/session.h"
 #include "src/upstream/worker_hub.h"
 
 namespace metaprotocol {
 
-class SessionManager : public ReplySink {
+// How much the host is given at a time: where a client does not keep up, the rest waits here, and
+// each time the host has room again the client is known to read.
+inline constexpr size_t kWindowBytes = size_t{64} << 10;
+
+// Beyond this the servers whose replies a client does not take are not read.
+inline constexpr size_t kMostWaiting = size_t{1} << 20;
+
+class SessionManager final : public ExchangeClient {
  public:
-  explicit SessionManager(EngineContext& context) : context_(context) {}
+  SessionManager(EngineContext& context, WorkerHub& hub, Exchanges& exchanges)
+      : context_(context), hub_(hub), exchanges_(exchanges) {
+    exchanges_.SetClient(*this);
+  }
   ~SessionManager() override;
-  // Both need each other; called once, before anything else.
-  void SetHub(WorkerHub& hub) { hub_ = &hub; }
 
   // As in Engine.
   Session* Open(std::shared_ptr<ConfigSlot> slot, ConnectionInfo info, SessionHandle handle);
@@ -34,8 +44,6 @@ class SessionManager : public ReplySink {
   void Closed(Session& session);
   void WriteBufferFull(Session& session, bool full);
   void SessionTimer(Session& session);
-  void ExchangeTimer(Exchange& exchange);
-  void CallDone(CallId call, std::optional<Bytes> message);
   void DrainAll();
   void Drain(Session& session);
 
@@ -49,74 +57,56 @@ class SessionManager : public ReplySink {
   void DropUnusedSnapshots();
 
   size_t session_count() const { return session_count_; }
-  size_t exchange_count() const { return exchange_count_; }  // without copies for mirrors
-  size_t mirror_count() const { return mirror_count_; }
   template <typename F>
   void ForEachProtocol(F&& f) const {
     for (const auto& [slot, protocol] : protocols_) f(*protocol);
   }
 
-  // ReplySink
-  bool Reply(Exchange& exchange, const Codec& codec, const Message& message, Bytes bytes) override;
-  void ReplyBody(Exchange& exchange, Bytes bytes, bool last) override;
-  void Sent(Exchange& exchange) override;
-  void Failed(Exchange& exchange, LocalReply reply, std::string_view text) override;
-
  private:
+  // ExchangeClient
+  void OnReply(Exchange& exchange, const Codec& codec, const Message& message,
+               Bytes bytes) override;
+  void OnReplyBody(Exchange& exchange, Bytes bytes) override;
+  void OnReplyEnd(Exchange& exchange) override;
+  void OnLocalReply(Exchange& exchange, LocalReply reply, std::string_view text) override;
+  void OnLeave(Exchange& exchange) override;
+  void OnHeld(Exchange& exchange, bool held) override;
+
   ProtocolState* ProtocolFor(const std::shared_ptr<ConfigSlot>& slot);
-  void Refresh(ProtocolState& protocol);
-  void Refresh(Session& session);
+  void TakeUpNewest(ProtocolState& protocol);
+  void TakeUpNewest(Session& session);
   static void DropUse(SnapshotUse& use) { --use.users; }
 
-  void Ingest(Session& session, Bytes bytes);
-  void ParseBuffered(Session& session);
-  size_t Parse(Session& session, Bytes bytes);
-  bool HandleMessage(Session& session, Bytes bytes);
-  bool HandleRequest(Session& session, Bytes bytes);
-  void HandleBroken(Session& session, const DecodeResult& result);
+  // Reading. `bytes_to_come`: of the present Data, in the slices behind the one being handled.
+  void Ingest(Session& session, Bytes bytes, size_t bytes_to_come);
+  void PassOnBody(Session& session, Bytes& bytes);
+  void ParseBuffered(Session& session, size_t bytes_to_come);
+  size_t Parse(Session& session, Bytes bytes, size_t bytes_to_come);
+  Handled HandleMessage(Session& session, const RequestView& message);
+  Handled HandleRequest(Session& session, const RequestView& request);
+  void HandleBroken(Session& session, const Message& message, const DecodeResult& result);
   void EndStreamed(Session& session, std::string_view why);
   void TellMalformed(Session& session, std::string_view consequence, std::string_view why);
-  void HandleUndecodable(Session& session, std::string_view why);
-  void Forward(Session& session, const Route& route, Bytes bytes);
-  void Dispatch(Exchange& exchange, SnapshotUse::Target& target, const Message& message,
-                Bytes bytes);
-  SnapshotUse::Target& ChooseTarget(Session& session, const Route& route);
-  void LookUp(SnapshotUse::Target& target, const ProtocolState& protocol, const Route& route,
-              const std::string& cluster);
-  Series& RouteSeries(Session& session, const Route* route);
-  static std::optional<uint64_t> HashOf(const Session& session, const Route& route,
-                                        const Message& message);
+  void HandleUndecodable(Session& session, const Message& message, std::string_view why);
 
-  void Ask(Session& session, const Route& route, Bytes bytes, const GlobalRateLimit& limit);
-  void Asked(Exchange& exchange, RateLimitVerdict verdict);
-  std::unique_ptr<HeldRequest> StopAsking(Exchange& exchange);
-  void Pass(Exchange& exchange, const HeldRequest& request);
-  static std::string_view DirectReplyText(const Route& route);
-
-  Exchange& NewExchange(Session& session, const Route* route, Series& series);
-  void FinishExchange(Exchange& exchange);
-  void LeaveSession(Exchange& exchange);
-  void Recycle(Exchange& exchange);
+  // Writing.
+  Exchange& NewExchange(Session& session, const Route* route, const Message& message);
+  void AnswerLocally(Session& session, const Message& message, LocalReply reply,
+                     std::string_view text);
   static bool MayWrite(Session& session, const Exchange& exchange);
   static Exchange* FirstToAnswer(Session& session);
   void Write(Session& session, Bytes bytes);
   std::string& OutFor(Session& session);
-  void AnswerLocally(Session& session, Series& series, LocalReply reply, std::string_view text);
-  void CompleteReply(Exchange& exchange, bool direct);
+  void FinishReply(Exchange& exchange);
   void WriteHeldReplies(Session& session);
   // `change` alters exchange.held.
   template <typename F>
   static void ChangeHeld(Exchange& exchange, F&& change);
 
-  void MirrorRequest(Session& session, SnapshotUse& use, const Route& route, const Message& message,
-                     Bytes bytes, std::optional<uint64_t> hash);
-  void SendCopy(Session& session, SnapshotUse& use, const Route& route,
-                const SnapshotUse::Target& target, const Message& message, Bytes bytes,
-                std::optional<uint64_t> hash);
-  bool MirrorReply(Exchange& copy, bool complete);
-  void EndMirror(Exchange& copy);
-
   static bool TooMuchInFlight(const Session& session);
+  // Calls the host about a session; it may say meanwhile that the session is closed.
+  template <typename F>
+  void CallHost(Session& session, F&& call);
   void Pause(Session& session, Session::PauseReason reason);
   void Resume(Session& session, Session::PauseReason reason);
   void TellHostWhetherToRead(Session& session);
@@ -125,29 +115,31 @@ class SessionManager : public ReplySink {
   bool Drained(const Session& session) const;
   void MarkDirty(Session& session);
   void MarkAttention(Session& session);
-  void Flush(Session& session);
+  void Flush(Session& session, bool whatever_is_unread = false);
+  void WriteNow(Session& session, Bytes bytes);
+  void KeepWithinBudget(Session& session);
+  void PauseOrResumeReplies(Session& session);
+  void EndAfterReplies(Session& session);
   void Close(Session& session, CloseMode mode);
   void Forget(Session& session);
-  void LookAfter(Session& session);
+  void ResumeOrClose(Session& session);
 
   EngineContext& context_;
-  WorkerHub* hub_ = nullptr;
-  size_t bytes_to_come_ = 0;  // of the present Data: in the slices behind the one being handled
+  WorkerHub& hub_;
+  Exchanges& exchanges_;
   std::unordered_map<ConfigSlot*, std::unique_ptr<ProtocolState>> protocols_;
-  ObjectPool<Exchange> exchange_pool_;
+  std::unordered_map<const ProtocolState*, BufferBudget> budgets_;
   IntrusiveList<Session, SessionLink> sessions_;
   size_t session_count_ = 0;
-  size_t exchange_count_ = 0;
-  size_t mirror_count_ = 0;
-  std::unordered_map<CallId, Exchange*> calls_;  // who waits for which answer
-  CallId last_call_ = 0;
-  std::string question_;  // about the present message
   bool draining_ = false;
   std::vector<Session*> dirty_;
   std::vector<Session*> attention_;
+  Session* in_host_call_ = nullptr;             // the host is told something of it right now
   std::vector<std::unique_ptr<Session>> gone_;  // freed when the present event is over
-  Message message_;                             // reused for every request
-  ReplyContext context_of_message_;             // likewise
+  // Reused, so that nothing is allocated: what Parse reads, and how a reply without an exchange is
+  // told whose it is.
+  Message scratch_;
+  ReplyContext reply_context_;
 };
 
 template <typename F>
@@ -155,6 +147,14 @@ void SessionManager::ChangeHeld(Exchange& exchange, F&& change) {
   exchange.session->held_bytes -= exchange.held.size();
   change(exchange.held);
   exchange.session->held_bytes += exchange.held.size();
+}
+
+template <typename F>
+void SessionManager::CallHost(Session& session, F&& call) {
+  if (session.host_gone) return;
+  Session* const outer = std::exchange(in_host_call_, &session);
+  call();
+  in_host_call_ = outer;
 }
 
 inline bool SessionManager::TooMuchInFlight(const Session& session) {

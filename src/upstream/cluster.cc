@@ -2,29 +2,75 @@
 
 #include <algorithm>
 
-namespace metaprotocol {
+#include "src/balance/random_stream.h"
 
-HostPool& UpstreamHost::PoolFor(ProtocolState& protocol, uint32_t upstream_kind) {
+namespace metaprotocol {
+namespace {
+
+// How often the policy is asked again when it has chosen a host that is to be passed over.
+constexpr int kMoreTries = 8;
+
+}  // namespace
+
+LeasePool* UpstreamHost::FindPool(const std::shared_ptr<const UpstreamProtocol>& protocol) const {
   for (const auto& pool : pools) {
-    if (&pool->protocol == &protocol && pool->upstream_kind == upstream_kind) return *pool;
+    if (pool->protocol == protocol) return pool.get();
   }
-  return *pools.emplace_back(std::make_unique<HostPool>(*this, protocol, upstream_kind));
+  return nullptr;
+}
+
+void UpstreamHost::PassOver(uint64_t now_us, uint64_t duration_us) {
+  away_since_us = now_us;
+  away_until_us = std::max(away_until_us, now_us + duration_us);
 }
 
 bool UpstreamHost::idle() const {
-  return active == 0 && std::all_of(pools.begin(), pools.end(), [](const auto& pool) {
-           return pool->leases.empty() && pool->waiting.empty();
-         });
+  return active == 0 &&
+         std::all_of(pools.begin(), pools.end(), [](const auto& pool) { return pool->empty(); });
 }
 
-void Cluster::ForgetIdleHosts() {
-  std::erase_if(hosts_, [](const auto& entry) {
-    UpstreamHost& host = *entry.second;
-    std::erase_if(host.pools, [](const auto& pool) {
-      return !pool->current() && pool->leases.empty() && pool->waiting.empty();
-    });
-    return host.index == UpstreamHost::kNoIndex && host.idle();
-  });
+UpstreamHost* Cluster::Pick(const Choice& choice) {
+  const auto index = balancer_ == nullptr || by_index_.empty()
+                         ? std::nullopt
+                         : balancer_->Pick({choice.hash, choice.random, active_});
+  if (!index) return nullptr;
+  UpstreamHost* host = by_index_[*index];
+  return MayBeUsed(*host, choice) ? host : PickAnother(*host, choice);
+}
+
+bool Cluster::Congested(const UpstreamHost& host, size_t length) const {
+  // As much as the shared leases of a host may owe between them.
+  const size_t most = policy_->max_lease_bytes_in_flight * policy_->max_shared_leases_per_host;
+  return host.owed_bytes != 0 && host.owed_bytes + length > most;
+}
+
+bool Cluster::MayBeUsed(const UpstreamHost& host, const Choice& choice) const {
+  return host.away_until_us <= choice.now_us && !Congested(host, choice.length) &&
+         (choice.avoid.empty() || host.address != choice.avoid);
+}
+
+// `first` would be passed over if there were another. Requests of one hash stay together.
+UpstreamHost* Cluster::PickAnother(UpstreamHost& first, const Choice& choice) {
+  RandomStream random(choice.hash.value_or(choice.random));
+  for (int i = 0; i < kMoreTries; ++i) {
+    const uint64_t another = random.Next();
+    const auto index = balancer_->Pick(
+        {choice.hash ? std::optional<uint64_t>(another) : std::nullopt, another, active_});
+    if (index && MayBeUsed(*by_index_[*index], choice)) return by_index_[*index];
+  }
+  const size_t count = by_index_.size();
+  const size_t start = random.Below(count);
+  for (size_t i = 0; i < count; ++i) {
+    UpstreamHost* host = by_index_[(start + i) % count];
+    if (host->healthy && MayBeUsed(*host, choice)) return host;
+  }
+  return &first;
+}
+
+void Cluster::ForgetIfIdle(UpstreamHost& host) {
+  std::erase_if(host.pools,
+                [](const auto& pool) { return pool->protocol->retired && pool->empty(); });
+  if (host.index == UpstreamHost::kNoIndex && host.idle()) hosts_.erase(hosts_.find(host.address));
 }
 
 }  // namespace metaprotocol

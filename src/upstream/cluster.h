@@ -1,40 +1,22 @@
-// Clusters and their hosts as one worker sees them, with the leases to each host.
+// Clusters and their hosts as one worker sees them.
 #pragma once
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <unordered_map>
 #include <vector>
 
 #include "src/balance/balancer.h"
-#include "src/config/snapshot.h"
-#include "src/session/protocol_state.h"
-#include "src/upstream/lease.h"
+#include "src/config/cluster_policy.h"
+#include "src/upstream/lease_pool.h"
+#include "src/upstream/upstream_protocol.h"
 
 namespace metaprotocol {
 
-struct UpstreamHost;
-
-// The leases of one protocol to one host.
-struct HostPool {
-  HostPool(UpstreamHost& host, ProtocolState& protocol, uint32_t upstream_kind)
-      : host(host), protocol(protocol), upstream_kind(upstream_kind) {}
-
-  UpstreamHost& host;
-  ProtocolState& protocol;
-  const uint32_t upstream_kind;  // SnapshotUse::upstream_kind of all its exchanges
-  Series* series = nullptr;      // of protocol and cluster; filled in when it is needed
-  std::vector<Lease*> leases;    // all of them, oldest first
-  std::vector<Lease*> idle;      // exclusive ones without an exchange; the last used is last
-  // Exchanges that wait for an exclusive lease, oldest first.
-  IntrusiveList<Exchange, LeaseExchangeLink> waiting;
-  uint32_t waiting_count = 0;
-  bool reassign_waiting = false;  // to other hosts
-
-  bool current() const { return upstream_kind == protocol.current->upstream_kind; }
-};
+class Cluster;
 
 struct UpstreamHost {
   static constexpr uint32_t kNoIndex = ~uint32_t{0};
@@ -45,12 +27,21 @@ struct UpstreamHost {
   Cluster& cluster;
   const std::string address;
   uint32_t index = kNoIndex;  // in the balancer's host set; kNoIndex once the host has left
-  uint32_t active = 0;        // open exchanges
+  bool healthy = true;        // as the cluster's owner says
+  bool noted = false;         // in the hub's list of hosts that may be forgotten
+  uint32_t active = 0;        // attempts under way
+  size_t owed_bytes = 0;      // of all its leases: Lease::Owed
   uint64_t warned_us = 0;     // when a warning about it was last logged
+  // Passed over until then, while another host can be had; 0: not.
+  uint64_t away_until_us = 0;
+  uint64_t away_since_us = 0;
   // One per protocol, nearly always one; and former ones of protocols whose codec has changed.
-  std::vector<std::unique_ptr<HostPool>> pools;
+  std::vector<std::unique_ptr<LeasePool>> pools;
 
-  HostPool& PoolFor(ProtocolState& protocol, uint32_t upstream_kind);
+  LeasePool* FindPool(const std::shared_ptr<const UpstreamProtocol>& protocol) const;
+  // The host wants no requests, or takes none, as its own connections have shown. That this is over
+  // is shown by a connection that was opened later, or by time.
+  void PassOver(uint64_t now_us, uint64_t duration_us);
   bool idle() const;
 };
 
@@ -73,52 +64,76 @@ class Cluster {
       policy_ = std::move(policy);
       balancer_ = Balancer::Create(policy_->balance);
     }
-    for (UpstreamHost* host : by_index_) host->index = UpstreamHost::kNoIndex;
+    const std::vector<UpstreamHost*> before = std::move(by_index_);
+    for (UpstreamHost* host : before) host->index = UpstreamHost::kNoIndex;
     by_index_.clear();
     active_.clear();
     for (const HostInfo& info : hosts) {
       auto& host = hosts_[info.address];
       if (host == nullptr) host = std::make_unique<UpstreamHost>(*this, info.address);
       host->index = static_cast<uint32_t>(by_index_.size());
+      host->healthy = info.health != HostHealth::kUnhealthy;
       by_index_.push_back(host.get());
       active_.push_back(host->active);
-      if (replaced || info.health == HostHealth::kUnhealthy) drain(*host);
     }
     balancer_->Update(hosts);
-    for (auto& [address, host] : hosts_) {
-      if (host->index == UpstreamHost::kNoIndex) drain(*host);
+    for (UpstreamHost* host : before) {
+      if (replaced || host->index == UpstreamHost::kNoIndex || !host->healthy) drain(*host);
     }
   }
 
+  // What the choice of a host depends on.
+  struct Choice {
+    uint64_t random = 0;
+    std::optional<uint64_t> hash;
+    size_t length = 0;       // of the message
+    std::string_view avoid;  // address of the host that is only taken if there is no other
+    uint64_t now_us = 0;
+  };
   // Null if no host may be used.
-  UpstreamHost* Pick(uint64_t random, std::optional<uint64_t> hash) {
-    const auto index = balancer_->Pick({hash, random, active_});
-    return index ? by_index_[*index] : nullptr;
-  }
+  UpstreamHost* Pick(const Choice& choice);
+  // The server takes so little of what it was sent that nothing is added to it.
+  bool Congested(const UpstreamHost& host, size_t length) const;
 
   void Acquire(UpstreamHost& host, size_t bytes) {
-    ++exchanges_;
+    ++attempts_;
     bytes_in_flight_ += bytes;
     ++host.active;
     if (host.index != UpstreamHost::kNoIndex) active_[host.index] = host.active;
   }
   void Release(UpstreamHost& host, size_t bytes) {
-    --exchanges_;
+    --attempts_;
     bytes_in_flight_ -= bytes;
     --host.active;
     if (host.index != UpstreamHost::kNoIndex) active_[host.index] = host.active;
   }
+  // Lease::Orphaned of one of the leases has changed by that much, modulo 2^64.
+  void BookOrphaned(size_t difference) { orphaned_bytes_ += difference; }
 
-  uint32_t exchanges() const { return exchanges_; }
+  uint32_t attempts() const { return attempts_; }
   size_t bytes_in_flight() const { return bytes_in_flight_; }
+  size_t orphaned_bytes() const { return orphaned_bytes_; }
+  // What counts against ClusterPolicy::max_bytes_in_flight.
+  size_t bytes_held() const { return bytes_in_flight_ + orphaned_bytes_; }
   size_t host_count() const { return by_index_.size(); }
 
-  // Forgets hosts that have left and have nothing open any more, and former pools likewise.
-  void ForgetIdleHosts();
+  // Forgets a host that has left and has nothing open, and pools of former protocols.
+  void ForgetIfIdle(UpstreamHost& host);
 
   // Removed; what is open finishes.
   bool retired() const { return retired_; }
-  void Retire() { retired_ = true; }
+  template <typename F>
+  void Retire(F&& drain) {
+    retired_ = true;
+    for (UpstreamHost* host : by_index_) {
+      host->index = UpstreamHost::kNoIndex;
+      drain(*host);
+    }
+    by_index_.clear();
+    active_.clear();
+  }
+  // No host is left, not even one that is leaving.
+  bool empty() const { return hosts_.empty(); }
 
   template <typename F>
   void ForEachHost(F&& f) {
@@ -126,6 +141,9 @@ class Cluster {
   }
 
  private:
+  bool MayBeUsed(const UpstreamHost& host, const Choice& choice) const;
+  UpstreamHost* PickAnother(UpstreamHost& first, const Choice& choice);
+
   const std::string name_;
   uint64_t generation_ = 0;
   std::shared_ptr<const ClusterPolicy> policy_;
@@ -133,8 +151,9 @@ class Cluster {
   std::unordered_map<std::string, std::unique_ptr<UpstreamHost>> hosts_;  // and those leaving
   std::vector<UpstreamHost*> by_index_;
   std::vector<uint32_t> active_;  // by index
-  uint32_t exchanges_ = 0;
+  uint32_t attempts_ = 0;
   size_t bytes_in_flight_ = 0;
+  size_t orphaned_bytes_ = 0;
   bool retired_ = false;
 };
 

@@ -7,7 +7,7 @@
 
 namespace metaprotocol {
 
-struct Exchange;
+class Attempt;
 
 // On leases that serve one request at a time ids are random: those of messages without reply are
 // this and above, those of requests below it. All fit 31 bits.
@@ -30,26 +30,48 @@ class IdTable {
       : max_id_(MaxId(id_bits)), first_(first_id), next_(first_id), slots_(kInitialSlots) {}
 
   // 0: ids are used up, the connection must be replaced.
-  uint64_t Insert(Exchange* exchange) {
+  uint64_t Insert(Attempt* attempt) {
     if (used_ * 2 >= slots_.size()) Grow();
-    while (At(next_).exchange != nullptr) ++next_;
+    while (At(next_).id != 0) ++next_;
     if (next_ > max_id_) return 0;
-    At(next_) = {next_, exchange};
+    At(next_) = {next_, attempt};
     ++used_;
     return next_++;
   }
 
-  Exchange* Find(uint64_t id) const {
+  // Null: nobody waits for that id.
+  Attempt* Find(uint64_t id) const {
     const Slot& slot = slots_[id & (slots_.size() - 1)];
-    return slot.id == id ? slot.exchange : nullptr;
+    return slot.id == id ? slot.attempt : nullptr;
   }
 
+  // Nothing more is expected under that id.
   void Erase(uint64_t id) {
     Slot& slot = At(id);
-    if (slot.id != id || slot.exchange == nullptr) return;
-    slot.exchange = nullptr;
+    if (slot.id != id || slot.attempt == nullptr) return;
+    slot = {};
     --used_;
   }
+
+  // Nobody waits under that id any more, but a reply may still come.
+  void GiveUp(uint64_t id) {
+    Slot& slot = At(id);
+    if (slot.id != id || slot.attempt == nullptr) return;
+    slot.attempt = nullptr;
+    ++given_up_;
+  }
+  // The reply to one that was given up has come. False: it is no such id, or not for the first
+  // time.
+  bool CameLate(uint64_t id) {
+    Slot& slot = At(id);
+    if (id == 0 || slot.id != id || slot.attempt != nullptr) return false;
+    slot = {};
+    --used_;
+    --given_up_;
+    return true;
+  }
+  // How many replies may still come that nobody waits for.
+  size_t given_up() const { return given_up_; }
 
   // Whether a request was ever sent under that id.
   bool Issued(uint64_t id) const { return id >= first_ && id < next_; }
@@ -58,8 +80,8 @@ class IdTable {
  private:
   static constexpr size_t kInitialSlots = 64;  // a power of two, as every size
   struct Slot {
-    uint64_t id = 0;
-    Exchange* exchange = nullptr;
+    uint64_t id = 0;             // 0: the slot is free
+    Attempt* attempt = nullptr;  // null: it was given up
   };
 
   static constexpr uint64_t MaxId(int id_bits) {
@@ -72,14 +94,15 @@ class IdTable {
     std::vector<Slot> old(slots_.size() * 2);
     old.swap(slots_);
     for (const Slot& slot : old) {
-      if (slot.exchange != nullptr) At(slot.id) = slot;
+      if (slot.id != 0) At(slot.id) = slot;
     }
   }
 
   const uint64_t max_id_;
   const uint64_t first_;
   uint64_t next_;
-  size_t used_ = 0;
+  size_t used_ = 0;  // slots, those of given up ones too
+  size_t given_up_ = 0;
   std::vector<Slot> slots_;
 };
 

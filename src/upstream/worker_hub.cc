@@ -42,6 +42,14 @@ std::string_view TextFor(LeaseCloseReason reason) {
   return "the upstream connection was closed";
 }
 
+// How long a server may take nothing of what it was sent before its connection is given up, if
+// nobody waits for a reply on it.
+constexpr uint64_t kStalledPatienceUs = 30 * 1000 * 1000;
+
+// How long a host is passed over that could not be connected to, or that closed a new connection
+// without a word.
+constexpr uint64_t kAwayAfterRefusalUs = 1000 * 1000;
+
 }  // namespace
 
 WorkerHub::~WorkerHub() = default;
@@ -58,7 +66,6 @@ void WorkerHub::SetCluster(std::string_view name, uint64_t generation,
   }
   cluster->Update(generation, std::move(policy), std::move(hosts),
                   [this](UpstreamHost& host) { DrainHost(host); });
-  hosts_changed_ = true;
 }
 
 void WorkerHub::RemoveCluster(std::string_view name, uint64_t generation) {
@@ -67,10 +74,9 @@ void WorkerHub::RemoveCluster(std::string_view name, uint64_t generation) {
   std::unique_ptr<Cluster> cluster = std::move(it->second);
   clusters_.erase(it);
   ++clusters_epoch_;
-  cluster->Retire();
-  cluster->ForEachHost([this](UpstreamHost& host) { DrainHost(host); });
-  retired_.push_back(std::move(cluster));
-  hosts_changed_ = true;
+  cluster->Retire([this](UpstreamHost& host) { DrainHost(host); });
+  // Else it goes with its last host.
+  if (!cluster->empty()) retired_.push_back(std::move(cluster));
 }
 
 Cluster* WorkerHub::FindCluster(std::string_view name) {
@@ -86,8 +92,9 @@ void WorkerHub::ForEachCluster(const std::function<void(Cluster&)>& f) const {
 
 void WorkerHub::Flush(Lease& lease) {
   if (lease.state != Lease::State::kReady || lease.out.empty()) return;
+  lease.written += lease.out.size();
   context_.host.WriteLease(lease.handle, lease.out);
-  ClearKeepingLittle(lease.out);
+  ClearKeepingMuch(lease.out);
 }
 
 void WorkerHub::Settle() {
@@ -98,8 +105,9 @@ void WorkerHub::Settle() {
     if (lease.state != Lease::State::kGone) SettleLease(lease);
   }
   while (!unlocked_.empty()) {
-    HostPool& pool = *unlocked_.back();
+    LeasePool& pool = *unlocked_.back();
     unlocked_.pop_back();
+    pool.unlocked = false;
     DispatchWaiting(pool);
   }
   while (!dirty_.empty()) {
@@ -109,32 +117,51 @@ void WorkerHub::Settle() {
     if (lease.state == Lease::State::kGone) continue;
     if (!lease.announced) AnnounceOpening(lease);
     Flush(lease);
+    Probe(lease);
   }
+}
+
+void WorkerHub::Probe(Lease& lease) {
+  if (lease.state != Lease::State::kReady || !lease.flow.WantsProbe(lease.written)) return;
+  lease.flow.Probed(lease.written);
+  context_.host.ProbeLease(lease.handle);
+}
+
+// Called wherever Lease::Owed or Lease::Orphaned may have become something else.
+void WorkerHub::UpdateBooks(Lease& lease) {
+  const size_t owed = lease.Owed();
+  const size_t orphaned = lease.Orphaned();
+  if (owed == lease.owed_booked && orphaned == lease.orphaned_booked) return;
+  UpstreamHost& host = lease.pool.host;
+  host.owed_bytes += owed - std::exchange(lease.owed_booked, owed);
+  host.cluster.BookOrphaned(orphaned - std::exchange(lease.orphaned_booked, orphaned));
 }
 
 void WorkerHub::FreeGone() {
   gone_.clear();
-  if (!hosts_changed_) return;
-  hosts_changed_ = false;
-  for (auto& [name, cluster] : clusters_) cluster->ForgetIdleHosts();
-  std::erase_if(retired_, [](const auto& cluster) {
-    bool idle = cluster->exchanges() == 0;
-    cluster->ForEachHost([&](UpstreamHost& host) { idle = idle && host.idle(); });
-    return idle;
-  });
+  for (UpstreamHost* host : noted_) {
+    host->noted = false;
+    Cluster& cluster = host->cluster;
+    cluster.ForgetIfIdle(*host);
+    if (cluster.retired() && cluster.empty()) {
+      std::erase_if(retired_, [&](const auto& retired) { return retired.get() == &cluster; });
+    }
+  }
+  noted_.clear();
 }
 
-// The lease has no exchange, or is to go.
+// The lease has no attempt, or is to go.
 void WorkerHub::SettleLease(Lease& lease) {
+  SettlePause(lease);
   if (lease.broken) {
     if (!lease.unconfirmed) {
       Reset(lease);
       return;
     }
     // Closing might overtake what was written before it broke.
-    FailExchanges(lease, LocalReply::kUpstreamLost, "the upstream connection was closed");
+    FailAttempts(lease, LocalReply::kUpstreamLost, "the upstream connection was closed");
   }
-  if (lease.exchange_count != 0) return;
+  if (lease.attempt_count != 0) return;
   if (lease.draining) {
     SettleDrained(lease);
     return;
@@ -145,12 +172,8 @@ void WorkerHub::SettleLease(Lease& lease) {
       Break(lease);
       return;
     }
-    HostPool& pool = lease.pool;
-    if (!lease.idle) {
-      lease.idle = true;
-      pool.idle.push_back(&lease);
-    }
-    if (!pool.waiting.empty()) unlocked_.push_back(&pool);
+    lease.pool.Free(lease);
+    Unlock(lease.pool);
   }
   const uint64_t timeout = lease.pool.host.cluster.policy().lease_idle_timeout_us;
   if (lease.state == Lease::State::kReady && timeout != 0 && !lease.timer.armed()) {
@@ -170,9 +193,13 @@ void WorkerHub::SettleDrained(Lease& lease) {
     Release(lease);
     return;
   }
-  // Whoever gets the connection next must not get a late reply to a request on it, and closing it
-  // might overtake what was written last. So it stays a while.
-  const uint64_t timeout = lease.pool.host.cluster.policy().lease_idle_timeout_us;
+  // Whoever gets the connection next must not get a late reply to a request on it or have to wait
+  // for what its server has not taken, and closing it might overtake what was written last. So it
+  // stays a while.
+  uint64_t timeout = lease.pool.host.cluster.policy().lease_idle_timeout_us;
+  if (timeout != 0 && lease.Owed() != 0) {
+    timeout = std::max(timeout, kStalledPatienceUs);
+  }
   const uint64_t due = lease.idle_since_us + timeout;
   const bool done = lease.quiet() && !lease.unconfirmed;
   if (done || timeout == 0 || context_.now_us() >= due) {
@@ -195,9 +222,11 @@ void WorkerHub::LeaseReady(LeaseId id, LeaseHandle handle) {
   Lease* lease = Find(id);
   if (lease == nullptr || lease->state != Lease::State::kOpening) return;
   lease->state = Lease::State::kReady;
+  lease->connected = true;
+  lease->opened_us = context_.now_us();
   lease->handle = handle;
   lease->timer.Cancel();
-  if (lease->exchange_count == 0) {
+  if (lease->attempt_count == 0) {
     lease->idle_since_us = context_.now_us();
     MarkSettling(*lease);
   }
@@ -208,21 +237,36 @@ void WorkerHub::LeaseClosed(LeaseId id, LeaseCloseReason reason) {
   Lease* lease = Find(id);
   if (lease == nullptr) return;
   Series& series = SeriesOf(lease->pool);
-  series.Add(lease->state == Lease::State::kOpening ? Counter::kLeasesFailed
-                                                    : Counter::kLeasesLost);
+  const bool opening = lease->state == Lease::State::kOpening;
+  series.Add(opening ? Counter::kLeasesFailed : Counter::kLeasesLost);
+  if (reason == LeaseCloseReason::kConnectFailed ||
+      (reason == LeaseCloseReason::kRemoteClose && !lease->answered && lease->written != 0)) {
+    lease->pool.host.PassOver(context_.now_us(), kAwayAfterRefusalUs);
+  }
   Discard(*lease, ReplyFor(reason), TextFor(reason));
+}
+
+void WorkerHub::LeaseDrained(LeaseId id) {
+  Lease* lease = Find(id);
+  if (lease == nullptr) return;
+  lease->flow.Drained();
+  UpdateBooks(*lease);
+  MarkDirty(*lease);  // more may have been written meanwhile
+  if (lease->attempt_count == 0) MarkSettling(*lease);
+  Unlock(lease->pool);
 }
 
 void WorkerHub::LeaseTimer(Lease& lease) {
   if (lease.state == Lease::State::kOpening) {
     SeriesOf(lease.pool).Add(Counter::kLeasesFailed);
+    lease.pool.host.PassOver(context_.now_us(), kAwayAfterRefusalUs);
     context_.host.ResetLease(lease.id);
     Discard(lease, LocalReply::kUpstreamLost, "connecting to the upstream host took too long");
     return;
   }
   if (lease.owner != nullptr && !lease.draining) return;  // lives as long as its session
   const uint64_t timeout = lease.pool.host.cluster.policy().lease_idle_timeout_us;
-  if (lease.exchange_count != 0) {
+  if (lease.attempt_count != 0) {
     if (lease.strays != 0) Break(lease);  // and the reply that was waited for did not come
     return;                               // armed again when it becomes idle
   }
@@ -238,8 +282,8 @@ void WorkerHub::LeaseTimer(Lease& lease) {
 
 void WorkerHub::DrainLease(Lease& lease) {
   lease.draining = true;
-  LeaveIdle(lease);
-  if (lease.exchange_count == 0) MarkSettling(lease);
+  lease.pool.Withdraw(lease);
+  if (lease.attempt_count == 0) MarkSettling(lease);
 }
 
 void WorkerHub::Break(Lease& lease) {
@@ -252,10 +296,11 @@ void WorkerHub::Break(Lease& lease) {
 void WorkerHub::DrainHost(UpstreamHost& host) {
   for (const auto& pool : host.pools) {
     for (Lease* lease : pool->leases) DrainLease(*lease);
-    if (pool->waiting.empty()) continue;
+    if (pool->waiting_count() == 0) continue;
     pool->reassign_waiting = true;
-    unlocked_.push_back(pool.get());
+    Unlock(*pool);
   }
+  Note(host);
 }
 
 void WorkerHub::Release(Lease& lease) {
@@ -276,31 +321,31 @@ void WorkerHub::Discard(Lease& lease, LocalReply reply, std::string_view text) {
   if (lease.state == Lease::State::kGone) return;
   lease.state = Lease::State::kGone;
   lease.timer.Cancel();
-  HostPool& pool = lease.pool;
+  LeasePool& pool = lease.pool;
+  UpdateBooks(lease);
   std::erase(pool.leases, &lease);
-  LeaveIdle(lease);
+  pool.Withdraw(lease);
   if (lease.owner != nullptr) std::erase(lease.owner->leases, &lease);
   if (lease.announced) SeriesOf(pool).Add(Gauge::kLeasesActive, -1);
   const auto index = static_cast<uint32_t>(lease.id);
   gone_.push_back(std::move(slots_[index].lease));
   free_slots_.push_back(index);
   --lease_count_;
-  hosts_changed_ = true;
-  if (!pool.waiting.empty()) unlocked_.push_back(&pool);
-  FailExchanges(lease, reply, text);
+  Note(pool.host);
+  Unlock(pool);
+  FailAttempts(lease, reply, text);
 }
 
-void WorkerHub::FailExchanges(Lease& lease, LocalReply reply, std::string_view text) {
-  while (!lease.exchanges.empty()) {
-    Exchange& exchange = lease.exchanges.front();
-    Detach(exchange);
-    sink_.Failed(exchange, reply, text);
+void WorkerHub::FailAttempts(Lease& lease, LocalReply reply, std::string_view text) {
+  while (!lease.attempts.empty()) {
+    Attempt& attempt = lease.attempts.front();
+    End(attempt, CauseOfLoss(attempt), reply, text);
   }
 }
 
-Series& WorkerHub::SeriesOf(HostPool& pool) {
+Series& WorkerHub::SeriesOf(LeasePool& pool) {
   if (pool.series == nullptr) {
-    pool.series = &context_.metrics.Get(pool.protocol.name, "-", pool.host.cluster.name());
+    pool.series = &context_.metrics.Get(pool.protocol->name, "-", pool.host.cluster.name());
   }
   return *pool.series;
 }

@@ -1,8 +1,8 @@
-// The worker hub: all clusters and leases of one worker, and the exchanges on them.
+// The worker hub: all clusters and leases of one worker, and the attempts on them.
 //
-// Requests come in through Dispatch and SendBody; what becomes of them goes to the ReplySink. The
-// hub decides which host and which lease a request takes, when leases are opened, shared, given
-// back or closed, and which reply belongs to which request.
+// Requests come in through Start and SendBody; what becomes of them goes to the attempts' sinks.
+// The hub decides which host and which lease a request takes, when leases are opened, shared, given
+// back or closed, and which reply belongs to which request. It knows nothing of clients.
 #pragma once
 
 #include <cstdint>
@@ -14,37 +14,17 @@
 #include <unordered_map>
 #include <vector>
 
-#include "src/engine.h"
 #include "src/engine_context.h"
-#include "src/session/exchange.h"
+#include "src/upstream/attempt.h"
 #include "src/upstream/cluster.h"
 #include "src/upstream/lease.h"
 
 namespace metaprotocol {
 
-// Where replies go: the session side of the engine.
-class ReplySink {
+class WorkerHub : private LeaseOpener {
  public:
-  virtual ~ReplySink() = default;
-
-  // A reply to `exchange` has come, or its head: `bytes` is what is there of it. Returns false to
-  // be asked again when the whole message is there. If bytes.size() < message.length, ReplyBody
-  // follows; otherwise the exchange is finished by the time this returns.
-  virtual bool Reply(Exchange& exchange, const Codec& codec, const Message& message,
-                     Bytes bytes) = 0;
-  // More of the reply's body; after the `last` the exchange is finished.
-  virtual void ReplyBody(Exchange& exchange, Bytes bytes, bool last) = 0;
-  // A request without reply that had to wait for a lease is on its way; finished as above.
-  virtual void Sent(Exchange& exchange) = 0;
-  // There will be no (more of a) reply. The exchange is not on any lease any more, and is finished
-  // by the time this returns.
-  virtual void Failed(Exchange& exchange, LocalReply reply, std::string_view text) = 0;
-};
-
-class WorkerHub {
- public:
-  WorkerHub(EngineContext& context, ReplySink& sink) : context_(context), sink_(sink) {}
-  ~WorkerHub();
+  explicit WorkerHub(EngineContext& context) : context_(context) {}
+  ~WorkerHub() override;
 
   // --- clusters
   void SetCluster(std::string_view name, uint64_t generation,
@@ -56,34 +36,43 @@ class WorkerHub {
 
   // --- requests
   struct Request {
-    ProtocolState& protocol;
-    LeaseOwner& owner;  // whose leases to use under UpstreamMode::kPerSession
+    const std::shared_ptr<const UpstreamProtocol>& protocol;
+    LeaseOwner& owner;  // on whose behalf
     Cluster& cluster;
+    const Mutation& mutation;
     const Message& message;
     Bytes bytes;                   // of the message; the rest follows through SendBody
     std::optional<uint64_t> hash;  // of the route's hash policy
     bool arrived = true;           // what follows does so within the present event
+    uint64_t timeout_us = 0;       // as EncodeOptions::timeout_us
+    std::string_view avoid = {};   // address of a host that is only taken if there is no other
   };
-  // Puts the request on its way. Returns the reply to make instead if that can't be; otherwise the
-  // exchange is now the hub's until it is finished or abandoned. Exchanges that expect no reply are
-  // finished (detached from the hub) as soon as their last byte is written.
-  std::optional<LocalReply> Dispatch(Exchange& exchange, const Request& request);
-  // More of the body of an exchange in State::kSending.
-  void SendBody(Exchange& exchange, Bytes bytes, bool last);
-  // The reply was delivered: frees what the exchange occupied upstream.
-  void Finish(Exchange& exchange);
-  // The reply is not wanted any more (client gone, timeout). Whatever it takes to keep other
-  // exchanges from getting it is done.
-  void Abandon(Exchange& exchange);
+  // Puts the request on its way. Returns how that ended if it has ended already (kRefused, kSent);
+  // otherwise the attempt is the hub's until its sink is told of its end, or it is abandoned. Does
+  // not call the sink.
+  std::optional<AttemptResult> Start(Attempt& attempt, const Request& request);
+  // More of the body of an attempt whose `bytes` were not all of it.
+  void SendBody(Attempt& attempt, Bytes bytes, bool last);
+  // Gives the attempt up, because of `why` (kTimedOut, kGivenUp). Whatever it takes to keep others
+  // from getting its reply is done. The attempt must be started.
+  AttemptResult Abandon(Attempt& attempt, AttemptResult::Cause why);
+  // Nothing of it can have reached a server yet: there is no connection.
+  static bool WaitsForConnection(const Attempt& attempt) {
+    return attempt.started() && (attempt.lease_ == nullptr || !attempt.lease_->connected);
+  }
+  // Nobody takes the reply of that attempt at present (or does again): its server is not read on,
+  // as soon as only requests of the same owner are on the lease. New ones do not come onto it.
+  void PauseReply(Attempt& attempt, bool paused);
   // The owner goes away, with its leases.
   void ReleaseOwner(LeaseOwner& owner);
-  // No lease of that protocol takes new exchanges any more: its codec has changed.
-  void DrainProtocol(ProtocolState& protocol);
+  // No lease of that protocol takes new attempts any more: its codec has changed.
+  void DrainProtocol(const UpstreamProtocol& protocol);
 
   // --- events
   void LeaseReady(LeaseId id, LeaseHandle handle);
   void LeaseData(LeaseId id, std::span<const Bytes> slices);
   void LeaseClosed(LeaseId id, LeaseCloseReason reason);
+  void LeaseDrained(LeaseId id);
   void LeaseTimer(Lease& lease);
 
   // Writes what has gathered and looks after leases that have become idle. Called at the end of
@@ -97,18 +86,21 @@ class WorkerHub {
   void ForEachCluster(const std::function<void(Cluster&)>& f) const;
 
  private:
-  Lease* PickLease(Exchange& exchange, const Request& request, HostPool& pool);
-  Lease* PickSharedLease(const Exchange& exchange, const Request& request, HostPool& pool);
-  Lease* PickSessionLease(const Exchange& exchange, const Request& request, UpstreamHost*& host);
-  Lease* TakeIdle(HostPool& pool);
-  void LeaveIdle(Lease& lease);
-  Lease& OpenLease(HostPool& pool, const SnapshotUse& snapshot, LeaseOwner* owner);
+  static EncodeOptions EncodingOf(const Attempt& attempt, const Request& request);
+  std::optional<AttemptResult> StartOn(Lease& lease, Attempt& attempt, const Request& request);
+  LeasePool& PoolFor(UpstreamHost& host, const std::shared_ptr<const UpstreamProtocol>& protocol);
+  Lease& OpenLease(LeasePool& pool, LeaseOwner* owner) override;
   void AnnounceOpening(Lease& lease);
-  void Assign(Exchange& exchange, Lease& lease);
-  void Detach(Exchange& exchange);
-  void DispatchWaiting(HostPool& pool);
-  void ReassignWaiting(HostPool& pool);
-  uint64_t NextExclusiveId(const Exchange& exchange);
+  void Assign(Attempt& attempt, Lease& lease);
+  void Detach(Attempt& attempt);
+  void Complete(Attempt& attempt);
+  void End(Attempt& attempt, AttemptResult::Cause cause, LocalReply reply, std::string_view text);
+  static AttemptResult ResultOf(const Attempt& attempt, AttemptResult::Cause cause);
+  static AttemptResult::Cause CauseOfLoss(const Attempt& attempt);
+  void Unlock(LeasePool& pool);
+  void DispatchWaiting(LeasePool& pool);
+  void ReassignWaiting(LeasePool& pool);
+  uint64_t NextExclusiveId(const Attempt& attempt);
 
   void Append(Lease& lease, Bytes bytes);
   void FinishSending(Lease& lease);
@@ -117,32 +109,37 @@ class WorkerHub {
   void SettleLease(Lease& lease);
   void SettleDrained(Lease& lease);
   void Flush(Lease& lease);
+  void Probe(Lease& lease);
+  void UpdateBooks(Lease& lease);
+  void SettlePause(Lease& lease);
 
   size_t ParseUpstream(Lease& lease, Bytes bytes);
-  bool HandleUpstreamMessage(Lease& lease, Message& message, Bytes bytes);
-  bool HandleResponse(Lease& lease, Message& message, Bytes bytes);
+  Handled HandleUpstreamMessage(Lease& lease, Message& message, Bytes bytes);
+  Handled HandleResponse(Lease& lease, Message& message, Bytes bytes);
   void HandleStray(Lease& lease);
   void StreamFromUpstream(Lease& lease, Bytes& bytes);
-  void RejectUpstream(Lease& lease, std::string_view why);
+  bool SkipTooLarge(Lease& lease, const Message& message, Bytes rest);
+  void RejectUpstream(Lease& lease, std::string_view why, LocalReply reply, std::string_view text);
 
   void DrainLease(Lease& lease);
   void Break(Lease& lease);
   void DrainHost(UpstreamHost& host);
   void Release(Lease& lease);
   void Reset(Lease& lease);
-  // Takes the lease out of all books; its exchanges fail with `reply`.
+  // Takes the lease out of all books; its attempts end with `reply`.
   void Discard(Lease& lease, LocalReply reply, std::string_view text);
-  void FailExchanges(Lease& lease, LocalReply reply, std::string_view text);
+  void FailAttempts(Lease& lease, LocalReply reply, std::string_view text);
   Lease* Find(LeaseId id) const;
-  Series& SeriesOf(HostPool& pool);
+  Series& SeriesOf(LeasePool& pool);
+  // Something of the host's has ended: it may be forgotten when the event is over.
+  void Note(UpstreamHost& host);
 
   EngineContext& context_;
-  ReplySink& sink_;
 
   std::unordered_map<std::string, std::unique_ptr<Cluster>> clusters_;
-  std::vector<std::unique_ptr<Cluster>> retired_;  // removed, with exchanges or leases left
+  std::vector<std::unique_ptr<Cluster>> retired_;  // removed, with attempts or leases left
   uint64_t clusters_epoch_ = 1;
-  bool hosts_changed_ = false;  // some host may be forgotten
+  std::vector<UpstreamHost*> noted_;  // hosts that may be forgotten
 
   // A lease id is its slot's index and how often that slot has been used.
   struct Slot {
@@ -156,14 +153,20 @@ class WorkerHub {
 
   std::vector<Lease*> dirty_;
   std::vector<Lease*> settling_;
-  std::vector<HostPool*> unlocked_;  // pools with room for exchanges that wait
-  Message message_;                  // reused for every response
+  std::vector<LeasePool*> unlocked_;  // pools with room for attempts that wait
+  Message message_;                   // reused for every response
 };
 
 inline void WorkerHub::MarkDirty(Lease& lease) {
   if (lease.dirty) return;
   lease.dirty = true;
   dirty_.push_back(&lease);
+}
+
+inline void WorkerHub::Note(UpstreamHost& host) {
+  if (host.noted) return;
+  host.noted = true;
+  noted_.push_back(&host);
 }
 
 inline void WorkerHub::MarkSettling(Lease& lease) {

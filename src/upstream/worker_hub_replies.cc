@@ -1,5 +1,7 @@
-// Replies: from an upstream connection's bytes to the exchanges that wait for them.
+// Replies: from an upstream connection's bytes to the attempts that wait for them.
+#include <algorithm>
 #include <string>
+#include <utility>
 
 #include "src/upstream/worker_hub.h"
 
@@ -16,13 +18,25 @@ constexpr uint32_t kMaxStrays = 8;
 // too many by nothing else.
 constexpr uint64_t kStrayPatienceUs = 1000 * 1000;
 
+// How long a host is passed over that wants no more requests. Those that shut down are gone by
+// then.
+constexpr uint64_t kAwayAfterGoAwayUs = 10 * 1000 * 1000;
+
+constexpr std::string_view kTooLargeText = "the reply is larger than the limit";
+constexpr std::string_view kMalformedText = "the upstream host sent a malformed reply";
+
 }  // namespace
 
 void WorkerHub::LeaseData(LeaseId id, std::span<const Bytes> slices) {
   Lease* found = Find(id);
   if (found == nullptr) return;
   Lease& lease = *found;
-  lease.unconfirmed = false;
+  lease.answered = true;
+  if (lease.unconfirmed) {
+    lease.unconfirmed = false;
+    lease.pool.Withdraw(lease);
+    if (lease.attempt_count == 0) MarkSettling(lease);  // which puts it where it belongs now
+  }
   for (Bytes slice : slices) {
     if (lease.state == Lease::State::kGone) return;
     StreamFromUpstream(lease, slice);
@@ -44,10 +58,12 @@ void WorkerHub::StreamFromUpstream(Lease& lease, Bytes& bytes) {
   lease.stream_remaining -= part.size();
   bytes.remove_prefix(part.size());
   const bool last = lease.stream_remaining == 0;
-  Exchange* exchange = lease.receiving;
-  if (last) lease.receiving = nullptr;
-  if (exchange != nullptr) sink_.ReplyBody(*exchange, part, last);
-  if (last && lease.exchange_count == 0) MarkSettling(lease);
+  Attempt* attempt = lease.receiving;
+  if (attempt != nullptr) {
+    attempt->sink->OnReplyBody(*attempt, part);
+    if (last && lease.receiving == attempt) Complete(*attempt);  // not given up meanwhile
+  }
+  if (last && lease.attempt_count == 0) MarkSettling(lease);
 }
 
 // Handles every message in `bytes`; returns how many bytes were used up.
@@ -55,11 +71,12 @@ size_t WorkerHub::ParseUpstream(Lease& lease, Bytes bytes) {
   size_t used = 0;
   while (used < bytes.size() && lease.state != Lease::State::kGone) {
     const Bytes rest = bytes.substr(used);
-    const Snapshot& snapshot = *lease.pool.protocol.current->snapshot;
+    const UpstreamProtocol& protocol = *lease.pool.protocol;
     DecodeOptions options;
-    options.max_message_bytes = snapshot.limits.max_message_bytes;
+    options.interest = protocol.response_interest;
+    options.max_message_bytes = protocol.max_message_bytes;
     options.allow_partial = !lease.codec->traits().whole_to_encode;
-    message_.Clear();
+    message_.Clear(options.interest.keys);
     const DecodeResult result = lease.codec->Decode(lease.decode_state.get(), Direction::kResponse,
                                                     rest, options, message_);
     switch (result.status) {
@@ -69,13 +86,13 @@ size_t WorkerHub::ParseUpstream(Lease& lease, Bytes bytes) {
       case DecodeResult::Status::kMessage: {
         const Bytes part = rest.substr(0, message_.length);
         const bool whole = part.size() == message_.length;
-        if (!whole && message_.length <= snapshot.limits.stream_message_bytes) {
+        if (!whole && message_.length <= protocol.stream_message_bytes) {
           lease.need = message_.length;
           return used;
         }
         lease.need = 0;
         const size_t length = message_.length;
-        if (!HandleUpstreamMessage(lease, message_, part)) {
+        if (HandleUpstreamMessage(lease, message_, part) == Handled::kWantedWhole) {
           lease.need = length;
           return used;
         }
@@ -83,18 +100,50 @@ size_t WorkerHub::ParseUpstream(Lease& lease, Bytes bytes) {
         if (!whole) lease.stream_remaining = length - part.size();
         break;
       }
-      case DecodeResult::Status::kUndecodable:
       case DecodeResult::Status::kTooLarge:
+        if (!SkipTooLarge(lease, message_, rest)) {
+          RejectUpstream(lease, result.error, LocalReply::kTooLarge, kTooLargeText);
+          return used;
+        }
+        used += std::min(rest.size(), message_.length);
+        break;
+      case DecodeResult::Status::kUndecodable:
       case DecodeResult::Status::kError:
-        RejectUpstream(lease, result.error);
+        RejectUpstream(lease, result.error, LocalReply::kUpstreamLost, kMalformedText);
         return used;
     }
   }
   return used;
 }
 
+// A message is longer than what is put up with. If it is known where it ends, and others may be
+// waiting behind it, only the request that it answers fails, and the bytes go nowhere; false: it
+// would not help.
+bool WorkerHub::SkipTooLarge(Lease& lease, const Message& message, Bytes rest) {
+  const bool others = lease.ids || lease.mode == UpstreamMode::kPerSession;
+  if (!others || message.length == 0 || message.kind == MessageKind::kOther) return false;
+  SeriesOf(lease.pool).Add(Counter::kUpstreamMalformed);
+  lease.need = 0;
+  lease.receiving = nullptr;
+  lease.stream_remaining = message.length - std::min(rest.size(), message.length);
+  if (message.kind != MessageKind::kResponse) return true;
+  Attempt* attempt = nullptr;
+  if (lease.ids) {
+    attempt = lease.ids->Find(message.id);
+    if (attempt == nullptr) lease.ids->CameLate(message.id);
+  } else if (!lease.attempts.empty()) {
+    attempt = &lease.attempts.front();
+  }
+  if (attempt != nullptr) {
+    if (lease.sending == attempt) Break(lease);  // answered before the server has read all of it
+    End(*attempt, AttemptResult::Cause::kLostBeforeHead, LocalReply::kTooLarge, kTooLargeText);
+  }
+  return true;
+}
+
 // What came on the lease cannot be understood, or cannot be put up with.
-void WorkerHub::RejectUpstream(Lease& lease, std::string_view why) {
+void WorkerHub::RejectUpstream(Lease& lease, std::string_view why, LocalReply reply,
+                               std::string_view text) {
   SeriesOf(lease.pool).Add(Counter::kUpstreamMalformed);
   UpstreamHost& host = lease.pool.host;
   const uint64_t now = context_.now_us();
@@ -106,37 +155,40 @@ void WorkerHub::RejectUpstream(Lease& lease, std::string_view why) {
   }
   SeriesOf(lease.pool).Add(Counter::kLeasesReset);
   context_.host.ResetLease(lease.id);
-  Discard(lease, LocalReply::kUpstreamLost, "the upstream host sent a malformed reply");
+  Discard(lease, reply, text);
 }
 
-// False: the message is wanted whole.
-bool WorkerHub::HandleUpstreamMessage(Lease& lease, Message& message, Bytes bytes) {
+Handled WorkerHub::HandleUpstreamMessage(Lease& lease, Message& message, Bytes bytes) {
   const bool whole = bytes.size() == message.length;
   switch (message.kind) {
     case MessageKind::kResponse:
       return HandleResponse(lease, message, bytes);
     case MessageKind::kHeartbeat: {
-      if (!whole) return false;
+      if (!whole) return Handled::kWantedWhole;
       SeriesOf(lease.pool).Add(Counter::kUpstreamHeartbeats);
-      if (lease.after_sending.size() > lease.pool.host.cluster.policy().max_lease_bytes_in_flight) {
-        RejectUpstream(lease, "too many heartbeats");
-        return true;
+      // A server that provokes answers and does not read them.
+      if (lease.Orphaned() + lease.after_sending.size() > lease.max_bytes) {
+        RejectUpstream(lease, "too many heartbeats", LocalReply::kUpstreamLost, kMalformedText);
+        return Handled::kDone;
       }
       std::string& out = lease.sending != nullptr ? lease.after_sending : lease.out;
       lease.codec->HeartbeatReply(message, bytes, out);
+      UpdateBooks(lease);
       MarkDirty(lease);
-      return true;
+      return Handled::kDone;
     }
     case MessageKind::kHeartbeatReply:
-      return true;
+      return Handled::kDone;
     case MessageKind::kGoAway:
+      // It is the server that says so, not the connection.
+      lease.pool.host.PassOver(context_.now_us(), kAwayAfterGoAwayUs);
       lease.poolable = false;
       DrainLease(lease);
-      return true;
+      return Handled::kDone;
     case MessageKind::kRequest:
     case MessageKind::kOneWay:
       SeriesOf(lease.pool).Add(Counter::kUnsolicited);
-      return true;
+      return Handled::kDone;
     case MessageKind::kOther:
     case MessageKind::kStreamOpen:
     case MessageKind::kStreamData:
@@ -146,44 +198,50 @@ bool WorkerHub::HandleUpstreamMessage(Lease& lease, Message& message, Bytes byte
       break;
   }
   SeriesOf(lease.pool).Add(Counter::kDropped);
-  return true;
+  return Handled::kDone;
 }
 
-bool WorkerHub::HandleResponse(Lease& lease, Message& message, Bytes bytes) {
-  Exchange* exchange = nullptr;
+Handled WorkerHub::HandleResponse(Lease& lease, Message& message, Bytes bytes) {
+  Attempt* attempt = nullptr;
   bool late = false;
   if (lease.ids) {
-    exchange = lease.ids->Find(message.id);
+    attempt = lease.ids->Find(message.id);
     late = lease.ids->Issued(message.id);
+    if (attempt == nullptr && lease.ids->CameLate(message.id) && lease.quiet()) MarkSettling(lease);
   } else {
-    if (!lease.exchanges.empty()) exchange = &lease.exchanges.front();
+    if (!lease.attempts.empty()) attempt = &lease.attempts.front();
     if (lease.codec->traits().id_bits != 0) {
-      if (exchange != nullptr && exchange->upstream_id != message.id) exchange = nullptr;
+      if (attempt != nullptr && attempt->upstream_id_ != message.id) attempt = nullptr;
       // To a message that its client said needs none.
       if (message.id >= kExclusiveOneWayId) {
         SeriesOf(lease.pool).Add(Counter::kUnsolicited);
-        return true;
+        return Handled::kDone;
       }
     }
   }
-  if (exchange != nullptr &&
-      (!exchange->expects_reply || exchange->state == Exchange::State::kReplying)) {
-    exchange = nullptr;
+  if (attempt != nullptr &&
+      (!attempt->expects_reply_ || attempt->state_ == Attempt::State::kReplying)) {
+    attempt = nullptr;
   }
-  if (exchange == nullptr) {
+  if (attempt == nullptr) {
     SeriesOf(lease.pool).Add(late ? Counter::kLateReplies : Counter::kUnsolicited);
-    if (late && lease.unanswered != 0 && --lease.unanswered == 0 && lease.exchange_count == 0) {
-      MarkSettling(lease);
-    }
     if (!lease.ids) HandleStray(lease);
-    return true;
+    return Handled::kDone;
   }
+  UpstreamHost& host = lease.pool.host;
+  if (host.away_until_us != 0 && lease.opened_us > host.away_since_us) host.away_until_us = 0;
   const bool whole = bytes.size() == message.length;
-  if (!whole) lease.receiving = exchange;
-  lease.codec->CarryOver(exchange->client, message);
-  if (sink_.Reply(*exchange, *lease.codec, message, bytes)) return true;
-  lease.receiving = nullptr;
-  return false;
+  lease.receiving = attempt;
+  const Attempt::State before = std::exchange(attempt->state_, Attempt::State::kReplying);
+  const Handled handled = attempt->sink->OnReply(*attempt, *lease.codec, message, bytes);
+  if (lease.receiving != attempt) return Handled::kDone;  // given up meanwhile
+  if (handled == Handled::kWantedWhole) {
+    lease.receiving = nullptr;
+    attempt->state_ = before;
+    return handled;
+  }
+  if (whole) Complete(*attempt);
+  return Handled::kDone;
 }
 
 // A reply that is not the one which is waited for, on a lease that serves one request at a time. It
@@ -191,8 +249,8 @@ bool WorkerHub::HandleResponse(Lease& lease, Message& message, Bytes bytes) {
 // than the one that waits now, who should not suffer for it. The right reply is known by its id,
 // which nobody could guess; but nobody comes after it on this lease.
 void WorkerHub::HandleStray(Lease& lease) {
-  const bool known_by_id = lease.codec->traits().id_bits != 0 && !lease.exchanges.empty() &&
-                           lease.exchanges.front().expects_reply;
+  const bool known_by_id = lease.codec->traits().id_bits != 0 && !lease.attempts.empty() &&
+                           lease.attempts.front().expects_reply_;
   if (!known_by_id || ++lease.strays > kMaxStrays) {
     Break(lease);
     return;

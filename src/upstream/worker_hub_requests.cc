@@ -3,140 +3,190 @@
 #include <utility>
 
 #include "src/base/out_buffer.h"
+#include "src/upstream/exclusive_leases.h"
+#include "src/upstream/session_leases.h"
 #include "src/upstream/worker_hub.h"
 
 namespace metaprotocol {
 namespace {
 
-// The exclusive lease to be used next is there, and has room: one that is still being opened may
-// have messages without reply waiting.
-bool HasIdle(const HostPool& pool) {
-  return !pool.idle.empty() &&
-         pool.idle.back()->bytes_held() <= pool.host.cluster.policy().max_lease_bytes_in_flight;
-}
-
 bool UsesUpIds(const Lease& lease) { return lease.ids && lease.ids->NearlyExhausted(); }
 
-// A message that is passed on in pieces may share a lease if all of it is there and it has no more
-// than so many times the bytes from which on messages are: what Envoy reads at once, by default.
-constexpr size_t kPassingBy = 4;
+// Replies that nobody waits for any more, and that have not come: with more, a lease is replaced.
+constexpr size_t kMostUnanswered = 4096;
+
+AttemptResult Refusal(LocalReply reply) {
+  AttemptResult result;
+  result.cause = AttemptResult::Cause::kRefused;
+  result.reply = reply;
+  return result;
+}
 
 }  // namespace
 
 // --- requests
 
-std::optional<LocalReply> WorkerHub::Dispatch(Exchange& exchange, const Request& request) {
+EncodeOptions WorkerHub::EncodingOf(const Attempt& attempt, const Request& request) {
+  return {
+      .id = attempt.upstream_id_, .mutation = request.mutation, .timeout_us = request.timeout_us};
+}
+
+std::optional<AttemptResult> WorkerHub::Start(Attempt& attempt, const Request& request) {
   Cluster& cluster = request.cluster;
   const ClusterPolicy& policy = cluster.policy();
   const size_t length = request.message.length;
-  if (cluster.exchanges() >= policy.max_requests_in_flight ||
-      cluster.bytes_in_flight() + length > policy.max_bytes_in_flight) {
-    return LocalReply::kOverLimit;
+  if (cluster.attempts() >= policy.max_requests_in_flight ||
+      cluster.bytes_held() + length > policy.max_bytes_in_flight) {
+    return Refusal(LocalReply::kOverLimit);
   }
-  const Snapshot& snapshot = *exchange.snapshot->snapshot;
-  const UpstreamMode mode = snapshot.upstream_mode;
-  UpstreamHost* host = nullptr;
   Lease* lease = nullptr;
-  if (mode == UpstreamMode::kPerSession) {
-    lease = PickSessionLease(exchange, request, host);
-    const size_t held = lease != nullptr ? lease->bytes_held() : 0;
-    if (held != 0 && held + length > policy.max_lease_bytes_in_flight) {
-      return LocalReply::kOverLimit;
-    }
+  UpstreamHost* host = nullptr;
+  if (request.protocol->mode == UpstreamMode::kPerSession) {
+    lease = SessionLeases::Present(request.owner, cluster, request.protocol);
   }
-  if (lease == nullptr) {
-    host = cluster.Pick(context_.Random(), request.hash);
-    if (host == nullptr) return LocalReply::kNoHealthyUpstream;
-  }
-  HostPool& pool = host->PoolFor(request.protocol, exchange.snapshot->upstream_kind);
-  if (lease == nullptr) lease = PickLease(exchange, request, pool);
-  const bool streamed = request.bytes.size() < length;
-  // Only whole requests to exclusive leases can wait for one.
-  if (lease == nullptr && (mode != UpstreamMode::kExclusive || streamed ||
-                           pool.waiting_count >= policy.max_pending_requests)) {
-    return LocalReply::kOverLimit;
-  }
-
-  exchange.cluster = &cluster;
-  exchange.pool = &pool;
-  exchange.bytes = length;
-  cluster.Acquire(*host, length);
-
-  const Codec& codec = *snapshot.codec;
-  const Mutation& mutation = exchange.route->request_mutation;
-  if (lease == nullptr) {
-    exchange.upstream_id = NextExclusiveId(exchange);
-    exchange.hash = request.hash;
-    const Encoded encoded =
-        codec.Encode(request.message, request.bytes,
-                     {.id = exchange.upstream_id, .mutation = mutation}, exchange.pending);
-    exchange.pending.append(encoded.Unchanged(request.bytes)).append(encoded.Tail());
-    exchange.state = Exchange::State::kPending;
-    pool.waiting.PushBack(exchange);
-    ++pool.waiting_count;
-    return std::nullopt;
-  }
-
-  Assign(exchange, *lease);
-  if (exchange.upstream_id == 0 && codec.traits().id_bits != 0) {
-    Detach(exchange);
-    DrainLease(*lease);
-    return LocalReply::kOverLimit;
-  }
-  const Encoded encoded =
-      codec.Encode(request.message, request.bytes,
-                   {.id = exchange.upstream_id, .mutation = mutation}, lease->out);
-  Append(*lease, encoded.Unchanged(request.bytes));
-  lease->out.append(encoded.Tail());
-  MarkDirty(*lease);
-  if (streamed) {
-    exchange.state = Exchange::State::kSending;
-    lease->sending = &exchange;
-  } else if (exchange.expects_reply) {
-    exchange.state = Exchange::State::kWaiting;
+  if (lease != nullptr) {
+    if (!lease->HasRoomFor(length)) return Refusal(LocalReply::kOverLimit);
+    host = &lease->pool.host;
   } else {
-    lease->unconfirmed = true;
-    Detach(exchange);
+    host =
+        cluster.Pick({context_.Random(), request.hash, length, request.avoid, context_.now_us()});
+    if (host == nullptr) return Refusal(LocalReply::kNoHealthyUpstream);
   }
+  if (cluster.Congested(*host, length)) return Refusal(LocalReply::kOverLimit);
+
+  attempt.expects_reply_ = request.message.kind == MessageKind::kRequest;
+  LeasePool& pool = lease != nullptr ? lease->pool : PoolFor(*host, request.protocol);
+  if (lease == nullptr) {
+    lease = pool.Take(
+        {request.owner, length, request.bytes.size(), request.arrived, attempt.expects_reply_});
+  }
+  attempt.cluster_ = &cluster;
+  attempt.pool_ = &pool;
+  attempt.bytes_ = length;
+  attempt.owner_ = &request.owner;
+  if (lease != nullptr) {
+    cluster.Acquire(*host, length);
+    return StartOn(*lease, attempt, request);
+  }
+
+  // Only whole requests can wait.
+  if (request.bytes.size() < length || !pool.Wait(attempt, &request.owner)) {
+    attempt.pool_ = nullptr;
+    return Refusal(LocalReply::kOverLimit);
+  }
+  cluster.Acquire(*host, length);
+  attempt.state_ = Attempt::State::kPending;
+  attempt.upstream_id_ = NextExclusiveId(attempt);
+  attempt.hash_ = request.hash;
+  const Encoded encoded = request.protocol->codec->Encode(
+      request.message, request.bytes, EncodingOf(attempt, request), attempt.pending_);
+  attempt.pending_.append(encoded.Unchanged(request.bytes)).append(encoded.Tail());
   return std::nullopt;
 }
 
-void WorkerHub::SendBody(Exchange& exchange, Bytes bytes, bool last) {
-  Lease& lease = *exchange.lease;
+std::optional<AttemptResult> WorkerHub::StartOn(Lease& lease, Attempt& attempt,
+                                                const Request& request) {
+  Assign(attempt, lease);
+  if (attempt.upstream_id_ == 0 && lease.codec->traits().id_bits != 0) {
+    Detach(attempt);
+    DrainLease(lease);
+    return Refusal(LocalReply::kOverLimit);
+  }
+  const Encoded encoded =
+      lease.codec->Encode(request.message, request.bytes, EncodingOf(attempt, request), lease.out);
+  Append(lease, encoded.Unchanged(request.bytes));
+  lease.out.append(encoded.Tail());
+  attempt.end_byte_ = lease.position();
+  UpdateBooks(lease);
+  MarkDirty(lease);
+  const bool whole = request.bytes.size() == request.message.length;
+  if (whole && !attempt.expects_reply_) {
+    lease.unconfirmed = true;
+    const AttemptResult sent = ResultOf(attempt, AttemptResult::Cause::kSent);
+    Detach(attempt);
+    return sent;
+  }
+  attempt.state_ = whole ? Attempt::State::kWaiting : Attempt::State::kSending;
+  if (!whole) lease.sending = &attempt;
+  lease.pool.Joined(attempt, request.owner);
+  return std::nullopt;
+}
+
+void WorkerHub::SendBody(Attempt& attempt, Bytes bytes, bool last) {
+  Lease& lease = *attempt.lease_;
   Append(lease, bytes);
+  attempt.end_byte_ = lease.position();
+  UpdateBooks(lease);
   MarkDirty(lease);
   if (!last) return;
   FinishSending(lease);
-  if (exchange.state == Exchange::State::kSending) exchange.state = Exchange::State::kWaiting;
-  if (!exchange.expects_reply) {
+  if (attempt.state_ == Attempt::State::kSending) attempt.state_ = Attempt::State::kWaiting;
+  if (!attempt.expects_reply_) {
     lease.unconfirmed = true;
-    Detach(exchange);
+    End(attempt, AttemptResult::Cause::kSent, LocalReply::kUpstreamLost, {});
   }
 }
 
-void WorkerHub::Finish(Exchange& exchange) {
-  if (exchange.lease == nullptr) return;
-  Lease& lease = *exchange.lease;
+// The sink has had the whole reply.
+void WorkerHub::Complete(Attempt& attempt) {
+  Lease& lease = *attempt.lease_;
   // The server answered without having read the whole request; the rest is still to come, and the
   // connection can't be used before it has.
-  if (lease.sending == &exchange) Break(lease);
-  Detach(exchange);
+  if (lease.sending == &attempt) Break(lease);
+  End(attempt, AttemptResult::Cause::kReplied, LocalReply::kUpstreamLost, {});
 }
 
-void WorkerHub::Abandon(Exchange& exchange) {
-  if (exchange.lease == nullptr) {
-    if (exchange.state == Exchange::State::kPending) Detach(exchange);
-    return;
+AttemptResult WorkerHub::Abandon(Attempt& attempt, AttemptResult::Cause why) {
+  const AttemptResult result = ResultOf(attempt, why);
+  if (attempt.lease_ == nullptr) {
+    Detach(attempt);
+    return result;
   }
-  Lease& lease = *exchange.lease;
+  Lease& lease = *attempt.lease_;
   // With ids a late reply is recognized and dropped. Without, or with half a request written, the
   // connection is of no more use.
-  if (lease.sending == &exchange || !lease.ids) {
+  if (lease.sending == &attempt || !lease.ids) {
     Break(lease);
-  } else if (exchange.state == Exchange::State::kWaiting) {
-    ++lease.unanswered;
+  } else if (attempt.state_ == Attempt::State::kWaiting && attempt.expects_reply_) {
+    lease.ids->GiveUp(attempt.upstream_id_);
+    // Somebody who never answers would have them all remembered.
+    if (lease.unanswered() > kMostUnanswered) {
+      lease.poolable = false;
+      DrainLease(lease);
+    }
   }
-  Detach(exchange);
+  Detach(attempt);
+  return result;
+}
+
+void WorkerHub::End(Attempt& attempt, AttemptResult::Cause cause, LocalReply reply,
+                    std::string_view text) {
+  AttemptResult result = ResultOf(attempt, cause);
+  result.reply = reply;
+  result.text = text;
+  Detach(attempt);
+  attempt.sink->OnAttemptEnd(attempt, result);
+}
+
+AttemptResult WorkerHub::ResultOf(const Attempt& attempt, AttemptResult::Cause cause) {
+  AttemptResult result;
+  result.cause = cause;
+  result.host_address = attempt.pool_->host.address;
+  result.head_seen = attempt.state_ == Attempt::State::kReplying;
+  if (const Lease* lease = attempt.lease_) {
+    const uint64_t written = std::clamp(lease->written, attempt.first_byte_, attempt.end_byte_);
+    result.bytes_written = written - attempt.first_byte_;
+  }
+  return result;
+}
+
+AttemptResult::Cause WorkerHub::CauseOfLoss(const Attempt& attempt) {
+  if (attempt.lease_ == nullptr || !attempt.lease_->connected) {
+    return AttemptResult::Cause::kNeverConnected;
+  }
+  if (attempt.state_ == Attempt::State::kReplying) return AttemptResult::Cause::kLostAfterHead;
+  return attempt.lease_->written <= attempt.first_byte_ ? AttemptResult::Cause::kNeverWritten
+                                                        : AttemptResult::Cause::kLostBeforeHead;
 }
 
 void WorkerHub::ReleaseOwner(LeaseOwner& owner) {
@@ -146,109 +196,28 @@ void WorkerHub::ReleaseOwner(LeaseOwner& owner) {
     DrainLease(*lease);
   }
   owner.leases.clear();
+  for (LeaseShare* share : owner.shares) share->owner = nullptr;
+  owner.shares.clear();
 }
 
-void WorkerHub::DrainProtocol(ProtocolState& protocol) {
-  for (auto& [name, cluster] : clusters_) {
-    cluster->ForEachHost([&](UpstreamHost& host) {
-      for (const auto& pool : host.pools) {
-        if (&pool->protocol != &protocol) continue;
-        for (Lease* lease : pool->leases) DrainLease(*lease);
-      }
-    });
+void WorkerHub::DrainProtocol(const UpstreamProtocol& protocol) {
+  for (Slot& slot : slots_) {
+    if (slot.lease == nullptr || slot.lease->pool.protocol.get() != &protocol) continue;
+    DrainLease(*slot.lease);
+    Note(slot.lease->pool.host);
   }
-  hosts_changed_ = true;
 }
 
-// --- choosing a lease
+// --- leases
 
-Lease* WorkerHub::PickLease(Exchange& exchange, const Request& request, HostPool& pool) {
-  const SnapshotUse& snapshot = *exchange.snapshot;
-  const ClusterPolicy& policy = request.cluster.policy();
-  const bool room = pool.leases.size() < policy.max_leases_per_host;
-  switch (snapshot.snapshot->upstream_mode) {
-    case UpstreamMode::kShared:
-      return PickSharedLease(exchange, request, pool);
-    case UpstreamMode::kExclusive:
-      if (HasIdle(pool)) return TakeIdle(pool);
-      return room ? &OpenLease(pool, snapshot, nullptr) : nullptr;
-    case UpstreamMode::kPerSession:
-      return room ? &OpenLease(pool, snapshot, &request.owner) : nullptr;
-  }
-  return nullptr;
+LeasePool& WorkerHub::PoolFor(UpstreamHost& host,
+                              const std::shared_ptr<const UpstreamProtocol>& protocol) {
+  if (LeasePool* pool = host.FindPool(protocol)) return *pool;
+  Note(host);  // for the pools of former protocols
+  return *host.pools.emplace_back(LeasePool::Create(host, protocol, *this));
 }
 
-// The one used last: those used least stay idle long enough to be given back.
-Lease* WorkerHub::TakeIdle(HostPool& pool) {
-  Lease* lease = pool.idle.back();
-  pool.idle.pop_back();
-  lease->idle = false;
-  return lease;
-}
-
-void WorkerHub::LeaveIdle(Lease& lease) {
-  if (!lease.idle) return;
-  lease.idle = false;
-  std::erase(lease.pool.idle, &lease);
-}
-
-Lease* WorkerHub::PickSharedLease(const Exchange& exchange, const Request& request,
-                                  HostPool& pool) {
-  const ClusterPolicy& policy = request.cluster.policy();
-  const size_t length = request.message.length;
-  const size_t stream_bytes = exchange.snapshot->snapshot->limits.stream_message_bytes;
-  const bool passing_by = request.arrived && length / kPassingBy <= stream_bytes;
-  const bool streamed = request.bytes.size() < length && !passing_by;
-  const auto open = [&]() -> Lease* {
-    if (pool.leases.size() >= policy.max_leases_per_host) return nullptr;
-    return &OpenLease(pool, *exchange.snapshot, nullptr);
-  };
-  if (streamed) {
-    // A client that sends its body slowly, or dies in the middle, must hurt nobody, and nobody
-    // should have to wait for a very large one: it gets a connection with nothing else on it.
-    for (auto it = pool.leases.rbegin(); it != pool.leases.rend(); ++it) {
-      if ((*it)->usable() && (*it)->exchange_count == 0 && (*it)->sending == nullptr) return *it;
-    }
-    return open();
-  }
-  // Requests stay together while they are few: what shares a lease is written and read together,
-  // and leases that were opened for more than there is now become idle and go.
-  const uint32_t few = policy.exchanges_per_shared_lease / 4;
-  Lease* best = nullptr;
-  uint32_t considered = 0;
-  for (Lease* lease : pool.leases) {
-    if (!lease->usable() || lease->sending != nullptr) continue;
-    const size_t held = lease->bytes_held();
-    if (held != 0 && held + length > policy.max_lease_bytes_in_flight) continue;
-    if (best == nullptr || lease->exchange_count < best->exchange_count) best = lease;
-    if (best->exchange_count < few) return best;
-    if (++considered >= policy.max_shared_leases_per_host) break;
-  }
-  const bool full = best != nullptr && best->exchange_count >= policy.exchanges_per_shared_lease &&
-                    considered < policy.max_shared_leases_per_host;
-  if (best == nullptr || full) {
-    Lease* opened = open();
-    return opened != nullptr ? opened : best;
-  }
-  return best;
-}
-
-Lease* WorkerHub::PickSessionLease(const Exchange& exchange, const Request& request,
-                                   UpstreamHost*& host) {
-  for (Lease* lease : request.owner.leases) {
-    HostPool& pool = lease->pool;
-    if (!lease->usable() || &pool.host.cluster != &request.cluster ||
-        &pool.protocol != &request.protocol ||
-        pool.upstream_kind != exchange.snapshot->upstream_kind) {
-      continue;
-    }
-    host = &pool.host;
-    return lease;
-  }
-  return nullptr;
-}
-
-Lease& WorkerHub::OpenLease(HostPool& pool, const SnapshotUse& use, LeaseOwner* owner) {
+Lease& WorkerHub::OpenLease(LeasePool& pool, LeaseOwner* owner) {
   if (free_slots_.empty()) {
     free_slots_.push_back(static_cast<uint32_t>(slots_.size()));
     slots_.emplace_back();
@@ -257,9 +226,9 @@ Lease& WorkerHub::OpenLease(HostPool& pool, const SnapshotUse& use, LeaseOwner* 
   free_slots_.pop_back();
   Slot& slot = slots_[index];
   const LeaseId id = uint64_t{++slot.uses} << 32 | index;
-  const Snapshot& snapshot = *use.snapshot;
-  slot.lease =
-      std::make_unique<Lease>(id, pool, snapshot.codec, snapshot.upstream_mode, context_.Random());
+  slot.lease = std::make_unique<Lease>(id, pool, *pool.protocol,
+                                       pool.host.cluster.policy().max_lease_bytes_in_flight,
+                                       context_.Random());
   Lease& lease = *slot.lease;
   ++lease_count_;
   pool.leases.push_back(&lease);
@@ -284,16 +253,17 @@ void WorkerHub::AnnounceOpening(Lease& lease) {
   context_.host.OpenLease(lease.id, host.cluster.name(), host.address);
 }
 
-void WorkerHub::Assign(Exchange& exchange, Lease& lease) {
-  exchange.lease = &lease;
-  lease.exchanges.PushBack(exchange);
-  ++lease.exchange_count;
-  lease.bytes_in_flight += exchange.bytes;
+void WorkerHub::Assign(Attempt& attempt, Lease& lease) {
+  attempt.lease_ = &lease;
+  lease.attempts.PushBack(attempt);
+  ++lease.attempt_count;
+  lease.bytes_in_flight += attempt.bytes_;
+  attempt.first_byte_ = attempt.end_byte_ = lease.position();
   if (lease.ids) {
-    exchange.upstream_id = lease.ids->Insert(&exchange);
+    attempt.upstream_id_ = lease.ids->Insert(&attempt);
     if (UsesUpIds(lease)) lease.draining = true;
-  } else if (exchange.upstream_id == 0) {
-    exchange.upstream_id = NextExclusiveId(exchange);
+  } else if (attempt.upstream_id_ == 0) {
+    attempt.upstream_id_ = NextExclusiveId(attempt);
   }
 }
 
@@ -301,90 +271,126 @@ void WorkerHub::Assign(Exchange& exchange, Lease& lease) {
 // request behind its own where the codec does not look, and the server's answer to that one comes
 // when the connection serves somebody else. Servers also answer what a client only calls a message
 // without reply; those ids are a kind of their own.
-uint64_t WorkerHub::NextExclusiveId(const Exchange& exchange) {
+uint64_t WorkerHub::NextExclusiveId(const Attempt& attempt) {
   const uint64_t id = context_.Random() % kExclusiveOneWayId;
-  return exchange.expects_reply ? 1 + id % (kExclusiveOneWayId - 1) : kExclusiveOneWayId + id;
+  return attempt.expects_reply_ ? 1 + id % (kExclusiveOneWayId - 1) : kExclusiveOneWayId + id;
 }
 
-// Takes the exchange off its lease (or off the list of those that wait for one), and out of the
+// Takes the attempt off its lease (or off the list of those that wait for one), and out of the
 // cluster's books.
-void WorkerHub::Detach(Exchange& exchange) {
-  IntrusiveList<Exchange, LeaseExchangeLink>::Remove(exchange);
-  if (Lease* lease = exchange.lease) {
-    --lease->exchange_count;
-    lease->bytes_in_flight -= exchange.bytes;
-    if (lease->ids) lease->ids->Erase(exchange.upstream_id);
-    if (lease->sending == &exchange) lease->sending = nullptr;
-    if (lease->receiving == &exchange) lease->receiving = nullptr;  // the rest goes nowhere
-    exchange.lease = nullptr;
-    if (lease->exchange_count == 0) {
-      lease->idle_since_us = context_.now_us();
+void WorkerHub::Detach(Attempt& attempt) {
+  IntrusiveList<Attempt, LeaseAttemptLink>::Remove(attempt);
+  if (Lease* lease = attempt.lease_) {
+    --lease->attempt_count;
+    lease->bytes_in_flight -= attempt.bytes_;
+    if (lease->ids) lease->ids->Erase(attempt.upstream_id_);  // if it has not been given up
+    if (lease->sending == &attempt) lease->sending = nullptr;
+    if (lease->receiving == &attempt) lease->receiving = nullptr;  // the rest goes nowhere
+    if (lease->paused_for == &attempt) lease->paused_for = nullptr;
+    attempt.lease_ = nullptr;
+    if (attempt.share_ != nullptr) attempt.pool_->Left(attempt);
+    UpdateBooks(*lease);
+    if (lease->attempt_count == 0) lease->idle_since_us = context_.now_us();
+    if (lease->attempt_count == 0 || lease->paused_for != nullptr || lease->host_paused) {
       MarkSettling(*lease);
     }
-  } else if (exchange.state == Exchange::State::kPending) {
-    --exchange.pool->waiting_count;
+  } else if (attempt.state_ == Attempt::State::kPending) {
+    attempt.pool_->StopWaiting(attempt);
   }
-  if (exchange.pool != nullptr) exchange.cluster->Release(exchange.pool->host, exchange.bytes);
-  exchange.pool = nullptr;
-  exchange.cluster = nullptr;
-  exchange.upstream_id = 0;
-  exchange.pending.clear();
+  if (attempt.pool_ != nullptr) {
+    attempt.cluster_->Release(attempt.pool_->host, attempt.bytes_);
+    if (attempt.pool_->host.active == 0) Note(attempt.pool_->host);
+  }
+  attempt.state_ = Attempt::State::kIdle;
+  attempt.pool_ = nullptr;
+  attempt.cluster_ = nullptr;
+  attempt.upstream_id_ = 0;
+  ClearKeepingLittle(attempt.pending_);
+}
+
+// --- requests that wait
+
+void WorkerHub::Unlock(LeasePool& pool) {
+  if (pool.unlocked || pool.waiting_count() == 0) return;
+  pool.unlocked = true;
+  unlocked_.push_back(&pool);
 }
 
 // The host takes no new requests: those that have not been sent yet go to others.
-void WorkerHub::ReassignWaiting(HostPool& pool) {
+void WorkerHub::ReassignWaiting(LeasePool& pool) {
   pool.reassign_waiting = false;
   Cluster& cluster = pool.host.cluster;
-  for (uint32_t left = pool.waiting_count; left != 0; --left) {
-    Exchange& exchange = pool.waiting.front();
-    UpstreamHost* host =
-        cluster.retired() ? nullptr : cluster.Pick(context_.Random(), exchange.hash);
-    if (host == nullptr) {
-      Detach(exchange);
+  for (size_t left = pool.waiting_count(); left != 0; --left) {
+    const auto [waiting, owner] = pool.TakeWaiting();
+    Attempt& attempt = *waiting;
+    UpstreamHost* host = cluster.Pick(
+        {context_.Random(), attempt.hash_, attempt.bytes_, pool.host.address, context_.now_us()});
+    LeasePool* other = host != nullptr ? &PoolFor(*host, pool.protocol) : nullptr;
+    if (other == nullptr || !other->Wait(attempt, owner)) {
+      attempt.state_ = Attempt::State::kIdle;  // waits no more
+      LocalReply reply = LocalReply::kOverLimit;
+      std::string_view text = "too many requests wait for a connection";
       if (cluster.retired()) {
-        sink_.Failed(exchange, LocalReply::kClusterNotFound, "the cluster was removed");
-      } else {
-        sink_.Failed(exchange, LocalReply::kNoHealthyUpstream, "no healthy upstream host");
+        reply = LocalReply::kClusterNotFound;
+        text = "the cluster was removed";
+      } else if (host == nullptr) {
+        reply = LocalReply::kNoHealthyUpstream;
+        text = "no healthy upstream host";
       }
+      End(attempt, AttemptResult::Cause::kNeverConnected, reply, text);
       continue;
     }
-    HostPool& other = host->PoolFor(pool.protocol, pool.upstream_kind);
-    IntrusiveList<Exchange, LeaseExchangeLink>::Remove(exchange);
-    --pool.waiting_count;
-    cluster.Release(pool.host, exchange.bytes);
-    cluster.Acquire(*host, exchange.bytes);
-    exchange.pool = &other;
-    other.waiting.PushBack(exchange);
-    ++other.waiting_count;
-    unlocked_.push_back(&other);
+    cluster.Release(pool.host, attempt.bytes_);
+    cluster.Acquire(*host, attempt.bytes_);
+    attempt.pool_ = other;
+    Unlock(*other);
+  }
+  Note(pool.host);
+}
+
+void WorkerHub::DispatchWaiting(LeasePool& pool) {
+  if (pool.reassign_waiting) ReassignWaiting(pool);
+  while (true) {
+    const auto [waiting, lease] = pool.NextToGo();
+    if (waiting == nullptr) return;
+    Attempt& attempt = *waiting;
+    attempt.state_ = Attempt::State::kWaiting;
+    Assign(attempt, *lease);
+    lease->out.append(attempt.pending_);
+    ClearKeepingLittle(attempt.pending_);
+    attempt.end_byte_ = lease->position();
+    UpdateBooks(*lease);
+    MarkDirty(*lease);
+    if (!attempt.expects_reply_) {
+      lease->unconfirmed = true;
+      End(attempt, AttemptResult::Cause::kSent, LocalReply::kUpstreamLost, {});
+    }
   }
 }
 
-void WorkerHub::DispatchWaiting(HostPool& pool) {
-  if (pool.reassign_waiting) ReassignWaiting(pool);
-  while (!pool.waiting.empty()) {
-    Lease* lease = nullptr;
-    Exchange& exchange = pool.waiting.front();
-    if (HasIdle(pool)) {
-      lease = TakeIdle(pool);
-    } else if (pool.leases.size() < pool.host.cluster.policy().max_leases_per_host) {
-      lease = &OpenLease(pool, *exchange.snapshot, nullptr);
-    } else {
-      return;
-    }
-    IntrusiveList<Exchange, LeaseExchangeLink>::Remove(exchange);
-    --pool.waiting_count;
-    exchange.state = Exchange::State::kWaiting;
-    Assign(exchange, *lease);
-    lease->out.append(exchange.pending);
-    exchange.pending.clear();
-    MarkDirty(*lease);
-    if (!exchange.expects_reply) {
-      lease->unconfirmed = true;
-      Detach(exchange);
-      sink_.Sent(exchange);
-    }
+// --- pausing
+
+void WorkerHub::PauseReply(Attempt& attempt, bool paused) {
+  Lease* lease = attempt.lease_;
+  if (lease == nullptr) return;
+  if (paused) {
+    lease->paused_for = &attempt;
+  } else if (lease->paused_for == &attempt) {
+    lease->paused_for = nullptr;
   }
+  MarkSettling(*lease);
+}
+
+// A lease is only paused if that holds up nobody else's replies.
+void WorkerHub::SettlePause(Lease& lease) {
+  if (lease.state != Lease::State::kReady) return;
+  const auto others = [&](const Attempt& attempt) {
+    return attempt.owner_ != lease.paused_for->owner_;
+  };
+  const bool paused = lease.paused_for != nullptr && lease.attempts.Find(others) == nullptr;
+  if (paused == lease.host_paused) return;
+  lease.host_paused = paused;
+  context_.host.PauseLease(lease.handle, paused);
 }
 
 // --- writing
@@ -392,6 +398,7 @@ void WorkerHub::DispatchWaiting(HostPool& pool) {
 void WorkerHub::Append(Lease& lease, Bytes bytes) {
   if (bytes.size() >= kDirectWriteBytes && lease.state == Lease::State::kReady) {
     Flush(lease);
+    lease.written += bytes.size();
     context_.host.WriteLease(lease.handle, bytes);
     return;
   }
@@ -401,7 +408,7 @@ void WorkerHub::Append(Lease& lease, Bytes bytes) {
 void WorkerHub::FinishSending(Lease& lease) {
   lease.sending = nullptr;
   lease.out.append(lease.after_sending);
-  ClearKeepingLittle(lease.after_sending);
+  ClearKeepingMuch(lease.after_sending);
 }
 
 }  // namespace metaprotocol

@@ -8,6 +8,7 @@
 #include <string_view>
 
 #include "src/config/snapshot.h"
+#include "src/filter/local_rate_limit/local_rate_limit.h"
 
 namespace metaprotocol {
 namespace {
@@ -64,15 +65,16 @@ void UseSnapshot(const Snapshot& snapshot) {
   }
   Expect(!snapshot.tables.empty());
   for (const Snapshot::Table& table : snapshot.tables) {
-    if (table.local_rate_limit != nullptr) {
-      table.local_rate_limit->Admit({message, connection}, 1);
-    }
-    if (table.global_rate_limit != nullptr) {
-      table.global_rate_limit->Question({message, connection});
+    for (const auto& [name, filter] : table.filters) {
+      Expect(!name.empty());
+      filter->WantsWhole({message, connection});
+      const auto* const limit = dynamic_cast<const LocalRateLimit*>(filter.get());
+      if (limit != nullptr) limit->Admit({message, connection}, 1);
     }
     const Route* route = table.routes->Match({message, connection}).route;
     if (route == nullptr) continue;
     Expect(route->index < snapshot.route_count);
+    Expect(snapshot.ChainOf(*route).size() <= table.filters.size() + 1);
     Expect(!route->name.empty());
     Expect(route->is_direct_reply == route->clusters.empty());
     Expect(route->clusters.size() < 2 || !route->schedule.empty());

@@ -14,7 +14,6 @@ from metaprotocol.config.v1 import ProxyConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 API = ROOT / "api"
-ROUTE_PROTO = "metaprotocol/config/v1/route.proto"
 
 
 def field_of(message_name: str, field_name: str) -> Field:
@@ -26,13 +25,13 @@ def field_of(message_name: str, field_name: str) -> Field:
 
 
 def api_with(tmp_path: Path, old: str, new: str) -> Path:
-    """A copy of api/ with another text in route.proto."""
+    """A copy of api/ with another text."""
     copy = tmp_path / "api"
     shutil.copytree(API, copy)
-    proto = copy / ROUTE_PROTO
-    text = proto.read_text()
-    assert old in text
-    proto.write_text(text.replace(old, new))
+    protos = [proto for proto in copy.rglob("*.proto") if old in proto.read_text()]
+    assert protos, f"{old} is nowhere"
+    for proto in protos:
+        proto.write_text(proto.read_text().replace(old, new))
     return copy
 
 

@@ -109,7 +109,7 @@ TEST(ObjectPool, GivesBackWhatWasReleasedAndNothingTwice) {
 TEST(InputBuffer, IsAStringWithoutItsFront) {
   std::mt19937_64 random(5);
   for (int run = 0; run < 50; ++run) {
-    InputBuffer buffer;
+    InputBuffer buffer(1000);
     std::string expected;
     for (int step = 0; step < 300; ++step) {
       if (random() % 2 == 0) {
@@ -129,7 +129,7 @@ TEST(InputBuffer, IsAStringWithoutItsFront) {
 }
 
 TEST(InputBuffer, MovesBytesRarelyWhenTheyAreTakenOneByOne) {
-  InputBuffer buffer;
+  InputBuffer buffer(1000);
   const std::string all(size_t{1} << 20, 'x');
   buffer.Append(all);
   const char* const start = buffer.view().data();

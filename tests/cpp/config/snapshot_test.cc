@@ -8,6 +8,8 @@
 #include <string>
 #include <vector>
 
+#include "src/filter/global_rate_limit/global_rate_limit.h"
+#include "src/filter/local_rate_limit/local_rate_limit.h"
 #include "tests/cpp/config/config_test_util.h"
 #include "tests/cpp/support/cpu_time.h"
 
@@ -70,6 +72,13 @@ json ConfigWithLimit(const char* limit) {
   return config;
 }
 
+// The only filter of the first table.
+template <typename T>
+const T& FilterOf(const Snapshot& snapshot) {
+  EXPECT_EQ(snapshot.tables[0].filters.size(), 1u);
+  return dynamic_cast<const T&>(*snapshot.tables[0].filters.at(0).filter);
+}
+
 // Of the messages, by the names that the configuration gives them.
 std::set<std::string_view> WantedKeys(const Snapshot& snapshot) {
   std::set<std::string_view> names;
@@ -87,7 +96,7 @@ int Passing(const Snapshot& snapshot, const std::string& key, const std::string&
   int passed = 0;
   for (int i = 0; i < 10; ++i) {
     passed +=
-        snapshot.tables[0].local_rate_limit->Admit({message, ConnectionMetadata{}}, 1000) ? 1 : 0;
+        FilterOf<LocalRateLimit>(snapshot).Admit({message, ConnectionMetadata{}}, 1000) ? 1 : 0;
   }
   return passed;
 }
@@ -99,6 +108,7 @@ TEST(Snapshot, TakesALocalRateLimit) {
                "token_bucket": {"max_tokens": 3, "fill_interval": "60s"}}]})"));
   EXPECT_EQ(Passing(*snapshot, "method", "get"), 5);
   EXPECT_EQ(Passing(*snapshot, "method", "put-it"), 3);
+  EXPECT_EQ(snapshot->tables[0].filters[0].name, "local_rate_limit");
   EXPECT_EQ(WantedKeys(*snapshot), std::set<std::string_view>{"method"});
   // A bucket that cannot be told lets nothing pass.
   const auto searched = LoadValid(ConfigWithLimit(R"({
@@ -106,7 +116,7 @@ TEST(Snapshot, TakesALocalRateLimit) {
                "token_bucket": {"max_tokens": 3, "fill_interval": "60s"}}]})"));
   EXPECT_EQ(Passing(*searched, "method", "get"), 10);
   EXPECT_EQ(Passing(*searched, "method", std::string(5000, 'x')), 0);
-  EXPECT_EQ(LoadValid(MinimalConfig())->tables[0].local_rate_limit, nullptr);
+  EXPECT_TRUE(LoadValid(MinimalConfig())->tables[0].filters.empty());
 }
 
 TEST(Snapshot, RefusesLocalRateLimitsThatCannotBe) {
@@ -145,7 +155,7 @@ TEST(Snapshot, TakesAGlobalRateLimit) {
     "descriptors": [{"key": "user", "descriptor_key": "u"},
                     {"key": "connection.source_address", "descriptor_key": "from"}]})");
   const auto snapshot = LoadValid(config);
-  const GlobalRateLimit& limit = *snapshot->tables[0].global_rate_limit;
+  const GlobalRateLimit& limit = FilterOf<GlobalRateLimit>(*snapshot);
   EXPECT_EQ(limit.domain, "prod");
   EXPECT_EQ(limit.cluster, "limiter");
   EXPECT_EQ(limit.timeout_us, 50000u);
@@ -204,6 +214,78 @@ TEST(Snapshot, GoesOnWithTheBucketsOfTheTableOfTheSameName) {
   const auto changed = LoadValid(config);
   changed->ContinueWith(*before);
   EXPECT_EQ(Passing(*changed, "a", "b"), 5);
+}
+
+constexpr const char* kOnceAMinute =
+    R"({"token_bucket": {"max_tokens": 1, "fill_interval": "60s"}})";
+
+json ConfigWithFilters() {
+  json config = ConfigWithLimit(kOnceAMinute);
+  json& table = config["route_tables"][0];
+  table["filters"] =
+      json::array({{{"name", "second"}, {"local_rate_limit", json::parse(kOnceAMinute)}},
+                   {{"name", "third"}, {"local_rate_limit", json::parse(kOnceAMinute)}}});
+  table["routes"] = json::parse(R"([
+      {"name": "all", "match": [{"key": "k", "exact": "all"}], "cluster": "a"},
+      {"name": "some", "match": [{"key": "k", "exact": "some"}], "cluster": "a",
+       "filters": [{"name": "second", "disabled": true},
+                   {"name": "local_rate_limit", "local_rate_limit":
+                       {"token_bucket": {"max_tokens": 9, "fill_interval": "60s"}}}]},
+      {"name": "answered", "direct_reply": {"kind": "denied"}}])");
+  return config;
+}
+
+TEST(Snapshot, FiltersComeInOrderAndRoutesMayHaveThemOtherwise) {
+  const auto snapshot = LoadValid(ConfigWithFilters());
+  const auto& filters = snapshot->tables[0].filters;
+  ASSERT_EQ(filters.size(), 3u);
+  EXPECT_EQ(filters[0].name, "local_rate_limit");
+  EXPECT_EQ(filters[1].name, "second");
+  EXPECT_EQ(filters[2].name, "third");
+  const FilterChain& all = snapshot->ChainOf(RouteOf(*snapshot, 0));
+  ASSERT_EQ(all.size(), 3u);
+  for (size_t i = 0; i < 3; ++i) EXPECT_EQ(&all.at(i), filters[i].filter.get());
+  const FilterChain& some = snapshot->ChainOf(RouteOf(*snapshot, 1));
+  ASSERT_EQ(some.size(), 2u);
+  EXPECT_NE(&some.at(0), filters[0].filter.get());
+  EXPECT_EQ(&some.at(1), filters[2].filter.get());
+  const FilterChain& answered = snapshot->ChainOf(RouteOf(*snapshot, 2));
+  ASSERT_EQ(answered.size(), 4u);
+  EXPECT_EQ(answered.at(3).name(), "direct_reply");
+}
+
+TEST(Snapshot, FiltersOfOneRouteGoOnWithTheirBucketsToo) {
+  const auto before = LoadValid(ConfigWithFilters());
+  const auto take = [](const Snapshot& snapshot) {
+    const Metadata message;
+    const auto& filter =
+        dynamic_cast<const LocalRateLimit&>(snapshot.ChainOf(RouteOf(snapshot, 1)).at(0));
+    int passed = 0;
+    for (int i = 0; i < 20; ++i) {
+      passed += filter.Admit({message, ConnectionMetadata{}}, 1) ? 1 : 0;
+    }
+    return passed;
+  };
+  EXPECT_EQ(take(*before), 9);
+  const auto after = LoadValid(ConfigWithFilters());
+  after->ContinueWith(*before);
+  EXPECT_EQ(take(*after), 0);
+}
+
+TEST(Snapshot, RefusesFiltersThatCannotBe) {
+  const auto error = [](auto&& change) {
+    json config = ConfigWithFilters();
+    change(config["route_tables"][0]);
+    return ErrorsOf(config);
+  };
+  EXPECT_EQ(error([](json& table) { table["filters"][1]["name"] = "second"; }),
+            "route_tables[0].filters[1].name: \"second\": is the name of another filter of the "
+            "table; names must be unique");
+  EXPECT_EQ(error([](json& table) { table["routes"][1]["filters"][0]["name"] = "other"; }),
+            "route_tables[0].routes[1].filters[0].name: \"other\": is no filter of the table");
+  EXPECT_EQ(error([](json& table) { table["routes"][1]["filters"][0]["disabled"] = false; }),
+            "route_tables[0].routes[1].filters[0].disabled: false: must be true, or not be "
+            "there");
 }
 
 TEST(Snapshot, TakesMirrorsWithTheirShare) {

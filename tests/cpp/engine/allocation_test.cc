@@ -28,6 +28,7 @@
 namespace {
 std::atomic<bool> counting{false};
 std::atomic<size_t> allocations{0};
+std::atomic<bool> failing{false};
 void CountOne() {
   if (counting.load(std::memory_order_relaxed)) allocations.fetch_add(1);
 }
@@ -45,7 +46,9 @@ const int kHooked = __sanitizer_install_malloc_and_free_hooks(
 #else
 void* operator new(size_t size) {
   CountOne();
-  if (void* p = std::malloc(size == 0 ? 1 : size)) return p;
+  if (!failing.load(std::memory_order_relaxed)) {
+    if (void* p = std::malloc(size == 0 ? 1 : size)) return p;
+  }
   throw std::bad_alloc();
 }
 void* operator new[](size_t size) { return operator new(size); }
@@ -153,7 +156,8 @@ Exchanged Thrift() {
 
 // Runs until nothing is new, then counts.
 size_t AllocationsOfThousandRequests(const Exchanged& protocol, const std::string& mode,
-                                     size_t sessions_count, bool& all_answered) {
+                                     size_t sessions_count, bool& all_answered,
+                                     const std::string& filters = "") {
   CodecRegistry codecs;
   RegisterBuiltinCodecs(codecs);
   const auto loaded = LoadSnapshot(
@@ -162,7 +166,8 @@ size_t AllocationsOfThousandRequests(const Exchanged& protocol, const std::strin
           {"name":"never","match":[{"key":"method","exact":"other"}],"cluster":"a"},
           {"name":"r","match":[)" +
           protocol.match + R"(],"weighted_clusters":[{"name":"a","weight":3},
-          {"name":"b","weight":1}]}]}]})",
+          {"name":"b","weight":1}]}])" +
+          filters + "}]}",
       codecs);
   EXPECT_NE(loaded.snapshot, nullptr) << FormatErrors(loaded.errors);
   if (loaded.snapshot == nullptr) return 0;
@@ -225,6 +230,31 @@ size_t AllocationsOfThousandRequests(const Exchanged& protocol, const std::strin
   return allocations;
 }
 
+#ifndef METAPROTOCOL_TEST_SANITIZED
+// Not with a half of an event done, and nothing else.
+TEST(Allocation, EngineThatRunsOutOfMemoryEndsTheProcess) {
+  StillHost host;
+  const auto engine = Engine::Create(host);
+  CodecRegistry codecs;
+  RegisterBuiltinCodecs(codecs);
+  auto slot = std::make_shared<ConfigSlot>();
+  slot->Publish(LoadSnapshot(R"({"name":"p","protocol":{"codec":"dubbo"},
+      "route_tables":[{"name":"t","routes":[{"cluster":"a"}]}]})",
+                             codecs)
+                    .snapshot);
+  Session* const session = engine->OpenSession(slot, ConnectionInfo(), nullptr);
+  const std::string part(100, '\xda');
+  const Bytes slice = std::string_view(part).substr(0, 1);
+  EXPECT_DEATH(
+      {
+        failing = true;
+        for (int i = 0; i < 100; ++i) engine->SessionData(session, {&slice, 1}, false);
+        engine->OpenSession(slot, ConnectionInfo(), nullptr);
+      },
+      "");
+}
+#endif
+
 TEST(Allocation, IsCounted) {
   counting = true;
   allocations = 0;
@@ -240,6 +270,19 @@ TEST(Allocation, DubboRequestAllocatesNothing) {
     EXPECT_EQ(AllocationsOfThousandRequests(Dubbo(), "SHARED", sessions, all_answered), 0u);
     EXPECT_TRUE(all_answered);
   }
+}
+
+TEST(Allocation, FiltersThatHaveNothingToDoAllocateNothing) {
+  bool all_answered = false;
+  EXPECT_EQ(AllocationsOfThousandRequests(Dubbo(), "SHARED", 1, all_answered, R"(,
+          "local_rate_limit":{"token_bucket":{"max_tokens":1000000,"fill_interval":"1s"}},
+          "global_rate_limit":{"match":[{"key":"method","exact":"other"}],"domain":"d",
+              "cluster":"c","descriptors":[{"key":"method","descriptor_key":"m"}]},
+          "filters":[{"name":"more","local_rate_limit":{"rules":[{
+              "match":[{"key":"method","exact":"other"}],
+              "token_bucket":{"max_tokens":1,"fill_interval":"60s"}}]}}])"),
+            0u);
+  EXPECT_TRUE(all_answered);
 }
 
 TEST(Allocation, ThriftRequestAllocatesNothing) {

@@ -51,6 +51,49 @@ TEST(Bounds, ReplyOverTheSizeLimitFailsItsRequest) {
   EXPECT_TRUE(client.alive());
 }
 
+TEST(Bounds, ReplyOverTheSizeLimitIsNoticedByNobodyElse) {
+  for (const SimConfig& base : {SimConfig{}, Pipelined(), Exclusive(), PerSession()}) {
+    SimConfig config = base;
+    config.limits.max_message_bytes = 1000;
+    World world(config);
+    world.SetHosts("a", {"h1"});
+    Manual(world, "h1");
+    SimClient& large = world.Connect();
+    SimClient& other = world.Connect();
+    large.Send(world.Request(1));
+    other.Send(world.Request(2));
+    world.RunFor(kMs);
+    for (const auto& connection : world.connections) {
+      for (const WireMessage& request : connection->requests) {
+        connection->Reply(request, 'R', std::string(request.token == "1" ? 50000 : 10, 'x'));
+      }
+    }
+    world.RunFor(kMs);
+    const auto replies = large.Take();
+    ASSERT_EQ(Kinds(replies), "E");
+    EXPECT_EQ(replies[0].body, "too_large");
+    EXPECT_EQ(Tokens(other.Take()), Texts{"2"});
+    EXPECT_TRUE(large.alive());
+    // In pieces, and with a reply close behind.
+    large.Send(world.Request(3));
+    other.Send(world.Request(4));
+    world.RunFor(kMs);
+    for (const auto& connection : world.connections) {
+      std::string all;
+      for (const WireMessage& request : connection->requests) {
+        if (request.token != "3" && request.token != "4") continue;
+        all += world.wire().Make('R', request.id, request.token,
+                                 std::string(request.token == "3" ? 5000 : 10, 'x'));
+      }
+      for (size_t i = 0; i < all.size() && connection->open; i += 700) {
+        connection->Send(all.substr(i, 700));
+      }
+    }
+    EXPECT_EQ(Kinds(large.Take()), "E");
+    EXPECT_EQ(Tokens(other.Take()), Texts{"4"});
+  }
+}
+
 TEST(Bounds, MalformedMessageEndsOnlyItsConnection) {
   World world;
   world.SetHosts("a", {"h1"});
@@ -61,12 +104,34 @@ TEST(Bounds, MalformedMessageEndsOnlyItsConnection) {
   good.Send(world.Request(2));
   world.RunFor(kMs);
   bad.Send(std::string(20, '\x7f'));
-  EXPECT_EQ(bad.closed, CloseMode::kFlush);
   world.RunFor(kSecond);
+  EXPECT_EQ(bad.closed, CloseMode::kFlush);
+  EXPECT_EQ(Tokens(bad.Take()), (Texts{"1"})) << "what came before is answered";
   EXPECT_EQ(Tokens(good.Take()), (Texts{"2"}));
   EXPECT_EQ(world.Count(Counter::kDownstreamMalformed), 1u);
   world.RunFor(20 * kSecond);
   world.ExpectQuiet();
+}
+
+TEST(Bounds, WhatCameBeforeAMalformedMessageIsAnsweredAndThenTheConnectionEnds) {
+  for (const SimConfig& config : {SimConfig{}, Pipelined(), Exclusive()}) {
+    World world(config);
+    world.SetHosts("a", {"h1"});
+    SimClient& client = world.Connect();
+    client.Send(world.Request(1) + world.Request(2) +
+                std::string("\0\0\0\x20zzzzzzzzzzzzzzzz", 20));
+    EXPECT_TRUE(client.alive());
+    client.Send(world.Request(3));  // nothing behind it is a message
+    world.RunFor(kSecond);
+    EXPECT_EQ(client.closed, CloseMode::kFlush);
+    Texts answered = Tokens(client.Take());
+    std::sort(answered.begin(), answered.end());
+    EXPECT_EQ(answered, (Texts{"1", "2"}));
+    EXPECT_EQ(world.Count(Counter::kClientGone), 0u);
+    EXPECT_EQ(world.Count(Counter::kDownstreamMalformed), 1u);
+    world.RunFor(20 * kSecond);
+    world.ExpectQuiet();
+  }
 }
 
 TEST(Bounds, SessionWithTooManyRequestsInFlightIsPausedAndResumed) {

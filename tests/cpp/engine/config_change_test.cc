@@ -275,6 +275,45 @@ TEST(ConfigChange, PolicyOfAClusterChangesInPlace) {
   EXPECT_EQ(Ids(client.Take()), (std::vector<uint64_t>{2}));
 }
 
+// Clusters a and b with those weights; `other` is what else there is to change.
+SimConfig Weighted(uint32_t a, uint32_t b, int other) {
+  SimConfig config;
+  config.routes = {SimRoute{.match = {Exact("k", std::to_string(other))}},
+                   SimRoute{.clusters = {{"a", a}, {"b", b}}}};
+  return config;
+}
+
+TEST(ConfigChange, WeightedRoutesGoOnWithTheirTurns) {
+  for (const int between : {1, 2, 4, 5, 9}) {  // requests from one change to the next
+    World world(Weighted(9, 1, 0));
+    world.SetHosts("a", {"h1"});
+    world.SetHosts("b", {"h2"});
+    SimClient& client = world.Connect();
+    int sent = 0;
+    for (int change = 1; sent < 1000; ++change) {
+      for (int i = 0; i < between; ++i) client.Send(world.Request(static_cast<uint64_t>(++sent)));
+      world.RunFor(kMs);
+      world.Publish(Weighted(9, 1, change));
+    }
+    EXPECT_NEAR(static_cast<double>(world.Count(Counter::kRequests, "b", "main/1")), sent / 10, 1)
+        << between << " requests between changes";
+  }
+}
+
+TEST(ConfigChange, WeightsBeginAnywhere) {
+  int small = 0;
+  for (uint64_t seed = 1; seed <= 200; ++seed) {
+    World world(BuildSnapshot(Weighted(9, 1, 0)), seed);
+    world.SetHosts("a", {"h1"});
+    world.SetHosts("b", {"h2"});
+    world.Connect().Send(world.Request(1));
+    world.RunFor(kMs);
+    small += static_cast<int>(world.Count(Counter::kRequests, "b", "main/1"));
+  }
+  EXPECT_GT(small, 5);
+  EXPECT_LT(small, 60);
+}
+
 TEST(ConfigChange, WithoutConfigurationConnectionsAreRefused) {
   World world;
   world.slot = std::make_shared<ConfigSlot>();

@@ -90,6 +90,48 @@ TEST(Reentrancy, LocalRepliesFillTheBufferWhileRequestsAreRead) {
   EXPECT_EQ(client.Take().size(), 1000u);
 }
 
+// A host in which a write finds that the client is gone.
+class FailingWrites : public World {
+ public:
+  using World::World;
+  bool failing = false;
+  void WriteSession(SessionHandle handle, Bytes bytes) override {
+    World::WriteSession(handle, bytes);
+    if (failing) static_cast<SimClient*>(handle)->Reset();
+  }
+  void PauseSession(SessionHandle handle, bool paused) override {
+    World::PauseSession(handle, paused);
+    if (failing) static_cast<SimClient*>(handle)->Reset();
+  }
+};
+
+TEST(Reentrancy, SessionMayBeClosedFromWithinAWrite) {
+  for (const SimConfig& base : {SimConfig{}, Pipelined(), Exclusive(), PerSession()}) {
+    for (const size_t body : {size_t{10}, size_t{20000}, size_t{300000}}) {
+      SimConfig config = base;
+      config.limits.max_requests_in_flight = 3;  // and from within a pause
+      FailingWrites world(config);
+      world.SetHosts("a", {"h1"});
+      world.servers["h1"].reply_body_bytes = body;
+      SimClient& client = world.Connect();
+      SimClient& other = world.Connect();
+      client.Send(world.Request(1) + world.Request(2));
+      world.RunFor(30);
+      world.failing = true;
+      client.Send(world.Request(3) + world.Request(4));
+      world.RunFor(kSecond);
+      EXPECT_FALSE(client.alive());
+      world.failing = false;
+      other.Send(world.Request(5));
+      world.RunFor(kSecond);
+      EXPECT_EQ(Kinds(other.Take()), "R");
+      other.Reset();
+      world.RunFor(20 * kSecond);
+      world.ExpectQuiet();
+    }
+  }
+}
+
 TEST(Reentrancy, EveryCutOfTheBytesGivesTheSameResult) {
   for (const SimConfig& base : {SimConfig{}, Pipelined(), Exclusive(), PerSession()}) {
     SimConfig config = base;

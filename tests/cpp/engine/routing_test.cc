@@ -250,6 +250,7 @@ TEST(Routing, SeveralTablesAreChosenByTheAddressOfTheConnection) {
   auto second = RouteTable::Build("second", std::move(rules), first->request_keys, errors);
   first->tables.push_back({std::move(second), {"*:81"}});
   first->route_count = 2;
+  first->Compile();
   World world(first);
   world.SetHosts("a", {"h1"});
   world.SetHosts("b", {"h2"});

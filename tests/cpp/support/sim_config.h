@@ -11,6 +11,8 @@
 #include <vector>
 
 #include "src/config/snapshot.h"
+#include "src/filter/global_rate_limit/global_rate_limit.h"
+#include "src/filter/local_rate_limit/local_rate_limit.h"
 #include "src/route/route_table.h"
 #include "src/route/weighted_schedule.h"
 #include "tests/cpp/support/fake_codec.h"
@@ -60,6 +62,8 @@ struct SimConfig {
   std::optional<TokenBucketSettings> bucket = {};
   std::vector<SimLimitRule> limit_rules = {};
   std::optional<SimGlobalLimit> global_limit = {};
+  // Behind the limits, in order.
+  std::vector<std::pair<std::string, std::shared_ptr<const Filter>>> filters = {};
 };
 
 inline std::unique_ptr<LocalRateLimit> BuildLocalRateLimit(SimConfig& config, MetadataKeys& keys) {
@@ -138,9 +142,14 @@ inline std::shared_ptr<const Snapshot> BuildSnapshot(SimConfig config) {
   snapshot->tables.emplace_back();
   snapshot->tables[0].routes = RouteTable::Build("main", std::move(rules), keys, errors);
   Snapshot::Table& table = snapshot->tables[0];
-  table.local_rate_limit = BuildLocalRateLimit(config, keys);
-  table.global_rate_limit = BuildGlobalRateLimit(config, keys);
-  snapshot->request_interest = config.codec->InterestIn(keys);
+  if (auto limit = BuildLocalRateLimit(config, keys)) {
+    table.filters.push_back({"local_rate_limit", std::move(limit)});
+  }
+  if (auto limit = BuildGlobalRateLimit(config, keys)) {
+    table.filters.push_back({"global_rate_limit", std::move(limit)});
+  }
+  for (auto& [name, filter] : config.filters) table.filters.push_back({name, std::move(filter)});
+  snapshot->Compile();
   return snapshot;
 }
 

@@ -69,6 +69,7 @@ struct SimServer {
   uint64_t delay_us = 50;
   size_t reply_body_bytes = 0;
   uint32_t reorder = 0;      // replies are given in reverse, this many at a time
+  bool reading = true;       // see SimWorld::SetServerReading
   uint32_t close_after = 0;  // requests, then the connection is closed unanswered; 0: never
   bool malformed = false;    // replies are no messages
   // Replaces all of the above from `mode` on.

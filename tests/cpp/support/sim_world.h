@@ -57,6 +57,8 @@ class SimWorld : public Host {
   size_t ticks = 0;
   size_t warnings = 0;  // logged
   size_t pauses = 0;
+  size_t probes = 0;  // of leases
+  size_t lease_pauses = 0;
   std::deque<std::unique_ptr<SimClient>> clients;
   std::deque<std::unique_ptr<SimConnection>> connections;
   std::map<std::string, SimServer> servers;  // by address
@@ -130,6 +132,24 @@ class SimWorld : public Host {
       }
     }
     return open;
+  }
+  // Whether the servers of that address read what they are sent.
+  void SetServerReading(const std::string& address, bool reading) {
+    servers[address].reading = reading;
+    if (!reading) return;
+    for (const auto& connection : connections) {
+      if (connection->address != address) continue;
+      At(now_us_, [this, it = connection.get()] { Serve(*it); });
+      if (connection->lease != 0) AnswerProbe(connection->lease);
+    }
+  }
+  // What was written to servers that have not read it, on connections that are open.
+  size_t UnreadBytes() const {
+    size_t sum = 0;
+    for (const auto& connection : connections) {
+      if (connection->open) sum += connection->received.size() - connection->reader.used();
+    }
+    return sum;
   }
   // All requests any server has seen, by connection and then by time.
   std::vector<WireMessage> Seen() const {
@@ -266,33 +286,24 @@ class SimWorld : public Host {
   }
   void ProbeLease(LeaseHandle handle) override {
     CheckInside("ProbeLease");
-    const auto it = std::find_if(leases_.begin(), leases_.end(),
-                                 [&](const auto& entry) { return entry.second.get() == handle; });
-    if (it == leases_.end() || it->second->connection == nullptr) {
-      return Violation("ProbeLease of a lease that is not ready");
-    }
-    if (std::exchange(it->second->probing, true)) Violation("ProbeLease before the answer");
-    At(now_us_, [this, id = it->first] {
-      const auto lease = leases_.find(id);
-      if (lease == leases_.end()) return;
-      lease->second->probing = false;
-      WithEngine([&](Engine& engine) { engine.LeaseDrained(id); });
-    });
+    LeaseRecord* lease = ReadyLease(handle, "ProbeLease");
+    if (lease == nullptr) return;
+    if (std::exchange(lease->probing, true)) Violation("ProbeLease before the answer");
+    ++probes;
+    if (servers[lease->address].reading) AnswerProbe(lease->connection->lease);
   }
   void PauseLease(LeaseHandle handle, bool paused) override {
     CheckInside("PauseLease");
-    const auto it = std::find_if(leases_.begin(), leases_.end(),
-                                 [&](const auto& entry) { return entry.second.get() == handle; });
-    if (it == leases_.end() || it->second->connection == nullptr) {
-      return Violation("PauseLease of a lease that is not ready");
-    }
-    if (std::exchange(it->second->paused, paused) == paused) {
-      Violation("PauseLease does not alternate");
-    }
+    LeaseRecord* lease = ReadyLease(handle, "PauseLease");
+    if (lease == nullptr) return;
+    if (std::exchange(lease->paused, paused) == paused) Violation("PauseLease does not alternate");
+    if (paused) ++lease_pauses;
+    if (!paused) DeliverLater(*lease->connection);
   }
   void ReleaseLease(LeaseId id) override {
     LeaseRecord* lease = LiveLease(id, "ReleaseLease");
     if (lease == nullptr) return;
+    if (lease->paused) Violation("ReleaseLease of a paused lease");
     if (lease->connection == nullptr) {
       Violation("ReleaseLease before it was ready");
     } else {
@@ -311,7 +322,7 @@ class SimWorld : public Host {
   }
   void StartCall(CallId call, SessionHandle session, std::string_view cluster,
                  std::string_view path, Bytes message, uint64_t timeout_us) override {
-    if (LiveClient(session, "StartCall") == nullptr) return;
+    if (session != nullptr && LiveClient(session, "StartCall") == nullptr) return;
     if (!used_call_ids_.insert(call).second) Violation("a call id is used twice");
     limiter.questions.push_back(
         {std::string(cluster), std::string(path), std::string(message), timeout_us});
@@ -398,6 +409,20 @@ class SimWorld : public Host {
     Violation(std::string(what) + " for a session that is over");
     return nullptr;
   }
+  LeaseRecord* ReadyLease(LeaseHandle handle, std::string_view what) {
+    const auto it = std::find_if(leases_.begin(), leases_.end(),
+                                 [&](const auto& entry) { return entry.second.get() == handle; });
+    if (it != leases_.end() && it->second->connection != nullptr) return it->second.get();
+    Violation(std::string(what) + " of a lease that is not ready");
+    return nullptr;
+  }
+  void AnswerProbe(LeaseId id) {
+    At(now_us_, [this, id] {
+      const auto it = leases_.find(id);
+      if (it == leases_.end() || !std::exchange(it->second->probing, false)) return;
+      WithEngine([&](Engine& engine) { engine.LeaseDrained(id); });
+    });
+  }
   LeaseRecord* LiveLease(LeaseId id, std::string_view what) {
     CheckInside(what);
     const auto it = leases_.find(id);
@@ -482,6 +507,7 @@ class SimWorld : public Host {
         connection.open = false;  // Envoy's pool does so with bytes that nobody asked for
         return;
       }
+      if (leases_.at(connection.lease)->paused) return;
       const size_t size = PieceOf(connection.to_send.size());
       const std::string piece = connection.to_send.substr(0, size);
       connection.to_send.erase(0, size);
@@ -513,7 +539,7 @@ class SimWorld : public Host {
 
   // --- servers
   void Serve(SimConnection& connection) {
-    while (connection.open) {
+    while (connection.open && servers[connection.address].reading) {
       auto message = connection.reader.Next(connection.received);
       if (!message) return;
       if (message->kind == 0) {

@@ -10,6 +10,8 @@ from google.protobuf import json_format
 from google.protobuf.message import Message
 
 from metaprotocol.config.v1.cluster_policy_pb2 import ClusterPolicy
+from metaprotocol.config.v1.condition_pb2 import Condition, IntegerRange, StringList
+from metaprotocol.config.v1.filter_pb2 import Filter, RouteFilter
 from metaprotocol.config.v1.proxy_config_pb2 import Limits, Protocol, ProxyConfig, RouteTable
 from metaprotocol.config.v1.rate_limit_pb2 import (
     GlobalRateLimit,
@@ -19,14 +21,11 @@ from metaprotocol.config.v1.rate_limit_pb2 import (
     TokenBucket,
 )
 from metaprotocol.config.v1.route_pb2 import (
-    Condition,
     DirectReply,
-    IntegerRange,
     KeyValue,
     Mirror,
     Mutation,
     Route,
-    StringList,
     WeightedCluster,
 )
 
@@ -34,6 +33,7 @@ __all__ = [
     "ClusterPolicy",
     "Condition",
     "DirectReply",
+    "Filter",
     "GlobalRateLimit",
     "IntegerRange",
     "KeyValue",
@@ -46,6 +46,7 @@ __all__ = [
     "ProxyConfig",
     "RateLimitDescriptor",
     "Route",
+    "RouteFilter",
     "RouteTable",
     "StringList",
     "TokenBucket",

@@ -1,4 +1,4 @@
-#include "src/config/limit_loader.h"
+#include "src/config/filter_loader.h"
 
 #include <utility>
 #include <vector>

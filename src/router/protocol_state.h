@@ -10,6 +10,7 @@
 #include "src/config/config_slot.h"
 #include "src/config/snapshot.h"
 #include "src/observe/metrics_book.h"
+#include "src/upstream/upstream_protocol.h"
 
 namespace metaprotocol {
 
@@ -26,6 +27,7 @@ struct SnapshotUse {
   };
   struct RouteState {
     uint32_t cursor = 0;           // into Route::schedule
+    bool continued = false;        // `cursor` is where the configuration before has stopped
     std::vector<Target> targets;   // parallel to Route::clusters; sized on first use
     std::vector<Target> mirrors;   // parallel to Route::mirrors; likewise
     Series* own_series = nullptr;  // for what happens before a cluster is chosen
@@ -34,8 +36,8 @@ struct SnapshotUse {
   std::shared_ptr<const Snapshot> snapshot;
   std::vector<RouteState> routes;  // by Route::index
   Series* no_route_series = nullptr;
-  // Snapshots with the same number can share upstream connections: codec and mode are the same.
-  uint32_t upstream_kind = 0;
+  // Snapshots with the same codec and mode have the same, and so share upstream connections.
+  std::shared_ptr<UpstreamProtocol> upstream;
   uint64_t users = 0;
 };
 

@@ -1,18 +1,18 @@
-// The global rate limit of one route table: which requests a service is asked about, and what.
+// The global rate limit: a service says which requests may pass.
 #pragma once
 
 #include <cstdint>
 #include <memory>
-#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
-#include "src/route/route_table.h"
+#include "src/filter/filter.h"
 
 namespace metaprotocol {
 
-struct GlobalRateLimit {
+class GlobalRateLimit final : public Filter {
+ public:
   struct Descriptor {
     KeyRef key;
     std::string descriptor_key;  // as the service knows it
@@ -27,6 +27,11 @@ struct GlobalRateLimit {
 
   // The message to ask with; empty if there is nothing to ask.
   std::string Question(const MatchInput& request) const;
+
+  std::string_view name() const override { return "global_rate_limit"; }
+  bool WantsWhole(const MatchInput& head) const override { return !Question(head).empty(); }
+  RequestVerdict OnRequest(FilterContext& context) const override;
+  RequestVerdict OnCallDone(FilterContext& context, std::optional<Bytes> reply) const override;
 };
 
 }  // namespace metaprotocol

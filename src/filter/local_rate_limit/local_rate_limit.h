@@ -1,16 +1,17 @@
-// The local rate limit of one route table: which bucket a request takes its token from.
+// The local rate limit: how many requests this process lets pass.
 #pragma once
 
 #include <memory>
+#include <string_view>
 #include <utility>
 #include <vector>
 
+#include "src/filter/filter.h"
 #include "src/limit/token_bucket.h"
-#include "src/route/route_table.h"
 
 namespace metaprotocol {
 
-class LocalRateLimit {
+class LocalRateLimit final : public Filter {
  public:
   // A request takes its token from the bucket of the first rule that it meets; Route::index in
   // `rules` is its place in `buckets`. If it meets none it takes the default bucket's; if there is
@@ -32,24 +33,17 @@ class LocalRateLimit {
     return bucket == nullptr || bucket->Take(now_us);
   }
 
-  // Goes on with the buckets of the configuration before, where one stands in the same place with
-  // the same settings: a change of routes refills none. Before other threads know of this.
-  void ContinueWith(const LocalRateLimit& before) {
-    const auto adopt = [](std::shared_ptr<TokenBucket>& bucket,
-                          const std::shared_ptr<TokenBucket>& old) {
-      if (bucket == nullptr || old == nullptr) return;
-      if (bucket->settings() == old->settings()) bucket = old;
-    };
-    adopt(default_bucket_, before.default_bucket_);
-    for (size_t i = 0; i < std::min(buckets_.size(), before.buckets_.size()); ++i) {
-      adopt(buckets_[i], before.buckets_[i]);
-    }
-  }
+  std::string_view name() const override { return "local_rate_limit"; }
+  // A bucket with the same settings in the same place is handed on: a change of routes refills
+  // none.
+  void ContinueWith(const Filter& before) const override;
+  RequestVerdict OnRequest(FilterContext& context) const override;
 
  private:
   std::unique_ptr<const RouteTable> rules_;
-  std::vector<std::shared_ptr<TokenBucket>> buckets_;
-  std::shared_ptr<TokenBucket> default_bucket_;
+  // Changed by ContinueWith, before any other thread knows of this.
+  mutable std::vector<std::shared_ptr<TokenBucket>> buckets_;
+  mutable std::shared_ptr<TokenBucket> default_bucket_;
 };
 
 }  // namespace metaprotocol

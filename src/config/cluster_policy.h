@@ -1,0 +1,35 @@
+// One cluster's part of the configuration.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "src/balance/balancer.h"
+
+namespace metaprotocol {
+
+// How a protocol's requests use upstream connections.
+enum class UpstreamMode : uint8_t {
+  kShared,      // many clients' requests on one connection, told apart by correlation id
+  kExclusive,   // one request at a time on a connection, reused afterwards
+  kPerSession,  // a connection (per cluster) belongs to one client connection
+};
+
+// One cluster's part, which travels in its load balancing policy's configuration.
+struct ClusterPolicy {
+  BalancePolicy balance;
+  // Per worker and host.
+  uint32_t max_leases_per_host = 1024;
+  // Shared leases: another one is opened when every present one has this many open exchanges, up to
+  // max_shared_leases_per_host.
+  uint32_t exchanges_per_shared_lease = 128;
+  uint32_t max_shared_leases_per_host = 4;
+  uint32_t max_requests_in_flight = 65536;              // per worker; above: over-limit reply
+  size_t max_bytes_in_flight = size_t{256} << 20;       // request bytes without reply; likewise
+  size_t max_lease_bytes_in_flight = size_t{16} << 20;  // above: another lease, or over-limit
+  uint32_t max_pending_requests = 4096;                 // waiting for an exclusive lease; likewise
+  uint64_t lease_idle_timeout_us = uint64_t{3} * 1000 * 1000;  // then it goes back to the pool
+  uint64_t connect_timeout_us = uint64_t{5} * 1000 * 1000;     // for a lease to become ready
+};
+
+}  // namespace metaprotocol

@@ -1,0 +1,39 @@
+// From the filters of a route table's configuration to those that requests pass.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "generated/config_schema.h"
+#include "src/config/findings.h"
+#include "src/filter/global_rate_limit/global_rate_limit.h"
+#include "src/filter/local_rate_limit/local_rate_limit.h"
+
+namespace metaprotocol {
+
+// `keys` comes to hold what the filters look at in requests.
+//
+// All: null if a regular expression in it is bad; errors are in the findings. `path` is its place.
+std::unique_ptr<LocalRateLimit> LoadLocalRateLimit(const config::LocalRateLimit& config,
+                                                   const std::string& path, MetadataKeys& keys,
+                                                   Findings& findings);
+
+std::unique_ptr<GlobalRateLimit> LoadGlobalRateLimit(const config::GlobalRateLimit& config,
+                                                     const std::string& path, MetadataKeys& keys,
+                                                     Findings& findings);
+
+// `config` is a config::Filter or a config::RouteFilter, of which one of the kinds is there.
+template <typename Config>
+std::unique_ptr<const Filter> LoadFilter(const Config& config, const std::string& path,
+                                         MetadataKeys& keys, Findings& findings) {
+  if (config.local_rate_limit) {
+    return LoadLocalRateLimit(*config.local_rate_limit, path + ".local_rate_limit", keys, findings);
+  }
+  if (config.global_rate_limit) {
+    return LoadGlobalRateLimit(*config.global_rate_limit, path + ".global_rate_limit", keys,
+                               findings);
+  }
+  return nullptr;  // the reader has said so
+}
+
+}  // namespace metaprotocol

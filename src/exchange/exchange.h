@@ -1,0 +1,143 @@
+// An exchange: one request of one client and its reply, from the moment its route is known to the
+// moment the reply was written. What is tried on servers for it is an Attempt's business.
+#pragma once
+
+#include <cassert>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "src/base/intrusive_list.h"
+#include "src/base/request_view.h"
+#include "src/base/timer_wheel.h"
+#include "src/codec/codec.h"
+#include "src/filter/filter.h"
+#include "src/filter/filter_chain.h"
+#include "src/host/host.h"
+#include "src/observe/metrics_book.h"
+#include "src/route/route.h"
+#include "src/router/protocol_state.h"
+#include "src/upstream/attempt.h"
+#include "src/upstream/lease.h"
+
+namespace metaprotocol {
+
+class Exchange;
+class Exchanges;
+class Session;
+
+// The client connection that exchanges come from, as far as they need to know it.
+struct ExchangeOrigin {
+  const ProtocolState& protocol;
+  LeaseOwner& leases;         // its own, under UpstreamMode::kPerSession...
+  LeaseOwner& mirror_leases;  // ...and for copies of its requests
+  const ConnectionMetadata& connection;
+  SessionHandle handle;
+};
+
+// What the client's side keeps of an exchange; nobody else looks at it.
+struct ReplySlot : ListLink {
+  Session* session = nullptr;  // null: gone while the message without reply waits
+  std::string held;            // reply bytes that must wait for other replies
+  // The protocol has no word for what happened, so the connection ends when it is this one's turn.
+  bool unanswerable = false;
+  bool paused = false;  // its server was asked to wait
+};
+
+// The attempt that an exchange makes.
+class ExchangeAttempt : public Attempt {
+ public:
+  explicit ExchangeAttempt(Exchange& exchange) : exchange(exchange) {}
+  Exchange& exchange;
+};
+
+class Exchange final : public ReplySlot, public FilterContext {
+ public:
+  enum class State : uint8_t {
+    kFree,       // nobody's
+    kFiltering,  // its filters look at the request
+    kHeld,       // a filter has stopped; the request is kept
+    kTrying,     // an attempt is under way, no reply yet
+    kReplying,   // the reply's head has come, its body is being passed on
+    kReplied,    // the reply is complete, and perhaps waits for its turn
+  };
+
+  explicit Exchange(Exchanges& exchanges)
+      : exchanges_(exchanges), attempt_(*this), timer_(Timer::Kind::kExchange, this) {}
+
+  State state() const { return state_; }
+  // How the client knows the request.
+  const ReplyContext& client() const { return client_; }
+  // The codec of its configuration.
+  const Codec& codec() const { return *snapshot_->snapshot->codec; }
+  // Null for replies of ours before a route was found.
+  const Route* route_or_null() const { return route_; }
+  size_t bytes() const { return bytes_; }
+  // The rest of its request is still to come, through Exchanges::SendBody.
+  bool wants_body() const { return attempt_.state() == Attempt::State::kSending; }
+  bool waits_for_connection() const { return attempt_.state() == Attempt::State::kPending; }
+
+  // FilterContext
+  uint64_t now_us() const override;
+  void Count(Counter counter) override;
+  void Change(const MutationOp& change) override;
+  void StartCall(std::string_view cluster, std::string_view path, Bytes message,
+                 uint64_t timeout_us) override;
+  void StartTimer(uint64_t delay_us) override;
+  void Send(std::string_view cluster, std::string_view path, Bytes message,
+            uint64_t timeout_us) override;
+
+ private:
+  friend class Exchanges;
+
+  // The only place where the state changes.
+  void Become(State next) {
+    assert(Allowed(state_, next));
+    state_ = next;
+  }
+  static constexpr bool Allowed(State from, State to) {
+    switch (from) {
+      case State::kFree:
+        return to == State::kFiltering;
+      case State::kFiltering:
+        return to == State::kHeld || to == State::kTrying || to == State::kReplied ||
+               to == State::kFree;
+      case State::kHeld:
+        return to == State::kFiltering || to == State::kFree;
+      case State::kTrying:  // once more, too
+        return to == State::kTrying || to == State::kReplying || to == State::kReplied ||
+               to == State::kFree;
+      case State::kReplying:
+        return to == State::kReplied || to == State::kFree;
+      case State::kReplied:
+        return to == State::kFree;
+    }
+    return false;
+  }
+
+  Exchanges& exchanges_;
+  State state_ = State::kFree;
+  bool counted_ = false;                    // as a request, in its series
+  bool answered_locally_ = false;           // kReplied: with `answer_`
+  const ExchangeOrigin* origin_ = nullptr;  // null: as ReplySlot::session
+  ReplyContext client_;
+  SnapshotUse* snapshot_ = nullptr;
+  const FilterChain* chain_ = nullptr;
+  size_t position_ = 0;       // of the filter whose turn it is
+  CallId call_ = 0;           // what that filter has stopped for; 0: its timer
+  Series* series_ = nullptr;  // null: nothing was counted yet
+  uint64_t started_us_ = 0;
+  size_t bytes_ = 0;  // of the request, as accounted in the session
+  size_t response_bytes_ = 0;
+  uint32_t attempts_ = 0;
+  ReplyStatus status_ = ReplyStatus::kOk;  // of the server's reply
+  SnapshotUse::Target* target_ = nullptr;
+  std::string host_address_;  // tried last; kept only if a filter wants the outcome
+  Mutation changes_;          // by filters
+  std::unique_ptr<HeldRequest> held_request_;  // kHeld; kTrying while it may be tried again
+  ExchangeAttempt attempt_;
+  Timer timer_;  // of the filter that has stopped, then of the attempts together
+};
+
+}  // namespace metaprotocol

@@ -1,0 +1,123 @@
+// All exchanges of one worker: leads each request through its filters to a server, and the reply
+// back to its client.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string_view>
+#include <unordered_map>
+
+#include "src/base/object_pool.h"
+#include "src/engine_context.h"
+#include "src/exchange/exchange.h"
+#include "src/router/router.h"
+#include "src/upstream/worker_hub.h"
+
+namespace metaprotocol {
+
+// The client's side of exchanges. Called from within entry points of the engine only. May call
+// back, but for what is said otherwise.
+class ExchangeClient {
+ public:
+  virtual ~ExchangeClient() = default;
+
+  // The server's reply has come, or its head: `bytes` is what is there of it. If bytes.size() <
+  // message.length, OnReplyBody follows. Views are valid during the call.
+  virtual void OnReply(Exchange& exchange, const Codec& codec, const Message& message,
+                       Bytes bytes) = 0;
+  virtual void OnReplyBody(Exchange& exchange, Bytes bytes) = 0;
+  // All of it was given. To be followed by Exchanges::Delivered, now or later.
+  virtual void OnReplyEnd(Exchange& exchange) = 0;
+  // The reply is one of ours, in place of the server's or of what has come of that. As OnReplyEnd.
+  virtual void OnLocalReply(Exchange& exchange, LocalReply reply, std::string_view text) = 0;
+  // The request leaves its client: it needed no reply and has ended, or was delivered. Does not
+  // call back.
+  virtual void OnLeave(Exchange& exchange) = 0;
+  // The request waits for a filter, or does so no longer. Does not call back.
+  virtual void OnHeld(Exchange& exchange, bool held) = 0;
+};
+
+class Exchanges final : public AttemptSink {
+ public:
+  Exchanges(EngineContext& context, WorkerHub& hub, Router& router)
+      : context_(context), hub_(hub), router_(router) {}
+  ~Exchanges() override = default;
+  // Both need each other; called once, before anything else.
+  void SetClient(ExchangeClient& client) { client_ = &client; }
+
+  // --- for the client's side
+  // Whether the request has to be there as a whole before it can be run. `use` is what it is routed
+  // by.
+  static bool WantsWhole(const SnapshotUse& use, const Route& route, const Message& message,
+                         const MatchInput& head);
+  // A new exchange; `route` null: only to be answered.
+  Exchange& New(const ExchangeOrigin& origin, SnapshotUse& use, const Route* route,
+                const Message& message);
+  // Through the filters, to a server. It may have ended when this returns.
+  void Run(Exchange& exchange, const RequestView& request);
+  // More of a request that was not whole; see Exchange::wants_body.
+  void SendBody(Exchange& exchange, Bytes bytes, bool last) {
+    hub_.SendBody(exchange.attempt_, bytes, last);
+  }
+  // The client does not take its reply at present, or does again: the server is asked to wait.
+  void PauseReply(Exchange& exchange, bool paused) {
+    if (exchange.attempt_.started()) hub_.PauseReply(exchange.attempt_, paused);
+  }
+  // Ends whatever is under way for it with a reply of ours.
+  void AnswerLocally(Exchange& exchange, LocalReply reply, std::string_view text);
+  // Its reply has been written. The exchange is free after this.
+  void Delivered(Exchange& exchange);
+  // Its client is gone, and its session. What needs no reply may live on.
+  void ClientGone(Exchange& exchange);
+
+  // --- events
+  // As in Engine.
+  void CallDone(CallId call, std::optional<Bytes> message);
+  void ExchangeTimer(Exchange& exchange);
+
+  size_t count() const { return count_; }
+  // Labels without a cluster: for what happens before one is chosen. `route` may be null.
+  Series& SeriesFor(const ProtocolState& protocol, SnapshotUse& use, const Route* route);
+
+ private:
+  friend class Exchange;
+
+  // AttemptSink
+  Handled OnReply(Attempt& attempt, const Codec& codec, Message& message, Bytes bytes) override;
+  void OnReplyBody(Attempt& attempt, Bytes bytes) override;
+  void OnAttemptEnd(Attempt& attempt, const AttemptResult& result) override;
+
+  void RunFilters(Exchange& exchange, const RequestView& request);
+  bool Proceed(Exchange& exchange, RequestVerdict verdict, const RequestView& request);
+  void Hold(Exchange& exchange, const RequestView& request);
+  void Resume(Exchange& exchange, bool call_done, std::optional<Bytes> reply);
+  void StopWaiting(Exchange& exchange);
+  void ChooseTarget(Exchange& exchange);
+  static Router::Sender SenderOf(const Exchange& exchange);
+  void Forward(Exchange& exchange, const RequestView& request);
+  std::optional<AttemptResult> StartAttempt(Exchange& exchange, const Router::Sender& sender,
+                                            const RequestView& request, std::string_view avoid);
+  bool MayBeTriedAgain(const Exchange& exchange, const RequestView& request) const;
+  bool TryAgain(Exchange& exchange, const AttemptResult& before);
+  ResponseVerdict AskAboutResponse(Exchange& exchange, const Message& message);
+  void Reply(Exchange& exchange, LocalReply reply, std::string_view text);
+  void CountRequest(Exchange& exchange);
+  void RecordTime(const Exchange& exchange);
+  Series& SeriesOf(Exchange& exchange);
+  void UseSeries(Exchange& exchange, Series& series);
+  void Remember(Exchange& exchange, const AttemptResult& result);
+  AttemptResult Abandon(Exchange& exchange, AttemptResult::Cause why);
+  void End(Exchange& exchange, Outcome::Kind kind);
+
+  EngineContext& context_;
+  WorkerHub& hub_;
+  Router& router_;
+  ExchangeClient* client_ = nullptr;
+  ObjectPool<Exchange> pool_;
+  size_t count_ = 0;
+  std::unordered_map<CallId, Exchange*> calls_;  // who waits for which answer
+  CallId last_call_ = 0;
+  Mutation all_changes_;  // of the request that is being started: its route's and its filters'
+};
+
+}  // namespace metaprotocol

@@ -1,0 +1,76 @@
+#include "src/router/router.h"
+
+#include <algorithm>
+
+#include "src/filter/local_reply_text.h"
+#include "src/router/targets.h"
+
+namespace metaprotocol {
+
+SnapshotUse::Target& Router::ChooseTarget(const Sender& sender) {
+  const Route& route = sender.route;
+  SnapshotUse::RouteState& state = sender.use.routes[route.index];
+  if (state.targets.empty()) {
+    state.targets.resize(route.clusters.size());
+    // Anywhere: workers that all begin with the first would send it what others should have.
+    if (!route.schedule.empty() && !state.continued) {
+      state.cursor = static_cast<uint32_t>(context_.Random() % route.schedule.size());
+    }
+  }
+  size_t choice = 0;
+  if (!route.schedule.empty()) {
+    choice = route.schedule[state.cursor];
+    state.cursor = state.cursor + 1 < route.schedule.size() ? state.cursor + 1 : 0;
+  }
+  SnapshotUse::Target& target = state.targets[choice];
+  BringUpToDate(target, context_, hub_, sender.protocol, route, route.clusters[choice].name);
+  return target;
+}
+
+void Router::LookUp(const Sender& sender, SnapshotUse::Target& target) {
+  const SnapshotUse::RouteState& state = sender.use.routes[sender.route.index];
+  const auto choice = static_cast<size_t>(&target - state.targets.data());
+  BringUpToDate(target, context_, hub_, sender.protocol, sender.route,
+                sender.route.clusters[choice].name);
+}
+
+std::optional<AttemptResult> Router::Start(const Sender& sender, const SnapshotUse::Target& target,
+                                           Attempt& attempt, const RequestView& request,
+                                           const Mutation& mutation, std::string_view avoid) {
+  const uint64_t timeout = TimeoutUs(*sender.use.snapshot, sender.route, request.message);
+  if (target.cluster == nullptr) {
+    AttemptResult refused;
+    refused.reply = LocalReply::kClusterNotFound;
+    refused.text = LocalReplyText(refused.reply);
+    return refused;
+  }
+  auto ended = hub_.Start(
+      attempt, {sender.use.upstream, sender.leases, *target.cluster, mutation, request.message,
+                request.bytes, HashOf(sender, request.message), request.arrived,
+                timeout < request.message.timeout_us ? timeout : 0, avoid});
+  if (ended && ended->text.empty()) ended->text = LocalReplyText(ended->reply);
+  return ended;
+}
+
+void Router::Mirror(const Sender& sender, const RequestView& request) {
+  if (sender.route.mirrors.empty()) return;
+  mirrors_.Copy(sender.protocol, sender.mirror_leases, sender.use, sender.route, request.message,
+                request.bytes, HashOf(sender, request.message));
+}
+
+uint64_t Router::TimeoutUs(const Snapshot& snapshot, const Route& route, const Message& message) {
+  const uint64_t ours = route.timeout_us != 0 ? route.timeout_us : snapshot.default_timeout_us;
+  if (ours == 0 || message.timeout_us == 0) return std::max(ours, message.timeout_us);
+  return std::min(ours, message.timeout_us);
+}
+
+std::optional<uint64_t> Router::HashOf(const Sender& sender, const Message& message) {
+  std::optional<uint64_t> hash;
+  for (const KeyRef& key : sender.route.hash_keys) {
+    const auto value = key.Find({message.metadata, sender.connection});
+    if (value) hash = HashKey(*value, hash.value_or(0));
+  }
+  return hash;
+}
+
+}  // namespace metaprotocol

@@ -1,0 +1,58 @@
+// The router: the last of a request's way through the engine. Which of its route's clusters takes
+// it, how long that may take, and who else gets a copy.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string_view>
+
+#include "src/base/request_view.h"
+#include "src/engine_context.h"
+#include "src/route/route.h"
+#include "src/router/mirrors.h"
+#include "src/router/protocol_state.h"
+#include "src/upstream/worker_hub.h"
+
+namespace metaprotocol {
+
+class Router {
+ public:
+  Router(EngineContext& context, WorkerHub& hub)
+      : context_(context), hub_(hub), mirrors_(context, hub) {}
+
+  // What a request is sent with, besides itself.
+  struct Sender {
+    const ProtocolState& protocol;
+    SnapshotUse& use;
+    const Route& route;
+    const ConnectionMetadata& connection;
+    LeaseOwner& leases;         // its own, under UpstreamMode::kPerSession...
+    LeaseOwner& mirror_leases;  // ...and for copies
+  };
+
+  // Which cluster the next request of the route goes to.
+  SnapshotUse::Target& ChooseTarget(const Sender& sender);
+  // The same one again: clusters may have come and gone.
+  void LookUp(const Sender& sender, SnapshotUse::Target& target);
+  // As WorkerHub::Start. `mutation`: of the request; `avoid`: the address of a host that is only
+  // taken if there is no other.
+  std::optional<AttemptResult> Start(const Sender& sender, const SnapshotUse::Target& target,
+                                     Attempt& attempt, const RequestView& request,
+                                     const Mutation& mutation, std::string_view avoid);
+  // To be called after Start: what was forwarded is copied to the route's mirrors.
+  void Mirror(const Sender& sender, const RequestView& request);
+  // For all attempts together: the shorter one of the route's and the client's own; 0: none.
+  static uint64_t TimeoutUs(const Snapshot& snapshot, const Route& route, const Message& message);
+
+  Mirrors& mirrors() { return mirrors_; }
+  const Mirrors& mirrors() const { return mirrors_; }
+
+ private:
+  static std::optional<uint64_t> HashOf(const Sender& sender, const Message& message);
+
+  EngineContext& context_;
+  WorkerHub& hub_;
+  Mirrors mirrors_;
+};
+
+}  // namespace metaprotocol

@@ -1,0 +1,214 @@
+// Writing: what a client is sent, and in which order.
+#include "src/base/out_buffer.h"
+#include "src/session/session_manager.h"
+
+namespace metaprotocol {
+
+// --- exchanges, as their session sees them
+
+Exchange& SessionManager::NewExchange(Session& session, const Route* route,
+                                      const Message& message) {
+  Exchange& exchange = exchanges_.New(session.origin, *session.use, route, message);
+  exchange.session = &session;
+  session.exchanges.PushBack(exchange);
+  ++session.exchange_count;
+  session.bytes_in_flight += exchange.bytes();
+  if (TooMuchInFlight(session)) Pause(session, Session::kTooMuchInFlight);
+  return exchange;
+}
+
+void SessionManager::OnLeave(Exchange& exchange) {
+  Session& session = *exchange.session;
+  IntrusiveList<Exchange, ReplySlot>::Remove(exchange);
+  --session.exchange_count;
+  session.bytes_in_flight -= exchange.bytes();
+  if (session.sending == &exchange) session.sending = nullptr;  // the rest goes nowhere
+  if (session.replying == &exchange) session.replying = nullptr;
+  ChangeHeld(exchange, ClearKeepingLittle);
+  exchange.unanswerable = exchange.paused = false;
+  exchange.session = nullptr;
+  session.last_activity_us = context_.now_us();
+  if (session.pause_reasons != 0 || session.end_stream || session.draining ||
+      session.close_wanted) {
+    MarkAttention(session);
+  }
+}
+
+// Where one upstream connection serves the session, its requests keep their order.
+void SessionManager::OnHeld(Exchange& exchange, bool held) {
+  Session& session = *exchange.session;
+  if (session.use->snapshot->upstream_mode != UpstreamMode::kPerSession) return;
+  if (held) {
+    Pause(session, Session::kHeld);
+  } else {
+    Resume(session, Session::kHeld);
+  }
+}
+
+// --- replies
+
+// Replies may overtake each other unless the protocol forbids it, but none may begin in the middle
+// of another.
+bool SessionManager::MayWrite(Session& session, const Exchange& exchange) {
+  if (session.replying != nullptr) return session.replying == &exchange;
+  if (!session.use->snapshot->codec->traits().ordered_replies) return true;
+  return FirstToAnswer(session) == &exchange;
+}
+
+// Whose reply is next where they keep their order; null if nobody waits for one.
+Exchange* SessionManager::FirstToAnswer(Session& session) {
+  return session.exchanges.Find([](const Exchange& exchange) { return exchange.expects_reply(); });
+}
+
+void SessionManager::Write(Session& session, Bytes bytes) {
+  MarkDirty(session);
+  if (bytes.size() >= kDirectWriteBytes) {
+    Flush(session);
+    while (!bytes.empty() && session.unread_since_us == 0) {
+      const Bytes window = bytes.substr(0, kWindowBytes);
+      bytes.remove_prefix(window.size());
+      WriteNow(session, window);
+    }
+  }
+  session.out.append(bytes);
+}
+
+// Where a complete message to the client may be appended.
+std::string& SessionManager::OutFor(Session& session) {
+  MarkDirty(session);
+  return session.replying != nullptr ? session.after_reply : session.out;
+}
+
+// Answers without an exchange, unless replies must keep their order.
+void SessionManager::AnswerLocally(Session& session, const Message& message, LocalReply reply,
+                                   std::string_view text) {
+  Series& series = exchanges_.SeriesFor(session.protocol, *session.use, nullptr);
+  if (message.kind != MessageKind::kRequest) {
+    series.Add(LocalReplyCounter(reply));
+    return;
+  }
+  const Codec& codec = *session.use->snapshot->codec;
+  if (codec.traits().ordered_replies && FirstToAnswer(session) != nullptr) {
+    exchanges_.AnswerLocally(NewExchange(session, nullptr, message), reply, text);
+    return;
+  }
+  series.Add(Counter::kRequests);
+  series.Add(LocalReplyCounter(reply));
+  reply_context_.id = message.id;
+  reply_context_.tag = message.tag;
+  reply_context_.name.assign(message.reply_name);
+  if (!codec.Reply(reply_context_, reply, text, OutFor(session))) EndAfterReplies(session);
+}
+
+void SessionManager::OnReply(Exchange& exchange, const Codec& codec, const Message& message,
+                             Bytes bytes) {
+  Session& session = *exchange.session;
+  const Mutation& mutation = exchange.route().response_mutation;
+  if (MayWrite(session, exchange)) {
+    const Encoded encoded = codec.Encode(
+        message, bytes, {.id = exchange.client().id, .mutation = mutation}, session.out);
+    Write(session, encoded.Unchanged(bytes));
+    session.out.append(encoded.Tail());
+    if (bytes.size() < message.length) session.replying = &exchange;
+    return;
+  }
+  ChangeHeld(exchange, [&](std::string& held) {
+    const Encoded encoded =
+        codec.Encode(message, bytes, {.id = exchange.client().id, .mutation = mutation}, held);
+    held.append(encoded.Unchanged(bytes)).append(encoded.Tail());
+  });
+  MarkDirty(session);
+}
+
+void SessionManager::OnReplyBody(Exchange& exchange, Bytes bytes) {
+  Session& session = *exchange.session;
+  if (session.replying == &exchange) {
+    Write(session, bytes);
+  } else {
+    ChangeHeld(exchange, [&](std::string& held) { held.append(bytes); });
+    MarkDirty(session);
+  }
+}
+
+void SessionManager::OnReplyEnd(Exchange& exchange) { FinishReply(exchange); }
+
+void SessionManager::OnLocalReply(Exchange& exchange, LocalReply reply, std::string_view text) {
+  Session& session = *exchange.session;
+  if (session.replying == &exchange) {
+    // Half of a reply is out; nothing that could follow would be understood.
+    exchanges_.Delivered(exchange);
+    Close(session, CloseMode::kAbort);
+    return;
+  }
+  const Codec& codec = exchange.codec();
+  const bool direct = MayWrite(session, exchange);
+  bool said = false;
+  ChangeHeld(exchange, [&](std::string& held) {
+    held.clear();
+    said = codec.Reply(exchange.client(), reply, text, direct ? session.out : held);
+  });
+  if (said) {
+    MarkDirty(session);
+    FinishReply(exchange);
+    return;
+  }
+  EndAfterReplies(session);
+  if (codec.traits().ordered_replies) {
+    // The client would take the next reply for this one's.
+    exchange.unanswerable = true;
+    if (session.sending == &exchange) session.sending = nullptr;
+  } else {
+    exchanges_.Delivered(exchange);
+  }
+}
+
+// The last byte of the reply has been written or stands in `held`.
+void SessionManager::FinishReply(Exchange& exchange) {
+  Session& session = *exchange.session;
+  const bool direct = exchange.held.empty();
+  if (session.sending == &exchange) session.sending = nullptr;  // the rest goes nowhere
+  if (!direct) {
+    if (session.use->snapshot->codec->traits().ordered_replies) return;  // until it is its turn
+    OutFor(session).append(exchange.held);
+  }
+  const bool was_replying = session.replying == &exchange;
+  exchanges_.Delivered(exchange);
+  if (was_replying || !session.exchanges.empty()) WriteHeldReplies(session);
+}
+
+// Something that others had to wait for has been written.
+void SessionManager::WriteHeldReplies(Session& session) {
+  if (session.replying != nullptr) return;
+  if (!session.after_reply.empty()) {
+    Write(session, session.after_reply);
+    ClearKeepingLittle(session.after_reply);
+  }
+  if (session.use->snapshot->codec->traits().ordered_replies) {
+    while (Exchange* const next = FirstToAnswer(session)) {
+      Exchange& first = *next;
+      const bool complete = first.state() == Exchange::State::kReplied;
+      if (!complete && (first.state() != Exchange::State::kReplying || first.held.empty())) return;
+      if (first.unanswerable) {
+        MarkAttention(session);
+        return;
+      }
+      Write(session, first.held);
+      ChangeHeld(first, ClearKeepingLittle);
+      if (!complete) {  // its body is still coming: from here on straight through
+        session.replying = &first;
+        return;
+      }
+      exchanges_.Delivered(first);
+    }
+    return;
+  }
+  // Nearly always nothing is held, and then no reply looks at all the other exchanges.
+  if (session.held_bytes == 0) return;
+  Exchange* const next =
+      session.exchanges.Find([](const Exchange& exchange) { return !exchange.held.empty(); });
+  Write(session, next->held);
+  ChangeHeld(*next, ClearKeepingLittle);
+  session.replying = next;
+}
+
+}  // namespace metaprotocol

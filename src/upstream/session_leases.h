@@ -1,0 +1,26 @@
+// Connections with a memory (a login, a transaction): each belongs to one client connection, which
+// has one for each cluster, and goes with it.
+#pragma once
+
+#include "src/upstream/lease_pool.h"
+
+namespace metaprotocol {
+
+class Cluster;
+
+class SessionLeases final : public LeasePool {
+ public:
+  SessionLeases(UpstreamHost& host, std::shared_ptr<const UpstreamProtocol> protocol,
+                LeaseOpener& opener)
+      : LeasePool(host, std::move(protocol), opener) {}
+
+  // The one that `owner` has in that cluster already, whatever host it leads to.
+  static Lease* Present(const LeaseOwner& owner, const Cluster& cluster,
+                        const std::shared_ptr<const UpstreamProtocol>& protocol);
+
+  Lease* Take(const LeaseNeed& need) override {
+    return RoomForAnother() ? &Open(&need.owner) : nullptr;
+  }
+};
+
+}  // namespace metaprotocol

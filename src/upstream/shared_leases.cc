@@ -1,0 +1,42 @@
+#include "src/upstream/shared_leases.h"
+
+namespace metaprotocol {
+namespace {
+
+// A message that is passed on in pieces may share a lease if all of it is there and it has no more
+// than so many times the bytes from which on messages are: what Envoy reads at once, by default.
+constexpr size_t kPassingBy = 4;
+
+}  // namespace
+
+Lease* SharedLeases::Take(const LeaseNeed& need) {
+  const bool passing_by =
+      need.arrived && need.length / kPassingBy <= protocol->stream_message_bytes;
+  if (need.present < need.length && !passing_by) return TakeForItself();
+
+  const uint32_t few = policy().exchanges_per_shared_lease / 4;
+  Lease* best = nullptr;
+  uint32_t considered = 0;
+  for (Lease* lease : leases) {
+    if (!lease->takes_requests() || !lease->HasRoomFor(need.length)) continue;
+    if (best == nullptr || lease->attempt_count < best->attempt_count) best = lease;
+    if (best->attempt_count < few) return best;
+    if (++considered >= policy().max_shared_leases_per_host) break;
+  }
+  const bool full = best != nullptr && best->attempt_count >= policy().exchanges_per_shared_lease &&
+                    considered < policy().max_shared_leases_per_host;
+  if (best != nullptr && !full) return best;
+  Lease* opened = OpenIfRoom();
+  return opened != nullptr ? opened : best;
+}
+
+// A client that sends its body slowly, or dies in the middle, must hurt nobody, and nobody should
+// have to wait for a very large one: it gets a connection with nothing else on it.
+Lease* SharedLeases::TakeForItself() {
+  for (auto it = leases.rbegin(); it != leases.rend(); ++it) {
+    if ((*it)->takes_requests() && (*it)->attempt_count == 0) return *it;
+  }
+  return OpenIfRoom();
+}
+
+}  // namespace metaprotocol
