@@ -2,7 +2,8 @@
 configuration reader that tools/generate_config_schema.py makes from api/."""
 
 def _root(repository_ctx):
-    return repository_ctx.path(Label("//:WORKSPACE")).dirname
+    # Bazel 8 does not look for files of that name any more, but this one is there in both.
+    return repository_ctx.path(Label("//:BUILD.bazel")).dirname
 
 def _run(repository_ctx, command, problem):
     result = repository_ctx.execute(command, timeout = 600, quiet = False)
@@ -77,9 +78,8 @@ _config_schema = repository_rule(
     environ = ["METAPROTOCOL_PYTHON"],
 )
 
-def metaprotocol_repositories():
-    """Declares the repositories above, those that are not declared yet."""
-    existing = native.existing_rules()
+def declare_repositories(existing = ()):
+    """Declares the repositories above, but for those whose names are in `existing`."""
     if "metaprotocol_re2" not in existing:
         _fetched_source(
             name = "metaprotocol_re2",
@@ -97,9 +97,13 @@ def metaprotocol_repositories():
             name = "metaprotocol_config_schema",
             inputs = [
                 "@metaprotocol//api:metaprotocol/config/v1/%s.proto" % name
-                for name in ["cluster_policy", "options", "proxy_config", "route"]
+                for name in ["cluster_policy", "options", "proxy_config", "rate_limit", "route"]
             ] + [
                 "@metaprotocol//tools:config_schema.py",
                 "@metaprotocol//tools:generate_config_schema.py",
             ],
         )
+
+def metaprotocol_repositories():
+    """For WORKSPACE: declares what is not declared yet."""
+    declare_repositories(native.existing_rules())

@@ -1,8 +1,9 @@
 """Where images are read from and written to.
 
-oci:FOLDER[:TAG]             an OCI image layout
-docker-archive:FILE[:NAME]   what `docker load` and `podman load` read
-[docker://]HOST[:PORT]/NAME[:TAG|@DIGEST]   a registry
+* ``oci:FOLDER[:TAG]``: an OCI image layout
+* ``docker-archive:FILE[:NAME]``: what `docker load` and `podman load` read
+* ``[docker://]HOST[:PORT]/NAME[:TAG|@DIGEST]``: a registry
+* ``folder:FOLDER``: only written, the files as they are in a container
 """
 
 from __future__ import annotations
@@ -53,6 +54,10 @@ def parse_place(text: str, *, insecure: bool = False) -> Place:
     if separator and kind == "docker-archive":
         path, name = _split_tag(rest)
         return Archive(Path(path), name)
+    if separator and kind == "folder":
+        if not rest:
+            raise ImageError("the image's place has no path")
+        return Folder(Path(rest))
     found = _REGISTRY.fullmatch(text.removeprefix("docker://"))
     if found is None:
         raise ImageError(
@@ -236,6 +241,39 @@ class Archive:
                     raise
         except OSError as error:
             raise ImageError(f"cannot write {self.path}: {error.strerror}") from error
+
+
+@dataclass(frozen=True)
+class Folder:
+    """The files of an image, as a container sees them: for a Containerfile that copies them."""
+
+    path: Path
+
+    def __str__(self) -> str:
+        return f"folder:{self.path}"
+
+    def read(self, store: BlobStore) -> Descriptor:  # noqa: ARG002
+        """See ``Place``."""
+        raise ImageError(f"{self.path} holds files, not an image: name an oci: layout as the base")
+
+    def write(self, store: BlobStore, root: Descriptor) -> None:
+        """See ``Place``."""
+        if root.media_type in INDEXES:
+            raise ImageError("a folder holds the files of one image, not of an index")
+        if self.path.exists():
+            raise ImageError(f"{self.path} is there already")
+        layers = store.read_json(root)["layers"]
+        try:
+            with tempfile.TemporaryDirectory(dir=self.path.parent, prefix=".new-") as made:
+                files = Path(made) / "files"
+                files.mkdir()
+                for layer in layers:
+                    path = store.path(Descriptor.from_json(layer).digest)
+                    with tarfile.open(path) as archive:
+                        archive.extractall(files, filter="tar")
+                files.rename(self.path)
+        except (OSError, tarfile.TarError) as error:
+            raise ImageError(f"cannot write {self.path}: {error}") from error
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from metaprotocol.image import ImageError, ImageOptions
 from metaprotocol.image.build import build_image, join_index
-from metaprotocol.image.places import Archive, Layout, Registry, parse_place
+from metaprotocol.image.places import Archive, Folder, Layout, Registry, parse_place
 from metaprotocol.image.sbom import Component, document
 
 MODULE_BYTES = 200_000
@@ -68,6 +68,7 @@ def config_of(layout: Layout) -> dict[str, object]:
     ("text", "place"),
     [
         ("oci:images", Layout(Path("images"), "latest")),
+        ("folder:/a", Folder(Path("/a"))),
         ("oci:/a/b:1.2", Layout(Path("/a/b"), "1.2")),
         ("docker-archive:x.tar", Archive(Path("x.tar"), "latest")),
         ("example.com/a/b", Registry("example.com", "a/b", "latest", False)),
@@ -111,6 +112,15 @@ def test_an_archive_and_a_layout_hold_the_same_image(base: Layout, tmp_path: Pat
     assert first.digest == second.digest
     on_top = build_image(ImageOptions(module, base=archive), [Layout(tmp_path / "top", "x")])
     assert len(on_top.layers) == len(first.layers) + 1
+
+
+def test_a_folder_holds_the_files_of_all_layers(base: Layout, tmp_path: Path) -> None:
+    target = tmp_path / "files"
+    build_image(ImageOptions(elf(tmp_path / "m.so"), base=base), [Folder(target)])
+    assert (target / "etc/base").read_text() == "base"
+    assert (target / "usr/lib/metaprotocol/libmetaprotocol.so").is_file()
+    with pytest.raises(ImageError, match="is there already"):
+        build_image(ImageOptions(elf(tmp_path / "m.so"), base=base), [Folder(target)])
 
 
 def test_a_library_for_another_processor_is_refused(base: Layout, tmp_path: Path) -> None:
