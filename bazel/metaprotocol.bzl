@@ -38,7 +38,7 @@ def metaprotocol_module(name, exports, deps):
         name = name,
         linkshared = True,
         linkopts = [
-            "-Wl,--version-script=$(location %s)" % exports,
+            "-Wl,--version-script=$(execpath %s)" % exports,
             "-Wl,-z,now",
             "-Wl,--gc-sections",
             "-lpthread",

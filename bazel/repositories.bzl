@@ -79,7 +79,11 @@ _config_schema = repository_rule(
 )
 
 def declare_repositories(existing = ()):
-    """Declares the repositories above, but for those whose names are in `existing`."""
+    """Declares the repositories above.
+
+    Args:
+      existing: names of those that are declared already, which stay as they are.
+    """
     if "metaprotocol_re2" not in existing:
         _fetched_source(
             name = "metaprotocol_re2",
