@@ -247,6 +247,20 @@ async def test_thrift_goes_by_method_and_header(tmp_path: Path) -> None:
         assert await asyncio.to_thread(_stored_by, port) == "v1"
 
 
+async def test_kubernetes_files_work_with_programs_in_place_of_pods(tmp_path: Path) -> None:
+    async with (
+        running("kubernetes", tmp_path, dubbo=("v1", "v2")) as stage,
+        stage.consumer() as client,
+    ):
+        tester = {"user": "test-7"}
+        assert await answer(client) == "list by v1"
+        assert await answer(client, attachments=tester) == "list by v2"
+        second = f"ports: {{rpc: {stage.ports[21882]}}}\n  labels: {{app: shop, version: "
+        stage.edit("local.yaml", (f"{second}v2}}", f"{second}v1}}"))
+        await becomes(Status.SERVER_ERROR, lambda: answer(client, attachments=tester))
+        assert set(await answers(client, 100)) == {"list by v1", "list by v2"}
+
+
 async def test_two_protocols_are_served_side_by_side(tmp_path: Path) -> None:
     def total(port: int) -> object:
         with ApacheClient(port) as client:
