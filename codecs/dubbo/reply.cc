@@ -221,14 +221,13 @@ Status StatusOf(LocalReply reply) {
       return Status::kServiceNotFound;
     case LocalReply::kTimeout:
       return Status::kServerTimeout;
-    case LocalReply::kOverLimit:
-      return Status::kServerThreadpoolExhausted;
     case LocalReply::kUpstreamLost:
       return Status::kChannelInactive;
     case LocalReply::kTooLarge:
     case LocalReply::kMalformed:
       return Status::kBadRequest;
     case LocalReply::kNoHealthyUpstream:
+    case LocalReply::kOverLimit:
     case LocalReply::kDenied:
     case LocalReply::kFault:
     case LocalReply::kShuttingDown:

@@ -322,7 +322,7 @@ def _settled(calls: list[Call]) -> Callable[[], Awaitable[bool]]:
 
 
 async def test_rate_limit_lets_so_many_pass(tmp_path: Path) -> None:
-    over = Status.THREADPOOL_EXHAUSTED
+    over = Status.SERVER_ERROR
     slower = ("fillInterval: 10s", "fillInterval: 1000s")
     async with (
         running("rate-limit", tmp_path, dubbo=("v1",), slower=slower) as stage,

@@ -106,7 +106,7 @@ async def test_a_local_limit_holds_for_all_workers_and_over_updates(
         )
         with running_envoy(builder, bootstrap, concurrency=2) as envoy:
             port = envoy.listener_port("dubbo")
-            over = Status.THREADPOOL_EXHAUSTED
+            over = Status.SERVER_ERROR
             # Many connections, so that both workers have some.
             assert await outcomes(port, "list", 25, clients=8) == {"a": 100, over: 100}
             assert await outcomes(port, "put", 2, clients=8) == {"a": 7, over: 9}
@@ -189,7 +189,7 @@ async def test_a_service_says_what_passes(builder: ConfigBuilder) -> None:
     strict = dubbo_proxy(Route(name="all", cluster="a"), name="strict")
     strict.route_tables[0].global_rate_limit.CopyFrom(asking(deny_on_fail=True, timeout=0.3))
     provider = Provider("a")
-    over = Status.THREADPOOL_EXHAUSTED
+    over = Status.SERVER_ERROR
     async with DubboServer(provider) as server, RateLimiter(builder.types) as limiter:
         host = Cluster("limiter", [Host("127.0.0.1", limiter.port)])
         bootstrap = Bootstrap(
@@ -258,7 +258,7 @@ async def test_a_service_that_is_not_there_denies_only_if_told_so(builder: Confi
         with running_envoy(builder, Bootstrap(listeners, clusters)) as envoy:
             assert await outcomes(envoy.listener_port("open"), "list", 3) == {"a": 3}
             denied = await outcomes(envoy.listener_port("closed"), "list", 3)
-            assert denied == {Status.THREADPOOL_EXHAUSTED: 3}
+            assert denied == {Status.SERVER_ERROR: 3}
 
 
 @pytest.mark.asyncio

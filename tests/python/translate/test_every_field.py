@@ -316,6 +316,7 @@ BOUNDS = {
     "maxBytesInFlight": 65536,
     "maxUnreadReplyBytes": 65536,
     "maxSessionsPerWorker": 7,
+    "maxBufferedBytesPerWorker": 65536,
     "idleTimeout": "7s",
     "slowClientTimeout": "7s",
     "messageTimeout": "7s",

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import pytest
 from google.protobuf import json_format
-from metaprotocol.config.v1 import ClusterPolicy, Protocol, ProxyConfig
+from metaprotocol.config.v1 import ClusterPolicy, Limits, Protocol, ProxyConfig
 from metaprotocol.envoy.config import (
     AdsSource,
     Cluster,
@@ -20,6 +20,7 @@ from metaprotocol.envoy.config import (
     OutlierDetection,
     TcpKeepalive,
 )
+from metaprotocol.resources.limits import Limits as WrittenLimits
 from metaprotocol.translate.filters import written
 from metaprotocol.translate.messages import Messages
 
@@ -95,6 +96,10 @@ spec:
     config = result.proxy(f"{ORDERS}|20880")
     assert config["protocol"] == {"codec": "dubbo", "upstream_connections": "EXCLUSIVE"}
     assert config["limits"] == {"idle_timeout": "90s", "max_message_bytes": "1000000"}
+
+
+def test_every_limit_of_the_engine_can_be_set() -> None:
+    assert set(WrittenLimits.model_fields) == {item.name for item in Limits.DESCRIPTOR.fields}
 
 
 def test_limits_of_a_router_go_over_those_of_its_protocol() -> None:

@@ -26,7 +26,7 @@ TEST(DubboCodec, RepliesWithTheStatusOfEachError) {
                                                {LocalReply::kClusterNotFound, 60},
                                                {LocalReply::kNoHealthyUpstream, 80},
                                                {LocalReply::kTimeout, 31},
-                                               {LocalReply::kOverLimit, 100},
+                                               {LocalReply::kOverLimit, 80},
                                                {LocalReply::kDenied, 80},
                                                {LocalReply::kFault, 80},
                                                {LocalReply::kUpstreamLost, 35},
