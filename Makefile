@@ -36,7 +36,7 @@ run: native ## real calls through a stock Envoy while its routes are edited (DUR
 	@$(BIN)/python -m metaprotocol.demo --duration $(DURATION)
 
 .PHONY: test
-test: native .venv/.dev ## everything that can fail (ONLY=lint|cpp|asan|tsan|envoy-ubsan|python for a part)
+test: native .venv/.dev ## everything that can fail (ONLY=lint|cpp|asan|tsan|envoy-ubsan|python|envoys for a part)
 	@tools/system_packages.sh test
 	@tools/system_packages.sh peers
 	@$(BIN)/python tools/run_tests.py --jobs $(JOBS) $(ONLY)

@@ -15,6 +15,7 @@ Sections:
     envoy-ubsan  some of the integration tests, with a module that a real Envoy loads and that ends
              it at the first undefined behaviour
     python   Python tests, and the integration tests with a real Envoy
+    envoys   integration tests in the other releases of Envoy that are supported
     search   random tests and fuzz targets with new seeds for --seconds (only when asked for); what
              it finds it prints, for a test of its own
 """
@@ -35,6 +36,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import check_dependencies
+import envoys
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build"
@@ -43,10 +45,24 @@ FUZZ_RUNS = 20_000
 """Inputs of each target: a few seconds."""
 FUZZ_MEMORY_MB = 1024
 
-DEFAULT_SECTIONS = ("lint", "cpp", "asan", "tsan", "envoy-ubsan", "python")
+DEFAULT_SECTIONS = ("lint", "cpp", "asan", "tsan", "envoy-ubsan", "python", "envoys")
 
 # Traffic of both protocols, peers that break every rule, and Envoy's own comings and goings.
 UBSAN_TESTS = ("test_dubbo", "test_thrift", "test_hostile_clients", "test_life")
+
+
+# What an older interface of Envoy's could break: traffic, updates, peers that break rules, metrics,
+# Envoy's comings and goings, a control plane.
+RELEASE_TESTS = (
+    "test_dubbo",
+    "test_thrift",
+    "test_config_updates",
+    "test_hostile_clients",
+    "test_hostile_servers",
+    "test_metrics",
+    "test_life",
+    "test_xds",
+)
 
 
 @dataclass
@@ -470,6 +486,21 @@ def python(_: argparse.Namespace) -> Result:
     return result
 
 
+def other_envoys(_: argparse.Namespace) -> Result:
+    result = Result()
+    tests = [f"tests/envoy/{name}.py" for name in RELEASE_TESTS]
+    for release in envoys.VERSIONS:
+        try:
+            executable = envoys.installed(release)
+        except subprocess.CalledProcessError:
+            result.add(False, f"Envoy {release} cannot be installed")
+            continue
+        say(f"Envoy {release}: {executable}")
+        finished = run([BIN / "python", "-m", "pytest", "-q", *tests], {"ENVOY": str(executable)})
+        count_pytest(finished, result)
+    return result
+
+
 SECTIONS: dict[str, Callable[[argparse.Namespace], Result]] = {
     "lint": lint,
     "tidy": tidy,
@@ -478,6 +509,7 @@ SECTIONS: dict[str, Callable[[argparse.Namespace], Result]] = {
     "tsan": tsan,
     "envoy-ubsan": envoy_ubsan,
     "python": python,
+    "envoys": other_envoys,
     "search": search,
 }
 

@@ -8,6 +8,7 @@
 //
 // The names here are Envoy's without the prefix, in this project's spelling. Signatures:
 // Envoy 1.40, source/extensions/dynamic_modules/abi/abi.h; the ABI is frozen from that release on.
+// Where 1.38 or 1.39 has no such callback, a comment says what is done instead.
 #pragma once
 
 #include <cstddef>
@@ -120,8 +121,10 @@ void NetworkSchedulerDelete(void* scheduler) METAPROTOCOL_CALLBACK(network_filte
 // --- upstream bridge; `bridge` is Envoy's side of one HTTP request to a cluster that speaks TCP.
 bool BridgeRequestHeader(void* bridge, Buffer key, Buffer* out, size_t index, size_t* count)
     METAPROTOCOL_CALLBACK(upstream_http_tcp_bridge_get_request_header);
+// Not in 1.38, see MostChunks in bridge.cc.
 size_t BridgeResponseChunkCount(void* bridge)
     METAPROTOCOL_CALLBACK(upstream_http_tcp_bridge_get_response_buffer_chunks_size);
+// All chunks, however many; `*count` is only written to.
 void BridgeResponseChunks(void* bridge, Buffer* out, size_t* count)
     METAPROTOCOL_CALLBACK(upstream_http_tcp_bridge_get_response_buffer);
 void BridgeSendUpstream(void* bridge, Buffer data, bool end_stream)
@@ -173,7 +176,8 @@ void ClusterSchedulerCommit(void* scheduler, uint64_t event)
     METAPROTOCOL_CALLBACK(cluster_scheduler_commit);
 void ClusterSchedulerDelete(void* scheduler) METAPROTOCOL_CALLBACK(cluster_scheduler_delete);
 // Metrics are defined within config_new, resolved to handles for label values at any time, and live
-// as long as the configuration.
+// as long as the configuration. 1.38 and 1.39 have no handles; there they may be defined later,
+// too.
 int ClusterDefineCounter(void* config, Buffer name, Buffer* labels, size_t label_count, size_t* id)
     METAPROTOCOL_CALLBACK(cluster_config_define_counter);
 int ClusterDefineGauge(void* config, Buffer name, Buffer* labels, size_t label_count, size_t* id)
@@ -186,6 +190,14 @@ int ClusterResolveGauge(void* config, size_t id, Buffer* values, size_t value_co
     METAPROTOCOL_CALLBACK(cluster_config_resolve_gauge_vec);
 int ClusterResolveHistogram(void* config, size_t id, Buffer* values, size_t value_count, void** out)
     METAPROTOCOL_CALLBACK(cluster_config_resolve_histogram_vec);
+// The same without handles, by number; here without labels as well, see MetricWriter.
+int ClusterIncrementCounter(void* config, size_t id, Buffer* values, size_t value_count,
+                            uint64_t delta) METAPROTOCOL_CALLBACK(cluster_config_increment_counter);
+int ClusterSetGauge(void* config, size_t id, Buffer* values, size_t value_count, uint64_t value)
+    METAPROTOCOL_CALLBACK(cluster_config_set_gauge);
+int ClusterRecordHistogram(void* config, size_t id, Buffer* values, size_t value_count,
+                           uint64_t value)
+    METAPROTOCOL_CALLBACK(cluster_config_record_histogram_value);
 void ClusterCounterAdd(void* counter, uint64_t value)
     METAPROTOCOL_CALLBACK(cluster_metric_counter_add);
 void ClusterGaugeSet(void* gauge, uint64_t value) METAPROTOCOL_CALLBACK(cluster_metric_gauge_set);

@@ -54,7 +54,6 @@ std::string MissingCallbacks() {
       Of("network_filter_scheduler_commit", abi::NetworkSchedulerCommit),
       Of("network_filter_scheduler_delete", abi::NetworkSchedulerDelete),
       Of("upstream_http_tcp_bridge_get_request_header", abi::BridgeRequestHeader),
-      Of("upstream_http_tcp_bridge_get_response_buffer_chunks_size", abi::BridgeResponseChunkCount),
       Of("upstream_http_tcp_bridge_get_response_buffer", abi::BridgeResponseChunks),
       Of("upstream_http_tcp_bridge_send_upstream_data", abi::BridgeSendUpstream),
       Of("upstream_http_tcp_bridge_send_response", abi::BridgeSendResponse),
@@ -100,7 +99,7 @@ METAPROTOCOL_EXPORT const char* METAPROTOCOL_HOOK(program_init)() {
     const std::string missing = MissingCallbacks();
     if (!missing.empty()) {
       EnvoyLog(abi::kLogCritical,
-               "metaprotocol: this Envoy is too old for the module, which needs Envoy 1.40 or "
+               "metaprotocol: this Envoy is too old for the module, which needs Envoy 1.38 or "
                "newer; missing dynamic module callbacks: " +
                    missing);
       return nullptr;

@@ -1,6 +1,8 @@
 // The hooks of the upstream bridge "metaprotocol": one instance is one upstream connection on loan
 // from Envoy's pool. It finds the lease that asked for it by a request header, and passes bytes.
+#include <algorithm>
 #include <memory>
+#include <span>
 
 #include "envoy_ext/abi/abi.h"
 #include "envoy_ext/abi/guard.h"
@@ -23,12 +25,7 @@ void FindLease(Bridge& bridge) {
                           abi::ToBuffer("this cluster is reached through MetaProtocol only\n"));
 }
 
-void PassResponse(Bridge& bridge) {
-  if (bridge.lease == nullptr) return;
-  const size_t count = abi::BridgeResponseChunkCount(bridge.envoy);
-  Slices slices(count);
-  size_t filled = 0;
-  if (count != 0) abi::BridgeResponseChunks(bridge.envoy, slices.buffers(), &filled);
+void PassSlices(Bridge& bridge, Slices& slices, size_t filled) {
   const std::span<const Bytes> views = slices.Views(filled);
   if (slices.total_bytes() == 0) return;
   Worker::Get().WithEngine([&](Engine& engine) {
@@ -36,6 +33,31 @@ void PassResponse(Bridge& bridge) {
     // Being told may have made the engine give it up.
     if (bridge.lease != nullptr) engine.LeaseData(bridge.lease->id, views);
   });
+}
+
+// Envoy 1.38 does not say how many chunks it is about to fill in. So there is room for as many as
+// nothing can have read at once: memory that is never touched costs nothing.
+std::span<abi::Buffer> MostChunks() {
+  constexpr size_t kChunks = size_t{1} << 20;  // of 16 KiB each, as Envoy reads
+  static thread_local const std::unique_ptr<abi::Buffer[]> chunks(new abi::Buffer[kChunks]);
+  return {chunks.get(), kChunks};
+}
+
+void PassResponse(Bridge& bridge) {
+  if (bridge.lease == nullptr) return;
+  if (abi::BridgeResponseChunkCount == nullptr) {
+    size_t filled = 0;
+    const std::span<abi::Buffer> chunks = MostChunks();
+    abi::BridgeResponseChunks(bridge.envoy, chunks.data(), &filled);
+    Slices slices(filled);
+    std::copy_n(chunks.begin(), filled, slices.buffers());
+    return PassSlices(bridge, slices, filled);
+  }
+  const size_t count = abi::BridgeResponseChunkCount(bridge.envoy);
+  Slices slices(count);
+  size_t filled = 0;
+  if (count != 0) abi::BridgeResponseChunks(bridge.envoy, slices.buffers(), &filled);
+  PassSlices(bridge, slices, filled);
 }
 
 }  // namespace

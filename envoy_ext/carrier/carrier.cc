@@ -24,12 +24,13 @@ std::deque<Carrier*>& Strangers() {
 }  // namespace
 
 Carrier::Carrier(void* envoy_filter, std::shared_ptr<const CarrierConfig> config)
-    : envoy_(envoy_filter), config_(std::move(config)) {
+    : envoy_(envoy_filter), config_(std::move(config)), callouts_(envoy_filter) {
   Strangers().push_back(this);
 }
 
 Carrier::~Carrier() {
   OnClose();
+  callouts_.AnswerAll();
   if (worker_ == nullptr) return;
   worker_->RemoveWakeSource(scheduler_);
   abi::NetworkSchedulerDelete(scheduler_);
@@ -112,6 +113,7 @@ abi::FilterStatus Carrier::OnWrite() {
       for (const H2Client::Ended& ended : h2_.TakeEnded()) {
         worker_->leases().StreamEnded(*this, ended.stream, ended.body);
       }
+      worker_->RunPending();  // Envoy writes when it likes: nobody else may come by soon
     }
     if (h2_.has_output()) worker_->OutputPending();
     if (h2_.going_away() && !retiring_) Retire();

@@ -14,6 +14,7 @@
 #include "envoy_ext/abi/abi.h"
 #include "envoy_ext/carrier/dialer.h"
 #include "envoy_ext/carrier/h2_client.h"
+#include "envoy_ext/network_filter/callouts.h"
 #include "src/host/host.h"
 
 namespace metaprotocol::envoy {
@@ -33,6 +34,7 @@ class Carrier {
   abi::FilterStatus OnWrite();
   void OnClose();
 
+  Callouts& callouts() { return callouts_; }
   H2Client& h2() { return h2_; }
   // Which lease each open stream stands for.
   std::unordered_map<uint32_t, LeaseId>& streams() { return streams_; }
@@ -64,6 +66,7 @@ class Carrier {
   void* scheduler_ = nullptr;
   uint64_t dial_ = 0;
   std::string input_;  // what came over the socket itself
+  Callouts callouts_;
   H2Client h2_;
   std::unordered_map<uint32_t, LeaseId> streams_;
 };

@@ -3,7 +3,6 @@
 #include <utility>
 
 #include "envoy_ext/abi/slices.h"
-#include "envoy_ext/network_filter/grpc_frame.h"
 #include "envoy_ext/worker/worker.h"
 
 namespace metaprotocol::envoy {
@@ -32,21 +31,25 @@ std::vector<std::string> TextsOf(size_t (*count)(void*), bool (*get)(void*, abi:
 }  // namespace
 
 ClientConfig::ClientConfig(std::shared_ptr<const Snapshot> snapshot)
-    : snapshot_(std::move(snapshot)),
-      slot_(Registry().Slot(snapshot_->name)),
-      listener_(ClientListener::Named(snapshot_->listener_name)) {
-  slot_->Publish(snapshot_);
-}
+    : slot_(Registry().Slot(snapshot->name)),
+      listener_(ClientListener::Named(snapshot->listener_name)),
+      ticket_(slot_->Publish(std::move(snapshot))) {}
 
-ClientConfig::~ClientConfig() { slot_->Withdraw(snapshot_.get()); }
+ClientConfig::~ClientConfig() { slot_->Withdraw(ticket_); }
+
+void ClientConfig::Used() const {
+  if (!used_.exchange(true, std::memory_order_relaxed)) slot_->InForce(ticket_);
+}
 
 ClientConnection::ClientConnection(void* envoy_filter, const ClientConfig& config)
     : envoy_(envoy_filter),
       slot_(config.slot()),
       listener_(config.listener()),
       listener_generation_(listener_ ? listener_->generation.load(std::memory_order_relaxed) : 0),
-      worker_(Worker::Get()) {
-  if (listener_ != nullptr) worker_.AddClient(*this);
+      worker_(Worker::Get()),
+      callouts_(envoy_filter) {
+  config.Used();
+  worker_.AddClient(*this);
 }
 
 ClientConnection::~ClientConnection() {
@@ -124,6 +127,7 @@ void ClientConnection::OnRead(bool end_stream) {
 void ClientConnection::OnClose() {
   const bool was_open = state_ == State::kOpen;
   state_ = State::kClosed;
+  IntrusiveList<ClientConnection, ClosingLink>::Remove(*this);
   if (!was_open) return;
   Session* const session = std::exchange(session_, nullptr);
   worker_.WithEngine([&](Engine& engine) { engine.SessionClosed(session); });
@@ -161,45 +165,6 @@ void ClientConnection::Abort() {
   state_ = State::kClosed;
   session_ = nullptr;
   abi::NetworkClose(envoy_, abi::kNoFlush);
-}
-
-void ClientConnection::StartCall(CallId call, std::string_view cluster, std::string_view path,
-                                 Bytes message, uint64_t timeout_us) {
-  if (state_ == State::kClosed) return;  // and nobody waits
-  const std::vector<std::pair<std::string_view, std::string_view>> fields = {
-      {":method", "POST"},
-      {":path", path},
-      {":authority", cluster},
-      {"content-type", "application/grpc"},
-      {"te", "trailers"}};
-  std::vector<abi::HttpHeader> headers;
-  for (const auto& [key, value] : fields) {
-    headers.push_back({key.data(), key.size(), value.data(), value.size()});
-  }
-  const std::string body = GrpcFrame(message);
-  const uint64_t timeout_ms = (timeout_us + 999) / 1000;
-  uint64_t callout = 0;
-  starting_ = call;
-  const int started =
-      abi::NetworkHttpCallout(envoy_, &callout, abi::ToBuffer(cluster), headers.data(),
-                              headers.size(), abi::ToBuffer(body), timeout_ms);
-  if (std::exchange(starting_, 0) == 0) return;  // answered already
-  if (started == abi::kCalloutStarted) {
-    calls_.emplace(callout, call);
-  } else {
-    worker_.AnswerCall(call, std::nullopt);
-  }
-}
-
-void ClientConnection::OnCalloutDone(uint64_t callout, std::optional<std::string> message) {
-  CallId call = 0;
-  if (const auto it = calls_.find(callout); it != calls_.end()) {
-    call = it->second;
-    calls_.erase(it);
-  } else {
-    call = std::exchange(starting_, 0);
-  }
-  if (call != 0) worker_.AnswerCall(call, std::move(message));
 }
 
 }  // namespace metaprotocol::envoy

@@ -2,13 +2,13 @@
 // on the other.
 #pragma once
 
+#include <atomic>
 #include <memory>
-#include <optional>
 #include <string>
 #include <string_view>
-#include <unordered_map>
 
 #include "envoy_ext/abi/abi.h"
+#include "envoy_ext/network_filter/callouts.h"
 #include "envoy_ext/network_filter/client_listener.h"
 #include "src/base/intrusive_list.h"
 #include "src/config/config_slot.h"
@@ -30,16 +30,20 @@ class ClientConfig {
   const std::shared_ptr<ConfigSlot>& slot() const { return slot_; }
   // Null if it does not say which listener it is in.
   const std::shared_ptr<const ClientListener>& listener() const { return listener_; }
+  // A connection was accepted under it.
+  void Used() const;
 
  private:
-  const std::shared_ptr<const Snapshot> snapshot_;
   const std::shared_ptr<ConfigSlot> slot_;
   const std::shared_ptr<const ClientListener> listener_;
+  const ConfigSlot::Ticket ticket_;
+  mutable std::atomic<bool> used_{false};
 };
 
 struct ClientLink : ListLink {};
+struct ClosingLink : ListLink {};
 
-class ClientConnection : public ClientLink {
+class ClientConnection : public ClientLink, public ClosingLink {
  public:
   ClientConnection(void* envoy_filter, const ClientConfig& config);
   ~ClientConnection();
@@ -52,19 +56,21 @@ class ClientConnection : public ClientLink {
   void OnRead(bool end_stream);
   void OnClose();
   void OnWatermark(bool full);
-  void OnCalloutDone(uint64_t callout, std::optional<std::string> message);
 
   // --- for the host interface
   void Write(Bytes bytes);
   void Pause(bool paused);
   void FlushAndClose();
   void Abort();
-  void StartCall(CallId call, std::string_view cluster, std::string_view path, Bytes message,
-                 uint64_t timeout_us);
+  Callouts& callouts() { return callouts_; }
   bool closed() const { return state_ == State::kClosed; }
   void TellWatermark(Engine& engine);
   // If its listener has been replaced or removed since it was accepted.
   void DrainIfReplaced(Engine& engine);
+  // Gives the worker a wake source, if it has none.
+  void EnsureWakeSource();
+  // When the last bytes of a connection that is being closed must have gone.
+  uint64_t flush_deadline_us = 0;
 
  private:
   enum class State : uint8_t {
@@ -76,7 +82,6 @@ class ClientConnection : public ClientLink {
 
   void Open();
   ConnectionInfo Describe() const;
-  void EnsureWakeSource();
 
   void* const envoy_;
   const std::shared_ptr<ConfigSlot> slot_;
@@ -85,11 +90,10 @@ class ClientConnection : public ClientLink {
   Worker& worker_;
   State state_ = State::kNew;
   Session* session_ = nullptr;
-  void* scheduler_ = nullptr;                   // only where no carrier has given the worker one
-  bool full_ = false;                           // as of the last watermark hook
-  bool full_told_ = false;                      // as of the last word to the engine
-  std::unordered_map<uint64_t, CallId> calls_;  // by Envoy's number of the callout
-  CallId starting_ = 0;                         // it has no number yet
+  void* scheduler_ = nullptr;  // only where no carrier has given the worker one
+  bool full_ = false;          // as of the last watermark hook
+  bool full_told_ = false;     // as of the last word to the engine
+  Callouts callouts_;          // those of its session end with it
 };
 
 }  // namespace metaprotocol::envoy

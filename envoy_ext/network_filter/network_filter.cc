@@ -193,7 +193,7 @@ METAPROTOCOL_EXPORT void METAPROTOCOL_HOOK(network_filter_destroy)(const void* m
 METAPROTOCOL_EXPORT void METAPROTOCOL_HOOK(network_filter_scheduled)(void* envoy, const void*,
                                                                      uint64_t event) {
   GuardedConnection("network_filter_scheduled", envoy, [&]() -> int {
-    Worker::Get().OnEvent(static_cast<WorkerEvent>(event));
+    Worker::Get().OnEvent(CommittedEvent(event));
     return 0;
   });
 }
@@ -202,12 +202,12 @@ METAPROTOCOL_EXPORT void METAPROTOCOL_HOOK(network_filter_http_callout_done)(
     void* envoy, const void* module, uint64_t callout, int result, abi::HttpHeader* headers,
     size_t header_count, abi::Buffer* chunks, size_t chunk_count) {
   GuardedConnection("network_filter_http_callout_done", envoy, [&]() -> int {
-    ClientConnection* client = FilterOf(module)->client();
-    if (client == nullptr) return 0;
-    client->OnCalloutDone(callout,
-                          result == abi::kCalloutSuccess
-                              ? CalledMessage({headers, header_count}, {chunks, chunk_count})
-                              : std::nullopt);
+    Filter& filter = *FilterOf(module);
+    ClientConnection* const client = filter.client();
+    Callouts& callouts = client != nullptr ? client->callouts() : filter.carrier()->callouts();
+    callouts.Done(callout, result == abi::kCalloutSuccess
+                               ? CalledMessage({headers, header_count}, {chunks, chunk_count})
+                               : std::nullopt);
     return 0;
   });
 }

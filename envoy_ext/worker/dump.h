@@ -2,6 +2,7 @@
 #pragma once
 
 #include <condition_variable>
+#include <cstdint>
 #include <mutex>
 #include <string>
 #include <vector>
@@ -17,7 +18,8 @@ class DumpRequest {
   // missing. Not to be called on a worker.
   std::vector<std::string> Collect();
 
-  void Answer(std::string json);
+  // To the question of that number, which came with WorkerEvent::kDump.
+  void Answer(uint64_t question, std::string json);
 
  private:
   DumpRequest() = default;
@@ -25,6 +27,7 @@ class DumpRequest {
   std::mutex one_at_a_time_;
   std::mutex mutex_;
   std::condition_variable answered_;
+  uint64_t question_ = 0;  // the latest
   std::vector<std::string> answers_;
 };
 

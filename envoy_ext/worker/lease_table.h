@@ -97,6 +97,9 @@ class LeaseTable {
   // Tells the engine that `lease` is ready, if it does not know yet.
   static void TellReady(Lease& lease, Engine& engine);
 
+  // Where new leases go; null: there is none yet.
+  Carrier* current_carrier() const;
+
   size_t size() const { return leases_.size(); }
   size_t probes_open() const;
   std::string DumpJson() const;
@@ -117,8 +120,6 @@ class LeaseTable {
   // to its pool, before it closes it.
   void Answer(Lease& lease);
   void MarkGone(Lease& lease, LeaseCloseReason reason);
-  Carrier* current_carrier() const;
-
   std::unordered_map<LeaseId, std::unique_ptr<Lease>> leases_;
   std::vector<Carrier*> carriers_;  // live ones, oldest first
   std::vector<Command> commands_;

@@ -1,44 +1,13 @@
 #include "envoy_ext/worker/metric_sink.h"
 
 #include <algorithm>
-#include <string_view>
-
-#include "envoy_ext/abi/abi.h"
-#include "envoy_ext/abi/log.h"
+#include <utility>
 
 namespace metaprotocol::envoy {
 namespace {
 
 // Histogram values kept per series and histogram while there is no configuration.
 constexpr size_t kMaxUnrecorded = 4096;
-
-// Before every metric's name. In Envoy 1.40 clusters' metrics are called "dynamicmodulescustom."
-// and then the name, whatever `metrics_namespace` says.
-constexpr std::string_view kPrefix = "metaprotocol.";
-
-constexpr std::string_view kLabelNames[] = {"protocol", "route", "cluster"};
-constexpr size_t kLabelCount = std::size(kLabelNames);
-
-bool HaveCallbacks() {
-  return abi::ClusterDefineCounter != nullptr && abi::ClusterDefineGauge != nullptr &&
-         abi::ClusterDefineHistogram != nullptr && abi::ClusterResolveCounter != nullptr &&
-         abi::ClusterResolveGauge != nullptr && abi::ClusterResolveHistogram != nullptr &&
-         abi::ClusterCounterAdd != nullptr && abi::ClusterGaugeSet != nullptr &&
-         abi::ClusterHistogramRecord != nullptr;
-}
-
-std::string Prefixed(std::string_view name) { return std::string(kPrefix) + std::string(name); }
-
-// The handle of one metric under the labels of one series; null if Envoy has none.
-template <typename Resolve>
-void* Handle(void*& handle, Resolve resolve, void* config, size_t id, const SeriesLabels& labels) {
-  if (handle == nullptr) {
-    abi::Buffer values[kLabelCount] = {abi::ToBuffer(labels.protocol), abi::ToBuffer(labels.route),
-                                       abi::ToBuffer(labels.cluster)};
-    if (resolve(config, id, values, kLabelCount, &handle) != abi::kSuccess) handle = nullptr;
-  }
-  return handle;
-}
 
 }  // namespace
 
@@ -48,7 +17,7 @@ MetricSink& MetricSink::Get() {
 }
 
 MetricSink::Series* MetricSink::Find(const SeriesLabels& labels) {
-  const std::lock_guard lock(mutex_);
+  const std::lock_guard lock(series_mutex_);
   auto& series = series_[{labels.protocol, labels.route, labels.cluster}];
   if (series == nullptr) {
     series = std::make_unique<Series>();
@@ -58,102 +27,100 @@ MetricSink::Series* MetricSink::Find(const SeriesLabels& labels) {
 }
 
 bool MetricSink::Attach(void* envoy_config) {
-  if (!HaveCallbacks()) return false;
-  Config config{envoy_config, 0, {}, {}, {}};
-  abi::Buffer labels[kLabelCount];
-  for (size_t i = 0; i < kLabelCount; ++i) labels[i] = abi::ToBuffer(kLabelNames[i]);
-  bool good = true;
-  for (size_t i = 0; i < kCounterCount; ++i) {
-    const std::string name = Prefixed(CounterName(static_cast<Counter>(i)));
-    good &= abi::ClusterDefineCounter(envoy_config, abi::ToBuffer(name), labels, kLabelCount,
-                                      &config.counters[i]) == abi::kSuccess;
-  }
-  for (size_t i = 0; i < kGaugeCount; ++i) {
-    const std::string name = Prefixed(GaugeName(static_cast<Gauge>(i)));
-    good &= abi::ClusterDefineGauge(envoy_config, abi::ToBuffer(name), labels, kLabelCount,
-                                    &config.gauges[i]) == abi::kSuccess;
-  }
-  for (size_t i = 0; i < kHistogramCount; ++i) {
-    const std::string name = Prefixed(HistogramName(static_cast<Histogram>(i)));
-    good &= abi::ClusterDefineHistogram(envoy_config, abi::ToBuffer(name), labels, kLabelCount,
-                                        &config.histograms[i]) == abi::kSuccess;
-  }
-  if (!good) return false;
-  const std::lock_guard lock(mutex_);
-  config.generation = next_generation_++;
-  configs_.push_back(config);
+  std::unique_ptr<MetricWriter> writer = MetricWriter::Create(envoy_config);
+  if (writer == nullptr) return false;
+  const std::lock_guard lock(configs_mutex_);
+  configs_.push_back({envoy_config, next_generation_++, std::move(writer)});
   return true;
 }
 
 void MetricSink::Detach(void* envoy_config) {
-  const std::lock_guard lock(mutex_);
+  const std::lock_guard lock(configs_mutex_);
   std::erase_if(configs_, [&](const Config& config) { return config.envoy == envoy_config; });
 }
 
 void MetricSink::DeliverAll() {
-  const std::lock_guard lock(mutex_);
+  const std::shared_lock delivering(configs_mutex_);
+  const std::lock_guard all(series_mutex_);
   for (const auto& [labels, series] : series_) {
+    std::unique_lock lock(series->mutex);
     for (size_t i = 0; i < kCounterCount; ++i) {
       if (series->undelivered[i] != 0) DeliverCounter(*series, i);
     }
     for (size_t i = 0; i < kGaugeCount; ++i) {
       if (series->totals[i] != 0) DeliverGauge(*series, i);
     }
-    for (size_t i = 0; i < kHistogramCount; ++i) DeliverHistogram(*series, i);
+    lock.unlock();
+    for (size_t i = 0; i < kHistogramCount; ++i) {
+      DeliverHistogram(*series, i, std::unique_lock(series->mutex), {});
+    }
   }
 }
 
-const MetricSink::Config* MetricSink::Current(Series& series) {
+MetricWriter* MetricSink::Current(Series& series) {
   const uint64_t generation = configs_.empty() ? 0 : configs_.back().generation;
   if (series.generation != generation) {
     series.generation = generation;
-    series.counters.fill(nullptr);
-    series.gauges.fill(nullptr);
-    series.histograms.fill(nullptr);
+    series.counters.fill(0);
+    series.gauges.fill(0);
+    series.histograms.fill(0);
   }
-  return configs_.empty() ? nullptr : &configs_.back();
+  return configs_.empty() ? nullptr : configs_.back().writer.get();
 }
 
 void MetricSink::DeliverCounter(Series& series, size_t counter) {
-  const Config* config = Current(series);
-  if (config == nullptr) return;
-  void* handle = Handle(series.counters[counter], abi::ClusterResolveCounter, config->envoy,
-                        config->counters[counter], series.labels);
-  if (handle == nullptr) return;
-  abi::ClusterCounterAdd(handle, series.undelivered[counter]);
-  series.undelivered[counter] = 0;
+  MetricWriter* const writer = Current(series);
+  if (writer == nullptr) return;
+  MetricWriter::Handle& handle = series.counters[counter];
+  if (handle == 0) handle = writer->Find(static_cast<Counter>(counter), series.labels);
+  if (handle == 0) return;
+  writer->Add(handle, std::exchange(series.undelivered[counter], 0));
 }
 
 void MetricSink::DeliverGauge(Series& series, size_t gauge) {
-  const Config* config = Current(series);
-  if (config == nullptr) return;
-  void* handle = Handle(series.gauges[gauge], abi::ClusterResolveGauge, config->envoy,
-                        config->gauges[gauge], series.labels);
-  if (handle == nullptr) return;
-  abi::ClusterGaugeSet(handle, static_cast<uint64_t>(std::max<int64_t>(0, series.totals[gauge])));
+  MetricWriter* const writer = Current(series);
+  if (writer == nullptr) return;
+  MetricWriter::Handle& handle = series.gauges[gauge];
+  if (handle == 0) handle = writer->Find(static_cast<Gauge>(gauge), series.labels);
+  if (handle == 0) return;
+  writer->Set(handle, static_cast<uint64_t>(std::max<int64_t>(0, series.totals[gauge])));
 }
 
-void MetricSink::DeliverHistogram(Series& series, size_t histogram) {
-  const Config* config = Current(series);
-  if (config == nullptr || series.unrecorded[histogram].empty()) return;
-  void* handle = Handle(series.histograms[histogram], abi::ClusterResolveHistogram, config->envoy,
-                        config->histograms[histogram], series.labels);
-  if (handle == nullptr) return;
-  for (const uint64_t value : series.unrecorded[histogram]) {
-    abi::ClusterHistogramRecord(handle, value);
+// The values themselves are written with nothing held that another worker may want.
+void MetricSink::DeliverHistogram(Series& series, size_t histogram,
+                                  std::unique_lock<std::mutex> lock,
+                                  std::span<const uint64_t> values) {
+  std::vector<uint64_t>& waiting = series.unrecorded[histogram];
+  MetricWriter* const writer = Current(series);
+  MetricWriter::Handle handle = 0;
+  if (writer != nullptr) {
+    handle = series.histograms[histogram];
+    if (handle == 0) handle = writer->Find(static_cast<Histogram>(histogram), series.labels);
+    series.histograms[histogram] = handle;
   }
-  series.unrecorded[histogram].clear();
+  if (handle == 0) {
+    const size_t room = kMaxUnrecorded - std::min(kMaxUnrecorded, waiting.size());
+    const auto taken = values.first(std::min(room, values.size()));
+    waiting.insert(waiting.end(), taken.begin(), taken.end());
+    return;
+  }
+  const std::vector<uint64_t> former = std::exchange(waiting, {});
+  lock.unlock();
+  for (const uint64_t value : former) writer->Record(handle, value);
+  for (const uint64_t value : values) writer->Record(handle, value);
 }
 
 void MetricSink::AddCounter(Series* series, Counter counter, uint64_t delta) {
-  const std::lock_guard lock(mutex_);
+  const std::shared_lock delivering(configs_mutex_);
+  const std::lock_guard lock(series->mutex);
   const auto index = static_cast<size_t>(counter);
   series->undelivered[index] += delta;
   DeliverCounter(*series, index);
 }
 
 void MetricSink::AddGauge(Series* series, Gauge gauge, int64_t delta) {
-  const std::lock_guard lock(mutex_);
+  const std::shared_lock delivering(configs_mutex_);
+  const std::lock_guard lock(series->mutex);
   const auto index = static_cast<size_t>(gauge);
   series->totals[index] += delta;
   DeliverGauge(*series, index);
@@ -161,11 +128,9 @@ void MetricSink::AddGauge(Series* series, Gauge gauge, int64_t delta) {
 
 void MetricSink::RecordHistogram(Series* series, Histogram histogram,
                                  std::span<const uint64_t> values) {
-  const std::lock_guard lock(mutex_);
-  const auto index = static_cast<size_t>(histogram);
-  std::vector<uint64_t>& waiting = series->unrecorded[index];
-  if (waiting.size() < kMaxUnrecorded) waiting.insert(waiting.end(), values.begin(), values.end());
-  DeliverHistogram(*series, index);
+  const std::shared_lock delivering(configs_mutex_);
+  DeliverHistogram(*series, static_cast<size_t>(histogram), std::unique_lock(series->mutex),
+                   values);
 }
 
 }  // namespace metaprotocol::envoy

@@ -54,12 +54,12 @@ void Wakeups::SetDeadline(Entry* entry, uint64_t at_us) {
   if (at_us < next_us_) changed_.notify_one();
 }
 
-size_t Wakeups::Broadcast(WorkerEvent event) {
+size_t Wakeups::Broadcast(WorkerEvent event, uint64_t argument) {
   const std::lock_guard lock(mutex_);
   size_t reached = 0;
   for (const Entry* entry : entries_) {
     if (entry->scheduler == nullptr) continue;
-    abi::NetworkSchedulerCommit(entry->scheduler, static_cast<uint64_t>(event));
+    abi::NetworkSchedulerCommit(entry->scheduler, CommittedEvent(event, argument).value());
     ++reached;
   }
   return reached;
@@ -85,7 +85,7 @@ void Wakeups::Run() {
         continue;
       }
       entry->armed_us.store(kNever, std::memory_order_relaxed);
-      abi::NetworkSchedulerCommit(entry->scheduler, static_cast<uint64_t>(WorkerEvent::kTick));
+      abi::NetworkSchedulerCommit(entry->scheduler, CommittedEvent(WorkerEvent::kTick).value());
     }
     next_us_ = next;
     if (next == kNever) {

@@ -17,9 +17,24 @@ enum class WorkerEvent : uint64_t {
   kTick,     // a deadline has passed
   kDrain,    // see Engine::Drain
   kPublish,  // say how many exchanges are open
-  kDump,     // describe yourself
+  kDump,     // describe yourself, in answer to the question of that number
   // Drain the connections whose listener has been replaced or removed.
   kDrainReplaced,
+};
+
+// A WorkerEvent as it is committed: with a number of less than 2^56.
+class CommittedEvent {
+ public:
+  explicit CommittedEvent(uint64_t value) : value_(value) {}
+  explicit CommittedEvent(WorkerEvent kind, uint64_t argument = 0)
+      : value_(static_cast<uint64_t>(kind) | argument << 8) {}
+
+  uint64_t value() const { return value_; }
+  WorkerEvent kind() const { return static_cast<WorkerEvent>(value_ & 0xff); }
+  uint64_t argument() const { return value_ >> 8; }
+
+ private:
+  uint64_t value_;
 };
 
 class Wakeups {
@@ -48,7 +63,7 @@ class Wakeups {
   void SetDeadline(Entry* entry, uint64_t at_us);
 
   // Sends `event` to every worker that can be reached, and returns to how many.
-  size_t Broadcast(WorkerEvent event);
+  size_t Broadcast(WorkerEvent event, uint64_t argument = 0);
   // Over all workers, as of their last kPublish.
   uint64_t exchanges_open();
 

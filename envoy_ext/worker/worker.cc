@@ -73,7 +73,7 @@ void Worker::OutputPending() {
 void Worker::RequestWake() {
   if (wake_requested_ || wake_sources_.empty()) return;
   wake_requested_ = true;
-  abi::NetworkSchedulerCommit(wake_sources_.back(), static_cast<uint64_t>(WorkerEvent::kWake));
+  abi::NetworkSchedulerCommit(wake_sources_.back(), CommittedEvent(WorkerEvent::kWake).value());
 }
 
 void Worker::AddWakeSource(void* scheduler) {
@@ -91,14 +91,19 @@ void Worker::RemoveWakeSource(void* scheduler) {
   Wakeups::Get().SetScheduler(entry_, next);
   // What was committed to the old one is lost, be it a wake or a tick.
   wake_requested_ = false;
-  if (next == nullptr) return;
+  if (next == nullptr) {
+    ClientConnection* const other =
+        clients_.Find([](const ClientConnection& client) { return !client.closed(); });
+    if (other != nullptr) other->EnsureWakeSource();
+    return;
+  }
   ArmTimer();
   RequestWake();
 }
 
-void Worker::OnEvent(WorkerEvent event) {
-  wake_requested_ = wake_requested_ && event != WorkerEvent::kWake;
-  switch (event) {
+void Worker::OnEvent(CommittedEvent event) {
+  wake_requested_ = wake_requested_ && event.kind() != WorkerEvent::kWake;
+  switch (event.kind()) {
     case WorkerEvent::kWake:
       break;
     case WorkerEvent::kTick:
@@ -116,7 +121,7 @@ void Worker::OnEvent(WorkerEvent event) {
       entry_->exchanges_open.store(engine_->exchanges_open(), std::memory_order_relaxed);
       break;
     case WorkerEvent::kDump:
-      DumpRequest::Get().Answer(DumpJson());
+      DumpRequest::Get().Answer(event.argument(), DumpJson());
       break;
   }
   if (clusters_stale_) {
@@ -131,16 +136,16 @@ void Worker::OnEvent(WorkerEvent event) {
 
 void Worker::ArmTimer() {
   const uint64_t at_us =
-      std::min(engine_timer_us_, closing_.empty() ? kNoTimer : closing_.front().at_us);
+      std::min(engine_timer_us_, closing_.empty() ? kNoTimer : closing_.front().flush_deadline_us);
   if (at_us != kNoTimer) Wakeups::Get().SetDeadline(entry_, at_us);
 }
 
 void Worker::OnTick() {
   const uint64_t now = NowUs();
-  while (!closing_.empty() && closing_.front().at_us <= now) {
-    ClientConnection* connection = closing_.front().connection;
-    closing_.pop_front();
-    if (connection != nullptr) connection->Abort();
+  while (!closing_.empty() && closing_.front().flush_deadline_us <= now) {
+    ClientConnection& connection = closing_.front();
+    closing_.Remove(connection);
+    connection.Abort();
   }
   if (engine_timer_us_ <= now) {
     engine_timer_us_ = kNoTimer;
@@ -151,7 +156,15 @@ void Worker::OnTick() {
 
 void Worker::StartCall(CallId call, SessionHandle session, std::string_view cluster,
                        std::string_view path, Bytes message, uint64_t timeout_us) {
-  static_cast<ClientConnection*>(session)->StartCall(call, cluster, path, message, timeout_us);
+  if (session != nullptr) {
+    auto& connection = *static_cast<ClientConnection*>(session);
+    // If it is closed, nobody waits.
+    if (!connection.closed()) connection.callouts().Start(call, cluster, path, message, timeout_us);
+  } else if (Carrier* carrier = leases_.current_carrier()) {
+    carrier->callouts().Start(call, cluster, path, message, timeout_us);
+  } else {
+    AnswerCall(call, std::nullopt);
+  }
 }
 
 uint64_t Worker::NowUs() { return Wakeups::NowUs(); }
@@ -215,11 +228,9 @@ void Worker::TellAnswers() {
 }
 
 void Worker::ConnectionGone(ClientConnection& connection) {
-  connection.Unlink();
+  clients_.Remove(connection);
+  closing_.Remove(connection);
   std::erase(watermarks_, &connection);
-  for (Closing& closing : closing_) {
-    if (closing.connection == &connection) closing.connection = nullptr;
-  }
 }
 
 // --- Host: sessions
@@ -236,7 +247,8 @@ void Worker::CloseSession(SessionHandle session, CloseMode mode) {
   }
   connection->FlushAndClose();
   if (connection->closed()) return;
-  closing_.push_back({NowUs() + kFlushTimeoutUs, connection});
+  connection->flush_deadline_us = NowUs() + kFlushTimeoutUs;
+  closing_.PushBack(*connection);
   ArmTimer();
 }
 

@@ -3,7 +3,6 @@
 #pragma once
 
 #include <cstdint>
-#include <deque>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -58,12 +57,13 @@ class Worker final : public Host {
   // A carrier's HTTP/2 client has frames to send.
   void OutputPending();
 
-  // --- wake sources: schedulers of live filters on this worker. The newest one is used.
+  // --- wake sources: schedulers of live filters on this worker, of carriers and, where there is
+  // none, of one client connection. The newest one is used.
   void AddWakeSource(void* scheduler);
   void RemoveWakeSource(void* scheduler);
   bool has_wake_source() const { return !wake_sources_.empty(); }
   // One of them was committed with this event.
-  void OnEvent(WorkerEvent event);
+  void OnEvent(CommittedEvent event);
 
   // --- carriers
   void CarrierReady(Carrier& carrier, uint32_t worker_index);
@@ -71,7 +71,6 @@ class Worker final : public Host {
   void CarrierGone(Carrier& carrier);
 
   // --- clients
-  // Those that want to know when their listener has gone.
   void AddClient(ClientConnection& connection) { clients_.PushBack(connection); }
   // The write buffer of that connection crossed a watermark.
   void WriteBufferChanged(ClientConnection& connection);
@@ -136,12 +135,8 @@ class Worker final : public Host {
   uint32_t worker_index_ = 0;
 
   uint64_t engine_timer_us_ = kNoTimer;
-  // Connections that the engine has closed and whose last bytes are on their way: when to give up.
-  struct Closing {
-    uint64_t at_us;
-    ClientConnection* connection;
-  };
-  std::deque<Closing> closing_;
+  // Connections that the engine has closed and whose last bytes are on their way, oldest first.
+  IntrusiveList<ClientConnection, ClosingLink> closing_;
   IntrusiveList<ClientConnection, ClientLink> clients_;
   std::vector<ClientConnection*> watermarks_;  // changed while the engine was on the stack
 

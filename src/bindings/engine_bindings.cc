@@ -62,9 +62,13 @@ class PyHost final : public Host {
   void WriteLease(LeaseHandle lease, Bytes bytes) override {
     Call("write_lease", KeyOf(lease), py::bytes(bytes));
   }
-  void ProbeLease(LeaseHandle lease) override { Call("probe_lease", KeyOf(lease)); }
+  // A host that has no such methods takes everything at once, and pauses nobody.
+  void ProbeLease(LeaseHandle lease) override {
+    if (py::hasattr(target_, "probe_lease")) return Call("probe_lease", KeyOf(lease));
+    drained_at_once.push_back(static_cast<LeaseId>(KeyOf(lease)));
+  }
   void PauseLease(LeaseHandle lease, bool paused) override {
-    Call("pause_lease", KeyOf(lease), paused);
+    if (py::hasattr(target_, "pause_lease")) Call("pause_lease", KeyOf(lease), paused);
   }
   void ReleaseLease(LeaseId lease) override { Call("release_lease", lease); }
   void ResetLease(LeaseId lease) override { Call("reset_lease", lease); }
@@ -100,6 +104,7 @@ class PyHost final : public Host {
   uint64_t timer_us = kNoTimer;
   uint64_t seed = 1;
   std::unordered_map<SessionKey, Session*> sessions;
+  std::vector<LeaseId> drained_at_once;  // the engine is yet to hear of
 
  private:
   template <typename... Arguments>
@@ -130,46 +135,46 @@ class PyEngine {
   bool OpenSession(const PyConfig& config, SessionKey key, ConnectionInfo info) {
     Session* session = engine_->OpenSession(config.slot, std::move(info), HandleOf(key));
     if (session != nullptr) host_.sessions[key] = session;
-    host_.RethrowPending();
+    Finish();
     return session != nullptr;
   }
   void SessionData(SessionKey key, const std::vector<py::bytes>& pieces, bool end_stream) {
     const std::vector<Bytes> slices(pieces.begin(), pieces.end());
     engine_->SessionData(Find(key), slices, end_stream);
-    host_.RethrowPending();
+    Finish();
   }
   void SessionClosed(SessionKey key) {
     Session* session = Find(key);
     host_.sessions.erase(key);
     engine_->SessionClosed(session);
-    host_.RethrowPending();
+    Finish();
   }
   void SessionWriteBufferFull(SessionKey key, bool full) {
     engine_->SessionWriteBufferFull(Find(key), full);
-    host_.RethrowPending();
+    Finish();
   }
   void LeaseReady(LeaseId lease) {
     engine_->LeaseReady(lease, HandleOf(lease));
-    host_.RethrowPending();
+    Finish();
   }
   void LeaseData(LeaseId lease, const std::vector<py::bytes>& pieces) {
     const std::vector<Bytes> slices(pieces.begin(), pieces.end());
     engine_->LeaseData(lease, slices);
-    host_.RethrowPending();
+    Finish();
   }
   void LeaseDrained(LeaseId lease) {
     engine_->LeaseDrained(lease);
-    host_.RethrowPending();
+    Finish();
   }
   void LeaseClosed(LeaseId lease, LeaseCloseReason reason) {
     engine_->LeaseClosed(lease, reason);
-    host_.RethrowPending();
+    Finish();
   }
   void CallDone(CallId call, const std::optional<py::bytes>& message) {
     std::optional<Bytes> view;
     if (message) view = std::string_view(*message);
     engine_->CallDone(call, view);
-    host_.RethrowPending();
+    Finish();
   }
   // `hosts` are (address, weight, healthy).
   void SetCluster(const std::string& name, uint64_t generation, const std::string& policy,
@@ -185,11 +190,11 @@ class PyEngine {
       infos.push_back(std::move(info));
     }
     engine_->SetCluster(name, generation, loaded.policy, std::move(infos));
-    host_.RethrowPending();
+    Finish();
   }
   void RemoveCluster(const std::string& name, uint64_t generation) {
     engine_->RemoveCluster(name, generation);
-    host_.RethrowPending();
+    Finish();
   }
   // Lets virtual time pass; timers fire on the way, each at its own time.
   void Advance(uint64_t us) {
@@ -198,17 +203,17 @@ class PyEngine {
       host_.now_us = std::max(host_.now_us, host_.timer_us);
       host_.timer_us = Host::kNoTimer;
       engine_->Tick();
-      host_.RethrowPending();
+      Finish();
     }
     host_.now_us = until;
   }
   void Drain() {
     engine_->Drain();
-    host_.RethrowPending();
+    Finish();
   }
   void FlushMetrics() {
     engine_->FlushMetrics();
-    host_.RethrowPending();
+    Finish();
   }
   size_t sessions_open() const { return engine_->sessions_open(); }
   size_t exchanges_open() const { return engine_->exchanges_open(); }
@@ -216,6 +221,13 @@ class PyEngine {
   std::string DumpJson() const { return engine_->DumpJson(); }
 
  private:
+  void Finish() {
+    for (const LeaseId lease : std::exchange(host_.drained_at_once, {})) {
+      engine_->LeaseDrained(lease);
+    }
+    host_.RethrowPending();
+  }
+
   Session* Find(SessionKey key) {
     const auto it = host_.sessions.find(key);
     if (it == host_.sessions.end()) throw py::key_error("no session " + std::to_string(key));

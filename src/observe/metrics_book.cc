@@ -10,7 +10,7 @@ Series& MetricsBook::Get(std::string_view protocol, std::string_view route,
   Series*& entry = by_labels_[std::move(key)];
   if (entry == nullptr) {
     const auto index = static_cast<uint32_t>(series_.size());
-    entry = series_.emplace_back(std::make_unique<Series>(index)).get();
+    entry = series_.emplace_back(std::make_unique<Series>(index, host_)).get();
     host_.DefineSeries(index, {std::string(protocol), std::string(route), std::string(cluster)});
   }
   return *entry;
@@ -31,9 +31,7 @@ void MetricsBook::Flush() {
       series->gauges_[i] = 0;
     }
     for (size_t i = 0; i < kHistogramCount; ++i) {
-      if (series->histograms_[i].empty()) continue;
-      host_.RecordHistogram(series->index_, static_cast<Histogram>(i), series->histograms_[i]);
-      series->histograms_[i].clear();
+      if (!series->histograms_[i].empty()) series->HandOver(static_cast<Histogram>(i));
     }
   }
 }

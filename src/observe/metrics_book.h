@@ -17,7 +17,7 @@ namespace metaprotocol {
 // The values of one set of labels. Plain memory of one thread: counting is an addition.
 class Series {
  public:
-  explicit Series(uint32_t index) : index_(index) {}
+  Series(uint32_t index, Host& host) : index_(index), host_(host) {}
 
   void Add(Counter counter, uint64_t delta = 1) {
     counters_[static_cast<size_t>(counter)] += delta;
@@ -28,13 +28,25 @@ class Series {
     dirty_ = true;
   }
   void Record(Histogram histogram, uint64_t value) {
-    histograms_[static_cast<size_t>(histogram)].push_back(value);
+    std::vector<uint64_t>& values = histograms_[static_cast<size_t>(histogram)];
+    values.push_back(value);
     dirty_ = true;
+    // Handed over now and then rather than all at once, which would hold up the worker for long.
+    if (values.size() >= kMostValues) HandOver(histogram);
   }
 
  private:
   friend class MetricsBook;
+  static constexpr size_t kMostValues = 256;
+
+  void HandOver(Histogram histogram) {
+    std::vector<uint64_t>& values = histograms_[static_cast<size_t>(histogram)];
+    host_.RecordHistogram(index_, histogram, values);
+    values.clear();
+  }
+
   uint32_t index_;
+  Host& host_;
   bool dirty_ = false;
   std::array<uint64_t, kCounterCount> counters_{};  // since the last flush
   std::array<int64_t, kGaugeCount> gauges_{};       // likewise

@@ -39,11 +39,28 @@ def test_a_given_path_comes_before_the_environment(
     assert find_envoy().version == "1.40.8"
 
 
-def test_another_version_is_refused_unless_unchecked(tmp_path: Path) -> None:
-    path = script(tmp_path / "envoy", version("1.38.1"))
-    with pytest.raises(EnvoyNotFound, match=r"is Envoy 1\.38\.1; 1\.40\.x is needed: install"):
+@pytest.mark.parametrize(
+    ("number", "problem"),
+    [
+        ("1.37.0", r"too old: .* needs 1\.38 or newer: install"),
+        ("1.41.0-dev", r"newer than what .* tested with \(1\.38 to 1\.40\): install"),
+        ("dev", r"none of the releases .* tested with"),
+    ],
+)
+def test_an_untested_release_is_refused_unless_it_is_allowed(
+    number: str, problem: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = script(tmp_path / "envoy", version(number))
+    with pytest.raises(EnvoyNotFound, match=rf"is Envoy {number}, which is {problem}.*"):
         find_envoy(path)
-    assert find_envoy(path, check=False).version == "1.38.1"
+    assert find_envoy(path, check=False).version == number
+    monkeypatch.setenv("METAPROTOCOL_ALLOW_UNTESTED_ENVOY", "1")
+    assert find_envoy(path).version == number
+
+
+@pytest.mark.parametrize("number", ["1.38.0", "1.39.4", "1.40.0"])
+def test_every_tested_release_is_taken(number: str, tmp_path: Path) -> None:
+    assert find_envoy(script(tmp_path / "envoy", version(number))).version == number
 
 
 def test_what_does_not_answer_like_envoy_is_refused(tmp_path: Path) -> None:

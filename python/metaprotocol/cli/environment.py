@@ -15,7 +15,13 @@ import typer
 
 from metaprotocol.cli.failures import ExitCode, Failure
 from metaprotocol.diagnostics import did_you_mean, shorten
-from metaprotocol.envoy.binary import EnvoyBinary, find_envoy, find_module
+from metaprotocol.envoy.binary import (
+    ALLOW_UNTESTED,
+    ALLOW_UNTESTED_VARIABLE,
+    EnvoyBinary,
+    find_envoy,
+    find_module,
+)
 from metaprotocol.envoy.config import ConfigBuilder, Module
 from metaprotocol.envoy.descriptors import EnvoyTypes
 
@@ -31,6 +37,23 @@ EnvoyPath: TypeAlias = Annotated[
         "--envoy",
         metavar="PATH",
         help="The Envoy executable (default: $ENVOY, or the installed one).",
+        show_default=False,
+    ),
+]
+
+
+def _allow_untested(allowed: bool) -> bool:
+    if allowed:
+        os.environ[ALLOW_UNTESTED_VARIABLE] = "1"
+    return allowed
+
+
+AllowUntestedEnvoy: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        ALLOW_UNTESTED,
+        help="Go on with an Envoy of a release that MetaProtocol was not tested with.",
+        callback=_allow_untested,
         show_default=False,
     ),
 ]

@@ -12,6 +12,7 @@ import typer
 import yaml
 
 from metaprotocol.cli.environment import (
+    AllowUntestedEnvoy,
     EnvoyPath,
     Folder,
     check_bind,
@@ -76,6 +77,7 @@ def generate(
         ),
     ] = "metaprotocol.istio-system.svc.cluster.local:18000",
     envoy: EnvoyPath = None,
+    allow_untested_envoy: AllowUntestedEnvoy = False,  # noqa: ARG001
 ) -> None:
     """Writes the exact configuration the resources ask for.
 

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from metaprotocol.cli.environment import (
+    AllowUntestedEnvoy,
     EnvoyPath,
     Folder,
     check_bind,
@@ -45,6 +46,7 @@ class EnvoyLogLevel(Enum):
 def run(
     folder: Folder,
     envoy: EnvoyPath = None,
+    allow_untested_envoy: AllowUntestedEnvoy = False,  # noqa: ARG001
     admin_port: Annotated[
         int, typer.Option(min=0, max=65535, help="Envoy's admin port; 0: any that is free.")
     ] = 0,

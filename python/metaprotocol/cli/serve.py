@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from metaprotocol.cli.environment import (
+    AllowUntestedEnvoy,
     EnvoyPath,
     Folder,
     check_bind,
@@ -76,6 +77,7 @@ def serve(
     ] = None,
     bootstrap_key: Annotated[Path | None, typer.Option(help="Its private key.")] = None,
     envoy: EnvoyPath = None,
+    allow_untested_envoy: AllowUntestedEnvoy = False,  # noqa: ARG001
     log_level: LogLevel = Level.WARNING,
     log_format: LogForm = LogFormat.TEXT,
     as_json: Json = False,

@@ -13,6 +13,7 @@ from metaprotocol.api.routing import FilterSnapshot
 from metaprotocol.cli.calls import Answer, CallSpec, argument, metadata_of, pair, send
 from metaprotocol.cli.codecs import codec_names, complete_protocol
 from metaprotocol.cli.environment import (
+    AllowUntestedEnvoy,
     EnvoyPath,
     Folder,
     check_folder,
@@ -77,6 +78,7 @@ def try_call(
     ] = "",
     timeout: Annotated[float, typer.Option(min=0.001, help="Seconds to wait for the answer.")] = 10,
     envoy: EnvoyPath = None,
+    allow_untested_envoy: AllowUntestedEnvoy = False,  # noqa: ARG001
     as_json: Json = False,
 ) -> None:
     """Which route and cluster a call would take, condition by condition."""

@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from metaprotocol.cli.environment import EnvoyPath, Folder, check_folder, environment
+from metaprotocol.cli.environment import (
+    AllowUntestedEnvoy,
+    EnvoyPath,
+    Folder,
+    check_folder,
+    environment,
+)
 from metaprotocol.cli.failures import ExitCode, foreseeable
 from metaprotocol.cli.output import (
     counted,
@@ -54,6 +60,7 @@ class EnvoyVerdict:
 def validate(
     folder: Folder,
     envoy: EnvoyPath = None,
+    allow_untested_envoy: AllowUntestedEnvoy = False,  # noqa: ARG001
     with_envoy: Annotated[
         bool | None,
         typer.Option(

@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from metaprotocol.cli.failures import foreseeable
 from metaprotocol.cli.output import Json, line, stdout, write_json
-from metaprotocol.envoy.binary import SUPPORTED_VERSIONS, EnvoyNotFound, find_envoy
+from metaprotocol.envoy.binary import TESTED_RELEASES, EnvoyNotFound, find_envoy
 
 
 @foreseeable
@@ -21,7 +21,7 @@ def version_command(as_json: Json = False) -> None:
     found = {
         "metaprotocol": package_version(),
         "envoy": envoy,
-        "envoy_supported": [f"{begin}x" for begin in SUPPORTED_VERSIONS],
+        "envoy_supported": [f"{release}.x" for release in TESTED_RELEASES],
         "python": platform.python_version(),
     }
     if as_json:
@@ -29,7 +29,7 @@ def version_command(as_json: Json = False) -> None:
         return
     line(stdout(), f"metaprotocol {found['metaprotocol']}")
     wanted = ", ".join(found["envoy_supported"] or [])
-    line(stdout(), f"Envoy {envoy or 'not found'} (supported: {wanted})")
+    line(stdout(), f"Envoy {envoy or 'not found'} (tested with: {wanted})")
     line(stdout(), f"Python {found['python']}")
 
 

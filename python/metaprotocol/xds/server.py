@@ -251,7 +251,7 @@ class XdsServer:
     def nodes(self) -> list[NodeState]:
         """The connected nodes, by id."""
         clock = time.time() - asyncio.get_running_loop().time()
-        return node_states(self._in_order(), self.envoy_version, clock, self._answered)
+        return node_states(self._in_order(), clock, self._answered)
 
     def status(self, type_url: str, name: str) -> ResourceStatus:
         """How far the newest version of a resource has come."""

@@ -69,9 +69,9 @@ TEST(ConfigChange, ConfigurationsNobodyUsesAreFreed) {
   client.Send(world.Request(1));
   uint64_t version = 0;
   const std::weak_ptr<const Snapshot> first = world.slot->Current(version);
-  const Snapshot* const raw = first.lock().get();
+  const ConfigSlot::Ticket ticket = world.published;
   world.Publish(To("a"));
-  world.slot->Withdraw(raw);
+  world.slot->Withdraw(ticket);
   EXPECT_FALSE(first.expired()) << "its exchange is open";
   world.RunFor(kSecond);
   client.Send(world.Request(2));

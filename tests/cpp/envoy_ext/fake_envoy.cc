@@ -41,7 +41,7 @@ void envoy_dynamic_module_on_lb_destroy(const void*);
 namespace metaprotocol::test {
 namespace {
 
-constexpr char kClientJson[] = R"({"name": "fake", "protocol": {"codec": "dubbo",
+constexpr char kClientJson[] = R"("name": "fake", "protocol": {"codec": "dubbo",
     "upstream_connections": "EXCLUSIVE"},
     "route_tables": [{"name": "t", "routes": [{"cluster": "c"}]}]})";
 constexpr char kPolicyJson[] = R"({"lease_idle_timeout": "0.001s"})";
@@ -84,7 +84,7 @@ std::map<std::string, std::string> ParseHeaders(std::string_view block) {
 
 FakeEnvoy& FakeEnvoy::Get() { return *current; }
 
-FakeEnvoy::FakeEnvoy() {
+FakeEnvoy::FakeEnvoy(const std::string& fields) {
   current = this;
   listener_name_ = "@metaprotocol-fake-" + std::to_string(getpid());
   listener_ = socket(AF_UNIX, SOCK_STREAM, 0);
@@ -98,11 +98,11 @@ FakeEnvoy::FakeEnvoy() {
     violations.push_back("cannot listen");
   }
   // Configurations come on Envoy's main thread.
-  std::thread([this] {
+  std::thread([this, client = "{" + fields + kClientJson] {
     policy_ = envoy_dynamic_module_on_lb_config_new(nullptr, abi::ToBuffer("metaprotocol"),
                                                     abi::ToBuffer(kPolicyJson));
     client_config_ = envoy_dynamic_module_on_network_filter_config_new(
-        nullptr, abi::ToBuffer("metaprotocol"), abi::ToBuffer(kClientJson));
+        nullptr, abi::ToBuffer("metaprotocol"), abi::ToBuffer(client));
     const std::string json = "{\"address\": \"" + listener_name_ + "\"}";
     carrier_config_ = envoy_dynamic_module_on_network_filter_config_new(
         nullptr, abi::ToBuffer("metaprotocol.carrier"), abi::ToBuffer(json));
@@ -478,8 +478,10 @@ void NetworkInjectRead(void* f, Buffer data, bool) {
   Envoy().Inject(Connection(f), std::string(data.view()));
 }
 void NetworkClose(void* f, int) { Envoy().CloseLocally(Connection(f)); }
-int NetworkHttpCallout(void*, uint64_t*, Buffer, HttpHeader*, size_t, Buffer, uint64_t) {
-  return kCalloutStarted + 1;  // there is no such cluster
+int NetworkHttpCallout(void* f, uint64_t* id, Buffer, HttpHeader*, size_t, Buffer, uint64_t) {
+  Envoy().callouts.push_back(&Connection(f));
+  *id = Envoy().callouts.size();
+  return kCalloutStarted;
 }
 int NetworkReadDisable(void* f, bool disable) {
   Connection(f).read_disabled += disable ? 1 : -1;

@@ -67,7 +67,8 @@ struct FakeBody {
 
 class FakeEnvoy {
  public:
-  FakeEnvoy();
+  // `fields`: of the client filter's configuration, each with a comma behind it.
+  explicit FakeEnvoy(const std::string& fields = "");
   ~FakeEnvoy();
 
   // --- listeners
@@ -104,8 +105,9 @@ class FakeEnvoy {
 
   // What a real Envoy would have punished: a hung connection, a codec entered twice, ...
   std::vector<std::string> violations;
-  uint64_t given_back = 0;  // connections that returned to the pool
-  uint64_t cut = 0;         // connections that the module's side closed
+  uint64_t given_back = 0;                      // connections that returned to the pool
+  uint64_t cut = 0;                             // connections that the module's side closed
+  std::vector<const FakeConnection*> callouts;  // whose filters asked for one; none is answered
   const std::vector<std::unique_ptr<FakeConnection>>& connections() const { return connections_; }
 
   // --- for the callbacks

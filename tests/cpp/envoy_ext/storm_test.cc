@@ -134,6 +134,53 @@ TEST(FakeEnvoyTest, AClientThatLeavesWhileItsRequestIsOutCostsThatConnectionOnly
   EXPECT_EQ(envoy.violations, std::vector<std::string>());
 }
 
+TEST(FakeEnvoyTest, AConnectionThatFailsIsToldWithoutATimer) {
+  FakeEnvoy envoy;
+  envoy.hosts = {"10.0.0.1:1"};
+  envoy.AddCluster();
+  ASSERT_NE(envoy.AcceptCarrier(), nullptr);
+  FakeConnection* client = envoy.Connect();
+  envoy.next_outcome = FakeEnvoy::Outcome::kPending;
+  envoy.Receive(*client, DubboRequest(7));
+  envoy.Settle();
+  ASSERT_EQ(envoy.pending().size(), 1u);
+  envoy.ConnectFailed(*envoy.pending()[0]);
+  envoy.Settle();
+  EXPECT_EQ(Ids(client->written), std::vector<uint64_t>{7});
+}
+
+TEST(FakeEnvoyTest, ACallThatNoSessionOwnsGoesThroughTheCarrier) {
+  FakeEnvoy envoy;
+  FakeConnection* client = envoy.Connect();
+  FakeConnection* carrier = envoy.AcceptCarrier();
+  ASSERT_NE(carrier, nullptr);
+  envoy.Close(*client);
+  envoy.Settle();
+  Worker::Get().StartCall(1, nullptr, "logs", "/log.Service/Write", "message", 1000);
+  EXPECT_EQ(envoy.callouts, std::vector<const FakeConnection*>{carrier});
+}
+
+// Sees to it that a tick comes: the engine has a deadline for the request.
+bool TimesOut(FakeEnvoy& envoy, const FakeConnection& client) {
+  for (int i = 0; i < 5000 && client.written.empty(); ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));  // until the timer thread has spoken
+    envoy.Settle();
+  }
+  return !client.written.empty();
+}
+
+TEST(FakeEnvoyTest, TimersGoOnWithoutACarrierWhenTheirClientConnectionGoes) {
+  FakeEnvoy envoy(R"("default_timeout": "0.05s",)");
+  envoy.hosts = {"10.0.0.1:1"};
+  envoy.AddCluster();
+  FakeConnection* first = envoy.Connect();
+  FakeConnection* second = envoy.Connect();
+  envoy.Receive(*second, DubboRequest(7));
+  envoy.Close(*first);
+  envoy.Settle();
+  EXPECT_TRUE(TimesOut(envoy, *second));
+}
+
 // What the engine does not know of: it ignores what happens to it.
 constexpr LeaseId kForeignLease = uint64_t{1} << 60;
 

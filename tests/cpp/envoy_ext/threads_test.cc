@@ -45,13 +45,14 @@ class FakeWorker {
   size_t drains() const { return drains_.load(); }
 
  private:
-  static constexpr uint64_t kEnd = 1000;
+  static constexpr uint64_t kEnd = UINT64_MAX;
 
   void Run() {
     Wakeups::Get().SetDeadline(entry_, Wakeups::NowUs());
     while (const auto event = scheduler_.Next()) {
       if (*event == kEnd) return;
-      switch (static_cast<WorkerEvent>(*event)) {
+      const CommittedEvent committed(*event);
+      switch (committed.kind()) {
         case WorkerEvent::kTick:
           // Sooner, later, and in the past.
           Wakeups::Get().SetDeadline(entry_, Wakeups::NowUs() + ticks_.fetch_add(1) % 7 * 100);
@@ -63,7 +64,8 @@ class FakeWorker {
           entry_->exchanges_open.store(0, std::memory_order_relaxed);
           break;
         case WorkerEvent::kDump:
-          DumpRequest::Get().Answer("{}");
+          DumpRequest::Get().Answer(committed.argument() - 1, "late");
+          DumpRequest::Get().Answer(committed.argument(), "{}");
           break;
         case WorkerEvent::kDrainReplaced:
         case WorkerEvent::kWake:
@@ -110,7 +112,7 @@ TEST(DumpRequestThreads, EveryWorkerAnswersOnceEvenWhenTwoAsk) {
   for (int i = 0; i < kWorkers; ++i) workers.push_back(std::make_unique<FakeWorker>());
   size_t other = 0;
   std::thread asking([&] { other = DumpRequest::Get().Collect().size(); });
-  EXPECT_EQ(DumpRequest::Get().Collect().size(), size_t{kWorkers});
+  EXPECT_EQ(DumpRequest::Get().Collect(), std::vector<std::string>(kWorkers, "{}"));
   asking.join();
   EXPECT_EQ(other, size_t{kWorkers});
 }

@@ -52,6 +52,7 @@ struct SimGlobalLimit {
 
 struct SimConfig {
   std::string name = "sim";
+  std::string listener_name = "";
   std::shared_ptr<const Codec> codec = std::make_shared<FakeCodec>(FakeMultiplexed());
   std::string codec_key = "";  // the codec's name
   UpstreamMode mode = UpstreamMode::kShared;
@@ -104,6 +105,7 @@ inline std::unique_ptr<const GlobalRateLimit> BuildGlobalRateLimit(SimConfig& co
 inline std::shared_ptr<const Snapshot> BuildSnapshot(SimConfig config) {
   auto snapshot = std::make_shared<Snapshot>();
   snapshot->name = config.name;
+  snapshot->listener_name = config.listener_name;
   snapshot->codec = config.codec;
   snapshot->codec_key =
       config.codec_key.empty() ? std::string(config.codec->traits().name) : config.codec_key;

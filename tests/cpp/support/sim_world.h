@@ -39,7 +39,7 @@ class SimWorld : public Host {
       wire_ = std::make_unique<FakeWire>(snapshot->codec->traits().id_bits != 0);
     }
     slot = std::make_shared<ConfigSlot>();
-    slot->Publish(std::move(snapshot));
+    published = slot->Publish(std::move(snapshot));
     engine_ = Engine::Create(*this);
     depth_ = 0;
   }
@@ -49,6 +49,7 @@ class SimWorld : public Host {
 
   // --- what tests set and read
   std::shared_ptr<ConfigSlot> slot;
+  ConfigSlot::Ticket published = 0;          // the latest
   ClusterPolicy policy;                      // of clusters set from now on
   size_t high_watermark = size_t{64} << 10;  // bytes that a client has not taken
   size_t max_piece = 0;                      // bytes are cut into random pieces up to this; 0: not
@@ -78,7 +79,7 @@ class SimWorld : public Host {
   size_t exchanges() const { return engine_->exchanges_open(); }
   std::string Dump() const { return engine_->DumpJson(); }
 
-  void Publish(SimConfig config) { slot->Publish(BuildSnapshot(std::move(config))); }
+  void Publish(SimConfig config) { published = slot->Publish(BuildSnapshot(std::move(config))); }
 
   // All healthy.
   void SetHosts(const std::string& cluster, const std::vector<std::string>& addresses,

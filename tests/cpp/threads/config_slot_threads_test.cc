@@ -39,8 +39,9 @@ TEST(ConfigSlotThreads, ReadersSeeWholeSnapshotsWhileOthersArePublishedAndWithdr
   }
   for (int i = 0; i < 500; ++i) {
     const auto snapshot = Named("version " + std::to_string(i));
-    slot.Publish(snapshot);
-    if (i % 3 == 0) slot.Withdraw(snapshot.get());
+    const ConfigSlot::Ticket ticket = slot.Publish(snapshot);
+    if (i % 3 == 0) slot.Withdraw(ticket);
+    if (i % 3 == 1) slot.InForce(ticket);
     std::this_thread::yield();
   }
   const auto last = Named("last");

