@@ -106,8 +106,8 @@ void MetricSink::DeliverHistogram(Series& series, size_t histogram,
   }
   const std::vector<uint64_t> former = std::exchange(waiting, {});
   lock.unlock();
-  for (const uint64_t value : former) writer->Record(handle, value);
-  for (const uint64_t value : values) writer->Record(handle, value);
+  if (!former.empty()) writer->Record(handle, former);
+  if (!values.empty()) writer->Record(handle, values);
 }
 
 void MetricSink::AddCounter(Series* series, Counter counter, uint64_t delta) {

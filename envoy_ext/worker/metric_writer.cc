@@ -1,9 +1,11 @@
 #include "envoy_ext/worker/metric_writer.h"
 
 #include <array>
+#include <deque>
 #include <map>
 #include <mutex>
 #include <shared_mutex>
+#include <span>
 #include <string>
 #include <string_view>
 
@@ -25,6 +27,31 @@ std::array<std::string_view, kLabelCount> Values(const SeriesLabels& labels) {
   return {labels.protocol, labels.route, labels.cluster};
 }
 
+// Defines every metric, with its labels.
+bool DefineAll(void* envoy_config, std::array<size_t, kCounterCount>& counters,
+               std::array<size_t, kGaugeCount>& gauges,
+               std::array<size_t, kHistogramCount>& histograms) {
+  abi::Buffer labels[kLabelCount];
+  for (size_t i = 0; i < kLabelCount; ++i) labels[i] = abi::ToBuffer(kLabelNames[i]);
+  const auto define = [&](auto callback, const std::string& name, size_t& id) {
+    return callback(envoy_config, abi::ToBuffer(name), labels, kLabelCount, &id) == abi::kSuccess;
+  };
+  bool good = true;
+  for (size_t i = 0; i < kCounterCount; ++i) {
+    const std::string name = Prefixed(CounterName(static_cast<Counter>(i)));
+    good &= define(abi::ClusterDefineCounter, name, counters[i]);
+  }
+  for (size_t i = 0; i < kGaugeCount; ++i) {
+    const std::string name = Prefixed(GaugeName(static_cast<Gauge>(i)));
+    good &= define(abi::ClusterDefineGauge, name, gauges[i]);
+  }
+  for (size_t i = 0; i < kHistogramCount; ++i) {
+    const std::string name = Prefixed(HistogramName(static_cast<Histogram>(i)));
+    good &= define(abi::ClusterDefineHistogram, name, histograms[i]);
+  }
+  return good;
+}
+
 // Metrics with labels, each resolved to a handle of Envoy's.
 class LabelledMetrics final : public MetricWriter {
  public:
@@ -38,27 +65,7 @@ class LabelledMetrics final : public MetricWriter {
 
   explicit LabelledMetrics(void* envoy_config) : envoy_(envoy_config) {}
 
-  bool Define() {
-    abi::Buffer labels[kLabelCount];
-    for (size_t i = 0; i < kLabelCount; ++i) labels[i] = abi::ToBuffer(kLabelNames[i]);
-    const auto define = [&](auto callback, const std::string& name, size_t& id) {
-      return callback(envoy_, abi::ToBuffer(name), labels, kLabelCount, &id) == abi::kSuccess;
-    };
-    bool good = true;
-    for (size_t i = 0; i < kCounterCount; ++i) {
-      const std::string name = Prefixed(CounterName(static_cast<Counter>(i)));
-      good &= define(abi::ClusterDefineCounter, name, counters_[i]);
-    }
-    for (size_t i = 0; i < kGaugeCount; ++i) {
-      const std::string name = Prefixed(GaugeName(static_cast<Gauge>(i)));
-      good &= define(abi::ClusterDefineGauge, name, gauges_[i]);
-    }
-    for (size_t i = 0; i < kHistogramCount; ++i) {
-      const std::string name = Prefixed(HistogramName(static_cast<Histogram>(i)));
-      good &= define(abi::ClusterDefineHistogram, name, histograms_[i]);
-    }
-    return good;
-  }
+  bool Define() { return DefineAll(envoy_, counters_, gauges_, histograms_); }
 
   Handle Find(Counter counter, const SeriesLabels& labels) override {
     return Resolve(abi::ClusterResolveCounter, counters_[static_cast<size_t>(counter)], labels);
@@ -75,8 +82,8 @@ class LabelledMetrics final : public MetricWriter {
     abi::ClusterCounterAdd(ToPointer(counter), delta);
   }
   void Set(Handle gauge, uint64_t value) override { abi::ClusterGaugeSet(ToPointer(gauge), value); }
-  void Record(Handle histogram, uint64_t value) override {
-    abi::ClusterHistogramRecord(ToPointer(histogram), value);
+  void Record(Handle histogram, std::span<const uint64_t> values) override {
+    for (const uint64_t value : values) abi::ClusterHistogramRecord(ToPointer(histogram), value);
   }
 
  private:
@@ -99,8 +106,8 @@ class LabelledMetrics final : public MetricWriter {
   std::mutex mutex_;  // what Envoy resolves labels with is no thread's in particular
 };
 
-// A metric of its own for each set of labels. A handle is the metric's number, plus one.
-class NamedMetrics final : public MetricWriter {
+// Where Envoy has no handles. A handle of ours is a place in `metrics_`, plus one.
+class MetricsByNumber final : public MetricWriter {
  public:
   static bool Possible() {
     return abi::ClusterDefineCounter != nullptr && abi::ClusterDefineGauge != nullptr &&
@@ -108,62 +115,98 @@ class NamedMetrics final : public MetricWriter {
            abi::ClusterSetGauge != nullptr && abi::ClusterRecordHistogram != nullptr;
   }
 
-  explicit NamedMetrics(void* envoy_config) : envoy_(envoy_config) {}
+  explicit MetricsByNumber(void* envoy_config) : envoy_(envoy_config) {}
+
+  bool Define() { return DefineAll(envoy_, counters_, gauges_, histograms_); }
 
   Handle Find(Counter counter, const SeriesLabels& labels) override {
-    return Define(abi::ClusterDefineCounter, CounterName(counter), labels);
+    return Find(abi::ClusterDefineCounter, CounterName(counter),
+                counters_[static_cast<size_t>(counter)], labels);
   }
   Handle Find(Gauge gauge, const SeriesLabels& labels) override {
-    return Define(abi::ClusterDefineGauge, GaugeName(gauge), labels);
+    return Find(abi::ClusterDefineGauge, GaugeName(gauge), gauges_[static_cast<size_t>(gauge)],
+                labels);
   }
   Handle Find(Histogram histogram, const SeriesLabels& labels) override {
-    return Define(abi::ClusterDefineHistogram, HistogramName(histogram), labels);
+    return Find(abi::ClusterDefineHistogram, HistogramName(histogram),
+                histograms_[static_cast<size_t>(histogram)], labels);
   }
 
   void Add(Handle counter, uint64_t delta) override {
     const std::shared_lock lock(mutex_);
-    abi::ClusterIncrementCounter(envoy_, counter - 1, nullptr, 0, delta);
+    Metric& metric = metrics_[counter - 1];
+    abi::ClusterIncrementCounter(envoy_, metric.number, metric.buffers.data(), metric.label_count,
+                                 delta);
   }
   void Set(Handle gauge, uint64_t value) override {
     const std::shared_lock lock(mutex_);
-    abi::ClusterSetGauge(envoy_, gauge - 1, nullptr, 0, value);
+    Metric& metric = metrics_[gauge - 1];
+    abi::ClusterSetGauge(envoy_, metric.number, metric.buffers.data(), metric.label_count, value);
   }
-  void Record(Handle histogram, uint64_t value) override {
+  // To find a metric by its labels costs about a microsecond each time, so of many values that come
+  // at once only some are taken, evenly.
+  void Record(Handle histogram, std::span<const uint64_t> values) override {
+    constexpr size_t kMost = 64;
     const std::shared_lock lock(mutex_);
-    abi::ClusterRecordHistogram(envoy_, histogram - 1, nullptr, 0, value);
+    Metric& metric = metrics_[histogram - 1];
+    const size_t step = metric.label_count == 0 ? 1 : (values.size() + kMost - 1) / kMost;
+    for (size_t i = 0; i < values.size(); i += step) {
+      abi::ClusterRecordHistogram(envoy_, metric.number, metric.buffers.data(), metric.label_count,
+                                  values[i]);
+    }
   }
 
  private:
+  struct Metric {
+    size_t number = 0;
+    size_t label_count = 0;  // 0: they are in the metric's name
+    std::array<std::string, kLabelCount> values;
+    std::array<abi::Buffer, kLabelCount> buffers{};  // of `values`
+  };
+
+  // `number`: of the metric that has these labels by name.
   template <typename Callback>
-  Handle Define(Callback define, std::string_view metric, const SeriesLabels& labels) {
+  Handle Find(Callback define, std::string_view metric, size_t number, const SeriesLabels& labels) {
     std::string name = Prefixed(metric);
     for (size_t i = 0; i < kLabelCount; ++i) {
       name.append(1, '.').append(kLabelNames[i]).append(1, '.').append(Values(labels)[i]);
     }
     const std::lock_guard lock(mutex_);
     Handle& handle = handles_[name];
-    size_t id = 0;
-    if (handle == 0 && define(envoy_, abi::ToBuffer(name), nullptr, 0, &id) == abi::kSuccess) {
-      handle = id + 1;
+    if (handle != 0) return handle;
+    Metric& made = metrics_.emplace_back();
+    if (define(envoy_, abi::ToBuffer(name), nullptr, 0, &made.number) != abi::kSuccess) {
+      made.number = number;
+      made.label_count = kLabelCount;
+      for (size_t i = 0; i < kLabelCount; ++i) {
+        made.values[i] = Values(labels)[i];
+        made.buffers[i] = abi::ToBuffer(made.values[i]);
+      }
     }
+    handle = metrics_.size();
     return handle;
   }
 
   void* const envoy_;
-  std::shared_mutex mutex_;  // Envoy finds metrics by number in a list that grows
+  std::array<size_t, kCounterCount> counters_{};
+  std::array<size_t, kGaugeCount> gauges_{};
+  std::array<size_t, kHistogramCount> histograms_{};
+  std::shared_mutex mutex_;  // Envoy 1.38 finds metrics by number in a list that grows
   std::map<std::string, Handle> handles_;
+  std::deque<Metric> metrics_;
 };
 
 }  // namespace
 
 std::unique_ptr<MetricWriter> MetricWriter::Create(void* envoy_config) {
   if (LabelledMetrics::Possible()) {
-    auto labelled = std::make_unique<LabelledMetrics>(envoy_config);
-    if (!labelled->Define()) return nullptr;
-    return labelled;
+    auto metrics = std::make_unique<LabelledMetrics>(envoy_config);
+    if (metrics->Define()) return metrics;
+  } else if (MetricsByNumber::Possible()) {
+    auto metrics = std::make_unique<MetricsByNumber>(envoy_config);
+    if (metrics->Define()) return metrics;
   }
-  if (!NamedMetrics::Possible()) return nullptr;
-  return std::make_unique<NamedMetrics>(envoy_config);
+  return nullptr;
 }
 
 }  // namespace metaprotocol::envoy

@@ -1,11 +1,14 @@
 // How one configuration of the worker cluster takes the module's metrics. Envoys differ in what
-// they allow a cluster: from 1.40 on a metric with labels is resolved once to a handle. Older ones
-// have no handles, and keep the label values of every single call in memory for good. There a
-// metric is defined for each set of labels, under the name that a labelled one has in /stats.
+// they allow a cluster. From 1.40 on a metric with labels is resolved once to a handle. Older ones
+// have no handles, and take the labels with every single value. 1.38 keeps them in memory for good
+// each time; but there a metric can be defined at any time, so each set of labels gets one of its
+// own, under the name that a labelled one has in /stats. 1.39 defines none once the configuration
+// is made, and keeps nothing.
 #pragma once
 
 #include <cstdint>
 #include <memory>
+#include <span>
 
 #include "src/observe/metrics.h"
 
@@ -29,7 +32,7 @@ class MetricWriter {
 
   virtual void Add(Handle counter, uint64_t delta) = 0;
   virtual void Set(Handle gauge, uint64_t value) = 0;
-  virtual void Record(Handle histogram, uint64_t value) = 0;
+  virtual void Record(Handle histogram, std::span<const uint64_t> values) = 0;
 };
 
 }  // namespace metaprotocol::envoy
