@@ -44,8 +44,6 @@ struct HttpHeader {
   size_t value_length;
 };
 
-inline constexpr char kVersion[] = "v0.2.0";
-
 enum LogLevel : int { kLogTrace, kLogDebug, kLogInfo, kLogWarn, kLogError, kLogCritical };
 enum FilterStatus : int { kContinue, kStopIteration };
 enum ConnectionEvent : int { kRemoteClose, kLocalClose, kConnected, kConnectedZeroRtt };

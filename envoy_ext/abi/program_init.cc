@@ -6,6 +6,7 @@
 #include "envoy_ext/abi/abi.h"
 #include "envoy_ext/abi/guard.h"
 #include "envoy_ext/abi/log.h"
+#include "envoy_ext/abi/version.h"
 
 namespace metaprotocol::envoy {
 namespace {
@@ -105,7 +106,7 @@ METAPROTOCOL_EXPORT const char* METAPROTOCOL_HOOK(program_init)() {
       return nullptr;
     }
     StayLoaded();
-    return abi::kVersion;
+    return AbiVersion();
   });
 }
 

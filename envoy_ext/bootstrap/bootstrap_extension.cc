@@ -27,7 +27,7 @@ constexpr std::string_view kDumpPage = "/metaprotocol";
 constexpr std::string_view kVersionPage = "/metaprotocol/version";
 
 std::string Version() {
-  return std::string("{\"version\": \"") + kModuleVersion + "\", \"abi\": \"" + abi::kVersion +
+  return std::string("{\"version\": \"") + kModuleVersion + "\", \"abi\": \"" + AbiVersion() +
          "\"}\n";
 }
 

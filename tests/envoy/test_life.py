@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import socket
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,13 +50,16 @@ class Stage:
 
 
 @asynccontextmanager
-async def staged(builder: ConfigBuilder, **options: Any) -> AsyncIterator[Stage]:
-    """One listener, one host; ``options`` are running_envoy's."""
+async def staged(
+    builder: ConfigBuilder, fields: Mapping[str, Any] | None = None, **options: Any
+) -> AsyncIterator[Stage]:
+    """One listener, one host; ``fields`` are the bootstrap's, ``options`` running_envoy's."""
     async with DubboServer(Provider("p")) as server:
         bootstrap = Bootstrap(
             [MetaProtocolListener("dubbo", dubbo_proxy(Route(name="all", cluster="p")))],
             [Cluster("p", [Host("127.0.0.1", server.port)])],
             admin_page=True,
+            **(fields or {}),
         )
         with running_envoy(builder, bootstrap, **options) as envoy:
             yield Stage(envoy, envoy.listener_port("dubbo"), server)
@@ -74,6 +78,18 @@ async def test_every_worker_serves(builder: ConfigBuilder) -> None:
         assert stage.server.open_connections == sum(count > 0 for count in sessions)
         for client in clients:
             await client.close()
+
+
+async def test_it_serves_and_ends_in_order_with_io_uring(builder: ConfigBuilder) -> None:
+    async with staged(builder, {"io_uring": True}, concurrency=2) as stage:
+        calls = [await stage.connect() for _ in range(8)]
+        for _ in range(10):
+            assert [(await client.call(SERVICE, "m")).value for client in calls] == ["p"] * 8
+        assert len((await calls[0].call(SERVICE, "big", 1 << 20)).value) == 1 << 20
+        for client in calls:
+            await client.close()
+        files = [os.readlink(file) for file in Path(f"/proc/{stage.envoy.pid}/fd").iterdir()]
+        assert "anon_inode:[io_uring]" in files
 
 
 async def test_weights_are_exact_on_every_worker(builder: ConfigBuilder) -> None:

@@ -64,6 +64,10 @@ def run(
         Path | None,
         typer.Option(help="Keep Envoy's log here (default: a temporary folder)."),
     ] = None,
+    io_uring: Annotated[
+        bool,
+        typer.Option("--io-uring", help="Sockets by io_uring, which Envoy calls experimental."),
+    ] = False,
     # What Envoy rejects, which is a warning in the log, is shown with its place anyhow.
     log_level: LogLevel = Level.ERROR,
     log_format: LogForm = LogFormat.TEXT,
@@ -96,6 +100,7 @@ def run(
         concurrency=concurrency,
         log_level=envoy_log_level.value,
         directory=log_folder,
+        io_uring=io_uring,
     )
     asyncio.run(run_envoy(folder, here, options, settings, xds_port, as_json))
 

@@ -40,6 +40,7 @@ class ProxySettings:
     """Where Envoy's log and bootstrap are kept; a temporary folder unless given."""
     arguments: tuple[str, ...] = ()
     carrier: Carrier = field(default_factory=Carrier)
+    io_uring: bool = False
 
 
 def xds_bootstrap(
@@ -52,6 +53,7 @@ def xds_bootstrap(
     admin_port: int = 0,
     carrier: Carrier | None = None,
     tls: ClientTls | None = None,
+    io_uring: bool = False,
 ) -> Message:
     """envoy.config.bootstrap.v3.Bootstrap of an Envoy whose listeners and clusters come from the
     control plane at ``host:port``. What never changes is in it: the carrier, the worker cluster,
@@ -75,6 +77,7 @@ def xds_bootstrap(
             listener_source=AdsSource(),
             cluster_source=AdsSource(),
             admin_page=True,
+            io_uring=io_uring,
             xds_cluster=control_plane.name,  # type: ignore[attr-defined]
             extra={"dynamic_resources": {"ads_config": {"grpc_services": [stream]}}},
         )
@@ -93,6 +96,7 @@ class LocalProxy:
             node_id=settings.node_id,
             admin_port=settings.admin_port,
             carrier=settings.carrier,
+            io_uring=settings.io_uring,
         )
         self.envoy = EnvoyProcess(
             types.to_dict(bootstrap),

@@ -77,6 +77,7 @@ CLUSTER_HEADER = "x-metaprotocol-cluster"
 SESSION_HEADER = "x-metaprotocol-session"
 XDS_NAME = "metaprotocol_xds"
 
+_SOCKET_INTERFACE = "envoy.extensions.network.socket_interface.default_socket_interface"
 _NETWORK_FILTER = "envoy.extensions.filters.network.dynamic_modules.v3.DynamicModuleNetworkFilter"
 
 
@@ -121,8 +122,12 @@ class ConfigBuilder:
             dynamic["ads_config"] = fields.xds_server(bootstrap.xds_cluster, bootstrap.xds_delta)
         if dynamic:
             content["dynamic_resources"] = dynamic
-        if bootstrap.admin_page:
-            content["bootstrap_extensions"] = [self._admin_page()]
+        extensions = [self._admin_page()] if bootstrap.admin_page else []
+        if bootstrap.io_uring:
+            extensions.append(self._io_uring())
+            content["default_socket_interface"] = _SOCKET_INTERFACE
+        if extensions:
+            content["bootstrap_extensions"] = extensions
         content["stats_config"] = {"stats_tags": _STATS_TAGS}
         return self.types.parse(
             "envoy.config.bootstrap.v3.Bootstrap", fields.merged(content, bootstrap.extra)
@@ -405,6 +410,20 @@ class ConfigBuilder:
                 "@type": fields.type_url(f"{extensions}.DynamicModuleBootstrapExtension"),
                 "dynamic_module_config": self._module_config(),
                 "extension_name": FILTER_NAME,
+            },
+        }
+
+    def _io_uring(self) -> Json:
+        interfaces = "envoy.extensions.network.socket_interface.v3"
+        options: Json = {}
+        known = self.types.message_class(f"{interfaces}.IoUringOptions").DESCRIPTOR.fields_by_name
+        if "enable_multishot_receive" in known:
+            options["enable_multishot_receive"] = True
+        return {
+            "name": _SOCKET_INTERFACE,
+            "typed_config": {
+                "@type": fields.type_url(f"{interfaces}.DefaultSocketInterface"),
+                "io_uring_options": options,
             },
         }
 

@@ -223,6 +223,9 @@ class Bootstrap:
     admin_page: bool = False
     """Add the bootstrap extension: /metaprotocol on Envoy's admin page (what every worker holds, as
     JSON), and the drain of single listeners that are replaced or removed."""
+    io_uring: bool = False
+    """Use io_uring for all sockets, with multishot receive where this Envoy has it. Envoy calls it
+    experimental; what was seen of it is in docs/operations.md."""
     xds_cluster: str = ""
     """Name of the cluster with the xDS server, for AdsSource; it must be in ``clusters``."""
     xds_delta: bool = True

@@ -4,6 +4,12 @@
 
 #include <algorithm>
 #include <set>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "src/host/host.h"
+#include "src/observe/metrics_book.h"
 
 namespace metaprotocol {
 namespace {
@@ -34,6 +40,48 @@ TEST(Metrics, CountersAreNamedAsTheirEnumeratorsSay) {
   EXPECT_EQ(CounterName(LocalReplyCounter(LocalReply::kShuttingDown)), "local_reply_shutting_down");
   EXPECT_EQ(GaugeName(Gauge::kLeasesActive), "leases_active");
   EXPECT_EQ(HistogramName(Histogram::kRequestTimeUs), "request_time_us");
+}
+
+// Counts what is handed over, and in what portions.
+class CountingHost final : public Host {
+ public:
+  void WriteSession(SessionHandle, Bytes) override {}
+  void CloseSession(SessionHandle, CloseMode) override {}
+  void PauseSession(SessionHandle, bool) override {}
+  void OpenLease(LeaseId, std::string_view, std::string_view) override {}
+  void WriteLease(LeaseHandle, Bytes) override {}
+  void ProbeLease(LeaseHandle) override {}
+  void PauseLease(LeaseHandle, bool) override {}
+  void ReleaseLease(LeaseId) override {}
+  void ResetLease(LeaseId) override {}
+  void StartCall(CallId, SessionHandle, std::string_view, std::string_view, Bytes,
+                 uint64_t) override {}
+  uint64_t NowUs() override { return 0; }
+  void SetTimer(uint64_t) override {}
+  uint64_t Random() override { return 0; }
+  bool LogEnabled(LogLevel) override { return false; }
+  void Log(LogLevel, std::string_view) override {}
+  void DefineSeries(uint32_t, const SeriesLabels&) override {}
+  void AddCounter(uint32_t, Counter, uint64_t) override {}
+  void AddGauge(uint32_t, Gauge, int64_t) override {}
+  void RecordHistogram(uint32_t, Histogram, std::span<const uint64_t> values) override {
+    recorded += values.size();
+    largest = std::max(largest, values.size());
+  }
+
+  size_t recorded = 0;
+  size_t largest = 0;
+};
+
+TEST(MetricsBook, ManyValuesAreHandedOverAsTheyComeAndNotAllAtOnce) {
+  CountingHost host;
+  MetricsBook book(host);
+  Series& series = book.Get("dubbo", "route", "cluster");
+  for (uint64_t i = 0; i < 100'000; ++i) series.Record(Histogram::kRequestTimeUs, i);
+  EXPECT_GT(host.recorded, 99'000u);
+  book.Flush();
+  EXPECT_EQ(host.recorded, 100'000u);
+  EXPECT_LE(host.largest, 256u) << "some ten microseconds of one worker's time";
 }
 
 }  // namespace

@@ -1,0 +1,134 @@
+"""What MetaProtocol can do in each release of Envoy, as a table for the README.
+
+    python tools/envoy_versions.py [--write] [RELEASE ...]
+
+runs the integration tests of each row in each release and prints how many passed. With --write the
+table in README.md is replaced.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import xml.etree.ElementTree as ElementTree
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import envoys
+from metaprotocol.envoy.binary import TESTED_RELEASES, EnvoyBinary, find_envoy, find_module
+from metaprotocol.envoy.config import Bootstrap, Cluster, ConfigBuilder, Host, Module
+from metaprotocol.envoy.descriptors import EnvoyTypes
+from metaprotocol.envoy.process import EnvoyError, EnvoyProcess
+
+ROOT = Path(__file__).resolve().parent.parent
+README = ROOT / "README.md"
+BEGIN, END = "<!-- made by tools/envoy_versions.py -->", "<!-- end -->"
+
+ROWS = {
+    "Dubbo calls, routes, mutation": ("test_dubbo",),
+    "Thrift calls, routes, mutation": ("test_thrift",),
+    "load balancing, health, locality": ("test_balancing",),
+    "routes, hosts and clusters change under load": ("test_config_updates",),
+    "clients and servers that break every rule": ("test_hostile_clients", "test_hostile_servers"),
+    "TLS on both sides": ("test_tls",),
+    "rate limits, local and by a service": ("test_rate_limits",),
+    "metrics with labels": ("test_metrics",),
+    "drain, shutdown, io_uring": ("test_life",),
+    "a control plane by xDS": ("test_xds",),
+}
+
+_HANDLES = b"envoy_dynamic_module_callback_cluster_config_resolve_histogram_vec"
+
+
+@dataclass
+class Release:
+    """One Envoy, and what was found in it."""
+
+    binary: EnvoyBinary
+    passed: Counter[str] = field(default_factory=Counter)
+    run: Counter[str] = field(default_factory=Counter)
+
+    def row(self, title: str) -> str:
+        passed, run = (
+            sum(counts[test] for test in ROWS[title]) for counts in (self.passed, self.run)
+        )
+        return f"{passed} of {run}"
+
+    def by_path(self) -> str:
+        """Whether the configuration may name the module by path."""
+        types = EnvoyTypes.from_binary(self.binary.path)
+        builder = ConfigBuilder(types, Module(find_module()))
+        config = builder.to_dict(
+            builder.bootstrap(Bootstrap(clusters=[Cluster("c", [Host("127.0.0.1", 1)])]))
+        )
+        with tempfile.TemporaryDirectory() as empty:
+            try:
+                with EnvoyProcess(config, binary=self.binary, module_dir=Path(empty)):
+                    return "by path or name"
+            except EnvoyError:
+                return "by name"
+
+    def histograms(self) -> str:
+        """How many of the values that come at once the histogram has."""
+        if _HANDLES in self.binary.path.read_bytes() or self.by_path() == "by name":
+            return "all values"
+        return "64 of 256 under load"
+
+
+def release(name: str) -> Release:
+    """The Envoy of that release, tested."""
+    installed = find_envoy()
+    path = envoys.installed(name) if name in envoys.VERSIONS else installed.path
+    found = Release(EnvoyBinary(path))
+    files = [f"tests/envoy/{test}.py" for tests in ROWS.values() for test in tests]
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.xml"
+        subprocess.run(
+            [sys.executable, "-m", "pytest", "-q", f"--junit-xml={report}", *files],
+            cwd=ROOT,
+            env={**os.environ, "ENVOY": str(path)},
+            stdout=sys.stderr,
+            check=False,
+        )
+        for case in ElementTree.parse(report).iter("testcase"):
+            test = case.get("classname", "").split(".")[2]
+            if case.find("skipped") is None:
+                found.run[test] += 1
+                found.passed[test] += case.find("failure") is None and case.find("error") is None
+    return found
+
+
+def table(found: list[Release]) -> str:
+    """The table in Markdown."""
+    lines = ["| Envoy | " + " | ".join(item.binary.version for item in found) + " |"]
+    lines.append("|---" * (len(found) + 1) + "|")
+    lines += [
+        f"| {title} | " + " | ".join(item.row(title) for item in found) + " |" for title in ROWS
+    ]
+    lines.append("| the module is found | " + " | ".join(item.by_path() for item in found) + " |")
+    lines.append(
+        "| `request_time_us` has | " + " | ".join(item.histograms() for item in found) + " |"
+    )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--write", action="store_true", help="replace the table in README.md")
+    parser.add_argument("release", nargs="*", default=list(TESTED_RELEASES))
+    arguments = parser.parse_args()
+    made = table([release(name) for name in arguments.release])
+    sys.stdout.write(made + "\n")
+    if arguments.write:
+        text = README.read_text(encoding="utf-8")
+        before, _, rest = text.partition(BEGIN)
+        after = rest.partition(END)[2]
+        README.write_text(f"{before}{BEGIN}\n{made}\n{END}{after}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
