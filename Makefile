@@ -52,8 +52,8 @@ bench: native .venv/.dev ## cost beside Envoy's own filters (QUICK=1: two minute
 	@$(BIN)/python -m bench $(if $(QUICK),--quick)
 
 .PHONY: bench-control-plane
-bench-control-plane: native .venv/.dev ## from a changed file to the last ACK of 500 proxies (QUICK=1: half a minute)
-	@$(BIN)/python -m bench.control_plane $(if $(QUICK),--quick)
+bench-control-plane: native .venv/.dev ## from a changed file to the last ACK of 500 proxies (QUICK=1; BESIDE=COMMIT: and that commit)
+	@$(BIN)/python -m bench.control_plane $(if $(QUICK),--quick) $(if $(BESIDE),--beside $(BESIDE))
 
 .PHONY: lint
 lint: .venv/.dev native ## dependency directions, ruff, mypy, clang-format, clang-tidy if it is there

@@ -12,7 +12,8 @@ import typer
 from rich.console import Console
 
 from bench.control_plane import report
-from bench.control_plane.measure import ROOT, BenchError, Result, Size, run
+from bench.control_plane.beside import tree_of
+from bench.control_plane.measure import ENDPOINT_ROUTES, ROOT, BenchError, Result, Size, run
 
 _FULL = (Size(500, 10, 50), Size(5_000, 10, 50), Size(5_000, 10, 500))
 _QUICK = (Size(100, 10, 20), Size(1_000, 10, 20))
@@ -24,6 +25,9 @@ def main(
     storm: Annotated[int, typer.Option(help="files changed at once")] = 100,
     workers: Annotated[int, typer.Option(help="processes that simulate proxies")] = 2,
     only: Annotated[int, typer.Option(help="only this size, from 1 on; 0: all")] = 0,
+    beside: Annotated[
+        str, typer.Option(help="a commit whose control plane is measured as well", metavar="COMMIT")
+    ] = "",
     output: Annotated[Path, typer.Option(help="where the figures go")] = ROOT
     / "build/bench-control-plane.json",
 ) -> None:
@@ -37,20 +41,30 @@ def main(
         console.print(f"[{time.monotonic() - begin:4.0f} s] {what}", markup=False)
 
     sizes = _QUICK if quick else _FULL
+    trees = [ROOT]
+    if beside:
+        trees.append(tree_of(beside))
     results: list[Result] = []
     for size in sizes[only - 1 : only] if only else sizes:
-        with tempfile.TemporaryDirectory(prefix="metaprotocol-bench-") as folder:
-            results.append(
-                run(
-                    size,
-                    Path(folder) / "services",
-                    changes=changes,
-                    storm=storm,
-                    workers=workers,
-                    progress=progress,
+        for tree in trees:
+            progress(f"{size.services:,} services, {size.proxies} proxies, {tree.name}")
+            with tempfile.TemporaryDirectory(prefix="metaprotocol-bench-") as folder:
+                results.append(
+                    run(
+                        size,
+                        Path(folder) / "services",
+                        changes=changes,
+                        storm=storm,
+                        workers=workers,
+                        progress=progress,
+                        tree=tree,
+                        # It depends on none of the sizes.
+                        endpoint_routes=ENDPOINT_ROUTES if size == sizes[0] else 0,
+                    )
                 )
-            )
     report.show(console, results)
+    if beside:
+        report.show_beside(console, results)
     report.write(output, results)
     console.print(f"written: {output}", soft_wrap=True)
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from statistics import median
 from types import TracebackType
@@ -19,6 +20,19 @@ from bench.control_plane.world import World
 
 ROOT = Path(__file__).resolve().parents[2]
 Progress = Callable[[str], None]
+
+
+# Runs a module of this benchmark with the package of a tree, whichever is installed.
+_RUN = """
+import runpy, sys
+tree, root, module = sys.argv[1:4]
+sys.meta_path[:] = [f for f in sys.meta_path if "Redirecting" not in type(f).__name__]
+sys.path[:0] = [f"{tree}/python", root]
+sys.argv[:] = [module, *sys.argv[4:]]
+runpy.run_module(module, run_name="__main__", alter_sys=True)
+"""
+_QUIET_SECONDS = 4.0
+ENDPOINT_ROUTES = 10_000
 
 
 class BenchError(RuntimeError):
@@ -39,9 +53,12 @@ class Result:
     """What was measured at one size. Times in seconds, memory in bytes."""
 
     size: Size
+    tree: str = ""
+    """The commit whose control plane it is; "" for this tree."""
     resources: int = 0
     load_seconds: float = 0.0
     """From the start of the control plane until it serves: reading and translating everything."""
+    load_cpu: float = 0.0
     connect_seconds: float = 0.0
     """Until every proxy has everything."""
     connect_cpu: float = 0.0
@@ -59,6 +76,13 @@ class Result:
     storm_seconds: float = 0.0
     """From the first of so many files changed together until the last ACK of the last."""
     storm_cpu: float = 0.0
+    idle_cpu: float = 0.0
+    """CPU of the control plane in a second in which nothing happens."""
+    log_cpu: float = 0.0
+    """And in one in which a log file grows in the folder."""
+    endpoint_cpu: float = 0.0
+    """CPU of one changed endpoint of a host with ``endpoint_routes`` routes."""
+    endpoint_routes: int = 0
 
     @property
     def cpu_per_proxy(self) -> float:
@@ -80,8 +104,11 @@ class Result:
 class Process:
     """A program of this benchmark that talks in lines of JSON."""
 
-    def __init__(self, module: str, *arguments: object, **environment: str) -> None:
-        command = [sys.executable, "-m", f"bench.control_plane.{module}", *map(str, arguments)]
+    def __init__(
+        self, module: str, *arguments: object, tree: Path = ROOT, **environment: str
+    ) -> None:
+        command = [sys.executable, "-c", _RUN, str(tree), str(ROOT)]
+        command += [f"bench.control_plane.{module}", *map(str, arguments)]
         self._name = module
         self._process = subprocess.Popen(
             command,
@@ -126,15 +153,24 @@ class Process:
 
 
 def run(
-    size: Size, folder: Path, *, changes: int, storm: int, workers: int, progress: Progress
+    size: Size,
+    folder: Path,
+    *,
+    changes: int,
+    storm: int,
+    workers: int,
+    progress: Progress,
+    tree: Path = ROOT,
+    endpoint_routes: int = ENDPOINT_ROUTES,
 ) -> Result:
-    """One size, from an empty folder on."""
-    result = Result(size)
+    """One size, from an empty folder on, with the control plane of ``tree``."""
+    result = Result(size, "" if tree == ROOT else tree.name)
     world = World(folder, size.services, size.routes)
     world.write()
     with ExitStack() as stack:
-        plane = stack.enter_context(Process("plane", folder))
+        plane = stack.enter_context(Process("plane", folder, tree=tree))
         begun = plane.answer()
+        result.load_cpu = begun["load_cpu"]
         result.load_seconds = begun["load_seconds"]
         result.load_bytes = begun["resident_bytes"]
         result.resources = sum(begun["resources"].values())
@@ -168,7 +204,53 @@ def run(
         result.storm_cpu = used["cpu_seconds"] - before["cpu_seconds"]
         result.peak_bytes = used["peak_bytes"]
         progress(f"{result.storm_files} changes at once: {result.storm_seconds * 1e3:.0f} ms")
+
+        result.idle_cpu = _while(plane, size, lambda: None)
+        with (folder / "server.log").open("a") as log:
+
+            def grow() -> None:
+                log.write("a line of a log\n")
+                log.flush()
+
+            result.log_cpu = _while(plane, size, grow)
+        progress(f"a growing log costs {result.log_cpu * 100:.1f} % of a core")
+    if endpoint_routes:
+        result.endpoint_routes = endpoint_routes
+        result.endpoint_cpu = endpoint_cost(folder.with_name("endpoint"), endpoint_routes, tree)
+        progress(f"one changed endpoint: {result.endpoint_cpu * 1e3:.1f} ms of CPU")
     return result
+
+
+def _while(plane: Process, size: Size, act: Callable[[], None]) -> float:
+    """CPU seconds of the control plane in a second in which something is done twenty times."""
+    before = _usage(plane, size)["cpu_seconds"]
+    end = time.monotonic() + _QUIET_SECONDS
+    while time.monotonic() < end:
+        act()
+        time.sleep(0.05)
+    return float(_usage(plane, size)["cpu_seconds"] - before) / _QUIET_SECONDS
+
+
+def endpoint_cost(folder: Path, routes: int, tree: Path = ROOT) -> float:
+    """CPU seconds of one changed endpoint of a host with so many routes: the median of some, less
+    what an idle control plane needs meanwhile."""
+    world = World(folder, 1, routes)
+    world.write_apart()
+    size = Size(1, routes, 0)
+    with Process("plane", folder, tree=tree) as plane:
+        plane.answer()
+        spent = []
+        for mark in range(1, 12):
+            idle = _spent(plane, size, lambda: None)
+            spent.append(_spent(plane, size, partial(world.move_endpoint, mark)) - idle)
+    return max(median(spent), 0.0)
+
+
+def _spent(plane: Process, size: Size, act: Callable[[], None]) -> float:
+    before = _usage(plane, size)["cpu_seconds"]
+    act()
+    time.sleep(1.5)
+    return float(_usage(plane, size)["cpu_seconds"] - before)
 
 
 def _changed(world: World, fleets: Sequence[Process], indexes: Sequence[int], mark: int) -> float:

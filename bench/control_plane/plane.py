@@ -29,12 +29,20 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 async def main(folder: Path) -> None:
     types = EnvoyTypes.from_binary(find_envoy().path)
     options = Options(module=Module(find_module()))
-    begin = time.monotonic()
+    begin, cpu = time.monotonic(), time.process_time()
     async with ControlPlane(types, options, folder=folder) as plane:
         freeze_heap()  # as `metaprotocol serve` does
-        seconds = time.monotonic() - begin
+        seconds, cpu = time.monotonic() - begin, time.process_time() - cpu
         counts = plane.server.counts()
-        _say({"port": plane.port, "load_seconds": seconds, "resources": counts, **usage()})
+        _say(
+            {
+                "port": plane.port,
+                "load_seconds": seconds,
+                "load_cpu": cpu,
+                "resources": counts,
+                **usage(),
+            }
+        )
         loop = asyncio.get_running_loop()
         while await loop.run_in_executor(None, sys.stdin.readline):
             settled = await plane.server.wait_settled(60.0)

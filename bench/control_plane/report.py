@@ -16,6 +16,7 @@ from bench.control_plane.measure import Result
 
 _ROWS: tuple[tuple[str, Callable[[Result], str]], ...] = (
     ("load everything, s", lambda r: f"{r.load_seconds:.1f}"),
+    ("  CPU, s", lambda r: f"{r.load_cpu:.1f}"),
     ("memory then, MB", lambda r: f"{r.load_bytes / 1e6:.0f}"),
     ("connect all proxies, s", lambda r: f"{r.connect_seconds:.1f}"),
     ("  CPU, s", lambda r: f"{r.connect_cpu:.1f}"),
@@ -32,6 +33,17 @@ _ROWS: tuple[tuple[str, Callable[[Result], str]], ...] = (
     ("changed files at once", lambda r: f"{r.storm_files}"),
     ("  to last ACK, ms", lambda r: f"{r.storm_seconds * 1e3:.0f}"),
     ("  CPU, s", lambda r: f"{r.storm_cpu:.1f}"),
+    ("idle, % of a core", lambda r: f"{r.idle_cpu * 100:.1f}"),
+    ("  while a log grows, %", lambda r: f"{r.log_cpu * 100:.1f}"),
+    ("one changed endpoint, CPU, ms", lambda r: f"{r.endpoint_cpu * 1e3:.1f}"),
+)
+_RATIOS: tuple[tuple[str, Callable[[Result], float]], ...] = (
+    ("load everything, CPU", lambda r: r.load_cpu),
+    ("connect all proxies, CPU", lambda r: r.connect_cpu),
+    ("one changed route, CPU", lambda r: median(r.change_cpu)),
+    ("changed files at once, CPU", lambda r: r.storm_cpu),
+    ("while a log grows, CPU", lambda r: r.log_cpu),
+    ("one changed endpoint, CPU", lambda r: r.endpoint_cpu),
 )
 
 
@@ -43,11 +55,35 @@ def show(console: Console, results: Sequence[Result]) -> None:
         size = result.size
         table.add_column(
             f"{size.services:,} services\n{size.services * size.routes:,} routes\n"
-            f"{size.proxies} proxies",
+            f"{size.proxies} proxies" + (f"\n{result.tree}" if result.tree else ""),
             justify="right",
         )
     for title, value in _ROWS:
         table.add_row(title, *(value(result) for result in results))
+    console.print(table)
+
+
+def show_beside(console: Console, results: Sequence[Result]) -> None:
+    """What this tree costs, as a part of what the other commit does, size by size."""
+    pairs = [
+        (ours, theirs)
+        for ours in results
+        for theirs in results
+        if theirs.tree and not ours.tree and theirs.size == ours.size
+    ]
+    table = Table(title=f"Beside {pairs[0][1].tree}", title_justify="left")
+    table.add_column("")
+    for ours, _ in pairs:
+        size = ours.size
+        table.add_column(f"{size.services:,} / {size.proxies}", justify="right")
+    for title, value in _RATIOS:
+        table.add_row(
+            title,
+            *(
+                f"{value(ours) / value(theirs):.2f}" if value(theirs) > 0 else "-"
+                for ours, theirs in pairs
+            ),
+        )
     console.print(table)
 
 

@@ -71,6 +71,21 @@ class World:
         for index in range(self.services):
             self._file(index).write_text(self._text(index, "call"))
 
+    def write_apart(self) -> None:
+        """The first service, with its MetaRouter in a file of its own."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.move_endpoint(0)
+        *_, router = self._text(0, "call").split("---\n")
+        (self.folder / "router.yaml").write_text(router)
+
+    def move_endpoint(self, mark: int) -> None:
+        """The first service's first endpoint is elsewhere from now on."""
+        service, rule, _ = self._text(0, "call").split("---\n")
+        service = service.replace("address: 10.", f"address: {20 + mark}.")
+        written = self.folder.with_name(f"service.yaml.{mark}")
+        written.write_text(f"{service}---\n{rule}")
+        os.replace(written, self.folder / "service.yaml")
+
     def change(self, index: int, mark: int) -> str:
         """One route of that service matches another method from now on. Returns the name of the
         filter configuration that changes. The file is replaced in one step, as editors do."""

@@ -19,7 +19,7 @@ from metaprotocol.control_plane.status import Rejection
 from metaprotocol.envoy.descriptors import EnvoyTypes
 from metaprotocol.translate import Snapshot
 from metaprotocol.xds import Nack, NodeState
-from metaprotocol.xds.cache import version_of
+from metaprotocol.xds.entry import version_of
 
 KEPT_REJECTIONS = 10_000
 """Above so many, those of nodes that have gone are forgotten."""

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, JsonValue, WithJsonSchema
 
-from metaprotocol.resources.base import Problem, Resource
+from metaprotocol.resources.base import Checked, Problem, Resource
 from metaprotocol.resources.limits import Limits
 
 __all__ = ["ApplicationProtocol", "ApplicationProtocolSpec"]
@@ -15,7 +15,7 @@ __all__ = ["ApplicationProtocol", "ApplicationProtocolSpec"]
 _CODEC_PREFIX = "aeraki.meta_protocol.codec."
 
 
-class ApplicationProtocolSpec(Limits):
+class ApplicationProtocolSpec(Limits, Checked):
     """A protocol: its name in port names, the codec that reads and writes it, and limits for all
     its services."""
 

@@ -22,7 +22,16 @@ from metaprotocol.diagnostics import Origin
 from metaprotocol.errors import InvalidResources
 from metaprotocol.resources.types import ResourceName, Timestamp, error
 
-__all__ = ["Key", "Metadata", "Model", "Problem", "Resource", "SourceDocument", "underscore"]
+__all__ = [
+    "Checked",
+    "Key",
+    "Metadata",
+    "Model",
+    "Problem",
+    "Resource",
+    "SourceDocument",
+    "underscore",
+]
 
 
 @dataclass(frozen=True)
@@ -70,10 +79,6 @@ class Model(BaseModel):
     """The same of attributes that are for other programs, and of which nobody here would expect
     anything."""
 
-    def problems(self) -> Iterator[Problem]:
-        """What is wrong between fields that are right each by itself."""
-        yield from ()
-
     def doubts(self) -> Iterator[Problem]:
         """What is taken as it is written, though it may not be what was meant: warnings."""
         yield from ()
@@ -97,13 +102,21 @@ class Model(BaseModel):
             if name in self.model_fields_set:
                 yield name, value
 
+
+class Checked(Model):
+    """Base of parts with conditions between their fields. A validator of its own costs something
+    for each of thousands of objects, so that only these have one."""
+
+    def problems(self) -> Iterator[Problem]:
+        """What is wrong between fields that are right each by itself."""
+        yield from ()
+
     @model_validator(mode="after")
-    def _check(self) -> Model:
-        if type(self).problems is not Model.problems:
-            found = tuple(self.problems())
-            if found:
-                text = "; ".join(f"{p.field}: {p.message}" if p.field else p.message for p in found)
-                raise error("problems", text, problems=found)
+    def _check(self) -> Checked:
+        found = tuple(self.problems())
+        if found:
+            text = "; ".join(f"{p.field}: {p.message}" if p.field else p.message for p in found)
+            raise error("problems", text, problems=found)
         return self
 
 

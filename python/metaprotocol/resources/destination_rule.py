@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from metaprotocol.resources.base import Model, Problem, Resource, underscore
+from metaprotocol.resources.base import Checked, Model, Problem, Resource, underscore
 from metaprotocol.resources.meta_router import PortSelector
 from metaprotocol.resources.service_entry import (
     ISTIO_GROUP,
@@ -76,7 +76,7 @@ class Maglev(Model):
     table_size: Annotated[int, Field(ge=1, le=5_000_011)] | None = None
 
 
-class ConsistentHash(Model):
+class ConsistentHash(Checked):
     """Requests with the same value go to the same endpoint. With MetaProtocol `httpHeaderName` is
     the metadata key whose value is hashed."""
 
@@ -159,7 +159,7 @@ class BackendUtilization(Model):
     metric_names_for_computing_utilization: list[str] = Field(default_factory=list)
 
 
-class LoadBalancerSettings(Model):
+class LoadBalancerSettings(Checked):
     """How an endpoint is chosen."""
 
     no_effect: ClassVar[dict[str, str]] = {
@@ -274,7 +274,7 @@ class OutlierDetection(Model):
     )
 
 
-class ClientTlsSettings(Model):
+class ClientTlsSettings(Checked):
     """TLS towards endpoints."""
 
     mode: Literal["DISABLE", "SIMPLE", "MUTUAL", "ISTIO_MUTUAL"] = "DISABLE"
@@ -374,7 +374,7 @@ class PodSelector(Model):
     match_labels: dict[str, str] = Field(default_factory=dict)
 
 
-class DestinationRuleSpec(Model):
+class DestinationRuleSpec(Checked):
     """Subsets and policies of a service."""
 
     host: WildcardHost

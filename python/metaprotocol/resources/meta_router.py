@@ -11,7 +11,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
-from metaprotocol.resources.base import Model, Problem, Resource, underscore
+from metaprotocol.resources.base import Checked, Model, Problem, Resource, underscore
 from metaprotocol.resources.limits import Limits
 from metaprotocol.resources.types import (
     DnsLabel,
@@ -57,7 +57,7 @@ MetadataKey = Annotated[str, Field(min_length=1, max_length=_MAX_KEY)]
 Int64 = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
 
 
-class IntRange(Model):
+class IntRange(Checked):
     """Integers from `start`, included, to `end`, not included."""
 
     start: Int64
@@ -72,7 +72,7 @@ class IntRange(Model):
             yield Problem("end", "empty-range", message, "the end is not in the range")
 
 
-class StringMatch(Model):
+class StringMatch(Checked):
     """A condition on one value: exactly one of the kinds. None of them (`{}` or null) means that
     the value only has to be there."""
 
@@ -242,7 +242,7 @@ _NOT_YET = {
 }
 
 
-class MetaRoute(Model):
+class MetaRoute(Checked):
     """Conditions, and what becomes of the requests that meet them: exactly one of `route` and
     `directReply`."""
 
@@ -336,7 +336,7 @@ class Condition(Model):
     """Their bucket."""
 
 
-class LocalRateLimit(Model):
+class LocalRateLimit(Checked):
     """Limits that each proxy keeps by itself: the first condition that matches, else the common
     bucket."""
 
@@ -378,7 +378,7 @@ class GlobalRateLimit(Model):
     """What is sent of each request."""
 
 
-class MetaRouterSpec(Model):
+class MetaRouterSpec(Checked):
     """Routes and limits of a service."""
 
     reserved: ClassVar[dict[str, str]] = _NOT_YET

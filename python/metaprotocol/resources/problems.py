@@ -392,9 +392,12 @@ def _doubts(model: BaseModel, path: Path) -> Iterator[tuple[Path, Problem]]:
             yield path, problem
     reasons = kind.no_effect if issubclass(kind, Model) else {}
     others = kind.no_meaning if issubclass(kind, Model) else {}
-    for attribute in sorted(model.model_fields_set):
+    given = model.model_fields_set
+    for attribute, alias in _doubted_fields(kind):
+        if attribute not in given:
+            continue
         value = getattr(model, attribute)
-        where = (*path, kind.model_fields[attribute].alias or attribute)
+        where = (*path, alias)
         if attribute in reasons:
             if value not in (None, "", [], {}):
                 yield where, Problem("", "no-effect", "has no effect here", reasons[attribute])
@@ -407,6 +410,18 @@ def _doubts(model: BaseModel, path: Path) -> Iterator[tuple[Path, Problem]]:
             for index, item in enumerate(value):
                 if isinstance(item, BaseModel):
                     yield from _doubts(item, (*where, index))
+
+
+@functools.cache
+def _doubted_fields(model: type[BaseModel]) -> tuple[tuple[str, str], ...]:
+    """The attributes of a model about which there may be something to say, with their names in
+    YAML, in order."""
+    told = {*model.no_effect, *model.no_meaning} if issubclass(model, Model) else set()
+    return tuple(
+        (attribute, info.alias or attribute)
+        for attribute, info in sorted(model.model_fields.items())
+        if attribute in told or any(map(_may_be_doubted, _models_in(info.annotation)))
+    )
 
 
 @functools.cache

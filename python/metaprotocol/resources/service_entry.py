@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from metaprotocol.resources.base import Model, Problem, Resource, underscore
+from metaprotocol.resources.base import Checked, Model, Problem, Resource, underscore
 from metaprotocol.resources.types import ExportTo, PortNumber, UInt32, WildcardHost, host_problem
 
 __all__ = [
@@ -71,7 +71,7 @@ class WorkloadSelector(Model):
     labels: dict[str, str] = Field(default_factory=dict)
 
 
-class ServicePort(Model):
+class ServicePort(Checked):
     """A port of a service."""
 
     number: PortNumber
@@ -108,7 +108,7 @@ class ServicePort(Model):
             yield Problem(field, "no-protocol", message, mend)
 
 
-class WorkloadEntry(Model):
+class WorkloadEntry(Checked):
     """An endpoint of a service."""
 
     no_effect: ClassVar[dict[str, str]] = {
@@ -141,7 +141,7 @@ class WorkloadEntry(Model):
             yield Problem("address", "missing-field", "is missing")
 
 
-class ServiceEntrySpec(Model):
+class ServiceEntrySpec(Checked):
     """A service."""
 
     no_meaning: ClassVar[dict[str, str]] = {

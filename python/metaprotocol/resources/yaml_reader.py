@@ -9,6 +9,7 @@ are found by reading a document again when somebody asks, which few do.
 from __future__ import annotations
 
 import bisect
+import contextlib
 import functools
 import math
 import re
@@ -214,15 +215,16 @@ class _Reader:
         self._line = line
         self._limits = limits
         self._left = limits.values
-        self._parser: Any = None
+        self.next: Any = None
         self._text = text
         self._ends: list[int] | None = None
 
-    def next(self) -> Any:
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[None]:
+        """Within it there are events (``next``), whose errors get their place in the file."""
         try:
-            if self._parser is None:
-                self._parser = _make_parser(self._text)
-            return self._parser.get_event()
+            self.next = _make_parser(self._text).get_event
+            yield
         except yaml.YAMLError as problem:
             raise self._syntax(problem) from None
         except UnicodeError as problem:
@@ -316,6 +318,10 @@ class _ValueReader(_Reader):
         self._anchors: dict[str, tuple[Any, int] | None] = {}
 
     def document(self) -> Any:
+        with self.reading():
+            return self._document()
+
+    def _document(self) -> Any:
         event = self.next()
         value: Any = None
         while type(event) is not yaml.StreamEndEvent:
@@ -334,7 +340,14 @@ class _ValueReader(_Reader):
         """The value that begins with an event, and how many values it is."""
         kind = type(event)
         if kind is yaml.ScalarEvent:
-            self.spend(1, event)
+            self._left -= 1
+            if self._left < 0:
+                self.spend(0, event)
+            if event.implicit[0] and event.anchor is None:
+                # Almost every text: plain, and no number.
+                text = event.value
+                if text and text not in _WORDS and text[0] not in _NUMBER_START:
+                    return text, 1
             value = self._scalar(event)
             if event.anchor is not None:
                 self._anchors[event.anchor] = (value, 1)
@@ -360,12 +373,13 @@ class _ValueReader(_Reader):
         self._check_tag(event, "seq")
         values: list[Any] = []
         size = 1
-        item = self.next()
-        while type(item) is not yaml.SequenceEndEvent:
+        get, end = self.next, yaml.SequenceEndEvent
+        item = get()
+        while type(item) is not end:
             value, count = self._value(item, depth + 1)
             values.append(value)
             size += count
-            item = self.next()
+            item = get()
         return values, size
 
     def _mapping(self, event: Any, depth: int) -> tuple[dict[str, Any], int]:
@@ -373,12 +387,13 @@ class _ValueReader(_Reader):
         values: dict[str, Any] = {}
         merged: dict[str, Any] = {}
         size = 1
-        key_event = self.next()
-        while type(key_event) is not yaml.MappingEndEvent:
+        get, end = self.next, yaml.MappingEndEvent
+        key_event = get()
+        while type(key_event) is not end:
             key, count = self._value(key_event, depth + 1)
-            if not isinstance(key, str):
+            if type(key) is not str:
                 key = self._key(key_event)
-            value_event = self.next()
+            value_event = get()
             value, more = self._value(value_event, depth + 1)
             size += count + more
             if key == "<<" and key_event.__class__ is yaml.ScalarEvent and key_event.implicit[0]:
@@ -394,7 +409,7 @@ class _ValueReader(_Reader):
                 )
             else:
                 values[key] = value
-            key_event = self.next()
+            key_event = get()
         return (merged | values if merged else values), size
 
     def _key(self, event: Any) -> str:
@@ -438,7 +453,7 @@ class _ValueReader(_Reader):
         return value
 
     def _check_tag(self, event: Any, name: str) -> None:
-        if event.tag not in (None, "!", _TAG + name):
+        if event.tag is not None and event.tag not in ("!", _TAG + name):
             raise self.problem(event, f"has the tag {event.tag[:60]}, which means nothing here")
 
 
@@ -463,6 +478,10 @@ class _PositionReader(_Reader):
         self._root: Position | None = None
 
     def document(self) -> Position | None:
+        with self.reading():
+            return self._document()
+
+    def _document(self) -> Position | None:
         while True:
             event = self.next()
             if type(event) is yaml.StreamEndEvent:

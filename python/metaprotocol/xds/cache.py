@@ -9,94 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from hashlib import blake2b
+from functools import cached_property
 
-from metaprotocol.xds.audience import Audience, Offered, Plain
-from metaprotocol.xds.schema import CDS, Schema, endpoints_name
-
-
-def version_of(content: bytes) -> str:
-    """The version of a resource with these bytes."""
-    return blake2b(content, digest_size=8).hexdigest()
-
-
-class Entry:
-    """One version of one resource: its bytes, which all streams share. Immutable."""
-
-    __slots__ = (
-        "_delta_prefix",
-        "_fingerprint",
-        "_schema",
-        "_sotw_prefix",
-        "content",
-        "endpoints",
-        "name",
-        "type_url",
-        "variants",
-        "version",
-        "visible_to",
-    )
-
-    def __init__(self, schema: Schema, type_url: str, name: str, offered: Offered) -> None:
-        message = offered.message
-        self._schema = schema
-        self.type_url = type_url
-        self.name = name
-        self.content = message.SerializeToString(deterministic=True)
-        self.version = version_of(self.content)
-        self.visible_to = offered.visible_to
-        self.endpoints = endpoints_name(message) if type_url == CDS else None
-        self.variants: Mapping[str, Entry] = {
-            namespace: Entry(schema, type_url, name, Plain(variant))
-            for namespace, variant in offered.variants.items()
-        }
-        self._sotw_prefix: bytes | None = None
-        self._delta_prefix: bytes | None = None
-        self._fingerprint: int | None = None
-
-    @property
-    def restricted(self) -> bool:
-        """Whether it is not the same for everyone."""
-        return self.visible_to is not None or bool(self.variants)
-
-    def seen_by(self, audience: Audience) -> Entry | None:
-        """What these nodes get; None: nothing."""
-        if self.visible_to is not None and audience.namespace not in self.visible_to:
-            return None
-        return self.variants.get(audience.namespace, self) if self.variants else self
-
-    def same(self, other: Entry) -> bool:
-        """Whether everyone gets the same of both."""
-        return (
-            self.version == other.version
-            and self.visible_to == other.visible_to
-            and {name: entry.version for name, entry in self.variants.items()}
-            == {name: entry.version for name, entry in other.variants.items()}
-        )
-
-    @property
-    def sotw_prefix(self) -> bytes:
-        """What stands before ``content`` in a state-of-the-world response."""
-        if self._sotw_prefix is None:
-            self._sotw_prefix = self._schema.sotw_prefix(self.type_url, len(self.content))
-        return self._sotw_prefix
-
-    @property
-    def delta_prefix(self) -> bytes:
-        """What stands before ``content`` in a delta response."""
-        if self._delta_prefix is None:
-            self._delta_prefix = self._schema.delta_prefix(
-                self.type_url, self.name, self.version, len(self.content)
-            )
-        return self._delta_prefix
-
-    @property
-    def fingerprint(self) -> int:
-        """64 bits of name and version, which are added up to a version of a set."""
-        if self._fingerprint is None:
-            digest = blake2b(f"{self.name}\0{self.version}".encode(), digest_size=8)
-            self._fingerprint = int.from_bytes(digest.digest())
-        return self._fingerprint
+from metaprotocol.xds.audience import Audience, Offered
+from metaprotocol.xds.entry import Entry
+from metaprotocol.xds.plans import LEAST, Plan, Plans
+from metaprotocol.xds.schema import Schema
 
 
 @dataclass(frozen=True)
@@ -152,15 +70,31 @@ class FullSet:
     entries: Mapping[str, Entry]
     fingerprint: int
 
+    @cached_property
+    def sotw_body(self) -> bytes:
+        """All of them as they stand in a state-of-the-world response."""
+        parts: list[bytes] = []
+        for entry in self.entries.values():
+            parts += (entry.sotw_prefix, entry.content)
+        return b"".join(parts)
+
+    @cached_property
+    def versions(self) -> Mapping[str, str]:
+        """Name to version."""
+        return {name: entry.version for name, entry in self.entries.items()}
+
 
 class ResourceCache:
     """Resources by type and name."""
 
-    def __init__(self, schema: Schema) -> None:
+    def __init__(self, schema: Schema, *, least: int = LEAST) -> None:
+        """Of ``least`` resources answers are shared."""
         self._schema = schema
+        self._least = least
         self._types: dict[str, dict[str, Entry]] = {}
         self._restricted: dict[str, int] = {}
         self._full: dict[tuple[str, str], FullSet] = {}
+        self._plans = Plans(schema)
 
     def update(self, changed: Mapping[str, Mapping[str, Offered | None]]) -> dict[str, TypeChanges]:
         """Puts resources in, None takes one out. Returns what is really different, by type."""
@@ -212,6 +146,23 @@ class ResourceCache:
         self._full[key] = full  # the last that was asked for goes last
         return full
 
+    def plan(
+        self, type_url: str, names: frozenset[str] | None, audience: Audience, response_bytes: int
+    ) -> Plan | None:
+        """Ready answers to a subscription to these names, None for all; if others have asked for
+        the same, and it is worth it."""
+        count = len(self._types.get(type_url, _NONE)) if names is None else len(names)
+        if count < self._least:
+            return None
+        question = (self._key(type_url, audience), names)
+        plan = self._plans.find(type_url, question)
+        if plan is None and self._plans.again(type_url, question):
+            wanted = self.names(type_url, audience) if names is None else names
+            entries = (self.get(type_url, name, audience) for name in wanted)
+            found = [entry for entry in entries if entry is not None]
+            plan = self._plans.make(type_url, question, names or frozenset(), found, response_bytes)
+        return plan
+
     def _key(self, type_url: str, audience: Audience) -> str:
         """What tells audiences apart that see other resources of a type."""
         return audience.namespace if self._restricted.get(type_url) else ""
@@ -239,6 +190,7 @@ class ResourceCache:
             else:
                 entries[name] = new
         self._restricted[type_url] = restricted
+        self._plans.forget(type_url)
         self._full = {key: full for key, full in self._full.items() if key[0] != type_url}
 
 

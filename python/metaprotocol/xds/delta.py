@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
 
 from metaprotocol.xds.cache import View
+from metaprotocol.xds.plans import Chunk
 from metaprotocol.xds.schema import FULL_STATE_TYPES, WILDCARD, DeltaRequest
 from metaprotocol.xds.watch import Outcome, Response, Sent, Watch, Watched
 
@@ -18,6 +20,8 @@ class DeltaWatch(Watch):
         self._absent: dict[str, None] = {}  # asked for, and not there: an answer, due at once
         self._removals: dict[str, None] = {}
         self._in_flight: dict[str, Sent] = {}
+        self._chunks: deque[Chunk] = deque()
+        """Due, and shared with other clients."""
 
     # --- what goes in
 
@@ -31,6 +35,8 @@ class DeltaWatch(Watch):
         self._started = True
         for name in request.unsubscribe:
             self._unsubscribe(name, now)
+        if not initial and self._subscribe_as_others(subscribe, now):
+            return outcome
         for name in subscribe:
             if name == WILDCARD:
                 self._subscribe_all(initial, now)
@@ -41,6 +47,8 @@ class DeltaWatch(Watch):
     def on_changes(self, view: View, now: float) -> bool:
         """See ``Watch``."""
         concerned = False
+        if self._chunks:
+            self._take_apart((*view.changed, *view.gone), now)
         for name in self._interesting(view.changed):
             concerned = True
             self._due(name, now)
@@ -60,6 +68,7 @@ class DeltaWatch(Watch):
         """See ``Watch``."""
         return bool(
             self._sends
+            or self._chunks
             or self._absent
             or self._batches
             or self._must_answer
@@ -78,21 +87,27 @@ class DeltaWatch(Watch):
 
     def next_update(self, nonce: str, now: float) -> Response | None:
         """See ``Watch``."""
+        if self._chunks:
+            chunk = self._chunks.popleft()
+            self._must_answer = False
+            since = self._taken_since(now)
+            self._in_flight[chunk.nonce] = Sent(chunk.nonce, chunk.versions, (), now, since)
+            return Response(self.type_url, chunk.payload, len(chunk.versions), 0)
         removed = [*self._absent]
         self._absent.clear()
         if self._removes_at_once:
             removed += self._removals
             self._removals.clear()
-        chunk = self._take_chunk()
-        if not chunk and not removed and not self._must_answer:
+        entries = self._take_chunk()
+        if not entries and not removed and not self._must_answer:
             self._taken_since(now)
             return None
         self._must_answer = False
         parts: list[bytes] = []
-        for entry in chunk:
+        for entry in entries:
             parts += (entry.delta_prefix, entry.content)
-        versions = {entry.name: entry.version for entry in chunk}
-        endpoints = tuple(entry.endpoints for entry in chunk if entry.endpoints)
+        versions = {entry.name: entry.version for entry in entries}
+        endpoints = tuple(entry.endpoints for entry in entries if entry.endpoints)
         return self._sent(nonce, versions, tuple(removed), parts, now, endpoints)
 
     def next_removal(self, nonce: str, now: float) -> Response:
@@ -110,11 +125,58 @@ class DeltaWatch(Watch):
         """See ``Watch``."""
         return (
             name in self._removals
+            or any(name in chunk.versions for chunk in self._chunks)
             or any(name in sent.removed for sent in self.unanswered)
             or super().pending(name)
         )
 
+    def refresh(self, names: Iterable[str], now: float) -> None:
+        """See ``Watch``."""
+        if self._chunks:
+            due = {name for chunk in self._chunks for name in chunk.versions}
+            names = [name for name in names if name not in due]
+        super().refresh(names, now)
+
     # --- inner parts
+
+    def _subscribe_as_others(self, subscribe: tuple[str, ...], now: float) -> bool:
+        """Answers a client that has nothing of what it asks for from what others have asked for
+        alike. False if there is no such thing."""
+        if self.wildcard or self._chunks or self._removals:
+            return False
+        everything = subscribe == (WILDCARD,)
+        names = None if everything else frozenset(subscribe)
+        if names is not None and (WILDCARD in names or not names.isdisjoint(self.names)):
+            return False
+        if names is None and self.names:
+            return False
+        plan = self._cache.plan(self.type_url, names, self._audience, self._limits.response_bytes)
+        if plan is None or any(chunk.nonce in self._in_flight for chunk in plan.chunks):
+            return False
+        self._chunks.extend(plan.chunks)
+        self._absent.update(dict.fromkeys(plan.absent))
+        self.wildcard = everything
+        if names is not None:
+            if self.names:
+                self._own_names().update(plan.names)
+            else:
+                self.names = plan.names
+        self._must_answer = self._must_answer or everything
+        self._mark(now)
+        return True
+
+    def _take_apart(self, names: Iterable[str], now: float) -> None:
+        """What is due together with these names goes by itself: it is no longer what others get."""
+        concerned = {
+            chunk.nonce for name in names for chunk in self._chunks if name in chunk.versions
+        }
+        if not concerned:
+            return
+        for chunk in self._chunks:
+            if chunk.nonce in concerned:
+                for name in chunk.versions:
+                    self._due(name, now)
+        self._chunks = deque(c for c in self._chunks if c.nonce not in concerned)
 
     def _sent(
         self,
@@ -171,6 +233,9 @@ class DeltaWatch(Watch):
         self._must_answer = not has
 
     def _unsubscribe(self, name: str, now: float) -> None:
+        if self._chunks:
+            everything = [other for chunk in self._chunks for other in chunk.versions]
+            self._take_apart(everything if name == WILDCARD else (name,), now)
         if name == WILDCARD:
             self.wildcard = False
             for due in (self._sends, self._removals, self.nacked):

@@ -216,7 +216,7 @@ class Session:
 
     def _check_names(self, names: Iterable[str]) -> None:
         most = self._limits.name_bytes
-        if any(len(name) > most for name in names):
+        if max(map(len, names), default=0) > most:
             raise StreamRefused(
                 "INVALID_ARGUMENT", f"a resource's name has at most {most:,} characters"
             )

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from metaprotocol.xds.cache import MASK, Entry, View
+from metaprotocol.xds.cache import MASK, View
+from metaprotocol.xds.entry import Entry
 from metaprotocol.xds.schema import FULL_STATE_TYPES, WILDCARD, SotwRequest
 from metaprotocol.xds.watch import Outcome, Response, Sent, Watch, Watched
 
@@ -142,6 +143,8 @@ class FullStateWatch(SotwWatch):
         new: bool = False,
     ) -> Response:
         """``new``: to a client that may have none of it yet."""
+        if self.wildcard and not self._leaving:
+            return self._whole(nonce, removed, suspects, now, new)
         entries, fingerprint = self._set()
         if self._leaving:
             entries = {**entries, **self._leaving}
@@ -158,6 +161,19 @@ class FullStateWatch(SotwWatch):
         changed = entries.values() if new else map(entries.__getitem__, sorted(suspects))
         endpoints = tuple(entry.endpoints for entry in changed if entry.endpoints)
         return self._sent(sent, _version(fingerprint), parts, endpoints)
+
+    def _whole(
+        self, nonce: str, removed: tuple[str, ...], suspects: frozenset[str], now: float, new: bool
+    ) -> Response:
+        """As ``_full``, from what all clients have in common."""
+        full = self._cache.full_set(self.type_url, self._audience)
+        removed += tuple(n for n in self.nacked.keys() - full.entries.keys() - set(removed))
+        suspects &= full.entries.keys()
+        changed = full.entries if new else sorted(suspects)
+        entries = map(full.entries.__getitem__, changed)
+        endpoints = tuple(entry.endpoints for entry in entries if entry.endpoints)
+        sent = Sent(nonce, full.versions, removed, now, self._taken_since(now), suspects)
+        return self._sent(sent, _version(full.fingerprint), [full.sotw_body], endpoints)
 
     def _set(self) -> tuple[Mapping[str, Entry], int]:
         if self.wildcard:

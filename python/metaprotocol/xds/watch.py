@@ -16,7 +16,8 @@ from typing import TypeAlias
 from weakref import WeakValueDictionary
 
 from metaprotocol.xds.audience import Audience
-from metaprotocol.xds.cache import Entry, ResourceCache, View
+from metaprotocol.xds.cache import ResourceCache, View
+from metaprotocol.xds.entry import Entry
 from metaprotocol.xds.limits import Limits
 from metaprotocol.xds.schema import ECDS, LDS, Schema
 

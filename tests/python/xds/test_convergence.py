@@ -44,7 +44,7 @@ class Client(RuleBasedStateMachine):
     @initialize()
     def start(self) -> None:
         self.now = 0.0
-        self.cache = ResourceCache(SCHEMA)
+        self.cache = ResourceCache(SCHEMA, least=1)
         self.wants: dict[str, set[str]] = {type_url: set() for type_url in NAMED_TYPES}
         self.has: dict[str, Held] = {type_url: {} for type_url in WILDCARD_TYPES + NAMED_TYPES}
         self.version: dict[str, str] = {}

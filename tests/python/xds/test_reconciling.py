@@ -312,3 +312,101 @@ async def test_what_each_node_has_answered_for_is_known_by_generation(
             await slow.ack(await slow.response())
             await eventually(lambda: generations() == {"quick": 3, "slow": 3})
             await eventually(lambda: not any(node.silent for node in server.nodes()))
+
+
+def many(messages: Messages) -> dict[str, Plain]:
+    names = [f"r{place}" for place in range(300)]
+    return {name: Plain(messages.extension(name, 1, 100)) for name in names}
+
+
+async def everything(client: XdsClient, count: int) -> None:
+    """Until the client has so many resources, and knows that one is absent."""
+    got, gone = dict[str, int](), set[str]()
+    while len(got) < count or not gone:
+        response = await client.response()
+        got |= response.marks
+        gone |= response.removed
+        await client.ack(response)
+
+
+async def test_clients_that_ask_alike_are_sent_the_same_bytes(
+    types: EnvoyTypes, messages: Messages
+) -> None:
+    async with serving(types, limits=Limits(response_bytes=5000)) as server:
+        server.replace({ECDS: many(messages)})
+        names = [f"r{place}" for place in range(300)]
+        made: list[int] = []
+        delta_head = server._schema.delta_head
+        server._schema.delta_head = lambda *what: made.append(1) or delta_head(*what)  # type: ignore
+        counts = []
+        for node in range(5):
+            before = len(made)
+            async with XdsClient(types, server.port, delta=True, node=f"n{node}") as client:
+                # In whatever order: every Envoy has another.
+                asked = [*names[node:], *names[:node]]
+                await client.request(ECDS, resource_names_subscribe=[*asked, "absent"])
+                await everything(client, 300)
+                await eventually(lambda: all(item.settled for item in server.nodes()))
+            counts.append(len(made) - before)
+        assert counts[0] > 5
+        assert counts[2:] == [1, 1, 1], "only what is absent is told to each"
+
+
+@pytest.mark.parametrize("wildcard", [True, False])
+async def test_a_change_in_the_middle_of_a_shared_answer_is_not_lost(
+    types: EnvoyTypes, messages: Messages, wildcard: bool
+) -> None:
+    type_url = LDS if wildcard else ECDS
+    names = [f"r{place}" for place in range(300)]
+
+    def whole(mark: int, count: int = 300) -> dict[str, dict[str, Plain]]:
+        made = {name: Plain(messages.make(type_url, name, mark)) for name in names[:count]}
+        return {type_url: made}
+
+    async with serving(types, limits=Limits(response_bytes=500, in_flight=2)) as server:
+        server.replace(whole(1))
+        for node in ("first", "second", "third"):
+            mark = {"first": 2, "second": 3, "third": 4}[node]
+            async with XdsClient(types, server.port, delta=True, node=node) as client:
+                fields = {} if wildcard else {"resource_names_subscribe": names}
+                await client.request(type_url, **fields)
+                first = await client.response()
+                server.replace(whole(mark, 299))  # all others, and one is gone
+                await asyncio.sleep(0.05)
+                await client.ack(first)
+                got = dict(first.marks)
+                while not all(item.settled for item in server.nodes()) or len(got) != 299:
+                    try:
+                        response = await client.response(1.0)
+                    except TimeoutError:
+                        continue
+                    got |= response.marks
+                    for name in response.removed:
+                        got.pop(name, None)
+                    await client.ack(response)
+                assert set(got.values()) == {mark}
+            server.replace(whole(mark))
+
+
+async def test_a_client_that_refuses_a_shared_answer_is_told_apart(
+    types: EnvoyTypes, messages: Messages
+) -> None:
+    async with serving(types) as server:
+        nacks: list[Nack] = []
+        server.on_nack = nacks.append
+        server.replace({EDS: {f"r{i}": Plain(messages.endpoints(f"r{i}")) for i in range(100)}})
+        names = [f"r{place}" for place in range(100)]
+        for node in ("a", "b", "c"):
+            async with XdsClient(types, server.port, delta=True, node=node) as client:
+                await client.request(EDS, resource_names_subscribe=names)
+                response = await client.response()
+                if node == "c":
+                    while not nacks:
+                        bad = "r7" in response.marks
+                        await (client.nack(response, "no") if bad else client.ack(response))
+                        if len(response.marks) > 1 or not bad:
+                            response = await client.response()
+                    assert nacks[0].names == ("r7",)
+                else:
+                    assert len(response.marks) == 100
+                    await client.ack(response)

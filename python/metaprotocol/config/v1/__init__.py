@@ -6,9 +6,9 @@ gives the text that the module reads.
 
 from __future__ import annotations
 
-from google.protobuf import json_format
 from google.protobuf.message import Message
 
+from metaprotocol.config.json_text import json_text
 from metaprotocol.config.v1.cluster_policy_pb2 import ClusterPolicy
 from metaprotocol.config.v1.condition_pb2 import Condition, IntegerRange, StringList
 from metaprotocol.config.v1.filter_pb2 import Filter, RouteFilter
@@ -57,4 +57,4 @@ __all__ = [
 
 def to_json(config: Message) -> str:
     """The message as proto3-JSON in one line, with the field names of the .proto files."""
-    return json_format.MessageToJson(config, preserving_proto_field_name=True, indent=None)
+    return json_text(config)
