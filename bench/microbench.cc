@@ -227,6 +227,7 @@ class NullHost final : public metaprotocol::Host {
   struct Lease {
     metaprotocol::LeaseId id = 0;
     bool ready = false;
+    bool probed = false;  // the engine asks whether the server takes what it is sent
     std::string requests;
     std::string replies;
   };
@@ -247,7 +248,9 @@ class NullHost final : public metaprotocol::Host {
   void WriteLease(metaprotocol::LeaseHandle lease, Bytes bytes) override {
     static_cast<Lease*>(lease)->requests += bytes;
   }
-  void ProbeLease(metaprotocol::LeaseHandle) override {}
+  void ProbeLease(metaprotocol::LeaseHandle lease) override {
+    static_cast<Lease*>(lease)->probed = true;
+  }
   void PauseLease(metaprotocol::LeaseHandle, bool) override {}
   void ReleaseLease(metaprotocol::LeaseId) override {}
   void ResetLease(metaprotocol::LeaseId) override {}
@@ -268,11 +271,19 @@ class NullHost final : public metaprotocol::Host {
   metaprotocol::RandomStream random_{1};
 };
 
+// Filters that every request passes and none has anything to do with.
+constexpr std::string_view kIdleFilters = R"(,
+    "local_rate_limit":{"rules":[{"match":[{"key":"method","exact":"other"}],
+        "token_bucket":{"max_tokens":1,"fill_interval":"60s"}}]},
+    "global_rate_limit":{"match":[{"key":"method","exact":"other"}],"domain":"d","cluster":"l",
+        "descriptors":[{"key":"method","descriptor_key":"m"}]})";
+
 // `sessions` clients with `depth` requests each, all answered at once.
 void BenchEngine(Runner& runner, const std::string& protocol, Protocol wire, uint32_t sessions,
-                 uint32_t depth, size_t payload) {
+                 uint32_t depth, size_t payload, bool idle_filters = false) {
   const std::string name = "engine, " + protocol + " exchange, " + std::to_string(sessions) + "x" +
-                           std::to_string(depth) + ", " + std::to_string(payload) + " B";
+                           std::to_string(depth) + ", " + std::to_string(payload) + " B" +
+                           (idle_filters ? ", idle filters" : "");
   if (!runner.Wants(name)) return;
   metaprotocol::CodecRegistry registry;
   metaprotocol::RegisterBuiltinCodecs(registry);
@@ -280,11 +291,11 @@ void BenchEngine(Runner& runner, const std::string& protocol, Protocol wire, uin
                                ? R"({"key":"interface","exact":")" + std::string(kInterface) +
                                      R"("},{"key":"method","exact":"sayHello"})"
                                : R"({"key":"method","exact":"sayHello"})";
-  const auto loaded =
-      metaprotocol::LoadSnapshot(R"({"name":"bench","protocol":{"codec":")" + protocol +
-                                     R"("},"route_tables":[{"name":"t","routes":[{"match":[)" +
-                                     keys + R"(],"cluster":"c"}]}]})",
-                                 registry);
+  const auto loaded = metaprotocol::LoadSnapshot(
+      R"({"name":"bench","protocol":{"codec":")" + protocol +
+          R"("},"route_tables":[{"name":"t","routes":[{"match":[)" + keys + R"(],"cluster":"c"}])" +
+          std::string(idle_filters ? kIdleFilters : "") + "}]}",
+      registry);
   if (loaded.snapshot == nullptr) {
     std::fprintf(stderr, "microbench: %s\n", metaprotocol::FormatErrors(loaded.errors).c_str());
     std::exit(1);
@@ -317,6 +328,7 @@ void BenchEngine(Runner& runner, const std::string& protocol, Protocol wire, uin
     }
     seconds += Now();
     for (NullHost::Lease& lease : host.leases) {
+      if (std::exchange(lease.probed, false)) engine->LeaseDrained(lease.id);
       lease.replies.clear();
       responder.Answer(lease.requests, lease.replies);
       lease.requests.clear();
@@ -345,6 +357,7 @@ void BenchEngines(Runner& runner) {
   for (const auto& [sessions, depth] : {std::pair{1U, 1U}, {16U, 1U}, {256U, 1U}, {1U, 16U}}) {
     BenchEngine(runner, "dubbo", Protocol::kDubbo, sessions, depth, 100);
   }
+  BenchEngine(runner, "dubbo", Protocol::kDubbo, 16, 1, 100, true);
   BenchEngine(runner, "dubbo", Protocol::kDubbo, 16, 1, 4096);
   BenchEngine(runner, "dubbo", Protocol::kDubbo, 16, 1, 65536);
   BenchEngine(runner, "thrift", Protocol::kThrift, 16, 1, 100);

@@ -189,6 +189,48 @@ TEST(Exchange, TimesOutWithTheProtocolsOwnError) {
   EXPECT_EQ(world.Count(LocalReply::kTimeout), 1u);
 }
 
+// Requests say in their `tag` how many microseconds their client waits, and that is passed on.
+class TimedCodec : public FakeCodec {
+ public:
+  using FakeCodec::FakeCodec;
+  DecodeResult Decode(DecodeState* state, Direction direction, Bytes bytes,
+                      const DecodeOptions& options, Message& message) const override {
+    const DecodeResult result = FakeCodec::Decode(state, direction, bytes, options, message);
+    if (direction == Direction::kRequest) message.timeout_us = message.tag;
+    return result;
+  }
+  Encoded Encode(const Message& message, Bytes bytes, const EncodeOptions& options,
+                 std::string& out) const override {
+    if (options.timeout_us != 0) passed_on = options.timeout_us;
+    return FakeCodec::Encode(message, bytes, options, out);
+  }
+  mutable uint64_t passed_on = 0;  // in place of the client's
+};
+
+TEST(Exchange, TheShorterTimeoutHoldsOfTheClientsAndTheRoutes) {
+  struct Case {
+    uint64_t routes;
+    uint64_t clients;
+    uint64_t holds;
+    uint64_t passed_on;
+  };
+  for (const Case& c : {Case{100 * kMs, 0, 100 * kMs, 0}, Case{0, 100 * kMs, 100 * kMs, 0},
+                        Case{300 * kMs, 100 * kMs, 100 * kMs, 0},
+                        Case{100 * kMs, 300 * kMs, 100 * kMs, 100 * kMs}}) {
+    const auto codec = std::make_shared<TimedCodec>();
+    World world({.codec = codec, .routes = {SimRoute{.timeout_us = c.routes}}});
+    world.SetHosts("a", {"h1"});
+    world.servers["h1"].mode = SimServer::Mode::kSilent;
+    SimClient& client = world.Connect();
+    client.Send(world.Request(5, {}, {{"tag", std::to_string(c.clients)}}));
+    world.RunFor(c.holds - kMs);
+    EXPECT_TRUE(client.Take().empty());
+    world.RunFor(10 * kMs);
+    EXPECT_EQ(Kinds(client.Take()), "E");
+    EXPECT_EQ(codec->passed_on, c.passed_on);
+  }
+}
+
 TEST(Exchange, TakesTheDefaultTimeoutWhereTheRouteHasNone) {
   World world({.default_timeout_us = 50 * kMs});
   world.SetHosts("a", {"h1"});

@@ -218,6 +218,27 @@ TEST(Filter, ReplacesAReply) {
   }
 }
 
+TEST(Filter, SeesWhatItLooksAtInRepliesAndNothingElse) {
+  Filtered with;
+  with.filter->wants.response = true;
+  with.config.response_keys = {"load"};
+  std::vector<std::pair<std::string, std::string>> seen;
+  with.filter->on_response = [&](FilterContext&, const ResponseHead& head) {
+    for (const auto& [key, value] : head.metadata.Entries()) seen.emplace_back(key, value);
+    return ResponseVerdict::kContinue;
+  };
+  World world(with.config);
+  world.SetHosts("a", {"h1"});
+  world.servers["h1"].on_message = [](SimConnection& connection, const WireMessage& request) {
+    connection.Send(FakeMessage('R', request.id, {{"other", "x"}, {"load", "7"}}, "body"));
+  };
+  SimClient& client = world.Connect();
+  client.Send(world.Request(1));
+  world.RunFor(kSecond);
+  EXPECT_EQ(Kinds(client.Take()), "R");
+  EXPECT_EQ(seen, (std::vector<std::pair<std::string, std::string>>{{"load", "7"}}));
+}
+
 TEST(Filter, RetriesWithTheSameRequestAndGivesUpInTheEnd) {
   for (const SimConfig& base : {SimConfig{}, Pipelined(), Exclusive()}) {
     Filtered with(base);

@@ -164,6 +164,27 @@ TEST(Mirror, KeepsToTheBoundsOfItsOwnCluster) {
   EXPECT_EQ(world.Count(LocalReply::kOverLimit), 0u);
 }
 
+TEST(Mirror, StaysOffTheSessionsOwnConnection) {
+  SimConfig config = PerSession();
+  config.routes[0].mirrors = {{"a", Route::kAlways}};
+  World world(config);
+  world.SetHosts("a", {"h1"});
+  SimClient& client = world.Connect();
+  for (uint64_t i = 1; i <= 5; ++i) {
+    client.Send(world.Request(i));
+    world.RunFor(10 * kMs);
+  }
+  EXPECT_EQ(Tokens(client.Take()), (Texts{"1", "2", "3", "4", "5"}));
+  const auto connections = world.Open("h1");
+  ASSERT_EQ(connections.size(), 2u) << "one for the session, one for its copies";
+  for (const SimConnection* connection : connections) {
+    EXPECT_EQ(Tokens(connection->requests), (Texts{"1", "2", "3", "4", "5"}));
+  }
+  client.Reset();
+  world.RunFor(20 * kSecond);
+  world.ExpectQuiet();
+}
+
 TEST(Mirror, GivesUpAfterAMinuteWhereNoTimeoutIsSet) {
   MirrorWorld world;
   world.servers["mirror"].mode = SimServer::Mode::kSilent;

@@ -63,6 +63,8 @@ struct SimConfig {
   std::optional<TokenBucketSettings> bucket = {};
   std::vector<SimLimitRule> limit_rules = {};
   std::optional<SimGlobalLimit> global_limit = {};
+  // What filters look at in responses.
+  std::vector<std::string> response_keys = {};
   // Behind the limits, in order.
   std::vector<std::pair<std::string, std::shared_ptr<const Filter>>> filters = {};
 };
@@ -151,6 +153,8 @@ inline std::shared_ptr<const Snapshot> BuildSnapshot(SimConfig config) {
     table.filters.push_back({"global_rate_limit", std::move(limit)});
   }
   for (auto& [name, filter] : config.filters) table.filters.push_back({name, std::move(filter)});
+  snapshot->response_keys = MetadataKeys(config.codec->traits().metadata_keys);
+  for (const std::string& key : config.response_keys) snapshot->response_keys.Want(key);
   snapshot->Compile();
   return snapshot;
 }
