@@ -4,17 +4,8 @@ namespace metaprotocol::thrift {
 
 namespace {
 
-// Whether text can begin with these two bytes, of which a name of `length` has as many as it has:
-// what cannot is refused here, before a whole name has been waited for.
-bool MayBeginName(uint16_t first_two, uint32_t length) {
-  const uint8_t lead = static_cast<uint8_t>(first_two >> 8);
-  const uint8_t second = static_cast<uint8_t>(first_two);
-  const bool no_lead = (lead >= 0x80 && lead < 0xC2) || lead > 0xF4;
-  const bool wants_more = lead >= 0xC2;
-  if (no_lead || (wants_more && length == 1)) return false;
-  if (length == 1) return true;
-  return wants_more ? (second & 0xC0) == 0x80 : second != 0;
-}
+// Whether UTF-8 text can begin with this byte.
+bool MayBeginText(uint8_t lead) { return lead < 0x80 || (lead >= 0xC2 && lead <= 0xF4); }
 
 }  // namespace
 
@@ -81,7 +72,10 @@ DecodeResult Detect(Bytes bytes, Dialect& dialect) {
     return DecodeResult::Error("not Thrift's own transport: TTHeader is not supported");
   } else if (bytes.substr(4, 2) == "[1") {
     return DecodeResult::Error("Thrift's JSON protocol is not supported");
-  } else if (length <= kMaxNameBytes && (length == 0 || MayBeginName(next, length))) {
+  } else if (!MayBeginText(static_cast<uint8_t>(next >> 8))) {
+    // No name: a protocol that is not known here, or another version of one that is.
+    dialect = {Transport::kFramed, Protocol::kUnknown};
+  } else if (length <= kMaxNameBytes && (length < 2 || (next & 0x00FF) != 0)) {
     dialect = {Transport::kUnframed, Protocol::kOldBinary};
   } else {
     return DecodeResult::Error("not Thrift: no known message begins like this");

@@ -112,20 +112,30 @@ TEST(ThriftCodec, CallsOfNamedMethodsAreOneWay) {
 }
 
 TEST(ThriftCodec, RefusesOtherDialectsByTheirFirstBytes) {
-  const std::string bodies[] = {
-      "[1,\"echo\",1,1,{\"1\":{\"str\":\"x\"}}]"s,           // framed TJSON
-      "\x10\x00\x00\x00\x00\x00\x00\x01\x00\x00"s + "rest",  // Kitex's TTHeader
-      "\x90\x01\x00\x01\x00\x00\x00\x04"s + "echo",          // Kitex's framed protobuf
-      "\xfe\xff"s + "whatever", "a\0b"s};
-  for (const std::string& body : bodies) {
+  const std::string json = "[1,\"echo\",1,1,{\"1\":{\"str\":\"x\"}}]";
+  const std::string tt_header("\x10\x00\x00\x00\x00\x00\x00\x01\x00\x00", 10);
+  for (const std::string& body : {json, tt_header, std::string("a\0b", 3)}) {
     for (const uint32_t length : {uint32_t{32}, uint32_t{4096}}) {
       const Decoded decoded = Request(Be32(length) + body.substr(0, 2));
       EXPECT_EQ(decoded.result.status, Status::kError) << body;
       EXPECT_EQ(decoded.message.kind, MessageKind::kOther) << "no reply could be read";
     }
   }
-  EXPECT_NE(Request(Be32(32) + bodies[0]).result.error.find("JSON"), std::string::npos);
-  EXPECT_NE(Request(Be32(32) + bodies[1]).result.error.find("TTHeader"), std::string::npos);
+  EXPECT_NE(Request(Be32(32) + json).result.error.find("JSON"), std::string::npos);
+  EXPECT_NE(Request(Be32(32) + tt_header).result.error.find("TTHeader"), std::string::npos);
+}
+
+TEST(ThriftCodec, AnswersFramesOfUnknownProtocolsInFrames) {
+  for (const char* begin : {"\x80\x02", "\x82\x3f", "\x90\x01", "\xc1x", "\xfe\xff"}) {
+    for (const uint32_t length : {uint32_t{32}, uint32_t{4097}}) {
+      const Decoded decoded = Request(Be32(length) + begin);
+      EXPECT_EQ(decoded.result.status, Status::kError);
+      EXPECT_EQ(decoded.message.kind, MessageKind::kRequest);
+      const std::string reply = ReplyTo(decoded, LocalReply::kMalformed, "no");
+      EXPECT_EQ(LoadBe32(reply.data()) + 4, reply.size());
+      EXPECT_EQ(reply.substr(4, 2), "\x80\x01");
+    }
+  }
 }
 
 TEST(ThriftCodec, TellsTheNumberOfAnException) {
