@@ -82,6 +82,37 @@ TEST(Exchange, AReplyIsEncodedWithWhatItsRequestSaid) {
   EXPECT_EQ(found[2], (FakeKv{{"for", "4"}}));
 }
 
+TEST(Exchange, TheClientsOwnTimeoutHoldsWhereItIsTheShorterOne) {
+  const auto answered_after = [](uint64_t of_route_ms, const FakeKv& kv, std::string* seen) {
+    World world({.routes = {SimRoute{.timeout_us = of_route_ms * kMs}}});
+    world.SetHosts("a", {"h1"});
+    world.servers["h1"].mode = SimServer::Mode::kSilent;
+    SimClient& client = world.Connect();
+    client.Send(FakeMessage('Q', 1, kv));
+    uint64_t ms = 0;
+    while (client.received.empty() && ms < 1000) {
+      world.RunFor(10 * kMs);
+      ms += 10;
+    }
+    const FakeParsed asked = ParseFakeMessages(world.connections.at(0)->received).at(0);
+    for (const auto& [key, value] : asked.kv) {
+      if (key == "timeout") *seen = value;
+    }
+    return ms;
+  };
+  std::string seen = "-";
+  EXPECT_NEAR(answered_after(0, {{"timeout", "100"}}, &seen), 100, 20);
+  EXPECT_EQ(seen, "100");
+  EXPECT_NEAR(answered_after(500, {{"timeout", "100"}}, &seen), 100, 20);
+  EXPECT_EQ(seen, "100");
+  EXPECT_NEAR(answered_after(50, {{"timeout", "400"}}, &seen), 50, 20);
+  EXPECT_EQ(seen, "50") << "the server is told how long somebody waits";
+  seen = "-";
+  EXPECT_NEAR(answered_after(50, {{"a", "b"}}, &seen), 50, 20);
+  EXPECT_EQ(seen, "-");
+  EXPECT_EQ(answered_after(0, {}, &seen), 1000);
+}
+
 TEST(Exchange, RepliesAreCountedByTheirStatus) {
   World world;
   world.SetHosts("a", {"h1"});

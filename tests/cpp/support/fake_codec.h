@@ -15,7 +15,7 @@
 //
 // Metadata are the lines under their own keys, then `body`, which is the only key that needs the
 // whole message. A key `name` comes back in local replies (ReplyContext::name), and so does a
-// decimal `tag` (ReplyContext::tag).
+// decimal `tag` (ReplyContext::tag). A decimal `timeout` is the client's, in milliseconds.
 #pragma once
 
 #include <algorithm>
@@ -225,6 +225,10 @@ class FakeCodec : public Codec {
   Encoded Encode(const Message& message, Bytes bytes, const EncodeOptions& options,
                  std::string& out) const override {
     Mutation mutation(options.mutation.begin(), options.mutation.end());
+    if (options.timeout_us != 0 && message.timeout_us != 0) {
+      mutation.push_back(
+          {MutationOp::Kind::kSet, "timeout", std::to_string(options.timeout_us / 1000)});
+    }
     if (options_.carries_tag && message.kind == MessageKind::kResponse) {
       mutation.push_back({MutationOp::Kind::kSet, "for", std::to_string(message.tag)});
     }
@@ -399,6 +403,11 @@ class FakeCodec : public Codec {
         message.metadata.SetOwn(kTagKey, value);
       } else {
         message.metadata.SetNamed(key, value);
+      }
+      if (key == "timeout") {
+        uint64_t milliseconds = 0;
+        std::from_chars(value.data(), value.data() + value.size(), milliseconds);
+        message.timeout_us = milliseconds * 1000;
       }
     }
   }
