@@ -19,7 +19,7 @@
 
 #include "bench/wire.h"
 #include "src/balance/balancer.h"
-#include "src/balance/random_stream.h"
+#include "src/base/random_stream.h"
 #include "src/codec/registry.h"
 #include "src/config/snapshot.h"
 #include "src/engine.h"

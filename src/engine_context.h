@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "src/base/random_stream.h"
 #include "src/base/timer_wheel.h"
 #include "src/host/host.h"
 #include "src/observe/metrics_book.h"
@@ -37,19 +38,13 @@ class EngineContext {
     host.SetTimer(wake_us_);
   }
 
-  // splitmix64 (Steele, Lea, Flood 2014): good enough to spread load, and two instructions long.
-  uint64_t Random() {
-    uint64_t z = (random_ += 0x9e3779b97f4a7c15u);
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-    return z ^ (z >> 31);
-  }
+  uint64_t Random() { return random_.Next(); }
 
  private:
   uint64_t now_us_;
   TimerWheel wheel_;
   uint64_t wake_us_ = TimerWheel::kNever;  // what the host was last asked for
-  uint64_t random_;
+  RandomStream random_;
 };
 
 }  // namespace metaprotocol

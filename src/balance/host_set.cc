@@ -5,7 +5,7 @@
 #include <numeric>
 #include <string_view>
 
-#include "src/balance/random_stream.h"
+#include "src/base/random_stream.h"
 
 namespace metaprotocol {
 namespace {

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "src/balance/table_cache.h"
+#include "src/base/prime.h"
 
 namespace metaprotocol {
 namespace {
@@ -13,14 +14,6 @@ constexpr uint32_t kSmallestTable = 3;
 constexpr uint32_t kLargestTable = 5000011;  // itself a prime
 
 constexpr uint32_t kFree = ~uint32_t{0};  // a table entry without host yet
-
-bool IsPrime(uint32_t n) {
-  if (n < 2) return false;
-  for (uint32_t d = 2; d <= n / d; ++d) {
-    if (n % d == 0) return false;
-  }
-  return true;
-}
 
 }  // namespace
 

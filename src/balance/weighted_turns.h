@@ -7,7 +7,7 @@
 #include <span>
 #include <vector>
 
-#include "src/balance/random_stream.h"
+#include "src/base/random_stream.h"
 
 namespace metaprotocol {
 

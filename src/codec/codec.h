@@ -204,6 +204,19 @@ struct CodecTraits {
   std::span<const std::string_view> metadata_keys;
 };
 
+// Who calls what, and when. `InterestIn` is called once for each configuration, by the thread that
+// loads it; `traits` at any time, by any. All others are called by the worker that the connection
+// belongs to, and never within one another:
+//
+//   NewDecodeState                       once for each direction of each connection
+//   Decode                               until it says kMessage, then for the next message
+//   CheckBody                            for what is passed on of a request before it is whole
+//   CarryOver, then Encode               for a response, once
+//   Encode                               for a request, once for each place it goes to: none, one,
+//                                        or several (mirrors, retries), at once or later, then on a
+//                                        copy of message and bytes
+//   Reply, HeartbeatReply, Ping, GoAway  at any time: what they need is in their arguments
+//   ResetStream, GrantWindow             likewise
 class Codec {
  public:
   virtual ~Codec() = default;

@@ -32,7 +32,7 @@ MetadataKeys::MetadataKeys(std::span<const std::string_view> own) {
 MetadataKeys MetadataKeys::Everything(std::span<const std::string_view> own) {
   MetadataKeys keys(own);
   keys.everything_ = true;
-  keys.wanted_.assign(own.size(), true);
+  keys.wanted_.assign(own.size(), 1);
   return keys;
 }
 
@@ -42,7 +42,7 @@ uint32_t MetadataKeys::Want(std::string_view name) {
     slot = Add(name);
     named_lengths_ |= LengthBit(name);
   }
-  wanted_[slot] = true;
+  wanted_[slot] = 1;
   return slot;
 }
 
@@ -68,7 +68,7 @@ uint32_t MetadataKeys::Add(std::string_view name) {
   const auto slot = static_cast<uint32_t>(names_.size());
   const uint32_t first = FirstAlike(name);
   names_.emplace_back(name);
-  wanted_.push_back(false);
+  wanted_.push_back(0);
   next_alike_.push_back(kNone);
   if (first != kNone) {
     next_alike_[slot] = next_alike_[first];

@@ -33,7 +33,7 @@ class MetadataKeys {
   size_t own() const { return own_; }
   std::string_view name(uint32_t slot) const { return names_[slot]; }
   bool everything() const { return everything_; }
-  bool wants(uint32_t slot) const { return wanted_[slot]; }
+  bool wants(uint32_t slot) const { return wanted_[slot] != 0; }
   // Anything that peers name (attachments, headers), as opposed to the protocol's own keys.
   bool wants_named() const { return everything_ || names_.size() > own_; }
   // The slot that `name` is read from; kNone if it is not wanted.
@@ -69,7 +69,7 @@ class MetadataKeys {
   void Grow();
 
   std::vector<std::string> names_;  // by slot; the protocol's own first
-  std::vector<bool> wanted_;
+  std::vector<uint8_t> wanted_;  // 0 or 1
   size_t own_ = 0;
   bool everything_ = false;
   uint64_t named_lengths_ = 0;

@@ -59,6 +59,10 @@ bool IsAscii(std::string_view text) {
 
 bool IsUtf8(std::string_view text) {
   for (size_t i = AsciiWords(text, 0); i < text.size();) {
+    if (At(text, i) < 0x80) {
+      ++i;
+      continue;
+    }
     const CodePoint c = Utf8At(text, i);
     if (c.width == 0) return false;
     i += c.width;

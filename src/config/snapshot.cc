@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "generated/config_schema.h"
+#include "src/base/prime.h"
 #include "src/config/destination.h"
 #include "src/config/filter_loader.h"
 #include "src/config/findings.h"
@@ -228,13 +229,6 @@ class TableLoader {
   std::map<std::string, size_t> names_;
   std::map<std::string, size_t> destinations_;
 };
-
-bool IsPrime(uint32_t number) {
-  for (uint64_t divisor = 2; divisor * divisor <= number; ++divisor) {
-    if (number % divisor == 0) return false;
-  }
-  return number >= 2;
-}
 
 BalancePolicy::Kind LoadPolicyKind(config::ClusterPolicyPolicy policy) {
   switch (policy) {

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "src/balance/random_stream.h"
+#include "src/base/random_stream.h"
 
 namespace metaprotocol {
 namespace {

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "src/balance/balancer.h"
-#include "src/balance/random_stream.h"
+#include "src/base/random_stream.h"
 
 namespace metaprotocol {
 

@@ -5,7 +5,7 @@
 #include <cmath>
 #include <numeric>
 
-#include "src/balance/random_stream.h"
+#include "src/base/random_stream.h"
 
 namespace metaprotocol {
 namespace {

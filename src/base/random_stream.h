@@ -1,4 +1,4 @@
-// Several random numbers out of the one that a pick is given.
+// Random numbers that are good enough to spread load.
 #pragma once
 
 #include <cstdint>
