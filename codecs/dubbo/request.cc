@@ -225,22 +225,30 @@ bool SkipArguments(Hessian2Reader& reader, size_t count, size_t read) {
   return true;
 }
 
-// The timeout of a whole request whose attachments nobody else wants to see. Nearly all have none,
-// and that is found out by a look for the word.
-uint64_t FindHessianTimeout(Bytes body) {
+// Whether it is worth looking for a timeout in a whole request whose attachments nobody else wants
+// to see: nearly all that have none are told by a search for the word.
+bool MayHaveTimeout(Bytes body) {
   constexpr std::string_view kWritten = "\x07timeout";
-  if (body.size() > kMaxTimeoutSearch || body.find(kWritten) == Bytes::npos) return 0;
-  Hessian2Reader reader(body);
-  HessianRequestHead head;
+  return body.size() <= kMaxTimeoutSearch && body.find(kWritten) != Bytes::npos;
+}
+
+// The timeout of a request of which `reader` has taken the head's first `fields` and `arguments`
+// arguments. 0 if there is none, or something is wrong, which then is the server's business.
+uint64_t TimeoutBehind(Hessian2Reader& reader, Bytes body, HessianRequestHead& head, size_t fields,
+                       size_t arguments) {
   std::string_view error;
-  uint64_t timeout_us = 0;
-  if (ReadHessianHead(reader, 0, kHeadFields, head, error) &&
-      SkipArguments(reader, head.arguments, 0)) {
-    ForEachAttachment(reader, body, [&](const HessianAttachment& attachment) {
-      if (attachment.key() == kTimeout) timeout_us = attachment.AsTimeoutUs();
-    });
+  if ((fields < kHeadFields && !ReadHessianHead(reader, fields, kHeadFields, head, error)) ||
+      !SkipArguments(reader, head.arguments, arguments) || reader.AtEnd() ||
+      (reader.tag() != 'H' && reader.tag() != 'M') || !reader.ReadMapBegin()) {
+    return 0;
   }
-  return timeout_us;
+  HessianEntry entry;
+  while (!reader.TakeMapEnd() && ReadHessianEntry(reader, entry)) {
+    if (entry.string_key && entry.key.raw == kTimeout) {
+      return HessianAttachment(entry, body).AsTimeoutUs();
+    }
+  }
+  return 0;
 }
 
 // `bytes` may be cut short only if nothing behind the head is wanted.
@@ -299,6 +307,8 @@ DecodeResult DecodeHessianRequest(Bytes bytes, uint64_t mask, Message& message) 
       attachment.SetIn(message.metadata);
     });
     if (!read) return failed({});
+  } else if (complete && MayHaveTimeout(body)) {
+    message.timeout_us = TimeoutBehind(reader, body, head, count, arguments_read);
   }
   SetHead(Serialization::kHessian2, text, message.metadata);
   return DecodeResult::Ok();
@@ -428,10 +438,6 @@ DecodeResult DecodeRequest(Bytes bytes, const Header& header, const DecodeOption
     if (JsonValues::HasLengths(bytes.substr(kHeaderBytes))) message.tag |= kTagLengthPrefixed;
   }
   const bool hessian = header.serialization() == Serialization::kHessian2;
-  if (hessian && !NeedsWholeRequest(mask) && bytes.size() >= message.length) {
-    message.timeout_us =
-        FindHessianTimeout(bytes.substr(kHeaderBytes, message.length - kHeaderBytes));
-  }
   if (FieldsFor(mask) != 0) {
     if (hessian) return DecodeHessianRequest(bytes, mask, message);
     if (fastjson) return DecodeJsonRequest(bytes, mask, message);
@@ -440,6 +446,11 @@ DecodeResult DecodeRequest(Bytes bytes, const Header& header, const DecodeOption
   const size_t enough = std::min(message.length, kHeaderBytes + kVersionBytes);
   if ((hessian || fastjson) && bytes.size() < enough) return DecodeResult::NeedMore(enough);
   const Bytes body = bytes.substr(kHeaderBytes, message.length - kHeaderBytes);
+  if (hessian && bytes.size() >= message.length && MayHaveTimeout(body)) {
+    Hessian2Reader reader(body);
+    HessianRequestHead head;
+    message.timeout_us = TimeoutBehind(reader, body, head, 0, 0);
+  }
   if (hessian ? HessianVersionReadsAttachments(body)
               : fastjson && JsonVersionReadsAttachments(body)) {
     message.tag |= kTagReadsResponseAttachments;
