@@ -22,12 +22,9 @@ from typing import Any
 import metaprotocol
 import pytest
 import yaml
-from metaprotocol.envoy.config import ConfigBuilder
 from metaprotocol.envoy.process import EnvoyError, EnvoyProcess
 from metaprotocol.peers.dubbo import DubboClient, DubboServer
-from metaprotocol.translate.naming import FILTER
 
-from tests.python.xds.client import XdsClient
 from tests.testkit.certificates import Authority
 from tests.testkit.mesh import (
     HOST,
@@ -487,25 +484,6 @@ async def test_serve_offers_metrics_and_a_debug_page(mesh: Mesh, tmp_path: Path)
             page = await http_get(ready["http_port"], "/debug")
             assert tmp_path.name in page
             assert "xds" in await http_get(ready["http_port"], "/metrics")
-
-
-async def test_serve_for_istio_has_the_filters_before_clients_and_before_servers(
-    mesh: Mesh, builder: ConfigBuilder
-) -> None:
-    arguments = ("--target", "istio", "--listen", "127.0.0.1:0", "--json")
-    async with command("serve", mesh.folder, *arguments) as serve:
-        ready = await serve.ready()
-        names = {f"{HOST}|{mesh.port}", f"inbound|{HOST}|{mesh.port}"}
-        sidecar = XdsClient(builder.types, ready["xds_port"], delta=True, namespace="shop")
-        async with sidecar:
-            await sidecar.request(FILTER, resource_names_subscribe=sorted(names))
-            found: set[str] = set()
-            while found < names:
-                answer = await sidecar.response()
-                await sidecar.ack(answer)
-                found |= {item.name for item in answer.message.resources}
-        assert found == names
-        assert await serve.stop() == 0
 
 
 async def test_serve_with_mutual_tls_takes_only_envoys_with_a_certificate(

@@ -1,35 +1,32 @@
-"""The EnvoyFilters in something like a sidecar: a real Envoy with the listeners and clusters that
-istiod would make, patched as istiod would. There is no istiod here, so that it does so remains to
-be seen in a cluster."""
+"""The EnvoyFilters in something like a sidecar: a real Envoy that gets the listeners and clusters
+that istiod would make, patched as istiod would, and the filters, all over one ADS stream."""
 
 from __future__ import annotations
 
-import copy
+import asyncio
 import socket
+import time
 from collections import Counter
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 from metaprotocol.envoy.binary import find_module
-from metaprotocol.envoy.config import Bootstrap, ConfigBuilder, Module
+from metaprotocol.envoy.config import ConfigBuilder, Module
 from metaprotocol.envoy.process import EnvoyProcess
 from metaprotocol.peers.dubbo import DubboClient, DubboError, DubboServer
 from metaprotocol.resources import Inventory
-from metaprotocol.translate import Options, Target, Translator
+from metaprotocol.translate import Options
 from metaprotocol.translate.istio import istio_objects
-from metaprotocol.translate.naming import FILTER
 
 from tests.python.translate.support import CASES, case_names, case_text, read
-from tests.testkit.stage import SERVICE, Provider
+from tests.testkit.istiod import MESSAGES, Istiod, cluster, tcp_listener
+from tests.testkit.stage import SERVICE, Provider, eventually
 
-MESSAGES = {
-    "LISTENER": "envoy.config.listener.v3.Listener",
-    "CLUSTER": "envoy.config.cluster.v3.Cluster",
-    "NETWORK_FILTER": "envoy.config.listener.v3.Filter",
-}
 OPTIONS = Options(module=Module(find_module()))
+HOST = "orders.example"
 
 
 @pytest.mark.parametrize("name", case_names())
@@ -37,100 +34,8 @@ def test_every_patch_is_a_message_of_this_envoy(builder: ConfigBuilder, name: st
     made = istio_objects(Inventory.of(read(case_text(name))), OPTIONS, builder.types)
     assert (CASES / name).is_dir()
     for item in made.objects:
-        for patch in item["spec"]["configPatches"]:
+        for patch in item["spec"].get("configPatches", ()):
             builder.types.parse(MESSAGES[patch["applyTo"]], patch["patch"]["value"])
-
-
-def _tcp_listener(name: str, address: str, port: int, cluster: str) -> dict[str, Any]:
-    proxy = "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy"
-    return {
-        "name": name,
-        "address": {"socket_address": {"address": address, "port_value": port}},
-        "filter_chains": [
-            {
-                "filter_chain_match": {"destination_port": port},
-                "filters": [
-                    {
-                        "name": "envoy.filters.network.tcp_proxy",
-                        "typed_config": {
-                            "@type": f"type.googleapis.com/{proxy}",
-                            "stat_prefix": cluster,
-                            "cluster": cluster,
-                        },
-                    }
-                ],
-            }
-        ],
-    }
-
-
-def _cluster(name: str, ports: Sequence[int]) -> dict[str, Any]:
-    endpoints = [
-        {
-            "endpoint": {
-                "address": {"socket_address": {"address": "127.0.0.1", "port_value": port}}
-            },
-            "load_balancing_weight": 1,
-        }
-        for port in ports
-    ]
-    return {
-        "name": name,
-        "type": "STATIC",
-        "connect_timeout": "10s",
-        # As for a rule with consistentHash, which is what differs most from our own policy.
-        "lb_policy": "RING_HASH",
-        "ring_hash_lb_config": {"minimum_ring_size": 1024},
-        "common_lb_config": {},
-        "load_assignment": {
-            "cluster_name": name,
-            "endpoints": [{"load_balancing_weight": 1, "lb_endpoints": endpoints}],
-        },
-    }
-
-
-def patched(
-    builder: ConfigBuilder, sidecar: dict[str, Any], objects: list[dict[str, Any]], filters: Path
-) -> dict[str, Any]:
-    """The configuration with EnvoyFilters applied; filters come from files instead of a server."""
-    made = copy.deepcopy(sidecar)
-    resources = made["static_resources"]
-    for item in objects:
-        for patch in item["spec"]["configPatches"]:
-            value = copy.deepcopy(patch["patch"]["value"])
-            match patch["applyTo"], patch["patch"]["operation"]:
-                case "LISTENER", "ADD":
-                    resources["listeners"].append(value)
-                case "CLUSTER", "ADD":
-                    resources["clusters"].append(value)
-                case "CLUSTER", "MERGE":
-                    name = patch["match"]["cluster"]["name"]
-                    for cluster in resources["clusters"]:
-                        if cluster["name"] == name:
-                            message = builder.types.parse(MESSAGES["CLUSTER"], cluster)
-                            message.MergeFrom(builder.types.parse(MESSAGES["CLUSTER"], value))
-                            cluster.clear()
-                            cluster.update(builder.types.to_dict(message))
-                case "NETWORK_FILTER", "REPLACE":
-                    value["config_discovery"]["config_source"] = {
-                        "path_config_source": {"path": str(filters / f"{value['name']}.json")}
-                    }
-                    _replace(resources["listeners"], patch["match"]["listener"], value)
-    return made
-
-
-def _replace(listeners: list[dict[str, Any]], match: dict[str, Any], value: dict[str, Any]) -> None:
-    chain_match = match["filterChain"]
-    for listener in listeners:
-        if listener["name"] != match["name"]:
-            continue
-        for chain in listener["filter_chains"]:
-            port = chain["filter_chain_match"]["destination_port"]
-            if chain_match.get("destinationPort", port) == port:
-                chain["filters"] = [
-                    value if item["name"] == chain_match["filter"]["name"] else item
-                    for item in chain["filters"]
-                ]
 
 
 def _free_port() -> int:
@@ -139,19 +44,41 @@ def _free_port() -> int:
         return port
 
 
-async def test_calls_are_routed_by_a_patched_sidecar(
-    builder: ConfigBuilder, tmp_path: Path
-) -> None:
-    async with DubboServer(Provider("v1")) as one, DubboServer(Provider("v2")) as two:
-        port = _free_port()
+ROUTES = f"""
+  - name: canary
+    match: {{attributes: {{method: {{prefix: new}}}}}}
+    route: [{{destination: {{host: {HOST}, subset: v2}}}}]
+  - name: rest
+    route: [{{destination: {{host: {HOST}, subset: v2}}}}]
+  localRateLimit:
+    conditions:
+    - match: {{attributes: {{method: {{exact: rare}}}}}}
+      tokenBucket: {{maxTokens: 1, tokensPerFill: 1, fillInterval: 1h}}
+"""
+
+
+@dataclass
+class Mesh:
+    """A sidecar with two providers behind it, in front of one of which it stands as well."""
+
+    builder: ConfigBuilder
+    istiod: Istiod
+    envoy: EnvoyProcess
+    port: int
+    server: int
+    """Where the sidecar listens for the first provider."""
+
+    def objects(self, routes: str) -> list[dict[str, Any]]:
+        """The EnvoyFilters for the mesh with these routes."""
         text = f"""
 apiVersion: networking.istio.io/v1
 kind: ServiceEntry
 metadata: {{name: orders, namespace: shop}}
 spec:
-  hosts: [orders.example]
+  hosts: [{HOST}]
   addresses: [127.0.0.9]
-  ports: [{{number: {port}, name: tcp-metaprotocol-dubbo, protocol: TCP, targetPort: {one.port}}}]
+  ports:
+  - {{number: {self.port}, name: tcp-metaprotocol-dubbo, protocol: TCP, targetPort: {self.server}}}
   resolution: STATIC
   workloadSelector: {{labels: {{app: orders}}}}
 ---
@@ -159,104 +86,100 @@ apiVersion: networking.istio.io/v1
 kind: DestinationRule
 metadata: {{name: orders, namespace: shop}}
 spec:
-  host: orders.example
+  host: {HOST}
   subsets: [{{name: v1, labels: {{version: v1}}}}, {{name: v2, labels: {{version: v2}}}}]
 ---
 apiVersion: metaprotocol.aeraki.io/v1alpha1
 kind: MetaRouter
 metadata: {{name: orders, namespace: shop}}
 spec:
-  hosts: [orders.example]
-  routes:
-  - name: canary
-    match: {{attributes: {{method: {{prefix: new}}}}}}
-    route: [{{destination: {{host: orders.example, subset: v2}}}}]
-  - name: split
-    route:
-    - {{destination: {{host: orders.example, subset: v1}}, weight: 50}}
-    - {{destination: {{host: orders.example, subset: v2}}, weight: 50}}
-  localRateLimit:
-    conditions:
-    - match: {{attributes: {{method: {{exact: rare}}}}}}
-      tokenBucket: {{maxTokens: 1, fillInterval: 1h}}
+  hosts: [{HOST}]
+  routes: {routes}
 """
         inventory = Inventory.of(read(text))
-        made = istio_objects(inventory, OPTIONS, builder.types)
-        translator = Translator(builder.types, Options(target=Target.ISTIO, module=OPTIONS.module))
-        translator.update(inventory, None)
-        for name, message in translator.resources[FILTER].items():
-            builder.write_resources(tmp_path / f"{name}.json", "1", [message])
+        return istio_objects(inventory, OPTIONS, self.builder.types).objects
 
-        sidecar = builder.to_dict(builder.bootstrap(Bootstrap()))
-        # istiod knows nothing of ours.
-        sidecar["static_resources"] = {
-            "listeners": [
-                _tcp_listener(
-                    f"127.0.0.9_{port}", "127.0.0.9", port, f"outbound|{port}||orders.example"
-                ),
-                _tcp_listener("virtualInbound", "127.0.0.9", one.port, f"inbound|{one.port}||"),
-            ],
-            "clusters": [
-                _cluster(f"outbound|{port}||orders.example", [one.port, two.port]),
-                _cluster(f"outbound|{port}|v1|orders.example", [one.port]),
-                _cluster(f"outbound|{port}|v2|orders.example", [two.port]),
-                _cluster(f"inbound|{one.port}||", [one.port]),
-            ],
-        }
-        config = patched(builder, sidecar, made.objects, tmp_path)
-        with EnvoyProcess(config) as envoy:
-            async with await DubboClient.connect("127.0.0.9", port) as client:
-                for _ in range(5):
-                    assert (await client.call(SERVICE, "newOrder")).value == "v2"
-                calls = Counter([(await client.call(SERVICE, "m")).value for _ in range(20)])
-                assert calls == {"v1": 10, "v2": 10}
-            async with await DubboClient.connect("127.0.0.9", one.port) as client:
-                assert (await client.call(SERVICE, "newOrder")).value == "v1", "the server's side"
-                assert (await client.call(SERVICE, "rare")).value == "v1"
-                with pytest.raises(DubboError):  # rates are limited there
-                    await client.call(SERVICE, "rare")
-            envoy.check()
-
-            # A changed route changes no EnvoyFilter, and no connection.
-            changed = Inventory.of(read(text.replace("subset: v2}}}]", "subset: v1}}}]", 1)))
-            assert istio_objects(changed, OPTIONS, builder.types).objects == made.objects
+    async def client(self) -> DubboClient:
+        return await DubboClient.connect("127.0.0.9", self.port)
 
 
-async def test_without_a_control_plane_calls_go_to_the_service(
-    builder: ConfigBuilder, tmp_path: Path
-) -> None:
-    async with DubboServer(Provider("one")) as server:
+@asynccontextmanager
+async def mesh(builder: ConfigBuilder, *, refused: bool = False) -> AsyncIterator[Mesh]:
+    """A running mesh; if ``refused``, the module takes no filter that istiod delivers."""
+    async with DubboServer(Provider("v1")) as one, DubboServer(Provider("v2")) as two:
         port = _free_port()
-        text = f"""
-apiVersion: networking.istio.io/v1
-kind: ServiceEntry
-metadata: {{name: orders, namespace: shop}}
-spec:
-  hosts: [orders.example]
-  addresses: [127.0.0.9]
-  ports: [{{number: {port}, name: tcp-metaprotocol-dubbo, protocol: TCP}}]
-  resolution: STATIC
-  endpoints: [{{address: 127.0.0.1}}]
----
-apiVersion: metaprotocol.aeraki.io/v1alpha1
-kind: MetaRouter
-metadata: {{name: orders, namespace: shop}}
-spec:
-  hosts: [orders.example]
-  routes:
-  - {{name: refused, directReply: {{kind: denied, text: by the route}}}}
-"""
-        made = istio_objects(Inventory.of(read(text)), OPTIONS, builder.types)
-        builder.write_resources(tmp_path / f"orders.example|{port}.json", "1", [])
-        sidecar = builder.to_dict(builder.bootstrap(Bootstrap()))
-        name = f"outbound|{port}||orders.example"
-        sidecar["static_resources"] = {
-            "listeners": [_tcp_listener(f"127.0.0.9_{port}", "127.0.0.9", port, name)],
-            "clusters": [_cluster(name, [server.port])],
-        }
-        with EnvoyProcess(patched(builder, sidecar, made.objects, tmp_path)):
+        listeners = [
+            tcp_listener(f"127.0.0.9_{port}", "127.0.0.9", port, f"outbound|{port}||{HOST}"),
+            tcp_listener("virtualInbound", "127.0.0.9", one.port, f"inbound|{one.port}||"),
+        ]
+        clusters = [
+            cluster(f"outbound|{port}||{HOST}", [one.port, two.port]),
+            cluster(f"outbound|{port}|v1|{HOST}", [one.port]),
+            cluster(f"outbound|{port}|v2|{HOST}", [two.port]),
+            cluster(f"inbound|{one.port}||", [one.port]),
+        ]
+        async with Istiod(builder, listeners, clusters) as istiod:
+            envoy = EnvoyProcess(istiod.bootstrap())
+            made = Mesh(builder, istiod, envoy, port, one.port)
+            istiod.apply(made.objects(ROUTES))
+            if refused:
+                names = (f"{HOST}|{port}", f"inbound|{HOST}|{port}")
+                istiod.serve({name: builder.filter_config(name, "{}") for name in names})
+            await asyncio.to_thread(envoy.start)
+            try:
+                yield made
+                envoy.check()
+            finally:
+                await asyncio.to_thread(envoy.stop)
+                envoy.clean()
+
+
+async def test_calls_are_routed_and_limited_by_a_patched_sidecar(builder: ConfigBuilder) -> None:
+    async with mesh(builder) as made:
+        async with await made.client() as client:
+            calls = Counter([(await client.call(SERVICE, "m")).value for _ in range(10)])
+            assert calls == {"v2": 10}
+        async with await DubboClient.connect("127.0.0.9", made.server) as client:
+            assert (await client.call(SERVICE, "m")).value == "v1", "the server's side"
+            assert (await client.call(SERVICE, "rare")).value == "v1"
+            with pytest.raises(DubboError):  # rates are limited there
+                await client.call(SERVICE, "rare")
+
+
+async def test_a_changed_route_is_one_changed_object_and_closes_no_connection(
+    builder: ConfigBuilder,
+) -> None:
+    async with mesh(builder) as made, await made.client() as client:
+        assert (await client.call(SERVICE, "newOrder")).value == "v2"
+        before = made.objects(ROUTES)
+        # To a subset that no route led to before.
+        changed = made.objects(ROUTES.replace("v2", "v1", 1))
+        differ = [new["metadata"]["name"] for new, old in zip(changed, before, strict=True)
+                  if new != old]  # fmt: skip
+        assert differ == [f"metaprotocol-outbound-{HOST}"]
+        made.istiod.apply(changed)
+
+        deadline = time.monotonic() + 10
+        while (await client.call(SERVICE, "newOrder")).value != "v1":
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.02)
+        assert (await client.call(SERVICE, "m")).value == "v2"
+
+
+async def test_a_filter_that_is_refused_changes_nothing(builder: ConfigBuilder) -> None:
+    async with mesh(builder) as made, await made.client() as client:
+        assert (await client.call(SERVICE, "m")).value == "v2"
+        name = f"{HOST}|{made.port}"
+        made.istiod.serve({name: builder.filter_config(name, "{}")})
+        await eventually(lambda: any(node.nacks for node in made.istiod.server.nodes()))
+        assert (await client.call(SERVICE, "m")).value == "v2"
+
+
+async def test_a_sidecar_whose_filters_were_never_good_lets_nothing_through(
+    builder: ConfigBuilder,
+) -> None:
+    async with mesh(builder, refused=True) as made:
+        for port in (made.port, made.server):
             async with await DubboClient.connect("127.0.0.9", port) as client:
-                try:
-                    assert (await client.call(SERVICE, "m")).value == "one"
-                except DubboError as error:
-                    pytest.fail(f"the default routes to the service: {error}")
+                with pytest.raises(DubboError, match="has not come from istiod"):
+                    await client.call(SERVICE, "m")

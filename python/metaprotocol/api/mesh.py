@@ -212,8 +212,7 @@ class Mesh:
     def istio(
         self, options: IstioOptions | None = None, *, types: EnvoyTypes | None = None
     ) -> IstioResources:
-        """Everything as EnvoyFilters for Istio's sidecars, which get their routes from a control
-        plane at ``options``'s address (``metaprotocol serve`` in the mesh)."""
+        """Everything as EnvoyFilters for Istio's sidecars, which get it from istiod."""
         types = types or _installed_types()
         # Without a path, sidecars find the module by its name in their own search path.
         made = istio_objects(self.content.inventory, self.options, types, options)

@@ -17,7 +17,6 @@ from metaprotocol.cli.environment import (
     Folder,
     check_bind,
     check_folder,
-    endpoint,
     environment,
 )
 from metaprotocol.cli.failures import ExitCode, Failure, foreseeable
@@ -35,7 +34,6 @@ from metaprotocol.cli.targets import Target
 
 if TYPE_CHECKING:
     from metaprotocol.api.mesh import EnvoyResources
-    from metaprotocol.translate.istio import IstioOptions
 
 
 class Format(Enum):
@@ -71,11 +69,8 @@ def generate(
     ] = "127.0.0.1",
     control_plane: Annotated[
         str,
-        typer.Option(
-            metavar="HOST:PORT",
-            help="With --target istio: where sidecars find the control plane.",
-        ),
-    ] = "metaprotocol.istio-system.svc.cluster.local:18000",
+        typer.Option(hidden=True, help="Has no effect: sidecars get everything from istiod."),
+    ] = "",
     envoy: EnvoyPath = None,
     allow_untested_envoy: AllowUntestedEnvoy = False,  # noqa: ARG001
 ) -> None:
@@ -84,6 +79,8 @@ def generate(
     With a problem in them, the rest is still written, and the exit code is 1."""
     check_folder(folder)
     bind = check_bind(bind)
+    if control_plane:
+        line(stderr(), "--control-plane has no effect: sidecars get everything from istiod")
     # Imported here, so that the other commands start without it.
     from metaprotocol.api.mesh import load
 
@@ -91,7 +88,7 @@ def generate(
     mesh = load(folder, bind_address=bind)
     form = Format.JSON if as_json else format
     if target is Target.ISTIO:
-        made = mesh.istio(_istio_options(control_plane), types=here.types)
+        made = mesh.istio(types=here.types)
         diagnostics = made.diagnostics
         files = {"envoyfilters": made.to_dicts()}
         whole: Sequence[dict[str, Any]] = made.to_dicts()
@@ -109,13 +106,6 @@ def generate(
     if has_errors(diagnostics):
         line(stderr(), f"{folder}: {tally(diagnostics)}", "red")
         raise typer.Exit(ExitCode.PROBLEM)
-
-
-def _istio_options(control_plane: str) -> IstioOptions:
-    from metaprotocol.translate.istio import IstioOptions
-
-    host, port = endpoint(control_plane, "--control-plane")
-    return IstioOptions(control_plane_host=host, control_plane_port=port)
 
 
 def _per_kind(resources: EnvoyResources) -> dict[str, list[dict[str, Any]]]:

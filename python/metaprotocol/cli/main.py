@@ -74,7 +74,6 @@ _add(
     "metaprotocol serve ./mesh --listen 0.0.0.0:15010 --http 127.0.0.1:8080",
     "metaprotocol serve ./mesh --tls-cert srv.pem --tls-key srv.key --tls-client-ca ca.pem",
     "metaprotocol serve ./mesh --bootstrap envoy.yaml   # and write what an Envoy starts with",
-    "metaprotocol serve ./mesh --target istio --listen 0.0.0.0:18000   # for sidecars",
 )
 _add(
     "try",

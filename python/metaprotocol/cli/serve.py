@@ -30,7 +30,7 @@ from metaprotocol.cli.logging_options import (
 from metaprotocol.cli.output import Json
 from metaprotocol.cli.targets import Target
 from metaprotocol.cli.tls_files import check_authority, check_key_pair
-from metaprotocol.envoy.config import ClientTls, Module, ServerTls
+from metaprotocol.envoy.config import ClientTls, ServerTls
 
 
 @foreseeable
@@ -39,13 +39,7 @@ def serve(
     listen: Annotated[
         str, typer.Option(metavar="ADDRESS:PORT", help="Where Envoys connect; port 0: any.")
     ] = "127.0.0.1:15010",
-    target: Annotated[
-        Target,
-        typer.Option(
-            help="Who connects: stand-alone Envoys, or sidecars with the EnvoyFilters of "
-            "'generate --target istio'."
-        ),
-    ] = Target.ENVOY,
+    target: Annotated[Target, typer.Option(hidden=True)] = Target.ENVOY,
     http: Annotated[
         str,
         typer.Option(
@@ -91,11 +85,11 @@ def serve(
     address, port = endpoint(listen, "--listen")
     web = endpoint(http, "--http") if http else None
     tls = _tls(tls_cert, tls_key, tls_client_ca)
-    if bootstrap is not None and target is Target.ISTIO:
+    if target is Target.ISTIO:
         raise Failure(
             ExitCode.USAGE,
-            "--bootstrap is for stand-alone Envoys; Istio gives sidecars theirs.",
-            "Leave it out, or --target istio.",
+            "Istio's sidecars get everything from istiod.",
+            "'generate --target istio' writes the EnvoyFilters to apply.",
         )
     client_tls = None
     if bootstrap is not None and tls is not None:
@@ -108,13 +102,8 @@ def serve(
     from metaprotocol.cli.serve_xds import WrittenBootstrap, serve_xds
     from metaprotocol.control_plane import ControlPlane
     from metaprotocol.translate import Options
-    from metaprotocol.translate import Target as Translated
 
-    if target is Target.ISTIO:
-        # Sidecars find the module by its name in their own search path.
-        options = Options(bind_address=bind, module=Module(), target=Translated.ISTIO)
-    else:
-        options = Options(bind_address=bind, module=here.module)
+    options = Options(bind_address=bind, module=here.module)
     plane = ControlPlane(
         here.types,
         options,

@@ -6,7 +6,7 @@ import ipaddress
 from collections.abc import Iterator
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from metaprotocol.resources.base import Checked, Model, Problem, Resource, underscore
 from metaprotocol.resources.types import ExportTo, PortNumber, UInt32, WildcardHost, host_problem
@@ -196,6 +196,16 @@ class ServiceEntrySpec(Checked):
             yield from underscore(f"hosts[{index}]", host)
 
 
+def _allocated(status: object) -> tuple[tuple[str, str], ...]:
+    """Hosts and addresses in a status of Istio's; nothing else in it is ours to read."""
+    found = status.get("addresses") if isinstance(status, dict) else None
+    return tuple(
+        (str(item["host"]), str(item["value"]))
+        for item in (found if isinstance(found, list) else ())
+        if isinstance(item, dict) and "host" in item and _is_ip(str(item.get("value", "")))
+    )
+
+
 class ServiceEntry(Resource):
     """A service with its ports and endpoints."""
 
@@ -205,6 +215,13 @@ class ServiceEntry(Resource):
     api_version: IstioVersion = "networking.istio.io/v1"
     kind: Literal["ServiceEntry"] = "ServiceEntry"
     spec: ServiceEntrySpec
+    status: Annotated[tuple[tuple[str, str], ...], BeforeValidator(_allocated)] = ()
+    """Hosts and the addresses that istiod has allocated for them, if it has written any."""
+
+    def __eq__(self, other: object) -> bool:
+        return super().__eq__(other) and self.status == getattr(other, "status", ())
+
+    __hash__ = None
 
 
 def _is_ip(text: str) -> bool:

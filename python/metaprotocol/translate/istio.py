@@ -1,10 +1,10 @@
 """For Istio: the EnvoyFilters with which istiod puts our filters into sidecars.
 
-The filters themselves come from this control plane by extension config discovery, so that a changed
-route changes no EnvoyFilter. Every object has a workload selector or is for one namespace; none is
-for the whole mesh.
+The filters themselves are in them, too: istiod delivers them by extension config discovery, so that
+a changed route is one changed object and closes no connection, and nobody but istiod has to be
+reached. Every object has a workload selector or is for one namespace; none is for the whole mesh.
 
-    metaprotocol                        per namespace: carrier, worker cluster, control plane
+    metaprotocol                        per namespace: carrier, worker cluster
     metaprotocol-outbound-<host>        per namespace with clients: filters on their listeners
     metaprotocol-clusters-<host>        per namespace with clients: bridge and balancing
     metaprotocol-inbound-<host>-<port>  where a service's pods are: filter and application
@@ -16,32 +16,36 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from google.protobuf.message import Message
 
 from metaprotocol.diagnostics import Diagnostic
-from metaprotocol.envoy.config import XDS_NAME, Carrier, ConfigBuilder
+from metaprotocol.envoy.config import Carrier, ConfigBuilder
 from metaprotocol.envoy.descriptors import EnvoyTypes
 from metaprotocol.resources import Inventory, Key, Resource, ServiceEntry
 from metaprotocol.translate.addresses import Address, AddressBook, Claim, own_address_in_istio
 from metaprotocol.translate.filters import proxy_config
 from metaprotocol.translate.hosts import Filter, PortFilters
-from metaprotocol.translate.istio_patches import Json, Patches, envoy_filter
+from metaprotocol.translate.istio_patches import INBOUND, OUTBOUND, Json, Patches, envoy_filter
 from metaprotocol.translate.model import NONE, Port, Service
 from metaprotocol.translate.naming import (
-    cluster_name,
     filter_name,
     inbound_filter_name,
     parse_cluster_name,
 )
 from metaprotocol.translate.options import Options, Target
 from metaprotocol.translate.reporting import Report, age
-from metaprotocol.translate.routes import Known, Table, default_table, inbound_table
+from metaprotocol.translate.routes import shut_table
 from metaprotocol.translate.services import SELECTOR_ANNOTATION
 from metaprotocol.translate.translator import Translator
 from metaprotocol.translate.visibility import Namespaces
+
+_LONGEST_NAME = 253
+"""Characters of a Kubernetes object's name."""
+
+_NOT_YET = "its configuration has not come from istiod"
 
 ENABLED_LABEL = "metaprotocol.aeraki.io/enabled"
 
@@ -50,8 +54,6 @@ ENABLED_LABEL = "metaprotocol.aeraki.io/enabled"
 class IstioOptions:
     """What is to be known of the mesh."""
 
-    control_plane_host: str = "metaprotocol.istio-system.svc.cluster.local"
-    control_plane_port: int = 18000
     namespaces: tuple[str, ...] = ()
     """Where clients are, besides the namespace of each service, for services that are exported
     everywhere."""
@@ -92,7 +94,7 @@ class _Objects:
         self._options = options
         self._istio = istio
         self._builder = ConfigBuilder(types, options.module)
-        self._patches = Patches(self._builder, XDS_NAME)
+        self._patches = Patches(self._builder)
         self._report = Report()
         self._book = AddressBook("give the service an address of its own")
         self._objects: dict[tuple[str, str], Json] = {}
@@ -108,15 +110,16 @@ class _Objects:
         ]
         services.sort(key=lambda service: (*age(service.first), service.host))
         listeners = self._listeners(services)
-        used: dict[str, dict[str, set[str]]] = {}
+        used: dict[str, set[tuple[str, int]]] = {}
         for service in services:
             self._outbound(service, listeners, used)
-        for namespace, hosts in sorted(used.items()):
-            for host, clusters in sorted(hosts.items()):
-                self._clusters(namespace, host, clusters)
+        for namespace, ports in sorted(used.items()):
+            for host, port in sorted(ports):
+                self._clusters(namespace, host, port)
         for service in services:
-            for port in service.ours:
-                self._inbound_port(service, port)
+            for served in service.ours:
+                self._inbound_port(service, served)
+                self._check_port(served)
         for namespace in sorted(self._namespaces):
             self._base(namespace)
         placed = {
@@ -201,8 +204,13 @@ class _Objects:
             else:
                 addresses.append(address)
         if not port.addresses:
-            # Headless: one listener for the port, whatever the address.
-            addresses = [self._own_addresses.get(port.owner.key, "0.0.0.0")]
+            # One listener for the port, whatever the address; in proxies with DNS capture one for
+            # the address that Istio has allocated, and for headless services of Kubernetes one for
+            # each pod.
+            own = self._own_addresses.get(port.owner.key)
+            addresses = [own] if own else ["0.0.0.0", *port.allocated]
+            if port.owner.key.kind == "Service":
+                addresses += [endpoint.address for endpoint in service.endpoints]
         made = self._filters(service)[filter_name(service.host, port.number)]
         routed = self._ports(service)[port.number].router is not None
         return [
@@ -217,38 +225,47 @@ class _Objects:
         self,
         service: Service,
         listeners: Mapping[str, list[str]],
-        used: dict[str, dict[str, set[str]]],
+        used: dict[str, set[tuple[str, int]]],
     ) -> None:
         for port in service.ours:
             name = filter_name(service.host, port.number)
-            if name not in listeners or self._by_locality(service, port):
+            if name not in listeners:
+                continue
+            routed = self._ports(service)[port.number].router is not None
+            refused = self._by_locality(service, port, routed)
+            if refused and not routed:
                 continue
             made = self._filters(service)[name]
-            default = self._filter(service, port, name, default_table)
+            config = made.message
+            if refused:
+                config = self._shut(service, port, name, "its load balancing is not possible")
+            otherwise = self._shut(service, port, name, _NOT_YET)
             for namespace in self._clients(service, made.visible_to):
                 patches = [
-                    self._patches.outbound(listener, name, default) for listener in listeners[name]
+                    self._patches.outbound(listener, name, otherwise)
+                    for listener in listeners[name]
                 ]
+                patches.append(self._patches.filter(OUTBOUND, config))
                 self._add(namespace, f"metaprotocol-outbound-{service.host}", patches)
-                for cluster in self._led_to(service, port):
-                    parsed = parse_cluster_name(cluster)
-                    assert parsed is not None
-                    used.setdefault(namespace, {}).setdefault(parsed[2], set()).add(cluster)
+                if refused:
+                    continue
+                used.setdefault(namespace, set()).update(
+                    (host, number) for number, _, host in self._led_to(service, port)
+                )
 
-    def _led_to(self, service: Service, port: Port) -> set[str]:
-        """The clusters that requests to a service port may get to."""
+    def _led_to(self, service: Service, port: Port) -> set[tuple[int, str, str]]:
+        """Port, subset and host of what requests to a service port may get to."""
         uses = self._ports(service)[port.number].uses
-        names = {cluster_name(use.port, use.subset, use.host) for use in uses if not use.grpc}
-        return names | {cluster_name(port.number, "", service.host)}
+        found = {(use.port, use.subset, use.host) for use in uses if not use.grpc}
+        return found | {(port.number, "", service.host)}
 
-    def _by_locality(self, service: Service, port: Port) -> bool:
+    def _by_locality(self, service: Service, port: Port, routed: bool) -> bool:
         """Whether istiod gives locality weights to one of the clusters. Envoy would refuse it with
-        our policy, and with it everything that came along."""
+        our policy, and with it everything that came along. Where a MetaRouter says what may pass,
+        nothing does."""
+        outcome = "answers an error to every request" if routed else "stays plain TCP"
         found = False
-        for name in sorted(self._led_to(service, port)):
-            parsed = parse_cluster_name(name)
-            assert parsed is not None
-            number, subset, host = parsed
+        for number, subset, host in sorted(self._led_to(service, port)):
             part = self._translator.rules(host).policy(subset, number).load_balancer
             setting = part.value.locality_lb_setting if part is not None else None
             if part is None or setting is None or setting.enabled is False:
@@ -258,16 +275,27 @@ class _Objects:
                 self._report.error(
                     part.rule, "locality-lb", f"{part.field}.localityLbSetting",
                     f"weights by locality do not go with our load balancing; port {port.number} of "
-                    f"{service.host} stays plain TCP",
+                    f"{service.host} {outcome}",
                     mend="remove distribute and failover, or write enabled: false",
                 )  # fmt: skip
         return found
 
-    def _clusters(self, namespace: str, host: str, names: set[str]) -> None:
-        policies = self._translator.clusters(host).policies
-        patches = [
-            self._patches.bridge(name, policies[name]) for name in sorted(names) if name in policies
-        ]
+    def _clusters(self, namespace: str, host: str, port: int) -> None:
+        """Patches the clusters of a service port. With one policy for all of them that is one
+        patch, which holds for subsets that are yet to come as well."""
+        policies = {
+            name: policy
+            for name, policy in sorted(self._translator.clusters(host).policies.items())
+            if (parsed := parse_cluster_name(name)) is not None and parsed[0] == port
+        }
+        alike = {policy.SerializeToString(deterministic=True) for policy in policies.values()}
+        if len(alike) == 1:
+            match: Json = {"service": host, "portNumber": port}
+            patches = [self._patches.bridge(match, next(iter(policies.values())))]
+        else:  # a second patch of one cluster would add to the first, not replace it
+            patches = [
+                self._patches.bridge({"name": name}, policy) for name, policy in policies.items()
+            ]
         if patches:
             self._add(namespace, f"metaprotocol-clusters-{host}", patches)
 
@@ -321,9 +349,10 @@ class _Objects:
                     mend="its rate limits hold, those for this host do not",
                 )  # fmt: skip
             return
-        default = self._filter(service, port, name, lambda *_: inbound_table(service, port))
+        otherwise = self._shut(service, port, name, _NOT_YET)
         patches = [
-            self._patches.inbound(service.host, port.number, port.target, default),
+            self._patches.inbound(service.host, port.number, port.target, otherwise),
+            self._patches.filter(INBOUND, self._filters(service)[name].message),
             self._patches.application(service.host, port.target),
         ]
         self._add(
@@ -333,25 +362,35 @@ class _Objects:
             selector,
         )
 
+    def _check_port(self, port: Port) -> None:
+        """What Istio makes of a ServiceEntry's port by what is written there."""
+        if not isinstance(port.owner, ServiceEntry):
+            return
+        written = next(it for it in port.owner.spec.ports if it.number == port.number)
+        if "protocol" not in written.model_fields_set or written.protocol.upper() != "TCP":
+            self._report.warning(
+                port.owner, "istio-protocol", f"{port.field}.protocol",
+                "Istio looks for HTTP in this port, and its listener is another than is patched",
+                value=written.protocol, mend="write protocol: TCP",
+            )  # fmt: skip
+        if written.app_protocol:
+            self._report.warning(
+                port.owner, "istio-app-protocol", f"{port.field}.appProtocol",
+                "is no field of Istio's ServiceEntry, which the API server refuses with it",
+                value=written.app_protocol,
+                mend=f'name the port "tcp-metaprotocol-{port.protocol}" instead',
+            )  # fmt: skip
+
     # --- all
 
     def _base(self, namespace: str) -> None:
-        xds = self._builder.xds_cluster(
-            self._istio.control_plane_host, self._istio.control_plane_port
-        )
-        self._add(namespace, "metaprotocol", self._patches.base(self._istio.carrier, xds))
+        self._add(namespace, "metaprotocol", self._patches.base(self._istio.carrier))
 
-    def _filter(
-        self,
-        service: Service,
-        port: Port,
-        name: str,
-        table: Callable[[Service, Port, Known], Table],
-    ) -> Message:
-        """The filter of a port without the MetaRouter's routes and limits."""
+    def _shut(self, service: Service, port: Port, name: str, reason: str) -> Message:
+        """A filter that answers an error to every request."""
         made = self._ports(service)[port.number]
-        plain = table(service, port, self._translator.known)
-        config = proxy_config(name, made.codec, made.protocol, plain)
+        table = shut_table(service.host, reason)
+        config = proxy_config(name, made.codec, made.protocol, table)
         return self._builder.filter_config(name, config)
 
     def _filters(self, service: Service) -> Mapping[str, Filter]:
@@ -377,9 +416,11 @@ class _Objects:
 
 
 def _object_name(name: str) -> str:
-    """A Kubernetes name: what does not fit is replaced, and what is too long ends in a digest."""
-    plain = re.sub(r"[^a-z0-9.-]", "-", name.lower()).strip("-.")
-    if plain == name and len(name) <= 253:
+    """A Kubernetes name, an RFC 1123 subdomain: what does not fit is replaced, and what is too long
+    is cut; either ends in a digest."""
+    plain = re.sub(r"[^a-z0-9.-]", "-", name.lower().replace("*", "any"))
+    plain = re.sub(r"[.-]*\.[.-]*", ".", plain).strip("-.")
+    if plain == name and len(name) <= _LONGEST_NAME:
         return name
     digest = hashlib.sha256(name.encode()).hexdigest()[:10]
     return f"{plain[:240].rstrip('-.')}-{digest}"

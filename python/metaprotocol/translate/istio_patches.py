@@ -1,7 +1,10 @@
 """EnvoyFilter patches: the form in which istiod takes additions to the configuration it makes.
 
-Nothing here is tried against a running istiod. What is known of it, and relied upon:
+What is known of istiod, and relied upon:
 
+* it serves EXTENSION_CONFIG by extension config discovery on the stream that delivers everything
+  else, so that a changed route is one changed object, and closes no connection. Sidecars refuse
+  another source that they get from istiod: Envoy wants its cluster to be in the bootstrap;
 * a patch with ``context: ANY`` is applied once for each direction, so an added listener or cluster
   is given one;
 * istiod parses the values with the types it was built with, so those of dynamic modules, which
@@ -41,30 +44,34 @@ _NETWORK_FILTER = (
 class Patches:
     """Makes patches with values of one Envoy's types."""
 
-    def __init__(self, builder: ConfigBuilder, xds_cluster: str) -> None:
+    def __init__(self, builder: ConfigBuilder) -> None:
         self._builder = builder
-        self._xds_cluster = xds_cluster
 
-    def base(self, carrier: Carrier, xds: Message) -> list[Json]:
+    def base(self, carrier: Carrier) -> list[Json]:
         """What every sidecar with our filters needs once."""
         return [
             _add("LISTENER", OUTBOUND, self._value(self._builder.carrier(carrier))),
             _add("CLUSTER", OUTBOUND, self._value(self._builder.worker_cluster())),
-            _add("CLUSTER", OUTBOUND, self._value(xds)),
         ]
 
-    def outbound(self, listener: str, name: str, default: Message) -> Json:
-        """Our filter in place of the TCP proxy of a client's listener."""
+    def outbound(self, listener: str, name: str, otherwise: Message) -> Json:
+        """Our filter in place of the TCP proxy of a client's listener; ``otherwise`` is its
+        configuration as long as istiod has none."""
         match = {"name": listener, "filterChain": {"filter": {"name": _TCP_PROXY}}}
-        return self._replace(OUTBOUND, match, name, default)
+        return self._replace(OUTBOUND, match, name, otherwise)
 
-    def inbound(self, host: str, port: int, target: int, default: Message) -> Json:
+    def inbound(self, host: str, port: int, target: int, otherwise: Message) -> Json:
         """Our filter in place of the TCP proxy that leads to the application."""
         match = {
             "name": "virtualInbound",
             "filterChain": {"destinationPort": target, "filter": {"name": _TCP_PROXY}},
         }
-        return self._replace(INBOUND, match, inbound_filter_name(host, port), default)
+        return self._replace(INBOUND, match, inbound_filter_name(host, port), otherwise)
+
+    def filter(self, context: str, config: Message) -> Json:
+        """The filter itself, as istiod's extension config discovery delivers it. A proxy must get
+        each name only once."""
+        return _add("EXTENSION_CONFIG", context, self._value(config))
 
     def application(self, host: str, target: int) -> Json:
         """The cluster with the application itself. Istio's own passes connections to where they
@@ -74,38 +81,35 @@ class Patches:
         )
         return _add("CLUSTER", INBOUND, self._value(cluster))
 
-    def bridge(self, cluster: str, policy: ClusterPolicy) -> Json:
-        """What makes a cluster of Istio's one that our filter can use."""
-        value = _portable(self._builder.cluster_bridge(policy))
+    def bridge(self, match: Json, policy: ClusterPolicy) -> Json:
+        """What makes clusters of Istio's ones that our filter can use."""
         return {
             "applyTo": "CLUSTER",
-            "match": {"context": OUTBOUND, "cluster": {"name": cluster}},
-            "patch": {"operation": "MERGE", "value": value},
+            "match": {"context": OUTBOUND, "cluster": match},
+            "patch": {
+                "operation": "MERGE",
+                "value": _portable(self._builder.cluster_bridge(policy)),
+            },
         }
 
-    def _replace(self, context: str, match: Json, name: str, default: Message) -> Json:
+    def _replace(self, context: str, match: Json, name: str, otherwise: Message) -> Json:
         discovery = {
             "config_source": {
+                # The stream on which istiod delivers everything else.
+                "ads": {},
                 "resource_api_version": "V3",
-                # A proxy does not wait longer than this for a control plane that is not there.
+                # Other ports of the proxy do not wait longer than this.
                 "initial_fetch_timeout": "5s",
-                "api_config_source": {
-                    "api_type": "GRPC",
-                    "transport_api_version": "V3",
-                    "grpc_services": [{"envoy_grpc": {"cluster_name": self._xds_cluster}}],
-                },
             },
-            # Without a control plane at start-up, requests go where they would without routes.
-            "default_config": self._value(default)["typed_config"],
+            # Without one, a proxy is not ready before istiod has the configuration.
+            "default_config": self._value(otherwise)["typed_config"],
             "type_urls": [_NETWORK_FILTER],
         }
+        value = {"name": name, "config_discovery": discovery}
         return {
             "applyTo": "NETWORK_FILTER",
             "match": {"context": context, "listener": match},
-            "patch": {
-                "operation": "REPLACE",
-                "value": {"name": name, "config_discovery": discovery},
-            },
+            "patch": {"operation": "REPLACE", "value": value},
         }
 
     def _value(self, message: Message) -> Json:

@@ -45,6 +45,8 @@ class Port:
     """The labels of the pods that serve the port; none if they are not known."""
     rank: int = 0
     """Position of the service's host among those of the owner."""
+    allocated: tuple[str, ...] = ()
+    """Addresses that Istio has given the service itself, for clients that ask it for names."""
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,16 @@ Cluster names are Istio's, so that the same MetaRouter gives the same route ever
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Container
 
 LISTENER = "type.googleapis.com/envoy.config.listener.v3.Listener"
 CLUSTER = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
 ENDPOINTS = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
 FILTER = "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig"
+
+_LONGEST_NAME = 255
+"""Bytes of a filter's name in the engine; a host alone may have 253."""
 
 TYPE_URLS = (LISTENER, CLUSTER, ENDPOINTS, FILTER)
 
@@ -31,12 +35,21 @@ def parse_cluster_name(name: str) -> tuple[int, str, str] | None:
 def filter_name(host: str, port: int) -> str:
     """Name of a service port's listener, of its filter in extension config discovery, and of the
     filter's configuration: "orders.shop.svc.cluster.local|20880"."""
-    return f"{host}|{port}"
+    return _fitting("", host, port)
 
 
 def inbound_filter_name(host: str, port: int) -> str:
     """Name of the filter on the server's side of a service port (Istio)."""
-    return f"inbound|{host}|{port}"
+    return _fitting("inbound|", host, port)
+
+
+def _fitting(prefix: str, host: str, port: int) -> str:
+    """A name with the host in it, shortened if it is longer than the engine takes."""
+    name = f"{prefix}{host}|{port}"
+    if len(name) <= _LONGEST_NAME:
+        return name
+    digest = hashlib.sha256(host.encode()).hexdigest()[:16]
+    return f"{prefix}{host[:200]}~{digest}|{port}"
 
 
 def inbound_cluster_name(port: int, host: str) -> str:

@@ -190,6 +190,7 @@ def _ports(host: str, entry: ServiceEntry) -> list[Port]:
             entry.metadata.annotations.get(BIND_ANNOTATION),
             pods,
             rank,
+            tuple(address for name, address in entry.status if name == host),
         )
         for index, port in enumerate(entry.spec.ports)
     ]

@@ -83,6 +83,8 @@ class Translator:
         self._referrers: dict[str, set[str]] = {}
         self._uses: dict[str, dict[str, frozenset[Use]]] = {}
         self._missing: set[str] = set()
+        self._named: dict[str, str] = {}
+        """Name of a filter to its host."""
         self._book = AddressBook()
         self._holders: dict[Address, dict[str, Claim]] = {}
         self._made: dict[str, Mapping[str, Made]] = {url: {} for url in TYPE_URLS}
@@ -285,6 +287,7 @@ class Translator:
         (self._missing.add if new.missing else self._missing.discard)(host)
         addresses |= self._book.put(host, new.claims)
         listeners |= {*old.filters, *new.filters}
+        self._named |= dict.fromkeys(new.filters, host)
         used_otherwise = set()
         for name in {use.host for use in old.uses | new.uses}:
             uses = frozenset(use for use in new.uses if use.host == name)
@@ -367,8 +370,7 @@ class Translator:
 
     def _publish_listener(self, name: str) -> None:
         """Puts a filter and its listener where they are to be found, or takes them away."""
-        host = name.removeprefix("inbound|").rpartition("|")[0]
-        state = self._hosts[host]
+        state = self._hosts[self._named[name]]
         made = state.filters.filters.get(name)
         claim = next((claim for claim in state.filters.claims if claim.name == name), None)
         if claim is not None:
@@ -376,6 +378,8 @@ class Translator:
         if made is None or (self._options.target is Target.ENVOY and claim is None):
             self._take((FILTER, name))
             self._take((LISTENER, name))
+            if made is None:
+                del self._named[name]
             return
         visible = made.visible_to
         self._put((FILTER, name), Made(made.message, _keys(made.origins), visible, made.variants))

@@ -97,7 +97,11 @@ def test_every_address_of_a_service_is_patched_in_istio() -> None:
     text = service(address="10.96.0.1, 10.96.0.2")
     made = istio_objects(Inventory.of(read(text)), Options(), envoy_types())
     (outbound,) = [item for item in made.objects if "outbound" in item["metadata"]["name"]]
-    names = [patch["match"]["listener"]["name"] for patch in outbound["spec"]["configPatches"]]
+    names = [
+        patch["match"]["listener"]["name"]
+        for patch in outbound["spec"]["configPatches"]
+        if patch["applyTo"] == "NETWORK_FILTER"
+    ]
     assert names == ["10.96.0.1_20880", "10.96.0.2_20880"]
 
 

@@ -407,3 +407,17 @@ def test_a_fill_interval_beyond_the_engines_bound_is_shortened() -> None:
     assert only(result, "out-of-bounds").field == "spec.localRateLimit.tokenBucket.fillInterval"
     (table,) = result.proxy(NAME)["route_tables"]
     assert table["local_rate_limit"]["token_bucket"]["fill_interval"] == "86400s"
+
+
+def test_a_host_may_be_as_long_as_dns_allows() -> None:
+    label = "a" * 63
+    hosts = [f"{label}.{label}.{label}.{'a' * 60}{last}" for last in "xy"]
+    text = "".join(
+        service(name, address=f"127.0.0.{place}").replace(f"{name}.shop.svc.cluster.local", host)
+        for place, (name, host) in enumerate(zip("xy", hosts, strict=True), 2)
+    )
+    result = translated(text)
+    assert result.diagnostics == ()
+    names = result.names(LISTENER)
+    assert len(names) == 2
+    assert all(len(name) <= 255 for name in names)

@@ -87,9 +87,9 @@ def many(count: int) -> dict[str, str]:
 def test_one_changed_route_among_two_thousand_services_translates_its_host_alone() -> None:
     world = World(many(2000))
     assert len(world.messages[LISTENER]) == 2001
-    started = time.perf_counter()
+    started = time.process_time()
     world.write("router.yaml", split(20))
-    took = time.perf_counter() - started
+    took = time.process_time() - started
     assert world.update.hosts == (ORDERS,)
     assert world.changed == {(FILTER, f"{ORDERS}|20880")}
     assert took < 0.1, "it is a millisecond or so; reading the file is part of it"
@@ -100,9 +100,9 @@ def test_a_change_costs_about_the_same_with_many_services_as_with_few() -> None:
         times = []
         for weight in range(1, 30):
             changes = world.inventory.replace_file("router.yaml", read(split(weight)))
-            started = time.perf_counter()
+            started = time.process_time()
             world.translator.update(world.inventory, changes)
-            times.append(time.perf_counter() - started)
+            times.append(time.process_time() - started)
         return min(times)
 
     few, lots = fastest(World(many(20))), fastest(World(many(1000)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from typing import Any
 
 import pytest
@@ -79,55 +81,121 @@ def test_servers_are_selected_by_their_own_labels_as_well() -> None:
         assert inbound["metadata"]["namespace"] == "shop"
 
 
-def test_the_filters_come_from_the_control_plane() -> None:
-    (patch,) = patches(made(service()), "NETWORK_FILTER", "REPLACE")
+def test_the_filters_come_from_istiod_itself() -> None:
+    result = made(service() + router(f"[{{name: a, {TO_ORDERS}}}]"))
+    (patch,) = patches(result, "NETWORK_FILTER", "REPLACE")
     value = patch["patch"]["value"]
-    assert value["name"] == NAME
-    (grpc,) = value["config_discovery"]["config_source"]["api_config_source"]["grpc_services"]
-    clusters = [
-        item["patch"]["value"]["name"] for item in patches(made(service()), "CLUSTER", "ADD")
-    ]
-    assert grpc["envoy_grpc"]["cluster_name"] in clusters
+    source = value["config_discovery"]["config_source"]
+    assert source["ads"] == {}, "sidecars refuse every other source that they get from istiod"
+    (extension,) = patches(result, "EXTENSION_CONFIG", "ADD")
+    assert extension["match"]["context"] == patch["match"]["context"]
+    assert extension["patch"]["value"]["name"] == value["name"] == NAME
+    assert '"name": "a"' in proxy_json(extension["patch"]["value"])
+    clusters = {item["patch"]["value"]["name"] for item in patches(result, "CLUSTER", "ADD")}
+    assert clusters == {"metaprotocol_worker"}
 
 
-def test_the_control_planes_address_can_be_chosen() -> None:
-    istio = IstioOptions(control_plane_host="10.0.0.9", control_plane_port=1234)
-    (cluster,) = [
-        item["patch"]["value"]
-        for item in patches(made(service(), istio), "CLUSTER", "ADD")
-        if item["patch"]["value"]["name"] == "metaprotocol_xds"
-    ]
-    assert cluster.get("type", "STATIC") == "STATIC"
-    assert "10.0.0.9" in str(cluster)
+def proxy_json(config: dict[str, Any]) -> str:
+    text: str = config["typed_config"]["value"]["filter_config"]["value"]
+    return text
 
 
-def test_no_route_and_no_limit_is_in_an_envoy_filter() -> None:
-    plain = service()
-    routed = plain + router(
-        f"[{{name: a, timeout: 1s, {TO_ORDERS}}}]",
-        extra="  localRateLimit: {tokenBucket: {maxTokens: 7, fillInterval: 1s}}",
+def test_without_its_configuration_a_filter_lets_nothing_through() -> None:
+    limit = "  localRateLimit: {tokenBucket: {maxTokens: 7, fillInterval: 1s}}"
+    text = service(extra="  workloadSelector: {labels: {app: orders}}").split("  endpoints:")[0]
+    text += "  workloadSelector: {labels: {app: orders}}\n---\n" + router("[]", extra=limit)
+    found = patches(made(text), "NETWORK_FILTER", "REPLACE")
+    assert len(found) == 2
+    for patch in found:
+        default = patch["patch"]["value"]["config_discovery"]["default_config"]
+        (table,) = json.loads(default["value"]["filter_config"]["value"])["route_tables"]
+        (route,) = table["routes"]
+        assert "cluster" not in route
+        assert route["direct_reply"]["kind"] == "fault"
+
+
+def test_a_changed_route_is_one_changed_object() -> None:
+    first, second = (
+        made(service() + router(f"[{{name: {name}, {TO_ORDERS}}}]")).objects for name in "ab"
     )
-    assert made(plain).objects == made(routed).objects
+    differ = [new["metadata"]["name"] for old, new in zip(first, second, strict=True) if old != new]
+    assert differ == [f"metaprotocol-outbound-{ORDERS}"]
 
 
-def test_no_cluster_is_patched_twice_in_a_namespace() -> None:
+def test_every_filter_is_delivered_once_however_many_listeners_it_has() -> None:
+    result = made(service(address="10.97.0.1, 10.97.0.2, 'fd00::1'"))
+    assert len(patches(result, "NETWORK_FILTER", "REPLACE")) == 3
+    assert len(patches(result, "EXTENSION_CONFIG", "ADD")) == 1
+
+
+def test_no_service_port_is_patched_twice_in_a_namespace() -> None:
     text = service() + service("stock", address="127.0.0.3")
     for name in ("orders", "stock"):
         text += router("[{name: a, route: [{destination: {host: stock}}]}]", name=name)
-    merged = [
-        patch["match"]["cluster"]["name"] for patch in patches(made(text), "CLUSTER", "MERGE")
+    merged = [patch["match"]["cluster"] for patch in patches(made(text), "CLUSTER", "MERGE")]
+    assert merged == [
+        {"service": ORDERS, "portNumber": 20880},
+        {"service": "stock.shop.svc.cluster.local", "portNumber": 20880},
     ]
-    assert len(merged) == len(set(merged)) == 2
 
 
-def test_clusters_that_routes_lead_to_are_patched_with_their_subsets() -> None:
+def test_one_patch_is_for_every_subset_also_those_that_are_yet_to_come() -> None:
     result = made(case_text("version-routing"))
-    merged = {patch["match"]["cluster"]["name"] for patch in patches(result, "CLUSTER", "MERGE")}
-    assert merged == {
-        f"outbound|20880||{ORDERS}",
-        f"outbound|20880|v1|{ORDERS}",
-        f"outbound|20880|v2|{ORDERS}",
+    merged = [patch["match"]["cluster"] for patch in patches(result, "CLUSTER", "MERGE")]
+    assert merged == [{"service": ORDERS, "portNumber": 20880}]
+
+
+def test_subsets_that_balance_otherwise_have_patches_of_their_own() -> None:
+    random = "trafficPolicy: {loadBalancer: {simple: RANDOM}}"
+    text = service() + rule(f"  subsets: [{{name: v1, {random}}}, {{name: v2}}]")
+    merged = {
+        patch["match"]["cluster"]["name"]: str(patch["patch"]["value"])
+        for patch in patches(made(text), "CLUSTER", "MERGE")
     }
+    assert set(merged) == {f"outbound|20880|{name}|{ORDERS}" for name in ("", "v1", "v2")}
+    assert ["RANDOM" in merged[name] for name in sorted(merged)] == [True, False, False]
+
+
+def test_a_listener_by_the_address_that_istio_has_allocated_is_replaced_too() -> None:
+    allocated = f"[{{host: {ORDERS}, value: 240.240.0.7}}, {{host: x}}, 1]"
+    text = service().replace("  addresses: [127.0.0.2]\n", "")
+    text = text.replace("\n---", f"\nstatus: {{addresses: {allocated}}}\n---")
+    result = made(text)
+    listeners = [
+        patch["match"]["listener"]["name"] for patch in patches(result, "NETWORK_FILTER", "REPLACE")
+    ]
+    assert listeners == ["0.0.0.0_20880", "240.240.0.7_20880"]
+    assert len(patches(result, "EXTENSION_CONFIG", "ADD")) == 1
+
+
+def test_where_routes_cannot_be_carried_out_nothing_passes_them_by() -> None:
+    setting = "{failover: [{from: a, to: b}]}"
+    text = service() + rule(f"  trafficPolicy: {{loadBalancer: {{localityLbSetting: {setting}}}}}")
+    result = made(text + router("[{name: deny, directReply: {kind: denied, text: never}}]"))
+    (extension,) = patches(result, "EXTENSION_CONFIG", "ADD")
+    assert '"fault"' in proxy_json(extension["patch"]["value"])
+    assert not patches(result, "CLUSTER", "MERGE"), "Envoy would refuse it"
+    (found,) = [item for item in result.diagnostics if item.code == "locality-lb"]
+    assert "answers an error" in found.message
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["'*.bar.example'", "'*'", "A.Example", "a-.example", ".".join(["a" * 63] * 3 + ["a" * 61])],
+)
+def test_every_name_is_one_that_kubernetes_accepts(host: str) -> None:
+    text = service(extra="  workloadSelector: {labels: {app: orders}}").split("  endpoints:")[0]
+    text = text.replace(ORDERS, host) + "  workloadSelector: {labels: {app: orders}}\n"
+    pattern = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*"
+    try:
+        found = made(text).objects
+    except AssertionError:
+        assert host in ("'*'", "a-.example"), "which are no hosts"
+        return
+    assert len(found) == 4
+    for item in found:
+        assert re.fullmatch(pattern, item["metadata"]["name"])
+        assert len(item["metadata"]["name"]) <= 253
 
 
 @pytest.mark.parametrize(
@@ -232,3 +300,13 @@ def test_of_two_hosts_with_the_same_pods_one_limits_rates() -> None:
     (found,) = [item for item in result.diagnostics if item.code == "inbound-conflict"]
     assert found.object == "ServiceEntry shop/b"
     assert len([item for item in names(result) if "inbound" in item]) == 1
+
+
+def test_a_port_that_istio_takes_for_something_else_is_told_of() -> None:
+    text = service().replace("protocol: TCP", "appProtocol: metaprotocol-dubbo")
+    codes = {item.code: item for item in made(text).diagnostics}
+    assert codes["istio-protocol"].field == "spec.ports[0].protocol"
+    assert codes["istio-app-protocol"].field == "spec.ports[0].appProtocol"
+    assert not {"istio-protocol", "istio-app-protocol"} & {
+        item.code for item in made(service()).diagnostics
+    }

@@ -1,0 +1,187 @@
+"""istiod's part in a sidecar, as far as it concerns EnvoyFilters: applied to the listeners and
+clusters that it would make, and served over one ADS stream, as sidecars have it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+from google.protobuf.message import Message
+from metaprotocol.envoy.config import AdsSource, Bootstrap, ConfigBuilder
+from metaprotocol.translate.naming import CLUSTER, FILTER, LISTENER, parse_cluster_name
+from metaprotocol.xds import XdsServer
+
+Json = dict[str, Any]
+
+MESSAGES = {
+    "LISTENER": "envoy.config.listener.v3.Listener",
+    "CLUSTER": "envoy.config.cluster.v3.Cluster",
+    "NETWORK_FILTER": "envoy.config.listener.v3.Filter",
+    "EXTENSION_CONFIG": "envoy.config.core.v3.TypedExtensionConfig",
+}
+
+
+def tcp_listener(name: str, address: str, port: int, cluster: str) -> Json:
+    """A listener as istiod makes one for a TCP port."""
+    proxy = "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy"
+    return {
+        "name": name,
+        "address": {"socket_address": {"address": address, "port_value": port}},
+        "filter_chains": [
+            {
+                "filter_chain_match": {"destination_port": port},
+                "filters": [
+                    {
+                        "name": "envoy.filters.network.tcp_proxy",
+                        "typed_config": {
+                            "@type": f"type.googleapis.com/{proxy}",
+                            "stat_prefix": cluster,
+                            "cluster": cluster,
+                        },
+                    }
+                ],
+            }
+        ],
+    }
+
+
+def cluster(name: str, ports: Sequence[int]) -> Json:
+    """A cluster as istiod makes one, with endpoints on this machine."""
+    endpoints = [
+        {
+            "endpoint": {
+                "address": {"socket_address": {"address": "127.0.0.1", "port_value": port}}
+            },
+            "load_balancing_weight": 1,
+        }
+        for port in ports
+    ]
+    return {
+        "name": name,
+        "type": "STATIC",
+        "connect_timeout": "10s",
+        # As for a rule with consistentHash, which is what differs most from our own policy.
+        "lb_policy": "RING_HASH",
+        "ring_hash_lb_config": {"minimum_ring_size": 1024},
+        "common_lb_config": {},
+        "load_assignment": {
+            "cluster_name": name,
+            "endpoints": [{"load_balancing_weight": 1, "lb_endpoints": endpoints}],
+        },
+    }
+
+
+class Istiod:
+    """Serves a sidecar, as an asynchronous context manager."""
+
+    def __init__(
+        self, builder: ConfigBuilder, listeners: Sequence[Json], clusters: Sequence[Json]
+    ) -> None:
+        self._builder = builder
+        self._listeners = listeners
+        self._clusters = clusters
+        self.server = XdsServer(builder.types)
+
+    async def __aenter__(self) -> Self:
+        await self.server.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.server.stop()
+
+    def bootstrap(self) -> Json:
+        """That of a sidecar: everything comes by ADS, and the only static cluster leads to it."""
+        xds = self._builder.xds_cluster("127.0.0.1", self.server.port, name="xds-grpc")
+        made = self._builder.to_dict(
+            self._builder.bootstrap(
+                Bootstrap(
+                    clusters=[xds],
+                    listener_source=AdsSource(),
+                    cluster_source=AdsSource(),
+                    xds_cluster="xds-grpc",
+                )
+            )
+        )
+        # istiod's bootstrap knows nothing of ours.
+        made["static_resources"] = {"clusters": [self._builder.to_dict(xds)]}
+        return made
+
+    def apply(self, objects: Iterable[Json]) -> None:
+        """Takes EnvoyFilters in place of all former ones."""
+        made = self._patched([item for item in objects if item["kind"] == "EnvoyFilter"])
+        self.server.apply(
+            {
+                url: {
+                    item["name"]: self._builder.types.parse(MESSAGES[kind], item)
+                    for item in made[kind]
+                }
+                for kind, url in (
+                    ("LISTENER", LISTENER),
+                    ("CLUSTER", CLUSTER),
+                    ("EXTENSION_CONFIG", FILTER),
+                )
+            }
+        )
+
+    def serve(self, filters: dict[str, Message | None]) -> None:
+        """Serves other filters, by name, than those of the EnvoyFilters."""
+        self.server.apply({FILTER: filters})
+
+    def _patched(self, objects: Iterable[Json]) -> dict[str, list[Json]]:
+        made: dict[str, list[Json]] = {
+            "LISTENER": list(copy.deepcopy(self._listeners)),
+            "CLUSTER": list(copy.deepcopy(self._clusters)),
+            "EXTENSION_CONFIG": [],
+        }
+        patches = [patch for item in objects for patch in item["spec"]["configPatches"]]
+        for patch in patches:
+            if patch["patch"]["operation"] == "ADD":
+                made[patch["applyTo"]].append(copy.deepcopy(patch["patch"]["value"]))
+        for patch in patches:
+            value = copy.deepcopy(patch["patch"]["value"])
+            match patch["applyTo"], patch["patch"]["operation"]:
+                case "CLUSTER", "MERGE":
+                    for item in made["CLUSTER"]:
+                        if _is_meant(patch["match"]["cluster"], item["name"]):
+                            self._merge(item, value)
+                case "NETWORK_FILTER", "REPLACE":
+                    _replace(made["LISTENER"], patch["match"]["listener"], value)
+        for kind, items in made.items():
+            names = [item["name"] for item in items]
+            assert len(names) == len(set(names)), f"Envoy refuses a {kind} that comes twice"
+        return made
+
+    def _merge(self, item: Json, value: Json) -> None:
+        message: Any = self._builder.types.parse(MESSAGES["CLUSTER"], item)
+        message.MergeFrom(self._builder.types.parse(MESSAGES["CLUSTER"], value))
+        assert len(message.load_balancing_policy.policies) == 1, "it was patched twice"
+        item.clear()
+        item.update(self._builder.types.to_dict(message))
+
+
+def _is_meant(match: Json, name: str) -> bool:
+    if "name" in match:
+        return bool(match["name"] == name)
+    parsed = parse_cluster_name(name)
+    return parsed is not None and (parsed[0], parsed[2]) == (match["portNumber"], match["service"])
+
+
+def _replace(listeners: list[Json], match: Json, value: Json) -> None:
+    chain_match = match["filterChain"]
+    for listener in listeners:
+        if listener["name"] != match["name"]:
+            continue
+        for chain in listener["filter_chains"]:
+            port = chain["filter_chain_match"]["destination_port"]
+            if chain_match.get("destinationPort", port) == port:
+                chain["filters"] = [
+                    value if item["name"] == chain_match["filter"]["name"] else item
+                    for item in chain["filters"]
+                ]
