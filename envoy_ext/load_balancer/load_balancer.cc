@@ -49,7 +49,12 @@ class LoadBalancer {
     abi::LbClusterName(envoy_, &name);
     if (name.data != nullptr) cluster_ = name.view();
     // Envoy's main thread has a load balancer of each cluster too, but no engine.
-    if (!Worker::IsMainThread()) worker_ = &Worker::Get();
+    if (!Worker::IsMainThread()) {
+      worker_ = &Worker::Get();
+    } else if (policy_->balance.kind == BalancePolicy::Kind::kRingHash ||
+               policy_->balance.kind == BalancePolicy::Kind::kMaglev) {
+      tables_ = Balancer::Create(policy_->balance);
+    }
     if (worker_ != nullptr) {
       worker_->AddCluster(this, [this] {
         generation_ = next_generation++;
@@ -78,7 +83,12 @@ class LoadBalancer {
       ReadHosts(priority, hosts);
       ReadHealthy(priority);
     }
-    if (worker_ == nullptr) return;
+    if (worker_ == nullptr) {
+      // Nobody is served here: tables that all workers share are made without keeping one waiting,
+      // and are there as long as the cluster is.
+      if (tables_ != nullptr) tables_->Update(hosts);
+      return;
+    }
     worker_->WithEngine([&](Engine& engine) {
       engine.SetCluster(cluster_, generation_, policy_, std::move(hosts));
     });
@@ -172,6 +182,7 @@ class LoadBalancer {
   const std::shared_ptr<const ClusterPolicy> policy_;
   uint64_t generation_;
   Worker* worker_ = nullptr;
+  std::unique_ptr<Balancer> tables_;  // main thread, policies with tables
   std::string cluster_;
   std::unordered_map<std::string, Position, TextHash, std::equal_to<>> healthy_;
   std::vector<Position> round_robin_;

@@ -35,6 +35,9 @@ struct UpstreamHost {
   // Passed over until then, while another host can be had; 0: not.
   uint64_t away_until_us = 0;
   uint64_t away_since_us = 0;
+  // Leases idle for longer than this go back to the pool, whatever the policy says: the host has
+  // closed one that was idle for twice as long.
+  uint64_t idle_limit_us = ~uint64_t{0};
   // One per protocol, nearly always one; and former ones of protocols whose codec has changed.
   std::vector<std::unique_ptr<LeasePool>> pools;
 

@@ -46,9 +46,18 @@ std::string_view TextFor(LeaseCloseReason reason) {
 // nobody waits for a reply on it.
 constexpr uint64_t kStalledPatienceUs = 30 * 1000 * 1000;
 
+// What a server that closes idle connections can bring this down to.
+constexpr uint64_t kLeastIdleUs = 1000;
+
 // How long a host is passed over that could not be connected to, or that closed a new connection
 // without a word.
 constexpr uint64_t kAwayAfterRefusalUs = 1000 * 1000;
+
+// 0: for ever.
+uint64_t IdleTimeout(const Lease& lease) {
+  const UpstreamHost& host = lease.pool.host;
+  return std::min(host.cluster.policy().lease_idle_timeout_us, host.idle_limit_us);
+}
 
 }  // namespace
 
@@ -175,7 +184,7 @@ void WorkerHub::SettleLease(Lease& lease) {
     lease.pool.Free(lease);
     Unlock(lease.pool);
   }
-  const uint64_t timeout = lease.pool.host.cluster.policy().lease_idle_timeout_us;
+  const uint64_t timeout = IdleTimeout(lease);
   if (lease.state == Lease::State::kReady && timeout != 0 && !lease.timer.armed()) {
     context_.Arm(lease.timer, lease.idle_since_us + timeout);
   }
@@ -196,7 +205,7 @@ void WorkerHub::SettleDrained(Lease& lease) {
   // Whoever gets the connection next must not get a late reply to a request on it or have to wait
   // for what its server has not taken, and closing it might overtake what was written last. So it
   // stays a while.
-  uint64_t timeout = lease.pool.host.cluster.policy().lease_idle_timeout_us;
+  uint64_t timeout = IdleTimeout(lease);
   if (timeout != 0 && lease.Owed() != 0) {
     timeout = std::max(timeout, kStalledPatienceUs);
   }
@@ -243,6 +252,11 @@ void WorkerHub::LeaseClosed(LeaseId id, LeaseCloseReason reason) {
       (reason == LeaseCloseReason::kRemoteClose && !lease->answered && lease->written != 0)) {
     lease->pool.host.PassOver(context_.now_us(), kAwayAfterRefusalUs);
   }
+  if (reason == LeaseCloseReason::kRemoteClose && lease->attempt_count == 0 && lease->answered) {
+    UpstreamHost& host = lease->pool.host;
+    const uint64_t idle_us = context_.now_us() - lease->idle_since_us;
+    host.idle_limit_us = std::min(host.idle_limit_us, std::max(idle_us / 2, kLeastIdleUs));
+  }
   Discard(*lease, ReplyFor(reason), TextFor(reason));
 }
 
@@ -265,7 +279,7 @@ void WorkerHub::LeaseTimer(Lease& lease) {
     return;
   }
   if (lease.owner != nullptr && !lease.draining) return;  // lives as long as its session
-  const uint64_t timeout = lease.pool.host.cluster.policy().lease_idle_timeout_us;
+  const uint64_t timeout = IdleTimeout(lease);
   if (lease.attempt_count != 0) {
     if (lease.strays != 0) Break(lease);  // and the reply that was waited for did not come
     return;                               // armed again when it becomes idle

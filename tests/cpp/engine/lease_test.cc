@@ -409,5 +409,25 @@ TEST(Lease, ClientThatLeavesDoesNotDisturbASharedConnection) {
   EXPECT_EQ(world.connections.size(), 1u);
 }
 
+TEST(Lease, ServerThatClosesIdleConnectionsDoesSoOnlyOnceToOneOnLoan) {
+  for (const SimConfig& config : {SimConfig{}, Exclusive()}) {
+    World world(config);
+    world.policy.lease_idle_timeout_us = kSecond;
+    world.SetHosts("a", {"h1"});
+    SimClient& client = world.Connect();
+    for (uint64_t i = 0; i < 10; ++i) {
+      client.Send(world.Request(i));
+      world.RunFor(kMs);
+      // The server closes what has been idle for 300 ms; what is in the pool is nobody's concern.
+      world.RunFor(300 * kMs);
+      for (SimConnection* connection : world.Open()) connection->Close();
+      world.RunFor(kSecond);
+    }
+    EXPECT_EQ(client.Take().size(), 10u);
+    EXPECT_EQ(world.Count(Counter::kLeasesLost), 1u);
+    EXPECT_EQ(world.Count(Counter::kLeasesReleased), 9u);
+  }
+}
+
 }  // namespace
 }  // namespace metaprotocol::test
