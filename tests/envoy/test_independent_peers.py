@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import ExitStack
 
 import pytest
 from metaprotocol.config.v1 import Condition, KeyValue, Mutation, Route
@@ -74,3 +75,24 @@ async def test_a_consumer_raises_envoys_own_errors(builder: ConfigBuilder, peer:
                 await asyncio.sleep(0.05)
             else:
                 pytest.fail("the calls without a route were not counted")
+
+
+async def test_a_provider_that_shuts_down_in_order_loses_no_call(builder: ConfigBuilder) -> None:
+    """It says that it takes no more requests and answers those that it has, as Dubbo's own
+    consumers rely on; a moment later nobody listens at its port, and nobody has told Envoy."""
+    peer = independent.java("3.2.16")
+    with ExitStack() as leaves, peer.provider("1.0.0") as stays_port:
+        leaves_port = leaves.enter_context(peer.provider("1.0.0"))
+        hosts = [Host("127.0.0.1", leaves_port), Host("127.0.0.1", stays_port)]
+        bootstrap = Bootstrap(
+            [MetaProtocolListener("dubbo", dubbo_proxy(Route(name="all", cluster="theirs")))],
+            [Cluster("theirs", hosts)],
+        )
+        with running_envoy(builder, bootstrap) as envoy:
+            port = envoy.listener_port("dubbo")
+            load = asyncio.create_task(asyncio.to_thread(peer.load, port, "1.0.0", 8000))
+            await asyncio.sleep(4)
+            await asyncio.to_thread(leaves.close)
+            results = await load
+    assert int(results["calls"]) > 100
+    assert results["lost"] == "0", results

@@ -6,6 +6,7 @@ network is missing, ``build`` skips the test and says which.
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import subprocess
@@ -21,6 +22,8 @@ INTERFACE = "org.metaprotocol.peer.DubboPeer$Greeter"
 _ROOT = Path(__file__).resolve().parents[2]
 _SOURCES = _ROOT / "tests" / "peers"
 _BUILD = _ROOT / "build" / "peers"
+
+_providers = itertools.count()  # tells their logs apart
 
 # Dubbo's proxies and serialization reach into these; JDK 17 asks that it be said.
 _JAVA_OPTIONS = (
@@ -39,11 +42,12 @@ class Peer:
     name: str
     provider_command: tuple[str, ...]
     consumer_command: tuple[str, ...]
+    load_command: tuple[str, ...] = ()
 
     @contextmanager
     def provider(self, version: str) -> Iterator[int]:
         """Runs a provider of INTERFACE; its port on loopback."""
-        log = _BUILD / f"{self.name}-provider-{os.getpid()}.log"
+        log = _BUILD / f"{self.name}-provider-{os.getpid()}-{next(_providers)}.log"
         with log.open("w") as errors:
             process = subprocess.Popen(
                 [*self.provider_command, version],
@@ -73,8 +77,15 @@ class Peer:
 
     def consume(self, port: int, version: str) -> dict[str, str]:
         """Runs the consumer against ``port``; what it printed, by the name of the call."""
+        return self._run(*self.consumer_command, str(port), version)
+
+    def load(self, port: int, version: str, milliseconds: int) -> dict[str, str]:
+        """Calls from many threads for that long: ``calls``, ``lost`` and the last ``error``."""
+        return self._run(*self.load_command, str(port), version, str(milliseconds))
+
+    def _run(self, *command: str) -> dict[str, str]:
         done = subprocess.run(
-            [*self.consumer_command, str(port), version],
+            command,
             capture_output=True,
             text=True,
             timeout=60,
@@ -129,7 +140,12 @@ def java(dubbo_version: str) -> Peer:
         *("-cp", f"{folder / 'classes'}:{classpath.read_text().strip()}"),
         "org.metaprotocol.peer.DubboPeer",
     )
-    return Peer(f"java-{dubbo_version}", (*command, "provider"), (*command, "consumer"))
+    return Peer(
+        f"java-{dubbo_version}",
+        (*command, "provider"),
+        (*command, "consumer"),
+        (*command, "load"),
+    )
 
 
 def _need(*programs: str) -> None:

@@ -2,6 +2,8 @@
 //
 //   DubboPeer provider <version>          prints "ready <port>", serves until its input ends
 //   DubboPeer consumer <port> <version>   makes one call of each kind, prints "<what>: <result>"
+//   DubboPeer load <port> <version> <ms>  calls from 20 threads for that long, without retries;
+//                                         prints "calls: <n>", "lost: <n>" and some "error: <text>"
 package org.metaprotocol.peer;
 
 import java.io.Serializable;
@@ -12,6 +14,8 @@ import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.TreeMap;
+import java.util.concurrent.ConcurrentLinkedQueue;
+import java.util.concurrent.atomic.AtomicInteger;
 import org.apache.dubbo.common.URL;
 import org.apache.dubbo.config.ApplicationConfig;
 import org.apache.dubbo.config.MethodConfig;
@@ -180,7 +184,7 @@ public final class DubboPeer {
     }
   }
 
-  private static void consume(int port, String version) throws Exception {
+  private static Greeter greeter(int port, String version) {
     ReferenceConfig<Greeter> reference = new ReferenceConfig<>();
     reference.setApplication(application("consumer"));
     reference.setRegistry(new RegistryConfig("N/A"));
@@ -196,7 +200,41 @@ public final class DubboPeer {
     oneWay.setName("note");
     oneWay.setReturn(false);
     reference.setMethods(List.of(oneWay));
-    Greeter greeter = reference.get();
+    return reference.get();
+  }
+
+  private static void load(int port, String version, long milliseconds) throws Exception {
+    Greeter greeter = greeter(port, version);
+    AtomicInteger calls = new AtomicInteger();
+    ConcurrentLinkedQueue<String> errors = new ConcurrentLinkedQueue<>();
+    long end = System.currentTimeMillis() + milliseconds;
+    List<Thread> threads = new ArrayList<>();
+    for (int i = 0; i < 20; i++) {
+      Thread thread = new Thread(() -> {
+        while (System.currentTimeMillis() < end) {
+          calls.incrementAndGet();
+          try {
+            greeter.add(1, 2);
+            Thread.sleep(1);
+          } catch (Throwable error) {
+            errors.add(firstLine(error));
+          }
+        }
+      });
+      thread.start();
+      threads.add(thread);
+    }
+    for (Thread thread : threads) {
+      thread.join();
+    }
+    print("calls", calls.get());
+    print("lost", errors.size());
+    errors.stream().distinct().limit(5).forEach(error -> print("error", error));
+    System.exit(0);
+  }
+
+  private static void consume(int port, String version) throws Exception {
+    Greeter greeter = greeter(port, version);
 
     print("greet", greeter.greet("Jürgen 😀"));
     print("add", greeter.add(1L << 40, 2));
@@ -253,8 +291,11 @@ public final class DubboPeer {
       provide(arguments[1]);
     } else if (arguments.length == 3 && arguments[0].equals("consumer")) {
       consume(Integer.parseInt(arguments[1]), arguments[2]);
+    } else if (arguments.length == 4 && arguments[0].equals("load")) {
+      load(Integer.parseInt(arguments[1]), arguments[2], Long.parseLong(arguments[3]));
     } else {
-      System.err.println("usage: DubboPeer provider VERSION | consumer PORT VERSION");
+      System.err.println(
+          "usage: DubboPeer provider VERSION | consumer PORT VERSION | load PORT VERSION MS");
     }
     System.exit(arguments.length == 0 ? 2 : 0);
   }
