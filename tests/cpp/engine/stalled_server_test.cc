@@ -200,6 +200,17 @@ TEST(StalledServer, OneThatReadsIsNeverOverItsLimitHoweverMuchItIsSent) {
   }
 }
 
+TEST(StalledServer, MessagesLongerThanAHostMayOweGoSideBySide) {
+  World world;
+  SetClusters(world);
+  SimClient& one = world.Connect();
+  SimClient& two = world.Connect();
+  one.Send(world.Request(1, std::string(3 * kHostBytes, 'x')).substr(0, 2 * kLeaseBytes));
+  world.RunFor(kMs);
+  two.Send(world.Request(2, std::string(3 * kHostBytes, 'x')).substr(0, kLeaseBytes / 2));
+  EXPECT_TRUE(two.Take().empty()) << "is not over a limit";
+}
+
 TEST(StalledServer, AConnectionThatOwesIsNotGivenToOthersAndIsGivenUpAfterAWhile) {
   for (const SimConfig& config : {SimConfig{}, Exclusive()}) {
     World world(config);
