@@ -22,9 +22,13 @@ from typing import Any
 import metaprotocol
 import pytest
 import yaml
+from metaprotocol.envoy.binary import find_envoy
+from metaprotocol.envoy.descriptors import EnvoyTypes
 from metaprotocol.envoy.process import EnvoyError, EnvoyProcess
 from metaprotocol.peers.dubbo import DubboClient, DubboServer
+from metaprotocol.translate.naming import FILTER
 
+from tests.python.xds.client import XdsClient
 from tests.testkit.certificates import Authority
 from tests.testkit.mesh import (
     HOST,
@@ -528,3 +532,71 @@ async def http_get(port: int, path: str) -> str:
     writer.close()
     assert answer.startswith(("HTTP/1.0 200", "HTTP/1.1 200")), answer[:200]
     return answer
+
+
+# --- what is kept, and what is said of it
+
+
+async def test_what_was_last_good_is_in_use_after_a_restart_with_an_error(
+    mesh: Mesh, tmp_path: Path
+) -> None:
+    arguments = ("run", mesh.folder, "--state-folder", tmp_path / "state", "--json")
+    mesh.route(to("v2"))
+    async with command(*arguments) as run:
+        await run.ready()
+        assert await run.stop() == 0
+    save(mesh.folder / ROUTER_FILE, router_yaml(to("v1")).replace("hosts:", "hosst:"))
+    async with command(*arguments) as run:
+        await run.ready()
+        async with await DubboClient.connect("127.0.0.1", mesh.port) as client:
+            assert (await client.call(SERVICE, "list")).value == "v2"
+
+
+async def test_a_state_folder_that_cannot_be_used_is_named_with_its_option(mesh: Mesh) -> None:
+    async with command("serve", mesh.folder, "--state-folder", "/proc/x", "--json") as serve:
+        assert await serve.process.wait() == 3
+    (failure,) = serve.of("failure")
+    assert "/proc/x" in failure["error"]
+    assert "--state-folder" in failure["mend"]
+
+
+async def test_serve_warns_of_what_other_machines_reach_without_tls(mesh: Mesh) -> None:
+    arguments = ("--listen", "0.0.0.0:0", "--http", "0.0.0.0:0", "--json")
+    async with command("serve", mesh.folder, *arguments) as serve:
+        await serve.ready()
+        said = " ".join(serve.texts)
+        assert "--listen 0.0.0.0:0 is reached from other machines" in said
+        assert "--tls-cert" in said
+        assert "--http 0.0.0.0:0 is reached from other machines" in said
+    async with command("serve", mesh.folder, "--listen", "127.0.0.1:0", "--json") as serve:
+        await serve.ready()
+        assert not [text for text in serve.texts if "other machines" in text]
+
+
+async def test_the_log_is_json_if_that_is_asked_for(mesh: Mesh) -> None:
+    arguments = ("--listen", "127.0.0.1:0", "--log-level", "debug", "--log-format", "json")
+    async with command("serve", mesh.folder, *arguments, "--json") as serve:
+        ready = await serve.ready()
+        types = EnvoyTypes.from_binary(find_envoy().path)
+        async with XdsClient(types, ready["xds_port"], delta=True, namespace="a\x1b[2J") as client:
+            await client.request(FILTER, resource_names_subscribe=["x"])
+            await eventually(lambda: any("connected" in text for text in serve.texts))
+        assert "\x1b" not in "".join(serve.texts)
+    assert all(json.loads(line)["level"] for line in serve.errors)
+
+
+async def test_a_large_folder_shows_how_far_it_is_and_a_signal_ends_it_at_once(
+    tmp_path: Path,
+) -> None:
+    for number in range(6000):
+        text = service_yaml(10_000 + number, {"v1": 1}).replace("orders", f"s{number}")
+        (tmp_path / f"{number}.yaml").write_text(text)
+    async with command("serve", tmp_path, "--listen", "127.0.0.1:0", "--json") as serve:
+        await eventually(lambda: serve.of("progress"), "progress", 60.0)
+        progress = serve.of("progress")[0]
+        assert 0 < progress["done"] <= progress["total"]
+        assert progress["stage"] in ("reading", "translating")
+        assert not serve.of("ready")
+        began = time.monotonic()
+        assert await serve.stop() == 0
+        assert time.monotonic() - began < 5.0

@@ -28,6 +28,7 @@ from metaprotocol.cli.logging_options import (
     configure_log,
 )
 from metaprotocol.cli.output import Json
+from metaprotocol.cli.state_options import StateFolder, state_folder
 
 
 class EnvoyLogLevel(Enum):
@@ -68,6 +69,7 @@ def run(
         bool,
         typer.Option("--io-uring", help="Sockets by io_uring, which Envoy calls experimental."),
     ] = False,
+    state: StateFolder = None,
     # What Envoy rejects, which is a warning in the log, is shown with its place anyhow.
     log_level: LogLevel = Level.ERROR,
     log_format: LogForm = LogFormat.TEXT,
@@ -87,7 +89,7 @@ def run(
     check_port("127.0.0.1", xds_port, "--xds-port")
     # Imported here, so that the other commands start without it.
     from metaprotocol.cli.run_envoy import run_envoy
-    from metaprotocol.control_plane import ProxySettings
+    from metaprotocol.control_plane import ControlPlane, ProxySettings
     from metaprotocol.translate import Options
 
     options = Options(
@@ -102,7 +104,16 @@ def run(
         directory=log_folder,
         io_uring=io_uring,
     )
-    asyncio.run(run_envoy(folder, here, options, settings, xds_port, as_json))
+    kept, warning = state_folder(state)
+    plane = ControlPlane(
+        here.types,
+        options,
+        folder=folder,
+        port=xds_port,
+        envoy_version=here.binary.version,
+        state=kept,
+    )
+    asyncio.run(run_envoy(plane, folder, here, settings, [warning] if warning else [], as_json))
 
 
 def _made(folder: Path) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -23,10 +24,10 @@ from metaprotocol.control_plane import (
     LocalProxy,
     NotSynced,
     ProxySettings,
+    StateError,
     UpdateRejected,
 )
 from metaprotocol.envoy.process import EnvoyError
-from metaprotocol.translate import Options
 from metaprotocol.xds import XdsError
 
 _FIRST_SYNC_SECONDS = 30.0
@@ -34,28 +35,31 @@ _CHECK_SECONDS = 0.5
 
 
 async def run_envoy(
+    plane: ControlPlane,
     folder: Path,
     here: Environment,
-    options: Options,
     settings: ProxySettings,
-    xds_port: int,
+    warnings: Sequence[str],
     as_json: bool,
 ) -> None:
-    """Runs until a signal comes. Failure if something does not start, or Envoy ends by itself."""
+    """Runs until a signal comes. Failure if something does not start, or Envoy ends by itself.
+    ``warnings`` are shown before all else."""
     stop = stopped_by_signal()
-    plane = ControlPlane(
-        here.types, options, folder=folder, port=xds_port, envoy_version=here.binary.version
-    )
     async with AsyncExitStack() as stack:
         try:
             with Loading(plane, as_json=as_json):
                 await unless_stopped(stop, stack.enter_async_context(plane))
         except Stopped:
             return
+        except StateError as error:
+            mend = "Choose another folder with --state-folder."
+            raise Failure(ExitCode.ENVIRONMENT, f"{error}.", mend) from None
         except XdsError as error:
             raise Failure(ExitCode.ENVIRONMENT, f"{error}.", "Choose it with --xds-port.") from None
         freeze_heap()
         screen = await stack.enter_async_context(Screen(plane, folder, as_json=as_json))
+        for warning in warnings:
+            screen.say(warning, "yellow")
         screen.problems()
         proxy = LocalProxy(here.types, plane.port, settings)
         try:

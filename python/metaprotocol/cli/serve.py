@@ -28,6 +28,7 @@ from metaprotocol.cli.logging_options import (
     configure_log,
 )
 from metaprotocol.cli.output import Json
+from metaprotocol.cli.state_options import StateFolder, state_folder
 from metaprotocol.cli.targets import Target
 from metaprotocol.cli.tls_files import check_authority, check_key_pair
 from metaprotocol.envoy.config import ClientTls, ServerTls
@@ -72,6 +73,7 @@ def serve(
     bootstrap_key: Annotated[Path | None, typer.Option(help="Its private key.")] = None,
     envoy: EnvoyPath = None,
     allow_untested_envoy: AllowUntestedEnvoy = False,  # noqa: ARG001
+    state: StateFolder = None,
     log_level: LogLevel = Level.WARNING,
     log_format: LogForm = LogFormat.TEXT,
     as_json: Json = False,
@@ -104,6 +106,7 @@ def serve(
     from metaprotocol.translate import Options
 
     options = Options(bind_address=bind, module=here.module)
+    kept, warning = state_folder(state)
     plane = ControlPlane(
         here.types,
         options,
@@ -113,12 +116,13 @@ def serve(
         tls=tls,
         http=web,
         envoy_version=here.binary.version,
+        state=kept,
     )
     written = None
     if bootstrap is not None:
         reachable = "127.0.0.1" if address in ("0.0.0.0", "::") else address
         written = WrittenBootstrap(bootstrap, reachable, client_tls)
-    warnings = []
+    warnings = [warning] if warning else []
     if tls is None and not is_loopback(address):
         warnings.append(
             f"--listen {listen} is reached from other machines, and without TLS anybody there is "

@@ -18,7 +18,7 @@ from metaprotocol.cli.output import counted
 from metaprotocol.cli.progress import Loading
 from metaprotocol.cli.signals import Stopped, stopped_by_signal, unless_stopped
 from metaprotocol.cli.supervision import unless_given_up
-from metaprotocol.control_plane import ControlPlane, xds_bootstrap
+from metaprotocol.control_plane import ControlPlane, StateError, xds_bootstrap
 from metaprotocol.diagnostics import printable
 from metaprotocol.envoy.config import Carrier, ClientTls
 from metaprotocol.xds import XdsError
@@ -58,6 +58,9 @@ async def serve_xds(
                 await unless_stopped(stop, stack.enter_async_context(plane))
         except Stopped:
             return
+        except StateError as error:
+            mend = "Choose another folder with --state-folder."
+            raise Failure(ExitCode.ENVIRONMENT, f"{error}.", mend) from None
         except (XdsError, OSError) as error:
             mend = "Choose addresses with --listen and --http."
             raise Failure(ExitCode.ENVIRONMENT, f"{error}.", mend) from None
