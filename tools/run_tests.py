@@ -157,14 +157,14 @@ def lint(_: argparse.Namespace) -> Result:
     folders = [name for name in ("python", "tools", "tests", "bench") if (ROOT / name).is_dir()]
     result.add(run([BIN / "ruff", "check", "--quiet", *folders]).code == 0, "ruff check")
     formatted = run([BIN / "ruff", "format", "--quiet", "--check", *folders])
-    result.add(formatted.code == 0, "ruff format (make format mends it)")
+    result.add(formatted.code == 0, "ruff format (make format fixes it)")
     result.add(run([BIN / "mypy"]).code == 0, "mypy")
 
     files = sources(
         "src", "codecs", "envoy_ext", "tests/cpp", "tests/fuzz", "bench", suffixes=(".cc", ".h")
     )
     checked = run([BIN / "clang-format", "--dry-run", "-Werror", "--ferror-limit=1", *files])
-    result.add(checked.code == 0, "clang-format (make format mends it)")
+    result.add(checked.code == 0, "clang-format (make format fixes it)")
     return result
 
 

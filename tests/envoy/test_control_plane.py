@@ -198,7 +198,7 @@ async def test_a_filter_that_the_engine_refuses_is_told_with_its_route_and_line(
 def test_a_refusal_by_many_is_told_once() -> None:
     refused = (Refused("no", Origin("a.yaml", 3), "MetaRouter shop/a", "spec"),)
     (found,) = diagnostics_of([(f"node-{number}", "filter", refused) for number in range(9)])
-    assert found.message == "Envoys node-0, node-1, node-2 and 6 more refuse filter: no"
+    assert found.message == "Envoys node-0, node-1, node-2 and 6 more reject filter: no"
     assert str(found).startswith("a.yaml:3: MetaRouter shop/a: spec: ")
 
 

@@ -58,7 +58,7 @@ def doctor(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """What is missing on this machine, and how to mend it."""
+    """What is missing on this machine, and how to fix it."""
     checks = list(run_checks(envoy))
     missing = sum(check.verdict is Verdict.MISSING for check in checks)
     if as_json:
@@ -104,7 +104,7 @@ def _write(checks: list[Check], missing: int) -> None:
         if check.mend and check.verdict is not Verdict.OK:
             line(console, f"         {check.mend}")
     if missing:
-        line(console, f"{counted(missing, 'thing')} to mend before 'metaprotocol run' can work.")
+        line(console, f"{counted(missing, 'thing')} to fix before 'metaprotocol run' can work.")
     else:
         line(console, "Everything 'metaprotocol run' needs is there.")
 

@@ -154,7 +154,7 @@ class Screen:
             self._write(change.problems, quiet=True)
             if change.mended:
                 left = tally(self._plane.diagnostics)
-                line(self._console, f"{counted(len(change.mended), 'problem')} mended, {left} left")
+                line(self._console, f"{counted(len(change.mended), 'problem')} fixed, {left} left")
         refused = [(item.node, item.name, item.refused) for item in change.rejections]
         self._write(diagnostics_of(refused))
 
@@ -207,7 +207,7 @@ def _outcome(change: Change) -> tuple[str, str | None]:
         case ChangeState.ACCEPTED:
             return f": in use after {(change.seconds or 0) * 1000:.0f} ms", "green"
         case ChangeState.REJECTED:
-            return ": refused by Envoy, which keeps what it had", "red"
+            return ": rejected by Envoy, which keeps what it had", "red"
         case ChangeState.NOTHING:
             return ": nothing to tell Envoy", None
 

@@ -45,7 +45,7 @@ def serve(
         str,
         typer.Option(
             metavar="ADDRESS:PORT",
-            help="Serve /metrics (Prometheus) and /debug (nodes, versions, refusals) here.",
+            help="Serve /metrics (Prometheus) and /debug (nodes, versions, rejections) here.",
             show_default=False,
         ),
     ] = "",

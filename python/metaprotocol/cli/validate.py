@@ -79,7 +79,7 @@ def validate(
     ] = Format.TEXT,
     as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
 ) -> None:
-    """Checks the resources: each problem with its file, line, field and mend."""
+    """Checks the resources: each problem with its file, line, field and fix."""
     check_folder(folder)
     # Imported here, so that the other commands start without it.
     from metaprotocol.api.mesh import load

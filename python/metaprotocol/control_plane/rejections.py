@@ -20,7 +20,7 @@ from metaprotocol.resources import (
     ServiceEntry,
 )
 
-CODE = "refused-by-envoy"
+CODE = "rejected-by-envoy"
 
 _ROUTE = re.compile(r"^route_tables\[\d+\]\.routes\[(\d+)\]")
 _BIND = re.compile(r"cannot bind '.*:(\d+)'")
@@ -168,7 +168,7 @@ def diagnostics_of(
         Diagnostic(
             Severity.ERROR,
             f"{_listed('Envoy', nodes[refused])} "
-            f"{'refuses' if len(nodes[refused]) == 1 else 'refuse'} "
+            f"{'rejects' if len(nodes[refused]) == 1 else 'reject'} "
             f"{_listed('', names[refused])}: {refused.reason}",
             origin=refused.origin,
             object=refused.object,

@@ -303,7 +303,7 @@ class _Reading:
         if group in _AERAKI_GROUPS:
             self._tell(
                 document,
-                f"{shorten(kind)} is not supported, the object is passed over",
+                f"{shorten(kind)} is not supported, the object is ignored",
                 "unsupported-kind",
                 "only MetaProtocol is: ApplicationProtocol and MetaRouter",
                 field="kind",

@@ -522,7 +522,7 @@ def _last_good(name: str, key: Key, result: LoadResult) -> Diagnostic:
     )
     return Diagnostic(
         Severity.WARNING,
-        "its last good version stays in use until the errors are mended",
+        "its last good version stays in use until the errors are fixed",
         where,
         str(key),
         code="last-good",

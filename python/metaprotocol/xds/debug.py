@@ -101,7 +101,7 @@ def _page(server: XdsServer) -> str:
             "<table><tr><th>node<th>type<th>resource<th>version<th>since<th>the node says</tr>"
             f"{refused}</table>"
             if refused
-            else "<p class=good>Nothing is refused.</p>"
+            else "<p class=good>Nothing is rejected.</p>"
         )
         + "<h2>Nodes</h2><table><tr><th>node<th>cluster<th>namespace<th>Envoy<th>from<th>since"
         f"<th>state<th>types</tr>{''.join(map(_node_row, nodes))}</table></html>\n"
@@ -117,7 +117,7 @@ def _node_row(node: NodeState) -> str:
     )
     state = "<span class=good>in step</span>" if node.settled else "being updated"
     if node.nacks:
-        state = f"<span class=bad>refuses {len(node.nacks)}</span>"
+        state = f"<span class=bad>rejects {len(node.nacks)}</span>"
     version = escape(node.envoy_version or "?")
     if node.warning:
         version = f"<span class=bad>{version}: {escape(node.warning)}</span>"

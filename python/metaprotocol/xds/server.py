@@ -306,7 +306,7 @@ class XdsServer:
         more = len(nack.names) - _LISTED
         _LOG.log(
             logging.DEBUG if again else logging.WARNING,
-            "%s refuses %s %s%s: %s",
+            "%s rejects %s %s%s: %s",
             nack.node_id,
             short_name(nack.type_url),
             listed,

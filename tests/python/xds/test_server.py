@@ -326,7 +326,7 @@ async def test_the_debug_pages_tell_nodes_versions_and_refusals(
         assert content["resources"] == {"ECDS": 1}
 
         page = await (await http.get("/debug")).text()
-        for part in ("&lt;proxy&gt;", "a&amp;b", "&lt;bad&gt; route", "1.37.2", "refuses 1"):
+        for part in ("&lt;proxy&gt;", "a&amp;b", "&lt;bad&gt; route", "1.37.2", "rejects 1"):
             assert part in page
         assert "<proxy>" not in page
         assert "<bad>" not in page
