@@ -355,7 +355,7 @@ class Translator:
         visible = state.service.visible_to if state.service else None
         for name in old.names - new.names:
             self._take(name)
-        for name in new.names:
+        for name in sorted(new.names):
             self._put(name, _made_for_all(name, new, visible))
 
     def _allot(self, address: Address) -> set[str]:
