@@ -55,6 +55,10 @@ bench: native .venv/.dev ## cost beside Envoy's own filters (QUICK=1: two minute
 bench-control-plane: native .venv/.dev ## from a changed file to the last ACK of 500 proxies (QUICK=1; BESIDE=COMMIT: and that commit)
 	@$(BIN)/python -m bench.control_plane $(if $(QUICK),--quick) $(if $(BESIDE),--beside $(BESIDE))
 
+.PHONY: test-random-steps
+test-random-steps: native .venv/.dev ## 20,000 random changes, faults and restarts of the control plane (STEPS=20000)
+	@METAPROTOCOL_RANDOM_STEPS=$(or $(STEPS),20000) $(BIN)/python -m pytest -q --timeout 0 tests/python/control_plane/test_random_steps.py
+
 .PHONY: lint
 lint: .venv/.dev native ## dependency directions, ruff, mypy, clang-format, clang-tidy if it is there
 	@$(BIN)/python tools/run_tests.py --jobs $(JOBS) lint tidy

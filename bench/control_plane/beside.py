@@ -1,17 +1,18 @@
 """Another commit's control plane, to be measured beside this one in the same run.
 
-Its Python is taken from a git worktree in build/beside/COMMIT, which is made on first use; what is
-built (module, engine, messages of the schema) is this tree's, so that only the Python differs.
+Its Python, and the schema's messages, are those of a git worktree in build/beside/COMMIT, which is
+made on first use; the module and the engine are this tree's.
 """
 
 from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-_BUILT = ("python/metaprotocol/_native/*.so", "python/metaprotocol/config/v1/*_pb2.py*")
+_BUILT = "python/metaprotocol/_native/*.so"
 
 
 def tree_of(commit: str) -> Path:
@@ -23,11 +24,13 @@ def tree_of(commit: str) -> Path:
         tree.parent.mkdir(parents=True, exist_ok=True)
         _git("worktree", "prune")
         _git("worktree", "add", "--detach", "--force", str(tree), name)
-    for pattern in _BUILT:
-        for built in ROOT.glob(pattern):
-            copied = tree / built.relative_to(ROOT)
-            copied.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(built, copied)
+    for built in ROOT.glob(_BUILT):
+        copied = tree / built.relative_to(ROOT)
+        copied.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(built, copied)
+    schema = sorted(str(file) for file in (tree / "api").rglob("*.proto"))
+    compiler = [sys.executable, "-m", "grpc_tools.protoc", f"-I{tree / 'api'}"]
+    subprocess.run([*compiler, f"--python_out={tree / 'python'}", *schema], check=True)
     return tree
 
 

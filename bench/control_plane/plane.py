@@ -13,11 +13,13 @@ import os
 import resource
 import sys
 import time
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from metaprotocol.cli.heap import freeze_heap
 from metaprotocol.control_plane import ControlPlane
+from metaprotocol.diagnostics import Severity
 from metaprotocol.envoy.binary import find_envoy, find_module
 from metaprotocol.envoy.config import Module
 from metaprotocol.envoy.descriptors import EnvoyTypes
@@ -48,7 +50,8 @@ async def main(folder: Path) -> None:
             settled = await plane.server.wait_settled(60.0)
             # Asking costs something, and is done before the clocks are read.
             nodes = len(plane.nodes())
-            problems = [str(item) for item in plane.diagnostics[:5]]
+            wrong = (item for item in plane.diagnostics if item.severity is not Severity.INFO)
+            problems = [str(item) for item in islice(wrong, 5)]
             _say({"settled": settled, "nodes": nodes, "problems": problems, **usage()})
 
 

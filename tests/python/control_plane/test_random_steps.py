@@ -1,0 +1,161 @@
+"""Changes, faults and restarts in any order end where a fresh start begins: in the same bytes.
+
+METAPROTOCOL_RANDOM_STEPS sets how many steps there are; `make test-random-steps` takes 20,000.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+from random import Random
+
+import pytest
+from metaprotocol.control_plane.state import LastGoodStore
+from metaprotocol.envoy.config import ConfigBuilder
+from metaprotocol.resources import Inventory
+from metaprotocol.sources.files import load_folder
+from metaprotocol.sources.folder import Content, FolderState
+from metaprotocol.translate import Options, Translator
+from metaprotocol.xds import XdsServer
+
+from tests.testkit.mesh import router_yaml, service_yaml, to
+
+STEPS = int(os.environ.get("METAPROTOCOL_RANDOM_STEPS", "200"))
+BETWEEN_CHECKS = 50
+HOSTS = [f"s{number}.shop.svc.cluster.local" for number in range(5)]
+BROKEN = (
+    "kind: [",
+    "x: 1\n",
+    "",
+    "apiVersion: metaprotocol.aeraki.io/v1alpha1\nkind: MetaRouter\n",
+)
+
+
+class Fault(Exception):
+    """What the test has fail."""
+
+
+class Stage:
+    """A folder, and what a control plane makes of it; each part can fail, and all begin anew."""
+
+    def __init__(self, builder: ConfigBuilder, root: Path, seed: int) -> None:
+        self.types = builder.types
+        self.random = Random(seed)
+        self.folder = root / "mesh"
+        self.folder.mkdir()
+        self.root = root
+        self.restart()
+
+    def restart(self) -> None:
+        self.store = LastGoodStore(self.root / "state", str(self.folder))
+        self.state = FolderState(self.folder, last_good=self.store)
+        self.translator = Translator(self.types, Options())
+        self.server = XdsServer(self.types)
+        self.translated: Inventory | None = None
+
+    # --- steps
+
+    def good(self, host: str) -> str:
+        random = self.random
+        providers = {"v1": random.randint(1, 9), "v2": random.randint(1, 9)}
+        name = host.partition(".")[0]
+        number = 20000 + HOSTS.index(host)
+        text = service_yaml(number, providers, host=host)
+        if random.random() < 0.7:
+            other = random.choice(HOSTS)
+            route = to(random.choice(["v1", "v2"]), name=f"r{random.randint(1, 3)}")
+            route = route.replace("orders.shop.svc.cluster.local", other)
+            text += "---\n" + router_yaml(route, host=host, name=name)
+        return text
+
+    def write(self) -> None:
+        host = self.random.choice(HOSTS)
+        path = self.folder / f"{host.partition('.')[0]}.yaml"
+        what = self.random.random()
+        if what < 0.15:
+            path.unlink(missing_ok=True)
+        elif what < 0.35:
+            broken = self.random.choice(BROKEN)
+            path.write_text(broken)
+        elif what < 0.45:
+            path.write_text(self.good(host).replace("route:", "rout:"))
+        else:
+            path.write_text(self.good(host))
+
+    def mend(self) -> None:
+        """Every file is right again, or gone."""
+        for host in HOSTS:
+            path = self.folder / f"{host.partition('.')[0]}.yaml"
+            if path.exists():
+                path.write_text(self.good(host))
+
+    def follow(self, failing: bool = False) -> None:
+        """Reads what has changed, translates it, and gives it to the server."""
+        first = self.translated is None and not self.state.names
+        look = self.state.look()
+        if first and look.unreadable:
+            self.state.recall()
+            look = self.state.look()
+        self.state.take(look)
+        gone: dict[str, Content | None] = dict.fromkeys(look.gone)
+        self.store.save({**look.contents, **gone})
+        inventory = self.state.inventory
+        before, self.translated = self.translated, None
+        left = self.random.randint(0, 3)
+
+        def progress(_done: int, _total: int) -> None:
+            nonlocal left
+            left -= 1
+            if failing and left < 0:
+                raise Fault
+
+        changes = inventory.changes_since(before) if before is not None else None
+        snapshot = self.translator.update(inventory, changes, progress)
+        self.translated = inventory
+        self.server.replace(snapshot.made, snapshot.generation)
+        self.server._flush()
+
+    def step(self) -> None:
+        match self.random.choices(["write", "follow", "fail", "restart"], [10, 6, 3, 1])[0]:
+            case "write":
+                self.write()
+            case "follow":
+                self.follow()
+            case "fail":
+                with contextlib.suppress(Fault):
+                    self.follow(failing=True)
+            case "restart":
+                self.store.close()
+                self.restart()
+
+    def check(self) -> None:
+        """What is served is what a fresh start would serve."""
+        self.mend()
+        self.follow()
+        inventory, _ = load_folder(self.folder)
+        fresh = Translator(self.types, Options()).update(inventory, None)
+        served = {
+            (url, name): entry.content
+            for url, entries in self.server._cache._types.items()
+            for name, entry in entries.items()
+        }
+        assert served == {
+            (url, name): made.message.SerializeToString(deterministic=True)
+            for url, names in fresh.made.items()
+            for name, made in names.items()
+        }
+        assert self.translator.snapshot.diagnostics == fresh.diagnostics
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+async def test_any_steps_end_in_the_bytes_of_a_fresh_start(
+    builder: ConfigBuilder, tmp_path: Path, seed: int
+) -> None:
+    stage = Stage(builder, tmp_path, seed)
+    for number in range(STEPS // 2):
+        stage.step()
+        if number % BETWEEN_CHECKS == BETWEEN_CHECKS - 1:
+            stage.check()
+    stage.check()
+    stage.store.close()
