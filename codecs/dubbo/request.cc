@@ -159,8 +159,7 @@ constexpr std::string_view kNoName = "request without interface or method";
 // One attachment as it is found; what is neither wanted nor known is not converted.
 class HessianAttachment {
  public:
-  HessianAttachment(const HessianEntry& entry, Bytes body)
-      : entry_(entry), body_(body), key_(entry.key.raw) {
+  explicit HessianAttachment(const HessianEntry& entry) : entry_(entry), key_(entry.key.raw) {
     if (entry.key.IsView()) return;
     converted_ = entry.key.Text();
     key_ = converted_;
@@ -186,17 +185,13 @@ class HessianAttachment {
     head.group = head.group_copy;
   }
 
+  // Numbers are passed over: dubbo-js, which sends one, means seconds.
   uint64_t AsTimeoutUs() const {
-    if (entry_.string_value) return entry_.value.IsView() ? TimeoutUs(entry_.value.raw) : 0;
-    Hessian2Reader reader(body_.substr(entry_.value_begin, entry_.end - entry_.value_begin));
-    int32_t milliseconds = 0;
-    if (!reader.NextIsInt() || !reader.ReadInt(milliseconds) || milliseconds < 0) return 0;
-    return static_cast<uint64_t>(milliseconds) * 1000;
+    return entry_.string_value && entry_.value.IsView() ? TimeoutUs(entry_.value.raw) : 0;
   }
 
  private:
   const HessianEntry& entry_;
-  const Bytes body_;
   std::string converted_;
   std::string_view key_;
 };
@@ -204,7 +199,7 @@ class HessianAttachment {
 // Calls `each(attachment)` for the attachments that begin where `reader` is; false leaves the
 // reason in `reader`.
 template <class Each>
-bool ForEachAttachment(Hessian2Reader& reader, Bytes body, Each each) {
+bool ForEachAttachment(Hessian2Reader& reader, Each each) {
   // Old clients send none; a reference to an argument would be legal, but no client writes that.
   if (reader.AtEnd()) return true;
   if (reader.tag() != 'H' && reader.tag() != 'M') return reader.SkipValue();
@@ -212,7 +207,7 @@ bool ForEachAttachment(Hessian2Reader& reader, Bytes body, Each each) {
   HessianEntry entry;
   while (!reader.TakeMapEnd()) {
     if (!ReadHessianEntry(reader, entry)) return false;
-    if (entry.string_key) each(HessianAttachment(entry, body));
+    if (entry.string_key) each(HessianAttachment(entry));
   }
   return true;
 }
@@ -234,7 +229,7 @@ bool MayHaveTimeout(Bytes body) {
 
 // The timeout of a request of which `reader` has taken the head's first `fields` and `arguments`
 // arguments. 0 if there is none, or something is wrong, which then is the server's business.
-uint64_t TimeoutBehind(Hessian2Reader& reader, Bytes body, HessianRequestHead& head, size_t fields,
+uint64_t TimeoutBehind(Hessian2Reader& reader, HessianRequestHead& head, size_t fields,
                        size_t arguments) {
   std::string_view error;
   if ((fields < kHeadFields && !ReadHessianHead(reader, fields, kHeadFields, head, error)) ||
@@ -245,7 +240,7 @@ uint64_t TimeoutBehind(Hessian2Reader& reader, Bytes body, HessianRequestHead& h
   HessianEntry entry;
   while (!reader.TakeMapEnd() && ReadHessianEntry(reader, entry)) {
     if (entry.string_key && entry.key.raw == kTimeout) {
-      return HessianAttachment(entry, body).AsTimeoutUs();
+      return HessianAttachment(entry).AsTimeoutUs();
     }
   }
   return 0;
@@ -298,7 +293,7 @@ DecodeResult DecodeHessianRequest(Bytes bytes, uint64_t mask, Message& message) 
 
   if (mask & kWantTail) {
     if (!SkipArguments(reader, head.arguments, arguments_read)) return failed({});
-    const bool read = ForEachAttachment(reader, body, [&](const HessianAttachment& attachment) {
+    const bool read = ForEachAttachment(reader, [&](const HessianAttachment& attachment) {
       if (attachment.key() == kGroup) {
         attachment.SetGroupOf(text);
       } else if (attachment.key() == kTimeout) {
@@ -308,7 +303,7 @@ DecodeResult DecodeHessianRequest(Bytes bytes, uint64_t mask, Message& message) 
     });
     if (!read) return failed({});
   } else if (complete && MayHaveTimeout(body)) {
-    message.timeout_us = TimeoutBehind(reader, body, head, count, arguments_read);
+    message.timeout_us = TimeoutBehind(reader, head, count, arguments_read);
   }
   SetHead(Serialization::kHessian2, text, message.metadata);
   return DecodeResult::Ok();
@@ -337,10 +332,7 @@ bool ReadJsonAttachments(Bytes line, HeadText& head, Message& message) {
     bool is_view = false;
     if (!TextOf(member.key, converted_key, key, is_view)) return false;
     const bool is_timeout = key == kTimeout;
-    if (!member.string_value()) {
-      if (is_timeout) message.timeout_us = TimeoutUs(member.value);
-      continue;
-    }
+    if (!member.string_value()) continue;
     if (key != kGroup && !is_timeout && !message.metadata.WantsNamed(key)) continue;
     if (!TextOf(member.value, converted_value, value, is_view)) return false;
     if (is_timeout) message.timeout_us = TimeoutUs(value);
@@ -449,7 +441,7 @@ DecodeResult DecodeRequest(Bytes bytes, const Header& header, const DecodeOption
   if (hessian && bytes.size() >= message.length && MayHaveTimeout(body)) {
     Hessian2Reader reader(body);
     HessianRequestHead head;
-    message.timeout_us = TimeoutBehind(reader, body, head, 0, 0);
+    message.timeout_us = TimeoutBehind(reader, head, 0, 0);
   }
   if (hessian ? HessianVersionReadsAttachments(body)
               : fastjson && JsonVersionReadsAttachments(body)) {
