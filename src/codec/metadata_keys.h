@@ -69,7 +69,7 @@ class MetadataKeys {
   void Grow();
 
   std::vector<std::string> names_;  // by slot; the protocol's own first
-  std::vector<uint8_t> wanted_;  // 0 or 1
+  std::vector<uint8_t> wanted_;     // 0 or 1
   size_t own_ = 0;
   bool everything_ = false;
   uint64_t named_lengths_ = 0;
