@@ -46,7 +46,7 @@ def test_what_is_missing_and_which_envoy_has_it_is_said(tmp_path: Path) -> None:
     subprocess.run(["cc", "-rdynamic", "-o", program, source, "-ldl"], check=True)
     done = subprocess.run([program, MODULE], capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"it loaded, or could not be opened: {done.stderr}"
-    assert "needs Envoy 1.40 or newer" in done.stdout
+    assert "needs Envoy 1.38 or newer" in done.stdout
     for callback in ("network_filter_write", "lb_get_host_address", "get_concurrency"):
         assert callback in done.stdout
     assert "log_enabled" not in done.stdout, "that one is there"

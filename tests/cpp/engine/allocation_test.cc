@@ -28,7 +28,6 @@
 namespace {
 std::atomic<bool> counting{false};
 std::atomic<size_t> allocations{0};
-std::atomic<bool> failing{false};
 void CountOne() {
   if (counting.load(std::memory_order_relaxed)) allocations.fetch_add(1);
 }
@@ -44,6 +43,9 @@ const int kHooked = __sanitizer_install_malloc_and_free_hooks(
     [](const volatile void*, size_t) { CountOne(); }, [](const volatile void*) {});
 }  // namespace
 #else
+namespace {
+std::atomic<bool> failing{false};
+}  // namespace
 void* operator new(size_t size) {
   CountOne();
   if (!failing.load(std::memory_order_relaxed)) {
