@@ -21,6 +21,8 @@ bool ReadName(uint32_t length, Cursor& cursor, MessageHead& head) {
   Bytes name;
   if (!cursor.ReadBytes(length, name)) return false;
   if (!IsUtf8(name)) return cursor.Fail("Thrift method name is not UTF-8");
+  // Replies repeat the method alone, and nobody could tell one like this from JSON.
+  if (MethodOf(name).starts_with("[1")) return cursor.Fail("Thrift method name begins like JSON");
   // An old binary message whose name begins with a zero byte looks framed (Detect), so a reply to
   // such a method could not be told from one. Multiplexed names lose their service in replies.
   if (name.starts_with('\0') || MethodOf(name).starts_with('\0')) {

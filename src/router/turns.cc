@@ -18,11 +18,13 @@ bool SameWeights(const Route& a, const Route& b) {
 }  // namespace
 
 void ContinueTurns(const SnapshotUse& before, SnapshotUse& now) {
-  std::map<std::pair<std::string_view, std::string_view>, const Route*> weighted;
+  using Names = std::pair<std::string_view, std::string_view>;  // table and route, of `before`
+  std::map<Names, const Route*> weighted;
   for (const Snapshot::Table& table : before.snapshot->tables) {
     for (const Route* route : table.routes->routes()) {
-      if (!route->schedule.empty())
-        weighted.emplace(std::pair(table.routes->name(), route->name), route);
+      if (!route->schedule.empty()) {
+        weighted.emplace(Names(table.routes->name(), route->name), route);
+      }
     }
   }
   if (weighted.empty()) return;

@@ -155,7 +155,6 @@ GARBAGE = {
     "zeros": lambda _: bytes(64),
     "ones": lambda _: b"\xff" * 64,
     "negative length": lambda number: b"\xff\xff\xff\xf0" + greeting(number)[4:],
-    "over the limit": lambda number: struct.pack(">I", (1 << 20) + 1) + greeting(number)[4:],
     "message type 9": lambda number: message(number, b"\x00", kind=9),
     "name longer than the frame": lambda number: (
         greeting(number)[:8] + b"\x00\xff\xff\xff" + greeting(number)[12:]
@@ -173,6 +172,17 @@ def test_garbage_from_a_server_is_an_error_of_its_call(
     stage.bad.behaviour = lambda number: Answer(make(number))
     check_that_the_call_fails(stage)
     until(lambda: stage.bad_total("upstream_malformed") == before + 1)
+
+
+def test_a_reply_over_the_limit_is_told_as_such(stage: Stage) -> None:
+    stage.bad.behaviour = lambda number: Answer(
+        struct.pack(">I", (1 << 20) + 1) + greeting(number)[4:]
+    )
+    with thriftpy_client(stage.port) as client:
+        with pytest.raises(ApplicationError, match="larger than the limit") as raised:
+            client.greet("you")
+        assert raised.value.type == ApplicationError.PROTOCOL_ERROR
+        assert client.add(40, 2) == 42
 
 
 def test_another_calls_reply_is_an_error_of_the_call(stage: Stage) -> None:
