@@ -112,7 +112,7 @@ def _others(stage: Stage) -> Iterator[None]:
     assert failures == []
 
 
-def until(condition: Callable[[], object], timeout: float = 10.0) -> None:
+def until(condition: Callable[[], object], timeout: float = 30.0) -> None:
     deadline = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < deadline
