@@ -46,7 +46,7 @@ from bench.plan import (
     full_plan,
     quick_plan,
 )
-from bench.proxies import IO_URING, ServerPorts, bootstrap
+from bench.proxies import ServerPorts, bootstrap
 from bench.scale import STATISTICS, ScaleResult
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -164,9 +164,16 @@ class Starter:
         extra: Mapping[str, Any] | None = None,
     ) -> EnvoyProcess:
         """With those proxies, and those clusters beside what they need."""
-        extra = {**(extra or {}), **(IO_URING if self.io_uring else {})}
         return EnvoyProcess(
-            bootstrap(self.types, self.module, self.ports, proxies, clusters=clusters, extra=extra),
+            bootstrap(
+                self.types,
+                self.module,
+                self.ports,
+                proxies,
+                clusters=clusters,
+                extra=extra,
+                io_uring=self.io_uring,
+            ),
             binary=self.binary,
             concurrency=1,
             log_level="error",

@@ -41,23 +41,6 @@ class ServerPorts:
     http1: int
 
 
-_SOCKETS = "envoy.extensions.network.socket_interface.default_socket_interface"
-IO_URING: Json = {
-    "default_socket_interface": _SOCKETS,
-    "bootstrap_extensions": [
-        {
-            "name": _SOCKETS,
-            "typed_config": {
-                "@type": "type.googleapis.com/"
-                "envoy.extensions.network.socket_interface.v3.DefaultSocketInterface",
-                "io_uring_options": {"io_uring_size": 1000, "enable_multishot_receive": True},
-            },
-        }
-    ],
-}
-"""What a bootstrap needs for sockets by io_uring, which Envoy calls experimental."""
-
-
 def bootstrap(
     types: EnvoyTypes,
     module: Path,
@@ -66,6 +49,7 @@ def bootstrap(
     *,
     clusters: Sequence[Cluster] = (),
     extra: Mapping[str, Any] | None = None,
+    io_uring: bool = False,
 ) -> Json:
     """Envoy's bootstrap with a listener per proxy, and with ``clusters`` that none of them uses;
     ``extra`` is merged into it."""
@@ -90,6 +74,7 @@ def bootstrap(
                     *clusters,
                 ],
                 extra=extra or {},
+                io_uring=io_uring,
             )
         )
     )

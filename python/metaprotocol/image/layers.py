@@ -11,7 +11,7 @@ import hashlib
 import io
 import tarfile
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from metaprotocol.image.errors import ImageError
@@ -141,8 +141,3 @@ class _Hashing(io.RawIOBase):
 def executable(path: str, source: Path) -> Entry:
     """A file that may be run."""
     return Entry(path, source=source, mode=0o755)
-
-
-def moved(entry: Entry, path: str) -> Entry:
-    """The same content at another place."""
-    return replace(entry, path=path)
