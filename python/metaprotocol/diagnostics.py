@@ -1,6 +1,6 @@
 """What is wrong, where, and what to do about it: the one form in which problems are told.
 
-A diagnostic names the file and line, the object, the field, the value and the mend, so that it can
+A diagnostic names the file and line, the object, the field, the value and the fix, so that it can
 be understood without the code that found it. It holds no resource and no message, and everything
 else may import this module.
 """
@@ -78,7 +78,7 @@ class Diagnostic:
     """``spec.routes[0].match.attributes.method``."""
     value: str = ""
     """As written, shortened; see ``shorten``."""
-    mend: str = ""
+    fix: str = ""
     """What to do, as a phrase: ``did you mean "weight"?``."""
     code: str = ""
     """Identifies the kind of problem over all versions, in kebab-case: ``unknown-field``."""
@@ -86,7 +86,7 @@ class Diagnostic:
     def __str__(self) -> str:
         parts = (str(self.origin or ""), self.object, self.field, self.message)
         text = ": ".join(part for part in parts if part)
-        return f"{text} ({self.mend})" if self.mend else text
+        return f"{text} ({self.fix})" if self.fix else text
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON: plain values, without those that are empty."""
@@ -97,7 +97,7 @@ class Diagnostic:
             "object": self.object,
             "field": self.field,
             "value": self.value,
-            "mend": self.mend,
+            "fix": self.fix,
         }
         if self.origin is not None:
             values |= {

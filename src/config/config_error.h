@@ -1,5 +1,5 @@
 // What is wrong with a configuration, and where. All mistakes are collected, not only the first:
-// who writes configuration wants to mend it once.
+// who writes configuration wants to fix it once.
 #pragma once
 
 #include <cstddef>

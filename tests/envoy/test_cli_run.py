@@ -251,7 +251,7 @@ async def test_a_port_in_use_is_named_with_the_option_that_changes_it(
             assert await run.process.wait() == 3
     (failure,) = run.of("failure")
     assert f"127.0.0.1:{port}" in failure["error"]
-    assert option in failure["mend"]
+    assert option in failure["fix"]
 
 
 async def test_a_service_port_in_use_is_told_of_its_service_entry(mesh: Mesh) -> None:
@@ -562,7 +562,7 @@ async def test_a_state_folder_that_cannot_be_used_is_named_with_its_option(mesh:
         assert await serve.process.wait() == 3
     (failure,) = serve.of("failure")
     assert "/proc/x" in failure["error"]
-    assert "--state-folder" in failure["mend"]
+    assert "--state-folder" in failure["fix"]
 
 
 async def test_serve_warns_of_what_other_machines_reach_without_tls(mesh: Mesh) -> None:

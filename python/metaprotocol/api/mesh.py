@@ -242,8 +242,8 @@ class Mesh:
                 return replace(found, hosts={name: resources.hosts(name) for name in clusters})
         at = f" and port {port}" if port is not None else ""
         meant = did_you_mean_host(host, [item.host for item in snapshots])
-        mend = f"; did you mean {meant}?" if meant is not None and meant != host else ""
-        raise NotFound(f"no MetaProtocol service has the host {host!r}{at}{mend}")
+        fix = f"; did you mean {meant}?" if meant is not None and meant != host else ""
+        raise NotFound(f"no MetaProtocol service has the host {host!r}{at}{fix}")
 
     def _translated(
         self, types: EnvoyTypes, module: Module

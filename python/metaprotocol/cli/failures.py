@@ -1,4 +1,4 @@
-"""Faults that a person can mend: a sentence, what to do, and the process's exit code."""
+"""Faults that a person can fix: a sentence, what to do, and the process's exit code."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ EXIT_CODES = (
 
 
 class Failure(Exception):
-    """A foreseeable fault. ``mend`` says what to do, as a sentence."""
+    """A foreseeable fault. ``fix`` says what to do, as a sentence."""
 
-    def __init__(self, code: ExitCode, message: str, mend: str = "") -> None:
+    def __init__(self, code: ExitCode, message: str, fix: str = "") -> None:
         super().__init__(message)
         self.code = code
         self.message = message
-        self.mend = mend
+        self.fix = fix
 
 
 def report(failure: Failure, as_json: bool) -> None:
@@ -60,15 +60,15 @@ def report(failure: Failure, as_json: bool) -> None:
         content = {
             "event": "failure",
             "error": failure.message,
-            "mend": failure.mend,
+            "fix": failure.fix,
             "exit_code": int(failure.code),
         }
         typer.echo(json.dumps(content))
         return
     console = Console(stderr=True, highlight=False)
     console.print(Text(printable(failure.message), style="red"), soft_wrap=True)
-    if failure.mend:
-        console.print(Text(printable(failure.mend)), soft_wrap=True)
+    if failure.fix:
+        console.print(Text(printable(failure.fix)), soft_wrap=True)
 
 
 def foreseeable(command: Callable[P, R]) -> Callable[P, R]:

@@ -146,15 +146,15 @@ class Screen:
         if self.as_json:
             self.event("change", **change.to_dict())
             return
-        if change.state is ChangeState.SENT and not (change.problems or change.mended):
+        if change.state is ChangeState.SENT and not (change.problems or change.fixed):
             return
         what, style = _outcome(change)
         line(self._console, f"{_clock(change.at)}  {_objects(change)}{what}", style)
         if change.state in (ChangeState.SENT, ChangeState.NOTHING):
             self._write(change.problems, quiet=True)
-            if change.mended:
+            if change.fixed:
                 left = tally(self._plane.diagnostics)
-                line(self._console, f"{counted(len(change.mended), 'problem')} fixed, {left} left")
+                line(self._console, f"{counted(len(change.fixed), 'problem')} fixed, {left} left")
         refused = [(item.node, item.name, item.refused) for item in change.rejections]
         self._write(diagnostics_of(refused))
 
@@ -214,7 +214,7 @@ def _outcome(change: Change) -> tuple[str, str | None]:
 
 def _objects(change: Change) -> str:
     """What has changed: objects, or else the files with problems."""
-    said = (*change.problems, *change.mended)
+    said = (*change.problems, *change.fixed)
     files = sorted({item.origin.file for item in said if item.origin is not None})
     names = change.objects or tuple(files) or ("files",)
     more = len(names) - _SHOWN_OBJECTS

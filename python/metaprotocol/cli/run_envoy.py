@@ -52,8 +52,8 @@ async def run_envoy(
         except Stopped:
             return
         except StateError as error:
-            mend = "Choose another folder with --state-folder."
-            raise Failure(ExitCode.ENVIRONMENT, f"{error}.", mend) from None
+            fix = "Choose another folder with --state-folder."
+            raise Failure(ExitCode.ENVIRONMENT, f"{error}.", fix) from None
         except XdsError as error:
             raise Failure(ExitCode.ENVIRONMENT, f"{error}.", "Choose it with --xds-port.") from None
         freeze_heap()

@@ -59,11 +59,11 @@ async def serve_xds(
         except Stopped:
             return
         except StateError as error:
-            mend = "Choose another folder with --state-folder."
-            raise Failure(ExitCode.ENVIRONMENT, f"{error}.", mend) from None
+            fix = "Choose another folder with --state-folder."
+            raise Failure(ExitCode.ENVIRONMENT, f"{error}.", fix) from None
         except (XdsError, OSError) as error:
-            mend = "Choose addresses with --listen and --http."
-            raise Failure(ExitCode.ENVIRONMENT, f"{error}.", mend) from None
+            fix = "Choose addresses with --listen and --http."
+            raise Failure(ExitCode.ENVIRONMENT, f"{error}.", fix) from None
         freeze_heap()
         screen = await stack.enter_async_context(Screen(plane, folder, as_json=as_json))
         for warning in warnings:

@@ -138,10 +138,10 @@ def _choose(
     if not speaking:
         known = sorted({item.codec for item in snapshots})
         meant = did_you_mean(protocol, codec_names())
-        mend = f"Did you mean {meant}?" if meant and meant != protocol else ""
+        fix = f"Did you mean {meant}?" if meant and meant != protocol else ""
         there = f"The services here speak {', '.join(known)}." if known else "There is none here."
         raise Failure(
-            ExitCode.USAGE, f"No service here speaks {protocol!r}.", f"{mend} {there}".strip()
+            ExitCode.USAGE, f"No service here speaks {protocol!r}.", f"{fix} {there}".strip()
         )
     host = host.lower()
     found = [item for item in speaking if host in ("", item.host) and port in (None, item.port)]

@@ -144,7 +144,7 @@ def _no_resource(folder: Path) -> Diagnostic:
         Severity.WARNING,
         "has no resource",
         Origin(folder.name) if folder.is_file() else Origin("."),
-        mend="put ServiceEntry, MetaRouter and other resources into .yaml, .yml or .json files",
+        fix="put ServiceEntry, MetaRouter and other resources into .yaml, .yml or .json files",
         code="no-resources",
     )
 

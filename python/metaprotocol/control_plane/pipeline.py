@@ -88,7 +88,7 @@ class Pipeline:
                 Severity.ERROR,
                 "the last change could not be translated, because of a fault of the control "
                 f"plane's: {reason_of(self._error)}",
-                mend="what was served before it still is, and it is tried again and again; the log "
+                fix="what was served before it still is, and it is tried again and again; the log "
                 "has more",
                 code="translation-failed",
             ),

@@ -402,7 +402,7 @@ class ControlPlane:
             objects=objects,
             resources=len(names),
             problems=tuple(item for item in after if item not in held),
-            mended=tuple(item for item in before if item not in holds),
+            fixed=tuple(item for item in before if item not in holds),
             state=ChangeState.SENT if names else ChangeState.NOTHING,
         )
         self._log.add(change, names, began)
@@ -429,7 +429,7 @@ def _of_fault(fault: Fault) -> Diagnostic:
     return Diagnostic(
         Severity.ERROR,
         f"a part of the control plane does not run: {fault.task}: {fault.reason}",
-        mend="it is started again and again; the log has more",
+        fix="it is started again and again; the log has more",
         code="control-plane-fault",
     )
 

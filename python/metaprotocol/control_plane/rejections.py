@@ -25,7 +25,7 @@ CODE = "rejected-by-envoy"
 _ROUTE = re.compile(r"^route_tables\[\d+\]\.routes\[(\d+)\]")
 _BIND = re.compile(r"cannot bind '.*:(\d+)'")
 _MAX_MESSAGE = 2000
-_BIND_MEND = (
+_BIND_FIX = (
     "end the program that has it, or choose another address with the annotation "
     "metaprotocol.aeraki.io/bind"
 )
@@ -38,7 +38,7 @@ _LISTED = 3
 _LIKELY = (MetaRouter, DestinationRule, ServiceEntry, ApplicationProtocol)
 """In whose fields the cause of a refusal is looked for first."""
 
-_MEND = "Envoy keeps the last version it accepted"
+_FIX = "Envoy keeps the last version it accepted"
 
 
 def engine_reasons(types: EnvoyTypes, message: Message | None) -> tuple[str, ...]:
@@ -173,7 +173,7 @@ def diagnostics_of(
             origin=refused.origin,
             object=refused.object,
             field=refused.field,
-            mend=_BIND_MEND if _BIND.search(refused.reason) else _MEND,
+            fix=_BIND_FIX if _BIND.search(refused.reason) else _FIX,
             code=CODE,
         )
         for refused in nodes

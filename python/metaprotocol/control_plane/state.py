@@ -71,7 +71,7 @@ class LastGoodStore:
             Diagnostic(
                 Severity.WARNING,
                 f"what is good now is not kept for the next start: {self._problem}",
-                mend=f"see to {self._folder}",
+                fix=f"see to {self._folder}",
                 code="state",
             ),
         )

@@ -103,7 +103,7 @@ class Change:
     """How many Envoy resources are new, changed or gone."""
     problems: tuple[Diagnostic, ...]
     """Diagnostics that hold since this change and did not before."""
-    mended: tuple[Diagnostic, ...] = ()
+    fixed: tuple[Diagnostic, ...] = ()
     """Diagnostics that held before and do not any more."""
     state: ChangeState = ChangeState.SENT
     seconds: float | None = None
@@ -118,7 +118,7 @@ class Change:
             "objects": list(self.objects),
             "resources": self.resources,
             "problems": [item.to_dict() for item in self.problems],
-            "mended": [item.to_dict() for item in self.mended],
+            "fixed": [item.to_dict() for item in self.fixed],
             "state": self.state.value,
             "seconds": self.seconds,
             "rejections": [item.to_dict() for item in self.rejections],

@@ -43,9 +43,9 @@ class ApplicationProtocolSpec(Limits, Checked):
         """A name that no port name could have."""
         if not (self.protocol.isascii() and self.protocol.isalnum()):
             plain = "".join(c for c in self.protocol if c.isascii() and c.isalnum())
-            mend = f'write "{plain}" and name ports "tcp-metaprotocol-{plain}"' if plain else ""
+            fix = f'write "{plain}" and name ports "tcp-metaprotocol-{plain}"' if plain else ""
             message = "must be letters and digits only, because '-' ends it in a port name"
-            yield Problem("protocol", "bad-protocol", message, mend)
+            yield Problem("protocol", "bad-protocol", message, fix)
         if not self.codec_name:
             yield Problem("codec", "bad-codec", "names no codec", "such as dubbo or thrift")
 

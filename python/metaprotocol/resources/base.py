@@ -42,7 +42,7 @@ class Problem:
     """Path below the model, in YAML names: ``route``, ``route[0].weight``; empty: the model."""
     code: str
     message: str
-    mend: str = ""
+    fix: str = ""
 
 
 def underscore(field: str, name: str | None) -> Iterator[Problem]:

@@ -103,8 +103,8 @@ class ConsistentHash(Checked):
         ]
         if len(given) != 1:
             what = f"has {' and '.join(given)}" if given else "says not what to hash"
-            mend = "httpHeaderName with a metadata key, or useSourceIp"
-            yield Problem("", "bad-hash", f"{what}, must have exactly one", mend)
+            fix = "httpHeaderName with a metadata key, or useSourceIp"
+            yield Problem("", "bad-hash", f"{what}, must have exactly one", fix)
         if self.ring_hash is not None and self.maglev is not None:
             yield Problem("maglev", "bad-hash", "has ringHash as well", "take one away")
 

@@ -138,7 +138,7 @@ class Inventory(Mapping[Key, Resource]):
                         f"is in {self._files[first][key].origin} as well, which is used",
                         resource.origin,
                         str(key),
-                        mend="remove one, or give it another name",
+                        fix="remove one, or give it another name",
                         code="duplicate-object",
                     )
                 )

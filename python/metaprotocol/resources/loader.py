@@ -99,7 +99,7 @@ def load_bytes(content: bytes, file: str, limits: Limits = DEFAULT_LIMITS) -> Lo
             text = "is UTF-16, must be UTF-8"
         else:
             text = f"is not UTF-8: byte 0x{content[problem.start]:02x}"
-        bad = YamlProblem(text, line, 0, code="bad-encoding", mend="save it as UTF-8")
+        bad = YamlProblem(text, line, 0, code="bad-encoding", fix="save it as UTF-8")
         # Good enough to find the names of hosts: those are ASCII.
         return _unreadable(file, bad, content.replace(b"\0", b"").decode("latin-1"))
     return load_text(text, file, limits)
@@ -130,7 +130,7 @@ def load_text(text: str, file: str, limits: Limits = DEFAULT_LIMITS) -> LoadResu
 
 def _too_large(size: int, limits: Limits) -> YamlProblem:
     message = f"has {size:,} bytes, and at most {limits.bytes:,} are read"
-    return YamlProblem(message, 0, 0, code="too-large", mend="split it into several files")
+    return YamlProblem(message, 0, 0, code="too-large", fix="split it into several files")
 
 
 def _unreadable(file: str, problem: YamlProblem, text: str | None = None) -> LoadResult:
@@ -138,7 +138,7 @@ def _unreadable(file: str, problem: YamlProblem, text: str | None = None) -> Loa
         Severity.ERROR,
         problem.message,
         Origin(file, problem.line, problem.column),
-        mend=problem.mend,
+        fix=problem.fix,
         code=problem.code,
     )
     result = LoadResult(diagnostics=[diagnostic], complete=False)
@@ -196,7 +196,7 @@ class _Reading:
                 Severity.ERROR,
                 problem.message,
                 Origin(self._document.file, problem.line, problem.column),
-                mend=problem.mend,
+                fix=problem.fix,
                 code=problem.code,
             )
         )
@@ -226,7 +226,7 @@ class _Reading:
         document: Document,
         message: str,
         code: str,
-        mend: str = "",
+        fix: str = "",
         *,
         field: str = "",
         name: str = "",
@@ -234,7 +234,7 @@ class _Reading:
     ) -> None:
         self._add(
             Diagnostic(
-                severity, message, document.origin_of(field), name, field, mend=mend, code=code
+                severity, message, document.origin_of(field), name, field, fix=fix, code=code
             )
         )
 
@@ -316,12 +316,12 @@ class _Reading:
             self._stand_in(document, "")
             near = did_you_mean(kind, [*KINDS, *_PASSED_OVER])
             known = [name for name, model in KINDS.items() if model.group == group]
-            mend = f'did you mean "{near}"?' if near else f"known: {', '.join(known)}"
+            fix = f'did you mean "{near}"?' if near else f"known: {', '.join(known)}"
             self._tell(
                 document,
                 f'"{shorten(kind)}" is no kind of {group}',
                 "unknown-kind",
-                mend,
+                fix,
                 field="kind",
                 name=name,
             )
@@ -339,12 +339,12 @@ class _Reading:
             if isinstance(given, str):
                 continue
             self._result.complete = False
-            mend = "resources have apiVersion, kind, metadata and spec"
+            fix = "resources have apiVersion, kind, metadata and spec"
             if field_name == "apiVersion" and isinstance(kind, str) and kind in KINDS:
-                mend = f"add apiVersion: {KINDS[kind].group}/{KINDS[kind].versions[0]}"
+                fix = f"add apiVersion: {KINDS[kind].group}/{KINDS[kind].versions[0]}"
             message = "is missing" if given is None else f"must be text, not {_what(given)}"
             code = "missing-field" if given is None else "wrong-type"
-            self._tell(document, message, code, mend, field=field_name, name=name)
+            self._tell(document, message, code, fix, field=field_name, name=name)
 
     def _pass_over(
         self, version: str, kind: str, value: dict[str, Any], document: Document, name: str

@@ -127,8 +127,8 @@ class StringMatch(Checked):
         given = [kind for kind in self.kinds if getattr(self, kind) is not None]
         if len(given) > 1:
             names = " and ".join("oneOf" if kind == "one_of" else kind for kind in given)
-            mend = "all conditions on different keys hold together; for one key write a regex"
-            yield Problem("", "several-match-kinds", f"has {names}, must have one", mend)
+            fix = "all conditions on different keys hold together; for one key write a regex"
+            yield Problem("", "several-match-kinds", f"has {names}, must have one", fix)
         if self.present is False:
             yield Problem("present", "bad-match", "must be true", "write absent: true")
         if self.absent is False:

@@ -108,18 +108,18 @@ class _Teller:
         if kind == "problems":
             for problem in context["problems"]:
                 where = (*path, *parse_path(problem.field))
-                yield self._diagnostic(where, problem.code, problem.message, problem.mend)
+                yield self._diagnostic(where, problem.code, problem.message, problem.fix)
         elif kind == "extra_forbidden":
             yield self._unknown_field(path)
         elif kind == "missing":
             yield self._missing(path)
         elif "text" in context:
-            yield self._diagnostic(path, kind, context["text"], context.get("mend", ""))
+            yield self._diagnostic(path, kind, context["text"], context.get("fix", ""))
         else:
             yield self._wrong(kind, path, context, error.get("input"), error["msg"])
 
     def _diagnostic(
-        self, path: Path, code: str, message: str, mend: str = "", *, value: str | None = None
+        self, path: Path, code: str, message: str, fix: str = "", *, value: str | None = None
     ) -> Diagnostic:
         position = self._document.position(path)
         if value is None:
@@ -133,7 +133,7 @@ class _Teller:
             self._name,
             join_path(path),
             value,
-            mend,
+            fix,
             code,
         )
 
@@ -147,18 +147,18 @@ class _Teller:
     def _unknown_field(self, path: Path) -> Diagnostic:
         word = str(path[-1])
         owner = _model_at(self._model, path[:-1])
-        mend = ""
+        fix = ""
         if owner is not None:
             if issubclass(owner, Model) and word in owner.reserved:
                 message = "is not there yet"
                 return self._diagnostic(path, "not-yet", message, owner.reserved[word], value="")
             known = known_fields(owner)
             if (near := self._near(word, known)) is not None:
-                mend = f'did you mean "{near}"?'
+                fix = f'did you mean "{near}"?'
             elif place := self._elsewhere(word, path):
-                mend = f"it belongs in {place}"
+                fix = f"it belongs in {place}"
             elif len(known) <= 12:
-                mend = f"known: {', '.join(known)}"
+                fix = f"known: {', '.join(known)}"
         position = self._document.position(path)
         return Diagnostic(
             Severity.ERROR,
@@ -167,7 +167,7 @@ class _Teller:
             self._name,
             join_path(path),
             shorten(position.text) if position and position.text is not None else "",
-            mend,
+            fix,
             "unknown-field",
         )
 
@@ -209,31 +209,31 @@ class _Teller:
         self, kind: str, path: Path, context: dict[str, Any], given: Any, said: str
     ) -> Diagnostic:
         code, message = _message(kind, context, said)
-        mend = ""
+        fix = ""
         position = self._document.position(path)
         text = position.text if position is not None else None
         if kind in ("string_type", "string_sub_type"):
             if isinstance(given, bool | int | float) and text is not None:
-                mend = f'put it in quotes: "{shorten(text)}"'
+                fix = f'put it in quotes: "{shorten(text)}"'
         elif kind in ("int_type", "float_type", "bool_type"):
             if isinstance(given, str) and text is not None:
-                mend = f"without quotes: {text}" if _is_plain(given, kind) else ""
+                fix = f"without quotes: {text}" if _is_plain(given, kind) else ""
         elif kind == "literal_error":
             allowed = _allowed(context)
             near = did_you_mean(given, allowed) if isinstance(given, str) else None
-            mend = f'did you mean "{near}"?' if near else ""
+            fix = f'did you mean "{near}"?' if near else ""
         elif kind in ("model_type", "dict_type"):
             target = _model_at(self._model, path)
             if target is StringMatch and isinstance(given, str):
-                mend = f'write {{exact: "{shorten(given)}"}}'
+                fix = f'write {{exact: "{shorten(given)}"}}'
             elif isinstance(given, list):
-                mend = "take the '-' away"
+                fix = "take the '-' away"
         elif kind == "list_type" and given is not None:
-            mend = "begin each entry with '- '"
+            fix = "begin each entry with '- '"
         if context.get("is_key"):
             message = f"as a key, {message}"
         value = None if text is not None else ("null" if given is None else "")
-        return self._diagnostic(path, code, message, mend, value=value)
+        return self._diagnostic(path, code, message, fix, value=value)
 
 
 def _shown(value: str, position: Position | None) -> str:
@@ -378,7 +378,7 @@ def warnings(model: BaseModel, document: Document, name: str) -> Iterator[Diagno
             name,
             join_path(where),
             "",
-            problem.mend,
+            problem.fix,
             problem.code,
         )
 

@@ -96,16 +96,16 @@ class ServicePort(Checked):
             yield Problem("protocol", "bad-port-protocol", message, "write protocol: TCP")
         elif self.metaprotocol and self.protocol.upper() != "TCP":
             message = "has no effect: the port's name, or appProtocol, says what is spoken"
-            mend = "write protocol: TCP; with another one Istio's sidecars would not hand it to us"
-            yield Problem("protocol", "bad-port-protocol", message, mend)
+            fix = "write protocol: TCP; with another one Istio's sidecars would not hand it to us"
+            yield Problem("protocol", "bad-port-protocol", message, fix)
 
     def problems(self) -> Iterator[Problem]:
         """A name that says MetaProtocol, but not which."""
         if self.metaprotocol == "":
             field = "appProtocol" if self.app_protocol else "name"
             message = "names no protocol after metaprotocol"
-            mend = 'such as "tcp-metaprotocol-dubbo"'
-            yield Problem(field, "no-protocol", message, mend)
+            fix = 'such as "tcp-metaprotocol-dubbo"'
+            yield Problem(field, "no-protocol", message, fix)
 
 
 class WorkloadEntry(Checked):
@@ -135,8 +135,8 @@ class WorkloadEntry(Checked):
             return
         if self.address and not _is_ip(self.address) and host_problem(self.address):
             message = "must be an IP address, a DNS name or unix:///path"
-            mend = "the port goes to ports" if _has_port(self.address) else ""
-            yield Problem("address", "bad-address", message, mend)
+            fix = "the port goes to ports" if _has_port(self.address) else ""
+            yield Problem("address", "bad-address", message, fix)
         if not self.address and not self.network:
             yield Problem("address", "missing-field", "is missing")
 
@@ -181,14 +181,14 @@ class ServiceEntrySpec(Checked):
         for index, endpoint in enumerate(self.endpoints):
             if self.resolution == "STATIC" and _is_name(endpoint.address):
                 message = "must be an IP address with resolution: STATIC"
-                mend = "write resolution: DNS"
-                yield Problem(f"endpoints[{index}].address", "bad-address", message, mend)
+                fix = "write resolution: DNS"
+                yield Problem(f"endpoints[{index}].address", "bad-address", message, fix)
             for name in endpoint.ports:
                 if name not in names:
                     message = "is no port of this service"
-                    mend = f"its ports: {', '.join(sorted(names)[:8])}" if names else ""
+                    fix = f"its ports: {', '.join(sorted(names)[:8])}" if names else ""
                     field = f'endpoints[{index}].ports["{name}"]'
-                    yield Problem(field, "unknown-port", message, mend)
+                    yield Problem(field, "unknown-port", message, fix)
 
     def doubts(self) -> Iterator[Problem]:
         """Names that DNS would not take."""

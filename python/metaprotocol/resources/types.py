@@ -53,7 +53,7 @@ _LONGEST_TEXT = 64
 
 
 def error(code: str, message: str, **context: Any) -> PydanticCustomError:
-    """A validation error with our stable code. Context ``mend`` says what to do."""
+    """A validation error with our stable code. Context ``fix`` says what to do."""
     # The message is ours already; braces in it are no placeholders.
     return PydanticCustomError(code, "{text}", {"text": message, **context})
 
@@ -94,13 +94,13 @@ def _read_duration(value: object) -> timedelta:
             raise error(
                 "bad-duration",
                 str(problem),
-                mend='write a number with its unit, such as "1.5s", "50ms" or "1h30m"',
+                fix='write a number with its unit, such as "1.5s", "50ms" or "1h30m"',
             ) from None
     if isinstance(value, int | float) and not isinstance(value, bool):
         raise error(
             "bad-duration",
             "must be a duration with its unit",
-            mend=f'write "{value}s" for seconds, "{value}ms" for milliseconds',
+            fix=f'write "{value}s" for seconds, "{value}ms" for milliseconds',
         )
     raise error("bad-duration", 'must be a duration such as "1.5s", "50ms" or "1h30m"')
 
@@ -183,7 +183,7 @@ def host_problem(host: str) -> str:
 def _host(value: str) -> str:
     if "*" in value:
         raise error(
-            "bad-host", "must be one host, without wildcard", mend="name each host by itself"
+            "bad-host", "must be one host, without wildcard", fix="name each host by itself"
         )
     if problem := host_problem(value):
         raise error("bad-host", problem)
@@ -209,7 +209,7 @@ def _resource_name(value: str) -> str:
         raise error(
             "bad-name",
             "must be a Kubernetes name: small letters, digits, '-' and '.', at most 253 characters",
-            **({"mend": f'write "{value.lower()}"'} if _NAME.fullmatch(value.lower()) else {}),
+            **({"fix": f'write "{value.lower()}"'} if _NAME.fullmatch(value.lower()) else {}),
         )
     return value
 
@@ -270,7 +270,7 @@ LONGEST_REGEX = 8192
 
 @functools.lru_cache(maxsize=1024)
 def regex_problem(pattern: str) -> tuple[str, str]:
-    """Why a text is no RE2 expression, and the mend; both empty if none was found.
+    """Why a text is no RE2 expression, and the fix; both empty if none was found.
 
     A plain check without RE2: what passes may still be refused by the engine, which has the last
     word; what is refused here is wrong there too."""
@@ -296,9 +296,9 @@ def regex_problem(pattern: str) -> tuple[str, str]:
 
 
 def _regex(value: str) -> str:
-    problem, mend = regex_problem(value)
+    problem, fix = regex_problem(value)
     if problem:
-        raise error("bad-regex", problem, **({"mend": mend} if mend else {}))
+        raise error("bad-regex", problem, **({"fix": fix} if fix else {}))
     return value
 
 

@@ -50,14 +50,14 @@ class YamlProblem(Exception):
     """A document that cannot be read, and where."""
 
     def __init__(
-        self, message: str, line: int, column: int, *, code: str = "bad-yaml", mend: str = ""
+        self, message: str, line: int, column: int, *, code: str = "bad-yaml", fix: str = ""
     ) -> None:
         super().__init__(message)
         self.message = message
         self.line = line
         self.column = column
         self.code = code
-        self.mend = mend
+        self.fix = fix
 
 
 class Position(NamedTuple):
@@ -244,10 +244,10 @@ class _Reader:
         return self._line + before, min(index, len(self._text)) - start + 1
 
     def problem(
-        self, event: Any, message: str, *, code: str = "bad-yaml", mend: str = ""
+        self, event: Any, message: str, *, code: str = "bad-yaml", fix: str = ""
     ) -> YamlProblem:
         line, column = self.place(event.start_mark.index)
-        return YamlProblem(message, line, column, code=code, mend=mend)
+        return YamlProblem(message, line, column, code=code, fix=fix)
 
     def spend(self, amount: int, event: Any) -> None:
         self._left -= amount
@@ -256,7 +256,7 @@ class _Reader:
                 event,
                 f"has more than {self._limits.values:,} values, counting each alias in full",
                 code="too-large",
-                mend="split it into several documents",
+                fix="split it into several documents",
             )
 
     def _syntax(self, problem: Any) -> YamlProblem:
@@ -267,34 +267,34 @@ class _Reader:
         said = " ".join(str(getattr(problem, "problem", None) or problem).split())[:200]
         context = " ".join(str(getattr(problem, "context", None) or "").split())[:200]
         if "quoted scalar" in context and "end of stream" in said:
-            text, mend = "is no YAML: a text in quotes does not end", "add the closing quote"
-            return YamlProblem(text, *self.place(problem.context_mark.index), mend=mend)
+            text, fix = "is no YAML: a text in quotes does not end", "add the closing quote"
+            return YamlProblem(text, *self.place(problem.context_mark.index), fix=fix)
         if (tab := self._tab(index)) is not None:
-            text, mend = "is no YAML: a tab in the indentation", "indent with spaces, not tabs"
-            return YamlProblem(text, *self.place(tab), mend=mend)
-        mend = ""
+            text, fix = "is no YAML: a tab in the indentation", "indent with spaces, not tabs"
+            return YamlProblem(text, *self.place(tab), fix=fix)
+        fix = ""
         if "cannot start any token" in said and index < len(self._text):
             said = f'found "{self._text[index]}" at the beginning of a text'
             context = ""
-            mend = f"quote texts that begin with {self._text[index]}"
+            fix = f"quote texts that begin with {self._text[index]}"
         elif "mapping values are not allowed" in said:
-            mend = "check the indentation, and quote texts that have ': '"
+            fix = "check the indentation, and quote texts that have ': '"
         elif "sequence entries are not allowed" in said:
-            mend = "begin the list in a line of its own"
+            fix = "begin the list in a line of its own"
         elif "could not find expected ':'" in said:
-            mend = "write key: value"
+            fix = "write key: value"
         elif "alias" in said or "anchor" in said:
-            mend = "quote texts that begin with * or &"
+            fix = "quote texts that begin with * or &"
         text = f"is no YAML: {said}" + (f" ({context})" if context else "")
-        return YamlProblem(text, *self.place(index), mend=mend)
+        return YamlProblem(text, *self.place(index), fix=fix)
 
     def _bad_character(self, problem: Any) -> YamlProblem:
         index: int = problem.position
         if _Parser is not None:  # which counts bytes
             index = len(self._text.encode(errors="replace")[:index].decode(errors="ignore"))
         text = f"is no YAML: {problem.reason}"
-        mend = f'write it in quotes as "\\u{problem.character:04x}", or remove it'
-        return YamlProblem(text, *self.place(index), mend=mend)
+        fix = f'write it in quotes as "\\u{problem.character:04x}", or remove it'
+        return YamlProblem(text, *self.place(index), fix=fix)
 
     def _tab(self, index: int) -> int | None:
         """Where the tab is that makes this an error: the one found there, or the one that indents
@@ -404,7 +404,7 @@ class _ValueReader(_Reader):
                         key_event,
                         f'"{key[:60]}" is there twice',
                         code="duplicate-key",
-                        mend="remove one",
+                        fix="remove one",
                     )
                 )
             else:
@@ -427,8 +427,8 @@ class _ValueReader(_Reader):
 
     def _alias(self, event: Any) -> tuple[Any, int]:
         if event.anchor not in self._anchors:
-            mend = "quote texts that begin with *"
-            raise self.problem(event, f"*{event.anchor[:60]} names no anchor", mend=mend)
+            fix = "quote texts that begin with *"
+            raise self.problem(event, f"*{event.anchor[:60]} names no anchor", fix=fix)
         known = self._anchors[event.anchor]
         if known is None:
             raise self.problem(event, f"*{event.anchor[:60]} is within itself")
@@ -439,7 +439,7 @@ class _ValueReader(_Reader):
         text: str = event.value
         if event.implicit[0]:
             if text and text[0] in ".+-" and _NO_NUMBER.match(text):
-                raise self.problem(event, f"{text} is no number that JSON has", mend="quote it")
+                raise self.problem(event, f"{text} is no number that JSON has", fix="quote it")
             return plain_value(text)
         tag: str | None = event.tag
         if event.implicit[1] or tag in (None, "!", _TAG + "str"):

@@ -355,8 +355,8 @@ class FolderState:
             return self._kept(name, known, None, f"cannot be read: {_said(problem)}")
         if (size := max(status.st_size, len(content))) > most:
             message = f"has {size:,} bytes, and at most {most:,} are read"
-            mend = "split it into several files"
-            return self._kept(name, known, signature, message, "too-large", mend)
+            fix = "split it into several files"
+            return self._kept(name, known, signature, message, "too-large", fix)
         digest = hashlib.blake2b(content, digest_size=16).digest()
         if digest == known.digest:
             return replace(known, signature=signature, missing_since=None)
@@ -401,7 +401,7 @@ class FolderState:
         signature: _Signature | None,
         message: str,
         code: str = "unreadable",
-        mend: str = "",
+        fix: str = "",
     ) -> _File:
         """A file that cannot be read: what it said stays."""
         resources = self._before(name, known)
@@ -411,7 +411,7 @@ class FolderState:
             unreadable = Unreadable.of(shown(name))
             unreadable.written_at(Origin(shown(name)), None)
             resources = (unreadable,)
-        diagnostic = self._problem(name, message, code, mend)
+        diagnostic = self._problem(name, message, code, fix)
         seen = replace(
             known,
             signature=signature,
@@ -435,9 +435,9 @@ class FolderState:
                     found.setdefault(resource.key, resource)
         return tuple(found.values())
 
-    def _problem(self, name: str, message: str, code: str, mend: str = "") -> Diagnostic:
+    def _problem(self, name: str, message: str, code: str, fix: str = "") -> Diagnostic:
         return Diagnostic(
-            Severity.ERROR, message, Origin(shown(name) or str(self.folder)), mend=mend, code=code
+            Severity.ERROR, message, Origin(shown(name) or str(self.folder)), fix=fix, code=code
         )
 
 

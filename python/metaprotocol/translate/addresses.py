@@ -111,7 +111,7 @@ def local_address(
         report.info(
             port.owner, "address-elsewhere", "spec.addresses",
             "none is of this machine, where the service is listened for at another one",
-            value=", ".join(port.addresses[:4]), mend='a loopback address such as "127.0.0.2"',
+            value=", ".join(port.addresses[:4]), fix='a loopback address such as "127.0.0.2"',
         )  # fmt: skip
     return Address(options.bind_address, number), _is_loopback(options.bind_address)
 
@@ -159,7 +159,7 @@ def _annotated(service: Service, port: Port, report: Report) -> tuple[str, int |
         if parsed is None:
             report.error(
                 port.owner, "bad-bind", _FIELD, "must be an IP address, with or without port",
-                value=item.strip(), mend='such as "127.0.0.2" or "127.0.0.2:20880"',
+                value=item.strip(), fix='such as "127.0.0.2" or "127.0.0.2:20880"',
             )  # fmt: skip
             continue
         ip, number = parsed
@@ -167,7 +167,7 @@ def _annotated(service: Service, port: Port, report: Report) -> tuple[str, int |
             report.error(
                 port.owner, "bad-bind", _FIELD,
                 f"gives one port to the {len(service.ours)} ports of {service.host}",
-                value=item.strip(), mend=f'such as "{port.number}={where}"',
+                value=item.strip(), fix=f'such as "{port.number}={where}"',
             )  # fmt: skip
             number = None
         if best is None or bool(equals) > best[0]:
@@ -193,9 +193,9 @@ class AddressBook:
     see together, the oldest keeps it."""
 
     def __init__(
-        self, mend: str = f'give it another one: annotation {BIND_ANNOTATION}: "127.0.0.2"'
+        self, fix: str = f'give it another one: annotation {BIND_ANNOTATION}: "127.0.0.2"'
     ) -> None:
-        self._mend = mend
+        self._fix = fix
         self._claims: dict[str, tuple[Claim, ...]] = {}
         self._by_address: dict[Address, dict[str, Claim]] = {}
 
@@ -244,14 +244,14 @@ class AddressBook:
                 report.info(
                     claim.owner, "own-address", claim.field,
                     f"{claim.host} port {claim.port} is at {own}: {holder.host} has {address}",
-                    value=str(own), mend=f'annotation {BIND_ANNOTATION}: "127.0.0.2" chooses one',
+                    value=str(own), fix=f'annotation {BIND_ANNOTATION}: "127.0.0.2" chooses one',
                 )  # fmt: skip
             else:
                 report.error(
                     claim.owner, "address-conflict", claim.field,
                     f"{claim.host} port {claim.port} has no listener: {holder.owner.key} "
                     f"({holder.host} port {holder.port}) has {address}",
-                    value=str(address), mend=self._mend,
+                    value=str(address), fix=self._fix,
                 )  # fmt: skip
         return {claim.name: claim for claim in (*kept, *moved.values())}
 

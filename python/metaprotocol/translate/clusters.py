@@ -229,7 +229,7 @@ class ClusterTranslator:
             report.error(
                 part.rule, "tls-istio-mutual", f"{part.field}.mode",
                 "needs Istio's certificates; requests to this destination are refused",
-                value=tls.mode, mend="use mode MUTUAL with files, SIMPLE or DISABLE",
+                value=tls.mode, fix="use mode MUTUAL with files, SIMPLE or DISABLE",
             )  # fmt: skip
             return None
         for secret, name in (
@@ -241,14 +241,14 @@ class ClusterTranslator:
                     part.rule, "tls-credential-name", f"{part.field}.{name}",
                     "is a Kubernetes secret; requests to this destination are refused",
                     value=secret,
-                    mend="name files: caCertificates, clientCertificate, privateKey",
+                    fix="name files: caCertificates, clientCertificate, privateKey",
                 )  # fmt: skip
                 return None
         checked = not tls.insecure_skip_verify
         if not checked:
             report.warning(
                 part.rule, "tls-unverified", f"{part.field}.insecureSkipVerify",
-                "endpoints' certificates are not checked", mend="remove it",
+                "endpoints' certificates are not checked", fix="remove it",
             )  # fmt: skip
         of_system = tls.ca_certificates in ("", _SYSTEM)
         ca = self._options.system_ca if of_system else Path(tls.ca_certificates)
@@ -279,7 +279,7 @@ def _load_balancer(
         report.warning(
             part.rule, "load-balancer", f"{part.field}.simple",
             "is not possible here, least request is used", value=settings.simple,
-            mend="requests are balanced, connections are not passed through",
+            fix="requests are balanced, connections are not passed through",
         )  # fmt: skip
     elif settings.simple is not None:
         balancing.policy = _SIMPLE[settings.simple]
@@ -295,7 +295,7 @@ def _load_balancer(
             report.warning(
                 part.rule, "hash-key", f"{field}.{name}",
                 "has no meaning here, least request is used",
-                mend="use httpHeaderName with a metadata key, or useSourceIp",
+                fix="use httpHeaderName with a metadata key, or useSourceIp",
             )  # fmt: skip
             return
     if not consistent.http_header_name and not consistent.use_source_ip:
@@ -427,7 +427,7 @@ def _unknown_ports(service: Service, rules: HostRules, report: Report) -> None:
                 report.warning(
                     rule, "no-port", f"{place}.portLevelSettings[{index}].port.number",
                     f"{service.host} has no such port; these settings have no effect",
-                    value=settings.port.number, mend=f"its ports: {has}",
+                    value=settings.port.number, fix=f"its ports: {has}",
                 )  # fmt: skip
 
 
@@ -437,20 +437,20 @@ def _no_endpoint(service: Service, rule: SubsetRule | None, report: Report) -> N
         report.warning(
             rule.rule, "no-endpoint", f"{rule.field}.labels",
             f"no endpoint of {service.host} has these labels", value=wanted,
-            mend=f"labels of its endpoints: {_labels(service)}",
+            fix=f"labels of its endpoints: {_labels(service)}",
         )  # fmt: skip
         return
     if service.selects_pods:
         labels = service.ports[0].pods if service.ports else {}
         wanted = ", ".join(f"{key}: {value}" for key, value in sorted(labels.items()))
         message = "nothing that has an address has the labels that it selects"
-        mend = f"add a WorkloadEntry with labels {{{wanted}}}, address and ports"
+        fix = f"add a WorkloadEntry with labels {{{wanted}}}, address and ports"
     elif service.resolution == NONE:
         message = f"{service.host} has neither endpoints nor addresses"
-        mend = "add endpoints and resolution: STATIC"
+        fix = "add endpoints and resolution: STATIC"
     else:
-        message, mend = f"{service.host} has no endpoint", "add endpoints"
-    report.warning(service.first, "no-endpoint", "spec.endpoints", message, mend=mend)
+        message, fix = f"{service.host} has no endpoint", "add endpoints"
+    report.warning(service.first, "no-endpoint", "spec.endpoints", message, fix=fix)
 
 
 def _labels(service: Service) -> str:

@@ -213,21 +213,21 @@ def tell(
     if error.path.startswith(("protocol.", "limits.")) and protocol is not None:
         rest = error.path.removeprefix("protocol.")
         field = f"spec.{rest}" if rest.startswith("options") else "spec"
-        mend = "its ports answer an error until it is fixed"
-        report.error(protocol, "rejected", field, what, value=value, mend=mend)
+        fix = "its ports answer an error until it is fixed"
+        report.error(protocol, "rejected", field, what, value=value, fix=fix)
         return
     match = _ROUTE.match(error.path)
     if match is not None and int(match["route"]) < len(fields) and isinstance(owner, MetaRouter):
         index = int(match["route"])
         route = config.route_tables[0].routes[index]
         place = fields[index] + _field(match["rest"] or "", route)
-        mend = "what it may match gets an error until it is fixed"
-        report.error(owner, "rejected", place, what, value=value, mend=mend)
+        fix = "what it may match gets an error until it is fixed"
+        report.error(owner, "rejected", place, what, value=value, fix=fix)
         return
     for path, place in _LIMITS.items():
         if error.path.startswith(path):
-            mend = "every request gets an error until it is fixed"
-            report.error(owner, "rejected", place, what, value=value, mend=mend)
+            fix = "every request gets an error until it is fixed"
+            report.error(owner, "rejected", place, what, value=value, fix=fix)
             return
     text = f"{error.path}: {what}" if error.path else what
     report.error(owner, "rejected", "spec", text, value=value)

@@ -25,7 +25,7 @@ from metaprotocol.translate.routes import (
     Use,
     default_table,
     inbound_table,
-    no_host_mend,
+    no_host_fix,
     shut_table,
 )
 from metaprotocol.translate.services import BIND_ANNOTATION
@@ -103,7 +103,7 @@ class HostTranslator:
             report.error(
                 router, "no-host", self._host_field(router, host),
                 f'no ServiceEntry has host "{host}"', value=host,
-                mend=no_host_mend(host, self._known),
+                fix=no_host_fix(host, self._known),
             )  # fmt: skip
 
     def _service(
@@ -114,13 +114,13 @@ class HostTranslator:
             report.error(
                 loser, "router-conflict", self._host_field(loser, service.host),
                 f"{routers[0].key} has the routes of {service.host}", value=service.host,
-                mend="one MetaRouter has a host: the oldest, then the first by namespace and name",
+                fix="one MetaRouter has a host: the oldest, then the first by namespace and name",
             )  # fmt: skip
         if router is not None and not service.ours:
             report.error(
                 router, "no-metaprotocol-port", self._host_field(router, service.host),
                 "the service has no port of ours", value=service.host,
-                mend='name one such as "tcp-metaprotocol-dubbo"',
+                fix='name one such as "tcp-metaprotocol-dubbo"',
             )  # fmt: skip
         if router is not None and router.spec.gateways:
             report.info(
@@ -252,7 +252,7 @@ class HostTranslator:
             report.warning(
                 port.owner, "unknown-codec", f"{port.field}.name",
                 f'protocol "{token}" has no codec here; the port has no listener',
-                value=port.name, mend=f"see {written[0].key}" if written else "",
+                value=port.name, fix=f"see {written[0].key}" if written else "",
             )  # fmt: skip
             return None
         exist = sorted({*BUILT_IN_PROTOCOLS, *self._index.protocol_tokens()})
@@ -260,7 +260,7 @@ class HostTranslator:
         report.error(
             port.owner, "unknown-protocol", f"{port.field}.name",
             f'there is no protocol "{token}"', value=port.name,
-            mend=f'did you mean "{meant}"?' if meant
+            fix=f'did you mean "{meant}"?' if meant
             else f"there are {', '.join(exist)}; an ApplicationProtocol adds one",
         )  # fmt: skip
         return None
@@ -276,7 +276,7 @@ class HostTranslator:
                 report.warning(
                     router, "not-exported", "spec.exportTo",
                     f"{host} is not exported to all namespaces that these routes are for",
-                    mend=f"widen exportTo of {service.first.key}, or narrow this one",
+                    fix=f"widen exportTo of {service.first.key}, or narrow this one",
                 )  # fmt: skip
 
     def _host_field(self, router: MetaRouter, host: str) -> str:
@@ -296,7 +296,7 @@ def loops(service: Service | None, claims: Sequence[Claim]) -> Diagnostics:
                     claim.owner, "calls-itself", claim.field,
                     f"the listener for {claim.host} is at {claim.address}, and so is its endpoint",
                     value=str(claim.address),
-                    mend=f'annotation {BIND_ANNOTATION}: "127.0.0.2" moves the listener',
+                    fix=f'annotation {BIND_ANNOTATION}: "127.0.0.2" moves the listener',
                 )  # fmt: skip
     return report.diagnostics
 
@@ -309,7 +309,7 @@ def protocol_diagnostics(token: str, index: Index) -> Diagnostics:
         report.error(
             loser, "protocol-conflict", "spec.protocol",
             f'{written[0].key} has protocol "{token}" already', value=token,
-            mend="the oldest one counts, then the first by name",
+            fix="the oldest one counts, then the first by name",
         )  # fmt: skip
     for protocol in written[:1]:
         if protocol.spec.codec_name not in codecs():
@@ -317,6 +317,6 @@ def protocol_diagnostics(token: str, index: Index) -> Diagnostics:
             report.error(
                 protocol, "unknown-codec", "spec.codec",
                 f'this build has no codec "{protocol.spec.codec_name}"', value=protocol.spec.codec,
-                mend=f'did you mean "{meant}"?' if meant else f"it has {', '.join(codecs())}",
+                fix=f'did you mean "{meant}"?' if meant else f"it has {', '.join(codecs())}",
             )  # fmt: skip
     return report.diagnostics

@@ -129,7 +129,7 @@ class _Objects:
         }
         found = sorted(
             placed.union(self._translator.diagnostics),
-            key=lambda diagnostic: (*diagnostic.sort_key, diagnostic.code, diagnostic.mend),
+            key=lambda diagnostic: (*diagnostic.sort_key, diagnostic.code, diagnostic.fix),
         )
         return IstioObjects([self._objects[key] for key in sorted(self._objects)], tuple(found))
 
@@ -182,7 +182,7 @@ class _Objects:
                 owner, "own-address", "spec.hosts[0]",
                 f"gets address {address}, because others without address have its port; its "
                 "ServiceEntry is written again with it", value=address,
-                mend="or give it addresses of your own",
+                fix="or give it addresses of your own",
             )  # fmt: skip
 
     def _claims(self, service: Service, port: Port) -> list[Claim]:
@@ -190,7 +190,7 @@ class _Objects:
             self._report.warning(
                 port.owner, "original-destination", "spec.resolution",
                 "with resolution NONE Istio passes connections through; the port stays plain TCP",
-                value=NONE, mend="use resolution STATIC with endpoints, or DNS",
+                value=NONE, fix="use resolution STATIC with endpoints, or DNS",
             )  # fmt: skip
             return []
         addresses = []
@@ -199,7 +199,7 @@ class _Objects:
                 self._report.warning(
                     port.owner, "network-address", f"spec.addresses[{index}]",
                     "listeners for networks stay plain TCP", value=address,
-                    mend="write single addresses",
+                    fix="write single addresses",
                 )  # fmt: skip
             else:
                 addresses.append(address)
@@ -276,7 +276,7 @@ class _Objects:
                     part.rule, "locality-lb", f"{part.field}.localityLbSetting",
                     f"weights by locality do not go with our load balancing; port {port.number} of "
                     f"{service.host} {outcome}",
-                    mend="remove distribute and failover, or write enabled: false",
+                    fix="remove distribute and failover, or write enabled: false",
                 )  # fmt: skip
         return found
 
@@ -307,7 +307,7 @@ class _Objects:
                 self._report.info(
                     service.first, "clients-elsewhere", "spec.exportTo",
                     f"clients outside namespace {service.namespace} keep plain TCP",
-                    mend="name their namespaces in exportTo",
+                    fix="name their namespaces in exportTo",
                 )  # fmt: skip
         else:
             namespaces = set(visible)
@@ -316,7 +316,7 @@ class _Objects:
             self._report.error(
                 service.first, "mesh-wide", "spec.exportTo",
                 f"an EnvoyFilter in {root} without workload labels is for the whole mesh",
-                value=root, mend="give workload labels, or name other namespaces",
+                value=root, fix="give workload labels, or name other namespaces",
             )  # fmt: skip
             namespaces.discard(root)
         return sorted(namespaces)
@@ -335,7 +335,7 @@ class _Objects:
                 port.owner, "no-workload-selector", "spec.workloadSelector",
                 "the service's pods are not known; "
                 + ("its rate limits have no effect" if limits else "their side stays plain TCP"),
-                mend=f'add workloadSelector, or annotation {SELECTOR_ANNOTATION}: "app: name"',
+                fix=f'add workloadSelector, or annotation {SELECTOR_ANNOTATION}: "app: name"',
             )  # fmt: skip
             return
         taken = (service.namespace, frozenset(selector.items()), port.target)
@@ -346,7 +346,7 @@ class _Objects:
                     port.owner, "inbound-conflict", port.field,
                     f"{holder.removeprefix('inbound|')} has the inbound side of port {port.target} "
                     "of these pods", value=port.target,
-                    mend="its rate limits hold, those for this host do not",
+                    fix="its rate limits hold, those for this host do not",
                 )  # fmt: skip
             return
         otherwise = self._shut(service, port, name, _NOT_YET)
@@ -371,14 +371,14 @@ class _Objects:
             self._report.warning(
                 port.owner, "istio-protocol", f"{port.field}.protocol",
                 "Istio looks for HTTP in this port, and its listener is another than is patched",
-                value=written.protocol, mend="write protocol: TCP",
+                value=written.protocol, fix="write protocol: TCP",
             )  # fmt: skip
         if written.app_protocol:
             self._report.warning(
                 port.owner, "istio-app-protocol", f"{port.field}.appProtocol",
                 "is no field of Istio's ServiceEntry, which the API server refuses with it",
                 value=written.app_protocol,
-                mend=f'name the port "tcp-metaprotocol-{port.protocol}" instead',
+                fix=f'name the port "tcp-metaprotocol-{port.protocol}" instead',
             )  # fmt: skip
 
     # --- all

@@ -42,24 +42,24 @@ class Report:
 
     def error(
         self, resource: Resource, code: str, field: str, message: str, *,
-        value: object = "", mend: str = "",
+        value: object = "", fix: str = "",
     ) -> None:  # fmt: skip
         """What the resource asks for is not done."""
-        self._add(Severity.ERROR, resource, code, field, message, value, mend)
+        self._add(Severity.ERROR, resource, code, field, message, value, fix)
 
     def warning(
         self, resource: Resource, code: str, field: str, message: str, *,
-        value: object = "", mend: str = "",
+        value: object = "", fix: str = "",
     ) -> None:  # fmt: skip
         """It is done, but likely not what was meant."""
-        self._add(Severity.WARNING, resource, code, field, message, value, mend)
+        self._add(Severity.WARNING, resource, code, field, message, value, fix)
 
     def info(
         self, resource: Resource, code: str, field: str, message: str, *,
-        value: object = "", mend: str = "",
+        value: object = "", fix: str = "",
     ) -> None:  # fmt: skip
         """Worth knowing."""
-        self._add(Severity.INFO, resource, code, field, message, value, mend)
+        self._add(Severity.INFO, resource, code, field, message, value, fix)
 
     def extend(self, diagnostics: Diagnostics) -> None:
         """Takes over what another step has found."""
@@ -78,7 +78,7 @@ class Report:
         field: str,
         message: str,
         value: object,
-        mend: str,
+        fix: str,
     ) -> None:
         diagnostic = Diagnostic(
             severity=severity,
@@ -86,7 +86,7 @@ class Report:
             object=str(resource.key),
             field=field,
             value=shorten(value),
-            mend=mend,
+            fix=fix,
             code=code,
         )
         self._found[Finding(resource.key, diagnostic)] = None

@@ -153,7 +153,7 @@ class RouteTranslator:
                 self._report.warning(
                     self._router, "unreachable-route", place,
                     f"no request gets here: routes[{catch_all}] takes them all",
-                    value=written.name, mend="move it up, or give the other one a match",
+                    value=written.name, fix="move it up, or give the other one a match",
                 )  # fmt: skip
             if not written.match.attributes and catch_all is None:
                 catch_all = index
@@ -163,7 +163,7 @@ class RouteTranslator:
                 self._report.warning(
                     self._router, "duplicate-route-name", f"{place}.name",
                     f"is the name of routes[{first}] already",
-                    value=written.name, mend="metrics and messages tell routes by their names",
+                    value=written.name, fix="metrics and messages tell routes by their names",
                 )  # fmt: skip
                 # The engine wants names that differ; the position makes it so.
                 route.name = self._free_name(written.name, index)
@@ -238,7 +238,7 @@ class RouteTranslator:
                     self._router, "hash-keys-differ", f"{place}.route",
                     "its destinations hash on different metadata keys; "
                     f'"{", ".join(hashing[0])}" is used',
-                    mend="give their DestinationRules the same httpHeaderName",
+                    fix="give their DestinationRules the same httpHeaderName",
                 )  # fmt: skip
 
     def _cluster(self, destination: Destination, place: str) -> tuple[str, tuple[str, ...]]:
@@ -254,7 +254,7 @@ class RouteTranslator:
             self._report.error(
                 self._router, "no-host", f"{place}.host",
                 f'no ServiceEntry has host "{host}"', value=destination.host,
-                mend=no_host_mend(host, self._known),
+                fix=no_host_fix(host, self._known),
             )  # fmt: skip
             return cluster_name(asked, subset, host), ()
         port = service.port(asked)
@@ -266,7 +266,7 @@ class RouteTranslator:
             has = ", ".join(str(port.number) for port in service.ports) or "none"
             self._report.error(
                 self._router, "no-port", f"{place}.port",
-                f"{host} has no port {asked}", value=asked, mend=f"its ports: {has}",
+                f"{host} has no port {asked}", value=asked, fix=f"its ports: {has}",
             )  # fmt: skip
             return cluster_name(asked, subset, host), ()
         if port.protocol and port.protocol != self._port.protocol:
@@ -274,7 +274,7 @@ class RouteTranslator:
                 self._router, "protocol-mismatch", place,
                 f"port {port.number} of {host} speaks {port.protocol}, "
                 f"port {self._port.number} of {self._service.host} {self._port.protocol}",
-                value=port.number, mend="send requests where their protocol is spoken",
+                value=port.number, fix="send requests where their protocol is spoken",
             )  # fmt: skip
         rules = self._known.rules(host)
         if subset and rules.unreadable:
@@ -285,7 +285,7 @@ class RouteTranslator:
             self._report.error(
                 self._router, "no-subset", f"{place}.subset",
                 f'no DestinationRule for {host} has subset "{subset}"', value=subset,
-                mend=f'did you mean "{meant}"?' if meant else f"its subsets: {has}",
+                fix=f'did you mean "{meant}"?' if meant else f"its subsets: {has}",
             )  # fmt: skip
             return cluster_name(port.number, subset, host), ()
         self._table.uses.add(Use(host, port.number, subset))
@@ -344,7 +344,7 @@ class RouteTranslator:
             self._report.info(
                 self._router, "foreign-cluster", place,
                 "is a cluster that Envoy must have by itself", value=name,
-                mend='a service is named as "outbound|8081||rls.shop.svc.cluster.local"',
+                fix='a service is named as "outbound|8081||rls.shop.svc.cluster.local"',
             )  # fmt: skip
             return name
         number, subset, written_host = parsed
@@ -356,13 +356,13 @@ class RouteTranslator:
             what = "ServiceEntry has this host" if service is None else "port has this number"
             self._report.error(
                 self._router, "no-host" if service is None else "no-port", place, f"no {what}",
-                value=name, mend="add it, or change the name",
+                value=name, fix="add it, or change the name",
             )  # fmt: skip
         elif port.protocol:
             self._report.error(
                 self._router, "no-grpc", place,
                 f"its port speaks {port.protocol}, a rate limit service speaks gRPC", value=name,
-                mend='name the port "grpc"',
+                fix='name the port "grpc"',
             )  # fmt: skip
         else:
             self._table.uses.add(Use(host, number, subset, grpc=True))
@@ -401,7 +401,7 @@ class RouteTranslator:
         return f"{name[:240]}#{index}"
 
 
-def no_host_mend(host: str, known: Known) -> str:
+def no_host_fix(host: str, known: Known) -> str:
     """What to do about a host that no service has."""
     hosts = known.hosts()
     if len(hosts) > _COMPARED_HOSTS:  # comparing takes a while

@@ -174,7 +174,7 @@ def _put_together(host: str, rules: Sequence[DestinationRule], report: Report) -
             report.warning(
                 rule, "rule-conflict", "spec.trafficPolicy",
                 f"{base.key} has a policy for {host} already",
-                mend="the oldest one counts, then the first by namespace and name",
+                fix="the oldest one counts, then the first by namespace and name",
             )  # fmt: skip
         for index, subset in enumerate(rule.spec.subsets):
             place = f"spec.subsets[{index}]"
@@ -184,7 +184,7 @@ def _put_together(host: str, rules: Sequence[DestinationRule], report: Report) -
                 report.warning(
                     rule, "rule-conflict", f"{place}.name",
                     f"{kept.rule.key} has this subset of {host} already",
-                    value=subset.name, mend="give one of them another name",
+                    value=subset.name, fix="give one of them another name",
                 )  # fmt: skip
     return HostRules(base, subsets)
 
@@ -197,7 +197,7 @@ def _for_everyone(rule: DestinationRule, report: Report) -> bool:
     report.warning(
         rule, "workload-selector", "spec.workloadSelector",
         "is for clients with these labels alone, which are not told apart; the rule has no effect",
-        mend="remove workloadSelector, and the rule is for all clients",
+        fix="remove workloadSelector, and the rule is for all clients",
     )  # fmt: skip
     return False
 
@@ -242,7 +242,7 @@ def _without_effect(
             rule, "rule-not-exported", "spec.exportTo",
             f"has no effect on clients of {host} in {namespace}: "
             + (f"it is for {names} alone" if names else "it is for no namespace"),
-            mend=f'to include them, add "{namespace}" or "*"',
+            fix=f'to include them, add "{namespace}" or "*"',
         )  # fmt: skip
         return
     base = rules.base
@@ -251,7 +251,7 @@ def _without_effect(
         f"{base.key} has the rules for {host}" if base
         else f"rules of {rule.key.namespace} do not hold for clients of {host} elsewhere",
         value=rule.spec.host,
-        mend="those of the client's own namespace count, then those of the service's, then those "
+        fix="those of the client's own namespace count, then those of the service's, then those "
         f"of {options.root_namespace}",
     )  # fmt: skip
 

@@ -64,7 +64,7 @@ def build_service(
         if one.owner.key.namespace != first.owner.key.namespace:
             report.warning(
                 one.owner, "host-conflict", one.field, f"{first.owner.key} has this host already",
-                value=host, mend="the oldest one counts, then the first by namespace and name",
+                value=host, fix="the oldest one counts, then the first by namespace and name",
             )  # fmt: skip
         elif one.resolution != first.resolution:
             # A Service cannot be told how to find its endpoints: that is not its mistake.
@@ -72,7 +72,7 @@ def build_service(
             add(
                 one.owner, "host-conflict", one.field,
                 f"{first.owner.key} has this host with resolution {first.resolution}",
-                value=host, mend=f"use resolution {one.resolution} in both",
+                value=host, fix=f"use resolution {one.resolution} in both",
             )  # fmt: skip
         else:
             used.append(one)
@@ -86,7 +86,7 @@ def build_service(
                 report.warning(
                     one.owner, "port-conflict", port.field,
                     f"{kept.owner.key} has port {port.number} of {host} already, "
-                    f'as "{kept.name}"', value=port.name, mend="give both the same name",
+                    f'as "{kept.name}"', value=port.name, fix="give both the same name",
                 )  # fmt: skip
         endpoints.extend(one.endpoints)
         seen = one.visible_to
@@ -257,14 +257,14 @@ def _usable(address: str, resolution: str, field: str, entry: ServiceEntry, repo
     if address.startswith("unix:"):
         report.error(
             entry, "endpoint-address", field, "sockets of the file system are not supported",
-            value=address, mend="use an IP address",
+            value=address, fix="use an IP address",
         )  # fmt: skip
         return False
     if not address or (resolution in (STATIC, NONE) and not _is_address(address)):
         report.error(
             entry, "endpoint-address", field,
             f"must be an IP address with resolution: {resolution}",
-            value=address, mend="use an IP address, or resolution DNS",
+            value=address, fix="use an IP address, or resolution DNS",
         )  # fmt: skip
         return False
     return True

@@ -253,7 +253,7 @@ class Translator:
                 if not is_wildcard(rule.spec.host) and host == self._full(rule):
                     report.warning(
                         rule, "no-host", "spec.host", f'no ServiceEntry has host "{host}"',
-                        value=rule.spec.host, mend="add a ServiceEntry with this host",
+                        value=rule.spec.host, fix="add a ServiceEntry with this host",
                     )  # fmt: skip
             said: Diagnostics = report.diagnostics
         else:
@@ -482,4 +482,4 @@ def _discard(index: dict[str, set[str]], name: str, value: str) -> None:
 
 
 def _diagnostic_order(diagnostic: Diagnostic) -> tuple[object, ...]:
-    return (*diagnostic.sort_key, diagnostic.code, diagnostic.mend)
+    return (*diagnostic.sort_key, diagnostic.code, diagnostic.fix)

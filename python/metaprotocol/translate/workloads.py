@@ -225,7 +225,7 @@ def _of_workload(
             report.error(
                 workload, "bad-endpoints", f'{place}.annotations["{ENDPOINTS_ANNOTATION}"]',
                 "must be IP addresses with ports", value=item.strip(),
-                mend='such as "127.0.0.1:20881, 127.0.0.1:20882"',
+                fix='such as "127.0.0.1:20881, 127.0.0.1:20882"',
             )  # fmt: skip
         elif made[1]:
             yield Endpoint(made[0], made[1], labels, 1, "", "", "")

@@ -123,7 +123,7 @@ def test_doctor_finds_nothing_missing_here() -> None:
     assert verdicts["abstract Unix sockets"] == "ok"
 
 
-def test_doctor_tells_how_to_mend_a_missing_envoy(tmp_path: Path) -> None:
+def test_doctor_tells_how_to_fix_a_missing_envoy(tmp_path: Path) -> None:
     result = invoke("doctor", "--envoy", tmp_path / "envoy")
     assert result.exit_code == 3
     assert "MISSING  Envoy" in result.stdout
@@ -152,7 +152,7 @@ def test_validate_accepts_good_resources_and_asks_envoy(mesh: Path) -> None:
     assert report["envoy"] == {"asked": True, "accepts": True, "message": ""}
 
 
-def test_validate_names_file_line_field_and_mend(mesh: Path) -> None:
+def test_validate_names_file_line_field_and_fix(mesh: Path) -> None:
     text = router_yaml(to("v1")).replace("hosts:", "hosst:")
     (mesh / ROUTER_FILE).write_text(text)
     result = invoke("validate", mesh, "--no-envoy")

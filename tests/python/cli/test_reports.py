@@ -25,7 +25,7 @@ WRONG = Diagnostic(
     Origin("a b/ö.yaml", 12, 5),
     "MetaRouter shop/orders",
     "spec.rout",
-    mend='did you mean "routes"?',
+    fix='did you mean "routes"?',
     code="unknown-field",
 )
 PLACELESS = Diagnostic(Severity.WARNING, "odd")

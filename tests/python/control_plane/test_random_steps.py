@@ -83,7 +83,7 @@ class Stage:
         else:
             path.write_text(self.good(host))
 
-    def mend(self) -> None:
+    def fix(self) -> None:
         """Every file is right again, or gone."""
         for host in HOSTS:
             path = self.folder / f"{host.partition('.')[0]}.yaml"
@@ -131,7 +131,7 @@ class Stage:
 
     def check(self) -> None:
         """What is served is what a fresh start would serve."""
-        self.mend()
+        self.fix()
         self.follow()
         inventory, _ = load_folder(self.folder)
         fresh = Translator(self.types, Options()).update(inventory, None)

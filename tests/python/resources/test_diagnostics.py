@@ -17,14 +17,14 @@ from metaprotocol.diagnostics import (
 from metaprotocol.resources.yaml_reader import parse_path
 
 
-def test_a_diagnostic_is_one_line_with_place_object_field_message_and_mend() -> None:
+def test_a_diagnostic_is_one_line_with_place_object_field_message_and_fix() -> None:
     diagnostic = Diagnostic(
         Severity.ERROR,
         "unknown field",
         Origin("orders.yaml", 12, 5),
         "MetaRouter shop/orders",
         "spec.routes[0].wieght",
-        mend='did you mean "weight"?',
+        fix='did you mean "weight"?',
         code="unknown-field",
     )
     assert str(diagnostic) == (
@@ -37,7 +37,7 @@ def test_a_diagnostic_is_one_line_with_place_object_field_message_and_mend() -> 
         "message": "unknown field",
         "object": "MetaRouter shop/orders",
         "field": "spec.routes[0].wieght",
-        "mend": 'did you mean "weight"?',
+        "fix": 'did you mean "weight"?',
         "file": "orders.yaml",
         "line": 12,
         "column": 5,

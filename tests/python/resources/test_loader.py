@@ -49,7 +49,7 @@ spec:
 """
 
 
-def test_every_mistake_is_told_with_its_line_and_mend() -> None:
+def test_every_mistake_is_told_with_its_line_and_fix() -> None:
     told = {item.field: item for item in load_text(MISTAKES, "orders.yaml").diagnostics}
     assert {field: item.origin.line for field, item in told.items() if item.origin} == {
         "spec.timeout": 9,
@@ -63,18 +63,18 @@ def test_every_mistake_is_told_with_its_line_and_mend() -> None:
         "spec.local_rate_limit": 24,
     }
     assert {item.object for item in told.values()} == {"MetaRouter shop/orders"}
-    mends = {field: item.mend for field, item in told.items()}
-    assert mends["spec.timeout"] == "it belongs in an entry of spec.routes"
-    assert mends["spec.routes[0].name"] == 'put it in quotes: "7"'
-    assert mends["spec.routes[0].match.attributes.version.exact"] == 'put it in quotes: "1.10"'
+    fixes = {field: item.fix for field, item in told.items()}
+    assert fixes["spec.timeout"] == "it belongs in an entry of spec.routes"
+    assert fixes["spec.routes[0].name"] == 'put it in quotes: "7"'
+    assert fixes["spec.routes[0].match.attributes.version.exact"] == 'put it in quotes: "1.10"'
     assert (
-        mends["spec.routes[0].route[0].destination.weight"]
+        fixes["spec.routes[0].route[0].destination.weight"]
         == "it belongs in spec.routes[0].route[0]"
     )
-    assert mends["spec.routes[0].route[0].wieght"] == 'did you mean "weight"?'
-    assert mends["spec.routes[0].route[1].destination.port.number"] == "without quotes: 80"
-    assert mends["spec.routes[0].requestMutation"] == "begin each entry with '- '"
-    assert mends["spec.local_rate_limit"] == 'did you mean "localRateLimit"?'
+    assert fixes["spec.routes[0].route[0].wieght"] == 'did you mean "weight"?'
+    assert fixes["spec.routes[0].route[1].destination.port.number"] == "without quotes: 80"
+    assert fixes["spec.routes[0].requestMutation"] == "begin each entry with '- '"
+    assert fixes["spec.local_rate_limit"] == 'did you mean "localRateLimit"?'
     assert told["spec.routes[0].match.attributes.version.exact"].value == "1.10"
 
 
@@ -171,7 +171,7 @@ def test_aerakis_kinds_for_other_protocols_are_a_warning() -> None:
 
 
 @pytest.mark.parametrize(
-    ("head", "code", "mend"),
+    ("head", "code", "fix"),
     [
         ("kind: MetaRouter", "missing-field", "add apiVersion: metaprotocol.aeraki.io/v1alpha1"),
         (
@@ -197,10 +197,10 @@ def test_aerakis_kinds_for_other_protocols_are_a_warning() -> None:
     ],
 )
 def test_a_mistaken_kind_or_version_is_answered_with_the_right_one(
-    head: str, code: str, mend: str
+    head: str, code: str, fix: str
 ) -> None:
     error = only_error(f"{head}\nmetadata: {{name: x}}")
-    assert (error.code, error.mend) == (code, mend)
+    assert (error.code, error.fix) == (code, fix)
 
 
 def test_an_object_twice_in_a_file_is_told_and_the_first_is_used() -> None:
@@ -377,7 +377,7 @@ def test_two_thousand_broken_documents_are_all_told() -> None:
     result = load_text(text, "a.yaml")
     assert len(result.diagnostics) == 2000
     assert len(result.broken) == 2000
-    assert {item.mend for item in result.diagnostics} == {'did you mean "timeout"?'}
+    assert {item.fix for item in result.diagnostics} == {'did you mean "timeout"?'}
 
 
 def test_beyond_its_bound_problems_are_counted_only() -> None:

@@ -172,10 +172,10 @@ def test_a_match_that_means_nothing_is_refused(
     assert words in error.message
 
 
-def test_a_star_is_no_regex_and_the_mend_says_what_is() -> None:
+def test_a_star_is_no_regex_and_the_fix_says_what_is() -> None:
     error = only_error(router(match={"attributes": {"method": {"regex": "*"}}}))
-    assert '".*"' in error.mend
-    assert "{}" in error.mend
+    assert '".*"' in error.fix
+    assert "{}" in error.fix
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,7 @@ def test_what_re2_knows_and_python_does_not_is_left_to_the_engine(pattern: str) 
 
 def test_text_in_place_of_a_condition_is_answered_with_the_condition() -> None:
     error = only_error(router(match={"attributes": {"method": "get"}}))
-    assert error.mend == 'write {exact: "get"}'
+    assert error.fix == 'write {exact: "get"}'
 
 
 # --- destinations
@@ -280,7 +280,7 @@ def test_a_route_goes_somewhere_or_is_answered() -> None:
 
 def test_an_unknown_kind_of_reply_names_the_near_one() -> None:
     error = only_error(router(route=..., directReply={"kind": "denyed"}))
-    assert error.mend == 'did you mean "denied"?'
+    assert error.fix == 'did you mean "denied"?'
 
 
 # --- mirrors
@@ -316,7 +316,7 @@ def test_a_share_without_mirror_is_a_warning() -> None:
     assert load_one(text).spec.routes[0].mirror_percent == 0
     warning = only_warning(text)
     assert (warning.field, warning.code) == ("spec.routes[0].mirrorPercentage", "no-mirror")
-    assert warning.mend == "add mirror"
+    assert warning.fix == "add mirror"
 
 
 def test_the_kinds_of_reply_are_those_of_the_engine() -> None:
@@ -375,7 +375,7 @@ def test_what_is_no_duration_is_refused(value: Any) -> None:
 
 
 def test_a_number_in_place_of_a_duration_is_answered_with_both_units() -> None:
-    assert only_error(router(timeout=5)).mend == 'write "5s" for seconds, "5ms" for milliseconds'
+    assert only_error(router(timeout=5)).fix == 'write "5s" for seconds, "5ms" for milliseconds'
 
 
 # --- rate limits
@@ -444,7 +444,7 @@ def test_a_global_limit_needs_its_service(field: str) -> None:
 def test_what_is_to_come_is_refused_with_what_works_until_then(where: str, field: str) -> None:
     error = only_error(changed(AERAKI_ROUTER, f"{where}.{field}", {"x": 1}))
     assert error.code == "not-yet"
-    assert error.mend.startswith("for now")
+    assert error.fix.startswith("for now")
 
 
 @pytest.mark.parametrize("name", ["", "Shop", "a b", "a/b", "*x"])

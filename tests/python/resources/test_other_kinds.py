@@ -34,7 +34,7 @@ def test_application_protocols_belong_to_no_namespace() -> None:
 def test_a_protocol_name_that_no_port_could_have_is_refused_with_one_that_it_could() -> None:
     error = only_error(changed(APPLICATION_PROTOCOL, "spec.protocol", "my-rpc"))
     assert error.field == "spec.protocol"
-    assert "myrpc" in error.mend
+    assert "myrpc" in error.fix
 
 
 def test_protocols_have_options_and_limits_of_ours() -> None:
@@ -56,7 +56,7 @@ def test_protocols_have_options_and_limits_of_ours() -> None:
     assert spec.idle_timeout == timedelta()
     assert spec.max_message_bytes == 1024
     wrong = changed(text, "spec.upstreamConnections", "Shared")
-    assert only_error(wrong).mend == 'did you mean "shared"?'
+    assert only_error(wrong).fix == 'did you mean "shared"?'
 
 
 @pytest.mark.parametrize(
@@ -209,7 +209,7 @@ def test_istio_fields_that_nothing_honours_are_taken_with_a_warning(
     (warning,) = result.diagnostics
     assert (warning.severity, warning.code) == (Severity.WARNING, "no-effect")
     assert warning.field == field
-    assert warning.mend
+    assert warning.fix
 
 
 def test_what_kubectl_prints_can_be_read_again() -> None:

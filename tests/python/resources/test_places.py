@@ -39,7 +39,7 @@ def test_a_tab_that_is_in_the_way_is_named_and_pointed_at(
 ) -> None:
     (error,) = (item for item in load_text(text, "a.yaml").diagnostics if item.code == "bad-yaml")
     assert "tab" in error.message
-    assert error.mend == "indent with spaces, not tabs"
+    assert error.fix == "indent with spaces, not tabs"
     assert error.origin == Origin("a.yaml", line, column)
 
 

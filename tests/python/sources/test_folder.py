@@ -150,7 +150,7 @@ def test_a_broken_document_keeps_its_last_good_version_and_the_others_are_taken(
     routes = {item.metadata.name: item.spec.routes[0].name for item in state.inventory.meta_routers}
     assert routes == {"a": "new", "b": "only", "c": "new"}
     assert "last-good" in codes(state.diagnostics)
-    # Mended, it counts.
+    # Fixed, it counts.
     file.write_text("---\n".join(router(name, "new") for name in "abc"))
     assert look(state).updated == {key("b")}
     assert state.diagnostics == ()

@@ -153,7 +153,7 @@ async def test_a_file_that_is_written_slowly_is_never_half_in_use(folder: Path) 
         await writing
 
 
-async def test_errors_arrive_with_the_last_good_version_and_go_when_mended(folder: Path) -> None:
+async def test_errors_arrive_with_the_last_good_version_and_go_when_fixed(folder: Path) -> None:
     async with follow(folder) as follower:
         await follower.next()
         (folder / "a.yaml").write_text(router("a").replace("hosts", "host"))

@@ -1,7 +1,7 @@
 """What is told about resources that are right by themselves but not together.
 
-Each code is stable; each diagnostic names the object, the field and the mend; what it is about is
-left out or mended as it says, and the rest works.
+Each code is stable; each diagnostic names the object, the field and the fix; what it is about is
+left out or fixed as it says, and the rest works.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def test_a_router_for_a_host_that_no_service_has() -> None:
     found = only(translated(text), "no-host")
     assert found.severity is Severity.ERROR
     assert (found.object, found.field) == ("MetaRouter shop/orders", "spec.hosts[0]")
-    assert found.mend == f'did you mean "{ORDERS}"?'
+    assert found.fix == f'did you mean "{ORDERS}"?'
     assert found.origin is not None
     assert found.origin.line > 10
 
@@ -67,7 +67,7 @@ def test_a_subset_that_no_rule_has() -> None:
     )
     found = only(result, "no-subset")
     assert found.field == "spec.routes[0].route[0].destination.subset"
-    assert found.mend == 'did you mean "v1"?'
+    assert found.fix == 'did you mean "v1"?'
 
 
 def test_a_port_that_the_service_has_not() -> None:
@@ -76,7 +76,7 @@ def test_a_port_that_the_service_has_not() -> None:
     )
     found = only(result, "no-port")
     assert found.field == "spec.routes[0].route[0].destination.port"
-    assert found.mend == "its ports: 20880"
+    assert found.fix == "its ports: 20880"
 
 
 def test_a_port_that_speaks_another_protocol() -> None:
@@ -91,7 +91,7 @@ def test_a_service_without_endpoint() -> None:
     text = service().replace("  - {address: 10.0.0.1, labels: {version: v1}}\n", "")
     text = text.replace("  - {address: 10.0.0.2, labels: {version: v2}}\n", "")
     result = translated(text.replace("  endpoints:\n", ""))
-    assert only(result, "no-endpoint").mend == "add endpoints"
+    assert only(result, "no-endpoint").fix == "add endpoints"
     assert result.hosts(f"outbound|20880||{ORDERS}") == []
     assert result.names(LISTENER) == [NAME], "calls get an error instead of no connection"
 
@@ -101,14 +101,14 @@ def test_a_subset_without_endpoint() -> None:
     found = only(result, "no-endpoint")
     assert found.object == "DestinationRule shop/orders"
     assert found.field == "spec.subsets[0].labels"
-    assert "version=v1, version=v2" in found.mend
+    assert "version=v1, version=v2" in found.fix
 
 
 def test_an_unknown_protocol_lists_those_that_exist() -> None:
     result = translated(service(port_name="tcp-metaprotocol-xyz") + service("stock"))
     found = only(result, "unknown-protocol")
     assert found.field == "spec.ports[0].name"
-    assert found.mend == "there are dubbo, thrift; an ApplicationProtocol adds one"
+    assert found.fix == "there are dubbo, thrift; an ApplicationProtocol adds one"
     assert result.names(LISTENER) == ["stock.shop.svc.cluster.local|20880"]
 
 
@@ -117,8 +117,8 @@ def test_an_unknown_codec_lists_those_that_exist() -> None:
     codes = {item.object: item for item in result.said("unknown-codec")}
     found = codes["ApplicationProtocol trpc"]
     assert found.severity is Severity.ERROR
-    assert found.mend == "it has dubbo, thrift"
-    assert codes["ServiceEntry shop/stock"].mend == "see ApplicationProtocol trpc"
+    assert found.fix == "it has dubbo, thrift"
+    assert codes["ServiceEntry shop/stock"].fix == "see ApplicationProtocol trpc"
 
 
 def test_a_protocol_that_two_resources_name() -> None:
@@ -152,7 +152,7 @@ def test_two_services_at_one_address() -> None:
     found = only(result, "address-conflict")
     assert found.object == "ServiceEntry shop/b"
     assert found.value == "127.0.0.2:20880"
-    assert "annotation" in found.mend
+    assert "annotation" in found.fix
     assert result.names(LISTENER) == ["a.shop.svc.cluster.local|20880"]
     assert len(result.names(CLUSTER)) == 2, "routes may lead there"
 
@@ -214,7 +214,7 @@ def test_what_the_engine_refuses_is_told_of_its_field() -> None:
     assert found.field == "spec.routes[1].match.attributes.method.regex"
     assert found.origin is not None
     assert found.origin.line == 23
-    assert found.mend == "what it may match gets an error until it is fixed"
+    assert found.fix == "what it may match gets an error until it is fixed"
     before, refused, after = result.routes(NAME)
     assert (before["name"], after["name"]) == ("before", "after")
     assert "cluster" not in refused

@@ -227,7 +227,7 @@ def test_pods_without_address_are_told_with_what_to_write() -> None:
     result = translated(kubernetes_service() + deployment())
     (told,) = result.said("no-endpoint")
     assert told.object == "Service shop/orders"
-    assert "WorkloadEntry with labels {app: orders}" in told.mend
+    assert "WorkloadEntry with labels {app: orders}" in told.fix
 
 
 def test_a_service_that_is_a_name_elsewhere_leads_there() -> None:

@@ -126,7 +126,7 @@ class Client(RuleBasedStateMachine):
     def teardown(self) -> None:
         if not hasattr(self, "cache"):
             return
-        # All that is bad is mended, and all that is under way arrives.
+        # All that is bad is fixed, and all that is under way arrives.
         for type_url in self.has:
             for name in "abcde":
                 entry = self.cache.find(type_url, name)
