@@ -69,7 +69,9 @@ PYTHON_RULES: dict[str, frozenset[str]] = {
     "config": frozenset(),
     "resources": frozenset(),
     "envoy": frozenset({"config", "_native"}),
-    "peers": frozenset(),
+    "dubbo": frozenset(),
+    # Not in the package that is installed for production, so nothing there may need it.
+    "peers": frozenset({"dubbo"}),
     # The C++ engine and codecs as Python objects.
     "engine": frozenset({"_native", "config"}),
     "translate": frozenset({"resources", "config", "envoy", "engine"}),
@@ -82,10 +84,10 @@ PYTHON_RULES: dict[str, frozenset[str]] = {
     ),
     "fuzz": frozenset({"config", "engine", "peers"}),
     "image": frozenset({"envoy", "config"}),
-    "demo": _CONTROL_PLANE | {"api", "peers"},
+    "demo": _CONTROL_PLANE | {"api", "dubbo", "peers"},
     # What `import metaprotocol` offers; __init__.py re-exports it.
     "api": _CONTROL_PLANE | {"engine"},
-    "cli": _CONTROL_PLANE | {"api", "demo", "engine", "fuzz", "image", "peers"},
+    "cli": _CONTROL_PLANE | {"api", "dubbo", "engine", "fuzz", "image"},
 }
 
 

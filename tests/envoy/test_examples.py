@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from metaprotocol.dubbo.client import Reply
 from metaprotocol.peers.dubbo import Call, DubboClient, DubboError, Status
 from metaprotocol.peers.dubbo import __main__ as dubbo_main
-from metaprotocol.peers.dubbo.client import Reply
 from metaprotocol.peers.dubbo.shop import INTERFACE
 from metaprotocol.peers.thrift import Encoding, Framing
 from metaprotocol.peers.thrift import __main__ as thrift_main

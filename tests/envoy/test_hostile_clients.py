@@ -18,6 +18,8 @@ from datetime import timedelta
 import pytest
 import pytest_asyncio
 from metaprotocol.config.v1 import Condition, Limits, Route
+from metaprotocol.dubbo.frames import FrameReader, encode_request, encode_response
+from metaprotocol.dubbo.hessian2 import encode
 from metaprotocol.envoy.config import (
     Bootstrap,
     Carrier,
@@ -28,8 +30,6 @@ from metaprotocol.envoy.config import (
 )
 from metaprotocol.envoy.process import EnvoyProcess
 from metaprotocol.peers.dubbo import DubboClient, DubboServer, Request, Response, Status
-from metaprotocol.peers.dubbo.frames import FrameReader, encode_request, encode_response
-from metaprotocol.peers.hessian2 import encode
 
 from tests.testkit.stage import (
     SERVICE,

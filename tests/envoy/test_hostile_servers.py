@@ -12,10 +12,10 @@ from datetime import timedelta
 import pytest
 import pytest_asyncio
 from metaprotocol.config.v1 import ClusterPolicy, Condition, Limits, Route
+from metaprotocol.dubbo.frames import FrameReader, encode_request, encode_response
 from metaprotocol.envoy.config import Bootstrap, Cluster, ConfigBuilder, Host, MetaProtocolListener
 from metaprotocol.envoy.process import EnvoyProcess
 from metaprotocol.peers.dubbo import DubboClient, DubboError, DubboServer, Request, Response, Status
-from metaprotocol.peers.dubbo.frames import FrameReader, encode_request, encode_response
 
 from tests.testkit.stage import (
     SERVICE,

@@ -21,6 +21,7 @@ from metaprotocol.config.v1 import (
     Route,
     TokenBucket,
 )
+from metaprotocol.dubbo.frames import Request, encode_request
 from metaprotocol.envoy.config import (
     Bootstrap,
     Cluster,
@@ -30,7 +31,6 @@ from metaprotocol.envoy.config import (
     MetaProtocolListener,
 )
 from metaprotocol.peers.dubbo import DubboClient, DubboError, DubboServer, Status
-from metaprotocol.peers.dubbo.frames import Request, encode_request
 
 from tests.testkit.rate_limiter import RateLimiter
 from tests.testkit.stage import (

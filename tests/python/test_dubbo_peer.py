@@ -6,6 +6,15 @@ import asyncio
 from typing import Any
 
 import pytest
+from metaprotocol.dubbo.frames import (
+    BodyError,
+    FrameError,
+    FrameReader,
+    count_parameters,
+    encode_request,
+    encode_response,
+)
+from metaprotocol.dubbo.hessian2 import JavaObject, Long, encode
 from metaprotocol.peers.dubbo import (
     Answer,
     Call,
@@ -19,16 +28,7 @@ from metaprotocol.peers.dubbo import (
     Response,
     Status,
 )
-from metaprotocol.peers.dubbo.frames import (
-    BodyError,
-    FrameError,
-    FrameReader,
-    count_parameters,
-    encode_request,
-    encode_response,
-)
 from metaprotocol.peers.dubbo.server import java_exception
-from metaprotocol.peers.hessian2 import JavaObject, Long, encode
 
 SERVICE = "org.example.Service"
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from metaprotocol.peers.hessian2 import (
+from metaprotocol.dubbo.hessian2 import (
     Decoder,
     HessianError,
     JavaObject,

@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from metaprotocol.dubbo.hessian2 import JavaObject, Long, TypedList
 from metaprotocol.peers.dubbo import DubboClient, DubboError, DubboException, DubboServer, Status
-from metaprotocol.peers.hessian2 import JavaObject, Long, TypedList
 
 from tests.testkit import independent
 from tests.testkit.greeter import PEER, Greeter, greet

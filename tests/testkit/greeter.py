@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from metaprotocol.dubbo.hessian2 import Long, Value
 from metaprotocol.peers.dubbo import Answer, Call, DubboClient, DubboException
 from metaprotocol.peers.dubbo.server import java_exception
-from metaprotocol.peers.hessian2 import Long, Value
 
 from tests.testkit.independent import INTERFACE
 

@@ -11,11 +11,11 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 
 from metaprotocol.config.v1 import Limits, Protocol, ProxyConfig, Route, RouteTable
+from metaprotocol.dubbo.hessian2 import Value
 from metaprotocol.envoy.config import Bootstrap, ConfigBuilder
 from metaprotocol.envoy.process import EnvoyProcess
 from metaprotocol.peers.dubbo import Answer, Call, DubboClient, DubboException
 from metaprotocol.peers.dubbo.server import java_exception
-from metaprotocol.peers.hessian2 import Value
 
 SERVICE = "org.example.Service"
 

@@ -11,8 +11,8 @@ from typing import Any, Protocol
 
 from metaprotocol.cli.failures import ExitCode, Failure
 from metaprotocol.diagnostics import shorten
-from metaprotocol.peers.dubbo import DubboClient, DubboError, DubboException
-from metaprotocol.peers.dubbo.frames import Request, encode_request
+from metaprotocol.dubbo import DubboClient, DubboError, DubboException
+from metaprotocol.dubbo.frames import Request, encode_request
 
 CONNECTION = "connection."
 _EMPTY_ARGUMENTS = (

@@ -15,9 +15,9 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from typing import Any
 
+from metaprotocol.dubbo.client import Reply
 from metaprotocol.peers.commands import pair, report, say, serve_parser, told, wait_for_end
 from metaprotocol.peers.dubbo import Call, DubboClient, DubboError, DubboException, DubboServer
-from metaprotocol.peers.dubbo.client import Reply
 from metaprotocol.peers.dubbo.shop import INTERFACE, Shop
 
 _IN_FLIGHT = 16

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self, TypeAlias
 
-from metaprotocol.peers.dubbo.errors import DubboError, DubboException
-from metaprotocol.peers.dubbo.frames import (
+from metaprotocol.dubbo.errors import DubboError, DubboException
+from metaprotocol.dubbo.frames import (
     FrameError,
     FrameReader,
     Invocation,
@@ -21,7 +21,7 @@ from metaprotocol.peers.dubbo.frames import (
     encode_request,
     encode_response,
 )
-from metaprotocol.peers.hessian2 import JavaObject, Value
+from metaprotocol.dubbo.hessian2 import JavaObject, Value
 
 
 @dataclass

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from metaprotocol.peers.hessian2 import JavaObject, Value
+from metaprotocol.dubbo.hessian2 import JavaObject, Value
 
 
 class DubboError(Exception):

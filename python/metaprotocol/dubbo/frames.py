@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import TypeAlias
 
-from metaprotocol.peers.hessian2 import Decoder, Encoder, HessianError, JavaObject, Long, Value
+from metaprotocol.dubbo.hessian2 import Decoder, Encoder, HessianError, JavaObject, Long, Value
 
 MAGIC = 0xDABB
 HEADER_BYTES = 16

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
-from metaprotocol.peers.dubbo.errors import DubboError, DubboException, DubboTimeout
-from metaprotocol.peers.dubbo.frames import (
+from metaprotocol.dubbo.errors import DubboError, DubboException, DubboTimeout
+from metaprotocol.dubbo.frames import (
     FrameError,
     FrameReader,
     Invocation,
@@ -25,7 +25,7 @@ from metaprotocol.peers.dubbo.frames import (
     encode_response,
     parameter_types,
 )
-from metaprotocol.peers.hessian2 import Value
+from metaprotocol.dubbo.hessian2 import Value
 
 
 @dataclass
