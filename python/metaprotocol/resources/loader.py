@@ -12,16 +12,11 @@ from typing import Any
 from pydantic import ValidationError
 
 from metaprotocol.diagnostics import Diagnostic, Origin, Severity, did_you_mean, shorten
-from metaprotocol.resources import kubernetes
-from metaprotocol.resources.application_protocol import ApplicationProtocol
 from metaprotocol.resources.base import Key, Resource
-from metaprotocol.resources.destination_rule import DestinationRule
-from metaprotocol.resources.meta_router import MetaRouter
+from metaprotocol.resources.kinds import KINDS, MODELS
 from metaprotocol.resources.problems import explain, warnings
-from metaprotocol.resources.service_entry import ServiceEntry
 from metaprotocol.resources.unenforced import Unenforced
 from metaprotocol.resources.unreadable import GUARDS, Unreadable, hosts_in, kind_in
-from metaprotocol.resources.workload_entry import WorkloadEntry
 from metaprotocol.resources.yaml_reader import (
     DEFAULT_LIMITS,
     Document,
@@ -30,38 +25,14 @@ from metaprotocol.resources.yaml_reader import (
     split_documents,
 )
 
-__all__ = ["KINDS", "Limits", "LoadResult", "load_bytes", "load_text"]
+__all__ = ["Limits", "LoadResult", "load_bytes", "load_text"]
 
-KINDS: dict[str, type[Resource]] = {
-    kind.__name__: kind
-    for kind in (
-        ApplicationProtocol,
-        MetaRouter,
-        ServiceEntry,
-        DestinationRule,
-        WorkloadEntry,
-        kubernetes.Service,
-        kubernetes.Endpoints,
-        kubernetes.EndpointSlice,
-        kubernetes.Pod,
-        kubernetes.Deployment,
-        kubernetes.StatefulSet,
-    )
-}
-"""The kinds that are read."""
-
-_GROUPS = frozenset(kind.group for kind in KINDS.values() if not kind.foreign)
-# Kinds of the same groups and of Aeraki's others, which mean nothing here.
+_GROUPS = frozenset(kind.group for kind in KINDS if kind.model and not kind.model.foreign)
+# Kinds of the same groups, which mean nothing here.
 _PASSED_OVER = frozenset(
-    {
-        "EnvoyFilter",
-        "Gateway",
-        "ProxyConfig",
-        "Sidecar",
-        "VirtualService",
-        "WorkloadGroup",
-    }
+    kind.name for kind in KINDS if kind.model is None and kind.group in _GROUPS
 )
+# Aeraki's others.
 _AERAKI_GROUPS = frozenset({"redis.aeraki.io", "dubbo.aeraki.io"})
 
 
@@ -210,7 +181,7 @@ class _Reading:
         place = "/".join(map(str, (self._place, *document.prefix[1:])))
         key = hosts = created = None
         if value is not None and kind:
-            key, hosts = _key_of(KINDS[kind], value), hosts_in(kind, value)
+            key, hosts = _key_of(MODELS[kind], value), hosts_in(kind, value)
             created = value["metadata"].get("creationTimestamp") if key is not None else None
         unreadable = Unreadable.of(
             place, kind=kind, key=key, hosts=hosts, text=document.text, created=created
@@ -278,8 +249,8 @@ class _Reading:
             self._no_type(version, kind, value, document, name)
             return None
         group, _, number = version.rpartition("/")
-        if kind in KINDS:
-            model = KINDS[kind]
+        if kind in MODELS:
+            model = MODELS[kind]
             if group == model.group and number in model.versions:
                 return model
             if model.foreign or (
@@ -314,8 +285,8 @@ class _Reading:
         if group in _GROUPS and kind not in _PASSED_OVER:
             self._result.complete = False
             self._stand_in(document, "")
-            near = did_you_mean(kind, [*KINDS, *_PASSED_OVER])
-            known = [name for name, model in KINDS.items() if model.group == group]
+            near = did_you_mean(kind, [*MODELS, *_PASSED_OVER])
+            known = [name for name, model in MODELS.items() if model.group == group]
             fix = f'did you mean "{near}"?' if near else f"known: {', '.join(known)}"
             self._tell(
                 document,
@@ -332,16 +303,16 @@ class _Reading:
     def _no_type(
         self, version: Any, kind: Any, value: dict[str, Any], document: Document, name: str
     ) -> None:
-        if not isinstance(kind, str) or kind in KINDS or did_you_mean(kind, GUARDS) is not None:
-            known = isinstance(kind, str) and kind in KINDS
+        if not isinstance(kind, str) or kind in MODELS or did_you_mean(kind, GUARDS) is not None:
+            known = isinstance(kind, str) and kind in MODELS
             self._stand_in(document, kind if known else "", value)
         for field_name, given in (("apiVersion", version), ("kind", kind)):
             if isinstance(given, str):
                 continue
             self._result.complete = False
             fix = "resources have apiVersion, kind, metadata and spec"
-            if field_name == "apiVersion" and isinstance(kind, str) and kind in KINDS:
-                fix = f"add apiVersion: {KINDS[kind].group}/{KINDS[kind].versions[0]}"
+            if field_name == "apiVersion" and isinstance(kind, str) and kind in MODELS:
+                fix = f"add apiVersion: {MODELS[kind].group}/{MODELS[kind].versions[0]}"
             message = "is missing" if given is None else f"must be text, not {_what(given)}"
             code = "missing-field" if given is None else "wrong-type"
             self._tell(document, message, code, fix, field=field_name, name=name)
@@ -404,7 +375,7 @@ class _Reading:
 
 
 def _is_list_of_ours(kind: str) -> bool:
-    return kind.endswith("List") and kind.removesuffix("List") in KINDS
+    return kind.endswith("List") and kind.removesuffix("List") in MODELS
 
 
 def _start(document: Document) -> Origin:
@@ -438,7 +409,7 @@ def _object_name(value: dict[str, Any]) -> str:
     kind = value.get("kind")
     if not isinstance(kind, str):
         return ""
-    model = KINDS.get(kind)
+    model = MODELS.get(kind)
     metadata = value.get("metadata")
     name = metadata.get("name") if isinstance(metadata, dict) else None
     if not isinstance(name, str):

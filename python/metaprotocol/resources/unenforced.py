@@ -12,29 +12,9 @@ from typing import Any, ClassVar, Self
 from pydantic import Field
 
 from metaprotocol.resources.base import Key, Metadata, Model, Resource
+from metaprotocol.resources.kinds import find_kind
 
 __all__ = ["Unenforced", "UnenforcedSpec"]
-
-_SECURITY = "security.istio.io"
-_NETWORKING = "networking.istio.io"
-
-_EFFECTS: dict[str, dict[str, str]] = {
-    _SECURITY: {
-        "AuthorizationPolicy": "no request is denied by it",
-        "PeerAuthentication": "clients need no certificate",
-        "RequestAuthentication": "no token is checked",
-    },
-    _NETWORKING: {
-        "EnvoyFilter": "its patches are not applied",
-        "Gateway": "no gateway listens for it",
-        "Sidecar": "what it hides can be reached",
-        "VirtualService": "its routes have no effect",
-    },
-    "telemetry.istio.io": {"": "nothing is recorded by it"},
-    "extensions.istio.io": {"": "what it adds does not run"},
-    "gateway.networking.k8s.io": {"": "its routes have no effect"},
-}
-"""Group and kind, "" for any other of the group, to what it means that it is not enforced."""
 
 
 class UnenforcedSpec(Model):
@@ -45,6 +25,8 @@ class UnenforcedSpec(Model):
     name: str
     effect: str
     """What it means that it is not enforced."""
+    effect_in_istio: str = ""
+    """The same where istiod enforces the rest of it."""
     hosts: list[str] = Field(default_factory=list)
     """The hosts it is for, as written; none: it does not go by hosts."""
     labels: dict[str, str] = Field(default_factory=dict)
@@ -61,10 +43,9 @@ class Unenforced(Resource):
     @classmethod
     def of(cls, group: str, kind: str, value: dict[str, Any]) -> Self | None:
         """What stands for an object, if it is one that asks for something."""
-        effects = _EFFECTS.get(group, {})
-        effect = effects.get(kind, effects.get(""))
+        known = find_kind(group, kind)
         metadata = value.get("metadata")
-        if effect is None or not isinstance(metadata, dict):
+        if known is None or not known.effect or not isinstance(metadata, dict):
             return None
         name, namespace = metadata.get("name"), metadata.get("namespace") or "default"
         if not isinstance(name, str) or not isinstance(namespace, str):
@@ -79,7 +60,8 @@ class Unenforced(Resource):
                 kind=kind,
                 namespace=namespace,
                 name=name,
-                effect=effect,
+                effect=known.effect,
+                effect_in_istio=known.effect_in_istio,
                 hosts=list(_texts(content.get("hosts"))) if kind == "VirtualService" else [],
                 labels=_labels(content),
             ),

@@ -15,11 +15,12 @@ from typing import Any, ClassVar, Self
 from pydantic import Field, ValidationError
 
 from metaprotocol.resources.base import Key, Metadata, Model, Resource
+from metaprotocol.resources.kinds import guards
 from metaprotocol.resources.types import host_problem
 
 __all__ = ["GUARDS", "Unreadable", "UnreadableSpec", "hosts_in", "kind_in"]
 
-GUARDS = ("MetaRouter", "DestinationRule", "ApplicationProtocol")
+GUARDS = guards()
 """Kinds without which more may be possible than with them."""
 
 _KIND = re.compile(r"""["']?\bkind["']?\s*:\s*["']?(\w+)""")
@@ -149,15 +150,9 @@ def hosts_in(kind: str, value: dict[str, Any]) -> list[str] | None:
     spec = value.get("spec")
     if not isinstance(spec, dict):
         return None
-    match kind:
-        case "MetaRouter":
-            found = spec.get("hosts")
-        case "DestinationRule":
-            found = [spec.get("host")]
-        case "ApplicationProtocol":
-            found = [spec.get("protocol")]
-        case _:
-            return None
+    found = spec.get(GUARDS[kind]) if kind in GUARDS else None
+    if isinstance(found, str):
+        found = [found]
     if not isinstance(found, list) or not found:
         return None
     hosts = [host.lower() for host in found if isinstance(host, str) and host]

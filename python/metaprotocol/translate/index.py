@@ -17,15 +17,14 @@ from metaprotocol.resources import (
     Unreadable,
     kubernetes,
 )
+from metaprotocol.resources.kinds import Reader, kinds_read_by
 from metaprotocol.translate.naming import full_host, host_matches, is_wildcard, resolve_host
 from metaprotocol.translate.options import Options
 from metaprotocol.translate.workloads import Workloads
 
 R = TypeVar("R", bound=Resource)
 
-_WORKLOADS = frozenset(
-    {"Pod", "Deployment", "StatefulSet", "WorkloadEntry", "EndpointSlice", "Endpoints"}
-)
+_WORKLOADS = kinds_read_by(Reader.ENDPOINTS)
 
 
 @dataclass

@@ -14,14 +14,6 @@ from metaprotocol.translate.reporting import Diagnostics, Report
 _LISTED = 3
 """Hosts that a diagnostic names; the others are counted."""
 
-_IN_ISTIO = {
-    "AuthorizationPolicy": "Istio sees these ports as TCP: only what goes by connection holds "
-    "(principals, namespaces, IP blocks, ports)",
-    "RequestAuthentication": "Istio sees these ports as TCP: no token is checked",
-    "VirtualService": "its routes have no effect on these ports; a MetaRouter's have",
-}
-"""What to say where istiod enforces the rest."""
-
 
 class Unenforceable:
     """Which services such objects are for."""
@@ -57,8 +49,8 @@ class Unenforceable:
         report = Report()
         hosts = self._hosts(item)
         if self._options.target is Target.ISTIO:
-            if hosts and item.spec.kind in _IN_ISTIO:
-                text = f"{_IN_ISTIO[item.spec.kind]}: {_listed(hosts)}"
+            if hosts and item.spec.effect_in_istio:
+                text = f"{item.spec.effect_in_istio}: {_listed(hosts)}"
                 report.warning(item, "not-enforced", "kind", text)
         elif hosts or not item.spec.hosts:
             where = f", for {_listed(hosts)}" if hosts else ""
