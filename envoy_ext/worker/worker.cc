@@ -86,10 +86,10 @@ void Worker::AddWakeSource(void* scheduler) {
 void Worker::RemoveWakeSource(void* scheduler) {
   const bool current = !wake_sources_.empty() && wake_sources_.back() == scheduler;
   std::erase(wake_sources_, scheduler);
-  if (!current) return;
   void* const next = wake_sources_.empty() ? nullptr : wake_sources_.back();
-  Wakeups::Get().SetScheduler(entry_, next);
-  // What was committed to the old one is lost, be it a wake or a tick.
+  if (current) Wakeups::Get().SetScheduler(entry_, next);
+  // What was committed to the old one is lost, be it a wake or a tick: also if it has not been the
+  // current one for a moment.
   wake_requested_ = false;
   if (next == nullptr) {
     ClientConnection* const other =

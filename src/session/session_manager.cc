@@ -297,20 +297,23 @@ void SessionManager::Flush(Session& session, bool whatever_is_unread) {
 }
 
 // Where a reply is passed on faster than its client takes it, its server is not read for a while.
+// The reply that the others wait for is held up by the client only, never by those others: nothing
+// of them goes before it has.
 void SessionManager::PauseOrResumeReplies(Session& session) {
   const size_t waiting = session.unwritten();
-  if (waiting > kMostWaiting) {
-    session.exchanges.ForEach([&](Exchange& exchange) {
-      if (exchange.paused || exchange.state() != Exchange::State::kReplying) return;
-      exchange.paused = session.replies_paused = true;
-      exchanges_.PauseReply(exchange, true);
-    });
-  } else if (session.replies_paused && waiting <= kMostWaiting / 2) {
-    session.replies_paused = false;
-    session.exchanges.ForEach([&](Exchange& exchange) {
-      if (std::exchange(exchange.paused, false)) exchanges_.PauseReply(exchange, false);
-    });
+  if (waiting <= kMostWaiting && !session.replies_paused) return;
+  const Exchange* first = session.replying;
+  if (first == nullptr && session.use->snapshot->codec->traits().ordered_replies) {
+    first = FirstToAnswer(session);
   }
+  session.replies_paused = false;
+  session.exchanges.ForEach([&](Exchange& exchange) {
+    const size_t before_it = &exchange == first ? session.out.size() - session.out_begin : waiting;
+    const bool pause = exchange.state() == Exchange::State::kReplying &&
+                       before_it > (exchange.paused ? kMostWaiting / 2 : kMostWaiting);
+    session.replies_paused |= pause;
+    if (std::exchange(exchange.paused, pause) != pause) exchanges_.PauseReply(exchange, pause);
+  });
 }
 
 void SessionManager::KeepWithinBudget(Session& session) {

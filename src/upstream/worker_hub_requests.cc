@@ -381,13 +381,16 @@ void WorkerHub::PauseReply(Attempt& attempt, bool paused) {
   MarkSettling(*lease);
 }
 
-// A lease is only paused if that holds up nobody else's replies.
+// A lease is only paused if that holds up nobody else's replies, nor one of the same client that
+// has to go before the one that it is paused for.
 void WorkerHub::SettlePause(Lease& lease) {
   if (lease.state != Lease::State::kReady) return;
-  const auto others = [&](const Attempt& attempt) {
+  const auto needed = [&](const Attempt& attempt) {
     return attempt.owner_ != lease.paused_for->owner_;
   };
-  const bool paused = lease.paused_for != nullptr && lease.attempts.Find(others) == nullptr;
+  const bool in_turn = lease.paused_for != nullptr && (!lease.codec->traits().ordered_replies ||
+                                                       &lease.attempts.front() == lease.paused_for);
+  const bool paused = in_turn && lease.attempts.Find(needed) == nullptr;
   if (paused == lease.host_paused) return;
   lease.host_paused = paused;
   context_.host.PauseLease(lease.handle, paused);

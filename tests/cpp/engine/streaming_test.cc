@@ -64,6 +64,58 @@ TEST(Streaming, LargeRequestReachesTheServerWhileItIsStillBeingSent) {
   }
 }
 
+// The first reply comes last, and slowly, when more than anybody may keep waits behind it.
+TEST(Streaming, RepliesThatWaitForTheFirstDoNotHoldItUp) {
+  SimConfig ids_on_one_lease = With(FakePipelinedWithIds(), UpstreamMode::kShared);
+  for (const SimConfig& base : {Pipelined(), ids_on_one_lease}) {
+    World world(Streaming(base));
+    world.SetHosts("a", {"h1"});
+    Manual(world, "h1");
+    SimClient& client = world.Connect();
+    for (uint64_t i = 1; i <= 10; ++i) client.Send(world.Request(i));
+    world.RunFor(10 * kMs);
+    const std::vector<WireMessage> seen = world.Seen();
+    ASSERT_EQ(seen.size(), 10u);
+    const auto connection_of = [&](const std::string& token) -> SimConnection& {
+      for (const auto& connection : world.connections) {
+        for (const WireMessage& request : connection->requests) {
+          if (request.token == token) return *connection;
+        }
+      }
+      ADD_FAILURE() << "no request " << token;
+      return *world.connections[0];
+    };
+    std::string first;
+    for (const WireMessage& request : seen) {
+      const std::string reply = world.wire().Make('R', request.id, request.token, Body(300'000));
+      if (request.token == "1") {
+        first = reply;
+        continue;
+      }
+      SimConnection& connection = connection_of(request.token);
+      for (size_t at = 0; at < reply.size(); at += 16'384) {
+        connection.Send(reply.substr(at, 16'384));
+        world.RunFor(kMs);
+      }
+    }
+    EXPECT_TRUE(client.received.empty());
+    SimConnection& connection = connection_of("1");
+    for (size_t at = 0; at < first.size(); at += 16'384) {
+      connection.Send(first.substr(at, 16'384));
+      world.RunFor(kMs);
+    }
+    world.RunFor(kSecond);
+    const auto replies = client.Take();
+    ASSERT_EQ(replies.size(), 10u);
+    for (uint64_t i = 1; i <= 10; ++i) {
+      EXPECT_EQ(replies[i - 1].token, std::to_string(i));
+      EXPECT_EQ(replies[i - 1].body.size(), 300'000u);
+    }
+    world.RunFor(20 * kSecond);
+    world.ExpectQuiet();
+  }
+}
+
 TEST(Streaming, BodyThatTheCodecRefusesGoesNoFurtherAndEndsItsConnections) {
   for (const UpstreamMode mode : {UpstreamMode::kShared, UpstreamMode::kExclusive}) {
     World world(Streaming(With({.id_bits = 32, .bad_body = '!'}, mode)));
