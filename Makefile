@@ -69,6 +69,17 @@ format: .venv/.dev ## rewrite Python and C++ in the project's format
 	@$(BIN)/ruff format $(PYTHON_FOLDERS)
 	@$(BIN)/clang-format -i $(CPP_FILES)
 
+.PHONY: release
+release: native .venv/.dev ## source distribution and wheels for 3.11 to 3.14 in dist/ (CHECK=1: each is tried)
+	@$(PIP) --no-build-isolation --config-settings=wheel.cmake=false --editable '.[release]'
+	@$(BIN)/python tools/release.py $(if $(CHECK),--check)
+
+.PHONY: generated
+generated: native .venv/.dev ## rewrite what is made from the sources: CLI files, licences, references
+	@$(BIN)/python tools/generate_cli_files.py
+	@$(BIN)/python tools/licences.py --write
+	@$(BIN)/python tools/generate_config_reference.py
+
 .PHONY: clean
 clean: ## remove what was built (.venv and fetched sources stay; ALL=1 removes them too)
 	@if [ -n '$(ALL)' ]; then rm -rf build .venv; fi

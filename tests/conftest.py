@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -40,3 +43,23 @@ def logging_as_it_was() -> Iterator[None]:
 def builder() -> ConfigBuilder:
     """Builds configuration for the installed Envoy with the module that the build made."""
     return ConfigBuilder(EnvoyTypes.from_binary(find_envoy().path), Module(find_module()))
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel that $METAPROTOCOL_WHEEL names; without it, one of this tree, made in the build
+    folder of `make`, so that nothing is compiled again."""
+    if given := os.environ.get("METAPROTOCOL_WHEEL"):
+        return Path(given)
+    pytest.importorskip("scikit_build_core")
+    root = Path(__file__).resolve().parent.parent
+    if not (root / "build" / "release" / "build.ninja").is_file():
+        pytest.skip("the module is not built: make test ONLY=cpp")
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "wheel", "--quiet"]
+    command += ["--no-deps", "--no-build-isolation", f"--wheel-dir={folder}"]
+    command += [f"--config-settings=build-dir={root / 'build' / 'release'}", str(root)]
+    finished = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    (path,) = folder.glob("metaprotocol-*.whl")
+    return path

@@ -12,7 +12,7 @@ import socket
 import struct
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -78,11 +78,16 @@ class Command:
             return await self.process.wait()
 
 
+HERE = (sys.executable, "-m", "metaprotocol")
+
+
 @asynccontextmanager
-async def command(*arguments: object, runtime: Path | None = None) -> AsyncIterator[Command]:
+async def command(
+    *arguments: object, runtime: Path | None = None, program: Sequence[str | Path] = HERE
+) -> AsyncIterator[Command]:
     environment = {**os.environ, "XDG_RUNTIME_DIR": str(runtime)} if runtime else None
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "metaprotocol", *map(str, arguments)),
+        *(*program, *map(str, arguments)),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         limit=1 << 24,
@@ -433,7 +438,7 @@ async def output(*arguments: object, runtime: Path | None = None, code: int = 0)
     """What a command writes: a JSON value with --json, else text."""
     environment = {**os.environ, "XDG_RUNTIME_DIR": str(runtime)} if runtime else None
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "metaprotocol", *map(str, arguments)),
+        *(*HERE, *map(str, arguments)),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         env=environment,

@@ -8,10 +8,14 @@ import re
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import zipfile
 from pathlib import Path
 
+import generate_cli_files
+import licences
 import pytest
+from fetch_sources import SOURCES
 from metaprotocol.envoy import find_envoy
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -59,10 +63,20 @@ REQUIRED_HOOKS = {
     ),
 }
 
+DEMO = {"demo", "peers"}
+"""Packages that are in the wheel metaprotocol-demo and not in production's."""
+
 needs_build = pytest.mark.skipif(
     not (MODULE.is_file() and STATIC_MODULE.is_file()),
     reason="the module is not built: make test ONLY=cpp",
 )
+
+
+def _version() -> str:
+    header = (ROOT / "envoy_ext" / "abi" / "version.h").read_text()
+    found = re.search(r'kModuleVersion\[\] = "(.+)"', header)
+    assert found is not None
+    return found[1]
 
 
 def _dynamic_symbols(library: Path, which: str) -> set[str]:
@@ -102,6 +116,12 @@ def test_the_module_shows_its_hooks_and_nothing_else() -> None:
 
 
 @needs_build
+def test_the_python_bindings_show_what_python_looks_up_and_nothing_else() -> None:
+    (bindings,) = MODULE.parent.glob("_engine.*.so")
+    assert _dynamic_symbols(bindings, "--defined-only") == {"PyInit__engine"}
+
+
+@needs_build
 def test_the_static_module_has_the_same_hooks_under_its_own_name() -> None:
     shown = _dynamic_symbols(STATIC_MODULE, "--defined-only")
     assert {name for name in shown if not name.startswith(STATIC_HOOK)} == set()
@@ -135,28 +155,12 @@ def test_the_module_stays_loadable_where_a_callback_is_missing() -> None:
     assert strong == []
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, made in the build folder of `make`, so that nothing is compiled again."""
-    pytest.importorskip("scikit_build_core")
-    if not MODULE.is_file():
-        pytest.skip("the module is not built: make test ONLY=cpp")
-    folder = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "wheel", "--quiet"]
-    command += ["--no-deps", "--no-build-isolation", f"--wheel-dir={folder}"]
-    command += [f"--config-settings=build-dir={BUILD}", str(ROOT)]
-    finished = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert finished.returncode == 0, finished.stdout + finished.stderr
-    (path,) = folder.glob("metaprotocol-*.whl")
-    return path
-
-
 @needs_build
 def test_the_wheel_carries_what_the_package_loads(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     suffix = sysconfig.get_config_var("EXT_SUFFIX")
     assert "metaprotocol/_native/libmetaprotocol.so" in names
-    for text in ("LICENSE", "NOTICE"):
+    for text in ("LICENCES.md", "LICENSE", "NOTICE"):
         assert any(re.fullmatch(rf"metaprotocol-.+\.dist-info/.*{text}", name) for name in names)
     if any((ROOT / "src" / "bindings").glob("*.cc")):
         assert f"metaprotocol/_native/_engine{suffix}" in names
@@ -166,15 +170,19 @@ def test_the_wheel_carries_what_the_package_loads(wheel: Path) -> None:
         assert str(relative.with_name(f"{proto.stem}_pb2.py")) in names
     packaged = {name for name in names if name.startswith("metaprotocol/") and "_pb2" not in name}
     for path in (ROOT / "python" / "metaprotocol").rglob("*.py"):
+        relative = path.relative_to(ROOT / "python")
         if "_pb2" not in path.name:
-            assert str(path.relative_to(ROOT / "python")) in packaged
+            assert (str(relative) in packaged) == (relative.parts[1] not in DEMO), relative
+    data = f"metaprotocol-{_version()}.data/data"
+    for path in (ROOT / "share").rglob("*"):
+        assert path.is_dir() or f"{data}/{path.relative_to(ROOT)}" in names
 
 
 @needs_build
 def test_the_wheel_carries_nothing_of_the_build(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert len(names) == len(set(names))
-    allowed = re.compile(r"metaprotocol/|metaprotocol-[0-9.]+\.dist-info/")
+    allowed = re.compile(r"metaprotocol/|metaprotocol-[0-9.]+\.(dist-info|data/data/share)/")
     assert [name for name in names if not allowed.match(name)] == []
     assert [name for name in names if re.search(r"\.(a|o|cc|h|pyc)$", name)] == []
 
@@ -195,3 +203,84 @@ def test_the_installed_package_finds_its_own_module(wheel: Path, tmp_path: Path)
         env=environment,
     ).stdout.strip()
     assert Path(found) == tmp_path / "metaprotocol" / "_native" / "libmetaprotocol.so"
+
+
+def test_the_version_is_said_in_one_place() -> None:
+    said = []
+    for name in (
+        *("CMakeLists.txt", "MODULE.bazel", "pyproject.toml", "python/demo/pyproject.toml"),
+        *(
+            "bazel/example/MODULE.bazel",
+            "envoy_ext/abi/version.h",
+            "python/metaprotocol/__init__.py",
+        ),
+    ):
+        if f'"{_version()}"' in (ROOT / name).read_text():
+            said.append(name)
+    assert said == ["envoy_ext/abi/version.h"]
+
+
+@needs_build
+def test_the_wheel_has_that_version_and_names_the_demo_as_an_extra(wheel: Path) -> None:
+    archive = zipfile.ZipFile(wheel)
+    metadata = archive.read(f"metaprotocol-{_version()}.dist-info/METADATA").decode()
+    assert f"Version: {_version()}\n" in metadata
+    assert 'Requires-Dist: metaprotocol-demo; extra == "demo"' in metadata
+    needed = [line for line in metadata.splitlines() if line.startswith("Requires-Dist")]
+    assert [line for line in needed if "thrift" in line and "extra ==" not in line] == []
+
+
+def test_the_demo_is_a_package_that_needs_this_version(tmp_path: Path) -> None:
+    pytest.importorskip("hatchling")
+    command: list[str | Path] = [
+        sys.executable,
+        "-m",
+        "build",
+        "--wheel",
+        "--no-isolation",
+        "--outdir",
+        tmp_path,
+    ]
+    subprocess.run([*command, ROOT / "python" / "demo"], capture_output=True, check=True)
+    (path,) = tmp_path.glob("*.whl")
+    archive = zipfile.ZipFile(path)
+    modules = {name.split("/")[1] for name in archive.namelist() if name[:13] == "metaprotocol/"}
+    assert modules == DEMO
+    metadata = archive.read(f"metaprotocol_demo-{_version()}.dist-info/METADATA").decode()
+    assert f"Requires-Dist: metaprotocol[envoy,peers]=={_version()}\n" in metadata
+
+
+def test_the_source_distribution_builds_without_fetching_anything(tmp_path: Path) -> None:
+    pytest.importorskip("scikit_build_core")
+    command: list[str | Path] = [
+        sys.executable,
+        "-m",
+        "build",
+        "--sdist",
+        "--no-isolation",
+        "--outdir",
+        tmp_path,
+    ]
+    subprocess.run([*command, ROOT], capture_output=True, check=True)
+    (path,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(path) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    third_party = "build/third_party"
+    for source in (SOURCES["re2"], SOURCES["nlohmann_json"]):
+        assert {f"{third_party}/{source.name}/{file}" for file in source.proof} <= names
+    assert {"CMakeLists.txt", "LICENCES.md", "src/engine.cc", "tools/fetch_sources.py"} <= names
+    made = [name for name in names if name.startswith("build/") and third_party not in name]
+    assert made == []
+    assert not {name for name in names if name.endswith((".so", "_pb2.py"))}
+
+
+def test_the_manual_page_and_completion_are_those_of_the_command_line() -> None:
+    old = [path for path, text in generate_cli_files.files().items() if path.read_text() != text]
+    assert old == [], "python tools/generate_cli_files.py makes them"
+
+
+@needs_build
+def test_every_file_that_is_linked_in_has_a_licence_that_is_listed() -> None:
+    if not (BUILD / "libmetaprotocol.map").is_file():
+        pytest.skip("the build in build/release has no linker's map")
+    assert licences.problems(BUILD) == []

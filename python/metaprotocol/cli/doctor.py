@@ -158,7 +158,7 @@ def _packages() -> Iterator[Check]:
             f"{name} ({extra})",
             Verdict.WARNING,
             "not installed",
-            "Only the demo needs it: pip install 'metaprotocol[peers]'",
+            "Only the demo needs it: pip install 'metaprotocol[demo]'",
         )
 
 

@@ -19,19 +19,13 @@ from metaprotocol.image import contents
 from metaprotocol.image.elf import read_elf
 from metaprotocol.image.errors import ImageError
 from metaprotocol.image.layers import Entry, Layer, executable, write_layer
+from metaprotocol.image.licences import linked
 from metaprotocol.image.options import BuiltImage, ImageOptions, Kind, Progress
 from metaprotocol.image.places import INDEXES, Place, manifest_of
 from metaprotocol.image.sbom import Component, document
 from metaprotocol.image.store import CONFIG, INDEX, MANIFEST, BlobStore, Descriptor, Json
 
 SEARCH_PATH = "ENVOY_DYNAMIC_MODULES_SEARCH_PATH"
-
-_LINKED = (
-    Component("re2", "2022-06-01", "BSD-3-Clause", "Google", "https://github.com/google/re2"),
-    Component("nlohmann-json", "3.11.2", "MIT", url="https://github.com/nlohmann/json"),
-    Component("libstdc++", "", "GPL-3.0-or-later WITH GCC-exception-3.1", "GNU"),
-)
-"""What is linked into the module: NOTICE has the texts."""
 
 
 def build_image(
@@ -105,7 +99,10 @@ class _Builder:
             raise ImageError(
                 f"the module is for {architecture}, not for {self.options.architecture}"
             )
-        components = [Component("metaprotocol", _version(), "Apache-2.0"), *_LINKED]
+        components = [
+            Component("metaprotocol", _version(), "Apache-2.0"),
+            *linked(self.options.module, bindings=self.options.kind is Kind.CONTROL_PLANE),
+        ]
         base_config: Json = {}
         base_layers: list[Descriptor] = []
         layers: list[Layer] = []

@@ -24,8 +24,8 @@ CODEC_FOLDER = f"{MODULE_FOLDER}/codecs"
 FILTER_FOLDER = f"{MODULE_FOLDER}/filters"
 LIBRARY_FOLDER = f"{MODULE_FOLDER}/lib"
 PYTHON_HOME = "/opt/metaprotocol"
-SBOM = "/usr/share/doc/metaprotocol/sbom.spdx.json"
-NOTICE = "/usr/share/doc/metaprotocol/NOTICE"
+DOCUMENTS = "/usr/share/doc/metaprotocol"
+SBOM = f"{DOCUMENTS}/sbom.spdx.json"
 
 USER = 65532
 """Neither root nor anybody else: the number that distroless images use."""
@@ -119,19 +119,18 @@ def python_files(entries: Iterable[Entry]) -> list[Path]:
 def document_entries(sbom: dict[str, object]) -> list[Entry]:
     """What is in the image and under which licences."""
     entries = [Entry(SBOM, data=json.dumps(sbom, indent=1, sort_keys=True).encode())]
-    for candidate in _notices():
-        entries.append(Entry(NOTICE, source=candidate))
-        break
+    for name in ("LICENCES.md", "LICENSE", "NOTICE"):
+        entries += [Entry(f"{DOCUMENTS}/{name}", source=path) for path in _documents(name)][:1]
     return entries
 
 
-def _notices() -> Iterator[Path]:
+def _documents(name: str) -> Iterator[Path]:
     try:
         files = distribution("metaprotocol").files or []
     except PackageNotFoundError:
         files = []
-    yield from (Path(str(file.locate())) for file in files if file.name == "NOTICE")
-    yield from (path for path in [Path(__file__).parents[3] / "NOTICE"] if path.is_file())
+    yield from (Path(str(file.locate())) for file in files if file.name == name)
+    yield from (path for path in [Path(__file__).parents[3] / name] if path.is_file())
 
 
 def _tree(root: Path, target: str, skip: set[str]) -> Iterator[Entry]:

@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+_OWN_LICENCE = re.compile(r"LicenseRef-[A-Za-z0-9.-]+")
+"""A licence that SPDX has no name for."""
+
 
 @dataclass(frozen=True)
 class Component:
@@ -58,6 +61,12 @@ def document(name: str, components: Sequence[Component], created: int) -> dict[s
             "creators": ["Tool: metaprotocol"],
         },
         "packages": packages,
+        "hasExtractedLicensingInfos": [
+            {"licenseId": identifier, "extractedText": f"See {identifier[11:]} in NOTICE"}
+            for identifier in sorted(
+                {found for item in components for found in _OWN_LICENCE.findall(item.licence)}
+            )
+        ],
         "relationships": [
             {
                 "spdxElementId": "SPDXRef-DOCUMENT",

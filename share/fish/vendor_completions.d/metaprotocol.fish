@@ -1,0 +1,1 @@
+complete --command metaprotocol --no-files --arguments "(env _METAPROTOCOL_COMPLETE=complete_fish _TYPER_COMPLETE_FISH_ACTION=get-args _TYPER_COMPLETE_ARGS=(commandline -cp) metaprotocol)" --condition "env _METAPROTOCOL_COMPLETE=complete_fish _TYPER_COMPLETE_FISH_ACTION=is-args _TYPER_COMPLETE_ARGS=(commandline -cp) metaprotocol"
