@@ -32,8 +32,11 @@ def installed(release: str) -> Path:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("release", nargs="*", default=list(VERSIONS), choices=list(VERSIONS))
-    for release in parser.parse_args().release:
+    parser.add_argument("release", nargs="*", help=", ".join(VERSIONS))
+    arguments = parser.parse_args()
+    if unknown := set(arguments.release) - set(VERSIONS):
+        parser.error(f"{unknown.pop()} is not one of {', '.join(VERSIONS)}")
+    for release in arguments.release or VERSIONS:
         sys.stdout.write(f"{release} {installed(release)}\n")
 
 
