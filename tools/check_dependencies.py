@@ -61,7 +61,7 @@ _CONTROL_PLANE = frozenset(
 )
 
 # Modules beside the packages, which all may import.
-PYTHON_SHARED = frozenset({"diagnostics", "errors", "logs", "worker"})
+PYTHON_SHARED = frozenset({"audience", "diagnostics", "errors", "logs", "worker"})
 
 # Package below metaprotocol -> packages it may import. Everything may import metaprotocol itself.
 PYTHON_RULES: dict[str, frozenset[str]] = {

@@ -173,7 +173,7 @@ class ControlPlane:
         try:
             with collector_paused():
                 await self._load()
-            await self.server.start()
+                await self.server.start()
             if self._http is not None:
                 await self._serve_http(*self._http)
         except BaseException:

@@ -47,7 +47,7 @@ class Problem:
 
 def underscore(field: str, name: str | None) -> Iterator[Problem]:
     """The doubt about a name that DNS and Kubernetes would not take."""
-    if name and "_" in name:
+    if name is not None and "_" in name:
         message = "has '_', which is no part of DNS names"
         yield Problem(
             field, "underscore", message, "Kubernetes refuses it; '-' is right everywhere"
@@ -107,12 +107,18 @@ class Checked(Model):
     """Base of parts with conditions between their fields. A validator of its own costs something
     for each of thousands of objects, so that only these have one."""
 
+    right_alone: ClassVar[frozenset[str]] = frozenset()
+    """Attributes that are right if nothing else is given: most parts have only one."""
+
     def problems(self) -> Iterator[Problem]:
         """What is wrong between fields that are right each by itself."""
         yield from ()
 
     @model_validator(mode="after")
     def _check(self) -> Checked:
+        given = self.model_fields_set
+        if len(given) == 1 and not given.isdisjoint(self.right_alone):
+            return self
         found = tuple(self.problems())
         if found:
             text = "; ".join(f"{p.field}: {p.message}" if p.field else p.message for p in found)
@@ -222,7 +228,7 @@ class Resource(Model):
     _origin: Origin = PrivateAttr(default_factory=_in_code)
     _document: SourceDocument | None = PrivateAttr(default_factory=_no_document)
 
-    @property
+    @functools.cached_property
     def key(self) -> Key:
         """Identifies the resource; the API version is no part of it."""
         namespace = self.metadata.namespace if self.namespaced else ""

@@ -90,6 +90,7 @@ class StringMatch(Checked):
     text_kinds: ClassVar[frozenset[str]] = frozenset(
         {"exact", "prefix", "suffix", "contains", "regex", "one_of"}
     )
+    right_alone = frozenset({*text_kinds, "range"})
 
     exact: Text | None = None
     """The value is this text. Empty: there is a value, whatever it is (`oneOf: [""]` means the
@@ -119,6 +120,8 @@ class StringMatch(Checked):
     def kind(self) -> str:
         """Which of `kinds` it is. "present" without any, and for `exact` and `prefix` without text,
         which hold for every value in Aeraki, too."""
+        if self.exact:
+            return "exact"  # which most are
         given = next((kind for kind in self.kinds if getattr(self, kind) is not None), "present")
         return "present" if given in ("exact", "prefix") and not getattr(self, given) else given
 
@@ -172,8 +175,9 @@ class Destination(Model):
 
     def doubts(self) -> Iterator[Problem]:
         """Names that DNS would not take."""
-        yield from underscore("host", self.host)
-        yield from underscore("subset", self.subset)
+        if "_" in self.host or (self.subset is not None and "_" in self.subset):
+            yield from underscore("host", self.host)
+            yield from underscore("subset", self.subset)
 
 
 class MetaRouteDestination(Model):
@@ -302,8 +306,8 @@ class MetaRoute(Checked):
 
     def doubts(self) -> Iterator[Problem]:
         """Weights that are no percentages, and mirrors that get nothing."""
-        total = sum(share.weight for share in self.route)
-        if len(self.route) > 1 and total != 100:
+        total = sum(share.weight for share in self.route) if len(self.route) > 1 else 100
+        if total != 100:
             weights = " + ".join(str(share.weight) for share in self.route[:8])
             more = " + ..." if len(self.route) > 8 else ""
             message = f"weights are {weights}{more} = {total}, not 100; each is a share of {total}"

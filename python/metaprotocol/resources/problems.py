@@ -6,7 +6,7 @@ import functools
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from pydantic import BaseModel, ValidationError
 from pydantic.alias_generators import to_camel
@@ -364,17 +364,23 @@ def _step(annotation: Any, step: str | int) -> Any:
 # --- what is taken, but likely not as it was meant
 
 _NO_MEANING = "no-meaning"
+_FEW = 2
+"""Places of a document that are looked for one by one."""
 
 
 def warnings(model: BaseModel, document: Document, name: str) -> Iterator[Diagnostic]:
     """Warnings for fields that are given and that nothing here honours, and for the models'
     ``doubts``."""
-    for path, problem in _doubts(model, ()):
+    found: list[tuple[Path, Problem]] = []
+    if _may_be_doubted(type(model)):
+        _doubts(model, (), found)
+    origin_of = document.origin_of_one if len(found) <= _FEW else document.origin_of
+    for path, problem in found:
         where = (*path, *parse_path(problem.field))
         yield Diagnostic(
             Severity.INFO if problem.code == _NO_MEANING else Severity.WARNING,
             problem.message,
-            document.origin_of(where),
+            origin_of(where),
             name,
             join_path(where),
             "",
@@ -383,45 +389,53 @@ def warnings(model: BaseModel, document: Document, name: str) -> Iterator[Diagno
         )
 
 
-def _doubts(model: BaseModel, path: Path) -> Iterator[tuple[Path, Problem]]:
-    kind = type(model)
-    if not _may_be_doubted(kind):
-        return
-    if isinstance(model, Model):
+class _Doubted(NamedTuple):
+    """About which attributes of a model there may be something to say."""
+
+    itself: bool
+    """The model has doubts of its own."""
+    fields: tuple[tuple[str, str, Problem | None], ...]
+    """Attribute, name in YAML, and what is to be said if it is given; None: what is in it may have
+    something said about it."""
+
+
+def _doubts(model: BaseModel, path: Path, found: list[tuple[Path, Problem]]) -> None:
+    """Adds what is to be said about a part, and what is in it. Every part of every resource is
+    looked at, so this is short."""
+    doubted = _doubted(type(model))
+    if doubted.itself and isinstance(model, Model):
         for problem in model.doubts():
-            yield path, problem
-    reasons = kind.no_effect if issubclass(kind, Model) else {}
-    others = kind.no_meaning if issubclass(kind, Model) else {}
+            found.append((path, problem))
     given = model.model_fields_set
-    for attribute, alias in _doubted_fields(kind):
+    for attribute, alias, said in doubted.fields:
         if attribute not in given:
             continue
         value = getattr(model, attribute)
-        where = (*path, alias)
-        if attribute in reasons:
+        if said is not None:
             if value not in (None, "", [], {}):
-                yield where, Problem("", "no-effect", "has no effect here", reasons[attribute])
-        elif attribute in others:
-            if value not in (None, "", [], {}):
-                yield where, Problem("", _NO_MEANING, "has no meaning here", others[attribute])
-        elif isinstance(value, BaseModel):
-            yield from _doubts(value, where)
+                found.append(((*path, alias), said))
         elif isinstance(value, list):
             for index, item in enumerate(value):
                 if isinstance(item, BaseModel):
-                    yield from _doubts(item, (*where, index))
+                    _doubts(item, (*path, alias, index), found)
+        elif isinstance(value, BaseModel):
+            _doubts(value, (*path, alias), found)
 
 
 @functools.cache
-def _doubted_fields(model: type[BaseModel]) -> tuple[tuple[str, str], ...]:
-    """The attributes of a model about which there may be something to say, with their names in
-    YAML, in order."""
-    told = {*model.no_effect, *model.no_meaning} if issubclass(model, Model) else set()
-    return tuple(
-        (attribute, info.alias or attribute)
+def _doubted(model: type[BaseModel]) -> _Doubted:
+    said: dict[str, Problem] = {}
+    if issubclass(model, Model):
+        for attribute, why in model.no_meaning.items():
+            said[attribute] = Problem("", _NO_MEANING, "has no meaning here", why)
+        for attribute, why in model.no_effect.items():
+            said[attribute] = Problem("", "no-effect", "has no effect here", why)
+    fields = tuple(
+        (attribute, info.alias or attribute, said.get(attribute))
         for attribute, info in sorted(model.model_fields.items())
-        if attribute in told or any(map(_may_be_doubted, _models_in(info.annotation)))
+        if attribute in said or any(map(_may_be_doubted, _models_in(info.annotation)))
     )
+    return _Doubted(issubclass(model, Model) and model.doubts is not Model.doubts, fields)
 
 
 @functools.cache

@@ -167,6 +167,11 @@ def host_problem(host: str) -> str:
         return "must not be empty"
     if len(host) > 253:
         return "is longer than the 253 characters of a DNS name"
+    return _problem_of_labels(host)
+
+
+@functools.lru_cache(maxsize=10_000)  # most hosts are written many times
+def _problem_of_labels(host: str) -> str:
     labels = host.split(".")
     for label in labels:
         if not label:

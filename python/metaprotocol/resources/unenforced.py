@@ -6,6 +6,7 @@ that each can be told of, with the services that it leaves as they are.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from typing import Any, ClassVar, Self
 
@@ -67,7 +68,7 @@ class Unenforced(Resource):
             ),
         )
 
-    @property
+    @functools.cached_property
     def key(self) -> Key:
         """That of the object."""
         return Key(self.spec.kind, self.spec.namespace, self.spec.name)

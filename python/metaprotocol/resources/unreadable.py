@@ -8,6 +8,7 @@ hosts that it may be about can be kept shut instead of being served as if it wer
 from __future__ import annotations
 
 import contextlib
+import functools
 import re
 from collections.abc import Iterable
 from typing import Any, ClassVar, Self
@@ -89,7 +90,7 @@ class Unreadable(Resource):
                 )
         return cls(api_version=version, kind="Unreadable", metadata=metadata, spec=spec)
 
-    @property
+    @functools.cached_property
     def key(self) -> Key:
         """That of the object, if it is known."""
         spec = self.spec

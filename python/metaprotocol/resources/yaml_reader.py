@@ -128,6 +128,11 @@ class Document:
             return Origin(self.file, at.key_line, at.key_column)
         return Origin(self.file, at.line, at.column)
 
+    def origin_of_one(self, path: Path) -> Origin:
+        """As ``origin_of``, reading no further than to there: for who asks once or twice about a
+        document, of which there are thousands."""
+        return Origin(self.file, *_Finder(self.text, self.line).find((*self.prefix, *path)))
+
 
 def split_documents(text: str, file: str) -> Iterator[Document]:
     """The documents of a file, without those that say nothing."""
@@ -326,7 +331,7 @@ class _ValueReader(_Reader):
         value: Any = None
         while type(event) is not yaml.StreamEndEvent:
             if type(event) is yaml.DocumentStartEvent:
-                value = self._value(self.next(), 0)[0]
+                value = self._value(self.next(), 0)
                 break
             event = self.next()
         # To the end, so that what follows is not passed over in silence.
@@ -336,67 +341,80 @@ class _ValueReader(_Reader):
                 raise self.problem(event, "is no YAML: a second document without ---")
         return value
 
-    def _value(self, event: Any, depth: int) -> tuple[Any, int]:
-        """The value that begins with an event, and how many values it is."""
+    def _value(self, event: Any, depth: int) -> Any:
+        """The value that begins with an event."""
         kind = type(event)
         if kind is yaml.ScalarEvent:
-            self._left -= 1
-            if self._left < 0:
-                self.spend(0, event)
-            if event.implicit[0] and event.anchor is None:
-                # Almost every text: plain, and no number.
-                text = event.value
-                if text and text not in _WORDS and text[0] not in _NUMBER_START:
-                    return text, 1
+            self.spend(1, event)
             value = self._scalar(event)
             if event.anchor is not None:
                 self._anchors[event.anchor] = (value, 1)
-            return value, 1
+            return value
         if kind is yaml.AliasEvent:
             return self._alias(event)
         if depth >= self._limits.depth:
             message = f"is nested more than {self._limits.depth} deep"
             raise self.problem(event, message, code="too-deep")
+        before = self._left
         self.spend(1, event)
         if event.anchor is not None:
             self._anchors[event.anchor] = None
-        result: tuple[Any, int]
         if kind is yaml.MappingStartEvent:
-            result = self._mapping(event, depth)
+            value = self._mapping(event, depth)
         else:
-            result = self._sequence(event, depth)
+            value = self._sequence(event, depth)
         if event.anchor is not None:
-            self._anchors[event.anchor] = result
-        return result
+            self._anchors[event.anchor] = (value, before - self._left)
+        return value
 
-    def _sequence(self, event: Any, depth: int) -> tuple[list[Any], int]:
-        self._check_tag(event, "seq")
+    def _sequence(self, event: Any, depth: int) -> list[Any]:
+        if event.tag is not None:
+            self._check_tag(event, "seq")
         values: list[Any] = []
-        size = 1
         get, end = self.next, yaml.SequenceEndEvent
         item = get()
         while type(item) is not end:
-            value, count = self._value(item, depth + 1)
-            values.append(value)
-            size += count
+            values.append(self._value(item, depth + 1))
             item = get()
-        return values, size
+        return values
 
-    def _mapping(self, event: Any, depth: int) -> tuple[dict[str, Any], int]:
-        self._check_tag(event, "map")
+    def _mapping(self, event: Any, depth: int) -> dict[str, Any]:
+        if event.tag is not None:
+            self._check_tag(event, "map")
         values: dict[str, Any] = {}
         merged: dict[str, Any] = {}
-        size = 1
-        get, end = self.next, yaml.MappingEndEvent
+        get, end, scalar = self.next, yaml.MappingEndEvent, yaml.ScalarEvent
+        # Almost every key and value is a text without quotes, and no number: no call for those.
+        words, numbers = _WORDS, _NUMBER_START
         key_event = get()
         while type(key_event) is not end:
-            key, count = self._value(key_event, depth + 1)
-            if type(key) is not str:
-                key = self._key(key_event)
+            if (
+                type(key_event) is scalar
+                and key_event.implicit[0]
+                and key_event.anchor is None
+                and (key := key_event.value) not in words
+                and key[0] not in numbers
+            ):
+                self._left -= 1
+            else:
+                key = self._value(key_event, depth + 1)
+                if type(key) is not str:
+                    key = self._key(key_event)
             value_event = get()
-            value, more = self._value(value_event, depth + 1)
-            size += count + more
-            if key == "<<" and key_event.__class__ is yaml.ScalarEvent and key_event.implicit[0]:
+            if (
+                type(value_event) is scalar
+                and value_event.implicit[0]
+                and value_event.anchor is None
+                and (text := value_event.value) not in words
+                and text[0] not in numbers
+            ):
+                self._left -= 1
+                value = text
+            else:
+                value = self._value(value_event, depth + 1)
+            if self._left < 0:
+                self.spend(0, value_event)
+            if key == "<<" and type(key_event) is scalar and key_event.implicit[0]:
                 self._merge(merged, value, value_event)
             elif key in values:
                 self.problems.append(
@@ -410,7 +428,7 @@ class _ValueReader(_Reader):
             else:
                 values[key] = value
             key_event = get()
-        return (merged | values if merged else values), size
+        return merged | values if merged else values
 
     def _key(self, event: Any) -> str:
         if type(event) is yaml.ScalarEvent:
@@ -425,7 +443,7 @@ class _ValueReader(_Reader):
             for key, content in part.items():
                 into.setdefault(key, content)
 
-    def _alias(self, event: Any) -> tuple[Any, int]:
+    def _alias(self, event: Any) -> Any:
         if event.anchor not in self._anchors:
             fix = "quote texts that begin with *"
             raise self.problem(event, f"*{event.anchor[:60]} names no anchor", fix=fix)
@@ -433,7 +451,7 @@ class _ValueReader(_Reader):
         if known is None:
             raise self.problem(event, f"*{event.anchor[:60]} is within itself")
         self.spend(known[1], event)
-        return known
+        return known[0]
 
     def _scalar(self, event: Any) -> Any:
         text: str = event.value
@@ -529,6 +547,73 @@ class _PositionReader(_Reader):
         child = self._position(self.next(), key_event.start_mark, depth + 1)
         if name is not None:
             position.children.setdefault(name, child)
+
+
+class _Finder(_Reader):
+    """Goes to one place of a document."""
+
+    def __init__(self, text: str, line: int) -> None:
+        super().__init__(text, line, DEFAULT_LIMITS)
+        self._found: Any = None
+
+    def find(self, path: Path) -> tuple[int, int]:
+        """Line and column of what is written of ``path``, as far as it can be read."""
+        with contextlib.suppress(YamlProblem), self.reading():
+            self._go(path)
+        if self._found is None:
+            return self._line, 0
+        return self.place(self._found.index)
+
+    def _go(self, path: Path) -> None:
+        while type(event := self.next()) is not yaml.DocumentStartEvent:
+            if type(event) is yaml.StreamEndEvent:
+                return
+        event = self.next()
+        self._found = event.start_mark
+        for step in path:
+            if type(event) is yaml.MappingStartEvent:
+                found = self._key(step)
+            elif type(event) is yaml.SequenceStartEvent:
+                found = self._item(step)
+            else:
+                return
+            if found is None:
+                return
+            mark, event = found
+            self._found = mark
+
+    def _key(self, step: str | int) -> tuple[Any, Any] | None:
+        """The place of the first key of that name in a mapping, and where its value begins."""
+        while type(key := self.next()) is not yaml.MappingEndEvent:
+            if type(key) is yaml.ScalarEvent:
+                if key.value == step:
+                    return key.start_mark, self.next()
+            else:
+                self._skip(key)
+            self._skip(self.next())
+        return None
+
+    def _item(self, step: str | int) -> tuple[Any, Any] | None:
+        index = 0
+        while type(item := self.next()) is not yaml.SequenceEndEvent:
+            if index == step:
+                return item.start_mark, item
+            self._skip(item)
+            index += 1
+        return None
+
+    def _skip(self, event: Any) -> None:
+        """Reads to the end of the value that begins with an event."""
+        depth = 0
+        while True:
+            kind = type(event)
+            if kind is yaml.MappingStartEvent or kind is yaml.SequenceStartEvent:
+                depth += 1
+            elif kind is yaml.MappingEndEvent or kind is yaml.SequenceEndEvent:
+                depth -= 1
+            if not depth:
+                return
+            event = self.next()
 
 
 # --- small things

@@ -184,9 +184,7 @@ class FolderSource:
                 await self._save()
         finally:
             closed = True
-            watching.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await watching
+            await _ended(watching)
 
     def close(self) -> None:
         """Ends the thread that reads, and closes the store, after what is under way."""
@@ -206,24 +204,29 @@ class FolderSource:
 
     async def _next_look(self) -> Look:
         """Waits until there is something to look at, and looks."""
-        missing = self._state.missing
-        wait = self._patience / 2 if missing else self._interval
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(wait):
-                await self._awake.wait()
-        some = self._names | missing
-        everything = self._everything or not some
-        if everything and (pause := self._look_again - time.monotonic()) > 0:
+        wait = self._patience / 2 if self._state.missing else self._interval
+        if self._everything:
+            wait = min(wait, max(self._look_again - time.monotonic(), 0.0))
+        await self._news(wait)
+        while True:
+            some = self._names | self._state.missing
+            pause = self._look_again - time.monotonic()
+            if pause <= 0 and (self._everything or not some):
+                return await self._look_at_everything()
             if some:
-                everything = False  # in a moment
-            else:
-                await asyncio.sleep(pause)
+                self._names = set()
+                return await self._worker.run(self._look, some)
+            # A file that is told to be another meanwhile is read at once.
+            await self._news(pause)
+
+    async def _news(self, seconds: float) -> None:
+        """Returns when something is noticed, at the latest after so long."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._awake.wait()
         self._awake.clear()
-        if not everything:
-            self._names = set()
-            if self._everything:
-                self._awake.set()
-            return await self._worker.run(self._look, some)
+
+    async def _look_at_everything(self) -> Look:
         self._everything, self._names = False, set()
         began = time.monotonic()
         look = await self._worker.run(self._look, None)
@@ -336,6 +339,14 @@ class FolderSource:
     def _notified(self) -> None:
         self._unwatched = ""
         self._notice_everything()
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    """Cancels a task, and waits for its end. The task groups in it may take a cancellation for one
+    of their own and go on: then it is cancelled again, or whoever waits would wait for ever."""
+    while not task.done():
+        task.cancel()
+        await asyncio.wait([task], timeout=1.0)
 
 
 class _Abandoned(Exception):

@@ -27,6 +27,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from metaprotocol.resources import Resource
+from metaprotocol.translate.ip import ip_address
 from metaprotocol.translate.model import NONE, Port, Service
 from metaprotocol.translate.naming import filter_name
 from metaprotocol.translate.options import Options
@@ -54,11 +55,9 @@ class Address:
         """Whether connections to that address, if it is on this machine, come here."""
         if not self.port or self.port != port:
             return False
-        try:
-            asked = ipaddress.ip_address(ip)
-        except ValueError:  # a name
+        asked, own = ip_address(ip), ip_address(self.ip)
+        if asked is None or own is None:
             return False
-        own = ipaddress.ip_address(self.ip)
         return asked == own or (own.is_unspecified and asked.is_loopback)
 
     def __str__(self) -> str:
@@ -117,10 +116,8 @@ def local_address(
 
 
 def _is_loopback(address: str) -> bool:
-    try:
-        return ipaddress.ip_address(address).is_loopback
-    except ValueError:  # a network
-        return False
+    parsed = ip_address(address)
+    return parsed is not None and parsed.is_loopback
 
 
 def own_address(name: str, port: int, taken: Container[Address]) -> Address:

@@ -9,6 +9,7 @@ from typing import Any
 
 from google.protobuf.message import Message
 
+from metaprotocol.audience import Clients
 from metaprotocol.config.v1 import ClusterPolicy
 from metaprotocol.envoy.config import (
     AdsSource,
@@ -47,6 +48,9 @@ _SIMPLE = {
     "RANDOM": ClusterPolicy.RANDOM,
 }
 
+# Where nothing is said, as for most clusters. Never changed.
+_USUAL = ClusterPolicy(policy=ClusterPolicy.LEAST_REQUEST)
+
 # What Istio's API means by a policy that does not say. That a share which comes to less than one
 # host is one is how Envoy was when Istio's documentation, and Aeraki's, were written.
 _PASSIVE_HEALTH = OutlierDetection(
@@ -69,14 +73,9 @@ class HostClusters:
     """Names of clusters that must not be used, and of which resources they would be made."""
     policies: dict[str, ClusterPolicy] = field(default_factory=dict)
     """Cluster name to its load balancing policy."""
-    for_clients: dict[str, HostClusters] = field(default_factory=dict)
-    """Namespace to the clusters for clients there, if DestinationRules say something else to
-    them."""
+    for_clients: dict[Clients, HostClusters] = field(default_factory=dict)
+    """The clusters for clients to whom DestinationRules say something else."""
     diagnostics: Diagnostics = ()
-
-    def of(self, namespace: str) -> HostClusters:
-        """The clusters for clients in that namespace."""
-        return self.for_clients.get(namespace, self)
 
     @property
     def names(self) -> set[tuple[str, str]]:
@@ -174,7 +173,10 @@ class ClusterTranslator:
         name = cluster_name(port.number, subset, service.host)
         rule = rules.subsets.get(subset)
         policy = rules.policy(subset, port.number)
-        cluster = self._parts(service, Cluster(name), policy, report)
+        usual = not _written(policy)
+        cluster: Cluster | None = Cluster(name, policy=_USUAL)
+        if not usual:
+            cluster = self._parts(service, Cluster(name), policy, report)
         if cluster is None:
             made.refused[name] = service.owners
             return
@@ -189,10 +191,14 @@ class ClusterTranslator:
         if rule is not None:
             used[id(rule.rule)] = rule.rule
         origins = (*origins, *used.values())
+        made.origins[CLUSTER, name] = origins
         if service.resolution in (STATIC, NONE):
-            cluster = replace(cluster, endpoints=AdsSource())
             made.resources[ENDPOINTS, name] = self._messages.load_assignment(name, hosts)
             made.origins[ENDPOINTS, name] = origins
+            if usual and not grpc:
+                made.resources[CLUSTER, name] = self._messages.usual_cluster(name, _USUAL)
+                return
+            cluster = replace(cluster, endpoints=AdsSource())
         else:
             # LOGICAL_DNS has room for one name; several are what STRICT_DNS is for.
             single = service.resolution == DNS_ROUND_ROBIN and len(hosts) == 1
@@ -200,13 +206,13 @@ class ClusterTranslator:
         builder = self._messages.builder
         build = builder.http2_cluster if grpc else builder.cluster
         made.resources[CLUSTER, name] = self._messages.cluster(cluster, build)
-        made.origins[CLUSTER, name] = origins
 
     def _parts(
         self, service: Service, cluster: Cluster, policy: Policy, report: Report
     ) -> Cluster | None:
         """``cluster`` with the policy in it; None if it must not be used."""
-        balancing = ClusterPolicy(policy=ClusterPolicy.LEAST_REQUEST)
+        balancing = ClusterPolicy()
+        balancing.CopyFrom(_USUAL)
         if policy.load_balancer is not None:
             _load_balancer(policy.load_balancer, balancing, report)
         cluster = replace(cluster, policy=balancing)

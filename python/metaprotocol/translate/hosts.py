@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from google.protobuf.message import Message
 
+from metaprotocol.audience import Clients
 from metaprotocol.diagnostics import did_you_mean
 from metaprotocol.resources import ApplicationProtocol, MetaRouter, Resource, Unreadable
 from metaprotocol.translate.addresses import Claim, local_address
@@ -39,8 +40,8 @@ class Filter:
     message: Message
     origins: tuple[Resource, ...]
     visible_to: Namespaces
-    variants: dict[str, Message] = field(default_factory=dict)
-    """Namespace to what it is for clients there, where that is something else."""
+    variants: dict[Clients, Message] = field(default_factory=dict)
+    """What it is for some clients, where that is something else."""
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ class Messages:
         self.builder = builder
         types = builder.types
         self._clusters: dict[tuple[object, ...], Message] = {}
+        self._usual: Message | None = None
         extra = {"enable_reuse_port": False} if exclusive_ports else {}
         self._listener: Any = builder.listener(
             MetaProtocolListener(_PLACEHOLDER, discovery=AdsSource(), port=1, extra=extra)
@@ -75,6 +76,16 @@ class Messages:
                 self._clusters[kind] = template
         made: Any = _copy(template)
         made.name = cluster.name
+        return made  # type: ignore[no-any-return]
+
+    def usual_cluster(self, name: str, policy: ClusterPolicy) -> Message:
+        """A cluster whose hosts come by EDS, and about which nothing is said but its policy, which
+        is always the same one."""
+        if self._usual is None:
+            usual = Cluster(_PLACEHOLDER, policy=policy, endpoints=AdsSource())
+            self._usual = self.builder.cluster(usual)
+        made: Any = _copy(self._usual)
+        made.name = name
         return made  # type: ignore[no-any-return]
 
     def load_assignment(self, name: str, hosts: Sequence[Host]) -> Message:

@@ -139,6 +139,10 @@ class RouteTranslator:
         self._known = known
         self._report = Report()
         self._table = Table(RouteTable(name=service.host), hosts={service.host})
+        self._clusters: dict[tuple[str, str | None, int], tuple[str, tuple[str, ...]]] = {}
+        """Of destinations about which there is nothing to say: most routes lead to few clusters."""
+        self._usual_keys: set[str] = set()
+        """Metadata keys about which there is nothing to say."""
 
     def translate(self) -> Table:
         """The table, with a default route where the MetaRouter has none."""
@@ -191,20 +195,20 @@ class RouteTranslator:
             self._destinations(written, place, route)
         if written.timeout is not None:
             route.timeout.FromTimedelta(self._bounded(written.timeout, f"{place}.timeout"))
-        route.request_mutation.extend(
-            mutations(
-                written.request_mutation_remove,
-                written.request_mutation,
-                written.request_mutation_add,
-            )
+        request = mutations(
+            written.request_mutation_remove,
+            written.request_mutation,
+            written.request_mutation_add,
         )
-        route.response_mutation.extend(
-            mutations(
-                written.response_mutation_remove,
-                written.response_mutation,
-                written.response_mutation_add,
-            )
+        response = mutations(
+            written.response_mutation_remove,
+            written.response_mutation,
+            written.response_mutation_add,
         )
+        if request:
+            route.request_mutation.extend(request)
+        if response:
+            route.response_mutation.extend(response)
         if written.mirror is not None:
             self._mirror(written, place, route)
         return route
@@ -244,10 +248,13 @@ class RouteTranslator:
     def _cluster(self, destination: Destination, place: str) -> tuple[str, tuple[str, ...]]:
         """The cluster's name, and what it hashes on. A destination that is not there has a name,
         too: its requests get the protocol's error instead of going elsewhere."""
+        asked = destination.port.number if destination.port else self._port.number
+        known = (destination.host, destination.subset, asked if destination.port else 0)
+        if (found := self._clusters.get(known)) is not None:
+            return found
         host = self._known.resolve(destination.host, self._router.key.namespace)
         subset = destination.subset or ""
         self._look_up(host, destination.host)
-        asked = destination.port.number if destination.port else self._port.number
         service = self._known.service(host)
         if service is None:
             self._table.missing = True
@@ -269,7 +276,8 @@ class RouteTranslator:
                 f"{host} has no port {asked}", value=asked, fix=f"its ports: {has}",
             )  # fmt: skip
             return cluster_name(asked, subset, host), ()
-        if port.protocol and port.protocol != self._port.protocol:
+        matches = not port.protocol or port.protocol == self._port.protocol
+        if not matches:
             self._report.warning(
                 self._router, "protocol-mismatch", place,
                 f"port {port.number} of {host} speaks {port.protocol}, "
@@ -289,10 +297,13 @@ class RouteTranslator:
             )  # fmt: skip
             return cluster_name(port.number, subset, host), ()
         self._table.uses.add(Use(host, port.number, subset))
-        return (
+        found = (
             cluster_name(port.number, subset, host),
             hash_keys(rules.policy(subset, port.number)),
         )
+        if matches:
+            self._clusters[known] = found
+        return found
 
     def _mirror(self, written: MetaRoute, place: str, route: Route) -> None:
         assert written.mirror is not None
@@ -390,10 +401,14 @@ class RouteTranslator:
 
     def _check_keys(self, match: MetaRouteMatch, place: str) -> None:
         for key in match.attributes:
-            self._check_key(key, f"{place}.{join_path(['attributes', key])}")
+            if key not in self._usual_keys:
+                self._check_key(key, f"{place}.{join_path(['attributes', key])}")
 
     def _check_key(self, key: str, place: str) -> None:
-        if doubt := self._codec.doubt(key):
+        doubt = self._codec.doubt(key)
+        if not doubt:
+            self._usual_keys.add(key)
+        else:
             add = self._report.info if self._codec.free_metadata else self._report.warning
             add(self._router, "unknown-metadata-key", place, doubt, value=key)
 
@@ -415,6 +430,8 @@ def mutations(
 ) -> list[Mutation]:
     """Removals, then what is written in any case, then what is written if it is not there: so that
     removing and writing one key leaves it with the new value."""
+    if not (remove or write or add):
+        return []
     return [
         *(Mutation(remove=key) for key in remove),
         *(Mutation(set=KeyValue(key=item.key, value=item.value)) for item in write),

@@ -1,6 +1,7 @@
 """DestinationRules: which ones hold for a host, and what they say about a subset and port.
 
-As in Istio it depends on the client's namespace: of the rules that are exported there, the
+As in Istio it depends on the client. A rule of its own namespace that selects its workload by
+labels has the say alone. Otherwise, of the rules that are exported to its namespace, the
 namespace's own count; without any, those of the service's namespace; then those of the root
 namespace. Among them the one with the most specific host counts, and of several with that host the
 oldest decides, while their subsets are put together.
@@ -16,6 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
+from metaprotocol.audience import Clients, overlapping
 from metaprotocol.resources import DestinationRule, Key, Unreadable
 from metaprotocol.resources.destination_rule import (
     ClientTlsSettings,
@@ -26,7 +28,7 @@ from metaprotocol.resources.destination_rule import (
     TrafficPolicy,
 )
 from metaprotocol.translate.naming import full_host, is_wildcard
-from metaprotocol.translate.options import Options
+from metaprotocol.translate.options import Options, Target
 from metaprotocol.translate.reporting import Diagnostics, Report, age
 from metaprotocol.translate.visibility import exported_to
 
@@ -70,15 +72,16 @@ class HostRules:
     base: DestinationRule | None = None
     """The rule whose ``trafficPolicy`` counts."""
     subsets: Mapping[str, SubsetRule] = field(default_factory=dict)
-    for_clients: Mapping[str, HostRules] = field(default_factory=dict)
-    """Namespace to what they say to clients there, where that is something else."""
+    for_clients: Mapping[Clients, HostRules] = field(default_factory=dict)
+    """What they say to some clients, where that is something else."""
     unreadable: tuple[Unreadable, ...] = ()
     """Rules that may be for this host and cannot be read. They may ask for TLS, so that without a
     good version of them nothing is sent to it."""
 
-    def of(self, namespace: str) -> HostRules:
-        """What they say to clients in that namespace."""
-        return self.for_clients.get(namespace, self)
+    def of(self, clients: Clients) -> HostRules:
+        """What they say to these clients."""
+        found = clients.narrowest(self.for_clients)
+        return self if found is None else self.for_clients[found]
 
     def knows(self, subset: str) -> bool:
         """Whether there is a subset of that name, for some clients at least."""
@@ -110,42 +113,72 @@ def build_rules(
     """What ``candidates``, whose hosts all cover ``host``, say about the service of ``namespace``
     with that host."""
     report = Report()
-    ordered = [rule for rule in sorted(candidates, key=age) if _for_everyone(rule, report)]
+    ordered = sorted(candidates, key=age)
+    if not options.respect_export_to or options.target is Target.ISTIO:
+        ordered = [rule for rule in ordered if _for_everyone(rule, report)]
     used: dict[Key, DestinationRule] = {}
 
-    def told(client: str | None) -> HostRules:
-        visible = [rule for rule in ordered if _sees(client, rule)]
+    def told(clients: Clients | None) -> HostRules:
+        visible = [rule for rule in ordered if _sees(clients, rule)]
+        client = clients.namespace if clients is not None else None
         rules = _most_specific(_nearest(visible, client, namespace, options), options)
+        rules = _selecting(rules)
         used.update((rule.key, rule) for rule in rules)
         return _put_together(host, rules, report)
 
     if options.respect_export_to:
         rules = told(None)
-        others = {client: told(client) for client in sorted(_clients(namespace, ordered))}
-        differing = {client: other for client, other in others.items() if other != rules}
+        others = {clients: told(clients) for clients in sorted(_clients(namespace, ordered))}
+        differing = {
+            clients: other for clients, other in others.items() if clients.labels or other != rules
+        }
         rules = replace(rules, for_clients=differing)
     else:
-        rules = told(namespace)
+        rules = told(Clients(namespace))
     for rule in ordered:
         if rule.key not in used and not is_wildcard(rule.spec.host):
             _without_effect(rule, host, namespace, rules, options, report)
     return rules, report.diagnostics
 
 
-def _clients(namespace: str, rules: Iterable[DestinationRule]) -> set[str]:
-    """The namespaces whose clients may be told something that others are not."""
-    clients = {namespace}
+def _clients(namespace: str, rules: Sequence[DestinationRule]) -> set[Clients]:
+    """The clients that may be told something that others are not."""
+    namespaces = {namespace}
+    selected: set[Clients] = set()
     for rule in rules:
-        clients.add(rule.key.namespace)
-        clients |= exported_to(rule.spec.export_to, rule.key.namespace) or set()
-    return clients if len(clients) > 1 or any(rule.spec.export_to for rule in rules) else set()
+        namespaces.add(rule.key.namespace)
+        namespaces |= exported_to(rule.spec.export_to, rule.key.namespace) or set()
+        if labels := _labels(rule):
+            selected.add(Clients.of(rule.key.namespace, labels.items()))
+    if len(namespaces) < 2 and not any(rule.spec.export_to for rule in rules):
+        namespaces = set()
+    return {*map(Clients, namespaces), *overlapping(selected)}
 
 
-def _sees(client: str | None, rule: DestinationRule) -> bool:
-    """Whether a client of a namespace (None: of none in particular) sees the rule. Its own
-    namespace does in any case, as in Istio."""
-    visible = exported_to(rule.spec.export_to, rule.key.namespace)
-    return visible is None or client in visible or bool(visible and client == rule.key.namespace)
+def _labels(rule: DestinationRule) -> Mapping[str, str]:
+    """The labels of the workloads that a rule is for; none: it is for all."""
+    selector = rule.spec.workload_selector
+    return selector.match_labels if selector is not None else {}
+
+
+def _sees(clients: Clients | None, rule: DestinationRule) -> bool:
+    """Whether clients (None: none in particular) see the rule. Those of its own namespace do in any
+    case, as in Istio; of others none does if it is for workloads with certain labels."""
+    namespace = rule.key.namespace
+    if labels := _labels(rule):
+        return clients is not None and clients.within(Clients.of(namespace, labels.items()))
+    visible = exported_to(rule.spec.export_to, namespace)
+    if visible is None:
+        return True
+    client = clients.namespace if clients is not None else None
+    return client in visible or bool(visible and client == namespace)
+
+
+def _selecting(rules: Sequence[DestinationRule]) -> list[DestinationRule]:
+    """As in Istio, a rule that selects a workload has the say about it alone: the oldest of them,
+    with others that select the same."""
+    selecting = [rule for rule in rules if _labels(rule)]
+    return [rule for rule in selecting if _labels(rule) == _labels(selecting[0])] or list(rules)
 
 
 def _nearest(

@@ -8,12 +8,12 @@ the host.
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from metaprotocol.resources import Resource, ServiceEntry, kubernetes
 from metaprotocol.resources.service_entry import metaprotocol_of
+from metaprotocol.translate.ip import ip_address
 from metaprotocol.translate.model import DNS, DNS_ROUND_ROBIN, NONE, STATIC, Endpoint, Port, Service
 from metaprotocol.translate.reporting import Diagnostics, Report, age
 from metaprotocol.translate.visibility import Namespaces, exported_to
@@ -271,8 +271,4 @@ def _usable(address: str, resolution: str, field: str, entry: ServiceEntry, repo
 
 
 def _is_address(address: str) -> bool:
-    try:
-        ipaddress.ip_address(address)
-    except ValueError:
-        return False
-    return True
+    return ip_address(address) is not None

@@ -10,6 +10,7 @@ from types import MappingProxyType
 
 from google.protobuf.message import Message
 
+from metaprotocol.audience import Clients
 from metaprotocol.diagnostics import Diagnostic
 from metaprotocol.resources import Inventory, Key, Resource
 from metaprotocol.translate.naming import TYPE_URLS
@@ -25,8 +26,8 @@ class Made:
     """The resources it was made from, the one that people would look into first in front."""
     visible_to: Namespaces
     """The namespaces whose proxies may see it; None: all."""
-    variants: Mapping[str, Message] = field(default_factory=dict)
-    """Namespace to what its proxies get in place of ``message``."""
+    variants: Mapping[Clients, Message | None] = field(default_factory=dict)
+    """What some of them get in place of ``message``; None: nothing."""
 
     def says_the_same_as(self, other: Made) -> bool:
         """Whether everybody gets the same, whatever it was made from."""

@@ -14,6 +14,7 @@ from typing import TypeAlias
 
 from google.protobuf.message import Message
 
+from metaprotocol.audience import Clients, overlapping
 from metaprotocol.diagnostics import Diagnostic
 from metaprotocol.envoy.binary import find_envoy
 from metaprotocol.envoy.config import ConfigBuilder
@@ -308,13 +309,14 @@ class Translator:
         they balance by hash, routes have the keys."""
         names = {host, *filters.looked_up}
         clients = {client for name in names for client in self._rules(name).for_clients}
-        for client in sorted(clients):
+        told: dict[str, dict[Clients, Message]] = {}
+        for client in sorted(overlapping(clients)):
             known = replace(self.known, rules=lambda name: self._rules(name).of(client))  # noqa: B023
             translator = HostTranslator(self._messages, self._options, self._index, known)
             for name, other in translator.translate(host).filters.items():
-                made = filters.filters.get(name)
-                if made is not None and other.message != made.message:
-                    made.variants[client] = other.message
+                told.setdefault(name, {})[client] = other.message
+        for name, made in filters.filters.items():
+            made.variants |= _differing(told.get(name, {}), made.message)
 
     def _say_unenforced(self, keys: set[Key], reshaped: Sequence[Service]) -> None:
         """Objects that ask for what is not done are others, or services that they may be for."""
@@ -460,6 +462,8 @@ def _same_but_endpoints(one: Service | None, other: Service | None) -> bool:
 
 def _made_for_all(name: tuple[str, str], clusters: HostClusters, visible: Namespaces) -> Made:
     """A cluster, or its endpoints, for all clients."""
+    if not clusters.for_clients:
+        return Made(clusters.resources[name], _keys(clusters.origins[name]), visible)
     found = {
         client: other.resources[name]
         for client, other in clusters.for_clients.items()
@@ -469,9 +473,22 @@ def _made_for_all(name: tuple[str, str], clusters: HostClusters, visible: Namesp
     if message is None:  # it is theirs alone
         first = next(iter(found))
         origins = clusters.for_clients[first].origins[name]
-        return Made(found[first], _keys(origins), both(visible, frozenset(found)), found)
-    variants = {client: other for client, other in found.items() if other != message}
+        namespaces = frozenset(client.namespace for client in found)
+        others = {Clients(namespace): None for namespace in namespaces}
+        return Made(found[first], _keys(origins), both(visible, namespaces), {**others, **found})
+    variants = _differing(found, message)
     return Made(message, _keys(clusters.origins[name]), visible, variants)
+
+
+def _differing(found: Mapping[Clients, Message], message: Message) -> dict[Clients, Message]:
+    """What clients get, if it is something else than what all others get. Clients with labels are
+    among those of their namespace, so that it counts also where those get something else."""
+    others = {client.namespace for client, made in found.items() if made != message}
+    return {
+        client: made
+        for client, made in found.items()
+        if made != message or (client.labels and client.namespace in others)
+    }
 
 
 def _discard(index: dict[str, set[str]], name: str, value: str) -> None:

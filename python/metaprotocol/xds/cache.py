@@ -7,14 +7,25 @@ they have.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeAlias
 
-from metaprotocol.xds.audience import Audience, Offered
+from metaprotocol.audience import Audience, Clients
 from metaprotocol.xds.entry import Entry
+from metaprotocol.xds.offered import Offered
 from metaprotocol.xds.plans import LEAST, Plan, Plans
 from metaprotocol.xds.schema import Schema
+
+_Seen: TypeAlias = tuple[str, tuple[Clients, ...]]
+
+
+def _seen_as(audience: Audience, labelled: Iterable[Clients]) -> _Seen:
+    """What is the same for nodes that get the same: their namespace, and among which of the clients
+    that are told apart by labels they are."""
+    return audience.namespace, tuple(sorted(one for one in labelled if one.have(audience)))
 
 
 @dataclass(frozen=True)
@@ -39,11 +50,19 @@ class TypeChanges:
         self._restricted = any(
             entry is not None and entry.restricted for pair in pairs.values() for entry in pair
         )
-        self._views: dict[str, View] = {}
+        self._labelled = {
+            clients
+            for pair in pairs.values()
+            for entry in pair
+            if entry is not None
+            for clients in entry.variants
+            if clients.labels
+        }
+        self._views: dict[_Seen | None, View] = {}
 
     def view(self, audience: Audience) -> View:
         """The changes as that audience sees them; made once for all its nodes."""
-        key = audience.namespace if self._restricted else ""
+        key = _seen_as(audience, self._labelled) if self._restricted else None
         view = self._views.get(key)
         if view is None:
             view = self._views[key] = self._for(audience)
@@ -93,7 +112,9 @@ class ResourceCache:
         self._least = least
         self._types: dict[str, dict[str, Entry]] = {}
         self._restricted: dict[str, int] = {}
-        self._full: dict[tuple[str, str], FullSet] = {}
+        self._labelled: dict[str, Counter[Clients]] = {}
+        """Type to clients that are told apart by labels, and in how many resources."""
+        self._full: dict[tuple[str, _Seen | None], FullSet] = {}
         self._plans = Plans(schema)
 
     def update(self, changed: Mapping[str, Mapping[str, Offered | None]]) -> dict[str, TypeChanges]:
@@ -163,9 +184,11 @@ class ResourceCache:
             plan = self._plans.make(type_url, question, names or frozenset(), found, response_bytes)
         return plan
 
-    def _key(self, type_url: str, audience: Audience) -> str:
+    def _key(self, type_url: str, audience: Audience) -> _Seen | None:
         """What tells audiences apart that see other resources of a type."""
-        return audience.namespace if self._restricted.get(type_url) else ""
+        if not self._restricted.get(type_url):
+            return None
+        return _seen_as(audience, self._labelled.get(type_url, ()))
 
     def counts(self) -> dict[str, int]:
         """How many resources there are of each type."""
@@ -182,14 +205,21 @@ class ResourceCache:
     def _store(self, type_url: str, pairs: Mapping[str, tuple[Entry | None, Entry | None]]) -> None:
         entries = self._types.setdefault(type_url, {})
         restricted = self._restricted.get(type_url, 0)
+        labelled = self._labelled.setdefault(type_url, Counter())
         for name, (old, new) in pairs.items():
             restricted -= bool(old is not None and old.restricted)
             restricted += bool(new is not None and new.restricted)
+            for entry, step in ((old, -1), (new, 1)):
+                for clients in entry.variants if entry is not None else ():
+                    if clients.labels:
+                        labelled[clients] += step
             if new is None:
                 del entries[name]
             else:
                 entries[name] = new
         self._restricted[type_url] = restricted
+        for clients in [clients for clients, count in labelled.items() if not count]:
+            del labelled[clients]
         self._plans.forget(type_url)
         self._full = {key: full for key, full in self._full.items() if key[0] != type_url}
 

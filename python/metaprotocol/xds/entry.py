@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from hashlib import blake2b
 
-from metaprotocol.xds.audience import Audience, Offered, Plain
+from metaprotocol.audience import Audience, Clients
+from metaprotocol.xds.offered import Offered, Plain
 from metaprotocol.xds.schema import CDS, Schema, endpoints_name
 
 
@@ -40,10 +41,13 @@ class Entry:
         self.version = version_of(self.content)
         self.visible_to = offered.visible_to
         self.endpoints = endpoints_name(message) if type_url == CDS else None
-        self.variants: Mapping[str, Entry] = {
-            namespace: Entry(schema, type_url, name, Plain(variant))
-            for namespace, variant in offered.variants.items()
+        self.variants: Mapping[Clients, Entry | None] = {
+            clients: Entry(schema, type_url, name, Plain(variant)) if variant is not None else None
+            for clients, variant in sorted(
+                offered.variants.items(), key=lambda item: item[0].narrowness, reverse=True
+            )
         }
+        """The narrowest first."""
         self._sotw_prefix: bytes | None = None
         self._delta_prefix: bytes | None = None
         self._fingerprint: int | None = None
@@ -57,15 +61,17 @@ class Entry:
         """What these nodes get; None: nothing."""
         if self.visible_to is not None and audience.namespace not in self.visible_to:
             return None
-        return self.variants.get(audience.namespace, self) if self.variants else self
+        for clients, entry in self.variants.items():
+            if clients.have(audience):
+                return entry
+        return self
 
     def same(self, other: Entry) -> bool:
         """Whether everyone gets the same of both."""
         return (
             self.version == other.version
             and self.visible_to == other.visible_to
-            and {name: entry.version for name, entry in self.variants.items()}
-            == {name: entry.version for name, entry in other.variants.items()}
+            and _versions(self.variants) == _versions(other.variants)
         )
 
     @property
@@ -91,3 +97,7 @@ class Entry:
             digest = blake2b(f"{self.name}\0{self.version}".encode(), digest_size=8)
             self._fingerprint = int.from_bytes(digest.digest())
         return self._fingerprint
+
+
+def _versions(variants: Mapping[Clients, Entry | None]) -> dict[Clients, str]:
+    return {clients: entry.version if entry else "" for clients, entry in variants.items()}

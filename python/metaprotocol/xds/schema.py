@@ -14,8 +14,8 @@ from typing import Any
 
 from google.protobuf.message import DecodeError, Message
 
+from metaprotocol.audience import Audience
 from metaprotocol.envoy.descriptors import DescriptorError, EnvoyTypes
-from metaprotocol.xds.audience import Audience
 from metaprotocol.xds.limits import StreamRefused, XdsError
 
 TYPE_PREFIX = "type.googleapis.com/"

@@ -17,7 +17,6 @@ from prometheus_client import CollectorRegistry
 
 from metaprotocol.envoy.descriptors import EnvoyTypes
 from metaprotocol.envoy.parts import ServerTls
-from metaprotocol.xds.audience import Offered, Plain
 from metaprotocol.xds.cache import ResourceCache
 from metaprotocol.xds.debounce import Debounce, Debouncer
 from metaprotocol.xds.limits import Limits, StreamRefused, XdsError
@@ -31,6 +30,7 @@ from metaprotocol.xds.nodes import (
     node_states,
     resource_status,
 )
+from metaprotocol.xds.offered import Offered, Plain
 from metaprotocol.xds.schema import LDS, SERVICES, TYPE_PREFIX, Schema, short_name
 from metaprotocol.xds.session import Session
 from metaprotocol.xds.stream import Stream
@@ -527,6 +527,6 @@ def _plain(message: Message | None, visible_to: frozenset[str] | None) -> Plain 
 
 def _check_type(type_url: str, name: str, offered: Offered | None) -> None:
     for message in (offered.message, *offered.variants.values()) if offered is not None else ():
-        if type_url != TYPE_PREFIX + message.DESCRIPTOR.full_name:
+        if message is not None and type_url != TYPE_PREFIX + message.DESCRIPTOR.full_name:
             actual = message.DESCRIPTOR.full_name
             raise TypeError(f"resource {name!r} is a {actual}, and was given as {type_url}")

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 from weakref import WeakValueDictionary
 
-from metaprotocol.xds.audience import Audience
+from metaprotocol.audience import Audience
 from metaprotocol.xds.cache import ResourceCache, View
 from metaprotocol.xds.entry import Entry
 from metaprotocol.xds.limits import Limits

@@ -127,6 +127,7 @@ async def test_a_source_that_cannot_go_on_is_told_and_followed_again(
 
         async with client.get(ready) as answer:
             assert answer.status == 200
+        before = served(plane, FILTER, NAME)  # begun again, it reads what is new at once
         monkeypatch.setattr(FolderSource, "_look", broken)
         save(folder / ROUTER_FILE, router_yaml(to("v2")))
         await until(lambda: plane.health)
@@ -138,7 +139,6 @@ async def test_a_source_that_cannot_go_on_is_told_and_followed_again(
             "metaprotocol_task_failures_total", {"task": "source"}
         )
         assert (metrics or 0) >= 1
-        before = served(plane, FILTER, NAME)
         monkeypatch.setattr(FolderSource, "_look", look)
         await until(lambda: served(plane, FILTER, NAME) != before)
         await until(lambda: plane.health == ())

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import watchfiles
 from metaprotocol.resources import Changes
-from metaprotocol.sources import Batch, FolderSource
+from metaprotocol.sources import Batch, FolderSource, files
 from metaprotocol.sources.folder import FolderState
 
 from tests.python.sources.test_folder import codes, key, mount, router
@@ -417,3 +417,36 @@ async def test_a_follower_that_gives_up_while_files_are_read_ends_at_once(
     await asyncio.wait([first])
     await batches.aclose()
     assert time.perf_counter() - begun < 3
+
+
+async def test_a_saved_file_is_read_at_once_while_looking_at_everything_has_to_pause(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As if the first look at everything had taken very long.
+    monkeypatch.setattr(files, "_MOST_LOOKING", 1e-9)
+    async with follow(folder) as follower:
+        await follower.next()
+        follower.source._interval = 0.05
+        following = asyncio.create_task(follower.next())
+        await asyncio.sleep(1.0)
+        (folder / "a.yaml").write_text(router("a", "changed"))
+        assert key("a") in (await following).changes.updated
+
+
+async def test_a_watcher_that_takes_its_cancellation_for_another_is_cancelled_again() -> None:
+    swallowed = 0
+
+    async def watch() -> None:
+        nonlocal swallowed
+        try:
+            await asyncio.sleep(LONG)
+        except asyncio.CancelledError:
+            swallowed += 1
+        await asyncio.sleep(LONG)
+
+    task = asyncio.create_task(watch())
+    await asyncio.sleep(0)
+    async with asyncio.timeout(LONG):
+        await files._ended(task)
+    assert swallowed == 1
+    assert task.cancelled()

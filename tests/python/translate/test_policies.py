@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from metaprotocol.audience import Clients
 from metaprotocol.config.v1 import ClusterPolicy
 from metaprotocol.engine import Engine
 from metaprotocol.translate import Options, Target
@@ -160,13 +162,14 @@ def test_a_rule_that_is_exported_to_clients_holds_for_them(export: str) -> None:
 
 
 def policies(result: Translated, name: str = BASE) -> dict[str, dict[str, Any]]:
-    """Namespace of clients to the policy of a cluster; "": of all others."""
+    """Namespace of clients, with their labels, to the policy of a cluster; "": of all others."""
     made = result.update.find(CLUSTER, name)
     assert made is not None
-    return {
-        namespace: policy_of(message)
-        for namespace, message in {"": made.message, **made.variants}.items()
-    }
+    found = {"": policy_of(made.message)}
+    for clients, message in made.variants.items():
+        labels = "".join(f" {name}={value}" for name, value in clients.labels)
+        found[f"{clients.namespace}{labels}"] = {} if message is None else policy_of(message)
+    return found
 
 
 def test_a_rule_of_the_clients_namespace_comes_before_that_of_the_service() -> None:
@@ -179,7 +182,7 @@ def test_a_rule_of_the_clients_namespace_comes_before_that_of_the_service() -> N
     }  # fmt: skip
     filters = result.update.find(FILTER, f"{ORDERS}|20880")
     assert filters is not None
-    assert set(filters.variants) == {"back"}, "only there routes hash"
+    assert set(filters.variants) == {Clients("back")}, "only there routes hash"
     assert "hash_on" not in result.routes(f"{ORDERS}|20880")[0]
 
 
@@ -197,9 +200,11 @@ def test_clients_whose_rule_asks_for_what_cannot_be_had_do_not_use_others_cluste
     result = translated(service() + rule(mutual, namespace="front"))
     made = result.update.find(ENDPOINTS, BASE)
     assert made is not None
-    assert set(made.variants) == {"front"}
+    assert set(made.variants) == {Clients("front")}
     assert len(result.hosts(BASE)) == 2
-    assert not envoy_types().to_dict(made.variants["front"]).get("endpoints")
+    theirs = made.variants[Clients("front")]
+    assert theirs is not None
+    assert not envoy_types().to_dict(theirs).get("endpoints")
     assert result.codes == ["tls-istio-mutual"]
 
 
@@ -213,14 +218,71 @@ def test_a_rule_of_a_clients_namespace_comes_and_goes() -> None:
     world.check()
 
 
-def test_a_rule_for_some_clients_is_not_for_all() -> None:
+def test_where_clients_are_not_told_apart_a_rule_for_some_is_for_none() -> None:
     selector = "  workloadSelector: {matchLabels: {app: batch}}\n"
-    result = translated(service() + rule(RANDOM + selector))
+    result = translated(service() + rule(RANDOM + selector), ALONE)
     assert result.policy(BASE) == {"policy": "LEAST_REQUEST"}
     (told,) = result.said("workload-selector")
     assert told.field == "spec.workloadSelector"
-    everyone = translated(service() + rule(RANDOM + "  workloadSelector: {}\n"))
+    everyone = translated(service() + rule(RANDOM + "  workloadSelector: {}\n"), ALONE)
     assert everyone.policy(BASE) == {"policy": "RANDOM"}
+
+
+def selecting(policy: str, **labels: str) -> str:
+    """Of a DestinationRule: a policy for workloads with these labels."""
+    return f"{policy}  workloadSelector: {{matchLabels: {json.dumps(labels)}}}\n"
+
+
+TURNS = "  trafficPolicy: {loadBalancer: {simple: ROUND_ROBIN}}\n"
+
+
+def test_a_rule_that_selects_workloads_is_for_them_alone() -> None:
+    text = service() + rule(selecting(RANDOM, app="batch"), namespace="front")
+    result = translated(text)
+    assert policies(result) == {
+        "": {"policy": "LEAST_REQUEST"}, "front app=batch": {"policy": "RANDOM"}
+    }  # fmt: skip
+    assert result.codes == []
+
+
+def test_a_rule_that_selects_a_workload_comes_before_those_for_all_of_its_namespace() -> None:
+    text = service() + rule(TURNS, namespace="front", name="all", host=ORDERS)
+    text += rule(selecting(RANDOM, app="batch"), namespace="front", name="batch", host=ORDERS)
+    result = translated(text)
+    found = policies(result)
+    assert (found["front"], found["front app=batch"]) == ({}, {"policy": "RANDOM"})
+    assert result.codes == []
+
+
+def test_of_two_rules_that_select_a_workload_the_oldest_has_the_say() -> None:
+    text = service() + rule(
+        selecting(RANDOM, app="batch"), namespace="front", name="a", host=ORDERS
+    )
+    text += rule(selecting(TURNS, tier="slow"), namespace="front", name="b", host=ORDERS)
+    found = policies(translated(text))
+    assert found["front app=batch"] == found["front app=batch tier=slow"] == {"policy": "RANDOM"}
+    assert found["front tier=slow"] == {}
+
+
+def test_a_workload_that_its_rule_gives_what_others_get_elsewhere_does_not_get_its_namespaces() -> (
+    None
+):
+    usual = "  trafficPolicy: {loadBalancer: {simple: LEAST_REQUEST}}\n"
+    text = service() + rule(TURNS, namespace="front", name="all", host=ORDERS)
+    text += rule(selecting(usual, app="batch"), namespace="front", name="batch", host=ORDERS)
+    found = policies(translated(text))
+    assert found["front app=batch"] == found[""] != found["front"]
+
+
+def test_a_subset_of_some_workloads_is_theirs_alone() -> None:
+    subset = "  subsets: [{name: v1, labels: {version: v1}}]\n"
+    text = service() + rule(selecting(subset, app="batch"), namespace="front")
+    result = translated(text)
+    made = result.update.find(CLUSTER, f"outbound|20880|v1|{ORDERS}")
+    assert made is not None
+    assert made.visible_to == frozenset({"front"})
+    assert made.variants[Clients("front")] is None
+    assert made.variants[Clients("front", (("app", "batch"),))] == made.message
 
 
 def test_hosts_that_differ_in_case_alone_are_one() -> None:

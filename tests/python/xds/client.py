@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Self
 
@@ -96,6 +96,7 @@ class XdsClient:
         only: str | None = None,
         node: str = "node",
         namespace: str = "",
+        labels: Mapping[str, str] | None = None,
         version: str = "",
         credentials: Any = None,
         options: tuple[tuple[str, Any], ...] = (),
@@ -108,7 +109,7 @@ class XdsClient:
         self._response = types.message_class(f"envoy.service.discovery.v3.{kind}DiscoveryResponse")
         self._node: dict[str, Any] = {"id": node}
         if namespace:
-            self._node["metadata"] = {"NAMESPACE": namespace}
+            self._node["metadata"] = {"NAMESPACE": namespace, "LABELS": dict(labels or {})}
         if version:
             major, minor, patch = map(int, version.split("."))
             number = {"major_number": major, "minor_number": minor, "patch": patch}

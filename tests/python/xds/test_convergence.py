@@ -9,11 +9,12 @@ from typing import Any, TypeAlias
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from metaprotocol.audience import Audience
 from metaprotocol.envoy.binary import find_envoy
 from metaprotocol.envoy.descriptors import EnvoyTypes
 from metaprotocol.xds import CDS, ECDS, EDS, LDS, Limits
-from metaprotocol.xds.audience import Audience, Plain
 from metaprotocol.xds.cache import ResourceCache
+from metaprotocol.xds.offered import Plain
 from metaprotocol.xds.schema import Schema
 from metaprotocol.xds.session import Session
 

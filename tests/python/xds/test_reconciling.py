@@ -4,6 +4,7 @@ client has answered for; and nothing that a client or a handler does costs other
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -12,9 +13,10 @@ from typing import Any
 import grpc
 import pytest
 from google.protobuf.message import Message
+from metaprotocol.audience import Clients
 from metaprotocol.envoy.descriptors import EnvoyTypes
 from metaprotocol.xds import CDS, ECDS, EDS, LDS, Limits, Nack, XdsServer
-from metaprotocol.xds.audience import Plain
+from metaprotocol.xds.offered import Plain
 
 from tests.python.xds.client import Messages, StreamEnded, XdsClient
 from tests.python.xds.test_server import resident
@@ -22,12 +24,12 @@ from tests.testkit.stage import eventually
 
 
 class Variant:
-    """A resource that is another for some namespaces."""
+    """A resource that is another for some clients."""
 
     def __init__(
         self,
         message: Message,
-        variants: Mapping[str, Message],
+        variants: Mapping[Clients, Message | None],
         visible_to: frozenset[str] | None = None,
     ) -> None:
         self.message, self.variants, self.visible_to = message, variants, visible_to
@@ -113,7 +115,7 @@ async def test_a_namespace_gets_its_variant(
     async with serving(types) as server:
 
         def whole(shop: int) -> dict[str, dict[str, Variant]]:
-            variants = {"shop": messages.cluster("a", shop)}
+            variants = {Clients("shop"): messages.cluster("a", shop)}
             return {CDS: {"a": Variant(messages.cluster("a"), variants)}}
 
         server.replace(whole(5))
@@ -134,6 +136,50 @@ async def test_a_namespace_gets_its_variant(
             server.replace({CDS: {"a": Plain(messages.cluster("a"))}})
             assert (await ours.response()).marks == {"a": 1}
             await theirs.nothing()
+
+
+@pytest.mark.parametrize("delta", [True, False])
+async def test_a_workload_gets_the_variant_of_the_most_of_its_labels(
+    types: EnvoyTypes, messages: Messages, delta: bool
+) -> None:
+    async with serving(types) as server:
+
+        def whole(batch: int) -> dict[str, dict[str, Variant]]:
+            variants = {
+                Clients("shop"): None,
+                Clients("shop", (("app", "batch"),)): messages.cluster("a", batch),
+                Clients("shop", (("app", "batch"), ("tier", "x"))): messages.cluster("a", 7),
+            }
+            return {CDS: {"a": Variant(messages.cluster("a"), variants)}}
+
+        server.replace(whole(5))
+        clients: dict[tuple[str, str, str], dict[str, int]] = {
+            ("shop", "batch", "y"): {"a": 5},
+            ("shop", "batch", "x"): {"a": 7},
+            ("shop", "web", "x"): {},
+            ("other", "batch", "x"): {"a": 1},
+        }
+        async with contextlib.AsyncExitStack() as stack:
+            connected = {}
+            for number, ((namespace, app, tier), marks) in enumerate(clients.items()):
+                client = XdsClient(
+                    types,
+                    server.port,
+                    delta=delta,
+                    node=str(number),
+                    namespace=namespace,
+                    labels={"app": app, "tier": tier},
+                )
+                connected[app, tier, namespace] = await stack.enter_async_context(client)
+                await client.request(CDS)
+                response = await client.response()
+                assert response.marks == marks
+                await client.ack(response)
+            server.replace(whole(6))
+            assert (await connected["batch", "y", "shop"].response()).marks == {"a": 6}
+            for key, client in connected.items():
+                if key != ("batch", "y", "shop"):
+                    await client.nothing()
 
 
 @pytest.mark.parametrize("delta", [True, False])

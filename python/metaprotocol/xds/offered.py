@@ -1,4 +1,4 @@
-"""Who a node is, as far as it decides what it gets: nodes that agree in it get the same."""
+"""A resource as it is given to the server."""
 
 from __future__ import annotations
 
@@ -8,18 +8,7 @@ from typing import Protocol
 
 from google.protobuf.message import Message
 
-
-@dataclass(frozen=True)
-class Audience:
-    """What a node says of itself that may decide what it gets."""
-
-    namespace: str = ""
-    labels: frozenset[tuple[str, str]] = frozenset()
-    """Of its workload."""
-    role: str = ""
-    """"sidecar" or "gateway", as Istio's node ids begin; "" for any other Envoy."""
-    version: str = ""
-    """Of its Envoy, major and minor number: "1.40"."""
+from metaprotocol.audience import Clients
 
 
 class Offered(Protocol):
@@ -34,8 +23,8 @@ class Offered(Protocol):
         """The namespaces whose nodes get it; None: all."""
 
     @property
-    def variants(self) -> Mapping[str, Message]:
-        """Namespace to what its nodes get in place of ``message``."""
+    def variants(self) -> Mapping[Clients, Message | None]:
+        """What some of them get in place of ``message``; None: nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +35,6 @@ class Plain:
     visible_to: frozenset[str] | None = None
 
     @property
-    def variants(self) -> Mapping[str, Message]:
+    def variants(self) -> Mapping[Clients, Message | None]:
         """None."""
         return {}
