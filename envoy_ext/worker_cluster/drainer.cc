@@ -14,14 +14,18 @@ constexpr uint64_t kPatienceUs = 5'000'000;
 }  // namespace
 
 Drainer::~Drainer() {
-  if (waiter_.joinable()) waiter_.join();
+  // A second signal ends Envoy while it waits: workers first, then clusters, and what the
+  // completion would call is gone by then. With workers left it is the cluster alone that goes, and
+  // Envoy waits on.
+  if (Wakeups::Get().Broadcast(WorkerEvent::kPublish) == 0) complete_ = nullptr;
   Finish();
 }
 
 void Drainer::Start() { Wakeups::Get().Broadcast(WorkerEvent::kDrain); }
 
 void Drainer::WaitThenComplete(void* cluster, abi::EventCallback complete, void* context) {
-  if (complete_ != nullptr || abi::ClusterSchedulerNew == nullptr) {
+  if (complete_ != nullptr || abi::ClusterSchedulerNew == nullptr ||
+      Wakeups::Get().Broadcast(WorkerEvent::kPublish) == 0) {
     complete(context);
     return;
   }

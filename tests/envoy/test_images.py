@@ -45,6 +45,10 @@ LIBRARIES = {"libc.so.6", "libm.so.6", "libpthread.so.0", "libdl.so.2", "librt.s
 
 @pytest.fixture(scope="module")
 def image(tmp_path_factory: pytest.TempPathFactory) -> Layout:
+    """The proxy's image from scratch; tools/check_containerfile.py names another to be tried."""
+    if given := os.environ.get("METAPROTOCOL_IMAGE"):
+        folder, _, tag = given.rpartition(":")
+        return Layout(Path(folder), tag)
     layout = Layout(tmp_path_factory.mktemp("image"), "proxy")
     build_image(ImageOptions(find_module(), find_envoy()), [layout])
     return layout

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import signal
 import socket
 import threading
 import time
@@ -132,6 +133,37 @@ async def test_it_ends_in_order_under_load(builder: ConfigBuilder) -> None:
             assert all(await asyncio.gather(*tasks))
             assert code == 0, envoy.log_tail()
             await eventually(lambda: server.open_connections == 0)
+
+
+@pytest.mark.parametrize("calls_under_way", [False, True])
+async def test_a_second_signal_ends_it_at_once_and_in_order(
+    builder: ConfigBuilder, calls_under_way: bool
+) -> None:
+    """As Ctrl-C does with what a terminal started: the group gets one, its parent sends another.
+
+    It comes while Envoy waits for the module's word that no call is under way, which nobody waits
+    for any more when the module is torn down.
+    """
+    async with DubboServer(Provider("p")) as server:
+        bootstrap = Bootstrap(
+            [MetaProtocolListener("dubbo", dubbo_proxy(Route(cluster="p")))],
+            [Cluster("p", [Host("127.0.0.1", server.port)])],
+        )
+        config = builder.to_dict(builder.bootstrap(bootstrap))
+        for _ in range(3):
+            with EnvoyProcess(config, concurrency=2) as envoy:
+                port = envoy.listener_port("dubbo")
+                async with await DubboClient.connect("127.0.0.1", port) as client:
+                    await client.call(SERVICE, "m")
+                    calls = [client.call(SERVICE, "slow", 30.0)] if calls_under_way else []
+                    tasks = [asyncio.create_task(call) for call in calls]
+                    await asyncio.sleep(0.1)
+                    os.kill(envoy.pid, signal.SIGTERM)
+                    await asyncio.sleep(0.01)
+                    code = await asyncio.to_thread(envoy.stop)
+                    for task in tasks:
+                        task.cancel()
+                assert code == 0, envoy.log_tail()
 
 
 @pytest.mark.parametrize("concurrency", [1, 2])

@@ -131,6 +131,28 @@ TEST(DrainerThreads, ShutdownGoesOnOnceNoExchangeIsOpen) {
   EXPECT_TRUE(complete);
 }
 
+TEST(DrainerThreads, ShutdownGoesOnAtOnceWithoutWorkers) {
+  bool complete = false;
+  Drainer drainer;
+  drainer.WaitThenComplete(
+      nullptr, [](void* context) { *static_cast<bool*>(context) = true; }, &complete);
+  EXPECT_TRUE(complete);
+}
+
+TEST(DrainerThreads, ADrainerThatGoesWithItsWorkersHasNobodyToTell) {
+  for (const bool workers_go_first : {true, false}) {
+    auto worker = std::make_unique<FakeWorker>();
+    bool complete = false;
+    auto drainer = std::make_unique<Drainer>();
+    drainer->WaitThenComplete(
+        nullptr, [](void* context) { *static_cast<bool*>(context) = true; }, &complete);
+    if (workers_go_first) worker.reset();
+    drainer.reset();
+    EXPECT_EQ(complete, !workers_go_first);
+    ASSERT_TRUE(test::ClusterScheduler().Next().has_value());
+  }
+}
+
 TEST(MetricSinkThreads, NothingIsLostWhileConfigurationsComeAndGo) {
   constexpr uint64_t kRounds = 2000;
   MetricSink& sink = MetricSink::Get();
