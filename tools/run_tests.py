@@ -52,7 +52,7 @@ UBSAN_TESTS = ("test_dubbo", "test_thrift", "test_hostile_clients", "test_life")
 
 
 # What an older interface of Envoy's could break: traffic, updates, peers that break rules, metrics,
-# Envoy's comings and goings, a control plane.
+# Envoy's comings and goings, a control plane; and the module as part of the process.
 RELEASE_TESTS = (
     "test_dubbo",
     "test_thrift",
@@ -489,6 +489,7 @@ def python(_: argparse.Namespace) -> Result:
 def other_envoys(_: argparse.Namespace) -> Result:
     result = Result()
     tests = [f"tests/envoy/{name}.py" for name in RELEASE_TESTS]
+    tests.append("tests/static_module")
     for release in envoys.VERSIONS:
         try:
             executable = envoys.installed(release)
