@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "src/bindings/exceptions.h"
 #include "src/codec/codec.h"
 
 namespace metaprotocol {
@@ -184,7 +185,7 @@ void BindCodecs(py::module_& module) {
     for (char& c : name) c = static_cast<char>(c >= 'a' && c <= 'z' ? c - 'a' + 'A' : c);
     local_reply.value(name.c_str(), reply);
   }
-  py::register_exception<DecodeError>(module, "DecodeError", PyExc_ValueError);
+  py::register_exception<DecodeError>(module, "DecodeError", ValueErrorOfPackage());
   py::class_<DecodedMessage>(module, "Message")
       .def_readonly("kind", &DecodedMessage::kind)
       .def_readonly("status", &DecodedMessage::status)

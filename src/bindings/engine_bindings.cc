@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "src/bindings/codec_bindings.h"
+#include "src/bindings/exceptions.h"
 #include "src/engine.h"
 
 namespace metaprotocol {
@@ -239,7 +240,7 @@ class PyEngine {
 };
 
 void BindConfig(py::module_& module) {
-  py::register_exception<ConfigInvalid>(module, "ConfigInvalid", PyExc_ValueError);
+  py::register_exception<ConfigInvalid>(module, "ConfigInvalid", ValueErrorOfPackage());
   py::class_<PyConfig>(module, "Config")
       .def(py::init([](const std::string& json) {
              SnapshotOrErrors loaded = LoadSnapshot(json, BuiltinCodecs());

@@ -67,10 +67,6 @@ def generate(
     bind: Annotated[
         str, typer.Option(help="The address services listen on that name none.")
     ] = "127.0.0.1",
-    control_plane: Annotated[
-        str,
-        typer.Option(hidden=True, help="Has no effect: sidecars get everything from istiod."),
-    ] = "",
     envoy: EnvoyPath = None,
     allow_untested_envoy: AllowUntestedEnvoy = False,  # noqa: ARG001
 ) -> None:
@@ -79,8 +75,6 @@ def generate(
     With a problem in them, the rest is still written, and the exit code is 1."""
     check_folder(folder)
     bind = check_bind(bind)
-    if control_plane:
-        line(stderr(), "--control-plane has no effect: sidecars get everything from istiod")
     # Imported here, so that the other commands start without it.
     from metaprotocol.api.mesh import load
 

@@ -19,6 +19,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from metaprotocol.diagnostics import Diagnostic, Severity
+from metaprotocol.errors import Error
 from metaprotocol.resources import Key
 from metaprotocol.sources.folder import Content
 
@@ -39,7 +40,7 @@ CREATE TABLE content (
 """
 
 
-class StateError(Exception):
+class StateError(Error, RuntimeError):
     """The state folder cannot be used; says why and what to do."""
 
 

@@ -10,12 +10,14 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
+from metaprotocol.errors import Error
+
 _START_SECONDS = 60.0
 _STOP_SECONDS = 5.0
 _READY = re.compile(r"^(\S+) answers \w+ calls on 127\.0\.0\.1:(\d+)$")
 
 
-class ProviderError(RuntimeError):
+class ProviderError(Error, RuntimeError):
     """A server did not start."""
 
 

@@ -17,6 +17,7 @@ from metaprotocol.envoy.binary import find_envoy, find_module
 from metaprotocol.envoy.config import Module
 from metaprotocol.envoy.descriptors import EnvoyTypes
 from metaprotocol.envoy.process import EnvoyError, EnvoyProcess
+from metaprotocol.errors import Error
 from metaprotocol.translate import Options
 
 WORKERS = 2
@@ -28,7 +29,7 @@ starts."""
 _SYNC_SECONDS = 30.0
 
 
-class DemoError(RuntimeError):
+class DemoError(Error, RuntimeError):
     """The demo's own configuration was not accepted."""
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from metaprotocol.dubbo.hessian2 import JavaObject, Value
+from metaprotocol.errors import Error
 
 
-class DubboError(Exception):
+class DubboError(Error):
     """The call failed below the service: a response whose status is not OK.
 
     ``status`` is the response's status byte, ``message`` the text that came with it.
@@ -17,7 +18,7 @@ class DubboError(Exception):
         self.message = message
 
 
-class DubboException(Exception):
+class DubboException(Error):
     """The service itself threw: ``value`` is the exception as it was serialized."""
 
     def __init__(self, value: Value, attachments: dict[str, Value] | None = None) -> None:
@@ -32,5 +33,5 @@ class DubboException(Exception):
         super().__init__(f"{self.class_name}: {self.message}" if self.class_name else self.message)
 
 
-class DubboTimeout(TimeoutError):
+class DubboTimeout(Error, TimeoutError):
     """No reply came in the time that the caller was willing to wait."""

@@ -14,6 +14,7 @@ from enum import IntEnum
 from typing import TypeAlias
 
 from metaprotocol.dubbo.hessian2 import Decoder, Encoder, HessianError, JavaObject, Long, Value
+from metaprotocol.errors import Error
 
 MAGIC = 0xDABB
 HEADER_BYTES = 16
@@ -55,11 +56,11 @@ class ResultKind(IntEnum):
     NULL_WITH_ATTACHMENTS = 5
 
 
-class FrameError(ValueError):
+class FrameError(Error, ValueError):
     """Bytes that are not Dubbo2; the connection they came on is beyond use."""
 
 
-class BodyError(ValueError):
+class BodyError(Error, ValueError):
     """A body that cannot be decoded; its frame's length is known, so the next one can be."""
 
 

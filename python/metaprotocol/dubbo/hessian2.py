@@ -31,6 +31,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeAlias
 
+from metaprotocol.errors import Error
+
 __all__ = [
     "Decoder",
     "Encoder",
@@ -54,7 +56,7 @@ _BINARY_CHUNK = 0x8000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-class HessianError(ValueError):
+class HessianError(Error, ValueError):
     """Bytes that are not Hessian 2.0, or a value that has no Hessian form."""
 
 

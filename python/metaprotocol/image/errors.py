@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from metaprotocol.errors import Error
 
-class ImageError(RuntimeError):
+
+class ImageError(Error, RuntimeError):
     """An image cannot be read, built or written; says what is wrong and, where it is known, how to
     fix it. Nothing half-written is left."""

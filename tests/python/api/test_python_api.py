@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+import pkgutil
 import re
 import subprocess
 import sys
@@ -201,6 +203,24 @@ def test_every_exception_is_ours_and_the_standard_one(name: str, base: type[Exce
     kind = getattr(metaprotocol, name)
     assert issubclass(kind, metaprotocol.Error)
     assert issubclass(kind, base)
+
+
+# They never leave the module that raises them, or are for one program's own ends.
+INNER = {"Abandoned", "Failure", "Refusal", "Stopped", "YamlProblem"}
+
+
+def test_no_exception_is_outside_the_tree() -> None:
+    outside = set()
+    for module in pkgutil.walk_packages(metaprotocol.__path__, "metaprotocol."):
+        if module.name.rpartition(".")[2] == "__main__" or "_pb2" in module.name:
+            continue
+        for name, kind in vars(importlib.import_module(module.name)).items():
+            ours = isinstance(kind, type) and kind.__module__.startswith("metaprotocol")
+            if not ours or not issubclass(kind, Exception) or name.startswith("_"):
+                continue
+            if not issubclass(kind, metaprotocol.Error) and name not in INNER:
+                outside.add(f"{kind.__module__}.{name}")
+    assert outside == set()
 
 
 WRONG: dict[str, tuple[Any, dict[str, Any], str]] = {
