@@ -39,6 +39,8 @@ enum class MessageKind : uint8_t {
   kStreamWindow,  // the sender takes Message::window more bytes
 };
 
+constexpr bool IsOfStream(MessageKind kind) { return kind >= MessageKind::kStreamOpen; }
+
 // What a response says of the request's fate.
 enum class ReplyStatus : uint8_t {
   kOk,

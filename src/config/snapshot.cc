@@ -55,6 +55,8 @@ SessionLimits LoadLimits(const config::Limits& config) {
   limits.idle_timeout_us = Us(config.idle_timeout);
   limits.slow_client_timeout_us = Us(config.slow_client_timeout);
   limits.message_timeout_us = Us(config.message_timeout);
+  limits.max_streams = config.max_streams;
+  limits.stream_idle_timeout_us = Us(config.stream_idle_timeout);
   return limits;
 }
 

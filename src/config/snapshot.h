@@ -32,6 +32,9 @@ struct SessionLimits {
   uint64_t slow_client_timeout_us = uint64_t{30} * 1000 * 1000;  // nothing drained; 0: off
   // How long a message may take from its first byte to its last; 0: off.
   uint64_t message_timeout_us = uint64_t{60} * 1000 * 1000;
+  uint32_t max_streams = 100;  // open at once; more are refused
+  // A stream on which nothing was passed on for this long is reset; 0: off.
+  uint64_t stream_idle_timeout_us = uint64_t{300} * 1000 * 1000;
 };
 
 // One network filter's configuration.

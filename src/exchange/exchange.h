@@ -12,6 +12,7 @@
 #include "src/base/request_view.h"
 #include "src/base/timer_wheel.h"
 #include "src/codec/codec.h"
+#include "src/exchange/stream.h"
 #include "src/filter/filter.h"
 #include "src/filter/filter_chain.h"
 #include "src/host/host.h"
@@ -61,6 +62,7 @@ class Exchange final : public ReplySlot, public FilterContext {
     kTrying,     // an attempt is under way, no reply yet
     kReplying,   // the reply's head has come, its body is being passed on
     kReplied,    // the reply is complete, and perhaps waits for its turn
+    kStreaming,  // a stream that is open on a server: messages go both ways
   };
 
   explicit Exchange(Exchanges& exchanges)
@@ -77,6 +79,8 @@ class Exchange final : public ReplySlot, public FilterContext {
   // The rest of its request is still to come, through Exchanges::SendBody.
   bool wants_body() const { return attempt_.state() == Attempt::State::kSending; }
   bool waits_for_connection() const { return attempt_.state() == Attempt::State::kPending; }
+  bool is_stream() const { return stream_ != nullptr; }
+  bool client_done() const { return stream_->client_done; }
 
   // FilterContext
   uint64_t now_us() const override;
@@ -107,10 +111,11 @@ class Exchange final : public ReplySlot, public FilterContext {
         return to == State::kFiltering || to == State::kFree;
       case State::kTrying:  // once more, too
         return to == State::kTrying || to == State::kReplying || to == State::kReplied ||
-               to == State::kFree;
+               to == State::kStreaming || to == State::kFree;
       case State::kReplying:
         return to == State::kReplied || to == State::kFree;
       case State::kReplied:
+      case State::kStreaming:
         return to == State::kFree;
     }
     return false;
@@ -137,7 +142,9 @@ class Exchange final : public ReplySlot, public FilterContext {
   Mutation changes_;          // by filters
   std::unique_ptr<HeldRequest> held_request_;  // kHeld; kTrying while it may be tried again
   ExchangeAttempt attempt_;
-  Timer timer_;  // of the filter that has stopped, then of the attempts together
+  // Of the filter that has stopped, then of the attempts together, or of the open stream.
+  Timer timer_;
+  std::unique_ptr<StreamState> stream_;  // null: a single request
 };
 
 }  // namespace metaprotocol

@@ -1,5 +1,6 @@
 #include "src/exchange/exchanges.h"
 
+#include <cassert>
 #include <utility>
 
 #include "src/filter/local_reply_text.h"
@@ -9,18 +10,6 @@ namespace {
 
 // Of one request, if nothing of it has reached a server, or a filter wants it.
 constexpr uint32_t kMaxAttempts = 3;
-
-Counter CounterFor(ReplyStatus status) {
-  switch (status) {
-    case ReplyStatus::kOk:
-      return Counter::kResponsesOk;
-    case ReplyStatus::kException:
-      return Counter::kResponsesException;
-    case ReplyStatus::kError:
-      break;
-  }
-  return Counter::kResponsesError;
-}
 
 }  // namespace
 
@@ -81,7 +70,11 @@ void Exchanges::RunFilters(Exchange& exchange, const RequestView& request) {
     if (!Proceed(exchange, filter.OnRequest(exchange), request)) return;
   }
   exchange.request_ = nullptr;
-  Forward(exchange, request);
+  if (exchange.is_stream()) {
+    ForwardStream(exchange, request);
+  } else {
+    Forward(exchange, request);
+  }
 }
 
 // False: the exchange waits, or has ended.
@@ -121,6 +114,10 @@ void Exchanges::CallDone(CallId call, std::optional<Bytes> message) {
 void Exchanges::ExchangeTimer(Exchange& exchange) {
   if (exchange.state_ == Exchange::State::kHeld) {
     Resume(exchange, exchange.call_ != 0, std::nullopt);
+    return;
+  }
+  if (exchange.is_stream()) {
+    StreamTimer(exchange);
     return;
   }
   AnswerLocally(exchange, LocalReply::kTimeout, LocalReplyText(LocalReply::kTimeout));
@@ -308,6 +305,7 @@ void Exchanges::Remember(Exchange& exchange, const AttemptResult& result) {
 
 AttemptResult Exchanges::Abandon(Exchange& exchange, AttemptResult::Cause why) {
   if (!exchange.attempt_.started()) return {};
+  assert(!exchange.is_stream() && "its server is told why: WorkerHub::ResetStream");
   const AttemptResult result = hub_.Abandon(exchange.attempt_, why);
   Remember(exchange, result);
   return result;
@@ -317,6 +315,11 @@ AttemptResult Exchanges::Abandon(Exchange& exchange, AttemptResult::Cause why) {
 
 void Exchanges::AnswerLocally(Exchange& exchange, LocalReply reply, std::string_view text) {
   if (exchange.state_ == Exchange::State::kHeld) StopWaiting(exchange);
+  if (exchange.is_stream()) {
+    ResetOnServer(exchange, reply, text);
+    Reply(exchange, reply, text);
+    return;
+  }
   Abandon(exchange, reply == LocalReply::kTimeout ? AttemptResult::Cause::kTimedOut
                                                   : AttemptResult::Cause::kGivenUp);
   Reply(exchange, reply, text);
@@ -330,6 +333,11 @@ void Exchanges::Reply(Exchange& exchange, LocalReply reply, std::string_view tex
   if (exchange.attempts_ != 0 && exchange.response_bytes_ == 0) RecordTime(exchange);
   exchange.answer_ = reply;
   exchange.answered_locally_ = true;
+  if (exchange.is_stream()) {
+    client_->OnStreamReset(exchange, reply, text);
+    EndStream(exchange, Outcome::Kind::kAnswered);
+    return;
+  }
   if (!exchange.expects_reply_) {
     End(exchange, Outcome::Kind::kDropped);
     return;
@@ -359,6 +367,11 @@ void Exchanges::ClientGone(Exchange& exchange) {
   }
   CountRequest(exchange);
   if (exchange.expects_reply_) SeriesOf(exchange).Add(Counter::kClientGone);
+  if (exchange.is_stream()) {
+    ResetOnServer(exchange, LocalReply::kUpstreamLost, "the client has gone");
+    EndStream(exchange, Outcome::Kind::kClientGone);
+    return;
+  }
   Abandon(exchange, AttemptResult::Cause::kGivenUp);
   End(exchange, Outcome::Kind::kClientGone);
 }
@@ -394,6 +407,18 @@ void Exchanges::End(Exchange& exchange, Outcome::Kind kind) {
 }
 
 // --- counting
+
+Counter Exchanges::CounterFor(ReplyStatus status) {
+  switch (status) {
+    case ReplyStatus::kOk:
+      return Counter::kResponsesOk;
+    case ReplyStatus::kException:
+      return Counter::kResponsesException;
+    case ReplyStatus::kError:
+      break;
+  }
+  return Counter::kResponsesError;
+}
 
 void Exchanges::RecordTime(const Exchange& exchange) {
   exchange.series_->Record(Histogram::kRequestTimeUs, context_.now_us() - exchange.started_us_);

@@ -35,6 +35,23 @@ class ExchangeClient {
   virtual void OnLeave(Exchange& exchange) = 0;
   // The request waits for a filter, or does so no longer. Does not call back.
   virtual void OnHeld(Exchange& exchange, bool held) = 0;
+
+  // --- streams. None of these calls back
+  // A message of the server's, whole. False: so much waits for the client already that nothing more
+  // is kept for it, and the stream is going to be reset.
+  virtual bool OnStreamMessage(Exchange& exchange, const Codec& codec, const Message& message,
+                               Bytes bytes) = 0;
+  // The client may send that much more.
+  virtual void OnStreamWindow(Exchange& exchange, uint64_t bytes) = 0;
+  // The stream is over, for a reason of ours.
+  virtual void OnStreamReset(Exchange& exchange, LocalReply reply, std::string_view text) = 0;
+  // As OnLeave.
+  virtual void OnStreamLeave(Exchange& exchange) = 0;
+  // The client does not take what it is sent. Exchanges::ClientTakesMore when it does again.
+  virtual bool Stalls(const Exchange& exchange) = 0;
+  // The server takes more of the stream, or of the request that is being passed on, after
+  // StreamMessage or SendBody has said that it does not.
+  virtual void OnRoom(Exchange& exchange) = 0;
 };
 
 class Exchanges final : public AttemptSink {
@@ -55,9 +72,11 @@ class Exchanges final : public AttemptSink {
                 const Message& message);
   // Through the filters, to a server. It may have ended when this returns.
   void Run(Exchange& exchange, const RequestView& request);
-  // More of a request that was not whole; see Exchange::wants_body.
-  void SendBody(Exchange& exchange, Bytes bytes, bool last) {
+  // More of a request that was not whole; see Exchange::wants_body. False: the server takes so
+  // little of it that no more should be read until OnRoom.
+  bool SendBody(Exchange& exchange, Bytes bytes, bool last) {
     hub_.SendBody(exchange.attempt_, bytes, last);
+    return last || !exchange.wants_body() || hub_.HasRoom(exchange.attempt_);
   }
   // The client does not take its reply at present, or does again: the server is asked to wait.
   void PauseReply(Exchange& exchange, bool paused) {
@@ -69,6 +88,18 @@ class Exchanges final : public AttemptSink {
   void Delivered(Exchange& exchange);
   // Its client is gone, and its session. What needs no reply may live on.
   void ClientGone(Exchange& exchange);
+
+  // --- streams, for the client's side
+  // As New and Run, for the kStreamOpen of a stream. It ends with OnStreamLeave, perhaps before
+  // this returns.
+  void OpenStream(Exchange& exchange, const RequestView& request);
+  Exchange& NewStream(const ExchangeOrigin& origin, SnapshotUse& use, const Route* route,
+                      const Message& message);
+  // The client's next message of that stream, whole. False: not now, but when OnHeld or OnRoom says
+  // so, again. The stream may have ended when this returns.
+  bool StreamMessage(Exchange& exchange, const RequestView& message);
+  // After ExchangeClient::Stalls.
+  void ClientTakesMore(Exchange& exchange) { GrantToServer(exchange, 0); }
 
   // --- events
   // As in Engine.
@@ -86,6 +117,18 @@ class Exchanges final : public AttemptSink {
   Handled OnReply(Attempt& attempt, const Codec& codec, Message& message, Bytes bytes) override;
   void OnReplyBody(Attempt& attempt, Bytes bytes) override;
   void OnAttemptEnd(Attempt& attempt, const AttemptResult& result) override;
+  void OnStreamMessage(Attempt& attempt, const Codec& codec, Message& message,
+                       Bytes bytes) override;
+  void OnStreamBroken(Attempt& attempt, LocalReply why, std::string_view text) override;
+  void OnRoom(Attempt& attempt) override;
+
+  void ForwardStream(Exchange& exchange, const RequestView& request);
+  void GrantToServer(Exchange& exchange, uint64_t bytes);
+  void GrantToClient(Exchange& exchange, uint64_t bytes);
+  void FinishStream(Exchange& exchange, Outcome::Kind kind);
+  void EndStream(Exchange& exchange, Outcome::Kind kind);
+  void ResetOnServer(Exchange& exchange, LocalReply why, std::string_view text);
+  void StreamTimer(Exchange& exchange);
 
   void RunFilters(Exchange& exchange, const RequestView& request);
   bool Proceed(Exchange& exchange, RequestVerdict verdict, const RequestView& request);
@@ -101,6 +144,7 @@ class Exchanges final : public AttemptSink {
   bool TryAgain(Exchange& exchange, const AttemptResult& before);
   ResponseVerdict AskAboutResponse(Exchange& exchange, const Message& message);
   void Reply(Exchange& exchange, LocalReply reply, std::string_view text);
+  static Counter CounterFor(ReplyStatus status);
   void CountRequest(Exchange& exchange);
   void RecordTime(const Exchange& exchange);
   Series& SeriesOf(Exchange& exchange);

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <unordered_map>
 
 #include "src/base/input_buffer.h"
 #include "src/base/intrusive_list.h"
@@ -27,6 +28,9 @@ class Session : public LeaseOwner, public SessionLink, public BufferShare {
     kRepliesUnread = 1,  // the client does not take its replies
     kTooMuchInFlight = 2,
     kHeld = 4,  // the next request must not overtake one that waits for a filter
+    // What comes next belongs to a request or stream whose server takes no more of it at present,
+    // or to a stream that waits for a filter.
+    kCannotPassOn = 8,
   };
 
   Session(ProtocolState& protocol, SnapshotUse& use, BufferBudget& budget, ConnectionInfo info,
@@ -62,6 +66,8 @@ class Session : public LeaseOwner, public SessionLink, public BufferShare {
 
   IntrusiveList<Exchange, ReplySlot> exchanges;  // in request order
   uint32_t exchange_count = 0;
+  // Open ones, by the client's ids; null until there is one.
+  std::unique_ptr<std::unordered_map<uint64_t, Exchange*>> streams;
   size_t bytes_in_flight = 0;
 
   bool draining = false;
@@ -79,6 +85,9 @@ class Session : public LeaseOwner, public SessionLink, public BufferShare {
   uint64_t drain_deadline_us = 0;  // when a draining session is closed even if it is idle
   Timer timer;
 
+  size_t stream_count() const { return streams == nullptr ? 0 : streams->size(); }
+  // Nothing that the client has asked for is under way.
+  bool quiet() const { return exchange_count == 0 && stream_count() == 0; }
   // Replies, or parts of them, that the host has not been given.
   size_t unwritten() const { return out.size() - out_begin + held_bytes + after_reply.size(); }
 };

@@ -152,6 +152,7 @@ void SessionManager::Forget(Session& session) {
   session.SessionLink::Unlink();
   session.budget.Set(session, 0);
   session.exchanges.ForEach([this](Exchange& exchange) { exchanges_.ClientGone(exchange); });
+  ForEachStream(session, [this](Exchange& stream) { exchanges_.ClientGone(stream); });
   hub_.ReleaseOwner(session);
   hub_.ReleaseOwner(session.mirror_leases);
   session.protocol.series->Add(Gauge::kSessionsActive, -1);
@@ -173,12 +174,13 @@ void SessionManager::Resume(Session& session, Session::PauseReason reason) {
   MarkAttention(session);
 }
 
-// A message that is being passed on is read to its end, however much is in flight: nothing gets
-// less before it has gone.
+// A message that is being passed on is read to its end, however much is in flight, if its server
+// takes it: nothing gets less before it has gone.
 void SessionManager::TellHostWhetherToRead(Session& session) {
   const bool in_message = session.stream_remaining != 0;
-  const bool pause = (session.pause_reasons & Session::kRepliesUnread) != 0 ||
-                     (session.pause_reasons != 0 && !in_message);
+  constexpr uint8_t kAlways = Session::kRepliesUnread | Session::kCannotPassOn;
+  const bool pause =
+      (session.pause_reasons & kAlways) != 0 || (session.pause_reasons != 0 && !in_message);
   if (pause == session.host_paused) return;
   session.host_paused = pause;
   if (pause) {
@@ -201,6 +203,7 @@ void SessionManager::WriteBufferFull(Session& session, bool full) {
     session.unread_since_us = 0;
     Resume(session, Session::kRepliesUnread);
     if (session.unwritten() != 0) MarkDirty(session);
+    ForEachStream(session, [this](Exchange& stream) { exchanges_.ClientTakesMore(stream); });
     return;
   }
   session.unread_since_us = context_.now_us();
@@ -241,8 +244,7 @@ void SessionManager::SessionTimer(Session& session) {
     Close(session, CloseMode::kFlush);
     return;
   }
-  const bool busy = session.exchange_count != 0;
-  if (busy) session.last_activity_us = now;
+  if (!session.quiet()) session.last_activity_us = now;
   if (overdue(session.last_activity_us, limits.idle_timeout_us)) {
     session.protocol.series->Add(Counter::kIdleSessionsClosed);
     Close(session, CloseMode::kFlush);
@@ -269,8 +271,8 @@ void SessionManager::DrainAll() {
 
 // A message that has begun is waited for where it will be served.
 bool SessionManager::Drained(const Session& session) const {
-  return session.draining && context_.now_us() >= session.drain_deadline_us &&
-         session.exchange_count == 0 && (draining_ || session.message_since_us == 0);
+  return session.draining && context_.now_us() >= session.drain_deadline_us && session.quiet() &&
+         (draining_ || session.message_since_us == 0);
 }
 
 // --- the end of an event
@@ -307,13 +309,15 @@ void SessionManager::PauseOrResumeReplies(Session& session) {
     first = FirstToAnswer(session);
   }
   session.replies_paused = false;
-  session.exchanges.ForEach([&](Exchange& exchange) {
+  const auto pause_or_resume = [&](Exchange& exchange) {
     const size_t before_it = &exchange == first ? session.out.size() - session.out_begin : waiting;
-    const bool pause = exchange.state() == Exchange::State::kReplying &&
-                       before_it > (exchange.paused ? kMostWaiting / 2 : kMostWaiting);
+    const bool comes = exchange.state() == Exchange::State::kReplying || exchange.is_stream();
+    const bool pause = comes && before_it > (exchange.paused ? kMostWaiting / 2 : kMostWaiting);
     session.replies_paused |= pause;
     if (std::exchange(exchange.paused, pause) != pause) exchanges_.PauseReply(exchange, pause);
-  });
+  };
+  session.exchanges.ForEach(pause_or_resume);
+  ForEachStream(session, pause_or_resume);
 }
 
 void SessionManager::KeepWithinBudget(Session& session) {
@@ -375,7 +379,14 @@ void SessionManager::ResumeOrClose(Session& session) {
     Close(session, CloseMode::kAbort);
     return;
   }
-  if (session.pause_reasons != 0 || session.exchange_count != 0) return;
+  if (session.pause_reasons != 0) return;
+  if (session.end_stream) {  // nor will the rest of these
+    ForEachStream(session, [this](Exchange& stream) {
+      if (!stream.client_done()) exchanges_.ClientGone(stream);
+    });
+  }
+  // A client that is closed for what it has sent could not end its streams.
+  if (session.exchange_count != 0 || (session.stream_count() != 0 && !session.close_wanted)) return;
   Flush(session);
   if (session.unread_since_us != 0) return;
   if (session.end_stream || session.close_wanted || Drained(session)) {

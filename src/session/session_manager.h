@@ -30,6 +30,9 @@ inline constexpr size_t kWindowBytes = size_t{64} << 10;
 // Beyond this the servers whose replies a client does not take are not read.
 inline constexpr size_t kMostWaiting = size_t{1} << 20;
 
+inline constexpr std::string_view kTooLongToDecide =
+    "a value that a route searches through is too long";
+
 class SessionManager final : public ExchangeClient {
  public:
   SessionManager(EngineContext& context, WorkerHub& hub, Exchanges& exchanges)
@@ -71,6 +74,13 @@ class SessionManager final : public ExchangeClient {
   void OnLocalReply(Exchange& exchange, LocalReply reply, std::string_view text) override;
   void OnLeave(Exchange& exchange) override;
   void OnHeld(Exchange& exchange, bool held) override;
+  bool OnStreamMessage(Exchange& exchange, const Codec& codec, const Message& message,
+                       Bytes bytes) override;
+  void OnStreamWindow(Exchange& exchange, uint64_t bytes) override;
+  void OnStreamReset(Exchange& exchange, LocalReply reply, std::string_view text) override;
+  void OnStreamLeave(Exchange& exchange) override;
+  bool Stalls(const Exchange& exchange) override;
+  void OnRoom(Exchange& exchange) override;
 
   ProtocolState* ProtocolFor(const std::shared_ptr<ConfigSlot>& slot);
   void TakeUpNewest(ProtocolState& protocol);
@@ -89,8 +99,22 @@ class SessionManager final : public ExchangeClient {
   void TellMalformed(Session& session, std::string_view consequence, std::string_view why);
   void HandleUndecodable(Session& session, const Message& message, std::string_view why);
 
+  // Streams.
+  Handled HandleStreamMessage(Session& session, const RequestView& request);
+  void OpenStream(Session& session, const RequestView& request);
+  void RefuseStream(Session& session, const Message& message, LocalReply reply,
+                    std::string_view text);
+  void HandleUndecodableOfStream(Session& session, const Message& message, std::string_view why);
+  void SayStreamIsOver(Session& session, const ReplyContext& stream, const Codec& codec,
+                       LocalReply reply, std::string_view text);
+  static Exchange* FindStream(const Session& session, uint64_t id);
+  // `f` may end the stream it is given, but no other.
+  template <typename F>
+  static void ForEachStream(const Session& session, F&& f);
+
   // Writing.
   Exchange& NewExchange(Session& session, const Route* route, const Message& message);
+  void StopSending(Session& session);
   void AnswerLocally(Session& session, const Message& message, LocalReply reply,
                      std::string_view text);
   static bool MayWrite(Session& session, const Exchange& exchange);
@@ -147,6 +171,16 @@ void SessionManager::ChangeHeld(Exchange& exchange, F&& change) {
   exchange.session->held_bytes -= exchange.held.size();
   change(exchange.held);
   exchange.session->held_bytes += exchange.held.size();
+}
+
+template <typename F>
+void SessionManager::ForEachStream(const Session& session, F&& f) {
+  if (session.streams == nullptr) return;
+  for (auto it = session.streams->begin(); it != session.streams->end();) {
+    Exchange& stream = *it->second;
+    ++it;  // the one before may go
+    f(stream);
+  }
 }
 
 template <typename F>

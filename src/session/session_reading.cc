@@ -59,7 +59,7 @@ void SessionManager::PassOnBody(Session& session, Bytes& bytes) {
   }
   if (Exchange* exchange = session.sending) {
     if (last) session.sending = nullptr;
-    exchanges_.SendBody(*exchange, part, last);
+    if (!exchanges_.SendBody(*exchange, part, last)) Pause(session, Session::kCannotPassOn);
   }
 }
 
@@ -137,6 +137,10 @@ void SessionManager::HandleUndecodable(Session& session, const Message& message,
                                        std::string_view why) {
   TellMalformed(session, "refusing a message", why);
   session.last_tag = message.tag;
+  if (IsOfStream(message.kind)) {
+    HandleUndecodableOfStream(session, message, why);
+    return;
+  }
   AnswerLocally(session, message, LocalReply::kMalformed, why);
 }
 
@@ -180,12 +184,13 @@ Handled SessionManager::HandleMessage(Session& session, const RequestView& reque
     case MessageKind::kResponse:
     case MessageKind::kGoAway:
     case MessageKind::kOther:
+      break;
     case MessageKind::kStreamOpen:
     case MessageKind::kStreamData:
     case MessageKind::kStreamEnd:
     case MessageKind::kStreamReset:
     case MessageKind::kStreamWindow:
-      break;
+      return HandleStreamMessage(session, request);
   }
   series.Add(Counter::kDropped);
   return Handled::kDone;
@@ -203,8 +208,7 @@ Handled SessionManager::HandleRequest(Session& session, const RequestView& reque
   const RouteMatch match = session.table->routes->Match(input);
   const Route* const route = match.route;
   if (match.undecided) {
-    AnswerLocally(session, message, LocalReply::kTooLarge,
-                  "a value that a route searches through is too long");
+    AnswerLocally(session, message, LocalReply::kTooLarge, kTooLongToDecide);
     return Handled::kDone;
   }
   if (route == nullptr) {

@@ -22,7 +22,7 @@ void SessionManager::OnLeave(Exchange& exchange) {
   IntrusiveList<Exchange, ReplySlot>::Remove(exchange);
   --session.exchange_count;
   session.bytes_in_flight -= exchange.bytes();
-  if (session.sending == &exchange) session.sending = nullptr;  // the rest goes nowhere
+  if (session.sending == &exchange) StopSending(session);
   if (session.replying == &exchange) session.replying = nullptr;
   ChangeHeld(exchange, ClearKeepingLittle);
   exchange.unanswerable = exchange.paused = false;
@@ -37,11 +37,20 @@ void SessionManager::OnLeave(Exchange& exchange) {
 // Where one upstream connection serves the session, its requests keep their order.
 void SessionManager::OnHeld(Exchange& exchange, bool held) {
   Session& session = *exchange.session;
+  if (exchange.is_stream() && !held) Resume(session, Session::kCannotPassOn);
   if (session.use->snapshot->upstream_mode != UpstreamMode::kPerSession) return;
   if (held) {
     Pause(session, Session::kHeld);
   } else {
     Resume(session, Session::kHeld);
+  }
+}
+
+// What is still to come of the request goes nowhere.
+void SessionManager::StopSending(Session& session) {
+  session.sending = nullptr;
+  if ((session.pause_reasons & Session::kCannotPassOn) != 0) {
+    Resume(session, Session::kCannotPassOn);
   }
 }
 
@@ -156,7 +165,7 @@ void SessionManager::OnLocalReply(Exchange& exchange, LocalReply reply, std::str
   if (codec.traits().ordered_replies) {
     // The client would take the next reply for this one's.
     exchange.unanswerable = true;
-    if (session.sending == &exchange) session.sending = nullptr;
+    if (session.sending == &exchange) StopSending(session);
   } else {
     exchanges_.Delivered(exchange);
   }
@@ -166,7 +175,7 @@ void SessionManager::OnLocalReply(Exchange& exchange, LocalReply reply, std::str
 void SessionManager::FinishReply(Exchange& exchange) {
   Session& session = *exchange.session;
   const bool direct = exchange.held.empty();
-  if (session.sending == &exchange) session.sending = nullptr;  // the rest goes nowhere
+  if (session.sending == &exchange) StopSending(session);
   if (!direct) {
     if (session.use->snapshot->codec->traits().ordered_replies) return;  // until it is its turn
     OutFor(session).append(exchange.held);

@@ -60,6 +60,19 @@ class AttemptSink {
   // The end, once, and never for an attempt that was abandoned. The hub knows nothing of the
   // attempt any more: it may be started again, or destroyed.
   virtual void OnAttemptEnd(Attempt& attempt, const AttemptResult& result) = 0;
+
+  // --- streams
+  // A message of the stream from its server, whole: any kind of stream message but kStreamOpen, any
+  // number of times until the end. Views are valid during the call.
+  virtual void OnStreamMessage(Attempt& /*attempt*/, const Codec& /*codec*/, Message& /*message*/,
+                               Bytes /*bytes*/) {}
+  // A message of the stream has come that cannot be passed on. The attempt is still under way, and
+  // the sink ends it.
+  virtual void OnStreamBroken(Attempt& /*attempt*/, LocalReply /*why*/, std::string_view /*text*/) {
+  }
+  // There is room again: once after WorkerHub::HasRoom or HasMuchRoom has said that there was not.
+  // For a request that is passed on as it arrives, too. The sink starts and ends no attempt here.
+  virtual void OnRoom(Attempt& /*attempt*/) {}
 };
 
 struct LeaseAttemptLink : ListLink {};
@@ -67,11 +80,12 @@ struct LeaseAttemptLink : ListLink {};
 class Attempt : public LeaseAttemptLink {
  public:
   enum class State : uint8_t {
-    kIdle,      // not started, or ended
-    kPending,   // waits for an exclusive lease; `pending` holds the encoded request
-    kSending,   // the request's body is being passed on as it arrives
-    kWaiting,   // the request is on its way, no reply yet
-    kReplying,  // the reply's head has come, its body is being passed on
+    kIdle,       // not started, or ended
+    kPending,    // waits for an exclusive lease; `pending` holds the encoded request
+    kSending,    // the request's body is being passed on as it arrives
+    kWaiting,    // the request is on its way, no reply yet
+    kReplying,   // the reply's head has come, its body is being passed on
+    kStreaming,  // a stream is open: whole messages of it go both ways
   };
 
   // One under way is only destroyed together with its hub.
@@ -89,6 +103,7 @@ class Attempt : public LeaseAttemptLink {
 
   State state_ = State::kIdle;
   bool expects_reply_ = true;
+  bool wants_room_ = false;  // its sink waits for OnRoom
   Lease* lease_ = nullptr;
   Cluster* cluster_ = nullptr;
   LeasePool* pool_ = nullptr;

@@ -65,6 +65,7 @@ struct Lease {
   bool connected = false;    // has been ready
   bool idle = false;         // ExclusiveLeases' own
   bool answered = false;     // something has come from the server
+  bool wants_room = false;   // some Attempt::wants_room_
   uint64_t opened_us = 0;
   LeaseHandle handle = nullptr;
   LeaseOwner* owner = nullptr;  // per-session leases only
@@ -118,7 +119,12 @@ struct Lease {
   }
   // Bytes that the server is not known to have taken.
   size_t Owed() const { return state == State::kGone ? 0 : flow.Owed(position()); }
-  // Of those, the ones whose requests nobody waits for.
+  // What was written, or is to be, and may lie in memory because the server does not take it.
+  size_t Backlog() const {
+    const size_t waiting = state == State::kOpening ? out.size() : 0;
+    return std::max(waiting, Owed()) + after_sending.size();
+  }
+  // Of those owed, the ones whose requests nobody waits for.
   size_t Orphaned() const {
     const size_t owed = Owed();
     return owed > bytes_in_flight ? owed - bytes_in_flight : 0;

@@ -159,8 +159,9 @@ void WorkerHub::FreeGone() {
   noted_.clear();
 }
 
-// The lease has no attempt, or is to go.
+// The lease has no attempt, or is to go, or what its server has taken makes room for somebody.
 void WorkerHub::SettleLease(Lease& lease) {
+  if (lease.wants_room) TellOfRoom(lease);
   SettlePause(lease);
   if (lease.broken) {
     if (!lease.unconfirmed) {
@@ -266,7 +267,7 @@ void WorkerHub::LeaseDrained(LeaseId id) {
   lease->flow.Drained();
   UpdateBooks(*lease);
   MarkDirty(*lease);  // more may have been written meanwhile
-  if (lease->attempt_count == 0) MarkSettling(*lease);
+  if (lease->attempt_count == 0 || lease->wants_room) MarkSettling(*lease);
   Unlock(lease->pool);
 }
 

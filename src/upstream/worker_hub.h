@@ -63,6 +63,23 @@ class WorkerHub : private LeaseOpener {
   // Nobody takes the reply of that attempt at present (or does again): its server is not read on,
   // as soon as only requests of the same owner are on the lease. New ones do not come onto it.
   void PauseReply(Attempt& attempt, bool paused);
+  // Whether what is written to the attempt's connection is taken by its server, but for its bound
+  // of bytes; or but for half of that. If not, the sink will be told (OnRoom).
+  bool HasRoom(Attempt& attempt) { return HasRoomWithin(attempt, 1); }
+  bool HasMuchRoom(Attempt& attempt) { return HasRoomWithin(attempt, 2); }
+
+  // --- streams: attempts whose request was a kStreamOpen. They are under way until one of these
+  // ends them, or the sink is told of their end
+  // One more message of the stream, whole, to the server.
+  void SendOnStream(Attempt& attempt, const Message& message, Bytes bytes);
+  // The server may send that much more; `client`: as the client knows the stream.
+  void GrantWindow(Attempt& attempt, const ReplyContext& client, uint64_t bytes);
+  // Both sides have ended it, or one of them has reset it. `server_done`: nothing more of it comes.
+  AttemptResult FinishStream(Attempt& attempt, bool server_done);
+  // It is over for a reason of ours, which the server is told if the protocol has a word for it.
+  AttemptResult ResetStream(Attempt& attempt, const ReplyContext& client, LocalReply reason,
+                            std::string_view text);
+
   // The owner goes away, with its leases.
   void ReleaseOwner(LeaseOwner& owner);
   // No lease of that protocol takes new attempts any more: its codec has changed.
@@ -116,9 +133,20 @@ class WorkerHub : private LeaseOpener {
   size_t ParseUpstream(Lease& lease, Bytes bytes);
   Handled HandleUpstreamMessage(Lease& lease, Message& message, Bytes bytes);
   Handled HandleResponse(Lease& lease, Message& message, Bytes bytes);
+  Handled HandleStreamMessage(Lease& lease, Message& message, Bytes bytes);
+  static Attempt* StreamOf(Lease& lease, uint64_t id);
+  static ReplyContext StreamContext(const Attempt& attempt, const ReplyContext& client);
+  static Attempt& MarkUnclean(Attempt& attempt);
+  bool HasRoomWithin(Attempt& attempt, size_t divisor);
+  static void TellOfRoom(Lease& lease);
+  static std::string& OutFor(Lease& lease) {
+    return lease.sending != nullptr ? lease.after_sending : lease.out;
+  }
   void HandleStray(Lease& lease);
   void StreamFromUpstream(Lease& lease, Bytes& bytes);
-  bool SkipTooLarge(Lease& lease, const Message& message, Bytes rest);
+  bool Skip(Lease& lease, const Message& message, Bytes rest, LocalReply reply,
+            std::string_view text);
+  void Warn(const Lease& lease, std::string_view why);
   void RejectUpstream(Lease& lease, std::string_view why, LocalReply reply, std::string_view text);
 
   void DrainLease(Lease& lease);

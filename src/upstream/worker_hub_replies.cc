@@ -101,13 +101,20 @@ size_t WorkerHub::ParseUpstream(Lease& lease, Bytes bytes) {
         break;
       }
       case DecodeResult::Status::kTooLarge:
-        if (!SkipTooLarge(lease, message_, rest)) {
+        if (!Skip(lease, message_, rest, LocalReply::kTooLarge, kTooLargeText)) {
           RejectUpstream(lease, result.error, LocalReply::kTooLarge, kTooLargeText);
           return used;
         }
         used += std::min(rest.size(), message_.length);
         break;
       case DecodeResult::Status::kUndecodable:
+        if (!Skip(lease, message_, rest, LocalReply::kUpstreamLost, kMalformedText)) {
+          RejectUpstream(lease, result.error, LocalReply::kUpstreamLost, kMalformedText);
+          return used;
+        }
+        Warn(lease, result.error);
+        used += std::min(rest.size(), message_.length);
+        break;
       case DecodeResult::Status::kError:
         RejectUpstream(lease, result.error, LocalReply::kUpstreamLost, kMalformedText);
         return used;
@@ -116,16 +123,23 @@ size_t WorkerHub::ParseUpstream(Lease& lease, Bytes bytes) {
   return used;
 }
 
-// A message is longer than what is put up with. If it is known where it ends, and others may be
-// waiting behind it, only the request that it answers fails, and the bytes go nowhere; false: it
-// would not help.
-bool WorkerHub::SkipTooLarge(Lease& lease, const Message& message, Bytes rest) {
+// A message is longer than what is put up with, or cannot be decoded. If it is known where it ends,
+// and others may be waiting behind it, only the request or stream that it belongs to fails, and the
+// bytes go nowhere; false: it would not help.
+bool WorkerHub::Skip(Lease& lease, const Message& message, Bytes rest, LocalReply reply,
+                     std::string_view text) {
   const bool others = lease.ids || lease.mode == UpstreamMode::kPerSession;
   if (!others || message.length == 0 || message.kind == MessageKind::kOther) return false;
   SeriesOf(lease.pool).Add(Counter::kUpstreamMalformed);
   lease.need = 0;
   lease.receiving = nullptr;
   lease.stream_remaining = message.length - std::min(rest.size(), message.length);
+  if (IsOfStream(message.kind)) {
+    if (Attempt* const stream = StreamOf(lease, message.stream_id)) {
+      stream->sink->OnStreamBroken(*stream, reply, text);
+    }
+    return true;
+  }
   if (message.kind != MessageKind::kResponse) return true;
   Attempt* attempt = nullptr;
   if (lease.ids) {
@@ -134,25 +148,30 @@ bool WorkerHub::SkipTooLarge(Lease& lease, const Message& message, Bytes rest) {
   } else if (!lease.attempts.empty()) {
     attempt = &lease.attempts.front();
   }
-  if (attempt != nullptr) {
+  const bool waits =
+      attempt != nullptr && attempt->expects_reply_ && attempt->state_ != Attempt::State::kReplying;
+  if (waits) {
     if (lease.sending == attempt) Break(lease);  // answered before the server has read all of it
-    End(*attempt, AttemptResult::Cause::kLostBeforeHead, LocalReply::kTooLarge, kTooLargeText);
+    End(*attempt, AttemptResult::Cause::kLostBeforeHead, reply, text);
   }
   return true;
+}
+
+void WorkerHub::Warn(const Lease& lease, std::string_view why) {
+  UpstreamHost& host = lease.pool.host;
+  const uint64_t now = context_.now_us();
+  const bool lately = host.warned_us != 0 && now < host.warned_us + kWarnEveryUs;
+  if (lately || !context_.host.LogEnabled(LogLevel::kWarn)) return;
+  host.warned_us = now;
+  context_.host.Log(LogLevel::kWarn, "upstream " + host.address + " of cluster " +
+                                         host.cluster.name() + ": " + std::string(why));
 }
 
 // What came on the lease cannot be understood, or cannot be put up with.
 void WorkerHub::RejectUpstream(Lease& lease, std::string_view why, LocalReply reply,
                                std::string_view text) {
   SeriesOf(lease.pool).Add(Counter::kUpstreamMalformed);
-  UpstreamHost& host = lease.pool.host;
-  const uint64_t now = context_.now_us();
-  if ((host.warned_us == 0 || now >= host.warned_us + kWarnEveryUs) &&
-      context_.host.LogEnabled(LogLevel::kWarn)) {
-    host.warned_us = now;
-    context_.host.Log(LogLevel::kWarn, "upstream " + host.address + " of cluster " +
-                                           host.cluster.name() + ": " + std::string(why));
-  }
+  Warn(lease, why);
   SeriesOf(lease.pool).Add(Counter::kLeasesReset);
   context_.host.ResetLease(lease.id);
   Discard(lease, reply, text);
@@ -171,8 +190,7 @@ Handled WorkerHub::HandleUpstreamMessage(Lease& lease, Message& message, Bytes b
         RejectUpstream(lease, "too many heartbeats", LocalReply::kUpstreamLost, kMalformedText);
         return Handled::kDone;
       }
-      std::string& out = lease.sending != nullptr ? lease.after_sending : lease.out;
-      lease.codec->HeartbeatReply(message, bytes, out);
+      lease.codec->HeartbeatReply(message, bytes, OutFor(lease));
       UpdateBooks(lease);
       MarkDirty(lease);
       return Handled::kDone;
@@ -189,12 +207,13 @@ Handled WorkerHub::HandleUpstreamMessage(Lease& lease, Message& message, Bytes b
     case MessageKind::kOneWay:
       SeriesOf(lease.pool).Add(Counter::kUnsolicited);
       return Handled::kDone;
-    case MessageKind::kOther:
     case MessageKind::kStreamOpen:
     case MessageKind::kStreamData:
     case MessageKind::kStreamEnd:
     case MessageKind::kStreamReset:
     case MessageKind::kStreamWindow:
+      return HandleStreamMessage(lease, message, bytes);
+    case MessageKind::kOther:
       break;
   }
   SeriesOf(lease.pool).Add(Counter::kDropped);

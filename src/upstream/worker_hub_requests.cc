@@ -27,8 +27,10 @@ AttemptResult Refusal(LocalReply reply) {
 // --- requests
 
 EncodeOptions WorkerHub::EncodingOf(const Attempt& attempt, const Request& request) {
-  return {
-      .id = attempt.upstream_id_, .mutation = request.mutation, .timeout_us = request.timeout_us};
+  return {.id = attempt.upstream_id_,
+          .stream_id = attempt.upstream_id_,
+          .mutation = request.mutation,
+          .timeout_us = request.timeout_us};
 }
 
 std::optional<AttemptResult> WorkerHub::Start(Attempt& attempt, const Request& request) {
@@ -69,8 +71,10 @@ std::optional<AttemptResult> WorkerHub::Start(Attempt& attempt, const Request& r
     return StartOn(*lease, attempt, request);
   }
 
-  // Only whole requests can wait.
-  if (request.bytes.size() < length || !pool.Wait(attempt, &request.owner)) {
+  // Only whole requests can wait, and no streams, of which more may come at any time.
+  const bool may_wait =
+      request.bytes.size() >= length && request.message.kind != MessageKind::kStreamOpen;
+  if (!may_wait || !pool.Wait(attempt, &request.owner)) {
     attempt.pool_ = nullptr;
     return Refusal(LocalReply::kOverLimit);
   }
@@ -102,6 +106,11 @@ std::optional<AttemptResult> WorkerHub::StartOn(Lease& lease, Attempt& attempt,
   const bool whole = request.bytes.size() == request.message.length;
   if (whole && !attempt.expects_reply_) {
     lease.unconfirmed = true;
+    if (request.message.kind == MessageKind::kStreamOpen) {
+      attempt.state_ = Attempt::State::kStreaming;
+      lease.pool.Joined(attempt, request.owner);
+      return std::nullopt;
+    }
     const AttemptResult sent = ResultOf(attempt, AttemptResult::Cause::kSent);
     Detach(attempt);
     return sent;
@@ -302,6 +311,7 @@ void WorkerHub::Detach(Attempt& attempt) {
     if (attempt.pool_->host.active == 0) Note(attempt.pool_->host);
   }
   attempt.state_ = Attempt::State::kIdle;
+  attempt.wants_room_ = false;
   attempt.pool_ = nullptr;
   attempt.cluster_ = nullptr;
   attempt.upstream_id_ = 0;
