@@ -49,8 +49,9 @@ elseif(METAPROTOCOL_SANITIZE)
                       "allowed are \"\", address, thread and undefined")
 endif()
 if(METAPROTOCOL_SANITIZE)
-  # -O1 and -g1 keep the stacks of reports readable and the tests quick.
-  add_compile_options(-O1 -g1 -fno-omit-frame-pointer)
+  # -O1 and -g1 keep the stacks of reports readable and the tests quick. Assertions stop what uses the
+  # engine, or is used by it, in a way that the interfaces do not allow.
+  add_compile_options(-O1 -g1 -fno-omit-frame-pointer -UNDEBUG)
 endif()
 
 option(METAPROTOCOL_FUZZ "Build the fuzz targets in tests/fuzz (clang only)" OFF)

@@ -67,9 +67,13 @@ class KeyPlan {
 
 class Plan {
  public:
-  // `timeout`: in place of what the message has under "timeout"; empty: as it is.
+  // `timeout`: in place of what the message has under "timeout" and "_TO"; empty: as it is.
   Plan(std::span<const MutationOp> mutation, std::string_view timeout) {
-    if (!timeout.empty()) plans_.emplace_back("timeout").Replace(timeout);
+    if (!timeout.empty()) {
+      for (const std::string_view key : {"timeout", "_TO"}) {
+        plans_.emplace_back(key).Replace(timeout);
+      }
+    }
     for (const MutationOp& op : mutation) {
       KeyPlan* plan = For(op.key);
       if (plan == nullptr) plan = &plans_.emplace_back(op.key);

@@ -27,8 +27,8 @@ bool ReadHessianEntry(Hessian2Reader& reader, HessianEntry& entry);
 
 // Appends a request body with `mutation` applied to its attachments, every other byte as it was.
 // False, with `out` as before, if nothing is to be changed or the body cannot carry the change.
-// `timeout` stands in place of what the attachment of that name says, if there is one; empty: no
-// change.
+// `timeout` stands in place of what the attachments `timeout` and `_TO` say, where there are any;
+// empty: no change.
 bool RewriteRequestBody(Serialization serialization, Bytes body,
                         std::span<const MutationOp> mutation, std::string_view timeout,
                         std::string& out);

@@ -41,6 +41,7 @@ std::string_view DefaultText(LocalReply reply) {
       "the message is too large",
       "the message could not be decoded",
       "the proxy is shutting down",
+      "the upstream's reply could not be understood",
   };
   return kTexts[static_cast<size_t>(reply)];
 }
@@ -217,16 +218,17 @@ Status StatusOf(LocalReply reply) {
     case LocalReply::kNoContent:
       return Status::kOk;
     case LocalReply::kNoRoute:
-    case LocalReply::kClusterNotFound:
       return Status::kServiceNotFound;
     case LocalReply::kTimeout:
       return Status::kServerTimeout;
-    case LocalReply::kUpstreamLost:
-      return Status::kChannelInactive;
+    case LocalReply::kBadResponse:
+      return Status::kBadResponse;
     case LocalReply::kTooLarge:
     case LocalReply::kMalformed:
       return Status::kBadRequest;
+    case LocalReply::kClusterNotFound:
     case LocalReply::kNoHealthyUpstream:
+    case LocalReply::kUpstreamLost:
     case LocalReply::kOverLimit:
     case LocalReply::kDenied:
     case LocalReply::kFault:

@@ -30,7 +30,9 @@ constexpr std::array<std::string_view, kKeyCount> kKeys = {
     "dubbo_version", "parameter_types", "serialization", "called_method"};
 
 constexpr std::string_view kGroup = "group";
+// The client's timeout in milliseconds, under its two names (README.md, "Timeout").
 constexpr std::string_view kTimeout = "timeout";
+constexpr std::string_view kShortTimeout = "_TO";
 
 // Bits of Interest::mask: one for each key, and one for all that peers name.
 constexpr uint64_t Bit(Key key) { return uint64_t{1} << key; }
@@ -120,6 +122,19 @@ uint64_t TimeoutUs(std::string_view text) {
   return number ? uint64_t{milliseconds} * 1000 : 0;
 }
 
+// What the two say together: the short name is the call's own, and the long one may come from a
+// provider's URL.
+class Timeouts {
+ public:
+  static bool Knows(std::string_view key) { return key == kTimeout || key == kShortTimeout; }
+  void Add(std::string_view key, uint64_t us) { (key == kTimeout ? long_us_ : short_us_) = us; }
+  uint64_t us() const { return short_us_ != 0 ? short_us_ : long_us_; }
+
+ private:
+  uint64_t long_us_ = 0;
+  uint64_t short_us_ = 0;
+};
+
 // The decoded head as text, whatever serialization it came in. Null strings have no data().
 struct HeadText {
   std::array<std::string_view, kHeadFields> fields;
@@ -159,7 +174,9 @@ constexpr std::string_view kNoName = "request without interface or method";
 // One attachment as it is found; what is neither wanted nor known is not converted.
 class HessianAttachment {
  public:
-  explicit HessianAttachment(const HessianEntry& entry) : entry_(entry), key_(entry.key.raw) {
+  // `body`: what the entry's positions count in.
+  HessianAttachment(const HessianEntry& entry, Bytes body)
+      : entry_(entry), body_(body), key_(entry.key.raw) {
     if (entry.key.IsView()) return;
     converted_ = entry.key.Text();
     key_ = converted_;
@@ -185,13 +202,19 @@ class HessianAttachment {
     head.group = head.group_copy;
   }
 
-  // Numbers are passed over: dubbo-js, which sends one, means seconds.
+  // Numbers under the long name are passed over: dubbo-js, which sends one, means seconds.
   uint64_t AsTimeoutUs() const {
-    return entry_.string_value && entry_.value.IsView() ? TimeoutUs(entry_.value.raw) : 0;
+    if (entry_.string_value) return entry_.value.IsView() ? TimeoutUs(entry_.value.raw) : 0;
+    Hessian2Reader value(body_.substr(entry_.value_begin, entry_.end - entry_.value_begin));
+    int32_t milliseconds = 0;
+    const bool number =
+        key_ == kShortTimeout && value.NextIsInt() && value.ReadInt(milliseconds) && value.AtEnd();
+    return number && milliseconds > 0 ? uint64_t{static_cast<uint32_t>(milliseconds)} * 1000 : 0;
   }
 
  private:
   const HessianEntry& entry_;
+  const Bytes body_;
   std::string converted_;
   std::string_view key_;
 };
@@ -199,7 +222,7 @@ class HessianAttachment {
 // Calls `each(attachment)` for the attachments that begin where `reader` is; false leaves the
 // reason in `reader`.
 template <class Each>
-bool ForEachAttachment(Hessian2Reader& reader, Each each) {
+bool ForEachAttachment(Hessian2Reader& reader, Bytes body, Each each) {
   // Old clients send none; a reference to an argument would be legal, but no client writes that.
   if (reader.AtEnd()) return true;
   if (reader.tag() != 'H' && reader.tag() != 'M') return reader.SkipValue();
@@ -207,7 +230,7 @@ bool ForEachAttachment(Hessian2Reader& reader, Each each) {
   HessianEntry entry;
   while (!reader.TakeMapEnd()) {
     if (!ReadHessianEntry(reader, entry)) return false;
-    if (entry.string_key) each(HessianAttachment(entry));
+    if (entry.string_key) each(HessianAttachment(entry, body));
   }
   return true;
 }
@@ -221,15 +244,17 @@ bool SkipArguments(Hessian2Reader& reader, size_t count, size_t read) {
 }
 
 // Whether it is worth looking for a timeout in a whole request whose attachments nobody else wants
-// to see: nearly all that have none are told by a search for the word.
+// to see: nearly all that have none are told by a search for the words.
 bool MayHaveTimeout(Bytes body) {
   constexpr std::string_view kWritten = "\x07timeout";
-  return body.size() <= kMaxTimeoutSearch && body.find(kWritten) != Bytes::npos;
+  constexpr std::string_view kWrittenShort = "\x03_TO";
+  return body.size() <= kMaxTimeoutSearch &&
+         (body.find(kWritten) != Bytes::npos || body.find(kWrittenShort) != Bytes::npos);
 }
 
 // The timeout of a request of which `reader` has taken the head's first `fields` and `arguments`
 // arguments. 0 if there is none, or something is wrong, which then is the server's business.
-uint64_t TimeoutBehind(Hessian2Reader& reader, HessianRequestHead& head, size_t fields,
+uint64_t TimeoutBehind(Hessian2Reader& reader, Bytes body, HessianRequestHead& head, size_t fields,
                        size_t arguments) {
   std::string_view error;
   if ((fields < kHeadFields && !ReadHessianHead(reader, fields, kHeadFields, head, error)) ||
@@ -237,13 +262,13 @@ uint64_t TimeoutBehind(Hessian2Reader& reader, HessianRequestHead& head, size_t 
       (reader.tag() != 'H' && reader.tag() != 'M') || !reader.ReadMapBegin()) {
     return 0;
   }
+  Timeouts timeouts;
   HessianEntry entry;
   while (!reader.TakeMapEnd() && ReadHessianEntry(reader, entry)) {
-    if (entry.string_key && entry.key.raw == kTimeout) {
-      return HessianAttachment(entry).AsTimeoutUs();
-    }
+    if (!entry.string_key || !Timeouts::Knows(entry.key.raw)) continue;
+    timeouts.Add(entry.key.raw, HessianAttachment(entry, body).AsTimeoutUs());
   }
-  return 0;
+  return timeouts.us();
 }
 
 // `bytes` may be cut short only if nothing behind the head is wanted.
@@ -293,17 +318,20 @@ DecodeResult DecodeHessianRequest(Bytes bytes, uint64_t mask, Message& message) 
 
   if (mask & kWantTail) {
     if (!SkipArguments(reader, head.arguments, arguments_read)) return failed({});
-    const bool read = ForEachAttachment(reader, [&](const HessianAttachment& attachment) {
-      if (attachment.key() == kGroup) {
+    Timeouts timeouts;
+    const bool read = ForEachAttachment(reader, body, [&](const HessianAttachment& attachment) {
+      const std::string_view key = attachment.key();
+      if (key == kGroup) {
         attachment.SetGroupOf(text);
-      } else if (attachment.key() == kTimeout) {
-        message.timeout_us = attachment.AsTimeoutUs();
+      } else if (Timeouts::Knows(key)) {
+        timeouts.Add(key, attachment.AsTimeoutUs());
       }
       attachment.SetIn(message.metadata);
     });
     if (!read) return failed({});
+    message.timeout_us = timeouts.us();
   } else if (complete && MayHaveTimeout(body)) {
-    message.timeout_us = TimeoutBehind(reader, head, count, arguments_read);
+    message.timeout_us = TimeoutBehind(reader, body, head, count, arguments_read);
   }
   SetHead(Serialization::kHessian2, text, message.metadata);
   return DecodeResult::Ok();
@@ -326,16 +354,20 @@ bool ReadJsonAttachments(Bytes line, HeadText& head, Message& message) {
   JsonMember member;
   std::string converted_key;
   std::string converted_value;
+  Timeouts timeouts;
   while (object.Next(member)) {
     std::string_view key;
     std::string_view value;
     bool is_view = false;
     if (!TextOf(member.key, converted_key, key, is_view)) return false;
-    const bool is_timeout = key == kTimeout;
-    if (!member.string_value()) continue;
+    const bool is_timeout = Timeouts::Knows(key);
+    if (!member.string_value()) {
+      if (key == kShortTimeout) timeouts.Add(key, TimeoutUs(member.value));
+      continue;
+    }
     if (key != kGroup && !is_timeout && !message.metadata.WantsNamed(key)) continue;
     if (!TextOf(member.value, converted_value, value, is_view)) return false;
-    if (is_timeout) message.timeout_us = TimeoutUs(value);
+    if (is_timeout) timeouts.Add(key, TimeoutUs(value));
     if (key == kGroup) {
       head.group_copy = is_view ? std::string() : converted_value;
       head.group = is_view ? value : std::string_view(head.group_copy);
@@ -346,6 +378,7 @@ bool ReadJsonAttachments(Bytes line, HeadText& head, Message& message) {
       message.metadata.SetNamedCopy(key, converted_value);
     }
   }
+  message.timeout_us = timeouts.us();
   return !object.malformed();
 }
 
@@ -441,7 +474,7 @@ DecodeResult DecodeRequest(Bytes bytes, const Header& header, const DecodeOption
   if (hessian && bytes.size() >= message.length && MayHaveTimeout(body)) {
     Hessian2Reader reader(body);
     HessianRequestHead head;
-    message.timeout_us = TimeoutBehind(reader, head, 0, 0);
+    message.timeout_us = TimeoutBehind(reader, body, head, 0, 0);
   }
   if (hessian ? HessianVersionReadsAttachments(body)
               : fastjson && JsonVersionReadsAttachments(body)) {

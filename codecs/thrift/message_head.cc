@@ -148,10 +148,13 @@ DecodeResult ReadMessageHead(Protocol protocol, Cursor& cursor, MessageHead& hea
   // Said at once: the name and the id are for the reply, which goes without them if they are not
   // there.
   if (head.bad_type) return DecodeResult::Error("unknown Thrift message type");
+  if (!read) return cursor.failure();
   // Every message has a struct behind its head, one byte at least, which must fit the frame too.
-  if (!read || !cursor.Has(1)) return cursor.failure();
   head.body_offset = cursor.position();
-  return DecodeResult::Ok();
+  if (cursor.Has(1)) return DecodeResult::Ok();
+  const DecodeResult missing = cursor.failure();
+  const bool ends = missing.status == DecodeResult::Status::kError;
+  return ends ? DecodeResult::Undecodable(missing.error) : missing;
 }
 
 DecodeResult ReadIsDeclaredException(Protocol protocol, Cursor& cursor, bool& is_exception) {

@@ -25,7 +25,6 @@ constexpr CodecTraits kTraits = {.name = "thrift",
                                  .metadata_keys = kMetadataKeys};
 
 // TApplicationException types (thrift-rpc.md, "Response struct").
-constexpr uint8_t kUnknownMethod = 1;
 constexpr uint8_t kInternalError = 6;
 constexpr uint8_t kProtocolError = 7;
 
@@ -148,7 +147,8 @@ class Decoding {
     if (!IsMessage(result)) return result;
     SetMetadata();
     if (dialect_.transport != Transport::kHeader) return DecodeResult::Ok();
-    return ReadInfoHeaders(bytes_, header_, message_.metadata);
+    result = ReadInfoHeaders(bytes_, header_, message_.metadata);
+    return IsMessage(result) ? result : DecodeResult::Undecodable(result.error);
   }
 
   DecodeResult ReadFrameHead() {
@@ -176,7 +176,7 @@ class Decoding {
       if (state_) state_->checking = true;
       wrong = check.Start(dialect_.protocol, head_.body_offset, bytes_, message_.length);
     }
-    return wrong.empty() ? DecodeResult::Ok() : DecodeResult::Error(wrong);
+    return wrong.empty() ? DecodeResult::Ok() : DecodeResult::Undecodable(wrong);
   }
 
   DecodeResult DecodeUnframed() {
@@ -316,8 +316,6 @@ size_t AppendHeader(Bytes bytes, size_t message_bytes, uint32_t header_id,
 
 uint8_t ExceptionType(LocalReply reply, uint8_t hint) {
   switch (reply) {
-    case LocalReply::kNoRoute:
-      return kUnknownMethod;
     case LocalReply::kTooLarge:
     case LocalReply::kMalformed:
       return hint != 0 ? hint : kProtocolError;

@@ -23,6 +23,9 @@ struct DecodedMessage {
   uint64_t id;
   size_t length;
   std::vector<std::pair<py::bytes, py::bytes>> metadata;
+  uint64_t stream_id = 0;
+  bool end_stream = false;
+  uint64_t window = 0;
 };
 
 class DecodeError : public std::exception {
@@ -66,7 +69,8 @@ class PyCodec {
     Message message;
     const DecodeResult result = DecodeInto(direction, data, max_message_bytes, message);
     if (result.status == DecodeResult::Status::kNeedMore) return py::int_(result.need);
-    DecodedMessage decoded{message.kind, message.status, message.id, message.length, {}};
+    DecodedMessage decoded{message.kind, message.status,    message.id,         message.length,
+                           {},           message.stream_id, message.end_stream, message.window};
     for (const auto& [key, value] : message.metadata.Entries()) {
       decoded.metadata.emplace_back(py::bytes(key), py::bytes(value));
     }
@@ -80,8 +84,11 @@ class PyCodec {
     Mutation ops;
     for (const auto& [op, key, value] : mutation) ops.push_back({OpNamed(op), key, value});
     std::string out;
-    const Encoded encoded =
-        codec_->Encode(message, bytes, {.id = id.value_or(message.id), .mutation = ops}, out);
+    const Encoded encoded = codec_->Encode(message, bytes,
+                                           {.id = id.value_or(message.id),
+                                            .stream_id = id.value_or(message.stream_id),
+                                            .mutation = ops},
+                                           out);
     out.append(encoded.Unchanged(bytes)).append(encoded.Tail());
     return out;
   }
@@ -191,7 +198,10 @@ void BindCodecs(py::module_& module) {
       .def_readonly("status", &DecodedMessage::status)
       .def_readonly("id", &DecodedMessage::id)
       .def_readonly("length", &DecodedMessage::length)
-      .def_readonly("metadata", &DecodedMessage::metadata);
+      .def_readonly("metadata", &DecodedMessage::metadata)
+      .def_readonly("stream_id", &DecodedMessage::stream_id)
+      .def_readonly("end_stream", &DecodedMessage::end_stream)
+      .def_readonly("window", &DecodedMessage::window);
   py::class_<PyCodec>(module, "Codec")
       .def(py::init<const std::string&, const std::string&>(), py::arg("name"),
            py::arg("options") = "")

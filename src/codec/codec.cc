@@ -18,6 +18,7 @@ std::string_view LocalReplyName(LocalReply reply) {
       "too_large",
       "malformed",
       "shutting_down",
+      "bad_response",
   };
   return kNames[static_cast<size_t>(reply)];
 }

@@ -32,11 +32,13 @@ enum class MessageKind : uint8_t {
   kGoAway,          // the sender wants no more requests on this connection
   kOther,           // well-formed, but nothing the engine routes: counted and dropped
   // Messages of streams, by Message::stream_id. Either side may send each of them but the first.
+  // Only in protocols with ids (CodecTraits::id_bits): on upstream connections a stream has one of
+  // the same numbers as requests have, as both EncodeOptions::id and stream_id.
   kStreamOpen,    // routed like a request; what follows goes where it went
   kStreamData,    // Message::end_stream: the last from this side
   kStreamEnd,     // this side sends no more (half-close)
   kStreamReset,   // the stream is over on both sides
-  kStreamWindow,  // the sender takes Message::window more bytes
+  kStreamWindow,  // the sender takes Message::window more bytes than it has said before
 };
 
 constexpr bool IsOfStream(MessageKind kind) { return kind >= MessageKind::kStreamOpen; }
@@ -62,8 +64,9 @@ enum class LocalReply : uint8_t {
   kTooLarge,           // the message is larger than the configured limit
   kMalformed,          // the message could not be decoded
   kShuttingDown,       // the proxy takes no more requests
+  kBadResponse,        // the server's reply, or what it sent on a stream, cannot be understood
 };
-inline constexpr size_t kLocalReplyCount = 12;
+inline constexpr size_t kLocalReplyCount = 13;
 
 // A short stable name such as "no_route": for stats, logs and configuration.
 std::string_view LocalReplyName(LocalReply reply);
@@ -213,7 +216,9 @@ struct CodecTraits {
 //   NewDecodeState                       once for each direction of each connection
 //   Decode                               until it says kMessage, then for the next message
 //   CheckBody                            for what is passed on of a request before it is whole
-//   CarryOver, then Encode               for a response, once
+//   CarryOver, then Encode               for a response, once, and for each message of a stream
+//   that
+//                                        comes from the server
 //   Encode                               for a request, once for each place it goes to: none, one,
 //                                        or several (mirrors, retries), at once or later, then on a
 //                                        copy of message and bytes
@@ -242,7 +247,8 @@ class Codec {
 
   // More of a request that Decode returned before all of it was there: each byte behind those, once
   // and in order, before it is passed on. `state` is Decode's. Returns what is wrong with the
-  // message (static text), which then goes no further; "" (the default, always) if nothing is.
+  // message (static text), which then goes no further, and of which no more is shown; "" (the
+  // default, always) if nothing is. The next message begins where this one said that it ends.
   virtual std::string_view CheckBody(DecodeState* state, Bytes part) const;
 
   // Appends to `out` the beginning of the message with `options` applied, and says how it goes on.
@@ -270,12 +276,17 @@ class Codec {
   // `id`: a proof that everything before it has been read. False (the default): there is none.
   virtual bool Ping(uint64_t id, std::string& out) const;
 
-  // Appends what ends a stream for a reason of the proxy's own, or lets its sender go on by `bytes`
-  // more. `stream` holds the ids as the side knows them that is written to, and the tag of the
-  // message that opened the stream; `to` is kRequest for what goes to the server. False (the
-  // default): the protocol has no such message.
+  // Appends what ends a stream for a reason of the proxy's own: once at most for each side, and
+  // nothing of the stream follows on it. `stream` holds the ids as the side knows them that is
+  // written to, and the tag of the message that opened the stream; `to` is kRequest for what goes
+  // to the server, where kUpstreamLost says that the client has gone. False (the default): the
+  // protocol has no such message; then a client gets the Reply to what opened the stream.
   virtual bool ResetStream(const ReplyContext& stream, Direction to, LocalReply reason,
                            std::string_view text, std::string& out) const;
+  // Appends what lets the sender of a stream go on by `bytes` more; `stream` and `to` as above. Any
+  // number of times, but only after a kStreamWindow of the other side, of which this passes on as
+  // much as may be in memory. Grants that pass as they are go through Encode instead. False (the
+  // default): there is none.
   virtual bool GrantWindow(const ReplyContext& stream, Direction to, uint64_t bytes,
                            std::string& out) const;
 

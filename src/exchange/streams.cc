@@ -139,7 +139,7 @@ void Exchanges::OnStreamMessage(Attempt& attempt, const Codec& codec, Message& m
       break;
   }
   if (stream.server_done) {
-    AnswerLocally(exchange, LocalReply::kUpstreamLost, kAfterItsEnd);
+    AnswerLocally(exchange, LocalReply::kBadResponse, kAfterItsEnd);
     return;
   }
   stream.active_us = context_.now_us();

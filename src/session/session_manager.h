@@ -95,7 +95,7 @@ class SessionManager final : public ExchangeClient {
   Handled HandleMessage(Session& session, const RequestView& message);
   Handled HandleRequest(Session& session, const RequestView& request);
   void HandleBroken(Session& session, const Message& message, const DecodeResult& result);
-  void EndStreamed(Session& session, std::string_view why);
+  void RefuseRest(Session& session, std::string_view why);
   void TellMalformed(Session& session, std::string_view consequence, std::string_view why);
   void HandleUndecodable(Session& session, const Message& message, std::string_view why);
 

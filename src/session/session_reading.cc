@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "src/base/out_buffer.h"
+#include "src/codec/contract.h"
 #include "src/filter/local_reply_text.h"
 #include "src/session/session_manager.h"
 
@@ -43,12 +44,10 @@ void SessionManager::Ingest(Session& session, Bytes bytes, size_t bytes_to_come)
 // Takes what belongs to a message whose head has been dealt with already.
 void SessionManager::PassOnBody(Session& session, Bytes& bytes) {
   const Bytes part = bytes.substr(0, session.stream_remaining);
-  const Codec& codec = *session.use->snapshot->codec;
-  const std::string_view wrong =
-      part.empty() ? std::string_view() : codec.CheckBody(session.decode_state.get(), part);
-  if (!wrong.empty()) {
-    EndStreamed(session, wrong);
-    return;
+  if (session.sending != nullptr && !part.empty()) {
+    const Codec& codec = *session.use->snapshot->codec;
+    const std::string_view wrong = codec.CheckBody(session.decode_state.get(), part);
+    if (!wrong.empty()) RefuseRest(session, wrong);
   }
   bytes.remove_prefix(part.size());
   session.stream_remaining -= part.size();
@@ -58,7 +57,7 @@ void SessionManager::PassOnBody(Session& session, Bytes& bytes) {
     if (session.pause_reasons != 0) MarkAttention(session);
   }
   if (Exchange* exchange = session.sending) {
-    if (last) session.sending = nullptr;
+    if (last) StopSending(session);
     if (!exchanges_.SendBody(*exchange, part, last)) Pause(session, Session::kCannotPassOn);
   }
 }
@@ -86,6 +85,7 @@ size_t SessionManager::Parse(Session& session, Bytes bytes, size_t bytes_to_come
     message.Clear(options.interest.keys);
     const DecodeResult result = snapshot.codec->Decode(session.decode_state.get(),
                                                        Direction::kRequest, rest, options, message);
+    CheckDecoded(result, message, rest, options);
     if (result.status == DecodeResult::Status::kMessage) {
       const size_t length = message.length;
       const Bytes part = rest.substr(0, length);
@@ -145,15 +145,10 @@ void SessionManager::HandleUndecodable(Session& session, const Message& message,
 }
 
 // What follows of a message that is being passed on cannot be: the server is left without the rest,
-// and the client gets the error reply.
-void SessionManager::EndStreamed(Session& session, std::string_view why) {
-  TellMalformed(session, "closing a connection", why);
-  session.stream_remaining = 0;
-  if (Exchange* exchange = session.sending) {
-    session.sending = nullptr;
-    exchanges_.AnswerLocally(*exchange, LocalReply::kMalformed, why);
-  }
-  EndAfterReplies(session);
+// and the client gets the error reply. Where the next message begins is known.
+void SessionManager::RefuseRest(Session& session, std::string_view why) {
+  TellMalformed(session, "refusing a message", why);
+  exchanges_.AnswerLocally(*session.sending, LocalReply::kMalformed, why);
 }
 
 // Bytes that are no message: the protocol's own error reply, if one can be formed, and the end, as

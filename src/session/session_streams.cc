@@ -1,5 +1,6 @@
 // Streams, as their client's connection sees them: which message belongs to which, and what the
 // client is sent.
+#include "src/codec/contract.h"
 #include "src/filter/local_reply_text.h"
 #include "src/session/session_manager.h"
 
@@ -94,6 +95,7 @@ bool SessionManager::OnStreamMessage(Exchange& exchange, const Codec& codec, con
   const EncodeOptions options{.id = exchange.client().id, .stream_id = exchange.client().stream_id};
   std::string& out = OutFor(session);
   const Encoded encoded = codec.Encode(message, bytes, options, out);
+  CheckEncoded(encoded, message, bytes);
   if (session.replying == nullptr) {
     Write(session, encoded.Unchanged(bytes));
   } else {

@@ -1,5 +1,6 @@
 // Writing: what a client is sent, and in which order.
 #include "src/base/out_buffer.h"
+#include "src/codec/contract.h"
 #include "src/session/session_manager.h"
 
 namespace metaprotocol {
@@ -46,7 +47,7 @@ void SessionManager::OnHeld(Exchange& exchange, bool held) {
   }
 }
 
-// What is still to come of the request goes nowhere.
+// What is still to come of the request, if anything, goes nowhere.
 void SessionManager::StopSending(Session& session) {
   session.sending = nullptr;
   if ((session.pause_reasons & Session::kCannotPassOn) != 0) {
@@ -116,6 +117,7 @@ void SessionManager::OnReply(Exchange& exchange, const Codec& codec, const Messa
   if (MayWrite(session, exchange)) {
     const Encoded encoded = codec.Encode(
         message, bytes, {.id = exchange.client().id, .mutation = mutation}, session.out);
+    CheckEncoded(encoded, message, bytes);
     Write(session, encoded.Unchanged(bytes));
     session.out.append(encoded.Tail());
     if (bytes.size() < message.length) session.replying = &exchange;

@@ -1,6 +1,7 @@
 #include "src/upstream/worker_hub.h"
 
 #include <algorithm>
+#include <cassert>
 #include <utility>
 
 #include "src/base/out_buffer.h"
@@ -230,7 +231,9 @@ Lease* WorkerHub::Find(LeaseId id) const {
 
 void WorkerHub::LeaseReady(LeaseId id, LeaseHandle handle) {
   Lease* lease = Find(id);
-  if (lease == nullptr || lease->state != Lease::State::kOpening) return;
+  if (lease == nullptr) return;
+  assert(lease->state == Lease::State::kOpening && "a lease becomes ready once");
+  if (lease->state != Lease::State::kOpening) return;
   lease->state = Lease::State::kReady;
   lease->connected = true;
   lease->opened_us = context_.now_us();

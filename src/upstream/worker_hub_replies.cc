@@ -1,8 +1,10 @@
 // Replies: from an upstream connection's bytes to the attempts that wait for them.
 #include <algorithm>
+#include <cassert>
 #include <string>
 #include <utility>
 
+#include "src/codec/contract.h"
 #include "src/upstream/worker_hub.h"
 
 namespace metaprotocol {
@@ -31,6 +33,7 @@ void WorkerHub::LeaseData(LeaseId id, std::span<const Bytes> slices) {
   Lease* found = Find(id);
   if (found == nullptr) return;
   Lease& lease = *found;
+  assert(lease.state == Lease::State::kReady && "no data before the lease is ready");
   lease.answered = true;
   if (lease.unconfirmed) {
     lease.unconfirmed = false;
@@ -79,6 +82,7 @@ size_t WorkerHub::ParseUpstream(Lease& lease, Bytes bytes) {
     message_.Clear(options.interest.keys);
     const DecodeResult result = lease.codec->Decode(lease.decode_state.get(), Direction::kResponse,
                                                     rest, options, message_);
+    CheckDecoded(result, message_, rest, options);
     switch (result.status) {
       case DecodeResult::Status::kNeedMore:
         lease.need = result.need;
@@ -108,15 +112,15 @@ size_t WorkerHub::ParseUpstream(Lease& lease, Bytes bytes) {
         used += std::min(rest.size(), message_.length);
         break;
       case DecodeResult::Status::kUndecodable:
-        if (!Skip(lease, message_, rest, LocalReply::kUpstreamLost, kMalformedText)) {
-          RejectUpstream(lease, result.error, LocalReply::kUpstreamLost, kMalformedText);
+        if (!Skip(lease, message_, rest, LocalReply::kBadResponse, kMalformedText)) {
+          RejectUpstream(lease, result.error, LocalReply::kBadResponse, kMalformedText);
           return used;
         }
         Warn(lease, result.error);
         used += std::min(rest.size(), message_.length);
         break;
       case DecodeResult::Status::kError:
-        RejectUpstream(lease, result.error, LocalReply::kUpstreamLost, kMalformedText);
+        RejectUpstream(lease, result.error, LocalReply::kBadResponse, kMalformedText);
         return used;
     }
   }

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "src/base/out_buffer.h"
+#include "src/codec/contract.h"
 #include "src/upstream/exclusive_leases.h"
 #include "src/upstream/session_leases.h"
 #include "src/upstream/worker_hub.h"
@@ -59,8 +60,8 @@ std::optional<AttemptResult> WorkerHub::Start(Attempt& attempt, const Request& r
   attempt.expects_reply_ = request.message.kind == MessageKind::kRequest;
   LeasePool& pool = lease != nullptr ? lease->pool : PoolFor(*host, request.protocol);
   if (lease == nullptr) {
-    lease = pool.Take(
-        {request.owner, length, request.bytes.size(), request.arrived, attempt.expects_reply_});
+    const bool answered = request.message.kind != MessageKind::kOneWay;  // a stream is as well
+    lease = pool.Take({request.owner, length, request.bytes.size(), request.arrived, answered});
   }
   attempt.cluster_ = &cluster;
   attempt.pool_ = &pool;
@@ -98,6 +99,7 @@ std::optional<AttemptResult> WorkerHub::StartOn(Lease& lease, Attempt& attempt,
   }
   const Encoded encoded =
       lease.codec->Encode(request.message, request.bytes, EncodingOf(attempt, request), lease.out);
+  CheckEncoded(encoded, request.message, request.bytes);
   Append(lease, encoded.Unchanged(request.bytes));
   lease.out.append(encoded.Tail());
   attempt.end_byte_ = lease.position();

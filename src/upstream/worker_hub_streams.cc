@@ -1,6 +1,7 @@
 // Streams: attempts on which whole messages go both ways until both sides have ended them.
 #include <utility>
 
+#include "src/codec/contract.h"
 #include "src/upstream/worker_hub.h"
 
 namespace metaprotocol {
@@ -31,6 +32,7 @@ void WorkerHub::SendOnStream(Attempt& attempt, const Message& message, Bytes byt
   const EncodeOptions options{.id = attempt.upstream_id_, .stream_id = attempt.upstream_id_};
   std::string& out = OutFor(lease);
   const Encoded encoded = lease.codec->Encode(message, bytes, options, out);
+  CheckEncoded(encoded, message, bytes);
   if (&out == &lease.out) {
     Append(lease, encoded.Unchanged(bytes));
   } else {

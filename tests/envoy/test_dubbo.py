@@ -214,9 +214,9 @@ async def test_a_direct_reply_comes_from_envoy_itself(stage: Stage) -> None:
     ("interface", "method_name", "status"),
     [
         ("org.example.Unknown", "list", Status.SERVICE_NOT_FOUND),
-        (SERVICE, "absent", Status.SERVICE_NOT_FOUND),
+        (SERVICE, "absent", Status.SERVER_ERROR),
         (SERVICE, "empty", Status.SERVER_ERROR),
-        (SERVICE, "refused", Status.CHANNEL_INACTIVE),
+        (SERVICE, "refused", Status.SERVER_ERROR),
     ],
 )
 async def test_what_cannot_be_served_raises_in_the_client(

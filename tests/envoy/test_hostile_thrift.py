@@ -175,6 +175,13 @@ def sent(port: int, data: bytes) -> bytes:
     return answer
 
 
+def one_frame(connection: socket.socket) -> bytes:
+    """The next frame that comes back, without its length."""
+    with connection.makefile("rb") as stream:
+        (length,) = struct.unpack(">I", stream.read(4))
+        return stream.read(int(length))
+
+
 def exception_type(answer: bytes) -> int:
     """The type of the TApplicationException that ends ``answer``, in the binary protocol: there it
     is the last field."""
@@ -196,6 +203,19 @@ def test_a_malformed_frame_is_told_so_and_closes_its_connection(stage: Stage, da
     answer = sent(stage.framed, data)
     assert b"greets" not in answer
     assert exception_type(answer) in (PROTOCOL_ERROR, INVALID_TRANSFORM)
+    until(lambda: stage.malformed() == before + 1)
+
+
+@pytest.mark.parametrize("data", UNFRAMED.values(), ids=UNFRAMED.keys())
+def test_a_malformed_struct_in_a_frame_costs_its_own_call(stage: Stage, data: bytes) -> None:
+    before = stage.malformed()
+    good = framed(call(ARGUMENT))
+    with socket.create_connection(("127.0.0.1", stage.framed), 5) as connection:
+        connection.sendall(good + framed(data) + good)
+        with connection.makefile("rb") as stream:
+            answers = [stream.read(int.from_bytes(stream.read(4), "big")) for _ in range(3)]
+    assert [b"a greets you" in answer for answer in answers] == [True, False, True]
+    assert exception_type(answers[1]) == PROTOCOL_ERROR
     until(lambda: stage.malformed() == before + 1)
 
 
@@ -329,15 +349,13 @@ def test_a_message_hidden_behind_one_that_is_passed_on_as_it_arrives_is_not(stag
         connection.sendall(message[:50_000])
         time.sleep(0.05)
         connection.sendall(message[50_000:])
-        answer = b""
-        with contextlib.suppress(ConnectionError):
-            while part := connection.recv(1 << 16):
-                answer += part
-    assert exception_type(answer) == PROTOCOL_ERROR
+        assert exception_type(one_frame(connection)) == PROTOCOL_ERROR
+        connection.sendall(framed(call(ARGUMENT)))
+        assert b"a greets you" in one_frame(connection), "the connection is still good"
     until(lambda: stage.malformed() > refused)
     with thriftpy_client(stage.ports[name]) as client:
         assert client.greet("later") == "a greets later"
-    assert stage.handlers[name].calls["greet"] == before + 1
+    assert stage.handlers[name].calls["greet"] == before + 2
 
 
 @pytest.mark.parametrize("reset", [False, True], ids=["closed", "reset"])

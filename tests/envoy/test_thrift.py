@@ -142,7 +142,7 @@ def test_errors_of_the_proxy_are_application_errors(stage: Stage, dialect: Diale
     with ApacheClient(stage.port(dialect), *dialect) as client:
         with pytest.raises(ApacheError) as unknown:
             client.add(1, 2)
-        assert unknown.value.type == ApacheError.UNKNOWN_METHOD
+        assert unknown.value.type == ApacheError.INTERNAL_ERROR
         assert client.greet("you") == "a greets you", "the connection is still good"
     with ApacheClient(stage.port(dialect), *dialect, service="hasty") as client:
         with pytest.raises(ApacheError, match="timeout") as late:
@@ -161,7 +161,7 @@ def test_thriftpy2_raises_the_proxys_errors(stage: Stage, dialect: Dialect) -> N
     with thriftpy_client(stage.port(dialect), *dialect) as client:
         with pytest.raises(ThriftPyError) as unknown:
             client.add(1, 2)
-        assert unknown.value.type == ThriftPyError.UNKNOWN_METHOD
+        assert unknown.value.type == ThriftPyError.INTERNAL_ERROR
         assert client.greet("you") == "a greets you"
 
 

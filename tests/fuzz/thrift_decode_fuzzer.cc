@@ -20,7 +20,7 @@ void Require(bool condition) {
 }
 
 bool IsRefused(const DecodeResult& result) {
-  return result.status == Status::kError || result.status == Status::kTooLarge;
+  return result.status != Status::kMessage && result.status != Status::kNeedMore;
 }
 
 struct Run {

@@ -21,6 +21,11 @@ class MessageKind:
     HEARTBEAT_REPLY: ClassVar[MessageKind]
     GO_AWAY: ClassVar[MessageKind]
     OTHER: ClassVar[MessageKind]
+    STREAM_OPEN: ClassVar[MessageKind]
+    STREAM_DATA: ClassVar[MessageKind]
+    STREAM_END: ClassVar[MessageKind]
+    STREAM_RESET: ClassVar[MessageKind]
+    STREAM_WINDOW: ClassVar[MessageKind]
 
 class ReplyStatus:
     OK: ClassVar[ReplyStatus]
@@ -40,6 +45,7 @@ class LocalReply:
     TOO_LARGE: ClassVar[LocalReply]
     MALFORMED: ClassVar[LocalReply]
     SHUTTING_DOWN: ClassVar[LocalReply]
+    BAD_RESPONSE: ClassVar[LocalReply]
 
 class LeaseCloseReason:
     CONNECT_FAILED: ClassVar[LeaseCloseReason]
@@ -57,6 +63,9 @@ class Message:
     id: int
     length: int
     metadata: list[tuple[bytes, bytes]]
+    stream_id: int
+    end_stream: bool
+    window: int
 
 class Codec:
     """One protocol on one connection: what was detected of it is remembered."""

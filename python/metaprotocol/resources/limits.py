@@ -45,3 +45,9 @@ class Limits(Model):
     Default: 30s."""
     message_timeout: Duration | None = None
     """How long a message may take from its first byte to its last; `0s`: for ever. Default: 60s."""
+    max_streams: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    """Streams open at once on a client connection, in protocols that have streams; more are
+    refused. Default: 100."""
+    stream_idle_timeout: Duration | None = None
+    """A stream on which no message was passed on for this long is reset; `0s`: never. Default:
+    300s."""

@@ -228,12 +228,14 @@ class DirectReply(Model):
         "too_large",
         "malformed",
         "shutting_down",
+        "bad_response",
     ]
     """`no_content` for success without a value, or the kind of error."""
     text: Annotated[str, Field(max_length=4096)] = ""
     """For the human at the other end, where the protocol's errors carry text."""
 
 
+MethodName = Annotated[str, Field(min_length=1, max_length=4096)]
 Mutations = Annotated[list[KeyValue], Field(max_length=_MAX_MUTATIONS)]
 Removals = Annotated[list[MetadataKey], Field(max_length=_MAX_MUTATIONS)]
 
@@ -401,6 +403,11 @@ class MetaRouterSpec(Checked):
     limits: Limits | None = None
     """Bounds on what clients of these services may make a proxy hold; each that is given replaces
     that of the ApplicationProtocol."""
+    one_way_methods: Annotated[list[MethodName], Field(max_length=4096)] = Field(
+        default_factory=list
+    )
+    """Thrift only: methods, `note` or `Service:note`, whose calls get no reply although their
+    messages do not say so. Together with those in the ApplicationProtocol's options."""
     export_to: Annotated[list[ExportTo], Field(max_length=256)] = Field(default_factory=list)
     """Namespaces in which this holds; `.`: its own, `*`: all."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -42,6 +43,7 @@ _UPSTREAM_CONNECTIONS = {
     "exclusive": Protocol.EXCLUSIVE,
     "per_session": Protocol.PER_SESSION,
 }
+_ONE_WAY_METHODS = "one_way_methods"
 # Fields of a route that the engine and a MetaRouter both have.
 _ROUTE_FIELDS = {"name": "name", "timeout": "timeout", "direct_reply": "directReply"}
 
@@ -60,9 +62,10 @@ def proxy_config(
     protocol: ApplicationProtocol | None,
     table: Table,
     limits: WrittenLimits | None = None,
+    one_way_methods: Sequence[str] = (),
 ) -> ProxyConfig:
     """The filter's configuration. ``protocol`` is None for those that exist by themselves;
-    ``limits`` go over those of the protocol."""
+    ``limits`` go over those of the protocol, and ``one_way_methods`` with those in its options."""
     config = ProxyConfig(
         name=name, protocol=Protocol(codec=codec.name), route_tables=[table.message]
     )
@@ -75,6 +78,11 @@ def proxy_config(
         _add_limits(spec, config)
     if limits is not None:
         _add_limits(limits, config)
+    if one_way_methods:
+        options = config.protocol.options
+        options.get_or_create_list(_ONE_WAY_METHODS).extend(
+            method for method in one_way_methods if method not in list(options[_ONE_WAY_METHODS])
+        )
     return config
 
 

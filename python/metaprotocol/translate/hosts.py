@@ -17,7 +17,12 @@ from metaprotocol.translate.messages import Messages
 from metaprotocol.translate.model import Port, Service
 from metaprotocol.translate.naming import filter_name, inbound_filter_name
 from metaprotocol.translate.options import Options, Target
-from metaprotocol.translate.protocols import BUILT_IN_PROTOCOLS, CodecInfo, codecs
+from metaprotocol.translate.protocols import (
+    BUILT_IN_PROTOCOLS,
+    CODECS_WITH_ONE_WAY_METHODS,
+    CodecInfo,
+    codecs,
+)
 from metaprotocol.translate.reporting import Diagnostics, Report, age
 from metaprotocol.translate.routes import (
     Known,
@@ -202,9 +207,10 @@ class HostTranslator:
             origins.append(protocol)
         made.ports[port.number] = PortFilters(codec, protocol, router, frozenset(table.uses))
         owner: Resource = router or port.owner
+        one_way = self._one_way_methods(codec, router, report)
         for name, side in self._sides(service, port, table):
             limits = router.spec.limits if router is not None else None
-            config = proxy_config(name, codec, protocol, side, limits)
+            config = proxy_config(name, codec, protocol, side, limits, one_way)
             if self._options.target is Target.ENVOY:
                 config.listener_name = name  # which is named like its filter
             text = accepted(config, side, owner, protocol, report)
@@ -226,6 +232,22 @@ class HostTranslator:
                     movable,
                 )
             )
+
+    @staticmethod
+    def _one_way_methods(
+        codec: CodecInfo, router: MetaRouter | None, report: Report
+    ) -> Sequence[str]:
+        """What a router says of methods without a reply, where that is for it to say."""
+        if router is None or not router.spec.one_way_methods:
+            return ()
+        if codec.name in CODECS_WITH_ONE_WAY_METHODS:
+            return router.spec.one_way_methods
+        report.warning(
+            router, "one-way-methods", "spec.oneWayMethods",
+            f"messages of {codec.name} say themselves whether they want a reply",
+            fix="remove it",
+        )  # fmt: skip
+        return ()
 
     def _sides(self, service: Service, port: Port, table: Table) -> list[tuple[str, Table]]:
         """The filters of a port by name: one, or with sidecars that of the clients, which routes,

@@ -38,6 +38,9 @@ _FREE_METADATA: Mapping[str, str] = {
     "thrift": "headers, which only clients of the THeader transport send",
 }
 
+CODECS_WITH_ONE_WAY_METHODS = frozenset({"thrift"})
+"""Codecs that are to be told, by an option, of methods whose calls get no reply."""
+
 BUILT_IN_PROTOCOLS: Mapping[str, str] = {"dubbo": "dubbo", "thrift": "thrift"}
 """Protocols that exist without an ApplicationProtocol, with their codecs."""
 

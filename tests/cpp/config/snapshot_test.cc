@@ -422,7 +422,7 @@ TEST(Snapshot, DirectRepliesNameTheirKind) {
       RouteError({{"direct_reply", {{"kind", "teapot"}}}}),
       ".direct_reply.kind: \"teapot\": must be one of no_content, no_route, cluster_not_found, "
       "no_healthy_upstream, timeout, over_limit, denied, fault, upstream_lost, too_large, "
-      "malformed, shutting_down");
+      "malformed, shutting_down, bad_response");
 }
 
 TEST(Snapshot, UpstreamConnectionsFollowTheCodecUnlessSaid) {

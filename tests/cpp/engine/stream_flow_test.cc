@@ -338,6 +338,25 @@ TEST(UploadFlow, TheClientIsNotReadWhileTheServerTakesNothingAndNobodyElseNotice
   }
 }
 
+TEST(UploadFlow, AServerThatAnswersWithoutReadingLetsItsClientGoOn) {
+  World world;
+  world.policy.max_lease_bytes_in_flight = 200'000;
+  world.SetHosts("a", {"s"});
+  world.SetServerReading("s", false);
+  SimClient& client = world.Connect();
+  const std::string request = world.Request(1, std::string(1'000'000, 'u'));
+  client.Send(request.substr(0, 100'000));
+  world.RunFor(kMs);
+  const uint64_t id = LoadBe64(world.connections.at(0)->received.data() + 5);
+  // The rest comes at once, so that the last of it is there when the client is first held up.
+  client.Send(request.substr(100'000));
+  world.RunFor(kMs);
+  world.connections[0]->Send(FakeMessage('R', id));
+  world.RunFor(kMs);
+  EXPECT_EQ(Kinds(client.Take()), "R");
+  EXPECT_FALSE(client.paused);
+}
+
 TEST(UploadFlow, AnUploadThatIsGivenUpIsReadOnAndGoesNowhere) {
   SimConfig config;
   config.default_timeout_us = kSecond;

@@ -228,7 +228,7 @@ TEST(Stream, WhatIsNoMoreAllowedEndsItsOwnStreamOnBothSides) {
   std::map<uint64_t, std::string> got;
   for (const WireMessage& message : client.Take()) got[message.id] += message.kind + message.body;
   EXPECT_EQ(got, (std::map<uint64_t, std::string>{
-                     {1, "Zmalformed"}, {2, "Zmalformed"}, {3, "FZupstream_lost"}}));
+                     {1, "Zmalformed"}, {2, "Zmalformed"}, {3, "FZbad_response"}}));
   std::map<uint64_t, std::string> seen;
   for (const WireMessage& message : world.TakeAtServer()) seen[message.id] += message.kind;
   EXPECT_EQ(seen, (std::map<uint64_t, std::string>{{twice, "Z"}, {ended, "FZ"}, {servers, "Z"}}));
@@ -412,7 +412,7 @@ TEST(Stream, AMessageThatCannotBeDecodedEndsItsOwnStream) {
     got[message.id] += message.kind + message.body.substr(0, message.body.size() - 4);
   }
   EXPECT_EQ(got, (std::map<uint64_t, std::string>{
-                     {1, "Zmalformed"}, {2, "Zupstream_lost"}, {3, "D"}, {4, "Zmalformed"}}));
+                     {1, "Zmalformed"}, {2, "Zbad_response"}, {3, "D"}, {4, "Zmalformed"}}));
   std::map<uint64_t, std::string> seen;
   for (const WireMessage& message : world.TakeAtServer()) seen[message.id] += message.kind;
   EXPECT_EQ(seen, (std::map<uint64_t, std::string>{{ids[0], "Z"}, {ids[1], "Z"}, {ids[2], "D"}}));

@@ -320,6 +320,8 @@ BOUNDS = {
     "idleTimeout": "7s",
     "slowClientTimeout": "7s",
     "messageTimeout": "7s",
+    "maxStreams": 7,
+    "streamIdleTimeout": "7s",
 }
 QUESTION = {
     "domain": "d",
@@ -393,6 +395,7 @@ OURS: dict[str, dict[str, tuple[Any, Json | None]]] = {
         "localRateLimit.conditions[].tokenBucket.tokensPerFill": (9, LIMITED),
         "localRateLimit.conditions[].tokenBucket.fillInterval": ("9s", LIMITED),
         **{f"limits.{name}": (value, None) for name, value in BOUNDS.items()},
+        "oneWayMethods[]": (["note"], None),  # told of: the port speaks Dubbo
         "globalRateLimit.domain": ("other", ASKED),
         "globalRateLimit.requestTimeout": ("1s", ASKED),
         "globalRateLimit.denyOnFail": (True, ASKED),

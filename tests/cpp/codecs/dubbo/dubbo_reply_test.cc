@@ -23,16 +23,17 @@ std::string ReplyOf(LocalReply reply, uint64_t tag, std::string_view text = "why
 TEST(DubboCodec, RepliesWithTheStatusOfEachError) {
   for (const auto& [reply, status] :
        std::vector<std::pair<LocalReply, int>>{{LocalReply::kNoRoute, 60},
-                                               {LocalReply::kClusterNotFound, 60},
+                                               {LocalReply::kClusterNotFound, 80},
                                                {LocalReply::kNoHealthyUpstream, 80},
                                                {LocalReply::kTimeout, 31},
                                                {LocalReply::kOverLimit, 80},
                                                {LocalReply::kDenied, 80},
                                                {LocalReply::kFault, 80},
-                                               {LocalReply::kUpstreamLost, 35},
+                                               {LocalReply::kUpstreamLost, 80},
                                                {LocalReply::kTooLarge, 40},
                                                {LocalReply::kMalformed, 40},
-                                               {LocalReply::kShuttingDown, 80}}) {
+                                               {LocalReply::kShuttingDown, 80},
+                                               {LocalReply::kBadResponse, 50}}) {
     EXPECT_EQ(ReplyOf(reply, 2), Frame(2, static_cast<uint8_t>(status), 0x1234, "\3why"));
     const Decoded d = Decode(Direction::kResponse, ReplyOf(reply, 2, ""));
     EXPECT_EQ(d.message.status, ReplyStatus::kError);

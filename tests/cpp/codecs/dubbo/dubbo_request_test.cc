@@ -165,6 +165,28 @@ TEST(DubboRequest, TellsTheTimeoutThatTheClientSends) {
   EXPECT_EQ(DecodeRequest(Call("timeout", "", "")).message.timeout_us, 0u);
 }
 
+// Dubbo for Java, DubboInvoker.calculateTimeout: an int under "_TO".
+TEST(DubboRequest, TellsTheTimeoutUnderItsShortNameToo) {
+  const auto timeout = [](const std::string& attachments, std::vector<std::string_view> keys) {
+    const std::string frame = Call("m", "I", "\x90", attachments);
+    return Decode(Direction::kRequest, frame, Wanting(keys)).message.timeout_us;
+  };
+  const std::string big("I\x00\x01\x11\x70", 5);  // 70000
+  for (const std::vector<std::string_view>& keys :
+       {std::vector<std::string_view>{}, {"method"}, {"a"}, {"_TO"}}) {
+    EXPECT_EQ(timeout(Text("_TO") + "\xcd\xdc", keys), 1'500'000u);
+    EXPECT_EQ(timeout(Text("a") + "N" + Text("_TO") + big, keys), 70'000'000u);
+    EXPECT_EQ(timeout(Text("_TO") + Text("1500"), keys), 1'500'000u);
+    EXPECT_EQ(timeout(Text("_TO") + "\x8f", keys), 0u) << "negative";
+    EXPECT_EQ(timeout(Text("_TO") + "N", keys), 0u);
+    EXPECT_EQ(timeout(Text("_to") + Text("1500"), keys), 0u);
+    for (const std::string& both : {Text("_TO") + Text("20") + Text("timeout") + Text("1500"),
+                                    Text("timeout") + Text("1500") + Text("_TO") + Text("20")}) {
+      EXPECT_EQ(timeout(both, keys), 20'000u) << "the call's own";
+    }
+  }
+}
+
 TEST(DubboRequest, WritesAShorterTimeoutInPlaceOfTheClients) {
   const auto attachments = [](const std::string& before, const Mutation& mutation = {}) {
     const std::string frame = Call("m", "", "", before);
@@ -179,6 +201,7 @@ TEST(DubboRequest, WritesAShorterTimeoutInPlaceOfTheClients) {
   EXPECT_EQ(attachments(Text("timeout") + Text("1500") + Text("a") + Text("b")),
             Text("timeout") + Text("251") + Text("a") + Text("b"));
   EXPECT_EQ(attachments(Text("timeout") + "\x93"), Text("timeout") + "\x93");
+  EXPECT_EQ(attachments(Text("_TO") + "\xcd\xdc"), Text("_TO") + Text("251"));
   EXPECT_EQ(attachments(Text("a") + Text("b")), Text("a") + Text("b")) << "it sent none";
   EXPECT_EQ(attachments(Text("timeout") + Text("1500"), Set("timeout", "9")),
             Text("timeout") + Text("9"))

@@ -47,14 +47,14 @@ DecodeResult InParts(const ThriftCodec& codec, Bytes wire, const std::vector<siz
       const auto part = std::make_unique<char[]>(cut - passed);
       std::copy(wire.begin() + passed, wire.begin() + cut, part.get());
       const std::string_view wrong = codec.CheckBody(state.get(), {part.get(), cut - passed});
-      if (!wrong.empty()) return DecodeResult::Error(wrong);
+      if (!wrong.empty()) return DecodeResult::Undecodable(wrong);
       passed = cut;
       continue;
     }
     Message message;
     result = codec.Decode(state.get(), Direction::kRequest, wire.substr(0, cut), options, message);
     if (result.status == Status::kMessage) passed = cut;
-    if (result.status == Status::kError) return result;
+    if (result.status == Status::kUndecodable) return result;
   }
   return result;
 }
@@ -68,7 +68,10 @@ TEST(FrameCheck, RefusesAnythingBehindTheMessageInEveryProtocol) {
       for (const std::string& behind : {"\0"s, "x"s, message, std::string(5000, '\0')}) {
         const Decoded decoded = DecodeOnce(InFrame(message + behind, header), Direction::kRequest);
         EXPECT_EQ(decoded.result.error, "more than one message in a Thrift frame");
+        EXPECT_EQ(decoded.result.status, Status::kUndecodable);
         EXPECT_EQ(decoded.message.id, 1u) << "known for the reply";
+        EXPECT_EQ(decoded.message.length, InFrame(message + behind, header).size())
+            << "and so is where the next one begins";
       }
     }
   }
@@ -78,7 +81,7 @@ TEST(FrameCheck, RefusesStructsThatDoNotEndInTheirFrame) {
   for (const std::string& message : Messages()) {
     const std::string cut = message.substr(0, message.size() - 1);
     EXPECT_EQ(DecodeOnce(Framed(cut) + "\0\0\0"s, Direction::kRequest).result.status,
-              Status::kError)
+              Status::kUndecodable)
         << "even if more is there";
   }
   const std::string liar = Binary(kCall, "a", 1, "\x0B\0\1"s + Be32(1000) + "abc");
@@ -123,9 +126,9 @@ TEST(FrameCheck, FindsWhatIsHiddenHoweverTheFrameIsCut) {
     for (size_t n = 1; n <= wire.size(); ++n) every.push_back(n);
     EXPECT_EQ(InParts(codec, wire, every).error, "more than one message in a Thrift frame");
     for (size_t a = 1; a < wire.size(); ++a) {
-      EXPECT_EQ(InParts(codec, wire, {a, wire.size()}).status, Status::kError) << a;
+      EXPECT_EQ(InParts(codec, wire, {a, wire.size()}).status, Status::kUndecodable) << a;
       for (size_t b = a + 1; b < wire.size(); ++b) {
-        EXPECT_EQ(InParts(codec, wire, {a, b, wire.size()}).status, Status::kError)
+        EXPECT_EQ(InParts(codec, wire, {a, b, wire.size()}).status, Status::kUndecodable)
             << a << " " << b;
       }
     }
