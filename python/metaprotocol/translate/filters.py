@@ -79,10 +79,9 @@ def proxy_config(
     if limits is not None:
         _add_limits(limits, config)
     if one_way_methods:
-        options = config.protocol.options
-        options.get_or_create_list(_ONE_WAY_METHODS).extend(
-            method for method in one_way_methods if method not in list(options[_ONE_WAY_METHODS])
-        )
+        listed = config.protocol.options.get_or_create_list(_ONE_WAY_METHODS)
+        there = list(listed)
+        listed.extend(method for method in one_way_methods if method not in there)
     return config
 
 
