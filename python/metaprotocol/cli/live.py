@@ -51,7 +51,7 @@ Requests = Callable[[], dict[str, int]]
 class Screen:
     """Shows a control plane's changes while the context is open."""
 
-    def __init__(self, plane: ControlPlane, folder: Path, *, as_json: bool = False) -> None:
+    def __init__(self, plane: ControlPlane, folder: Path | None, *, as_json: bool = False) -> None:
         self._plane = plane
         self._located = located(folder)
         self.as_json = as_json

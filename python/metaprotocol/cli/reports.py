@@ -22,8 +22,11 @@ _SARIF = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.INFO: "
 _SARIF_SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
 
 
-def located(folder: Path) -> Located:
-    """For the diagnostics of a folder, or of one file, as it is given on the command line."""
+def located(folder: Path | None) -> Located:
+    """For the diagnostics of a folder, or of one file, as it is given on the command line; None:
+    they are not about files."""
+    if folder is None:
+        return lambda diagnostic: diagnostic
     base = folder.parent if folder.is_file() else folder
     shown = _from_here(base)
 

@@ -1,17 +1,29 @@
-"""``serve``: the control plane alone, for any number of Envoys."""
+"""``serve``: the control plane alone, for any number of Envoys, and for Istio in a cluster."""
 
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from metaprotocol.cli.cluster_options import (
+    ClientNamespaces,
+    Context,
+    FollowedNamespaces,
+    ForIstio,
+    InCluster,
+    Installation,
+    Kubeconfig,
+    LeaseNamespace,
+    OptionalFolder,
+    cluster_options,
+)
 from metaprotocol.cli.environment import (
     AllowUntestedEnvoy,
     EnvoyPath,
-    Folder,
     check_bind,
     check_folder,
     check_port,
@@ -36,7 +48,15 @@ from metaprotocol.envoy.config import ClientTls, ServerTls
 
 @foreseeable
 def serve(
-    folder: Folder,
+    folder: OptionalFolder = None,
+    kubernetes: InCluster = False,
+    kubeconfig: Kubeconfig = None,
+    context: Context = None,
+    namespace: FollowedNamespaces = None,
+    istio: ForIstio = True,
+    client_namespace: ClientNamespaces = None,
+    installation: Installation = "metaprotocol",
+    lease_namespace: LeaseNamespace = "metaprotocol",
     listen: Annotated[
         str, typer.Option(metavar="ADDRESS:PORT", help="Where Envoys connect; port 0: any.")
     ] = "127.0.0.1:15010",
@@ -78,11 +98,23 @@ def serve(
     log_format: LogForm = LogFormat.TEXT,
     as_json: Json = False,
 ) -> None:
-    """Serves a folder's routes by xDS to any number of Envoys, and follows its files.
+    """Serves routes by xDS to any number of Envoys, and follows what they are made from: a folder's
+    files, or with --kubernetes a cluster, to which it then also writes what Istio needs.
 
     Needs an Envoy executable for its schema, and does not run it."""
     configure_log(log_level, log_format)
-    check_folder(folder, may_be_file=False)
+    cluster = None
+    if kubernetes:
+        cluster = cluster_options(
+            folder, kubeconfig, context, namespace, istio, client_namespace, installation,
+            lease_namespace,
+        )  # fmt: skip
+    elif folder is None:
+        raise Failure(
+            ExitCode.USAGE, "There is nothing to serve.", "Name a folder, or give --kubernetes."
+        )
+    else:
+        check_folder(folder, may_be_file=False)
     bind = check_bind(bind)
     address, port = endpoint(listen, "--listen")
     web = endpoint(http, "--http") if http else None
@@ -91,7 +123,8 @@ def serve(
         raise Failure(
             ExitCode.USAGE,
             "Istio's sidecars get everything from istiod.",
-            "'generate --target istio' writes the EnvoyFilters to apply.",
+            "'generate --target istio' writes the EnvoyFilters to apply, 'serve --kubernetes' "
+            "applies them.",
         )
     client_tls = None
     if bootstrap is not None and tls is not None:
@@ -106,23 +139,21 @@ def serve(
     from metaprotocol.translate import Options
 
     options = Options(bind_address=bind, module=here.module)
-    kept, warning = state_folder(state)
-    plane = ControlPlane(
+    make_plane = partial(
+        ControlPlane,
         here.types,
         options,
-        folder=folder,
         host=address,
         port=port,
         tls=tls,
         http=web,
         envoy_version=here.binary.version,
-        state=kept,
     )
     written = None
     if bootstrap is not None:
         reachable = "127.0.0.1" if address in ("0.0.0.0", "::") else address
         written = WrittenBootstrap(bootstrap, reachable, client_tls)
-    warnings = [warning] if warning else []
+    warnings = []
     if tls is None and not is_loopback(address):
         warnings.append(
             f"--listen {listen} is reached from other machines, and without TLS anybody there is "
@@ -132,6 +163,15 @@ def serve(
         warnings.append(
             f"--http {http} is reached from other machines, and shows everything to anybody there."
         )
+    if cluster is not None:
+        from metaprotocol.cli.serve_kubernetes import serve_kubernetes
+
+        asyncio.run(serve_kubernetes(cluster, make_plane, here, written, warnings, as_json))
+        return
+    kept, warning = state_folder(state)
+    if warning:
+        warnings.insert(0, warning)
+    plane = make_plane(folder=folder, state=kept)
     asyncio.run(serve_xds(plane, folder, here, written, warnings, as_json))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,14 +43,17 @@ class WrittenBootstrap:
 
 async def serve_xds(
     plane: ControlPlane,
-    folder: Path,
+    folder: Path | None,
     here: Environment,
     bootstrap: WrittenBootstrap | None,
     warnings: Sequence[str],
     as_json: bool,
+    *,
+    beside: Callable[[], None] | None = None,
 ) -> None:
     """Serves until a signal comes. Failure if an address cannot be listened on. ``warnings`` are
-    shown before all else."""
+    shown before all else. Without a ``folder`` what is followed is the plane's source; ``beside``
+    starts what else there is to do when the plane has started."""
     stop = stopped_by_signal()
     async with AsyncExitStack() as stack:
         try:
@@ -64,6 +67,8 @@ async def serve_xds(
         except (XdsError, OSError) as error:
             fix = "Choose addresses with --listen and --http."
             raise Failure(ExitCode.ENVIRONMENT, f"{error}.", fix) from None
+        if beside is not None:
+            beside()
         freeze_heap()
         screen = await stack.enter_async_context(Screen(plane, folder, as_json=as_json))
         for warning in warnings:
@@ -80,7 +85,8 @@ async def serve_xds(
                 screen.say(NO_SERVICE, "yellow")
             if plane.http_address:
                 screen.say(f"http://{plane.http_address} has /metrics and /debug.")
-            screen.say(f"Following {folder}. Ctrl-C ends.")
+            followed = folder or (plane.source.name if plane.source is not None else "nothing")
+            screen.say(f"Following {followed}. Ctrl-C ends.")
         await unless_given_up(plane, _watch_nodes(plane, screen, stop))
         screen.say("Stopping.")
 

@@ -33,7 +33,7 @@ from metaprotocol.control_plane.status import (
     ResourceStatus,
     state_of,
 )
-from metaprotocol.control_plane.supervisor import Fault, Supervisor, reason_of
+from metaprotocol.control_plane.supervisor import Fault, Supervisor, Work, reason_of
 from metaprotocol.diagnostics import Diagnostic, Severity
 from metaprotocol.envoy.config import ServerTls
 from metaprotocol.envoy.descriptors import EnvoyTypes
@@ -101,6 +101,8 @@ class ControlPlane:
         self.on_progress: Callable[[str, int, int], None] | None = None
         """Called in the loop while ``start`` reads and translates: with "reading" or "translating",
         how much is done, and of how much."""
+        self.on_snapshot: list[Callable[[Snapshot], None]] = []
+        """Called in the loop with each snapshot when it is served; must not raise."""
         self._refusals = RefusalBook(types, lambda: self.snapshot, self.nodes)
         self.server = XdsServer(
             types,
@@ -197,6 +199,11 @@ class ControlPlane:
         """Returns when a part of the control plane does not run, and has not for long, although it
         was started again and again: the program should end with an error."""
         return await self._supervisor.given_up()
+
+    def supervise(self, name: str, work: Work) -> None:
+        """Runs something beside the control plane's own tasks, and like them: what fails is told
+        and started again. It ends when the control plane stops."""
+        self._supervisor.start(name, work)
 
     async def _load(self) -> None:
         content = self._given
@@ -378,6 +385,8 @@ class ControlPlane:
             self._told = self.diagnostics
         else:
             self._note(_objects(changes), names, began)
+        for listener in self.on_snapshot:
+            listener(snapshot)
 
     def _failed(self) -> None:
         self._metrics.failed()

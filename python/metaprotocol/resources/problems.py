@@ -14,7 +14,7 @@ from pydantic.alias_generators import to_camel
 from metaprotocol.diagnostics import Diagnostic, Origin, Severity, did_you_mean, join_path, shorten
 from metaprotocol.resources.base import Model, Problem, known_fields
 from metaprotocol.resources.meta_router import StringMatch
-from metaprotocol.resources.yaml_reader import Document, Position, parse_path, plain_value
+from metaprotocol.resources.yaml_reader import Position, parse_path, plain_value
 
 __all__ = ["explain", "explain_made_in_code", "warnings"]
 
@@ -368,7 +368,7 @@ _FEW = 2
 """Places of a document that are looked for one by one."""
 
 
-def warnings(model: BaseModel, document: Document, name: str) -> Iterator[Diagnostic]:
+def warnings(model: BaseModel, document: _Written, name: str) -> Iterator[Diagnostic]:
     """Warnings for fields that are given and that nothing here honours, and for the models'
     ``doubts``."""
     found: list[tuple[Path, Problem]] = []

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from google.protobuf.message import Message
@@ -70,6 +70,8 @@ class IstioObjects:
     objects: list[Json]
     """EnvoyFilters, and ServiceEntries that got an address, in order of namespace and name."""
     diagnostics: tuple[Diagnostic, ...]
+    made_of: Mapping[tuple[str, str], tuple[Key, ...]] = field(default_factory=dict)
+    """Namespace and name of an EnvoyFilter to the resources that it says something of."""
 
 
 def istio_objects(
@@ -80,10 +82,28 @@ def istio_objects(
 ) -> IstioObjects:
     """The EnvoyFilters for an inventory. Its filters, which the control plane serves, are those of
     a ``Translator`` with the same options and ``Target.ISTIO``."""
-    options = replace(options, target=Target.ISTIO, respect_export_to=True)
-    translator = Translator(types, options)
-    translator.update(inventory, None)
-    return _Objects(translator, options, types, istio or IstioOptions()).build(inventory)
+    return IstioTranslation(options, types).update(inventory, istio)
+
+
+class IstioTranslation:
+    """The same for an inventory that changes. Its hosts are translated again as far as changes
+    touch them; the EnvoyFilters are all made again. Belongs to one thread at a time."""
+
+    def __init__(self, options: Options, types: EnvoyTypes) -> None:
+        self._options = replace(options, target=Target.ISTIO, respect_export_to=True)
+        self._types = types
+        self._translator = Translator(types, self._options)
+        self._translated: Inventory | None = None
+        """None: nobody knows."""
+
+    def update(self, inventory: Inventory, istio: IstioOptions | None = None) -> IstioObjects:
+        """The EnvoyFilters for what there is now."""
+        before, self._translated = self._translated, None
+        changes = inventory.changes_since(before) if before is not None else None
+        self._translator.update(inventory, changes)
+        self._translated = inventory
+        objects = _Objects(self._translator, self._options, self._types, istio or IstioOptions())
+        return objects.build(inventory)
 
 
 class _Objects:
@@ -98,6 +118,7 @@ class _Objects:
         self._report = Report()
         self._book = AddressBook("give the service an address of its own")
         self._objects: dict[tuple[str, str], Json] = {}
+        self._made_of: dict[tuple[str, str], dict[Key, None]] = {}
         self._namespaces: set[str] = set()
         self._own_addresses: dict[Key, str] = {}
         self._inbound: dict[tuple[str, frozenset[tuple[str, str]], int], str] = {}
@@ -131,7 +152,9 @@ class _Objects:
             placed.union(self._translator.diagnostics),
             key=lambda diagnostic: (*diagnostic.sort_key, diagnostic.code, diagnostic.fix),
         )
-        return IstioObjects([self._objects[key] for key in sorted(self._objects)], tuple(found))
+        objects = [self._objects[key] for key in sorted(self._objects)]
+        made_of = {name: tuple(keys) for name, keys in self._made_of.items()}
+        return IstioObjects(objects, tuple(found), made_of)
 
     # --- clients
 
@@ -246,7 +269,8 @@ class _Objects:
                     for listener in listeners[name]
                 ]
                 patches.append(self._patches.filter(OUTBOUND, config))
-                self._add(namespace, f"metaprotocol-outbound-{service.host}", patches)
+                made_of = (service.first, *made.origins)
+                self._add(namespace, f"metaprotocol-outbound-{service.host}", patches, made_of)
                 if refused:
                     continue
                 used.setdefault(namespace, set()).update(
@@ -297,7 +321,9 @@ class _Objects:
                 self._patches.bridge({"name": name}, policy) for name, policy in policies.items()
             ]
         if patches:
-            self._add(namespace, f"metaprotocol-clusters-{host}", patches)
+            service = self._translator.service(host)
+            made_of = (service.first,) if service is not None else ()
+            self._add(namespace, f"metaprotocol-clusters-{host}", patches, made_of)
 
     def _clients(self, service: Service, visible: Namespaces) -> list[str]:
         """The namespaces whose clients are configured for a service."""
@@ -359,6 +385,7 @@ class _Objects:
             service.namespace,
             f"metaprotocol-inbound-{service.host}-{port.number}",
             patches,
+            (service.first, *self._filters(service)[name].origins),
             selector,
         )
 
@@ -404,9 +431,11 @@ class _Objects:
         namespace: str,
         name: str,
         patches: list[Json],
+        made_of: Sequence[Resource] = (),
         selector: Mapping[str, str] | None = None,
     ) -> None:
         key = (namespace, _object_name(name))
+        self._made_of.setdefault(key, {}).update((item.key, None) for item in made_of)
         if key in self._objects:
             self._objects[key]["spec"]["configPatches"].extend(patches)
             return

@@ -1,0 +1,37 @@
+"""What ``serve --kubernetes`` does: a control plane that follows a cluster, and writes to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from metaprotocol.cli.cluster_options import Cluster
+from metaprotocol.cli.environment import Environment
+from metaprotocol.cli.serve_xds import WrittenBootstrap, serve_xds
+from metaprotocol.control_plane import ControlPlane
+from metaprotocol.controller import Controller, ControllerOptions
+from metaprotocol.kubernetes import Client, Connection
+from metaprotocol.sources.kubernetes import KubernetesSource
+from metaprotocol.translate.istio import IstioOptions
+
+
+async def serve_kubernetes(
+    cluster: Cluster,
+    make_plane: Callable[..., ControlPlane],
+    here: Environment,
+    bootstrap: WrittenBootstrap | None,
+    warnings: Sequence[str],
+    as_json: bool,
+) -> None:
+    """Serves until a signal comes; see ``serve_xds``."""
+    async with Client(Connection(cluster.kubeconfig, cluster.context)) as client:
+        source = KubernetesSource(client, namespaces=cluster.namespaces)
+        plane = make_plane(source=source)
+        istio = IstioOptions(namespaces=cluster.client_namespaces) if cluster.istio else None
+        options = ControllerOptions(
+            istio=istio,
+            namespaces=cluster.namespaces,
+            installation=cluster.installation,
+            lease_namespace=cluster.lease_namespace,
+        )
+        controller = Controller(client, source, plane, options)
+        await serve_xds(plane, None, here, bootstrap, warnings, as_json, beside=controller.start)

@@ -1,0 +1,176 @@
+"""A control plane in a cluster: follows the API server, serves Envoys, writes for Istio, and says
+on each resource what became of it.
+
+Every replica serves Envoys. What is written to the cluster is written by one alone, the holder of a
+lease; the others know all that it knows and go on where it ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import socket
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from metaprotocol.control_plane import ControlPlane
+from metaprotocol.controller.istio_writer import IstioWriter
+from metaprotocol.controller.status import KINDS, Condition, StatusWriter, accepted
+from metaprotocol.diagnostics import Diagnostic, Severity
+from metaprotocol.envoy.config import Module
+from metaprotocol.kubernetes import Client, Lease
+from metaprotocol.resources import Key
+from metaprotocol.sources.kubernetes import KubernetesSource
+from metaprotocol.translate.istio import IstioOptions
+
+_LOG = logging.getLogger(__name__)
+
+_GATHER_SECONDS = 0.05
+"""Changes within this time are told of in one status."""
+
+
+@dataclass(frozen=True)
+class ControllerOptions:
+    """What a person may choose about it."""
+
+    istio: IstioOptions | None = None
+    """None: nothing is written for Istio."""
+    namespaces: tuple[str, ...] = ()
+    """The only ones that are followed and written to; none: all."""
+    installation: str = "metaprotocol"
+    """Tells several installations in one cluster apart: what each writes is its own."""
+    lease_namespace: str = "metaprotocol"
+    lease_seconds: float = 15.0
+    """How long another replica waits for one that has ended without a word."""
+
+
+class Controller:
+    """See the module's description. ``start`` when the control plane has started."""
+
+    def __init__(
+        self,
+        client: Client,
+        source: KubernetesSource,
+        plane: ControlPlane,
+        options: ControllerOptions | None = None,
+    ) -> None:
+        self.options = options or ControllerOptions()
+        self._plane = plane
+        self._source = source
+        self._news = asyncio.Event()
+        seconds = self.options.lease_seconds
+        # A process of its own each time: one that is started again in the same pod must not take
+        # the lease of its former self for its own while that may still be writing.
+        identity = f"{os.environ.get('POD_NAME') or socket.gethostname()}_{secrets.token_hex(4)}"
+        self.lease = Lease(
+            client,
+            self.options.lease_namespace,
+            self.options.installation,
+            identity,
+            self._elected,
+            duration=seconds,
+            deadline=seconds * 2 / 3,
+            retry=min(2.0, seconds / 6),
+        )
+        self.writer: IstioWriter | None = None
+        if self.options.istio is not None:
+            self.writer = IstioWriter(
+                client,
+                plane.types,
+                # Sidecars find the module by its name, wherever it is in their image.
+                replace(plane.options, module=Module()),
+                may_write=self._may_write,
+                istio=self.options.istio,
+                installation=self.options.installation,
+                namespaces=self.options.namespaces,
+            )
+            self.writer.on_change.append(self._news.set)
+        self.status = StatusWriter(client, source, may_write=self._may_write)
+
+    def start(self) -> None:
+        """Begins to write, as soon as it may; until the control plane stops."""
+        self._plane.on_snapshot.append(lambda _: self._translated())
+        self._plane.on_change.append(lambda _: self._news.set())
+        self._plane.supervise("lease", self.lease.run)
+        if self.writer is not None:
+            self._plane.supervise("Istio writer", self.writer.run)
+        self._plane.supervise("status writer", self.status.run)
+        self._plane.supervise("status", self._say)
+        self._translated()
+
+    @property
+    def leads(self) -> bool:
+        """Whether this replica writes."""
+        return self.lease.held
+
+    def _may_write(self) -> bool:
+        return self.lease.held
+
+    def _elected(self, held: bool) -> None:
+        _LOG.info("this replica %s to the cluster", "writes" if held else "does not write")
+        if self.writer is not None:
+            self.writer.look_again()
+        self._news.set()
+
+    def _translated(self) -> None:
+        if self.writer is not None:
+            self.writer.want(self._plane.inventory)
+        self._news.set()
+
+    # --- what is said of each resource
+
+    async def _say(self) -> None:
+        while True:
+            await self._news.wait()
+            await asyncio.sleep(_GATHER_SECONDS)
+            self._news.clear()
+            if self.leads:
+                self.status.want(self._conditions())
+
+    def _conditions(self) -> dict[Key, list[Condition]]:
+        writer = self.writer if self.writer is not None and self.writer.present else None
+        if writer is not None and writer.wanted.inventory is not self._plane.inventory:
+            return {}  # it will tell when it has translated the newest
+        by_object: dict[str, list[Diagnostic]] = {}
+        for item in self._diagnostics(writer):
+            by_object.setdefault(item.object, []).append(item)
+        made = {}
+        for key in self._source.keys(KINDS):
+            conditions = accepted(by_object.get(str(key), ()))
+            conditions.append(self._programmed(key, conditions[0], writer))
+            made[key] = conditions
+        return made
+
+    def _diagnostics(self, writer: IstioWriter | None) -> Iterable[Diagnostic]:
+        yield from self._source.snapshot.diagnostics
+        yield from writer.wanted.diagnostics if writer else self._plane.snapshot.diagnostics
+
+    def _programmed(self, key: Key, acceptance: Condition, writer: IstioWriter | None) -> Condition:
+        kind = "Programmed"
+        if acceptance.status == "False":
+            text = "what it said when it was last right stays in use, if it ever was"
+            return Condition(kind, "False", acceptance.reason, text)
+        if writer is not None:
+            failures = writer.failures()
+            for name in writer.about(key):
+                if name in failures:
+                    text = f"EnvoyFilter {name.namespace}/{name.name}: {failures[name]}"
+                    return Condition(kind, "False", "NotWritten", text)
+            text = "its EnvoyFilters are written; istiod does not tell what proxies have in use"
+            return Condition(kind, "Unknown", "NotReported", text)
+        refused = [
+            item
+            for rejection in self._plane.rejections
+            for item in rejection.diagnostics
+            if item.object == str(key) and item.severity is Severity.ERROR
+        ]
+        if refused:
+            return Condition(kind, "False", "Rejected", refused[0].message)
+        nodes = self._plane.nodes()
+        if not nodes:
+            return Condition(kind, "Unknown", "NoProxies", "no Envoy is connected to this replica")
+        if all(node.settled for node in nodes):
+            return Condition(kind, "True", "Programmed", "all Envoys of this replica use it")
+        return Condition(kind, "False", "Pending", "not all Envoys of this replica have it yet")

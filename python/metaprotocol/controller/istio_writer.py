@@ -1,0 +1,371 @@
+"""Keeps the EnvoyFilters in a cluster as the resources want them.
+
+Level-triggered: what is wanted is compared with what is there, and only differences are written, be
+it after a change, a lost watch, or somebody's own edit. Nothing it writes is read as a resource, so
+that it never causes itself. All that is ours carries a label with the name of the installation, and
+what carries it and is wanted no more is deleted; EnvoyFilters of others are not looked at.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import logging
+import re
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from metaprotocol.diagnostics import Diagnostic
+from metaprotocol.envoy.descriptors import EnvoyTypes
+from metaprotocol.kubernetes import (
+    ApiError,
+    ApiKind,
+    Client,
+    Json,
+    Name,
+    Pauses,
+    Reflector,
+    Unreachable,
+)
+from metaprotocol.resources import Inventory, Key
+from metaprotocol.resources.kubernetes import Pod
+from metaprotocol.translate import Options
+from metaprotocol.translate.istio import IstioObjects, IstioOptions, IstioTranslation
+from metaprotocol.worker import Worker
+
+_LOG = logging.getLogger(__name__)
+
+CONTROLLER_LABEL = "metaprotocol.aeraki.io/controller"
+"""On everything that is written: by which installation."""
+MANAGER = "metaprotocol"
+"""The field manager of server-side apply."""
+
+_VERSION = "v1alpha3"
+_ATONCE = 8
+"""Requests under way together."""
+_OWNERS = ("ServiceEntry", "Service")
+# What a sidecar gets first must do no harm without the rest: clusters before the filters that lead
+# to them. Removed in the opposite order.
+_ORDER = ("metaprotocol-clusters-", "metaprotocol-inbound-", "metaprotocol-outbound-")
+
+
+def _rank(name: Name) -> int:
+    return next((rank for rank, prefix in enumerate(_ORDER, 1) if name.name.startswith(prefix)), 0)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """All that should be there."""
+
+    objects: Mapping[Name, Json] = field(default_factory=dict)
+    addresses: Mapping[Name, str] = field(default_factory=dict)
+    """ServiceEntries to the address that they are to get."""
+    made_of: Mapping[Name, tuple[Key, ...]] = field(default_factory=dict)
+    diagnostics: tuple[Diagnostic, ...] = ()
+    inventory: Inventory = field(default_factory=Inventory)
+    """What it was made from."""
+
+
+@dataclass
+class _Failure:
+    message: str
+    pauses: Pauses
+    again_at: float = 0.0
+
+
+class IstioWriter:
+    """See the module's description. ``run`` never ends by itself."""
+
+    def __init__(
+        self,
+        client: Client,
+        types: EnvoyTypes,
+        options: Options,
+        *,
+        may_write: Callable[[], bool],
+        istio: IstioOptions | None = None,
+        installation: str = "metaprotocol",
+        namespaces: Iterable[str] = (),
+        pauses: Callable[[], Pauses] = Pauses,
+        absent_seconds: float = 5.0,
+    ) -> None:
+        """``may_write`` is asked before each request that changes anything. ``namespaces``: those
+        that may be written to; none: all."""
+        self.on_change: list[Callable[[], None]] = []
+        """Called in the loop when all that is wanted was written, or could not be."""
+        self.wanted = Wanted()
+        self.writes = 0
+        """Objects that were written or deleted."""
+        self._client = client
+        self._translation = IstioTranslation(options, types)
+        self._istio = istio or IstioOptions()
+        self._may_write = may_write
+        self._installation = installation
+        self._worker = Worker("istio")
+        self._news = asyncio.Event()
+        self._inventory: Inventory | None = None
+        self._translated: Inventory | None = None
+        self._failures: dict[Name, _Failure] = {}
+        self._written: dict[Name, tuple[str, Json]] = {}
+        """Digest of what was written last to what the API server made of it."""
+        self._addressed: dict[Name, str] = {}
+        self._pauses = pauses
+        kind = ApiKind(
+            "networking.istio.io",
+            "EnvoyFilter",
+            "envoyfilters",
+            (_VERSION,),
+            selector=f"{CONTROLLER_LABEL}={installation}",
+        )
+        self._filters = [
+            Reflector(
+                client,
+                kind,
+                lambda _, __: self._news.set(),
+                namespace=namespace,
+                pauses=pauses(),
+                absent_seconds=absent_seconds,
+            )
+            for namespace in (tuple(namespaces) or ("",))
+        ]
+
+    @property
+    def present(self) -> bool:
+        """Whether there is an Istio to write for."""
+        return all(item.present and item.settled for item in self._filters)
+
+    @property
+    def settled(self) -> bool:
+        """Whether what is wanted is there."""
+        return (
+            self._translated is not None
+            and self._translated is self._inventory
+            and not self._failures
+            and not self._different()
+        )
+
+    def failures(self) -> dict[Name, str]:
+        """The EnvoyFilters that could not be written, and why."""
+        return {name: failure.message for name, failure in self._failures.items()}
+
+    def about(self, key: Key) -> list[Name]:
+        """The EnvoyFilters that say something of a resource."""
+        return [name for name, keys in self.wanted.made_of.items() if key in keys]
+
+    def want(self, inventory: Inventory) -> None:
+        """From now on these are the resources."""
+        self._inventory = inventory
+        self._news.set()
+
+    def look_again(self) -> None:
+        """``may_write`` answers otherwise than before."""
+        self._failures.clear()
+        self._news.set()
+
+    async def run(self) -> None:
+        """Writes whenever something differs."""
+        async with asyncio.TaskGroup() as group:
+            for item in self._filters:
+                group.create_task(item.run())
+            group.create_task(self._work())
+
+    async def _work(self) -> None:
+        while True:
+            await self._wait()
+            if self._inventory is None or not self.present or not self._may_write():
+                continue
+            if self._translated is not self._inventory:
+                await self._translate(self._inventory)
+            await self._reconcile()
+            for listener in self.on_change:
+                listener()
+
+    async def _wait(self) -> None:
+        now = time.monotonic()
+        waiting = [failure.again_at for failure in self._failures.values()]
+        timeout = max(min(waiting) - now, 0.0) if waiting and self._may_write() else None
+        try:
+            async with asyncio.timeout(timeout):
+                await self._news.wait()
+        except TimeoutError:
+            pass  # something that has failed is tried again
+        self._news.clear()
+
+    # --- what is wanted
+
+    async def _translate(self, inventory: Inventory) -> None:
+        labels = self._istio.workload_labels
+        namespaces = set(self._istio.namespaces) | {
+            pod.metadata.namespace
+            for pod in inventory.all(Pod)
+            if labels.items() <= pod.metadata.labels.items()
+        }
+        istio = IstioOptions(tuple(sorted(namespaces)), labels, self._istio.carrier)
+        self.wanted = await self._worker.run(self._make, inventory, istio)
+        self._translated = inventory
+
+    def _make(self, inventory: Inventory, istio: IstioOptions) -> Wanted:
+        made = self._translation.update(inventory, istio)
+        objects: dict[Name, Json] = {}
+        addresses: dict[Name, str] = {}
+        for item in made.objects:
+            name = Name(item["metadata"]["namespace"], item["metadata"]["name"])
+            if item["kind"] == "ServiceEntry":
+                addresses[name] = item["spec"]["addresses"][0]
+            else:
+                objects[name] = self._owned(name, item, made, inventory)
+        made_of = {Name(*name): keys for name, keys in made.made_of.items()}
+        return Wanted(objects, addresses, made_of, made.diagnostics, inventory)
+
+    def _owned(self, name: Name, item: Json, made: IstioObjects, inventory: Inventory) -> Json:
+        """An EnvoyFilter with our label, and with the services in its namespace as its owners: so
+        it goes with them, even when nobody is there to delete it."""
+        metadata = {**item["metadata"]}
+        metadata["labels"] = {**metadata["labels"], CONTROLLER_LABEL: self._installation}
+        owners = []
+        for key in made.made_of.get(name, ()):
+            found = inventory.get(key)
+            if key.kind in _OWNERS and key.namespace == name.namespace and found is not None:
+                if not found.metadata.uid:
+                    continue
+                owners.append(
+                    {
+                        "apiVersion": found.api_version,
+                        "kind": key.kind,
+                        "name": key.name,
+                        "uid": found.metadata.uid,
+                    }
+                )
+        if owners:
+            metadata["ownerReferences"] = owners
+        return {**item, "metadata": metadata}
+
+    # --- what is there
+
+    def _there(self) -> dict[Name, Json]:
+        return {
+            name: item for reflector in self._filters for name, item in reflector.objects.items()
+        }
+
+    def _is_there(self, name: Name, wanted: Json, there: Mapping[Name, Json]) -> bool:
+        found = there.get(name)
+        if found is None:
+            return False
+        said = _said(found)
+        if said == _said(wanted):
+            return True
+        digest, answer = self._written.get(name, ("", {}))
+        return digest == _digest(wanted) and said == answer
+
+    def _different(self) -> tuple[list[Name], list[Name], list[Name]] | None:
+        """What to write, what to delete, which ServiceEntries want an address; None: nothing."""
+        there = self._there()
+        write = [
+            name
+            for name, wanted in self.wanted.objects.items()
+            if not self._is_there(name, wanted, there)
+        ]
+        delete = [name for name in there if name not in self.wanted.objects]
+        addresses = [
+            name
+            for name, address in self.wanted.addresses.items()
+            if self._addressed.get(name) != address
+        ]
+        return (write, delete, addresses) if write or delete or addresses else None
+
+    async def _reconcile(self) -> None:
+        different = self._different()
+        names = {*self.wanted.objects, *self.wanted.addresses, *self._there()}
+        for name in self._failures.keys() - names:
+            del self._failures[name]
+        if different is None:
+            return
+        write, delete, addresses = different
+        await self._all(addresses, self._address)
+        for rank in range(len(_ORDER) + 1):
+            await self._all([name for name in write if _rank(name) == rank], self._apply)
+        for rank in reversed(range(len(_ORDER) + 1)):
+            await self._all([name for name in delete if _rank(name) == rank], self._delete)
+
+    async def _all(self, names: list[Name], action: Callable[[Name], object]) -> None:
+        free = asyncio.Semaphore(_ATONCE)
+
+        async def one(name: Name) -> None:
+            failure = self._failures.get(name)
+            if failure is not None and time.monotonic() < failure.again_at:
+                return
+            async with free:
+                if self._may_write():
+                    await self._try(name, action)
+
+        await asyncio.gather(*map(one, names))
+
+    async def _try(self, name: Name, action: Callable[[Name], object]) -> None:
+        try:
+            await action(name)  # type: ignore[misc]
+        except (ApiError, Unreachable) as error:
+            failure = self._failures.setdefault(name, _Failure("", self._pauses()))
+            after = error.retry_after if isinstance(error, ApiError) else 0.0
+            pause = failure.pauses.next(after)
+            failure.again_at = time.monotonic() + pause
+            if failure.message != str(error):
+                failure.message = str(error)
+                _LOG.warning("%s/%s cannot be written: %s", *name, error)
+            self._news.set()  # the time to wait is another
+        else:
+            self._failures.pop(name, None)
+            self.writes += 1
+
+    async def _apply(self, name: Name) -> None:
+        wanted = self.wanted.objects.get(name)
+        if wanted is None:
+            return
+        answer = await self._client.apply(self._path(name), wanted, manager=MANAGER)
+        self._written[name] = (_digest(wanted), _said(answer))
+
+    async def _delete(self, name: Name) -> None:
+        found = self._there().get(name)
+        if found is None:
+            return
+        await self._client.delete(self._path(name), str(found["metadata"].get("uid") or ""))
+        self._written.pop(name, None)
+
+    async def _address(self, name: Name) -> None:
+        """Gives a ServiceEntry an address. Not where somebody else has a say in that field."""
+        address = self.wanted.addresses[name]
+        key = Key("ServiceEntry", *name)
+        entry = self.wanted.inventory.get(key)
+        version = entry.api_version if entry is not None else "networking.istio.io/v1"
+        value = {
+            "apiVersion": version,
+            "kind": "ServiceEntry",
+            "metadata": {"name": name.name, "namespace": name.namespace},
+            "spec": {"addresses": [address]},
+        }
+        path = f"/apis/{version}/namespaces/{name.namespace}/serviceentries/{name.name}"
+        await self._client.apply(path, value, manager=MANAGER, force=False)
+        self._addressed[name] = address
+
+    def _path(self, name: Name) -> str:
+        return self._filters[0].kind.path(_VERSION, name.namespace, name.name)
+
+
+_OURS = re.compile(r"metaprotocol\.aeraki\.io/|app\.kubernetes\.io/managed-by")
+
+
+def _said(item: Json) -> Json:
+    """What of an object is ours to say."""
+    metadata = item.get("metadata") or {}
+    labels = metadata.get("labels") or {}
+    owners = metadata.get("ownerReferences") or ()
+    return {
+        "labels": {key: value for key, value in labels.items() if _OURS.match(key)},
+        "owners": sorted(str(owner.get("uid")) for owner in owners),
+        "spec": item.get("spec"),
+    }
+
+
+def _digest(item: Json) -> str:
+    return hashlib.sha256(json.dumps(_said(item), sort_keys=True).encode()).hexdigest()

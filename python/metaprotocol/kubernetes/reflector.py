@@ -1,0 +1,231 @@
+"""All objects of one kind, as the API server has them: listed once, then followed.
+
+A list says everything; a watch goes on from there. What interrupts it (the server's own limit, a
+restart, a network) is gone on from where it was; only if the server has forgotten that (410) is
+everything listed again. Meanwhile, what was known last counts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from metaprotocol.kubernetes.client import ApiError, Client, Json, Unreachable
+from metaprotocol.kubernetes.pauses import Pauses
+
+_LOG = logging.getLogger(__name__)
+
+_PAGE = 500
+"""Objects that are listed at once."""
+_WATCH_SECONDS = (60.0, 120.0)
+"""How long the server is asked to go on with a watch; at random between these."""
+_ABSENT_SECONDS = 5.0
+"""How soon a kind that the server does not have is looked for again."""
+_GONE = 3
+"""A kind is gone when the server has said so as often in a row: at its start it says so of kinds
+that it has not read yet."""
+
+
+@dataclass(frozen=True)
+class ApiKind:
+    """A kind of object."""
+
+    group: str
+    name: str
+    plural: str
+    versions: tuple[str, ...]
+    """Those that are understood, the preferred one first."""
+    namespaced: bool = True
+    essential: bool = True
+    """Whether nothing can be done before it is known; otherwise it may be forbidden to read it."""
+    selector: str = ""
+    """Labels of those that count, as in the query of a list; all if empty."""
+
+    def path(self, version: str, namespace: str = "", name: str = "", part: str = "") -> str:
+        """Of an object, or of the collection."""
+        path = f"/apis/{self.group}/{version}" if self.group else f"/api/{version}"
+        if namespace and self.namespaced:
+            path += f"/namespaces/{namespace}"
+        return "/".join(step for step in (f"{path}/{self.plural}", name, part) if step)
+
+    def __str__(self) -> str:
+        return f"{self.plural}.{self.group}" if self.group else self.plural
+
+
+class Name(NamedTuple):
+    """An object's name among those of its kind."""
+
+    namespace: str
+    name: str
+
+
+class Reflector:
+    """See the module's description. ``run`` never ends by itself."""
+
+    def __init__(
+        self,
+        client: Client,
+        kind: ApiKind,
+        on_change: Callable[[Reflector, Name | None], None],
+        *,
+        namespace: str = "",
+        pauses: Pauses | None = None,
+        absent_seconds: float = _ABSENT_SECONDS,
+    ) -> None:
+        """``on_change`` is called in the loop with the object that is new, other or gone; with None
+        when ``settled``, ``present`` or ``problem`` is other than before. ``namespace``: only the
+        objects there."""
+        self.kind = kind
+        self.objects: dict[Name, Json] = {}
+        """What there is. An object is never changed; a new one takes its place."""
+        self.settled = False
+        """Whether all is known: they were listed, or there is no such kind."""
+        self.present = True
+        """Whether the server has the kind."""
+        self.problem = ""
+        """Why it cannot be read now."""
+        self.version = kind.versions[0]
+        """The one that is read."""
+        self.lists = 0
+        """How often everything was listed."""
+        self._client = client
+        self._on_change = on_change
+        self._namespace = namespace if kind.namespaced else ""
+        self._pauses = pauses or Pauses()
+        self._absent_seconds = absent_seconds
+        self._absences = 0
+        self._at = ""
+        """The resourceVersion to go on from; empty: list."""
+
+    async def run(self) -> None:
+        """Follows the kind."""
+        while True:
+            try:
+                if not self._at:
+                    await self._list()
+                await self._watch()
+            except ApiError as error:
+                await self._refused(error)
+            except Unreachable as error:
+                self._tell(problem=str(error))
+                await asyncio.sleep(self._pauses.next())
+
+    async def _list(self) -> None:
+        self.version = await self._find_version()
+        path = self.kind.path(self.version, self._namespace)
+        found: dict[Name, Json] = {}
+        query: dict[str, str | int] = {"limit": _PAGE}
+        if self.kind.selector:
+            query["labelSelector"] = self.kind.selector
+        while True:
+            page = await self._client.get(path, **query)
+            metadata = page.get("metadata") or {}
+            for item in page.get("items") or ():
+                found[_name_of(item)] = item
+            query["continue"] = metadata.get("continue") or ""
+            if not query["continue"]:
+                break
+        self.lists += 1
+        self._at = str(metadata.get("resourceVersion") or "")
+        self._absences = 0
+        before, self.objects = self.objects, found
+        self._tell(settled=True, present=True, problem="")
+        for name in before.keys() | found.keys():
+            old, new = before.get(name), found.get(name)
+            if old is None or new is None or _version_of(old) != _version_of(new):
+                self._on_change(self, name)
+
+    async def _find_version(self) -> str:
+        """The first version of ours that the server has of the group, and has the kind in."""
+        if not self.kind.group:
+            return self.kind.versions[0]
+        group = await self._client.get(f"/apis/{self.kind.group}")
+        served = {str(item.get("version")) for item in group.get("versions") or ()}
+        for version in self.kind.versions:
+            if version in served:
+                return version
+        known = ", ".join(sorted(served)) or "none"
+        raise ApiError(404, f"of {self.kind.group} the server has the versions {known}")
+
+    async def _watch(self) -> None:
+        path = self.kind.path(self.version, self._namespace)
+        query: dict[str, str | int] = {"allowWatchBookmarks": "true", "resourceVersion": self._at}
+        if self.kind.selector:
+            query["labelSelector"] = self.kind.selector
+        async for event in self._client.watch(path, random.uniform(*_WATCH_SECONDS), **query):
+            if self._pauses.failures or self.problem:
+                self._pauses.succeeded()
+                self._tell(problem="")
+            self._take(event)
+        self._pauses.succeeded()
+        self._tell(problem="")
+
+    def _take(self, event: Json) -> None:
+        kind, item = event.get("type"), event.get("object") or {}
+        if kind == "ERROR":
+            raise ApiError(
+                int(item.get("code") or 500),
+                str(item.get("message") or "the watch has failed"),
+                str(item.get("reason") or ""),
+            )
+        self._at = _version_of(item) or self._at
+        if kind == "BOOKMARK":
+            return
+        name = _name_of(item)
+        if kind == "DELETED":
+            if self.objects.pop(name, None) is None:
+                return
+        else:
+            self.objects[name] = item
+        self._on_change(self, name)
+
+    async def _refused(self, error: ApiError) -> None:
+        if error.expired:
+            self._at = ""
+            if self._pauses.failures:
+                await asyncio.sleep(self._pauses.next(error.retry_after))
+            self._pauses.failures += 1  # a server that always says so is not asked without a pause
+            return
+        if error.status == 404:
+            self._at = ""
+            self._absences += 1
+            if self._absences >= _GONE or not self.settled:
+                before, self.objects = self.objects, {}
+                self._tell(settled=True, present=False, problem="")
+                for name in before:
+                    self._on_change(self, name)
+            await asyncio.sleep(self._absent_seconds * random.uniform(0.8, 1.2))
+            return
+        if error.status == 403 and not self.kind.essential:
+            self._tell(settled=True, present=True, problem=str(error))
+        else:
+            self._tell(problem=str(error))
+        await asyncio.sleep(self._pauses.next(error.retry_after))
+
+    def _tell(
+        self, *, settled: bool | None = None, present: bool | None = None, problem: str
+    ) -> None:
+        before = (self.settled, self.present, self.problem)
+        self.settled = self.settled if settled is None else settled
+        self.present = self.present if present is None else present
+        self.problem = problem
+        if before == (self.settled, self.present, self.problem):
+            return
+        if problem and problem != before[2]:
+            _LOG.warning("%s cannot be read: %s; it is tried again", self.kind, problem)
+        elif before[2] and not problem:
+            _LOG.info("%s can be read again", self.kind)
+        self._on_change(self, None)
+
+
+def _name_of(item: Json) -> Name:
+    metadata = item.get("metadata") or {}
+    return Name(str(metadata.get("namespace") or ""), str(metadata.get("name") or ""))
+
+
+def _version_of(item: Json) -> str:
+    return str((item.get("metadata") or {}).get("resourceVersion") or "")

@@ -1,0 +1,258 @@
+"""What objects of the Kubernetes API say, and their last good versions. No waiting is done here.
+
+An object comes as JSON, checked by the API server against whatever CRD is installed there, which
+may be older or newer than this program, or Aeraki's own: it is read and checked like a file.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
+
+from pydantic import ValidationError
+
+from metaprotocol.diagnostics import Diagnostic, Origin, Severity
+from metaprotocol.kubernetes.reflector import ApiKind
+from metaprotocol.resources.base import Key, Resource
+from metaprotocol.resources.kinds import KINDS, Kind, find_kind
+from metaprotocol.resources.problems import explain, warnings
+from metaprotocol.resources.unenforced import Unenforced
+from metaprotocol.resources.unreadable import Unreadable, hosts_in
+from metaprotocol.resources.yaml_reader import Position, parse_path
+
+__all__ = ["FOLLOWED", "ORIGIN", "ObjectState", "ReadObject", "trimmed"]
+
+Json: TypeAlias = dict[str, Any]
+Path: TypeAlias = tuple[str | int, ...]
+
+ORIGIN = Origin("kubernetes")
+"""Of everything that comes from here; the object's own name says the rest."""
+
+# In a cluster, EndpointSlices and Pods say what these would.
+_SAID_ELSEWHERE = ("Endpoints", "Deployment", "StatefulSet")
+# What is not read, but told of where somebody has written it.
+_TOLD_OF = ("AuthorizationPolicy", "RequestAuthentication", "VirtualService", "Gateway")
+_ISTIO_VERSIONS = ("v1", "v1beta1", "v1alpha3")
+_AERAKI_KINDS = (
+    ApiKind("redis.aeraki.io", "RedisService", "redisservices", ("v1alpha1",), essential=False),
+    ApiKind(
+        "redis.aeraki.io", "RedisDestination", "redisdestinations", ("v1alpha1",), essential=False
+    ),
+    ApiKind(
+        "dubbo.aeraki.io",
+        "DubboAuthorizationPolicy",
+        "dubboauthorizationpolicies",
+        ("v1alpha1",),
+        essential=False,
+    ),
+)
+
+FOLLOWED: tuple[ApiKind, ...] = (
+    *(
+        ApiKind(kind.group, kind.name, kind.plural, kind.versions, kind.namespaced)
+        for kind in KINDS
+        if kind.model is not None and kind.name not in _SAID_ELSEWHERE
+    ),
+    *(
+        ApiKind(kind.group, kind.name, kind.plural, _ISTIO_VERSIONS, essential=False)
+        for kind in KINDS
+        if kind.name in _TOLD_OF
+    ),
+    *_AERAKI_KINDS,
+)
+"""The kinds that are followed in a cluster."""
+
+_METADATA = (
+    "name",
+    "namespace",
+    "labels",
+    "annotations",
+    "creationTimestamp",
+    "deletionTimestamp",
+    "uid",
+    "generation",
+)
+
+
+def trimmed(value: Json) -> Json:
+    """An object without what changes and says nothing to us: bookkeeping, and most of a status.
+    Two that are the same need not be read twice."""
+    metadata = value.get("metadata") or {}
+    made = {**value, "metadata": {key: metadata[key] for key in _METADATA if key in metadata}}
+    status = made.pop("status", None) or {}
+    match value.get("kind"):
+        case "Pod":
+            spec = value.get("spec") or {}
+            made["metadata"].pop("annotations", None)
+            made["spec"] = {
+                "containers": [
+                    {key: item[key] for key in ("name", "ports") if key in item}
+                    for item in spec.get("containers") or ()
+                ]
+            }
+            made["status"] = {
+                "phase": status.get("phase") or "Pending",
+                "podIP": status.get("podIP") or "",
+                "conditions": [
+                    {"type": item.get("type"), "status": item.get("status")}
+                    for item in status.get("conditions") or ()
+                    if item.get("type") == "Ready"
+                ],
+            }
+        case "EndpointSlice":  # has an annotation with the time of the last change
+            made["metadata"].pop("annotations", None)
+            made["metadata"].pop("generation", None)
+        case "ServiceEntry" if status.get("addresses"):
+            made["status"] = {"addresses": status["addresses"]}
+    return made
+
+
+class _Written:
+    """Values that have no lines: fields are found, places are not."""
+
+    file = ORIGIN.file
+
+    def __init__(self, value: Json) -> None:
+        self._value = value
+
+    def position(self, path: Path) -> Position | None:
+        value: Any = self._value
+        for step in path:
+            try:
+                value = value[step]
+            except (KeyError, IndexError, TypeError):
+                return None
+        if not isinstance(value, str | int | float | bool):
+            return None
+        text = value if isinstance(value, str) else json.dumps(value)
+        return Position(0, 0, 0, 0, text, not isinstance(value, str), {})
+
+    def origin_of(self, field: str | Path) -> Origin:
+        if isinstance(field, str):
+            parse_path(field)
+        return ORIGIN
+
+
+@dataclass(frozen=True)
+class ReadObject:
+    """What is known of one object."""
+
+    value: Json
+    """As it was read, trimmed."""
+    resource: Resource | None
+    """What counts: the object, its last good version, or what stands in its place."""
+    diagnostics: tuple[Diagnostic, ...] = ()
+
+    @property
+    def good(self) -> Resource | None:
+        """The last good version, if there was one."""
+        return None if isinstance(self.resource, Unreadable) else self.resource
+
+
+class ObjectState:
+    """All objects, by a name of their own: ``MetaRouter shop/orders``."""
+
+    def __init__(self) -> None:
+        self._objects: dict[str, ReadObject] = {}
+
+    @property
+    def diagnostics(self) -> Iterable[Diagnostic]:
+        """All that is wrong with them."""
+        for item in self._objects.values():
+            yield from item.diagnostics
+
+    def read(self, changed: dict[str, tuple[ApiKind, Json | None]]) -> dict[str, ReadObject | None]:
+        """What these objects say, of those that say something else than before; None: they are
+        gone. Changes nothing here, and may run in a thread."""
+        found: dict[str, ReadObject | None] = {}
+        for place, (kind, value) in changed.items():
+            known = self._objects.get(place)
+            if value is None:
+                if known is not None:
+                    found[place] = None
+                continue
+            value = trimmed({**value, "apiVersion": _version(kind, value), "kind": kind.name})
+            if known is None or known.value != value:
+                found[place] = _read(place, kind, value, known.good if known else None)
+        return found
+
+    def take(self, found: dict[str, ReadObject | None]) -> dict[str, tuple[Resource, ...]]:
+        """Makes what was found the state. Returns the resources for the inventory."""
+        made: dict[str, tuple[Resource, ...]] = {}
+        for place, item in found.items():
+            if item is None:
+                self._objects.pop(place, None)
+            else:
+                self._objects[place] = item
+            made[place] = (item.resource,) if item is not None and item.resource else ()
+        return made
+
+
+def _version(kind: ApiKind, value: Json) -> str:
+    """Items of a list do not say of which version they are; those that are followed do."""
+    version = kind.versions[0]
+    default = f"{kind.group}/{version}" if kind.group else version
+    return str(value.get("apiVersion") or default)
+
+
+def _read(place: str, followed: ApiKind, value: Json, before: Resource | None) -> ReadObject:
+    kind = find_kind(followed.group, followed.name)
+    if kind is None:
+        told = _told(
+            place,
+            f"{followed.name} is not supported, the object is ignored",
+            "unsupported-kind",
+            "only MetaProtocol is: ApplicationProtocol and MetaRouter",
+        )
+        return ReadObject(value, None, (told,))
+    if kind.model is None:
+        asks = Unenforced.of(kind.group, kind.name, value)
+        if asks is not None:
+            asks.written_at(ORIGIN, None)
+        return ReadObject(value, asks)
+    written = _Written(value)
+    try:
+        resource = kind.model.model_validate(value, by_alias=True, by_name=False)
+    except ValidationError as problem:
+        found = list(explain(kind.model, problem.errors(include_url=False), written, place))
+        if kind.model.foreign:  # nobody wrote it for us
+            found = [replace(item, severity=Severity.WARNING) for item in found]
+        return _broken(place, kind, value, before, found)
+    resource.written_at(ORIGIN, written)
+    doubts = tuple(warnings(resource, written, place))
+    return ReadObject(value, resource, doubts)
+
+
+def _broken(
+    place: str, kind: Kind, value: Json, before: Resource | None, found: list[Diagnostic]
+) -> ReadObject:
+    """An object with errors: its last good version, or something that keeps its hosts shut."""
+    if before is not None:
+        told = _told(
+            place, "its last good version stays in use until the errors are fixed", "last-good"
+        )
+        return ReadObject(value, before, (*found, told))
+    if not kind.guarded:
+        return ReadObject(value, None, tuple(found))
+    metadata = value["metadata"]
+    key = Key(
+        kind.name,
+        str(metadata.get("namespace") or "default") if kind.namespaced else "",
+        str(metadata.get("name") or ""),
+    )
+    made = Unreadable.of(
+        place,
+        kind=kind.name,
+        key=key,
+        hosts=hosts_in(kind.name, value),
+        text=json.dumps(value),
+        created=metadata.get("creationTimestamp"),
+    )
+    made.written_at(ORIGIN, None)
+    return ReadObject(value, made, tuple(found))
+
+
+def _told(place: str, message: str, code: str, fix: str = "") -> Diagnostic:
+    return Diagnostic(Severity.WARNING, message, ORIGIN, place, fix=fix, code=code)
