@@ -59,6 +59,12 @@ bench-control-plane: native .venv/.dev ## from a changed file to the last ACK of
 test-random-steps: native .venv/.dev ## 20,000 random changes, faults and restarts of the control plane (STEPS=20000)
 	@METAPROTOCOL_RANDOM_STEPS=$(or $(STEPS),20000) $(BIN)/python -m pytest -q --timeout 0 tests/python/control_plane/test_random_steps.py
 
+.PHONY: test-mesh
+test-mesh: native .venv/.dev ## a real API server, istiod and sidecars (root; 20 CPU minutes of building the first time)
+	@tools/system_packages.sh mesh
+	@$(BIN)/python tools/mesh/build.py --jobs $(JOBS)
+	@METAPROTOCOL_MESH=1 unshare --net --mount $(BIN)/python -m pytest -q -s -p no:cacheprovider --timeout 600 tests/mesh
+
 .PHONY: lint
 lint: .venv/.dev native ## dependency directions, ruff, mypy, clang-format, clang-tidy if it is there
 	@$(BIN)/python tools/run_tests.py --jobs $(JOBS) lint tidy

@@ -7,6 +7,8 @@
 #   tools/system_packages.sh test    also what only tests use: those do without, and say so
 #   tools/system_packages.sh peers   the runtimes of independent clients and servers (node, Java), and
 #                                    programs that read, keep and run container images
+#   tools/system_packages.sh mesh    what a mesh on one machine needs (Go is not among it: Debian's is
+#                                    too old)
 set -euo pipefail
 
 purpose=${1:?usage: tools/system_packages.sh run|test|peers}
@@ -42,6 +44,13 @@ if [ "$purpose" = peers ]; then
   # Images are read and run by other programs than those that made them.
   has skopeo || optional+=(skopeo)
   has runc || optional+=(runc)
+fi
+
+if [ "$purpose" = mesh ]; then
+  has ip || required+=(iproute2)
+  has iptables || required+=(iptables)
+  has openssl || required+=(openssl)
+  has setpriv || required+=(util-linux)
 fi
 
 # A registry for the tests is unpacked and not installed: its package would start a service.

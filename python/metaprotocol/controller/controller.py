@@ -130,9 +130,11 @@ class Controller:
                 self.status.want(self._conditions())
 
     def _conditions(self) -> dict[Key, list[Condition]]:
+        if self.writer is not None and not self.writer.known:
+            return {}
         writer = self.writer if self.writer is not None and self.writer.present else None
-        if writer is not None and writer.wanted.inventory is not self._plane.inventory:
-            return {}  # it will tell when it has translated the newest
+        if writer is not None and writer.reconciled is not self._plane.inventory:
+            return {}  # it will tell when it has written what the newest asks for
         by_object: dict[str, list[Diagnostic]] = {}
         for item in self._diagnostics(writer):
             by_object.setdefault(item.object, []).append(item)

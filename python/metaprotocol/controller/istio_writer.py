@@ -96,6 +96,8 @@ class IstioWriter:
         self.on_change: list[Callable[[], None]] = []
         """Called in the loop when all that is wanted was written, or could not be."""
         self.wanted = Wanted()
+        self.reconciled: Inventory | None = None
+        """The resources for which all was written, or tried to be."""
         self.writes = 0
         """Objects that were written or deleted."""
         self._client = client
@@ -123,7 +125,7 @@ class IstioWriter:
             Reflector(
                 client,
                 kind,
-                lambda _, __: self._news.set(),
+                self._noted,
                 namespace=namespace,
                 pauses=pauses(),
                 absent_seconds=absent_seconds,
@@ -132,9 +134,14 @@ class IstioWriter:
         ]
 
     @property
+    def known(self) -> bool:
+        """Whether it is known if there is an Istio to write for, and what is there."""
+        return all(item.settled for item in self._filters)
+
+    @property
     def present(self) -> bool:
-        """Whether there is an Istio to write for."""
-        return all(item.present and item.settled for item in self._filters)
+        """Whether there is."""
+        return self.known and all(item.present for item in self._filters)
 
     @property
     def settled(self) -> bool:
@@ -179,8 +186,8 @@ class IstioWriter:
             if self._translated is not self._inventory:
                 await self._translate(self._inventory)
             await self._reconcile()
-            for listener in self.on_change:
-                listener()
+            self.reconciled = self._translated
+            self._tell()
 
     async def _wait(self) -> None:
         now = time.monotonic()
@@ -192,6 +199,15 @@ class IstioWriter:
         except TimeoutError:
             pass  # something that has failed is tried again
         self._news.clear()
+
+    def _noted(self, _: Reflector, name: Name | None) -> None:
+        self._news.set()
+        if name is None and not self.present:  # otherwise it is told when it has written
+            self._tell()
+
+    def _tell(self) -> None:
+        for listener in self.on_change:
+            listener()
 
     # --- what is wanted
 

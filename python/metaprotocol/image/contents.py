@@ -99,7 +99,7 @@ def python_entries() -> tuple[list[Entry], list[Component]]:
     packages = Path(metaprotocol.__file__).parent
     entries += _tree(packages, f"{library}/site-packages/metaprotocol", skip={"__pycache__"})
     components = []
-    for found in _distributions("metaprotocol"):
+    for found in _distributions("metaprotocol", extra="kubernetes"):
         components.append(
             Component(
                 f"python-{found.metadata['Name']}",
@@ -141,8 +141,10 @@ def _tree(root: Path, target: str, skip: set[str]) -> Iterator[Entry]:
             yield Entry(f"{target}/{'/'.join(parts)}", source=path, mode=mode)
 
 
-def _distributions(name: str, seen: dict[str, Distribution] | None = None) -> list[Distribution]:
-    """The distribution and all that it needs."""
+def _distributions(
+    name: str, seen: dict[str, Distribution] | None = None, *, extra: str = ""
+) -> list[Distribution]:
+    """The distribution and all that it needs, with that extra."""
     found = seen if seen is not None else {}
     key = name.lower().replace("_", "-")
     if key not in found:
@@ -152,7 +154,7 @@ def _distributions(name: str, seen: dict[str, Distribution] | None = None) -> li
             raise ImageError(f"the Python package {name} is not installed") from error
         for text in found[key].requires or []:
             requirement = Requirement(text)
-            if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+            if requirement.marker is None or requirement.marker.evaluate({"extra": extra}):
                 _distributions(requirement.name, found)
     return [found[key] for key in sorted(found)]
 

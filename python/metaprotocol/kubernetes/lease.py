@@ -85,7 +85,10 @@ class Lease:
                 await asyncio.sleep(self._retry)
                 self._tell()
         finally:
-            await asyncio.shield(self._give_back())
+            giving = asyncio.ensure_future(self._give_back())
+            while not giving.done():  # whoever ends us may cancel more than once
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.shield(giving)
 
     def _tell(self) -> None:
         if self.held is not self._was_held:

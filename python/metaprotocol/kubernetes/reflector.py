@@ -111,13 +111,17 @@ class Reflector:
             except ApiError as error:
                 await self._refused(error)
             except Unreachable as error:
-                self._tell(problem=str(error))
-                await asyncio.sleep(self._pauses.next())
+                pause = self._pauses.next()
+                if self._pauses.failures > 1:  # one watch that breaks off is nothing to tell of
+                    self._tell(problem=str(error))
+                await asyncio.sleep(pause)
 
     async def _list(self) -> None:
         self.version = await self._find_version()
         path = self.kind.path(self.version, self._namespace)
         found: dict[Name, Json] = {}
+        group = f"{self.kind.group}/" if self.kind.group else ""
+        typed = {"apiVersion": group + self.version, "kind": self.kind.name}
         query: dict[str, str | int] = {"limit": _PAGE}
         if self.kind.selector:
             query["labelSelector"] = self.kind.selector
@@ -125,7 +129,8 @@ class Reflector:
             page = await self._client.get(path, **query)
             metadata = page.get("metadata") or {}
             for item in page.get("items") or ():
-                found[_name_of(item)] = item
+                # Items of a list do not always say what they are.
+                found[_name_of(item)] = {**item, **typed}
             query["continue"] = metadata.get("continue") or ""
             if not query["continue"]:
                 break

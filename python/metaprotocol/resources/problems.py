@@ -59,6 +59,8 @@ class _Written(Protocol):
 
     def origin_of(self, _field: str | Path, /) -> Origin | None: ...
 
+    def origin_of_one(self, _path: Path, /) -> Origin | None: ...
+
 
 class _InCode:
     """Values that are in no file: they have no place, and are shown as Python shows them."""
@@ -88,6 +90,9 @@ class _InCode:
         return Position(0, 0, 0, 0, str(value), not isinstance(value, str), {})
 
     def origin_of(self, _field: str | Path) -> None:
+        return None
+
+    def origin_of_one(self, _path: Path) -> None:
         return None
 
 

@@ -20,7 +20,7 @@ from metaprotocol.resources.kinds import KINDS, Kind, find_kind
 from metaprotocol.resources.problems import explain, warnings
 from metaprotocol.resources.unenforced import Unenforced
 from metaprotocol.resources.unreadable import Unreadable, hosts_in
-from metaprotocol.resources.yaml_reader import Position, parse_path
+from metaprotocol.resources.yaml_reader import Position
 
 __all__ = ["FOLLOWED", "ORIGIN", "ObjectState", "ReadObject", "trimmed"]
 
@@ -129,9 +129,10 @@ class _Written:
         text = value if isinstance(value, str) else json.dumps(value)
         return Position(0, 0, 0, 0, text, not isinstance(value, str), {})
 
-    def origin_of(self, field: str | Path) -> Origin:
-        if isinstance(field, str):
-            parse_path(field)
+    def origin_of(self, _field: str | Path) -> Origin:
+        return ORIGIN
+
+    def origin_of_one(self, _path: Path) -> Origin:
         return ORIGIN
 
 
@@ -173,7 +174,7 @@ class ObjectState:
                 if known is not None:
                     found[place] = None
                 continue
-            value = trimmed({**value, "apiVersion": _version(kind, value), "kind": kind.name})
+            value = trimmed(value)
             if known is None or known.value != value:
                 found[place] = _read(place, kind, value, known.good if known else None)
         return found
@@ -188,13 +189,6 @@ class ObjectState:
                 self._objects[place] = item
             made[place] = (item.resource,) if item is not None and item.resource else ()
         return made
-
-
-def _version(kind: ApiKind, value: Json) -> str:
-    """Items of a list do not say of which version they are; those that are followed do."""
-    version = kind.versions[0]
-    default = f"{kind.group}/{version}" if kind.group else version
-    return str(value.get("apiVersion") or default)
 
 
 def _read(place: str, followed: ApiKind, value: Json, before: Resource | None) -> ReadObject:

@@ -1,0 +1,287 @@
+"""The controller against the wire protocol of an API server: what it writes, when, and that it
+writes nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from metaprotocol.control_plane import ControlPlane
+from metaprotocol.controller import Controller, ControllerOptions
+from metaprotocol.envoy.config import ConfigBuilder
+from metaprotocol.kubernetes import Client, Connection, Pauses
+from metaprotocol.sources.kubernetes import KubernetesSource
+from metaprotocol.translate import Options
+from metaprotocol.translate.istio import IstioOptions
+
+from tests.testkit import stage
+from tests.testkit.api_server import CORE, ISTIO, METAPROTOCOL, ApiServer
+
+HOST = "orders.shop.svc.cluster.local"
+SERVICE = f"""
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {{name: orders, namespace: shop}}
+spec:
+  hosts: [{HOST}]
+  addresses: [240.1.0.1]
+  ports: [{{number: 20880, name: tcp-metaprotocol-dubbo, protocol: TCP, targetPort: 21880}}]
+  location: MESH_INTERNAL
+  resolution: STATIC
+  workloadSelector: {{labels: {{app: orders}}}}
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {{name: orders, namespace: shop}}
+spec:
+  host: {HOST}
+  subsets: [{{name: v1, labels: {{version: v1}}}}, {{name: v2, labels: {{version: v2}}}}]
+"""
+
+
+def router(subset: str = "v1", match: str = "") -> str:
+    return f"""
+apiVersion: metaprotocol.aeraki.io/v1alpha1
+kind: MetaRouter
+metadata: {{name: orders, namespace: shop}}
+spec:
+  hosts: [{HOST}]
+  routes:
+  - name: all
+    {match}
+    route: [{{destination: {{host: {HOST}, subset: {subset}}}}}]
+"""
+
+
+MESH = f"{SERVICE}---{router()}"
+FILTERS = [
+    "shop/metaprotocol",
+    f"shop/metaprotocol-clusters-{HOST}",
+    f"shop/metaprotocol-inbound-{HOST}-20880",
+    f"shop/metaprotocol-outbound-{HOST}",
+]
+
+
+@asynccontextmanager
+async def controlled(
+    builder: ConfigBuilder,
+    server: ApiServer,
+    folder: Path,
+    *,
+    lease_seconds: float = 30.0,
+    installation: str = "metaprotocol",
+) -> AsyncIterator[Controller]:
+    async with Client(Connection(server.kubeconfig(folder))) as client:
+        source = KubernetesSource(client, absent_seconds=0.05, pauses=lambda: Pauses(0.02, 0.1))
+        options = ControllerOptions(
+            istio=IstioOptions(), lease_seconds=lease_seconds, installation=installation
+        )
+        async with ControlPlane(builder.types, Options(), source=source) as plane:
+            controller = Controller(client, source, plane, options)
+            controller.start()
+            yield controller
+
+
+async def eventually(condition: Callable[[], object]) -> None:
+    await stage.eventually(condition, timeout=90)  # of a machine that is busy with other tests
+
+
+def conditions(server: ApiServer, name: str = "orders") -> dict[str, dict[str, Any]]:
+    found = server.find("metarouters", "shop", name)
+    said = ((found or {}).get("status") or {}).get("conditions") or ()
+    return {item["type"]: item for item in said}
+
+
+def outbound(server: ApiServer) -> str:
+    found = server.find("envoyfilters", "shop", f"metaprotocol-outbound-{HOST}")
+    return json.dumps(found["spec"], sort_keys=True) if found else ""
+
+
+async def test_filters_are_written_with_their_owners_and_the_status_says_so(
+    builder: ConfigBuilder, tmp_path: Path
+) -> None:
+    async with ApiServer() as server:
+        server.load(MESH)
+        async with controlled(builder, server, tmp_path):
+            await eventually(lambda: conditions(server).get("Programmed"))
+            assert server.names("envoyfilters") == FILTERS
+            made = server.find("envoyfilters", "shop", f"metaprotocol-outbound-{HOST}")
+            service = server.find("serviceentries", "shop", "orders")
+            assert made is not None
+            assert service is not None
+            labels = made["metadata"]["labels"]
+            assert labels["metaprotocol.aeraki.io/controller"] == "metaprotocol"
+            owner = made["metadata"]["ownerReferences"][0]
+            assert (owner["kind"], owner["uid"]) == ("ServiceEntry", service["metadata"]["uid"])
+            said = conditions(server)
+            assert (said["Accepted"]["status"], said["Accepted"]["reason"]) == ("True", "Accepted")
+            assert said["Programmed"]["status"] == "Unknown", "istiod does not tell"
+            assert said["Accepted"]["observedGeneration"] == 1
+
+
+async def test_a_changed_route_is_one_written_filter_and_nothing_is_written_by_itself(
+    builder: ConfigBuilder, tmp_path: Path
+) -> None:
+    async with ApiServer() as server:
+        server.load(MESH)
+        async with controlled(builder, server, tmp_path):
+            await eventually(lambda: conditions(server).get("Programmed"))
+            before = len(server.writes())
+            server.load(router("v2"))
+            await eventually(lambda: "|v2|" in outbound(server))
+            await eventually(lambda: conditions(server)["Accepted"]["observedGeneration"] == 2)
+            await asyncio.sleep(0.5)  # nothing more comes
+            written = [item.path.rpartition("/")[2] for item in server.writes()[before:]]
+            assert written == [f"metaprotocol-outbound-{HOST}", "status"]
+
+
+async def test_an_edit_of_a_filter_is_undone_and_a_deleted_one_comes_back(
+    builder: ConfigBuilder, tmp_path: Path
+) -> None:
+    async with ApiServer() as server:
+        server.load(MESH)
+        async with controlled(builder, server, tmp_path):
+            await eventually(lambda: conditions(server).get("Programmed"))
+            right = outbound(server)
+            found = server.find("envoyfilters", "shop", f"metaprotocol-outbound-{HOST}")
+            assert found is not None
+            server.put({**found, "spec": {"configPatches": []}})
+            await eventually(lambda: outbound(server) == right)
+            server.remove("envoyfilters", "shop", f"metaprotocol-outbound-{HOST}")
+            await eventually(lambda: outbound(server) == right)
+
+
+async def test_what_is_wanted_no_more_goes_and_what_is_of_others_stays(
+    builder: ConfigBuilder, tmp_path: Path
+) -> None:
+    others = {
+        "apiVersion": "networking.istio.io/v1alpha3",
+        "kind": "EnvoyFilter",
+        "metadata": {
+            "name": "metaprotocol-outbound-gone",
+            "namespace": "shop",
+            "labels": {"app.kubernetes.io/managed-by": "metaprotocol"},
+        },
+        "spec": {},
+    }
+    async with ApiServer() as server:
+        server.load(MESH)
+        server.put(others)
+        async with controlled(builder, server, tmp_path):
+            await eventually(lambda: len(server.names("envoyfilters")) == 5)
+            server.remove("serviceentries", "shop", "orders")
+            await eventually(
+                lambda: server.names("envoyfilters") == ["shop/metaprotocol-outbound-gone"]
+            )
+
+
+async def test_a_restart_writes_nothing(builder: ConfigBuilder, tmp_path: Path) -> None:
+    async with ApiServer() as server:
+        server.load(MESH)
+        async with controlled(builder, server, tmp_path):
+            await eventually(lambda: conditions(server).get("Programmed"))
+        before = len(server.writes())
+        async with controlled(builder, server, tmp_path) as controller:
+            await eventually(lambda: controller.writer and controller.writer.settled)
+            await asyncio.sleep(0.3)
+            assert server.writes()[before:] == []
+
+
+async def test_one_replica_writes_and_the_other_goes_on_when_it_ends(
+    builder: ConfigBuilder, tmp_path: Path
+) -> None:
+    async with ApiServer() as server:
+        server.load(MESH)
+        async with controlled(builder, server, tmp_path, lease_seconds=60) as second_to_be:
+            await eventually(lambda: second_to_be.leads)
+            async with controlled(builder, server, tmp_path, lease_seconds=60) as other:
+                await eventually(lambda: other.lease.holder)
+                assert second_to_be.leads
+                assert not other.leads
+        # Both have ended in order: the lease is free at once, though it holds for a minute.
+        async with controlled(builder, server, tmp_path, lease_seconds=60) as third:
+            await eventually(lambda: third.leads)
+            server.load(router("v2"))
+            await eventually(lambda: "|v2|" in outbound(server))
+
+
+async def test_a_refused_resource_says_why_in_the_words_of_the_engine(
+    builder: ConfigBuilder, tmp_path: Path
+) -> None:
+    async with ApiServer() as server:
+        server.load(MESH)
+        async with controlled(builder, server, tmp_path):
+            await eventually(lambda: conditions(server).get("Programmed"))
+            right = outbound(server)
+            # RE2 alone knows that this is none.
+            server.load(router("v2", "match: {attributes: {method: {regex: 'a{2000}'}}}"))
+            await eventually(lambda: conditions(server)["Accepted"]["status"] == "False")
+            said = conditions(server)["Accepted"]
+            assert said["reason"] == "Invalid"
+            assert "spec.routes[0].match.attributes.method" in said["message"]
+            assert conditions(server)["Programmed"]["status"] == "False"
+            assert "|v2|" not in outbound(server)
+            server.load(router("v1"))
+            await eventually(lambda: conditions(server)["Accepted"]["status"] == "True")
+            assert outbound(server) == right
+
+
+async def test_a_write_that_fails_is_told_and_tried_again(
+    builder: ConfigBuilder, tmp_path: Path
+) -> None:
+    async with ApiServer() as server:
+        server.load(MESH)
+        server.fail(403, f"metaprotocol-outbound-{HOST}", method="PATCH", times=4)
+        async with controlled(builder, server, tmp_path):
+            await eventually(
+                lambda: conditions(server).get("Programmed", {}).get("reason") == "NotWritten",
+            )
+            assert "as the test wants it" in conditions(server)["Programmed"]["message"]
+            await eventually(lambda: outbound(server))
+            await eventually(lambda: conditions(server)["Programmed"]["reason"] == "NotReported")
+
+
+async def test_two_installations_leave_each_other_alone(
+    builder: ConfigBuilder, tmp_path: Path
+) -> None:
+    async with ApiServer() as server:
+        server.load(MESH)
+        async with controlled(builder, server, tmp_path):
+            await eventually(lambda: server.names("envoyfilters") == FILTERS)
+            for item in FILTERS:
+                found = server.find("envoyfilters", *item.split("/"))
+                assert found is not None
+                copy = {**found, "metadata": {**found["metadata"], "name": f"{item[5:]}-other"}}
+                copy["metadata"]["labels"] = {"metaprotocol.aeraki.io/controller": "other"}
+                server.put(copy)
+            server.load(router("v2"))
+            await eventually(lambda: "|v2|" in outbound(server))
+            assert len(server.names("envoyfilters")) == 8
+
+
+async def test_without_istio_the_status_is_that_of_the_envoys_served_here(
+    builder: ConfigBuilder, tmp_path: Path
+) -> None:
+    served = [item for item in (*CORE, *METAPROTOCOL, *ISTIO) if item.kind != "EnvoyFilter"]
+    async with ApiServer(served=served) as server:
+        server.load(MESH)
+        async with controlled(builder, server, tmp_path):
+            await eventually(lambda: conditions(server).get("Programmed"))
+            assert conditions(server)["Programmed"]["reason"] == "NoProxies"
+
+
+async def test_the_server_may_be_away_for_a_while(builder: ConfigBuilder, tmp_path: Path) -> None:
+    async with ApiServer() as server:
+        server.load(MESH)
+        async with controlled(builder, server, tmp_path, lease_seconds=6.0) as controller:
+            await eventually(lambda: conditions(server).get("Programmed"))
+            await server.stop()
+            await eventually(lambda: not controller.leads)
+            server.load(router("v2"))
+            await server.start()
+            await eventually(lambda: "|v2|" in outbound(server))
+            assert server.names("envoyfilters") == FILTERS

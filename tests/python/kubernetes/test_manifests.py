@@ -1,0 +1,69 @@
+"""The manifests in deploy/: valid for Kubernetes, and with the rights that the program uses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+from metaprotocol.sources.kubernetes_objects import FOLLOWED
+
+DEPLOY = Path(__file__).resolve().parents[3] / "deploy"
+MANIFESTS = [*sorted((DEPLOY / "kubernetes").glob("*.yaml")), DEPLOY / "example/orders.yaml"]
+
+
+def documents(*files: Path) -> list[dict[str, Any]]:
+    return [item for file in files for item in yaml.safe_load_all(file.read_text()) if item]
+
+
+@pytest.mark.parametrize("item", documents(*MANIFESTS), ids=lambda item: item["kind"])
+def test_each_manifest_is_valid(item: dict[str, Any]) -> None:
+    kubernetes_validate.validate(item, "1.31", strict=True)
+
+
+def rights() -> dict[tuple[str, str], set[str]]:
+    """Verbs by group and resource, of the cluster role."""
+    found: dict[tuple[str, str], set[str]] = {}
+    for item in documents(DEPLOY / "kubernetes/rbac.yaml"):
+        if item["kind"] != "ClusterRole":
+            continue
+        for rule in item["rules"]:
+            for group in rule["apiGroups"]:
+                for resource in rule["resources"]:
+                    found.setdefault((group, resource), set()).update(rule["verbs"])
+    return found
+
+
+def test_what_is_followed_may_be_read_and_nothing_else() -> None:
+    may_read = {kind for kind, verbs in rights().items() if verbs >= {"list", "watch"}}
+    followed = {(kind.group, kind.plural) for kind in FOLLOWED}
+    assert may_read == followed | {("networking.istio.io", "envoyfilters")}
+
+
+def test_only_our_own_is_written() -> None:
+    may_write = {kind: verbs - {"list", "watch"} for kind, verbs in rights().items()}
+    assert {kind: verbs for kind, verbs in may_write.items() if verbs} == {
+        ("metaprotocol.aeraki.io", "applicationprotocols/status"): {"patch"},
+        ("metaprotocol.aeraki.io", "metarouters/status"): {"patch"},
+        ("networking.istio.io", "envoyfilters"): {"create", "patch", "delete"},
+        ("networking.istio.io", "serviceentries"): {"patch"},
+    }
+
+
+def test_the_control_plane_runs_without_rights_on_its_node() -> None:
+    (deployment,) = (
+        item
+        for item in documents(DEPLOY / "kubernetes/controller.yaml")
+        if item["kind"] == "Deployment"
+    )
+    spec = deployment["spec"]["template"]["spec"]
+    (container,) = spec["containers"]
+    assert deployment["spec"]["replicas"] == 2
+    assert spec["securityContext"]["runAsNonRoot"] is True
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }

@@ -1,0 +1,268 @@
+"""A cluster as a source, against the wire protocol of an API server."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
+
+import pytest
+from metaprotocol.kubernetes import Client, Connection, Pauses
+from metaprotocol.resources import Key
+from metaprotocol.resources.unreadable import Unreadable
+from metaprotocol.sources.kubernetes import KubernetesSource
+from metaprotocol.sources.source import Batch
+
+from tests.testkit.api_server import CORE, ISTIO, METAPROTOCOL, ApiServer
+from tests.testkit.stage import eventually
+
+ROUTER = Key("MetaRouter", "shop", "orders")
+
+
+def router(subset: str = "v1", name: str = "orders") -> str:
+    return f"""
+apiVersion: metaprotocol.aeraki.io/v1alpha1
+kind: MetaRouter
+metadata: {{name: {name}, namespace: shop}}
+spec:
+  hosts: [{name}.shop.svc.cluster.local]
+  routes:
+  - name: all
+    route: [{{destination: {{host: {name}.shop.svc.cluster.local, subset: {subset}}}}}]
+"""
+
+
+def subset(batch: Batch) -> str:
+    found = batch.inventory[ROUTER]
+    assert found.spec.routes[0].route is not None
+    return str(found.spec.routes[0].route[0].destination.subset)
+
+
+@asynccontextmanager
+async def following(
+    server: ApiServer, folder: Path, **options: object
+) -> AsyncIterator[tuple[KubernetesSource, AsyncIterator[Batch]]]:
+    """A source that follows the server, and what it says."""
+    connection = Connection(server.kubeconfig(folder))
+    async with Client(connection) as client:
+        source = KubernetesSource(
+            client,
+            absent_seconds=0.05,
+            pauses=lambda: Pauses(0.02, 0.1),
+            **options,  # type: ignore[arg-type]
+        )
+        async with aclosing(source.changes()) as batches:
+            yield source, batches
+        source.close()
+
+
+def lists_of(server: ApiServer) -> int:
+    """How often MetaRouters were listed."""
+    return len(
+        [it for it in server.requests if it.path.endswith("routers") and "watch" not in it.query]
+    )
+
+
+async def until(batches: AsyncIterator[Batch], subset_wanted: str) -> Batch:
+    async with asyncio.timeout(20):
+        async for batch in batches:
+            if ROUTER in batch.inventory and subset(batch) == subset_wanted:
+                return batch
+    raise AssertionError
+
+
+async def test_everything_is_known_before_anything_is_said(tmp_path: Path) -> None:
+    async with ApiServer(page=2) as server:
+        for number in range(5):
+            server.load(router(name=f"router-{number}"))
+        async with following(server, tmp_path) as (_, batches):
+            batch = await anext(batches)
+            assert len(batch.inventory.meta_routers) == 5, "lists come in pages"
+            assert not batch.diagnostics
+
+
+async def test_a_change_is_told_and_a_status_is_none(tmp_path: Path) -> None:
+    async with ApiServer() as server:
+        server.load(router())
+        async with following(server, tmp_path) as (source, batches):
+            await anext(batches)
+            found = server.find("metarouters", "shop", "orders")
+            assert found is not None
+            server.put({**found, "status": {"conditions": [{"type": "Accepted"}]}})
+            server.load(router("v2"))
+            batch = await anext(batches)
+            assert subset(batch) == "v2"
+            assert batch.changes.updated == {ROUTER}
+            there = source.find(ROUTER)
+            assert there is not None
+            assert there["status"]["conditions"], "who writes it sees what is there"
+            server.remove("metarouters", "shop", "orders")
+            assert (await anext(batches)).changes.removed == {ROUTER}
+
+
+async def test_a_watch_goes_on_from_where_it_was_interrupted(tmp_path: Path) -> None:
+    async with ApiServer() as server:
+        server.load(router())
+        async with following(server, tmp_path) as (_, batches):
+            await anext(batches)
+            lists = lists_of(server)
+            server.break_watches()
+            server.load(router("v2"))
+            await until(batches, "v2")
+            assert lists_of(server) == lists
+
+
+@pytest.mark.parametrize("live", [True, False], ids=["in a watch", "when it begins"])
+async def test_what_the_server_has_forgotten_is_listed_again(tmp_path: Path, live: bool) -> None:
+    async with ApiServer() as server:
+        server.load(router() + "---" + router(name="other"))
+        async with following(server, tmp_path) as (_, batches):
+            await anext(batches)
+            server.load(router("v2"))
+            server.remove("metarouters", "shop", "other")
+            server.forget()
+            if not live:
+                server.break_watches()
+            server.load(router("v3"))
+            batch = await until(batches, "v3")
+            assert len(batch.inventory.meta_routers) == 1
+
+
+async def test_a_server_that_is_away_changes_nothing(tmp_path: Path) -> None:
+    async with ApiServer() as server:
+        server.load(router())
+        async with following(server, tmp_path) as (source, batches):
+            await anext(batches)
+            await server.stop()
+            async with asyncio.timeout(20):
+                async for batch in batches:
+                    assert subset(batch) == "v1"
+                    if not source.health.reading:
+                        break
+            assert any(item.code == "unreadable" for item in batch.diagnostics)
+            await server.start()
+            server.load(router("v2"))
+            batch = await until(batches, "v2")
+            async with asyncio.timeout(20):
+                while batch.diagnostics:
+                    batch = await anext(batches)
+            assert source.health.reading
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+async def test_errors_of_the_server_are_lived_through(tmp_path: Path, status: int) -> None:
+    async with ApiServer() as server:
+        server.load(router())
+        server.fail(status, times=30, retry_after="0.01")
+        async with following(server, tmp_path) as (_, batches):
+            batch = await until(batches, "v1")
+            assert batch.inventory
+
+
+async def test_a_token_that_has_changed_is_read_again(tmp_path: Path) -> None:
+    async with ApiServer() as server:
+        server.load(router())
+        async with following(server, tmp_path) as (_, batches):
+            await anext(batches)
+            server.tokens = {"new"}
+            server.kubeconfig(tmp_path, "new")
+            server.break_watches()
+            server.load(router("v2"))
+            await until(batches, "v2")
+
+
+async def test_kinds_may_be_absent_and_come_later(tmp_path: Path) -> None:
+    async with (
+        ApiServer(served=list(CORE)) as server,
+        following(server, tmp_path) as (source, batches),
+    ):
+        batch = await anext(batches)
+        assert not batch.inventory
+        assert not source.kinds()["metarouters.metaprotocol.aeraki.io"]
+        server.served += METAPROTOCOL
+        server.load(router())
+        await until(batches, "v1")
+
+
+async def test_a_kind_that_cannot_be_read_holds_everything_up_and_says_so(tmp_path: Path) -> None:
+    async with ApiServer() as server:
+        server.fail(403, "/metarouters", times=1000)
+        async with following(server, tmp_path) as (source, batches):
+            first = asyncio.ensure_future(anext(batches))
+            await eventually(lambda: "as the test wants it" in source.health.problem)
+            await eventually(lambda: source.kinds()["pods"] and lists_of(server) > 5)
+            assert not first.done()
+            server.faults.clear()
+            assert not (await first).inventory
+
+
+async def test_what_is_only_told_of_may_be_forbidden(tmp_path: Path) -> None:
+    async with ApiServer() as server:
+        server.fail(403, "/authorizationpolicies", times=1000)
+        async with following(server, tmp_path) as (source, batches):
+            batch = await anext(batches)
+            assert source.health.reading
+            assert any("authorizationpolicies" in item.message for item in batch.diagnostics)
+
+
+async def test_an_object_with_errors_keeps_its_last_good_version(tmp_path: Path) -> None:
+    async with ApiServer() as server:
+        server.load(router())
+        async with following(server, tmp_path) as (_, batches):
+            await anext(batches)
+            server.load(router().replace("routes:", "routs: []\n  routes:"))
+            batch = await anext(batches)
+            assert subset(batch) == "v1"
+            found = {(item.object, item.field, item.code) for item in batch.diagnostics}
+            assert ("MetaRouter shop/orders", "spec.routs", "unknown-field") in found
+            assert ("MetaRouter shop/orders", "", "last-good") in found
+            assert all(
+                item.origin and item.origin.file == "kubernetes" for item in batch.diagnostics
+            )
+
+
+async def test_an_object_that_was_never_right_keeps_its_hosts_shut(tmp_path: Path) -> None:
+    async with ApiServer() as server:
+        server.load(router().replace("routes:", "routs: []\n  routes:"))
+        async with following(server, tmp_path) as (_, batches):
+            batch = await anext(batches)
+            found = batch.inventory[ROUTER]
+            assert isinstance(found, Unreadable)
+            assert found.may_concern("orders.shop.svc.cluster.local")
+            assert not found.may_concern("other.shop.svc.cluster.local")
+
+
+async def test_only_some_namespaces_are_followed(tmp_path: Path) -> None:
+    async with ApiServer() as server:
+        server.load(router() + "---" + router(name="far").replace("shop}", "far}"))
+        async with following(server, tmp_path, namespaces=("shop",)) as (_, batches):
+            batch = await anext(batches)
+            assert [str(it.key) for it in batch.inventory.meta_routers] == [str(ROUTER)]
+            assert not any("/namespaces/" not in it.path for it in server.requests
+                           if it.path.endswith("/pods"))  # fmt: skip
+
+
+async def test_pods_that_only_report_their_health_tell_nothing_new(tmp_path: Path) -> None:
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "one", "namespace": "shop", "labels": {"app": "orders"}},
+        "spec": {"containers": [{"name": "app", "ports": [{"containerPort": 1}]}]},
+        "status": {"phase": "Running", "podIP": "10.0.0.1"},
+    }
+    async with ApiServer() as server:
+        server.put(pod)
+        async with following(server, tmp_path) as (_, batches):
+            await anext(batches)
+            server.put({**pod, "status": {**pod["status"], "startTime": "x"}})  # type: ignore[dict-item]
+            server.put({**pod, "status": {**pod["status"], "podIP": "10.0.0.2"}})  # type: ignore[dict-item]
+            batch = await anext(batches)
+            assert batch.changes.updated == {Key("Pod", "shop", "one")}
+
+
+def test_what_the_fake_serves_is_what_is_followed() -> None:
+    from metaprotocol.sources.kubernetes_objects import FOLLOWED
+
+    served = {(item.group, item.plural) for item in (*CORE, *METAPROTOCOL, *ISTIO)}
+    assert {(item.group, item.plural) for item in FOLLOWED if item.essential} <= served
