@@ -114,15 +114,33 @@ class ClusterTranslator:
         asked about rate limits."""
         made = HostClusters()
         report = Report()
-        if rules.unreadable and self._options.target is Target.ENVOY:
-            for unreadable in rules.unreadable:
-                report.warning(
-                    unreadable, "fail-closed", "",
-                    f"no request is sent to {service.host} before this can be read: "
-                    "it may be a DestinationRule for it that asks for TLS",
-                )  # fmt: skip
-            made.diagnostics = report.diagnostics
-            return made
+        shut = bool(rules.unreadable) and self._options.target is Target.ENVOY
+        for unreadable in rules.unreadable if shut else ():
+            report.warning(
+                unreadable, "fail-closed", "",
+                f"no request is sent to {service.host} before this can be read: "
+                "it may be a DestinationRule for it that asks for TLS",
+            )  # fmt: skip
+        if not shut:
+            self._clusters(service, rules, routed, grpc, made, report)
+        for client, other in rules.for_clients.items():
+            theirs = made.for_clients[client] = self.translate(service, other, routed, grpc)
+            if other.unreadable:
+                theirs.refused |= {name: other.unreadable for _, name in made.resources}
+            self._close(theirs, made)
+            report.extend(theirs.diagnostics)
+        made.diagnostics = report.diagnostics
+        return made
+
+    def _clusters(
+        self,
+        service: Service,
+        rules: HostRules,
+        routed: frozenset[int],
+        grpc: frozenset[tuple[int, str]],
+        made: HostClusters,
+        report: Report,
+    ) -> None:
         _unknown_ports(service, rules, report)
         for port in service.ports:
             if port.protocol or port.number in routed:
@@ -132,12 +150,6 @@ class ClusterTranslator:
             port_asked = service.port(number)
             if port_asked is not None and not (port_asked.protocol or number in routed):
                 self._cluster(service, port_asked, subset, rules, True, made, report)
-        for client, other in rules.for_clients.items():
-            theirs = made.for_clients[client] = self.translate(service, other, routed, grpc)
-            self._close(theirs, made)
-            report.extend(theirs.diagnostics)
-        made.diagnostics = report.diagnostics
-        return made
 
     def _close(self, theirs: HostClusters, made: HostClusters) -> None:
         """Leaves clusters that some clients must not use without hosts for them, where others may

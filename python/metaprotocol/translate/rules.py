@@ -235,24 +235,56 @@ def _for_everyone(rule: DestinationRule, report: Report) -> bool:
     return False
 
 
-def undecided(
-    rules: HostRules, namespace: str, candidates: Iterable[Unreadable]
-) -> tuple[Unreadable, ...]:
-    """Those of ``candidates``, which cannot be read and may be for a host of ``namespace``, that
-    may decide about it in place of ``rules``."""
-    base = rules.base
-    return tuple(item for item in candidates if base is None or _may_outrank(item, base, namespace))
+def with_unreadable(
+    rules: HostRules, namespace: str, candidates: Iterable[Unreadable], options: Options
+) -> HostRules:
+    """``rules`` of a host of ``namespace``, where ``candidates``, which cannot be read, may be for
+    it as well: they count for clients that would get them, where they may outrank the others."""
+    found = list(candidates)
+
+    def doubted(told: HostRules, client: str) -> HostRules:
+        order = (client, namespace, options.root_namespace)
+        doubts = tuple(
+            item
+            for item in found
+            if _may_be_for(item, order, options) and _may_outrank(item, told.base, order)
+        )
+        return replace(told, unreadable=doubts)
+
+    if not options.respect_export_to:
+        return doubted(rules, namespace)
+    others = {Clients(item.key.namespace) for item in found if item.spec.name}
+    others -= {Clients(namespace), Clients(options.root_namespace)}
+    views = {clients: rules.of(clients) for clients in {*others, *rules.for_clients}}
+    made = {clients: doubted(told, clients.namespace) for clients, told in views.items()}
+    return replace(doubted(rules, namespace), for_clients=made)
 
 
-def _may_outrank(unreadable: Unreadable, base: DestinationRule, namespace: str) -> bool:
+def _may_be_for(unreadable: Unreadable, order: Sequence[str], options: Options) -> bool:
+    """Whether clients get the rules of a namespace that is in ``order``, or not known."""
+    if not options.respect_export_to or not unreadable.spec.name:
+        return True
+    return unreadable.key.namespace in order
+
+
+def _may_outrank(
+    unreadable: Unreadable, base: DestinationRule | None, order: Sequence[str]
+) -> bool:
+    """Whether it may come before the rule that decides without it. ``order`` is that of the
+    namespaces."""
+    if base is None:
+        return True
     hosts = unreadable.spec.hosts
     if not unreadable.spec.name or hosts is None:
         return False  # with a rule that can be read, there is no reason to look for another one
+    own, other = (
+        order.index(namespace) if namespace in order else len(order)
+        for namespace in (unreadable.key.namespace, base.key.namespace)
+    )
+    if own != other:
+        return own < other
     if base.spec.traffic_policy is None:
         return True
-    own, other = unreadable.key.namespace, base.key.namespace
-    if own != other and namespace in (own, other):
-        return own == namespace
     exact = not all(map(is_wildcard, hosts))
     if exact != (not is_wildcard(base.spec.host)):
         return exact

@@ -30,7 +30,7 @@ from metaprotocol.translate.naming import FILTER, LISTENER, TYPE_URLS, full_host
 from metaprotocol.translate.options import Options, Target
 from metaprotocol.translate.reporting import Diagnostics, Report
 from metaprotocol.translate.routes import Known, Use
-from metaprotocol.translate.rules import HostRules, build_rules, undecided
+from metaprotocol.translate.rules import HostRules, build_rules, with_unreadable
 from metaprotocol.translate.services import build_service
 from metaprotocol.translate.snapshot import Made, Snapshot, shared
 from metaprotocol.translate.unenforced import Unenforceable
@@ -262,12 +262,7 @@ class Translator:
             state.rules, said = build_rules(host, namespace, rules, self._options)
             unreadable = self._index.unreadable("DestinationRule", host)
             if unreadable:
-                doubts = undecided(state.rules, namespace, unreadable)
-                others = {
-                    client: replace(other, unreadable=doubts)
-                    for client, other in state.rules.for_clients.items()
-                }
-                state.rules = replace(state.rules, unreadable=doubts, for_clients=others)
+                state.rules = with_unreadable(state.rules, namespace, unreadable, self._options)
         self._say(("service", host), (*found, *said))
         return (old is None) != (state.service is None)
 

@@ -4,6 +4,7 @@ clear text in place of TLS, no vanished denial or limit."""
 from __future__ import annotations
 
 import pytest
+from metaprotocol.audience import Clients
 from metaprotocol.resources import Inventory, Resource
 from metaprotocol.translate import Options, Translator
 from metaprotocol.translate.naming import CLUSTER, ENDPOINTS
@@ -205,6 +206,51 @@ def test_nothing_is_sent_to_a_host_whose_rule_was_never_good(text: str) -> None:
     assert world.result.said("fail-closed")
     world.write(b=read(TLS))
     assert "transport_socket" in world.result.cluster(f"outbound|20880||{ORDERS}")
+
+
+BROKEN_RULE = BROKEN_RULES["an unknown mode"]
+BASE = f"outbound|20880||{ORDERS}"
+
+
+def hosts_for(result: Translated, namespace: str) -> int:
+    """How many endpoints clients of a namespace have of a cluster that they see."""
+    made = result.update.find(ENDPOINTS, BASE)
+    if made is None or not (made.visible_to is None or namespace in made.visible_to):
+        return 0
+    message = made.variants.get(Clients(namespace), made.message)
+    return 0 if message is None else str(envoy_types().to_dict(message)).count("socket_address")
+
+
+def test_a_rule_of_another_namespace_that_cannot_be_read_shuts_the_host_for_its_clients_alone() -> (
+    None
+):
+    broken = BROKEN_RULE.replace("namespace: shop", "namespace: front")
+    world = World(a=read(SERVICES), b=read_broken(broken))
+    assert hosts_for(world.result, "front") == 0
+    assert hosts_for(world.result, "other") == hosts_for(world.result, "shop") == 2
+    assert world.result.said("fail-closed")
+    world.write(b=[])
+    assert hosts_for(world.result, "front") == 2
+
+
+@pytest.mark.parametrize("namespace", ["shop", "istio-system"])
+def test_a_rule_for_all_that_cannot_be_read_spares_clients_with_a_rule_of_their_own(
+    namespace: str,
+) -> None:
+    broken = BROKEN_RULE.replace("namespace: shop", f"namespace: {namespace}")
+    own = TLS.replace("namespace: shop", "namespace: front")
+    result = World(a=read(SERVICES + own), b=read_broken(broken)).result
+    assert hosts_for(result, "front") == 2
+    assert hosts_for(result, "other") == hosts_for(result, "shop") == 0
+
+
+def test_one_envoy_for_all_is_shut_by_a_rule_of_another_namespace_that_may_hold_for_it() -> None:
+    broken = BROKEN_RULE.replace("namespace: shop", "namespace: front")
+    alone = Translator(envoy_types(), Options(respect_export_to=False))
+    inventory = Inventory.of([*read(SERVICES), *read_broken(broken)])
+    assert BASE not in Translated(alone, alone.update(inventory, None)).names(CLUSTER)
+    inventory = Inventory.of([*read(SERVICES + TLS), *read_broken(broken)])
+    assert BASE in Translated(alone, alone.update(inventory, None)).names(CLUSTER)
 
 
 def test_a_rule_that_breaks_in_being_moved_keeps_its_tls() -> None:
