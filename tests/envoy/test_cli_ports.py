@@ -86,7 +86,7 @@ async def test_a_program_that_would_share_its_port_gets_no_envoy_beside_it(tmp_p
             async with command("run", folder, "--json") as run:
                 assert listening(await run.ready()) == {HOST: False}
                 (problem,) = problems(run)
-                assert problem["file"] == SERVICE_FILE
+                assert problem["file"] == str(folder / SERVICE_FILE)
                 assert problem["field"] == "spec.ports[0]"
 
 

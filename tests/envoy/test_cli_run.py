@@ -204,7 +204,7 @@ async def test_a_file_with_an_error_keeps_the_last_good_configuration(mesh: Mesh
                 save(mesh.folder / ROUTER_FILE, bad)
                 await eventually(lambda before=before: len(run.of("change")) > before)  # type: ignore[misc]
                 problems = run.of("change")[-1]["problems"]
-                assert any(item.get("file") == ROUTER_FILE for item in problems)
+                assert any(item.get("file") == str(mesh.folder / ROUTER_FILE) for item in problems)
                 load.mark()
                 await eventually(lambda: load.answered["v1"] > 100)
                 assert set(load.answered) == {"v1"}

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -103,7 +104,8 @@ class Screen:
     def problems(self) -> None:
         """Everything that is wrong now."""
         if self.as_json:
-            self.event("problems", diagnostics=[item.to_dict() for item in self._plane.diagnostics])
+            found = map(self._located, self._plane.diagnostics)
+            self.event("problems", diagnostics=[item.to_dict() for item in found])
         else:
             self._write(self._plane.diagnostics, quiet=True)
 
@@ -144,7 +146,12 @@ class Screen:
 
     def _changed(self, change: Change) -> None:
         if self.as_json:
-            self.event("change", **change.to_dict())
+            named = replace(
+                change,
+                problems=tuple(map(self._located, change.problems)),
+                fixed=tuple(map(self._located, change.fixed)),
+            )
+            self.event("change", **named.to_dict())
             return
         if change.state is ChangeState.SENT and not (change.problems or change.fixed):
             return

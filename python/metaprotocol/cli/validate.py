@@ -96,7 +96,7 @@ def validate(
             {
                 "ok": not failed,
                 "objects": len(mesh.resources),
-                "diagnostics": [item.to_dict() for item in diagnostics],
+                "diagnostics": [item.to_dict() for item in map(located(folder), diagnostics)],
                 "envoy": {
                     "asked": bool(verdict.version),
                     "accepts": bool(verdict.version) and not verdict.rejected,
