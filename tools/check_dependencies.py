@@ -53,6 +53,8 @@ CPP_RULES: dict[str, tuple[str, ...]] = {
     "src/bindings": ("src/", "codecs/", "generated/"),
     "codecs": ("src/codec/", "codecs/"),
     "codecs/{codec}": ("src/codec/", "codecs/{codec}/"),
+    # Its tables are compiled from configuration.
+    "codecs/declared": ("src/codec/", "src/config/", "generated/", "codecs/declared/"),
     "envoy_ext": ("src/", "envoy_ext/"),
 }
 
@@ -86,7 +88,7 @@ PYTHON_RULES: dict[str, frozenset[str]] = {
     ),
     # The control plane in a cluster, where it also writes.
     "controller": _CONTROL_PLANE | {"kubernetes"},
-    "fuzz": frozenset({"config", "engine", "peers"}),
+    "fuzz": frozenset({"config", "engine", "peers", "resources", "translate"}),
     "image": frozenset({"envoy", "config"}),
     "demo": _CONTROL_PLANE | {"api", "dubbo", "peers"},
     # What `import metaprotocol` offers; __init__.py re-exports it.

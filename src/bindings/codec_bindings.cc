@@ -2,14 +2,17 @@
 
 #include <pybind11/stl.h>
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "codecs/declared/declared_codec.h"
 #include "src/bindings/exceptions.h"
 #include "src/codec/codec.h"
+#include "src/codec/conformance.h"
 
 namespace metaprotocol {
 namespace {
@@ -20,7 +23,9 @@ namespace py = pybind11;
 struct DecodedMessage {
   MessageKind kind;
   ReplyStatus status;
+  int32_t status_code;
   uint64_t id;
+  uint64_t timeout_us;
   size_t length;
   std::vector<std::pair<py::bytes, py::bytes>> metadata;
   uint64_t stream_id = 0;
@@ -42,8 +47,9 @@ class DecodeError : public std::exception {
 // One codec with the memory of one connection: decoding remembers what it has detected.
 class PyCodec {
  public:
-  PyCodec(const std::string& name, const std::string& options) {
-    CodecOrError created = BuiltinCodecs().Create(name, options);
+  PyCodec(const std::string& name, const std::string& options, const std::string& declaration) {
+    CodecOrError created = declaration.empty() ? BuiltinCodecs().Create(name, options)
+                                               : declared::CreateDeclaredCodec(name, declaration);
     if (created.codec == nullptr) throw py::value_error(created.error);
     codec_ = std::move(created.codec);
     keys_ = MetadataKeys::Everything(codec_->traits().metadata_keys);
@@ -69,8 +75,16 @@ class PyCodec {
     Message message;
     const DecodeResult result = DecodeInto(direction, data, max_message_bytes, message);
     if (result.status == DecodeResult::Status::kNeedMore) return py::int_(result.need);
-    DecodedMessage decoded{message.kind, message.status,    message.id,         message.length,
-                           {},           message.stream_id, message.end_stream, message.window};
+    DecodedMessage decoded{message.kind,
+                           message.status,
+                           message.status_code,
+                           message.id,
+                           message.timeout_us,
+                           message.length,
+                           {},
+                           message.stream_id,
+                           message.end_stream,
+                           message.window};
     for (const auto& [key, value] : message.metadata.Entries()) {
       decoded.metadata.emplace_back(py::bytes(key), py::bytes(value));
     }
@@ -109,6 +123,42 @@ class PyCodec {
     std::string out;
     if (!codec_->HeartbeatReply(message, bytes, out)) return std::nullopt;
     return py::bytes(out);
+  }
+
+  // Fields of a message with their places: name, first byte, byte behind the last, value. Where the
+  // place is not known, both are 0.
+  py::list Explain(Direction direction, const py::bytes& data) {
+    Message message;
+    const Bytes bytes = Whole(direction, data, message);
+    py::list fields;
+    if (const auto* declared = dynamic_cast<const declared::DeclaredCodec*>(codec_.get())) {
+      std::string_view error;
+      for (const auto& field : declared->Explain(direction, bytes, error)) {
+        fields.append(py::make_tuple(field.name, field.begin, field.end, py::bytes(field.value)));
+      }
+      return fields;
+    }
+    for (const auto& [key, value] : message.metadata.Entries()) {
+      const std::less<> before;
+      const bool inside =
+          !before(value.data(), bytes.data()) && before(value.data(), bytes.data() + bytes.size());
+      const size_t begin = inside ? static_cast<size_t>(value.data() - bytes.data()) : 0;
+      fields.append(py::make_tuple(py::bytes(key), begin, inside ? begin + value.size() : 0,
+                                   py::bytes(value)));
+    }
+    return fields;
+  }
+
+  // The rule that the codec breaks with these bytes, or None; how many messages are in them; and
+  // what was seen, as bits.
+  py::tuple Check(Direction direction, const py::bytes& data, uint64_t seed) {
+    const Bytes bytes = data;
+    ConformanceResult result;
+    {
+      const py::gil_scoped_release release;
+      result = CheckConformance(*codec_, direction, bytes, {.seed = seed});
+    }
+    return py::make_tuple(result.violation, result.messages, result.features);
   }
 
  private:
@@ -196,15 +246,17 @@ void BindCodecs(py::module_& module) {
   py::class_<DecodedMessage>(module, "Message")
       .def_readonly("kind", &DecodedMessage::kind)
       .def_readonly("status", &DecodedMessage::status)
+      .def_readonly("status_code", &DecodedMessage::status_code)
       .def_readonly("id", &DecodedMessage::id)
+      .def_readonly("timeout_us", &DecodedMessage::timeout_us)
       .def_readonly("length", &DecodedMessage::length)
       .def_readonly("metadata", &DecodedMessage::metadata)
       .def_readonly("stream_id", &DecodedMessage::stream_id)
       .def_readonly("end_stream", &DecodedMessage::end_stream)
       .def_readonly("window", &DecodedMessage::window);
   py::class_<PyCodec>(module, "Codec")
-      .def(py::init<const std::string&, const std::string&>(), py::arg("name"),
-           py::arg("options") = "")
+      .def(py::init<const std::string&, const std::string&, const std::string&>(), py::arg("name"),
+           py::arg("options") = "", py::arg("declaration") = "")
       .def_property_readonly("traits", &PyCodec::Traits)
       .def("decode", &PyCodec::Decode, py::arg("direction"), py::arg("data"),
            py::arg("max_message_bytes") = DecodeOptions().max_message_bytes)
@@ -212,7 +264,9 @@ void BindCodecs(py::module_& module) {
            py::arg("id") = py::none(),
            py::arg("mutation") = std::vector<std::tuple<std::string, std::string, std::string>>())
       .def("reply", &PyCodec::Reply, py::arg("request"), py::arg("reply"), py::arg("text") = "")
-      .def("heartbeat_reply", &PyCodec::HeartbeatReply, py::arg("direction"), py::arg("heartbeat"));
+      .def("heartbeat_reply", &PyCodec::HeartbeatReply, py::arg("direction"), py::arg("heartbeat"))
+      .def("explain", &PyCodec::Explain, py::arg("direction"), py::arg("data"))
+      .def("check", &PyCodec::Check, py::arg("direction"), py::arg("data"), py::arg("seed") = 1);
   module.def("codec_names", [] {
     py::list names;
     for (const std::string_view name : BuiltinCodecs().Names()) names.append(py::str(name));

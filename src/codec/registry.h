@@ -6,11 +6,17 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "src/codec/codec.h"
 
 namespace metaprotocol {
+
+class Findings;
+namespace config {
+struct Declaration;
+}
 
 struct CodecOrError {
   std::shared_ptr<const Codec> codec;  // null on error
@@ -20,16 +26,26 @@ struct CodecOrError {
 // `options` is the JSON text of the codec's own options, "" for none.
 using CodecFactory = std::function<CodecOrError(std::string_view options)>;
 
+// Makes a codec of a declaration that stands at `path` of a configuration; null if something is
+// wrong with it, which goes to `findings`.
+using DeclaredCodecFactory = std::function<std::shared_ptr<const Codec>(
+    const std::string& name, const config::Declaration& declaration, const std::string& path,
+    Findings& findings)>;
+
 class CodecRegistry {
  public:
   // False if the name is taken.
   bool Register(std::string name, CodecFactory factory);
   CodecOrError Create(std::string_view name, std::string_view options) const;
+  void RegisterDeclared(DeclaredCodecFactory factory) { declared_ = std::move(factory); }
+  // Null if there are no declared codecs in this build.
+  const DeclaredCodecFactory& declared() const { return declared_; }
   // Sorted.
   std::vector<std::string_view> Names() const;
 
  private:
   std::map<std::string, CodecFactory, std::less<>> factories_;
+  DeclaredCodecFactory declared_;
 };
 
 // Adds every codec this build was linked with. Defined in codecs/, which alone knows them.

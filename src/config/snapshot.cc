@@ -60,9 +60,29 @@ SessionLimits LoadLimits(const config::Limits& config) {
   return limits;
 }
 
+std::shared_ptr<const Codec> LoadDeclaredCodec(const config::Protocol& config,
+                                               const CodecRegistry& codecs, Findings& findings) {
+  const std::vector<std::string_view> names = codecs.Names();
+  if (std::find(names.begin(), names.end(), config.codec) != names.end()) {
+    findings.Error("protocol.codec", QuoteShort(config.codec),
+                   "is a codec of this build; a declared protocol needs another name");
+    return nullptr;
+  }
+  if (!config.options.empty()) {
+    findings.Error("protocol.options", Shorten(config.options, 80),
+                   "a declared protocol has no options");
+  }
+  if (!codecs.declared()) {
+    findings.Error("protocol.declaration", "", "cannot be used: this build has no declared codecs");
+    return nullptr;
+  }
+  return codecs.declared()(config.codec, *config.declaration, "protocol.declaration", findings);
+}
+
 std::shared_ptr<const Codec> LoadCodec(const config::Protocol& config, const CodecRegistry& codecs,
                                        Findings& findings) {
   const std::vector<std::string_view> names = codecs.Names();
+  if (config.declaration) return LoadDeclaredCodec(config, codecs, findings);
   if (std::find(names.begin(), names.end(), config.codec) == names.end()) {
     findings.Error("protocol.codec", QuoteShort(config.codec),
                    "is not a codec of this build; it has " + JoinNames(names));
@@ -76,7 +96,13 @@ std::shared_ptr<const Codec> LoadCodec(const config::Protocol& config, const Cod
 }
 
 // Equal for options that differ in the order of their members only, which is Envoy's to choose.
-std::string CodecKey(const config::Protocol& config) {
+std::string CodecKey(const config::Protocol& config, std::string_view json) {
+  if (config.declaration) {
+    const auto root = nlohmann::json::parse(json, nullptr, false);
+    const auto protocol = root.is_object() ? root.find("protocol") : root.end();
+    if (protocol == root.end() || !protocol->is_object()) return config.codec;
+    return config.codec + ' ' + protocol->value("declaration", nlohmann::json()).dump();
+  }
   const auto options = nlohmann::json::parse(config.options, nullptr, false);
   const bool none = !options.is_object() || options.empty();
   return none ? config.codec : config.codec + ' ' + options.dump();
@@ -352,7 +378,7 @@ SnapshotOrErrors LoadSnapshot(std::string_view json, const CodecRegistry& codecs
   snapshot->limits = LoadLimits(config.limits.value_or(config::Limits{}));
   snapshot->default_timeout_us = Us(config.default_timeout);
   snapshot->codec = LoadCodec(config.protocol, codecs, findings);
-  snapshot->codec_key = CodecKey(config.protocol);
+  snapshot->codec_key = CodecKey(config.protocol, json);
   if (snapshot->codec != nullptr) {
     snapshot->upstream_mode =
         LoadUpstreamMode(config.protocol.upstream_connections, snapshot->codec->traits(), findings);

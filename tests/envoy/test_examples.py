@@ -4,6 +4,7 @@ change does that the README proposes."""
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import re
 import shlex
 import subprocess
@@ -11,6 +12,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -340,6 +342,52 @@ async def test_rate_limit_lets_so_many_pass(tmp_path: Path) -> None:
 
         await becomes(15, passed)
         assert await passed() == 15
+
+
+async def test_private_protocol_is_routed_by_its_declaration(tmp_path: Path) -> None:
+    peer = _module(EXAMPLES / "private-protocol" / "peer.py")
+    orders = ("orders.demo.svc.cluster.local", 7000)
+    async with peer.Server("v1") as v1, peer.Server("v2") as v2:
+        others = {21891: v1.port, 21892: v2.port}
+        async with running("private-protocol", tmp_path, others=others) as stage:
+            port = await stage.port(orders)
+            async with await peer.Client.connect("127.0.0.1", port) as client:
+
+                async def said(method: str, **headers: str) -> str:
+                    reply = await client.send(method, headers, b"!")
+                    return f"{reply.status} {reply.body.decode()}"
+
+                slow = asyncio.create_task(said("order", sleep="0.3"))
+                assert await said("order") == "0 order by v1!"
+                assert await said("order", user="test-7") == (
+                    "0 order by v2 lane=test user=test-7!"
+                )
+                assert await said("oldOrder") == "2 no_route: oldOrder is retired, use order"
+                assert not slow.done(), "an answer overtakes it"
+                assert await slow == "0 order by v1 sleep=0.3!"
+                assert (await client.send("", type_=peer.HEARTBEAT)).type == peer.HEARTBEAT_REPLY
+                await client.send("remember", {"user": "test-1"}, b"it", peer.TELL)
+
+                async def told() -> object:
+                    return [(item.method, item.body) for item in v2.told]
+
+                await becomes([("remember", b"it")], told)
+                long = await client.send("order", {}, b"x" * 300_000)
+                assert len(long.body) == 300_011
+                stage.edit("routes.yaml", ("exact: oldOrder", "exact: order"))
+                await becomes("0 oldOrder by v1!", lambda: said("oldOrder"))
+                assert (await said("order")).startswith("2 no_route")
+
+
+def _module(path: Path) -> ModuleType:
+    """A Python file of an example."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
 
 
 # --- all of them

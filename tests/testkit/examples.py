@@ -7,7 +7,7 @@ import re
 import shutil
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -67,13 +67,15 @@ async def running(
     dubbo: Sequence[str] = (),
     thrift: Sequence[str] = (),
     slower: tuple[str, str] = ("", ""),
+    others: Mapping[int, int] | None = None,
 ) -> AsyncIterator[Stage]:
     """Starts the example with these providers, in the order of their ports. ``slower`` is a
-    duration in its files, and one for a test that may have to wait."""
+    duration in its files, and one for a test that may have to wait. ``others``: for ports in its
+    files, those of providers that run already."""
     async with AsyncExitStack() as stack:
         calls: dict[str, list[Call]] = {}
         shops: dict[str, DubboServer] = {}
-        ports: dict[int, int] = {}
+        ports: dict[int, int] = dict(others or {})
         for number, version in enumerate(dubbo, start=FIRST_DUBBO_PORT):
             seen = calls.setdefault(version, [])
             server = DubboServer(Shop(version, seen.append))

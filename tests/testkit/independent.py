@@ -1,4 +1,4 @@
-"""Dubbo providers and consumers that are not ours: Node and Java programs in tests/peers.
+"""Providers and consumers that are not ours, of Dubbo and Bolt: Node and Java in tests/peers.
 
 They are built once, below build/peers, and need the network then. Where Node, Java, Maven or the
 network is missing, ``build`` skips the test and says which.
@@ -102,9 +102,18 @@ class Peer:
 
 def node() -> Peer:
     """The Node peer: apache-dubbo-js as consumer, hessian.js under the provider."""
+    return _node_peer("node")
+
+
+def bolt() -> Peer:
+    """SOFA RPC for Node, which speaks Bolt, as consumer and provider."""
+    return _node_peer("bolt")
+
+
+def _node_peer(name: str) -> Peer:
     _need("node", "npm")
-    folder = _BUILD / "node"
-    sources = sorted((_SOURCES / "node").iterdir())
+    folder = _BUILD / name
+    sources = sorted((_SOURCES / name).iterdir())
     if _outdated(folder / "node_modules", sources):
         folder.mkdir(parents=True, exist_ok=True)
         for source in sources:
@@ -112,7 +121,7 @@ def node() -> Peer:
         _run("npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts", cwd=folder)
         (folder / "node_modules").touch()
     return Peer(
-        "node",
+        name,
         ("node", str(folder / "provider.js")),
         ("node", str(folder / "consumer.js")),
     )

@@ -14,6 +14,7 @@ class Direction:
     RESPONSE: ClassVar[Direction]
 
 class MessageKind:
+    name: str
     REQUEST: ClassVar[MessageKind]
     ONE_WAY: ClassVar[MessageKind]
     RESPONSE: ClassVar[MessageKind]
@@ -28,6 +29,7 @@ class MessageKind:
     STREAM_WINDOW: ClassVar[MessageKind]
 
 class ReplyStatus:
+    name: str
     OK: ClassVar[ReplyStatus]
     EXCEPTION: ClassVar[ReplyStatus]
     ERROR: ClassVar[ReplyStatus]
@@ -60,7 +62,9 @@ class Message:
 
     kind: MessageKind
     status: ReplyStatus
+    status_code: int
     id: int
+    timeout_us: int
     length: int
     metadata: list[tuple[bytes, bytes]]
     stream_id: int
@@ -70,7 +74,9 @@ class Message:
 class Codec:
     """One protocol on one connection: what was detected of it is remembered."""
 
-    def __init__(self, name: str, options: str = "") -> None: ...
+    def __init__(self, name: str, options: str = "", declaration: str = "") -> None:
+        """The codec of that name, or of a declaration in JSON. ValueError if something is wrong."""
+
     @property
     def traits(self) -> dict[str, Any]: ...
     def decode(
@@ -98,6 +104,16 @@ class Codec:
 
     def heartbeat_reply(self, direction: Direction, heartbeat: bytes) -> bytes | None:
         """The answer to a heartbeat."""
+
+    def explain(self, direction: Direction, data: bytes) -> list[tuple[Any, int, int, bytes]]:
+        """The fields of the message: name, first byte, byte behind the last, value. Of codecs that
+        are not declared it is the metadata; places that are not known are 0."""
+
+    def check(
+        self, direction: Direction, data: bytes, seed: int = 1
+    ) -> tuple[str | None, int, int]:
+        """Takes ``data`` for what one side sends, and checks what must hold of every codec: the
+        rule that is broken, the number of messages, and what was seen, as bits."""
 
 class Config:
     """The configurations of one filter; ``json`` is a ProxyConfig. Raises ConfigInvalid."""

@@ -169,7 +169,7 @@ def explain(snapshot: FilterSnapshot, metadata: Sequence[tuple[str, str]]) -> Ex
     taken: Route | None = None
     for position, route in enumerate(table.routes):
         name = route.name or f"{table.name}/{position}"
-        results = tuple(_decide(snapshot.codec, item, pairs) for item in route.match)
+        results = tuple(_decide(snapshot.proxy.protocol, item, pairs) for item in route.match)
         tried.append(RouteResult(name, name == chosen, results))
         if name == chosen:
             taken = route
@@ -192,11 +192,11 @@ def explain(snapshot: FilterSnapshot, metadata: Sequence[tuple[str, str]]) -> Ex
 
 
 def _decide(
-    codec: str, condition: Condition, pairs: tuple[tuple[str, str], ...]
+    protocol: Protocol, condition: Condition, pairs: tuple[tuple[str, str], ...]
 ) -> ConditionResult:
     alone = ProxyConfig(
         name="condition",
-        protocol=Protocol(codec=codec),
+        protocol=protocol,
         route_tables=[
             RouteTable(
                 name="t",

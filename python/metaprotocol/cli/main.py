@@ -14,7 +14,9 @@ from rich.markup import escape
 
 from metaprotocol.cli import (
     codecs,
+    decode,
     doctor,
+    fuzz,
     generate,
     image,
     run,
@@ -58,6 +60,7 @@ _RUNNING = "Running"
 _LOOKING = "Looking at a running Envoy"
 _FILES = "Files"
 _MACHINE = "This machine"
+_CODECS = "Codecs"
 
 _add(
     "run",
@@ -123,6 +126,27 @@ _add(
     _MACHINE,
     "metaprotocol codecs",
     "metaprotocol codecs --json | jq '.[].metadata_keys'",
+)
+_add(
+    "fuzz",
+    fuzz.fuzz,
+    _CODECS,
+    "metaprotocol fuzz protocol.yaml --time 10m --corpus corpus/",
+    "metaprotocol fuzz dubbo --seed 7 --junit fuzz.xml --sarif fuzz.sarif",
+)
+_add(
+    "conformance",
+    fuzz.conformance,
+    _CODECS,
+    "metaprotocol conformance protocol.yaml captured/",
+    "metaprotocol conformance bolt crashes/bolt-request-0123456789ab --side request",
+)
+_add(
+    "decode",
+    decode.decode,
+    _CODECS,
+    "metaprotocol decode captured.bin --protocol protocol.yaml",
+    "metaprotocol decode captured.bin --protocol dubbo --side response --json",
 )
 _add(
     "doctor",

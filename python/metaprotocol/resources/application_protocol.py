@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, JsonValue, WithJsonSchema
 
 from metaprotocol.resources.base import Checked, Problem, Resource
+from metaprotocol.resources.declaration import Declaration
 from metaprotocol.resources.limits import Limits
 
 __all__ = ["ApplicationProtocol", "ApplicationProtocolSpec"]
@@ -22,8 +23,11 @@ class ApplicationProtocolSpec(Limits, Checked):
     protocol: Annotated[str, Field(min_length=1, max_length=63)]
     """Name of the protocol, as in port names: `dubbo` in `tcp-metaprotocol-dubbo`. Letters and
     digits, without `-`."""
-    codec: Annotated[str, Field(min_length=1, max_length=255)]
+    codec: Annotated[str, Field(min_length=1, max_length=255)] | None = None
     """Name of the codec: `dubbo`, or as Aeraki writes it, `aeraki.meta_protocol.codec.dubbo`."""
+    declaration: Declaration | None = None
+    """The protocol itself, in place of a codec: how its messages are laid out, and what their
+    fields mean."""
     upstream_connections: Literal["shared", "exclusive", "per_session"] | None = None
     """How requests use upstream connections. `shared`: requests of many clients on one connection,
     for protocols with a correlation id. `exclusive`: one request at a time. `per_session`: each
@@ -36,17 +40,25 @@ class ApplicationProtocolSpec(Limits, Checked):
 
     @property
     def codec_name(self) -> str:
-        """The codec's own name: `dubbo`."""
+        """The codec's own name: `dubbo`; the protocol's where it is declared here."""
+        if self.codec is None:
+            return self.protocol
         return self.codec.removeprefix(_CODEC_PREFIX)
 
     def problems(self) -> Iterator[Problem]:
-        """A name that no port name could have."""
+        """A name that no port name could have; a codec and a declaration, or neither."""
         if not (self.protocol.isascii() and self.protocol.isalnum()):
             plain = "".join(c for c in self.protocol if c.isascii() and c.isalnum())
             fix = f'write "{plain}" and name ports "tcp-metaprotocol-{plain}"' if plain else ""
             message = "must be letters and digits only, because '-' ends it in a port name"
             yield Problem("protocol", "bad-protocol", message, fix)
-        if not self.codec_name:
+        if (self.codec is None) == (self.declaration is None):
+            field = "codec" if self.declaration is not None else ""
+            message = "must have exactly one of codec and declaration"
+            yield Problem(field, "codec-or-declaration", message)
+        if self.declaration is not None and self.options is not None:
+            yield Problem("options", "no-options", "are for codecs; a declaration has none")
+        if self.codec is not None and not self.codec_name:
             yield Problem("codec", "bad-codec", "names no codec", "such as dubbo or thrift")
 
 

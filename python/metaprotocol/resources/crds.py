@@ -21,7 +21,13 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
-from metaprotocol.resources import application_protocol, base, limits, meta_router
+from metaprotocol.resources import (
+    application_protocol,
+    base,
+    declaration,
+    limits,
+    meta_router,
+)
 from metaprotocol.resources.application_protocol import (
     ApplicationProtocol,
     ApplicationProtocolSpec,
@@ -92,6 +98,13 @@ _RULES: dict[str, list[tuple[str, str, str]]] = {
             "!has(self.regex) || self.regex != '*'",
             "is no regular expression; for any value write {} or '.*'",
             ".regex",
+        ),
+    ],
+    "ApplicationProtocolSpec": [
+        (
+            "has(self.codec) != has(self.declaration)",
+            "must have exactly one of codec and declaration",
+            "",
         ),
     ],
     "IntRange": [("self.start < self.end", "end must be more than start", ".end")],
@@ -325,7 +338,7 @@ def _text(documentation: str | None) -> str:
 def _documentation() -> dict[str, dict[str, str]]:
     """Class -> YAML name of a field -> its docstring, from the source."""
     found: dict[str, dict[str, str]] = {}
-    for module in (application_protocol, base, limits, meta_router):
+    for module in (application_protocol, base, declaration, limits, meta_router):
         for node in ast.parse(inspect.getsource(module)).body:
             if not isinstance(node, ast.ClassDef):
                 continue

@@ -69,6 +69,8 @@ def proxy_config(
     config = ProxyConfig(
         name=name, protocol=Protocol(codec=codec.name), route_tables=[table.message]
     )
+    if codec.declaration:
+        json_format.Parse(codec.declaration, config.protocol.declaration)
     if protocol is not None:
         spec = protocol.spec
         if spec.upstream_connections is not None:
@@ -192,7 +194,10 @@ def _shut(config: ProxyConfig) -> None:
     shut = shut_table(config.route_tables[0].name, "its configuration is rejected")
     config.route_tables[0].CopyFrom(shut.message)
     config.ClearField("limits")
-    config.protocol.CopyFrom(Protocol(codec=config.protocol.codec))
+    bare = Protocol(codec=config.protocol.codec)
+    if config.protocol.HasField("declaration"):
+        bare.declaration.CopyFrom(config.protocol.declaration)
+    config.protocol.CopyFrom(bare)
 
 
 def written(config: ProxyConfig) -> str:
@@ -220,6 +225,8 @@ def tell(
     if error.path.startswith(("protocol.", "limits.")) and protocol is not None:
         rest = error.path.removeprefix("protocol.")
         field = f"spec.{rest}" if rest.startswith("options") else "spec"
+        if rest.startswith("declaration"):
+            field = declaration_field(rest)
         fix = "its ports answer an error until it is fixed"
         report.error(protocol, "rejected", field, what, value=value, fix=fix)
         return
@@ -238,6 +245,35 @@ def tell(
             return
     text = f"{error.path}: {what}" if error.path else what
     report.error(owner, "rejected", "spec", text, value=value)
+
+
+def declaration_errors(codec: CodecInfo) -> list[EngineError]:
+    """What the engine has against a declared protocol, by paths below `protocol`."""
+    config = ProxyConfig(name="check", protocol=Protocol(codec=codec.name))
+    json_format.Parse(codec.declaration, config.protocol.declaration)
+    config.route_tables.add(name="check")
+    return [
+        EngineError(error.path.removeprefix("protocol."), error.what)
+        for error in engine_errors(written(config))
+    ]
+
+
+def declaration_field(path: str) -> str:
+    """Where the engine's path below `protocol` is in an ApplicationProtocol."""
+    if not path.startswith("declaration"):
+        return "spec.protocol"
+    return "spec." + re.sub(r"_([a-z])", lambda found: found[1].upper(), path)
+
+
+def told_of_declaration(protocol: ApplicationProtocol, codec: CodecInfo, report: Report) -> bool:
+    """Reports what is wrong with a protocol's declaration; whether there was anything."""
+    errors = declaration_errors(codec)
+    for error in errors:
+        what, value = _value(error.what)
+        fix = "its ports have no listener until it is fixed"
+        field = declaration_field(error.path)
+        report.error(protocol, "bad-declaration", field, what, value=value, fix=fix)
+    return bool(errors)
 
 
 def _field(rest: str, route: Route) -> str:

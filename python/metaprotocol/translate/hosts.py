@@ -11,7 +11,12 @@ from metaprotocol.audience import Clients
 from metaprotocol.diagnostics import did_you_mean
 from metaprotocol.resources import ApplicationProtocol, MetaRouter, Resource, Unreadable
 from metaprotocol.translate.addresses import Claim, local_address
-from metaprotocol.translate.filters import accepted, proxy_config
+from metaprotocol.translate.filters import (
+    accepted,
+    declaration_errors,
+    proxy_config,
+    told_of_declaration,
+)
 from metaprotocol.translate.index import Index
 from metaprotocol.translate.messages import Messages
 from metaprotocol.translate.model import Port, Service
@@ -22,6 +27,7 @@ from metaprotocol.translate.protocols import (
     CODECS_WITH_ONE_WAY_METHODS,
     CodecInfo,
     codecs,
+    declared,
 )
 from metaprotocol.translate.reporting import Diagnostics, Report, age
 from metaprotocol.translate.routes import (
@@ -268,8 +274,13 @@ class HostTranslator:
         """The codec of a port's protocol, and who says so; None if there is none."""
         token = port.protocol or ""
         written = sorted(self._index.protocols(token), key=age)
+        if written and (declaration := written[0].spec.declaration) is not None:
+            info = declared(written[0].spec.codec_name, declaration)
+            if not declaration_errors(info):
+                return info, written[0]
         name = written[0].spec.codec_name if written else BUILT_IN_PROTOCOLS.get(token)
-        if name is not None and (found := codecs().get(name)) is not None:
+        is_codec = not written or written[0].spec.declaration is None
+        if name is not None and is_codec and (found := codecs().get(name)) is not None:
             return found, written[0] if written else None
         if name is not None:  # told of the ApplicationProtocol, as an error
             report.warning(
@@ -335,7 +346,9 @@ def protocol_diagnostics(token: str, index: Index) -> Diagnostics:
             fix="the oldest one counts, then the first by name",
         )  # fmt: skip
     for protocol in written[:1]:
-        if protocol.spec.codec_name not in codecs():
+        if (declaration := protocol.spec.declaration) is not None:
+            told_of_declaration(protocol, declared(protocol.spec.codec_name, declaration), report)
+        elif protocol.spec.codec_name not in codecs():
             meant = did_you_mean(protocol.spec.codec_name, codecs())
             report.error(
                 protocol, "unknown-codec", "spec.codec",

@@ -11,11 +11,17 @@ one that an ApplicationProtocol names.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib import resources as package_files
+from types import MappingProxyType
+
+import yaml
 
 from metaprotocol.diagnostics import did_you_mean
+from metaprotocol.resources.declaration import Declaration, engine_json
 
 # If the engine's binding is not built: what its codecs say of themselves.
 _KNOWN_CODECS: Mapping[str, tuple[str, ...]] = {
@@ -41,7 +47,26 @@ _FREE_METADATA: Mapping[str, str] = {
 CODECS_WITH_ONE_WAY_METHODS = frozenset({"thrift"})
 """Codecs that are to be told, by an option, of methods whose calls get no reply."""
 
-BUILT_IN_PROTOCOLS: Mapping[str, str] = {"dubbo": "dubbo", "thrift": "thrift"}
+
+def _shipped() -> Mapping[str, Declaration]:
+    """The declarations that come with this package, by name."""
+    folder = package_files.files("metaprotocol") / "protocols"
+    found = {}
+    for file in sorted(folder.iterdir(), key=lambda file: file.name):
+        if file.name.endswith(".yaml"):
+            content = yaml.safe_load(file.read_text(encoding="utf-8"))
+            found[file.name.removesuffix(".yaml")] = Declaration.model_validate(content)
+    return MappingProxyType(found)
+
+
+SHIPPED_DECLARATIONS: Mapping[str, Declaration] = _shipped()
+"""Protocols that this package declares, by name."""
+
+BUILT_IN_PROTOCOLS: Mapping[str, str] = {
+    "dubbo": "dubbo",
+    "thrift": "thrift",
+    **{name: name for name in SHIPPED_DECLARATIONS},
+}
 """Protocols that exist without an ApplicationProtocol, with their codecs."""
 
 
@@ -53,6 +78,8 @@ class CodecInfo:
     metadata_keys: tuple[str, ...]
     free_metadata: str
     """What else may be a metadata key, in words; "" if nothing."""
+    declaration: str = ""
+    """The declaration as the engine reads it, in JSON; "" for codecs of the build."""
 
     def doubt(self, key: str) -> str:
         """Why a metadata key may never have a value, in words; "" if nothing speaks against it.
@@ -71,10 +98,33 @@ class CodecInfo:
 @lru_cache(maxsize=1)
 def codecs() -> Mapping[str, CodecInfo]:
     """The codecs of this build, by name, in alphabetical order."""
-    return {
+    known = {
         name: CodecInfo(name, keys, _FREE_METADATA.get(name, ""))
-        for name, keys in sorted(_codec_keys().items())
+        for name, keys in _codec_keys().items()
     }
+    known |= {name: declared(name, item) for name, item in SHIPPED_DECLARATIONS.items()}
+    return dict(sorted(known.items()))
+
+
+def declared(name: str, declaration: Declaration) -> CodecInfo:
+    """The codec of a declared protocol, whether the engine takes it or not."""
+    lengths = set(declaration.framing.length.fields if declaration.framing.length else ())
+    fields = [*declaration.fields, *declaration.request_fields, *declaration.response_fields]
+    for field in fields:
+        entries = field.entries
+        lengths.update(filter(None, (field.sized_by, entries.sized_by if entries else None)))
+    keys = [
+        field.name
+        for field in fields
+        if field.name not in lengths
+        and field.name != declaration.correlation_id
+        and field.entries is None
+        and field.value is None
+        and not field.text_value
+    ]
+    lists = sorted({field.name for field in fields if field.entries is not None})
+    text = json.dumps(engine_json(declaration), sort_keys=True)
+    return CodecInfo(name, tuple(dict.fromkeys(keys)), " and ".join(lists), text)
 
 
 def _codec_keys() -> Mapping[str, tuple[str, ...]]:

@@ -1,0 +1,463 @@
+// See declared_codec.h.
+#include "codecs/declared/declared_codec.h"
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <limits>
+#include <optional>
+#include <utility>
+
+#include "codecs/declared/compile.h"
+#include "codecs/declared/numbers.h"
+#include "codecs/declared/reading.h"
+#include "codecs/declared/writing.h"
+#include "generated/config_schema.h"
+#include "src/config/json_value.h"
+#include "src/config/schema_reader.h"
+
+namespace metaprotocol::declared {
+namespace {
+
+// The bit of Message::tag that tells messages of servers: their answers travel the other way.
+constexpr uint64_t kFromServer = uint64_t{1} << 63;
+
+// How far a message without its end has been searched for it.
+class Scanned final : public DecodeState {
+ public:
+  size_t bytes = 0;
+};
+
+Direction DirectionOf(uint64_t tag) {
+  return (tag & kFromServer) != 0 ? Direction::kResponse : Direction::kRequest;
+}
+
+std::string_view DefaultText(LocalReply reply) {
+  static constexpr std::array<std::string_view, kLocalReplyCount> kTexts = {
+      "",
+      "no route matches this request",
+      "the route's cluster does not exist",
+      "no healthy upstream host",
+      "the upstream did not answer in time",
+      "a limit of the proxy was reached",
+      "access denied",
+      "fault injected by the proxy",
+      "the connection to the upstream was lost",
+      "the message is too large",
+      "the message could not be decoded",
+      "the proxy is shutting down",
+      "the upstream's reply cannot be understood",
+  };
+  return kTexts[static_cast<size_t>(reply)];
+}
+
+// Numbers up to 255 as text that lives for ever; "" for others.
+std::string_view SmallNumber(uint64_t number) {
+  static const std::array<std::string, 256>* const kTexts = [] {
+    auto texts = std::make_unique<std::array<std::string, 256>>();
+    for (size_t i = 0; i < texts->size(); ++i) (*texts)[i] = std::to_string(i);
+    return texts.release();
+  }();
+  return number < kTexts->size() ? std::string_view((*kTexts)[number]) : std::string_view();
+}
+
+const std::string* NameOf(const Field& field, uint64_t number) {
+  const auto found =
+      std::lower_bound(field.names.begin(), field.names.end(), number,
+                       [](const auto& name, uint64_t value) { return name.first < value; });
+  return found != field.names.end() && found->first == number ? &found->second : nullptr;
+}
+
+bool Contains(const std::vector<uint64_t>& values, uint64_t value) {
+  return std::find(values.begin(), values.end(), value) != values.end();
+}
+
+// One call of Decode.
+class Decoding {
+ public:
+  Decoding(const Tables& tables, Direction direction, Bytes bytes, const DecodeOptions& options,
+           Message& message)
+      : tables_(tables),
+        layout_(tables.layout(direction)),
+        direction_(direction),
+        bytes_(bytes),
+        options_(options),
+        message_(message) {}
+
+  DecodeResult Run(Scanned* scanned) {
+    if (!BeginsAsDeclared()) return DecodeResult::Error("does not begin as the protocol does");
+    const DecodeResult framed = tables_.delimiter.empty() ? FindLength() : FindDelimiter(scanned);
+    if (framed.status != DecodeResult::Status::kMessage) return framed;
+    if (message_.length > options_.max_message_bytes) {
+      ReadHead();  // for a reply, as far as it goes
+      return DecodeResult::TooLarge("message over the size limit");
+    }
+    if (bytes_.size() < message_.length && !options_.allow_partial) {
+      return DecodeResult::NeedMore(message_.length);
+    }
+    bytes_ = bytes_.substr(0, std::min(bytes_.size(), message_.length));
+    return ReadHead();
+  }
+
+ private:
+  // Constants at fixed places, as far as they are there.
+  bool BeginsAsDeclared() const {
+    for (const Field& field : layout_.fields) {
+      if (field.offset == kVariable || field.offset >= bytes_.size()) break;
+      if (!field.has_constant) continue;
+      const Bytes there = bytes_.substr(field.offset);
+      if (field.type == FieldType::kNumber) {
+        char wanted[8];
+        StoreNumber(wanted, field.width, tables_.little_endian, field.number);
+        const size_t size = std::min(there.size(), size_t{field.width});
+        if (there.substr(0, size) != Bytes(wanted, size)) return false;
+      } else if (field.type == FieldType::kUntil && !field.decimal) {
+        const size_t size = std::min(there.size(), field.text.size());
+        if (there.substr(0, size) != Bytes(field.text).substr(0, size)) return false;
+      }
+    }
+    return true;
+  }
+
+  DecodeResult FindLength() {
+    if (bytes_.size() < layout_.head_bytes) return DecodeResult::NeedMore(layout_.head_bytes);
+    uint64_t length = 0;
+    for (const FieldIndex index : layout_.length_fields) {
+      const Field* field = &layout_.fields[index];
+      uint64_t mask = UINT64_MAX;
+      if (field->type == FieldType::kBits) {
+        mask = field->mask;
+        field = &layout_.fields[field->source];
+      }
+      uint64_t number =
+          LoadNumber(bytes_.data() + field->offset, field->width, tables_.little_endian) & mask;
+      if (mask != UINT64_MAX) number >>= std::countr_zero(mask);
+      if (__builtin_add_overflow(length, number, &length)) {
+        return DecodeResult::Error("a length beyond all bounds");
+      }
+    }
+    constexpr uint64_t kMost = uint64_t{1} << 62;
+    if (length > kMost) return DecodeResult::Error("a length beyond all bounds");
+    const int64_t whole = static_cast<int64_t>(length) + layout_.length_base;
+    if (whole < static_cast<int64_t>(layout_.head_bytes)) {
+      return DecodeResult::Error("a length shorter than the message's own head");
+    }
+    message_.length = static_cast<size_t>(whole);
+    end_ = message_.length;
+    return DecodeResult::Ok();
+  }
+
+  DecodeResult FindDelimiter(Scanned* scanned) {
+    const std::string_view delimiter = tables_.delimiter;
+    const size_t from = scanned != nullptr && scanned->bytes <= bytes_.size() ? scanned->bytes : 0;
+    const size_t found = bytes_.find(delimiter, from);
+    if (found == Bytes::npos) {
+      if (bytes_.size() >= options_.max_message_bytes) {
+        if (scanned != nullptr) scanned->bytes = 0;
+        return DecodeResult::TooLarge("message over the size limit");
+      }
+      if (scanned != nullptr) {
+        scanned->bytes = bytes_.size() - std::min(bytes_.size(), delimiter.size() - 1);
+      }
+      return DecodeResult::NeedMore(bytes_.size() + 1);
+    }
+    if (scanned != nullptr) scanned->bytes = 0;
+    end_ = found;
+    message_.length = found + delimiter.size();
+    return DecodeResult::Ok();
+  }
+
+  // All that is wanted of the fields.
+  DecodeResult ReadHead() {
+    const size_t wanted = options_.interest.mask >> (8 * static_cast<size_t>(direction_)) & 0xff;
+    const size_t count = std::min(layout_.fields.size(), std::max(layout_.needed, wanted));
+    const size_t end = std::min(end_, message_.length);
+    Values values;
+    const ReadResult read =
+        ReadFields(layout_, tables_.little_endian, bytes_, end, layout_.needed, values);
+    if (direction_ == Direction::kResponse) message_.tag = kFromServer;
+    if (read.status == ReadResult::Status::kNeedMore) return DecodeResult::NeedMore(read.need);
+    if (!read.ok()) return Undecodable(read.error, values);
+    TakeKind(values);
+    if (count > layout_.needed) {
+      const ReadResult more =
+          ReadFields(layout_, tables_.little_endian, bytes_, end, count, values);
+      if (more.status == ReadResult::Status::kNeedMore) return DecodeResult::NeedMore(more.need);
+      if (!more.ok()) return DecodeResult::Undecodable(more.error);
+    }
+    TakeMetadata(values, count);
+    return DecodeResult::Ok();
+  }
+
+  // What a broken message is, in so far as fixed places tell it.
+  DecodeResult Undecodable(std::string_view error, Values& values) {
+    size_t fixed = 0;
+    while (fixed < layout_.needed && layout_.fields[fixed].offset != kVariable) ++fixed;
+    const bool all = fixed == layout_.needed;
+    if (!all || !ReadFields(layout_, tables_.little_endian, bytes_, end_, fixed, values).ok()) {
+      // Not even that: nobody can be answered, but where the next one begins is known.
+      message_.kind = MessageKind::kOther;
+      return DecodeResult::Undecodable(error);
+    }
+    TakeKind(values);
+    return DecodeResult::Undecodable(error);
+  }
+
+  void TakeKind(const Values& values) {
+    message_.kind = layout_.otherwise;
+    for (const Kind& kind : layout_.kinds) {
+      if (Holds(kind, values)) {
+        message_.kind = kind.kind;
+        break;
+      }
+    }
+    if (layout_.id != kNoField) message_.id = values[layout_.id].number;
+    unsigned bit = 0;
+    for (const FieldIndex index : layout_.copies) {
+      const Field& field = layout_.fields[index];
+      const unsigned width =
+          field.type == FieldType::kNumber
+              ? field.width * 8
+              : (static_cast<unsigned>(std::bit_width(field.mask >> std::countr_zero(field.mask))) +
+                 7) /
+                    8 * 8;
+      message_.tag |= values[index].number << bit;
+      bit += width;
+    }
+    if (layout_.status != kNoField && message_.kind == MessageKind::kResponse) {
+      const uint64_t status = values[layout_.status].number;
+      message_.status_code = static_cast<int32_t>(
+          std::min<uint64_t>(status, uint64_t{std::numeric_limits<int32_t>::max()}));
+      message_.status = Contains(tables_.ok_statuses, status)          ? ReplyStatus::kOk
+                        : Contains(tables_.exception_statuses, status) ? ReplyStatus::kException
+                                                                       : ReplyStatus::kError;
+    }
+    if (layout_.timeout != kNoField && (message_.kind == MessageKind::kRequest)) {
+      constexpr uint64_t kYear = uint64_t{365} * 24 * 3600 * 1000 * 1000;
+      const uint64_t number = values[layout_.timeout].number;
+      message_.timeout_us =
+          std::min(number, kYear / tables_.timeout_unit_us) * tables_.timeout_unit_us;
+    }
+  }
+
+  bool Holds(const Kind& kind, const Values& values) const {
+    for (const Kind::Condition& condition : kind.when) {
+      const Value& value = values[condition.field];
+      if (!condition.texts.empty()) {
+        const Bytes text = value.present ? Content(value, bytes_) : Bytes();
+        if (std::find(condition.texts.begin(), condition.texts.end(), text) ==
+            condition.texts.end()) {
+          return false;
+        }
+      } else if (!Contains(condition.numbers, value.number)) {
+        return false;
+      }
+    }
+    return true;
+  }
+
+  void TakeMetadata(const Values& values, size_t count) {
+    if (options_.interest.keys == nullptr) return;
+    Metadata& metadata = message_.metadata;
+    for (size_t i = 0; i < count; ++i) {
+      const Field& field = layout_.fields[i];
+      const Value& value = values[i];
+      if (field.type == FieldType::kEntries) {
+        if (!options_.interest.keys->wants_named()) continue;
+        size_t used = 0;
+        ForEachEntry(field.entries, tables_.little_endian, field.nullable, Content(value, bytes_),
+                     value.number, field.entries.extent == Entries::Extent::kCount, used,
+                     [&](Bytes key, Bytes text, bool present) {
+                       if (present) metadata.SetNamed(key, text);
+                     });
+        continue;
+      }
+      if (field.key == MetadataKeys::kNone || !metadata.Wants(field.key) || !value.present) {
+        continue;
+      }
+      if (!field.is_number()) {
+        metadata.SetOwn(field.key, Content(value, bytes_));
+      } else if (const std::string* name = NameOf(field, value.number)) {
+        metadata.SetOwn(field.key, *name);
+      } else if (const std::string_view text = SmallNumber(value.number); !text.empty()) {
+        metadata.SetOwn(field.key, text);
+      } else {
+        metadata.SetOwn(field.key, metadata.Own(std::to_string(value.number)));
+      }
+    }
+  }
+
+  const Tables& tables_;
+  const Layout& layout_;
+  const Direction direction_;
+  Bytes bytes_;
+  const DecodeOptions& options_;
+  Message& message_;
+  size_t end_ = 0;  // of fields and body
+};
+
+}  // namespace
+
+DeclaredCodec::DeclaredCodec(Tables tables)
+    : tables_(std::move(tables)), keys_(tables_.keys.begin(), tables_.keys.end()) {
+  traits_.name = tables_.name;
+  traits_.id_bits = tables_.id_bits;
+  traits_.multiplexed = tables_.id_bits != 0;
+  traits_.ordered_replies = tables_.ordered_replies;
+  traits_.stateful = tables_.stateful;
+  traits_.metadata_keys = keys_;
+}
+
+// The mask has a byte for each direction: how many fields have to be read for what is wanted.
+Interest DeclaredCodec::InterestIn(const MetadataKeys& keys) const {
+  uint64_t mask = 0;
+  for (size_t side = 0; side < 2; ++side) {
+    const Layout& layout = tables_.layouts[side];
+    uint64_t count = 0;
+    for (size_t i = 0; i < layout.fields.size(); ++i) {
+      const Field& field = layout.fields[i];
+      const bool wanted = field.type == FieldType::kEntries
+                              ? keys.wants_named()
+                              : field.key != MetadataKeys::kNone && keys.wants(field.key);
+      if (wanted) count = i + 1;
+    }
+    mask |= count << (8 * side);
+  }
+  return {.mask = mask, .head_suffices = true, .keys = &keys};
+}
+
+std::unique_ptr<DecodeState> DeclaredCodec::NewDecodeState(Direction) const {
+  if (tables_.delimiter.empty()) return nullptr;
+  return std::make_unique<Scanned>();
+}
+
+DecodeResult DeclaredCodec::Decode(DecodeState* state, Direction direction, Bytes bytes,
+                                   const DecodeOptions& options, Message& message) const {
+  return Decoding(tables_, direction, bytes, options, message).Run(static_cast<Scanned*>(state));
+}
+
+Encoded DeclaredCodec::Encode(const Message& message, Bytes bytes, const EncodeOptions& options,
+                              std::string& out) const {
+  const Direction direction = DirectionOf(message.tag);
+  const Layout& layout = tables_.layout(direction);
+  const size_t end = message.length - std::min(message.length, tables_.delimiter.size());
+  Replaced replaced;
+  if (layout.id != kNoField) replaced.id = options.id;
+  if (options.timeout_us != 0 && message.timeout_us != 0) {
+    // Rounded up, since 0 is no timeout.
+    replaced.timeout = (options.timeout_us + tables_.timeout_unit_us - 1) / tables_.timeout_unit_us;
+  }
+  Values values;
+  if (!options.mutation.empty() && bytes.size() >= message.length &&
+      ReadFields(layout, tables_.little_endian, bytes, end, layout.fields.size(), values).ok()) {
+    const Bytes content = bytes.substr(0, end);
+    if (AppendMutated(tables_, direction, content, values, options.mutation, replaced, out)) {
+      return {.head = values[layout.fields.size() - 1].end};
+    }
+  }
+  if (!replaced.id && !replaced.timeout) return {};
+  if (!layout.replaced_at_fixed_places &&
+      !ReadFields(layout, tables_.little_endian, bytes, end, layout.needed, values).ok()) {
+    return {};
+  }
+  return {.head = AppendReplaced(tables_, direction, bytes, values, replaced, out)};
+}
+
+bool DeclaredCodec::Reply(const ReplyContext& request, LocalReply reply, std::string_view text,
+                          std::string& out) const {
+  const Template& from =
+      reply == LocalReply::kNoContent ? tables_.empty_reply : tables_.error_reply;
+  if (!from.exists) return false;
+  const auto index = static_cast<size_t>(reply);
+  Filling filling{.id = request.id, .tag = request.tag};
+  filling.text = text.empty() ? DefaultText(reply) : text;
+  filling.reply = LocalReplyName(reply);
+  if (from.has_status[index]) filling.status = &from.status[index];
+  AppendTemplate(tables_, Direction::kResponse, from, filling, out);
+  return true;
+}
+
+bool DeclaredCodec::HeartbeatReply(const Message& heartbeat, Bytes, std::string& out) const {
+  const Direction to = DirectionOf(heartbeat.tag) == Direction::kRequest ? Direction::kResponse
+                                                                         : Direction::kRequest;
+  const Template& from = tables_.heartbeat_reply[static_cast<size_t>(to)];
+  if (!from.exists) return false;
+  AppendTemplate(tables_, to, from, {.id = heartbeat.id, .tag = heartbeat.tag}, out);
+  return true;
+}
+
+bool DeclaredCodec::Ping(uint64_t id, std::string& out) const {
+  if (!tables_.ping.exists) return false;
+  AppendTemplate(tables_, Direction::kRequest, tables_.ping, {.id = id}, out);
+  return true;
+}
+
+bool DeclaredCodec::GoAway(const ReplyContext& last, std::string& out) const {
+  if (!tables_.go_away.exists) return false;
+  AppendTemplate(tables_, Direction::kResponse, tables_.go_away, {.tag = last.tag}, out);
+  return true;
+}
+
+std::vector<DeclaredCodec::Explained> DeclaredCodec::Explain(Direction direction, Bytes bytes,
+                                                             std::string_view& error) const {
+  std::vector<Explained> explained;
+  const Layout& layout = tables_.layout(direction);
+  const size_t end = bytes.size() - std::min(bytes.size(), tables_.delimiter.size());
+  for (size_t count = 1; count <= layout.fields.size(); ++count) {
+    Values values;
+    const ReadResult read = ReadFields(layout, tables_.little_endian, bytes, end, count, values);
+    if (!read.ok()) {
+      error = read.status == ReadResult::Status::kNeedMore ? "the message ends here" : read.error;
+      return explained;
+    }
+    const Field& field = layout.fields[count - 1];
+    const Value& value = values[count - 1];
+    std::string text(Content(value, bytes));
+    if (!value.present) text = "null";
+    if (field.is_number()) {
+      text = std::to_string(value.number);
+      if (const std::string* name = NameOf(field, value.number)) text += " (" + *name + ")";
+    } else if (field.type == FieldType::kEntries) {
+      text.clear();
+      size_t used = 0;
+      ForEachEntry(field.entries, tables_.little_endian, field.nullable, Content(value, bytes),
+                   value.number, field.entries.extent == Entries::Extent::kCount, used,
+                   [&](Bytes key, Bytes entry, bool) {
+                     if (!text.empty()) text.append(", ");
+                     text.append(key).append("=").append(entry);
+                   });
+    }
+    explained.push_back({field.name, value.begin, value.end, std::move(text)});
+  }
+  return explained;
+}
+
+std::shared_ptr<const Codec> CompileDeclaredCodec(const std::string& name,
+                                                  const config::Declaration& declaration,
+                                                  const std::string& path, Findings& findings) {
+  std::optional<Tables> tables = Compile(name, declaration, path, findings);
+  if (!tables) return nullptr;
+  return std::make_shared<const DeclaredCodec>(std::move(*tables));
+}
+
+CodecOrError CreateDeclaredCodec(const std::string& name, std::string_view json) {
+  ErrorList errors;
+  Findings findings(errors);
+  config::Declaration declaration;
+  JsonValue root;
+  std::string problem;
+  if (!ParseJson(json, JsonLimits{}, root, problem)) return {nullptr, std::move(problem)};
+  config::Reader reader(errors);
+  ReadMessage(reader, root, &declaration);
+  std::shared_ptr<const Codec> codec;
+  if (errors.empty()) codec = CompileDeclaredCodec(name, declaration, "declaration", findings);
+  if (codec != nullptr) return {std::move(codec), ""};
+  std::vector<ConfigError> all = errors.Take();
+  for (ConfigError& error : all) {
+    error.path = error.path.empty() ? "declaration" : "declaration." + error.path;
+  }
+  for (ConfigError& error : findings.errors().Take()) all.push_back(std::move(error));
+  return {nullptr, FormatErrors(all)};
+}
+
+}  // namespace metaprotocol::declared

@@ -1,0 +1,95 @@
+// Where the fields of one message are, and what they hold.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <string_view>
+
+#include "codecs/declared/numbers.h"
+#include "codecs/declared/tables.h"
+#include "src/codec/bytes.h"
+
+namespace metaprotocol::declared {
+
+// What was read of one field: where it is, with its length or separator, and its content.
+struct Value {
+  size_t begin = 0;  // of all
+  size_t content = 0;
+  size_t content_end = 0;
+  size_t end = 0;  // of all
+  uint64_t number = 0;
+  bool present = true;  // false: a null
+};
+
+// Values by field. Not cleared for each message: who reads knows how many there are.
+using Values = std::array<Value, kMaxFields>;
+
+struct ReadResult {
+  enum class Status : uint8_t { kOk, kNeedMore, kBroken };
+  Status status = Status::kOk;
+  size_t need = 0;
+  std::string_view error;
+
+  bool ok() const { return status == Status::kOk; }
+};
+
+// Reads the first `count` fields of a message whose fields and body end at `end`; only the first
+// bytes of it may be there.
+ReadResult ReadFields(const Layout& layout, bool little_endian, Bytes bytes, size_t end,
+                      size_t count, Values& values);
+
+inline Bytes Content(const Value& value, Bytes bytes) {
+  return bytes.substr(value.content, value.content_end - value.content);
+}
+
+// Calls `each(key, value, value_present)` for what is in a list; false if it is broken. `used`: how
+// many of `area`'s bytes it takes. `count`: how many entries there are, or all to the end.
+template <class Each>
+bool ForEachEntry(const Entries& entries, bool little_endian, bool nullable, Bytes area,
+                  uint64_t count, bool counted, size_t& used, Each each) {
+  size_t at = 0;
+  if (entries.binary()) {
+    const auto read = [&](size_t width, Bytes& text, bool& present) {
+      if (area.size() - at < width) return false;
+      const uint64_t size = LoadNumber(area.data() + at, width, little_endian);
+      at += width;
+      present = !(nullable && size == LargestNumber(width));
+      text = {};
+      if (!present) return true;
+      if (area.size() - at < size) return false;
+      text = area.substr(at, static_cast<size_t>(size));
+      at += static_cast<size_t>(size);
+      return true;
+    };
+    for (uint64_t i = 0; counted ? i < count : at < area.size(); ++i) {
+      Bytes key;
+      Bytes value;
+      bool has_key = true;
+      bool has_value = true;
+      if (!read(entries.key_width, key, has_key) || !read(entries.value_width, value, has_value)) {
+        return false;
+      }
+      each(has_key ? key : Bytes(), value, has_key && has_value);
+    }
+    used = at;
+    return true;
+  }
+  while (at < area.size()) {
+    size_t end = area.find(entries.separator, at);
+    const size_t next = end == Bytes::npos ? area.size() : end + entries.separator.size();
+    if (end == Bytes::npos) end = area.size();
+    const Bytes entry = area.substr(at, end - at);
+    const size_t assign = entry.find(entries.assign);
+    if (assign == Bytes::npos) {
+      each(entry, Bytes(), true);
+    } else {
+      each(entry.substr(0, assign), entry.substr(assign + entries.assign.size()), true);
+    }
+    at = next;
+  }
+  used = area.size();
+  return true;
+}
+
+}  // namespace metaprotocol::declared

@@ -1,0 +1,148 @@
+// A declaration (api/, declaration.proto) in the form that messages are read and written by. Names
+// have become indices, and everything that can be known beforehand is.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "src/codec/codec.h"
+
+namespace metaprotocol::declared {
+
+// Of a layout at most: 48 fields for both sides and 48 for one.
+inline constexpr size_t kMaxFields = 96;
+
+// The index of a field in its layout.
+using FieldIndex = uint16_t;
+inline constexpr FieldIndex kNoField = std::numeric_limits<FieldIndex>::max();
+inline constexpr size_t kVariable = std::numeric_limits<size_t>::max();
+
+enum class FieldType : uint8_t {
+  kNumber,     // `width` bytes
+  kBits,       // of field `source`; no bytes of its own
+  kFixedText,  // `width` bytes
+  kPrefixed,   // a length of `width` bytes, then text
+  kSized,      // text as long as field `source` says
+  kUntil,      // text up to `until`, or to the end of the message
+  kEntries,    // `entries`
+};
+
+// How a list of keys with values is written. Binary lists have lengths before keys and values,
+// lists of text have `assign` and `separator`.
+struct Entries {
+  enum class Extent : uint8_t { kBytes, kCount, kSized, kUntil };
+  Extent extent = Extent::kBytes;
+  uint8_t key_width = 0;
+  uint8_t value_width = 0;
+  std::string assign;
+  std::string separator;
+
+  bool binary() const { return key_width != 0; }
+};
+
+struct Field {
+  std::string name;
+  FieldType type = FieldType::kNumber;
+  uint32_t width = 0;
+  bool nullable = false;
+  bool decimal = false;  // kUntil: a number in digits
+  FieldIndex source = kNoField;
+  uint64_t mask = 0;
+  std::string until;
+  Entries entries;
+  size_t offset = kVariable;  // where it is in every message, if that is known
+  bool has_constant = false;
+  uint64_t number = 0;                                  // the constant
+  std::string text;                                     // likewise
+  std::vector<std::pair<uint64_t, std::string>> names;  // sorted
+  uint32_t key = MetadataKeys::kNone;
+
+  bool is_number() const {
+    return type == FieldType::kNumber || type == FieldType::kBits ||
+           (type == FieldType::kUntil && decimal);
+  }
+  // Text that a mutation may replace.
+  bool is_text() const {
+    return !decimal && (type == FieldType::kFixedText || type == FieldType::kPrefixed ||
+                        type == FieldType::kSized || type == FieldType::kUntil);
+  }
+};
+
+struct Kind {
+  struct Condition {
+    FieldIndex field = kNoField;
+    std::vector<uint64_t> numbers;
+    std::vector<std::string> texts;
+  };
+  MessageKind kind = MessageKind::kOther;
+  std::vector<Condition> when;
+};
+
+// What messages of one side look like.
+struct Layout {
+  std::vector<Field> fields;
+
+  // Framing by length: the sum of these fields and of `length_base`.
+  std::vector<FieldIndex> length_fields;
+  int64_t length_base = 0;
+  // The one of them that is changed with the message's length: the last that is no field's size.
+  FieldIndex free_length = kNoField;
+  // Bytes after which the length is known; no message is shorter.
+  size_t head_bytes = 0;
+
+  std::vector<Kind> kinds;
+  MessageKind otherwise = MessageKind::kOther;
+  FieldIndex id = kNoField;
+  FieldIndex status = kNoField;
+  FieldIndex timeout = kNoField;
+  FieldIndex entries = kNoField;         // the list that mutations change
+  std::vector<FieldIndex> copies;        // what goes into Message::tag, first byte first
+  size_t needed = 0;                     // so many fields tell everything but metadata
+  bool replaced_at_fixed_places = true;  // id and timeout
+};
+
+// A message that the proxy writes, by the fields of its layout.
+struct Template {
+  struct Value {
+    uint64_t number = 0;
+    std::string text;
+    bool given = false;  // bits that are not leave the number alone that they are part of
+  };
+  bool exists = false;
+  std::vector<Value> values;                           // by field
+  std::vector<std::pair<FieldIndex, uint8_t>> copies;  // field, and its first bit in the tag
+  std::string body;
+  // By LocalReply; used where `has_status`.
+  uint64_t status[kLocalReplyCount] = {};
+  bool has_status[kLocalReplyCount] = {};
+};
+
+struct Tables {
+  std::string name;
+  bool little_endian = false;
+  std::string delimiter;  // "" where messages say their length
+  Layout layouts[2];      // by Direction
+  std::vector<uint64_t> ok_statuses;
+  std::vector<uint64_t> exception_statuses;
+  uint64_t timeout_unit_us = 1000;
+  int id_bits = 0;
+  bool ordered_replies = false;
+  bool stateful = false;
+  Template error_reply;         // as a response
+  Template empty_reply;         // likewise
+  Template heartbeat_reply[2];  // by the direction it travels in
+  Template ping;                // as a request
+  Template go_away;             // as a response
+  std::vector<std::string> keys;
+
+  const Layout& layout(Direction direction) const {
+    return layouts[static_cast<size_t>(direction)];
+  }
+};
+
+}  // namespace metaprotocol::declared

@@ -1,0 +1,285 @@
+"""A protocol that is described instead of programmed: `spec.declaration`.
+
+The same messages as in the engine's configuration (api/, declaration.proto), which compiles them;
+what is wrong between fields it tells itself.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from metaprotocol.resources.base import Model
+
+__all__ = ["Declaration", "engine_json"]
+
+
+class FrameLength(Model):
+    """The length of a message is the sum of some number fields, and of all bytes up to and
+    including `after`."""
+
+    fields: Annotated[
+        list[Annotated[str, Field(max_length=255)]], Field(min_length=1, max_length=8)
+    ]
+    """The number fields; all must be at fixed places."""
+    after: Annotated[str, Field(max_length=255)] | None = None
+    """The field behind which the counted bytes begin; without it, they begin with the message."""
+    add: Annotated[int, Field(ge=-65536, le=65536)] | None = None
+    """Added to the sum, for protocols that count in some other way."""
+
+
+class Framing(Model):
+    """Where a message ends."""
+
+    length: FrameLength | None = None
+    """Fields say how long it is."""
+    delimiter: Annotated[str, Field(min_length=1, max_length=16)] | None = None
+    """This text is its end, such as a line feed."""
+
+
+class DeclaredEntries(Model):
+    """A list of keys with values."""
+
+    length_prefix: Annotated[int, Field(ge=1, le=4)] | None = None
+    """How many bytes the list takes stands before it, in so many bytes."""
+    count_prefix: Annotated[int, Field(ge=1, le=4)] | None = None
+    """How many entries there are stands before it, in so many bytes."""
+    sized_by: Annotated[str, Field(min_length=1, max_length=64)] | None = None
+    """How many bytes the list takes is in the number field of that name before it."""
+    until: Annotated[str, Field(min_length=1, max_length=16)] | None = None
+    """The list goes up to this separator, or to the end of the message."""
+    key_length_prefix: Annotated[int, Field(ge=0, le=4)] | None = None
+    """Each key has its length before it, in so many bytes."""
+    value_length_prefix: Annotated[int, Field(ge=0, le=4)] | None = None
+    """Each value has its length before it, in so many bytes."""
+    assign: Annotated[str, Field(max_length=16)] | None = None
+    """In lists of text: what stands between a key and its value, such as "="."""
+    separator: Annotated[str, Field(max_length=16)] | None = None
+    """In lists of text: what stands between two entries, such as ";"."""
+
+
+class NumberName(Model):
+    """A text for a number."""
+
+    number: Annotated[int, Field(ge=0, le=2**64 - 1)]
+    """The number."""
+    name: Annotated[str, Field(min_length=1, max_length=255)]
+    """What it is called."""
+
+
+class DeclaredField(Model):
+    """One field. Every field that is no constant, no length and not the correlation id is also a
+    metadata key that routes can match on."""
+
+    name: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z][A-Za-z0-9_.-]*$")]
+    """Its name, and its metadata key."""
+    bytes: Annotated[int, Field(ge=1, le=8)] | None = None
+    """A number without a sign, of so many bytes."""
+    bits_of: Annotated[str, Field(min_length=1, max_length=64)] | None = None
+    """Some bits of the number field of that name before it (see `mask`). Takes no bytes
+    itself."""
+    text_bytes: Annotated[int, Field(ge=1, le=4096)] | None = None
+    """Text in so many bytes, with spaces or zero bytes behind it."""
+    length_prefix: Annotated[int, Field(ge=1, le=4)] | None = None
+    """Text with its length before it, in so many bytes."""
+    sized_by: Annotated[str, Field(min_length=1, max_length=64)] | None = None
+    """Text whose length in bytes the number field of that name before it holds."""
+    until: Annotated[str, Field(min_length=1, max_length=16)] | None = None
+    """Text that goes up to this separator, or to the end of the message."""
+    entries: DeclaredEntries | None = None
+    """A list of keys with values, which become metadata keys of their own."""
+    mask: Annotated[int, Field(ge=0, le=2**64 - 1)] | None = None
+    """For `bits_of`: which bits, such as 0x80; the lowest of them counts 1."""
+    value: Annotated[int, Field(ge=0, le=2**64 - 1)] | None = None
+    """The number that always stands there; a message with another one is not of this protocol."""
+    text_value: Annotated[str, Field(max_length=4096)] | None = None
+    """The text that always stands there."""
+    names: Annotated[list[NumberName], Field(max_length=1024)] = Field(default_factory=list)
+    """Texts for numbers: what a route matches in place of the number."""
+    nullable: bool | None = None
+    """For lengths: all bits set means that there is no text."""
+    decimal: bool | None = None
+    """For `until`: the text is a number in decimal digits."""
+
+
+class FieldIs(Model):
+    """A field has one of some values."""
+
+    field: Annotated[str, Field(min_length=1, max_length=64)]
+    """The field."""
+    values: Annotated[list[Annotated[int, Field(ge=0, le=2**64 - 1)]], Field(max_length=256)] = (
+        Field(default_factory=list)
+    )
+    """Numbers that it may have."""
+    texts: Annotated[list[Annotated[str, Field(max_length=255)]], Field(max_length=256)] = Field(
+        default_factory=list
+    )
+    """Texts that it may have."""
+
+
+class KindRule(Model):
+    """What messages with certain fields are."""
+
+    kind: Literal[
+        "request", "one_way", "response", "heartbeat", "heartbeat_reply", "go_away", "other"
+    ]
+    """What it is. `request`: expects one reply. `one_way`: a request that nothing answers.
+    `response`: the reply to a request. `heartbeat`: answered by the proxy with `heartbeat_reply`,
+    and not passed on. `heartbeat_reply`: the answer to a heartbeat: dropped. `go_away`: its
+    sender takes no more requests on this connection. `other`: nothing that is passed on."""
+    when: Annotated[list[FieldIs], Field(min_length=1, max_length=16)]
+    """All of these must hold."""
+    sent_by: Literal["any", "client", "server"] | None = None
+    """Whose messages the rule is for. Rules for requests are always for clients', rules for
+    responses for servers'. `any`: both. `client`: what clients send. `server`: what servers
+    send."""
+
+
+class DeclaredStatus(Model):
+    """Where a response says how it went."""
+
+    field: Annotated[str, Field(min_length=1, max_length=64)]
+    """The number field of responses."""
+    ok: Annotated[list[Annotated[int, Field(ge=0, le=2**64 - 1)]], Field(max_length=64)] = Field(
+        default_factory=list
+    )
+    """Its values in good responses; without any: 0."""
+    exception: Annotated[list[Annotated[int, Field(ge=0, le=2**64 - 1)]], Field(max_length=64)] = (
+        Field(default_factory=list)
+    )
+    """Its values where the service itself answered with an error. All others are errors of the
+    server."""
+
+
+class DeclaredTimeout(Model):
+    """Where a request says how long its client waits."""
+
+    field: Annotated[str, Field(min_length=1, max_length=64)]
+    """The number field of requests; 0 there is no timeout."""
+    unit: Literal["milliseconds", "seconds", "microseconds"] | None = None
+    """What the number counts. `milliseconds`: thousandths of a second. `seconds`: seconds.
+    `microseconds`: millionths of a second."""
+
+
+class FieldValue(Model):
+    """A field's value."""
+
+    field: Annotated[str, Field(min_length=1, max_length=64)]
+    """The field."""
+    number: Annotated[int, Field(ge=0, le=2**64 - 1)] | None = None
+    """A number."""
+    text: Annotated[str, Field(max_length=4096)] | None = None
+    """A text."""
+
+
+class ReplyNumber(Model):
+    """The status of some errors."""
+
+    replies: Annotated[
+        list[Annotated[str, Field(max_length=64)]], Field(min_length=1, max_length=16)
+    ]
+    """The errors, such as no_route, timeout or over_limit."""
+    number: Annotated[int, Field(ge=0, le=2**64 - 1)]
+    """The status."""
+
+
+class ReplyTemplate(Model):
+    """A reply that the proxy writes in place of a server. In texts, {text} stands for what is
+    wrong, {reply} for the kind of error, such as no_route, and {status} for the number in the
+    status field."""
+
+    set: Annotated[list[FieldValue], Field(max_length=48)] = Field(default_factory=list)
+    """Values of fields."""
+    copied: Annotated[list[Annotated[str, Field(max_length=64)]], Field(max_length=7)] = Field(
+        default_factory=list
+    )
+    """Number fields that are taken from the request; 7 bytes in all at most."""
+    body: Annotated[str, Field(max_length=4096)] | None = None
+    """What follows the fields."""
+    statuses: Annotated[list[ReplyNumber], Field(max_length=16)] = Field(default_factory=list)
+    """What the status field holds for some errors, in place of what `set` says."""
+
+
+class MessageTemplate(Model):
+    """A message that the proxy writes. Constants, lengths and the correlation id come by
+    themselves; fields that are not named are 0 or empty."""
+
+    set: Annotated[list[FieldValue], Field(max_length=48)] = Field(default_factory=list)
+    """Values of fields."""
+    copied: Annotated[list[Annotated[str, Field(max_length=64)]], Field(max_length=7)] = Field(
+        default_factory=list
+    )
+    """Number fields that are taken from the message that is answered; 7 bytes in all at most."""
+    body: Annotated[str, Field(max_length=4096)] | None = None
+    """What follows the fields."""
+
+
+class Declaration(Model):
+    """A protocol in terms of its bytes: where a message ends, which fields it begins with, and
+    what they mean. What follows the fields is the body, which is passed on as it is."""
+
+    framing: Framing
+    """Where each message ends."""
+    byte_order: Literal["big", "little"] | None = None
+    """How numbers of several bytes are written. `big`: most significant byte first. `little`:
+    least significant byte first."""
+    fields: Annotated[list[DeclaredField], Field(max_length=48)] = Field(default_factory=list)
+    """What every message begins with, in order and without gaps."""
+    request_fields: Annotated[list[DeclaredField], Field(max_length=48)] = Field(
+        default_factory=list
+    )
+    """What comes after `fields` in what clients send."""
+    response_fields: Annotated[list[DeclaredField], Field(max_length=48)] = Field(
+        default_factory=list
+    )
+    """What comes after `fields` in what servers send."""
+    kinds: Annotated[list[KindRule], Field(max_length=64)] = Field(default_factory=list)
+    """What a message is, by its fields; the first rule that fits says it. What no rule fits is a
+    request if it comes from a client and a response if it comes from a server, but if there are
+    rules for requests (or responses) it is none and goes no further."""
+    correlation_id: Annotated[str, Field(max_length=255)] | None = None
+    """The field that a response repeats from its request: a number of 4 or 8 bytes, or a decimal
+    one. With it, requests of many clients share connections; without, a connection carries one
+    request at a time."""
+    status: DeclaredStatus | None = None
+    """What responses say of their success; without it all are taken for good ones."""
+    timeout: DeclaredTimeout | None = None
+    """How long a client waits for its reply, if requests say it."""
+    ordered_replies: bool | None = None
+    """Clients may send several requests ahead and expect the replies in the same order."""
+    stateful: bool | None = None
+    """Connections remember who uses them (login, transactions): each client gets its own."""
+    error_reply: ReplyTemplate | None = None
+    """What the proxy answers in place of a server when something is wrong. Without it the
+    client's connection is closed."""
+    empty_reply: ReplyTemplate | None = None
+    """What a direct reply without an error sends."""
+    heartbeat_reply: MessageTemplate | None = None
+    """The answer to a heartbeat."""
+    ping: MessageTemplate | None = None
+    """A heartbeat that the proxy can send to a server, which answers it with the same correlation
+    id."""
+    go_away: MessageTemplate | None = None
+    """What tells a client to send no more requests on its connection."""
+
+
+def engine_json(declaration: Declaration) -> dict[str, Any]:
+    """The declaration as the engine's configuration has it."""
+    written: dict[str, Any] = _upper(declaration.model_dump(mode="json", exclude_unset=True))
+    return written
+
+
+# Fields whose values are names of the engine's enumerations.
+_NAMES = frozenset({"byte_order", "kind", "sent_by", "unit"})
+
+
+def _upper(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {
+            key: item.upper() if key in _NAMES and isinstance(item, str) else _upper(item)
+            for key, item in value.items()
+        }
+    if isinstance(value, list):
+        return [_upper(item) for item in value]
+    return value

@@ -1,0 +1,152 @@
+// Protocols that exist in tests only, as declarations, and their messages.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "codecs/declared/declared_codec.h"
+#include "src/codec/bytes.h"
+
+namespace metaprotocol::declared {
+
+// Binary: one length, headers, everything the language has for a usual protocol.
+inline constexpr std::string_view kAcme = R"({
+  "framing": {"length": {"fields": ["length"], "after": "length"}},
+  "fields": [
+    {"name": "magic", "bytes": 2, "value": 44257},
+    {"name": "flags", "bytes": 1},
+    {"name": "type", "bitsOf": "flags", "mask": 240,
+     "names": [{"number": 0, "name": "call"}, {"number": 1, "name": "tell"}]},
+    {"name": "status", "bytes": 1},
+    {"name": "id", "bytes": 8},
+    {"name": "timeout", "bytes": 4},
+    {"name": "length", "bytes": 4}],
+  "requestFields": [
+    {"name": "service", "lengthPrefix": 2},
+    {"name": "method", "lengthPrefix": 2},
+    {"name": "headers",
+     "entries": {"lengthPrefix": 2, "keyLengthPrefix": 1, "valueLengthPrefix": 2}}],
+  "kinds": [
+    {"kind": "ONE_WAY", "when": [{"field": "type", "values": [1]}]},
+    {"kind": "HEARTBEAT", "when": [{"field": "type", "values": [2]}]},
+    {"kind": "HEARTBEAT_REPLY", "when": [{"field": "type", "values": [3]}]},
+    {"kind": "GO_AWAY", "when": [{"field": "type", "values": [4]}]},
+    {"kind": "RESPONSE", "when": [{"field": "type", "values": [5]}]}],
+  "correlationId": "id",
+  "status": {"field": "status", "exception": [1]},
+  "timeout": {"field": "timeout"},
+  "errorReply": {
+    "set": [{"field": "type", "number": 5}, {"field": "status", "number": 50}],
+    "copied": ["flags"],
+    "statuses": [{"replies": ["no_route"], "number": 44}],
+    "body": "{reply} {status}: {text}"},
+  "emptyReply": {"set": [{"field": "type", "number": 5}]},
+  "heartbeatReply": {"set": [{"field": "type", "number": 3}]},
+  "ping": {"set": [{"field": "type", "number": 2}]},
+  "goAway": {"set": [{"field": "type", "number": 4}]}
+})";
+
+// Text by lines: "AX1 <id> <service>.<method> k=v;k=v <body>\n".
+inline constexpr std::string_view kLines = R"({
+  "framing": {"delimiter": "\n"},
+  "fields": [
+    {"name": "version", "until": " ", "textValue": "AX1"},
+    {"name": "id", "until": " ", "decimal": true}],
+  "requestFields": [
+    {"name": "service", "until": "."},
+    {"name": "method", "until": " "},
+    {"name": "tags", "entries": {"until": " ", "assign": "=", "separator": ";"}}],
+  "responseFields": [{"name": "status", "until": " "}],
+  "kinds": [{"kind": "HEARTBEAT", "when": [{"field": "method", "texts": ["PING"]}]}],
+  "correlationId": "id",
+  "errorReply": {"set": [{"field": "status", "text": "ERR"}], "body": "{reply} {text}"},
+  "heartbeatReply": {"set": [{"field": "status", "text": "PONG"}]}
+})";
+
+// Several lengths, of different heads, in the other byte order.
+inline constexpr std::string_view kSizes = R"({
+  "byteOrder": "LITTLE",
+  "framing": {"length": {"fields": ["class_bytes", "header_bytes", "body_bytes"],
+                         "after": "body_bytes"}},
+  "fields": [{"name": "id", "bytes": 4}],
+  "requestFields": [
+    {"name": "timeout", "bytes": 4},
+    {"name": "class_bytes", "bytes": 2}, {"name": "header_bytes", "bytes": 2},
+    {"name": "body_bytes", "bytes": 4},
+    {"name": "class", "sizedBy": "class_bytes"},
+    {"name": "header", "nullable": true, "entries":
+      {"sizedBy": "header_bytes", "keyLengthPrefix": 4, "valueLengthPrefix": 4}}],
+  "responseFields": [
+    {"name": "status", "bytes": 2},
+    {"name": "class_bytes", "bytes": 2}, {"name": "header_bytes", "bytes": 2},
+    {"name": "body_bytes", "bytes": 4},
+    {"name": "class", "sizedBy": "class_bytes"}],
+  "correlationId": "id",
+  "status": {"field": "status"},
+  "errorReply": {"set": [{"field": "status", "number": 3}, {"field": "class", "text": "Error"}],
+                 "body": "{text}"}
+})";
+
+// No ids; a client id that may be null; a list with a count, as the last field.
+inline constexpr std::string_view kNullable = R"({
+  "framing": {"length": {"fields": ["size"], "after": "size"}},
+  "fields": [{"name": "size", "bytes": 4}],
+  "requestFields": [
+    {"name": "key", "bytes": 2, "names": [{"number": 3, "name": "Metadata"}]},
+    {"name": "client", "lengthPrefix": 2, "nullable": true},
+    {"name": "tags", "entries": {"countPrefix": 2, "keyLengthPrefix": 1, "valueLengthPrefix": 1}}],
+  "orderedReplies": true,
+  "stateful": true
+})";
+
+inline std::shared_ptr<const DeclaredCodec> Make(std::string_view json) {
+  CodecOrError made = CreateDeclaredCodec("test", json);
+  if (made.codec == nullptr) throw std::runtime_error(made.error);
+  return std::static_pointer_cast<const DeclaredCodec>(made.codec);
+}
+
+inline std::string Be16(size_t n) {
+  std::string out;
+  AppendBe16(out, static_cast<uint16_t>(n));
+  return out;
+}
+inline std::string Be32(size_t n) {
+  std::string out;
+  AppendBe32(out, static_cast<uint32_t>(n));
+  return out;
+}
+
+using Headers = std::vector<std::pair<std::string, std::string>>;
+
+inline std::string AcmeHeaders(const Headers& headers) {
+  std::string list;
+  for (const auto& [key, value] : headers) {
+    list.push_back(static_cast<char>(key.size()));
+    list += key + Be16(value.size()) + value;
+  }
+  return Be16(list.size()) + list;
+}
+
+inline std::string AcmeFrame(int type, int status, uint64_t id, std::string_view rest,
+                             uint32_t timeout = 0) {
+  std::string frame = "\xac\xe1";
+  frame.push_back(static_cast<char>(type << 4));
+  frame.push_back(static_cast<char>(status));
+  AppendBe64(frame, id);
+  frame += Be32(timeout) + Be32(rest.size());
+  return frame.append(rest);
+}
+
+inline std::string AcmeRequest(uint64_t id, std::string_view service, std::string_view method,
+                               const Headers& headers = {}, std::string_view body = "body",
+                               int type = 0) {
+  std::string rest = Be16(service.size()).append(service);
+  rest += Be16(method.size()).append(method);
+  return AcmeFrame(type, 0, id, rest.append(AcmeHeaders(headers)).append(body));
+}
+
+}  // namespace metaprotocol::declared
