@@ -74,7 +74,7 @@ def test_a_route_on_a_field_that_the_protocol_does_not_have_is_doubted(tmp_path:
         ("correlationId: id", "correlationId: idd", "correlationId", "is no field of requests"),
         ("name: id, bytes: 8", "name: id, bytes: 2", "correlationId", "must have 4 or 8 bytes"),
         ("fields: [length]", "fields: [size]", "framing", "there are magic, type, status"),
-        ("values: [3]", "texts: [x]", "values: [2]", "is a number field"),
+        ("values: [3]", "texts: [x]", "heartbeat_reply", "is a number field"),
         ("number: 2}", "number: 300}", "errorReply", "which is at most 255"),
         ("value: 0xACE1", "value: 0xACE1F", "magic", "does not fit into 2 bytes"),
     ],
