@@ -11,13 +11,14 @@ import yaml
 from pydantic import ValidationError
 
 from metaprotocol.engine import Codec, codec_names
+from metaprotocol.errors import Error
 from metaprotocol.resources.declaration import Declaration, engine_json
 from metaprotocol.translate.protocols import SHIPPED_DECLARATIONS
 
 __all__ = ["Target", "UnknownTarget", "find"]
 
 
-class UnknownTarget(ValueError):
+class UnknownTarget(Error, ValueError):
     """There is no such codec, or its declaration is wrong; the text says what to do."""
 
 
