@@ -28,9 +28,9 @@ BASE = "localhost/metaprotocol-base"
 IMAGE = "localhost/metaprotocol-proxy"
 MIRROR = "http://deb.debian.org/debian"
 
-# What this machine trusts and how it reaches package indexes, for builds behind a proxy.
-CERTIFICATES = Path("/etc/ssl/certs")
-PIP = ("PIP_CERT", "PIP_INDEX_URL", "SSL_CERT_FILE")
+# How this machine reaches package indexes, for builds behind a proxy.
+PIP = ("PIP_INDEX_URL", "PIP_TRUSTED_HOST")
+CERTIFICATES = "/run/certificates-of-the-host.crt"
 
 
 LABELS = tuple(f"org.opencontainers.image.{name}" for name in ("title", "description", "licenses"))
@@ -67,6 +67,8 @@ def buildah(*arguments: str | Path) -> str:
 
 def make_base(rootfs: Path | None) -> None:
     """The image that the Containerfile builds in."""
+    if rootfs is None and f"{BASE}:latest" in buildah("images", "--format", "{{.Name}}:{{.Tag}}"):
+        return
     if rootfs is None:
         rootfs = FOLDER / "bookworm"
         if not rootfs.exists():
@@ -83,11 +85,12 @@ def build(package: str, target: str) -> Path:
     options: list[str | Path] = ["--layers", "--pull-never", "--network", "host"]
     options += ["--build-arg", f"BASE={BASE}", "--build-arg", f"PACKAGE={package}"]
     options += ["--build-arg", f"KIND={target}", "--target", target]
-    if CERTIFICATES.is_dir():
-        options += ["--volume", f"{CERTIFICATES}:{CERTIFICATES}:ro"]
-    for name in PIP:
-        if name in os.environ:
-            options += ["--env", f"{name}={os.environ[name]}", "--unsetenv", name]
+    variables = {name: os.environ[name] for name in PIP if name in os.environ}
+    if "PIP_CERT" in os.environ:
+        options += ["--volume", f"{os.environ['PIP_CERT']}:{CERTIFICATES}:ro"]
+        variables["PIP_CERT"] = CERTIFICATES
+    for name, value in variables.items():
+        options += ["--env", f"{name}={value}", "--unsetenv", name]
     say(f"buildah build --target {target}")
     buildah("build", *options, "-f", "deploy/Containerfile", "-t", f"{IMAGE}:{target}", ".")
     layout = FOLDER / f"image-{target}"

@@ -2,8 +2,8 @@
 
     python tools/envoy_versions.py [--write] [RELEASE ...]
 
-runs the integration tests of each row in each release and prints how many passed. With --write the
-table in README.md is replaced.
+runs the integration tests of each row in each release and prints how many passed; one that fails,
+as on a busy machine it may, is run once more. With --write the table in README.md is replaced.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import sys
 import tempfile
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -39,6 +40,7 @@ ROWS = {
     "metrics with labels": ("test_metrics",),
     "drain, shutdown, io_uring": ("test_life",),
     "a control plane by xDS": ("test_xds",),
+    "linked into the process (preloaded)": ("test_static_module",),
 }
 
 _HANDLES = b"envoy_dynamic_module_callback_cluster_config_resolve_histogram_vec"
@@ -84,22 +86,39 @@ def release(name: str) -> Release:
     installed = find_envoy()
     path = envoys.installed(name) if name in envoys.VERSIONS else installed.path
     found = Release(EnvoyBinary(path))
-    files = [f"tests/envoy/{test}.py" for tests in ROWS.values() for test in tests]
+    wanted = {test for tests in ROWS.values() for test in tests}
+    files = [str(file) for file in sorted(ROOT.glob("tests/*/test_*.py")) if file.stem in wanted]
+    first = outcomes(path, files)
+    failed = [test for test, passed in first.items() if not passed]
+    first |= outcomes(path, [], failed) if failed else {}
+    for (module, _), passed in first.items():
+        found.run[module] += 1
+        found.passed[module] += passed
+    return found
+
+
+def outcomes(
+    envoy: Path, files: Sequence[str], tests: Sequence[tuple[str, str]] = ()
+) -> dict[tuple[str, str], bool]:
+    """Module and name of each test that was not skipped, and whether it passed."""
+    places = {file.stem: file for file in ROOT.glob("tests/*/test_*.py")}
+    chosen = [*files, *(f"{places[module]}::{name}" for module, name in tests)]
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
         subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", f"--junit-xml={report}", *files],
+            [sys.executable, "-m", "pytest", "-q", f"--junit-xml={report}", *chosen],
             cwd=ROOT,
-            env={**os.environ, "ENVOY": str(path)},
+            env={**os.environ, "ENVOY": str(envoy)},
             stdout=sys.stderr,
             check=False,
         )
-        for case in ElementTree.parse(report).iter("testcase"):
-            test = case.get("classname", "").split(".")[2]
-            if case.find("skipped") is None:
-                found.run[test] += 1
-                found.passed[test] += case.find("failure") is None and case.find("error") is None
-    return found
+        return {
+            (case.get("classname", "").split(".")[2], case.get("name", "")): (
+                case.find("failure") is None and case.find("error") is None
+            )
+            for case in ElementTree.parse(report).iter("testcase")
+            if case.find("skipped") is None
+        }
 
 
 def table(found: list[Release]) -> str:
