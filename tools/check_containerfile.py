@@ -29,7 +29,7 @@ IMAGE = "localhost/metaprotocol-proxy"
 MIRROR = "http://deb.debian.org/debian"
 
 # How this machine reaches package indexes, for builds behind a proxy.
-PIP = ("PIP_INDEX_URL", "PIP_TRUSTED_HOST")
+PIP = {"cert": "PIP_CERT", "index-url": "PIP_INDEX_URL", "trusted-host": "PIP_TRUSTED_HOST"}
 CERTIFICATES = "/run/certificates-of-the-host.crt"
 
 
@@ -61,7 +61,8 @@ def run(command: Sequence[str | Path], **environment: str) -> str:
 
 def buildah(*arguments: str | Path) -> str:
     """buildah with its storage below the build folder."""
-    storage = ["--storage-driver", "vfs", "--root", FOLDER / "root", "--runroot", FOLDER / "run"]
+    storage: list[str | Path] = ["--storage-driver", "vfs", "--root", FOLDER / "root"]
+    storage += ["--runroot", FOLDER / "run"]
     return run(["buildah", *storage, *arguments], BUILDAH_ISOLATION="chroot")
 
 
@@ -82,15 +83,16 @@ def make_base(rootfs: Path | None) -> None:
 
 def build(package: str, target: str) -> Path:
     """The image, as an OCI layout."""
-    options: list[str | Path] = ["--layers", "--pull-never", "--network", "host"]
+    options: list[str | Path] = ["--pull-never", "--network", "host"]
     options += ["--build-arg", f"BASE={BASE}", "--build-arg", f"PACKAGE={package}"]
     options += ["--build-arg", f"KIND={target}", "--target", target]
-    variables = {name: os.environ[name] for name in PIP if name in os.environ}
-    if "PIP_CERT" in os.environ:
-        options += ["--volume", f"{os.environ['PIP_CERT']}:{CERTIFICATES}:ro"]
-        variables["PIP_CERT"] = CERTIFICATES
-    for name, value in variables.items():
-        options += ["--env", f"{name}={value}", "--unsetenv", name]
+    pip = {key: os.environ[name] for key, name in PIP.items() if name in os.environ}
+    if "cert" in pip:
+        options += ["--volume", f"{pip['cert']}:{CERTIFICATES}:ro"]
+        pip["cert"] = CERTIFICATES
+    lines = [f"{key} = {value}\n" for key, value in pip.items()]
+    (FOLDER / "pip.conf").write_text("[global]\n" + "".join(lines), encoding="utf-8")
+    options += ["--volume", f"{FOLDER / 'pip.conf'}:/etc/pip.conf:ro"]
     say(f"buildah build --target {target}")
     buildah("build", *options, "-f", "deploy/Containerfile", "-t", f"{IMAGE}:{target}", ".")
     layout = FOLDER / f"image-{target}"
@@ -105,7 +107,7 @@ def settings(layout: Path) -> tuple[dict[str, Any], dict[str, str]]:
     blobs = layout / "blobs" / "sha256"
     manifest = json.loads((blobs / entry["digest"][7:]).read_text())
     config = json.loads((blobs / manifest["config"]["digest"][7:]).read_text())["config"]
-    files = {}
+    files: dict[str, str] = {}
     for layer in manifest["layers"]:
         with tarfile.open(blobs / layer["digest"][7:]) as archive:
             files |= {member.name.strip("/"): oct(member.mode & 0o7777) for member in archive}
@@ -166,7 +168,7 @@ def main() -> int:
     if differences:
         return 1
     say("the tests of images, with this image")
-    tests = [Path(sys.executable).parent / "python", "-m", "pytest", "-q"]
+    tests: list[str | Path] = [Path(sys.executable).parent / "python", "-m", "pytest", "-q"]
     tests += ["tests/envoy/test_images.py", "-k", "calls or holds"]
     say(run(tests, METAPROTOCOL_IMAGE=f"{layout}:1"))
     return 0

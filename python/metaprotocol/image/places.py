@@ -270,7 +270,7 @@ class Folder:
                 for layer in layers:
                     path = store.path(Descriptor.from_json(layer).digest)
                     with tarfile.open(path) as archive:
-                        archive.extractall(files, filter="tar")
+                        archive.extractall(files, filter=_with_rights)
                 files.rename(self.path)
         except (OSError, tarfile.TarError) as error:
             raise ImageError(f"cannot write {self.path}: {error}") from error
@@ -304,6 +304,11 @@ class Registry:
         from metaprotocol.image.registry import push
 
         push(self.host, self.name, self.reference, self.insecure, store, root)
+
+
+def _with_rights(member: tarfile.TarInfo, folder: str) -> tarfile.TarInfo:
+    """Nothing outside the folder, but the rights that files have: /tmp, for one, is everybody's."""
+    return tarfile.tar_filter(member, folder).replace(mode=member.mode, deep=False)
 
 
 def manifest_of(config: Descriptor, layers: list[Descriptor]) -> Json:

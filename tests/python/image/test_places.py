@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -12,8 +13,17 @@ from pathlib import Path
 import pytest
 from metaprotocol.image import ImageError, ImageOptions
 from metaprotocol.image.build import build_image, join_index
-from metaprotocol.image.places import Archive, Folder, Layout, Registry, parse_place
+from metaprotocol.image.layers import Entry, folder, write_layer
+from metaprotocol.image.places import (
+    Archive,
+    Folder,
+    Layout,
+    Registry,
+    manifest_of,
+    parse_place,
+)
 from metaprotocol.image.sbom import Component, document
+from metaprotocol.image.store import CONFIG, MANIFEST, BlobStore
 
 MODULE_BYTES = 200_000
 AARCH64 = 183
@@ -31,10 +41,6 @@ def elf(path: Path, machine: int = 62) -> Path:
 @pytest.fixture
 def base(tmp_path: Path) -> Layout:
     """An image with one layer of its own, for amd64."""
-    from metaprotocol.image.layers import Entry, write_layer
-    from metaprotocol.image.places import manifest_of
-    from metaprotocol.image.store import CONFIG, MANIFEST, BlobStore
-
     store = BlobStore(tmp_path / "store")
     layer = write_layer([Entry("/etc/base", data=b"base")], store, 0)
     config = store.add_json(
@@ -121,6 +127,21 @@ def test_a_folder_holds_the_files_of_all_layers(base: Layout, tmp_path: Path) ->
     assert (target / "usr/lib/metaprotocol/libmetaprotocol.so").is_file()
     with pytest.raises(ImageError, match="is there already"):
         build_image(ImageOptions(elf(tmp_path / "m.so"), base=base), [Folder(target)])
+
+
+def test_files_of_a_folder_have_the_rights_they_have_in_an_image(tmp_path: Path) -> None:
+    store = BlobStore(tmp_path / "store")
+    entries = [folder("/tmp", 0o1777), Entry("/run", data=b"", mode=0o775)]
+    layer = write_layer(entries, store, 0)
+    config = store.add_json(CONFIG, {"architecture": "amd64", "os": "linux"})
+    root = store.add_json(MANIFEST, manifest_of(config, [layer.descriptor]))
+    before = os.umask(0o077)
+    try:
+        Folder(tmp_path / "files").write(store, root)
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o7777 for path in (tmp_path / "files").iterdir()}
+    assert modes == {"tmp": 0o1777, "run": 0o775}
 
 
 def test_a_library_for_another_processor_is_refused(base: Layout, tmp_path: Path) -> None:
