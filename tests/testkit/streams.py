@@ -37,7 +37,7 @@ class Peer:
         """Without waiting until they are taken."""
         self.writer.write(b"".join(message.encode() for message in messages))
 
-    async def receive(self, timeout: float = 10.0) -> Message:
+    async def receive(self, timeout: float = 60.0) -> Message:
         async with asyncio.timeout(timeout):
             length = int.from_bytes(await self.reader.readexactly(4), "big")
             content = await self.reader.readexactly(length)
