@@ -36,9 +36,6 @@ constexpr std::array<uint8_t, 256> kFixedWidth = MakeFixedWidths();
 // Units per chunk that Java writes; 65535 would be legal.
 constexpr size_t kChunkUnits = 0x8000;
 
-constexpr bool IsStringTag(uint8_t t) {
-  return t <= 0x1f || (t >= 0x30 && t <= 0x33) || t == 'R' || t == 'S';
-}
 constexpr bool IsBinaryTag(uint8_t t) {
   return (t >= 0x20 && t <= 0x2f) || (t >= 0x34 && t <= 0x37) || t == 'A' || t == 'B';
 }
@@ -65,7 +62,6 @@ bool Hessian2Reader::Malformed(std::string_view why) {
 }
 
 bool Hessian2Reader::NextIsInt() const { return !AtEnd() && IsIntTag(tag()); }
-bool Hessian2Reader::NextIsString() const { return !AtEnd() && IsStringTag(tag()); }
 
 // Moves over `units` characters. A four-byte sequence counts once: Java never writes one and cannot
 // read one, and every writer that does (old dubbo-go, python-hessian) counts code points.
@@ -73,6 +69,10 @@ bool Hessian2Reader::SkipUnits(size_t units, bool& ascii) {
   const char* const data = bytes_.data();
   const size_t size = bytes_.size();
   size_t at = position_;
+  if (size - at >= units && IsAsciiText({data + at, units})) {
+    position_ = at + units;
+    return true;
+  }
   for (;;) {
     while (units >= 8 && size - at >= 8) {
       uint64_t word;
@@ -96,6 +96,32 @@ bool Hessian2Reader::SkipUnits(size_t units, bool& ascii) {
   }
   position_ = at;
   return true;
+}
+
+size_t Hessian2Reader::TakePlainStrings(std::span<Bytes> texts) {
+  const char* const begin = bytes_.data();
+  const char* const end = begin + bytes_.size();
+  const char* p = begin + position_;
+  size_t count = 0;
+  while (count < texts.size() && TakePlain(p, end, texts[count])) ++count;
+  position_ = static_cast<size_t>(p - begin);
+  return count;
+}
+
+bool Hessian2Reader::SkipUntil(size_t position, size_t& values) {
+  const char* const begin = bytes_.data();
+  const char* const end = begin + bytes_.size();
+  Bytes text;
+  values = 0;
+  for (;;) {
+    const char* p = begin + position_;
+    for (; p < begin + position && TakePlain(p, end, text); ++values) {
+    }
+    position_ = static_cast<size_t>(p - begin);
+    if (position_ >= position || AtEnd() || tag() == 'Z') return true;
+    if (!SkipAnyValue()) return false;
+    ++values;
+  }
 }
 
 bool Hessian2Reader::ReadStringChunk(bool& last, Bytes& characters, bool& ascii) {
@@ -241,7 +267,7 @@ bool Hessian2Reader::FieldsOf(size_t index, size_t& fields) const {
   return true;
 }
 
-bool Hessian2Reader::SkipValue() {
+bool Hessian2Reader::SkipAnyValue() {
   // Each turn of the loop consumes at least one byte or pops one frame, and every pushed frame cost
   // a byte: linear, whatever counts the message declares.
   std::array<uint32_t, kMaxHessianDepth> stack;
@@ -339,12 +365,6 @@ bool Hessian2Reader::ReadMapBegin() {
   if (t != 'H' && t != 'M') return Malformed("a Hessian map was expected");
   ++position_;
   return t == 'H' || SkipType();
-}
-
-bool Hessian2Reader::TakeMapEnd() {
-  if (AtEnd() || tag() != 'Z') return false;
-  ++position_;
-  return true;
 }
 
 std::string HessianString::Text() const {

@@ -10,6 +10,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -56,39 +57,37 @@ class Hessian2Reader {
   // The next value's tag; only if !AtEnd().
   uint8_t tag() const { return static_cast<uint8_t>(bytes_[position_]); }
   bool NextIsInt() const;
-  bool NextIsString() const;
+  bool NextIsString() const { return !AtEnd() && IsStringTag(tag()); }
 
   // A string or null.
   bool ReadString(HessianString& out) {
-    // The common case by far: up to 1023 ASCII characters in one chunk, all there.
-    const size_t left = bytes_.size() - position_;
-    if (left >= 2) {
-      const char* const p = bytes_.data() + position_;
-      size_t units = tag();
-      size_t head = 1;
-      if (units >= 0x30 && units <= 0x33) {
-        units = (units - 0x30) << 8 | static_cast<uint8_t>(p[1]);
-        head = 2;
-      } else if (units >= 0x20) {
-        return ReadAnyString(out);
-      }
-      if (left - head >= units && IsAsciiText({p + head, units})) {
-        position_ += head + units;
-        out = HessianString{{p + head, units}, false, true, false};
-        return true;
-      }
-    }
-    return ReadAnyString(out);
+    Bytes text;
+    if (!TakePlainString(text)) return ReadAnyString(out);
+    out = HessianString{text, false, true, false};
+    return true;
   }
+  // Strings of the most common form, one after the other, at most as many as `texts` holds; returns
+  // how many there were.
+  size_t TakePlainStrings(std::span<Bytes> texts);
+  // Passes over values of whatever kind until `position` is reached or passed, or the end of the
+  // map they are in; `values` is how many there were. False: something is wrong.
+  bool SkipUntil(size_t position, size_t& values);
   // One chunk of a string; `ascii` turns false where it is not.
   bool ReadStringChunk(bool& last, Bytes& characters, bool& ascii);
   bool ReadInt(int32_t& out);
-  bool SkipValue();
+  bool SkipValue() {
+    Bytes text;
+    return TakePlainString(text) || SkipAnyValue();
+  }
 
   // The parts of a map, for those who want to see its entries: the tag with the type if it has one,
   // then for each entry two values, until TakeMapEnd() finds the end.
   bool ReadMapBegin();
-  bool TakeMapEnd();
+  bool TakeMapEnd() {
+    if (AtEnd() || tag() != 'Z') return false;
+    ++position_;
+    return true;
+  }
 
   bool truncated() const { return truncated_; }
   // Where `truncated()`: the least number of bytes with which trying again makes sense.
@@ -103,26 +102,60 @@ class Hessian2Reader {
 
  private:
   static bool IsAsciiText(Bytes raw) {
-    const auto load = [](const char* p) {
+    constexpr uint64_t kTopBits = 0x8080808080808080u;
+    const auto load8 = [](const char* p) {
       uint64_t word;
       std::memcpy(&word, p, sizeof word);
       return word;
     };
-    uint64_t seen = 0;
+    const auto load4 = [](const char* p) {
+      uint32_t word;
+      std::memcpy(&word, p, sizeof word);
+      return uint64_t{word};
+    };
     const char* p = raw.data();
-    size_t left = raw.size();
-    if (left >= 8) {
-      const char* const last = p + left - 8;
-      for (; p < last; p += 8) seen |= load(p);
-      seen |= load(last);
-    } else {
-      for (; left != 0; --left, ++p) seen |= static_cast<unsigned char>(*p);
+    const char* const end = p + raw.size();
+    if (raw.size() < 8) {  // two words that overlap, as below
+      if (raw.size() >= 4) return ((load4(p) | load4(end - 4)) & kTopBits) == 0;
+      const auto at = [p](size_t i) { return static_cast<uint8_t>(p[i]); };
+      return raw.empty() || ((at(0) | at(raw.size() / 2) | at(raw.size() - 1)) & 0x80) == 0;
     }
-    return (seen & 0x8080808080808080u) == 0;
+    uint64_t seen = load8(end - 8);
+    for (; end - p > 32; p += 32) seen |= load8(p) | load8(p + 8) | load8(p + 16) | load8(p + 24);
+    for (; end - p > 8; p += 8) seen |= load8(p);
+    return (seen & kTopBits) == 0;
+  }
+
+  static constexpr bool IsStringTag(uint8_t t) {
+    return t <= 0x1f || (t >= 0x30 && t <= 0x33) || t == 'R' || t == 'S';
+  }
+  // The common case by far: a string of up to 1023 ASCII characters in one chunk, all there. Moves
+  // `p` behind it; false, with `p` as it was, for everything else.
+  static bool TakePlain(const char*& p, const char* end, Bytes& text) {
+    const auto left = static_cast<size_t>(end - p);
+    if (left < 2) return false;
+    size_t units = static_cast<uint8_t>(p[0]);
+    size_t head = 1;
+    if (units > 0x1f) {
+      if ((units & 0xfc) != 0x30) return false;
+      units = (units & 3) << 8 | static_cast<uint8_t>(p[1]);
+      head = 2;
+    }
+    text = {p + head, units};
+    if (left - head < units || !IsAsciiText(text)) return false;
+    p += head + units;
+    return true;
+  }
+  bool TakePlainString(Bytes& text) {
+    const char* p = bytes_.data() + position_;
+    if (!TakePlain(p, bytes_.data() + bytes_.size(), text)) return false;
+    position_ = static_cast<size_t>(p - bytes_.data());
+    return true;
   }
 
   bool Truncated(size_t need);
   bool Malformed(std::string_view why);
+  bool SkipAnyValue();
   bool ReadAnyString(HessianString& out);
   bool SkipString();
   bool SkipUnits(size_t units, bool& ascii);

@@ -243,19 +243,37 @@ bool SkipArguments(Hessian2Reader& reader, size_t count, size_t read) {
   return true;
 }
 
-// Whether it is worth looking for a timeout in a whole request whose attachments nobody else wants
-// to see: nearly all that have none are told by a search for the words.
-bool MayHaveTimeout(Bytes body) {
-  constexpr std::string_view kWritten = "\x07timeout";
-  constexpr std::string_view kWrittenShort = "\x03_TO";
-  return body.size() <= kMaxTimeoutSearch &&
-         (body.find(kWritten) != Bytes::npos || body.find(kWrittenShort) != Bytes::npos);
-}
+// Where the names of timeouts are written in a body, whatever they are there.
+class TimeoutNames {
+ public:
+  explicit TimeoutNames(Bytes body) : body_(body) {}
+  // The first at `from` or behind; npos: none. Never to be asked for less than before: so all
+  // searches together read the body twice.
+  size_t Next(size_t from) {
+    if (long_ < from || !searched_) long_ = body_.find("\x07timeout", from);
+    if (short_ < from || !searched_) short_ = body_.find("\x03_TO", from);
+    searched_ = true;
+    return std::min(long_, short_);
+  }
 
-// The timeout of a request of which `reader` has taken the head's first `fields` and `arguments`
-// arguments. 0 if there is none, or something is wrong, which then is the server's business.
+ private:
+  Bytes body_;
+  size_t long_ = 0;
+  size_t short_ = 0;
+  bool searched_ = false;
+};
+
+// The timeout of a whole request of which `reader` has taken the head's first `fields` and
+// `arguments` arguments, and whose attachments nobody else wants to see. 0 if there is none, or
+// something is wrong, which then is the server's business.
+//
+// Nearly all that have none are told by a search for the words. Where one stands is only a key if
+// the values before it end there, which they need not: arguments can hold any bytes.
 uint64_t TimeoutBehind(Hessian2Reader& reader, Bytes body, HessianRequestHead& head, size_t fields,
                        size_t arguments) {
+  if (body.size() > kMaxTimeoutSearch) return 0;
+  TimeoutNames names(body);
+  if (names.Next(reader.position()) == Bytes::npos) return 0;
   std::string_view error;
   if ((fields < kHeadFields && !ReadHessianHead(reader, fields, kHeadFields, head, error)) ||
       !SkipArguments(reader, head.arguments, arguments) || reader.AtEnd() ||
@@ -264,9 +282,21 @@ uint64_t TimeoutBehind(Hessian2Reader& reader, Bytes body, HessianRequestHead& h
   }
   Timeouts timeouts;
   HessianEntry entry;
-  while (!reader.TakeMapEnd() && ReadHessianEntry(reader, entry)) {
-    if (!entry.string_key || !Timeouts::Knows(entry.key.raw)) continue;
+  for (size_t all = 0;;) {
+    const size_t name = names.Next(reader.position());
+    size_t values = 0;
+    if (name == Bytes::npos || !reader.SkipUntil(name, values)) break;
+    all += values;
+    if (reader.position() < name) break;     // the map ends before it
+    if (reader.position() > name) continue;  // it lay within a value
+    if (all % 2 != 0) {                      // it is a value
+      if (!reader.SkipValue()) break;
+      ++all;
+      continue;
+    }
+    if (!ReadHessianEntry(reader, entry)) break;
     timeouts.Add(entry.key.raw, HessianAttachment(entry, body).AsTimeoutUs());
+    all += 2;
   }
   return timeouts.us();
 }
@@ -330,7 +360,7 @@ DecodeResult DecodeHessianRequest(Bytes bytes, uint64_t mask, Message& message) 
     });
     if (!read) return failed({});
     message.timeout_us = timeouts.us();
-  } else if (complete && MayHaveTimeout(body)) {
+  } else if (complete) {
     message.timeout_us = TimeoutBehind(reader, body, head, count, arguments_read);
   }
   SetHead(Serialization::kHessian2, text, message.metadata);
@@ -471,7 +501,7 @@ DecodeResult DecodeRequest(Bytes bytes, const Header& header, const DecodeOption
   const size_t enough = std::min(message.length, kHeaderBytes + kVersionBytes);
   if ((hessian || fastjson) && bytes.size() < enough) return DecodeResult::NeedMore(enough);
   const Bytes body = bytes.substr(kHeaderBytes, message.length - kHeaderBytes);
-  if (hessian && bytes.size() >= message.length && MayHaveTimeout(body)) {
+  if (hessian && bytes.size() >= message.length) {
     Hessian2Reader reader(body);
     HessianRequestHead head;
     message.timeout_us = TimeoutBehind(reader, body, head, 0, 0);

@@ -187,6 +187,32 @@ TEST(DubboRequest, TellsTheTimeoutUnderItsShortNameToo) {
   }
 }
 
+TEST(DubboRequest, TakesTheWordForATimeoutOnlyWhereAnAttachmentIsCalledThat) {
+  const std::string word =
+      "\x07timeout\x01"
+      "1";
+  const std::string number(1, '\x90');
+  const std::string binary = "\x2a" + word;                         // raw bytes
+  const std::string map = "H" + Text("timeout") + Text("1") + "Z";  // one inside another
+  const auto timeout = [](const std::string& types, const std::string& arguments,
+                          const std::string& attachments) {
+    const std::string frame = Call("m", types, arguments, attachments);
+    return Decode(Direction::kRequest, frame, Wanting({"method"})).message.timeout_us;
+  };
+  const std::string real = Text("timeout") + Text("1500");
+  for (const std::string& argument : {Text(word), binary, map, number}) {
+    EXPECT_EQ(timeout("I", argument, Text("a") + Text("b")), 0u);
+    EXPECT_EQ(timeout("I", argument, real), 1'500'000u);
+    EXPECT_EQ(timeout("I", number, Text("a") + argument + real), 1'500'000u);
+    EXPECT_EQ(timeout("I", number, Text("a") + argument), 0u);
+    EXPECT_EQ(timeout("I", number, argument + Text("b") + real), 1'500'000u);
+  }
+  EXPECT_EQ(timeout("", "", Text("a") + Text("timeout")), 0u) << "the word is a value";
+  EXPECT_EQ(timeout("", "", Text("a") + Text("timeout") + real), 1'500'000u);
+  EXPECT_EQ(timeout("", "", Text(std::string(300, 'k')) + Text("v") + real), 1'500'000u);
+  EXPECT_EQ(timeout("", "", Text("k\u00e9") + Text("v") + real), 1'500'000u);
+}
+
 TEST(DubboRequest, WritesAShorterTimeoutInPlaceOfTheClients) {
   const auto attachments = [](const std::string& before, const Mutation& mutation = {}) {
     const std::string frame = Call("m", "", "", before);
