@@ -53,7 +53,7 @@ class ExchangeAttempt : public Attempt {
   Exchange& exchange;
 };
 
-class Exchange final : public ReplySlot, public FilterContext {
+class Exchange : public ReplySlot, public FilterContext {
  public:
   enum class State : uint8_t {
     kFree,       // nobody's

@@ -106,6 +106,16 @@ TEST(ObjectPool, GivesBackWhatWasReleasedAndNothingTwice) {
   for (int i = 0; i < 100; ++i) EXPECT_TRUE(seen.insert(&pool.Acquire()).second);
 }
 
+TEST(ObjectPool, KeepsNoMoreThanSomeOfWhatABurstHasNeeded) {
+  using Pool = ObjectPool<std::string>;
+  Pool pool;
+  std::vector<std::string*> burst;
+  for (size_t i = 0; i < 3 * Pool::kMostFree; ++i) burst.push_back(&pool.Acquire());
+  for (std::string* object : burst) pool.Release(*object);
+  EXPECT_EQ(pool.free_count(), Pool::kMostFree);
+  pool.Acquire() = "still in use when the pool goes";
+}
+
 TEST(InputBuffer, IsAStringWithoutItsFront) {
   std::mt19937_64 random(5);
   for (int run = 0; run < 50; ++run) {
