@@ -48,9 +48,13 @@ class LoadBalancer {
     abi::Buffer name{nullptr, 0};
     abi::LbClusterName(envoy_, &name);
     if (name.data != nullptr) cluster_ = name.view();
-    // Envoy's main thread has a load balancer of each cluster too, but no engine.
+    // Envoy's main thread has a load balancer of each cluster too, but no engine. It makes the
+    // tables that would hold up a worker.
     if (!Worker::IsMainThread()) {
       worker_ = &Worker::Get();
+      ClusterPolicy on_a_worker = *policy_;
+      on_a_worker.balance.large_tables_made_elsewhere = true;
+      policy_ = std::make_shared<const ClusterPolicy>(std::move(on_a_worker));
     } else if (policy_->balance.kind == BalancePolicy::Kind::kRingHash ||
                policy_->balance.kind == BalancePolicy::Kind::kMaglev) {
       tables_ = Balancer::Create(policy_->balance);
@@ -179,7 +183,7 @@ class LoadBalancer {
   }
 
   void* const envoy_;
-  const std::shared_ptr<const ClusterPolicy> policy_;
+  std::shared_ptr<const ClusterPolicy> policy_;
   uint64_t generation_;
   Worker* worker_ = nullptr;
   std::unique_ptr<Balancer> tables_;  // main thread, policies with tables

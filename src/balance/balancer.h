@@ -31,6 +31,9 @@ struct BalancePolicy {
   uint32_t minimum_ring_size = 1024;
   uint32_t maximum_ring_size = uint32_t{8} << 20;
   uint32_t maglev_table_size = 65537;
+  // Large tables are made by another thread's balancer for the same hosts, without this one being
+  // told that; until then requests are spread by their hash and the hosts' shares alone.
+  bool large_tables_made_elsewhere = false;
   // Below this share of usable hosts (percent), health is ignored and all hosts are used. 0: never.
   double panic_threshold_percent = 50.0;
   // In panic, send nothing at all instead.

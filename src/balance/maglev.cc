@@ -4,7 +4,6 @@
 #include <numeric>
 #include <utility>
 
-#include "src/balance/table_cache.h"
 #include "src/base/prime.h"
 
 namespace metaprotocol {
@@ -29,13 +28,10 @@ uint32_t MaglevBalancer::TableSize(uint32_t n) {
 void MaglevBalancer::Rebuild(std::span<const HostInfo> hosts,
                              std::span<const HostSet::Source> sources) {
   // The former ones are dropped last: nothing may have changed.
-  std::vector<std::shared_ptr<const Table>> tables;
-  for (const HostSet::Source& source : sources) {
-    tables.push_back(
-        TableCache<Table>::Get().Find(TableKey(table_size_, table_size_, hosts, source),
-                                      [&] { return MakeTable(hosts, source); }));
-  }
-  tables_ = std::move(tables);
+  auto tables =
+      TablesFor<Table>(hosts, sources, table_size_, table_size_,
+                       [&](const HostSet::Source& source) { return MakeTable(hosts, source); });
+  tables_.swap(tables);
 }
 
 MaglevBalancer::Table MaglevBalancer::MakeTable(std::span<const HostInfo> hosts,

@@ -24,13 +24,16 @@ class MaglevBalancer final : public HashBalancer {
   using Table = std::vector<uint32_t>;  // host indices
 
   void Rebuild(std::span<const HostInfo> hosts, std::span<const HostSet::Source> sources) override;
-  uint32_t HostFor(uint32_t source, uint64_t hash) const override {
-    return (*tables_[source])[hash % table_size_];
+  std::optional<uint32_t> HostFor(uint32_t source, uint64_t hash) const override {
+    const Table* const table = tables_[source].get();
+    if (table == nullptr) return std::nullopt;
+    return (*table)[hash % table_size_];
   }
+  size_t EntriesFor(const HostSet::Source&) const override { return table_size_; }
   Table MakeTable(std::span<const HostInfo> hosts, const HostSet::Source& source) const;
 
   const uint32_t table_size_;
-  std::vector<std::shared_ptr<const Table>> tables_;  // by source
+  std::vector<TableCache<Table>::Handle> tables_;  // by source
 };
 
 }  // namespace metaprotocol

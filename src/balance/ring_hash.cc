@@ -8,12 +8,12 @@
 #include <string>
 #include <utility>
 
-#include "src/balance/table_cache.h"
-
 namespace metaprotocol {
 
-uint32_t RingHashBalancer::HostFor(uint32_t source, uint64_t hash) const {
-  const Ring& ring = *rings_[source];
+std::optional<uint32_t> RingHashBalancer::HostFor(uint32_t source, uint64_t hash) const {
+  const Ring* const found = rings_[source].get();
+  if (found == nullptr) return std::nullopt;
+  const Ring& ring = *found;
   const size_t count = ring.points.size();
   size_t i = ring.arcs[hash >> ring.arc_shift];
   while (i < count && ring.points[i].hash < hash) ++i;
@@ -23,24 +23,24 @@ uint32_t RingHashBalancer::HostFor(uint32_t source, uint64_t hash) const {
 void RingHashBalancer::Rebuild(std::span<const HostInfo> hosts,
                                std::span<const HostSet::Source> sources) {
   // The former ones are dropped last: nothing may have changed.
-  std::vector<std::shared_ptr<const Ring>> rings;
-  for (const HostSet::Source& source : sources) {
-    rings.push_back(TableCache<Ring>::Get().Find(
-        TableKey(policy().minimum_ring_size, policy().maximum_ring_size, hosts, source),
-        [&] { return MakeRing(hosts, source); }));
-  }
-  rings_ = std::move(rings);
+  auto rings =
+      TablesFor<Ring>(hosts, sources, policy().minimum_ring_size, policy().maximum_ring_size,
+                      [&](const HostSet::Source& source) { return MakeRing(hosts, source); });
+  rings_.swap(rings);
+}
+
+// Scaled so that the host of least weight has a whole number of points; the others may not, which
+// running sums over all hosts even out.
+double RingHashBalancer::ScaleFor(const HostSet::Source& source) const {
+  const double least = *std::min_element(source.shares.begin(), source.shares.end());
+  return std::max(1.0,
+                  std::min(std::ceil(least * policy().minimum_ring_size) / least,
+                           static_cast<double>(std::max<uint32_t>(policy().maximum_ring_size, 1))));
 }
 
 RingHashBalancer::Ring RingHashBalancer::MakeRing(std::span<const HostInfo> hosts,
                                                   const HostSet::Source& source) const {
-  // The ring is scaled so that the host of least weight has a whole number of points; the others
-  // may not, which running sums over all hosts even out.
-  const double least = *std::min_element(source.shares.begin(), source.shares.end());
-  const double scale = std::max(
-      1.0, std::min(std::ceil(least * policy().minimum_ring_size) / least,
-                    static_cast<double>(std::max<uint32_t>(policy().maximum_ring_size, 1))));
-
+  const double scale = ScaleFor(source);
   std::vector<Point> points;
   points.reserve(static_cast<size_t>(std::ceil(scale)));
   double wanted = 0.0;

@@ -29,11 +29,16 @@ class RingHashBalancer final : public HashBalancer {
   };
 
   void Rebuild(std::span<const HostInfo> hosts, std::span<const HostSet::Source> sources) override;
-  uint32_t HostFor(uint32_t source, uint64_t hash) const override;
+  std::optional<uint32_t> HostFor(uint32_t source, uint64_t hash) const override;
+  size_t EntriesFor(const HostSet::Source& source) const override {
+    return static_cast<size_t>(ScaleFor(source));
+  }
+  // How many points the ring has, about.
+  double ScaleFor(const HostSet::Source& source) const;
   Ring MakeRing(std::span<const HostInfo> hosts, const HostSet::Source& source) const;
   static Ring SortIntoArcs(std::span<const Point> points);
 
-  std::vector<std::shared_ptr<const Ring>> rings_;  // by source
+  std::vector<TableCache<Ring>::Handle> rings_;  // by source
 };
 
 }  // namespace metaprotocol

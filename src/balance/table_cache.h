@@ -2,9 +2,12 @@
 //
 // Such a table depends on the hosts and the policy alone, and takes milliseconds to make and
 // hundreds of kilobytes to keep. So whoever needs one first makes it, the others wait for that or
-// find it made, and it goes when nobody uses it any more.
+// find it made, and it goes when nobody uses it any more. A large one, which would hold up a worker
+// for longer than its connections should notice, is left to those who have nobody waiting, and
+// workers do without until it is there.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -43,10 +46,30 @@ struct TableKey {
   }
 };
 
+// Tables of more entries than this are large: making one takes some milliseconds.
+inline constexpr size_t kLargeTable = size_t{1} << 17;
+
 // Thread-safe. The only lock of the balancers, and taken when hosts change, not for requests.
 template <typename Table>
 class TableCache {
+  struct Entry;
+
  public:
+  // Keeps a table alive, or the wish for one.
+  class Handle {
+   public:
+    // Null until somebody has made it; then always the same.
+    const Table* get() const {
+      return entry_->is_made.load(std::memory_order_acquire) ? &entry_->table : nullptr;
+    }
+    bool operator==(const Handle&) const = default;
+
+   private:
+    friend class TableCache;
+    explicit Handle(std::shared_ptr<Entry> entry) : entry_(std::move(entry)) {}
+    std::shared_ptr<Entry> entry_;
+  };
+
   // The process's only one for this kind of table; never destroyed.
   static TableCache& Get() {
     static TableCache* const instance = std::make_unique<TableCache>().release();
@@ -55,11 +78,16 @@ class TableCache {
 
   // The table for `key`; make() is called if there is none, by one caller at a time.
   template <typename F>
-  std::shared_ptr<const Table> Find(TableKey key, F&& make) {
+  Handle Find(TableKey key, F&& make) {
     const std::shared_ptr<Entry> entry = EntryFor(std::move(key));
-    std::call_once(entry->made, [&] { entry->table = make(); });
-    return {entry, &entry->table};
+    std::call_once(entry->made, [&] {
+      entry->table = make();
+      entry->is_made.store(true, std::memory_order_release);
+    });
+    return Handle(entry);
   }
+  // The same, but nothing is made: whoever else calls Find for that key does.
+  Handle Wish(TableKey key) { return Handle(EntryFor(std::move(key))); }
 
   size_t size() {
     const std::lock_guard lock(mutex_);
@@ -72,6 +100,7 @@ class TableCache {
     explicit Entry(TableKey key) : key(std::move(key)) {}
     const TableKey key;
     std::once_flag made;
+    std::atomic<bool> is_made{false};
     Table table;
   };
 

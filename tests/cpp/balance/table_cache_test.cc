@@ -2,11 +2,12 @@
 
 #include <gtest/gtest.h>
 
-#include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "tests/cpp/balance/balance_test_util.h"
+#include "tests/cpp/support/cpu_time.h"
 
 namespace metaprotocol {
 namespace {
@@ -50,7 +51,7 @@ TEST(TableCache, WhateverATableIsMadeFromTellsItFromOthers) {
   std::swap(other_order.hosts[0], other_order.hosts[1]);
   HostSet::Source other_shares = SourceOf(hosts);
   other_shares.shares = {0.5, 0.25, 0.25};
-  std::vector<std::shared_ptr<const Counted>> tables = {
+  const std::vector<Cache::Handle> tables = {
       cache.Find(KeyOf(hosts), make),
       cache.Find(KeyOf(hosts, 11), make),
       cache.Find(KeyOf(other_address), make),
@@ -65,13 +66,60 @@ TEST(TableCache, UnusedTablesAreDropped) {
   Cache cache;
   int made = 0;
   const auto make = [&] { return Counted{++made}; };
-  auto table = cache.Find(KeyOf(WeightedHosts({1})), make);
+  std::optional<Cache::Handle> table = cache.Find(KeyOf(WeightedHosts({1})), make);
   table.reset();
   EXPECT_EQ(cache.size(), 0u);
   table = cache.Find(KeyOf(WeightedHosts({1})), make);
   EXPECT_EQ(made, 2);
   for (uint64_t size = 100; size < 10000; ++size) cache.Find(KeyOf(WeightedHosts({1}), size), make);
   EXPECT_EQ(cache.size(), 1u);
+}
+
+TEST(TableCache, AWishIsFulfilledByWhoeverMakesTheTable) {
+  Cache cache;
+  const Cache::Handle wish = cache.Wish(KeyOf(WeightedHosts({1, 1})));
+  EXPECT_EQ(wish.get(), nullptr);
+  const auto other = cache.Find(KeyOf(WeightedHosts({1, 1}), 11), [] { return Counted{1}; });
+  EXPECT_EQ(wish.get(), nullptr);
+  const auto made = cache.Find(KeyOf(WeightedHosts({1, 1})), [] { return Counted{2}; });
+  EXPECT_EQ(wish, made);
+  ASSERT_NE(wish.get(), nullptr);
+  EXPECT_EQ(wish.get()->number, 2);
+}
+
+TEST(TableCache, ALargeTableIsNotMadeByAWorkerWhichSpreadsByShareUntilItIsThere) {
+  for (const auto kind : {BalancePolicy::Kind::kMaglev, BalancePolicy::Kind::kRingHash}) {
+    BalancePolicy policy = PolicyOf(kind);
+    policy.maglev_table_size = 5000011;
+    policy.minimum_ring_size = 4000000;
+    BalancePolicy on_a_worker = policy;
+    on_a_worker.large_tables_made_elsewhere = true;
+    const auto worker = Balancer::Create(on_a_worker);
+    const std::vector<HostInfo> hosts = WeightedHosts({1, 2, 5});
+    const auto picks = [&](Balancer& balancer) {
+      std::vector<uint32_t> counts(hosts.size());
+      for (uint64_t i = 0; i < 8000; ++i) {
+        const PickInput input{.hash = i * 0x9E3779B97F4A7C15, .random = i};
+        const std::optional<uint32_t> host = balancer.Pick(input);
+        EXPECT_EQ(host, balancer.Pick({.hash = input.hash, .random = ~i})) << "of the same hash";
+        ++counts[host.value()];
+      }
+      return counts;
+    };
+    // To make it once takes a hundred times as long.
+    EXPECT_LT(test::LeastCpuNs(5, [&] { worker->Update(hosts); }), 1e6);
+    const std::vector<uint32_t> before = picks(*worker);
+    EXPECT_NEAR(before[0], 1000, 150);
+    EXPECT_NEAR(before[1], 2000, 200);
+    EXPECT_NEAR(before[2], 5000, 300);
+
+    const auto main = Balancer::Create(policy);
+    main->Update(hosts);
+    for (uint64_t i = 0; i < 1000; ++i) {
+      const PickInput input{.hash = i * 0x9E3779B97F4A7C15, .random = i};
+      ASSERT_EQ(worker->Pick(input), main->Pick(input));
+    }
+  }
 }
 
 TEST(TableCache, ABalancerThatIsUpdatedWithTheSameHostsMakesNothing) {

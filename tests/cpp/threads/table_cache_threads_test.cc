@@ -2,7 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
-#include <memory>
+#include <optional>
 #include <thread>
 #include <vector>
 
@@ -19,7 +19,7 @@ TEST(TableCacheThreads, ATableIsMadeOnceByWhoeverComesFirst) {
   TableCache<Table> cache;
   std::atomic<int> made{0};
   for (int round = 0; round < 50; ++round) {
-    std::vector<std::shared_ptr<const Table>> found(8);
+    std::vector<std::optional<TableCache<Table>::Handle>> found(8);
     std::vector<std::thread> workers;
     for (auto& table : found) {
       workers.emplace_back([&] {
@@ -31,11 +31,11 @@ TEST(TableCacheThreads, ATableIsMadeOnceByWhoeverComesFirst) {
           ++made;
           return Table{std::vector<int>(1000, round)};
         });
-        EXPECT_EQ(table->entries.at(999), round);
+        EXPECT_EQ(table->get()->entries.at(999), round);
       });
     }
     for (std::thread& worker : workers) worker.join();
-    for (const auto& table : found) EXPECT_EQ(table, found[0]);
+    for (const auto& table : found) EXPECT_TRUE(table == found[0]);
     EXPECT_EQ(made, round + 1);
   }
 }
