@@ -122,7 +122,7 @@ async def stage(builder: ConfigBuilder) -> AsyncIterator[Stage]:
                 Cluster("v1", v1),
                 Cluster("v2", [Host("127.0.0.1", ports["v2"])]),
                 Cluster("empty"),
-                Cluster("refused", [Host("127.0.0.1", refused)], connect_timeout=1),
+                Cluster("refused", [Host("127.0.0.1", refused)], connect_timeout=60),
                 Cluster("hashed", v1, policy=ClusterPolicy(policy=ClusterPolicy.RING_HASH)),
             ],
             admin_page=True,
@@ -228,6 +228,14 @@ async def test_what_cannot_be_served_raises_in_the_client(
         assert raised.value.status == status
         assert len(raised.value.message) > 10
         assert (await client.call(SERVICE, "list")).value, "the connection is still good"
+
+
+async def test_a_refused_connection_is_told_at_once(stage: Stage) -> None:
+    # Envoy would wait a minute for a host that says nothing, the engine five seconds.
+    async with await stage.connect() as client, asyncio.timeout(50):
+        for _ in range(20):
+            with pytest.raises(DubboError, match="could not connect to the upstream host"):
+                await client.call(SERVICE, "refused")
 
 
 async def test_a_services_exception_passes_through(stage: Stage) -> None:
