@@ -1,4 +1,4 @@
-// What the sessions of a protocol hold in buffers all together, and which of them holds most.
+// What the sessions of a worker hold in buffers all together, and which of them holds most.
 #pragma once
 
 #include <array>

@@ -4,10 +4,9 @@
 
 namespace metaprotocol {
 
-Session::Session(ProtocolState& protocol, SnapshotUse& use, BufferBudget& budget,
-                 ConnectionInfo connection_info, SessionHandle handle)
+Session::Session(ProtocolState& protocol, SnapshotUse& use, ConnectionInfo connection_info,
+                 SessionHandle handle)
     : protocol(protocol),
-      budget(budget),
       use(&use),
       table(&use.snapshot->TableFor(connection_info.local_address, connection_info.local_port)),
       info(std::move(connection_info)),

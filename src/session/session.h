@@ -33,11 +33,9 @@ class Session : public LeaseOwner, public SessionLink, public BufferShare {
     kCannotPassOn = 8,
   };
 
-  Session(ProtocolState& protocol, SnapshotUse& use, BufferBudget& budget, ConnectionInfo info,
-          SessionHandle handle);
+  Session(ProtocolState& protocol, SnapshotUse& use, ConnectionInfo info, SessionHandle handle);
 
   ProtocolState& protocol;
-  BufferBudget& budget;
   SnapshotUse* use;  // what new requests are routed by
   const Snapshot::Table* table;
   const ConnectionInfo info;
@@ -90,6 +88,10 @@ class Session : public LeaseOwner, public SessionLink, public BufferShare {
   bool quiet() const { return exchange_count == 0 && stream_count() == 0; }
   // Replies, or parts of them, that the host has not been given.
   size_t unwritten() const { return out.size() - out_begin + held_bytes + after_reply.size(); }
+  // Nothing has gathered in either direction, and it is on no books for that.
+  bool holds_nothing() const {
+    return unwritten() == 0 && in.empty() && bytes() == 0 && !replies_paused;
+  }
 };
 
 }  // namespace metaprotocol

@@ -13,6 +13,9 @@ namespace {
 // request that is already on its way is still answered.
 constexpr uint64_t kDrainGraceUs = 1000 * 1000;
 
+// How many connections are looked at in one turn for whether they keep an old configuration.
+constexpr size_t kRenewedAtOnce = 10000;
+
 }  // namespace
 
 SessionManager::~SessionManager() {
@@ -75,8 +78,23 @@ void SessionManager::TakeUpNewest(ProtocolState& protocol) {
 }
 
 void SessionManager::DropUnusedSnapshots() {
+  const bool old_ones = std::any_of(protocols_.begin(), protocols_.end(), [](const auto& entry) {
+    const ProtocolState& protocol = *entry.second;
+    return protocol.snapshots.size() > 1 || protocol.version != protocol.slot->version();
+  });
+  if (old_ones) RenewSilentSessions();
   for (const auto& [slot, protocol] : protocols_) {
     std::erase_if(protocol->snapshots, [](const auto& use) { return use->users == 0; });
+  }
+}
+
+// Whoever says nothing for hours would keep what was in force when it last did.
+void SessionManager::RenewSilentSessions() {
+  for (size_t left = std::min(session_count_, kRenewedAtOnce); left != 0; --left) {
+    Session& session = sessions_.front();
+    session.SessionLink::Unlink();
+    sessions_.PushBack(session);
+    if (session.stream_remaining == 0) TakeUpNewest(session);
   }
 }
 
@@ -110,8 +128,7 @@ Session* SessionManager::Open(std::shared_ptr<ConfigSlot> slot, ConnectionInfo i
   protocol->series->Add(Counter::kSessionsOpened);
   protocol->series->Add(Gauge::kSessionsActive, 1);
   ++use.users;
-  auto session =
-      std::make_unique<Session>(*protocol, use, budgets_[protocol], std::move(info), handle);
+  auto session = std::make_unique<Session>(*protocol, use, std::move(info), handle);
   session->last_activity_us = context_.now_us();
   const uint64_t idle = use.snapshot->limits.idle_timeout_us;
   if (idle != 0) ArmNoLaterThan(*session, context_.now_us() + idle);
@@ -150,7 +167,7 @@ void SessionManager::Forget(Session& session) {
   session.gone = true;
   session.timer.Cancel();
   session.SessionLink::Unlink();
-  session.budget.Set(session, 0);
+  budget_.Set(session, 0);
   session.exchanges.ForEach([this](Exchange& exchange) { exchanges_.ClientGone(exchange); });
   ForEachStream(session, [this](Exchange& stream) { exchanges_.ClientGone(stream); });
   hub_.ReleaseOwner(session);
@@ -321,10 +338,9 @@ void SessionManager::PauseOrResumeReplies(Session& session) {
 }
 
 void SessionManager::KeepWithinBudget(Session& session) {
-  BufferBudget& budget = session.budget;
-  budget.Set(session, session.in.size() + session.unwritten());
-  while (budget.total() > session.use->snapshot->limits.max_buffered_bytes_per_worker) {
-    BufferShare* const share = budget.Largest();
+  budget_.Set(session, session.in.size() + session.unwritten());
+  while (budget_.total() > session.use->snapshot->limits.max_buffered_bytes_per_worker) {
+    BufferShare* const share = budget_.Largest();
     if (share == nullptr) return;
     auto& largest = static_cast<Session&>(*share);
     largest.protocol.series->Add(Counter::kSlowClientsClosed);
@@ -347,6 +363,7 @@ void SessionManager::Settle() {
     session.dirty = false;
     if (session.gone) continue;
     Flush(session);
+    if (session.holds_nothing()) continue;
     if (session.unwritten() > session.use->snapshot->limits.max_unread_reply_bytes) {
       session.protocol.series->Add(Counter::kSlowClientsClosed);
       Close(session, CloseMode::kAbort);

@@ -56,7 +56,8 @@ class SessionManager final : public ExchangeClient {
   // The present event is over.
   void FreeGone() { gone_.clear(); }
 
-  // Frees configurations that nothing runs on any more.
+  // Frees configurations that nothing runs on any more. To be called now and then: connections that
+  // say nothing do not keep old ones, but not all of them are looked at each time.
   void DropUnusedSnapshots();
 
   size_t session_count() const { return session_count_; }
@@ -85,6 +86,7 @@ class SessionManager final : public ExchangeClient {
   ProtocolState* ProtocolFor(const std::shared_ptr<ConfigSlot>& slot);
   void TakeUpNewest(ProtocolState& protocol);
   void TakeUpNewest(Session& session);
+  void RenewSilentSessions();
   static void DropUse(SnapshotUse& use) { --use.users; }
 
   // Reading. `bytes_to_come`: of the present Data, in the slices behind the one being handled.
@@ -152,7 +154,7 @@ class SessionManager final : public ExchangeClient {
   WorkerHub& hub_;
   Exchanges& exchanges_;
   std::unordered_map<ConfigSlot*, std::unique_ptr<ProtocolState>> protocols_;
-  std::unordered_map<const ProtocolState*, BufferBudget> budgets_;
+  BufferBudget budget_;
   IntrusiveList<Session, SessionLink> sessions_;
   size_t session_count_ = 0;
   bool draining_ = false;

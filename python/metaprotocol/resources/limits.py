@@ -35,8 +35,9 @@ class Limits(Model):
     max_sessions_per_worker: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
     """Client connections per worker thread of Envoy. Default: 100000."""
     max_buffered_bytes_per_worker: HeldBytes | None = None
-    """Bytes of all client connections of a worker thread in unfinished messages and in replies that
-    they have not taken; above this those with most of it are closed. Default: 512 MiB."""
+    """Bytes of all client connections of a worker thread, whatever filter they belong to, in
+    unfinished messages and in replies that they have not taken; above this those with most of it
+    are closed. Default: 512 MiB."""
     idle_timeout: Duration | None = None
     """A client connection with no open request and nothing read for this long is closed; `0s`:
     never. Default: 1h."""

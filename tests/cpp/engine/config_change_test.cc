@@ -40,6 +40,32 @@ TEST(ConfigChange, MessageThatHasNotComeToItsEndIsRoutedByTheNewOne) {
   EXPECT_EQ(Kinds(client.Take()), "R");
 }
 
+TEST(ConfigChange, ClientsThatSayNothingKeepNoOldConfiguration) {
+  World world(To("a"));
+  world.SetHosts("a", {"h1"});
+  std::vector<SimClient*> silent;
+  for (uint64_t i = 0; i < 3; ++i) {
+    silent.push_back(&world.Connect());
+    silent.back()->Send(world.Request(i));
+  }
+  SimClient& half = world.Connect();
+  const std::string request = world.Request(9, "hello");
+  half.Send(request.substr(0, 10));
+  world.RunFor(kSecond);
+  uint64_t version = 0;
+  const std::weak_ptr<const Snapshot> first = world.slot->Current(version);
+  const ConfigSlot::Ticket ticket = world.published;
+  world.Publish(To("a"));
+  world.slot->Withdraw(ticket);
+  world.RunFor(3 * kSecond);
+  EXPECT_TRUE(first.expired());
+  half.Send(request.substr(10));
+  silent[1]->Send(world.Request(10));
+  world.RunFor(kSecond);
+  EXPECT_EQ(Kinds(half.Take()), "R");
+  EXPECT_EQ(Kinds(silent[1]->Take()), "RR");
+}
+
 TEST(ConfigChange, MessageThatIsBeingPassedOnStaysWhereItBegan) {
   SimConfig config = To("a");
   config.limits.stream_message_bytes = 1024;

@@ -108,6 +108,27 @@ TEST(Memory, UnfinishedMessagesAreBoundedAllTogetherAndNobodyElseNotices) {
   EXPECT_EQ(Kinds(modest.Take()), "R");
 }
 
+TEST(Memory, TheBoundIsTheWorkersHoweverManyFiltersItHas) {
+  SimConfig config;
+  config.limits.stream_message_bytes = size_t{1} << 20;
+  config.limits.max_buffered_bytes_per_worker = 1000000;
+  ForgetfulHost host;
+  const auto engine = Engine::Create(host);
+  HostInfo upstream;
+  upstream.address = "192.0.2.9:80";
+  engine->SetCluster("a", 1, std::make_shared<ClusterPolicy>(), {upstream});
+  std::vector<std::shared_ptr<ConfigSlot>> slots;  // the engine knows filters by their slots
+  const std::string half = FakeMessage('Q', 1, {}, std::string(200000, 'x')).substr(0, 100000);
+  for (int i = 0; i < 20; ++i) {
+    slots.push_back(std::make_shared<ConfigSlot>());
+    slots.back()->Publish(BuildSnapshot(config));
+    Session* const session = engine->OpenSession(slots.back(), ConnectionInfo(), &host);
+    const Bytes slice = half;
+    engine->SessionData(session, {&slice, 1}, false);
+  }
+  EXPECT_EQ(engine->sessions_open(), 10u);
+}
+
 TEST(Memory, RepliesThatAreNotTakenAreBoundedAllTogether) {
   SimConfig config;
   config.limits.max_buffered_bytes_per_worker = 1000000;
