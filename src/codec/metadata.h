@@ -85,6 +85,7 @@ class Metadata {
     if (slot >= slots_.size() || slots_[slot].rank == Rank::kAbsent) return std::nullopt;
     return slots_[slot].view();
   }
+  bool has_alternative() const { return alternative_slot_ != MetadataKeys::kNone; }
   std::optional<std::string_view> Alternative(uint32_t slot) const {
     if (slot != alternative_slot_) return std::nullopt;
     return alternative_;

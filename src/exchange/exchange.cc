@@ -13,7 +13,7 @@ void Exchange::Change(const MutationOp& change) { changes_.push_back(change); }
 void Exchange::StartCall(std::string_view cluster, std::string_view path, Bytes message,
                          uint64_t timeout_us) {
   assert(call_ == 0 && !timer_.armed() && "a filter waits for one thing at a time");
-  exchanges_.ChooseTarget(*this);
+  exchanges_.ChooseTarget(*this, Exchanges::SenderOf(*this));
   call_ = ++exchanges_.last_call_;
   exchanges_.calls_.emplace(call_, this);
   EngineContext& context = exchanges_.context_;
@@ -23,7 +23,7 @@ void Exchange::StartCall(std::string_view cluster, std::string_view path, Bytes 
 
 void Exchange::StartTimer(uint64_t delay_us) {
   assert(call_ == 0 && !timer_.armed() && "a filter waits for one thing at a time");
-  exchanges_.ChooseTarget(*this);
+  exchanges_.ChooseTarget(*this, Exchanges::SenderOf(*this));
   exchanges_.context_.Arm(timer_, now_us() + delay_us);
 }
 

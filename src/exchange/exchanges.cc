@@ -159,11 +159,14 @@ Router::Sender Exchanges::SenderOf(const Exchange& exchange) {
           origin.connection, origin.leases,       origin.mirror_leases};
 }
 
+uint64_t Exchanges::TimeoutUs(const Exchange& exchange, const RequestView& request) {
+  return Router::TimeoutUs(*exchange.snapshot_->snapshot, *exchange.route_, request.message);
+}
+
 // For good: an exchange that waits, or is tried again, goes where it was meant to go. But clusters
 // may have come and gone.
-void Exchanges::ChooseTarget(Exchange& exchange) {
+void Exchanges::ChooseTarget(Exchange& exchange, const Router::Sender& sender) {
   if (exchange.route_->is_direct_reply) return;
-  const Router::Sender sender = SenderOf(exchange);
   if (exchange.target_ == nullptr) {
     exchange.target_ = &router_.ChooseTarget(sender);
   } else {
@@ -176,10 +179,11 @@ void Exchanges::Forward(Exchange& exchange, const RequestView& request) {
   // Keeps the request alive where it is the exchange's own.
   std::unique_ptr<HeldRequest> held = std::move(exchange.held_request_);
   const Router::Sender sender = SenderOf(exchange);
-  ChooseTarget(exchange);
+  ChooseTarget(exchange, sender);
   Series& series = *exchange.target_->series;
   CountRequest(exchange);
-  const std::optional<AttemptResult> ended = StartAttempt(exchange, sender, request, {});
+  const uint64_t timeout = TimeoutUs(exchange, request);
+  const std::optional<AttemptResult> ended = StartAttempt(exchange, sender, request, timeout, {});
   if (ended && ended->cause == AttemptResult::Cause::kRefused) {
     Reply(exchange, ended->reply, ended->text);
     return;
@@ -191,8 +195,6 @@ void Exchanges::Forward(Exchange& exchange, const RequestView& request) {
     End(exchange, Outcome::Kind::kSent);
     return;
   }
-  const uint64_t timeout =
-      Router::TimeoutUs(*exchange.snapshot_->snapshot, *exchange.route_, request.message);
   if (timeout != 0) context_.Arm(exchange.timer_, context_.now_us() + timeout);
   if (MayBeTriedAgain(exchange, request)) {
     exchange.held_request_ =
@@ -203,7 +205,7 @@ void Exchanges::Forward(Exchange& exchange, const RequestView& request) {
 std::optional<AttemptResult> Exchanges::StartAttempt(Exchange& exchange,
                                                      const Router::Sender& sender,
                                                      const RequestView& request,
-                                                     std::string_view avoid) {
+                                                     uint64_t timeout_us, std::string_view avoid) {
   const Mutation* mutation = &exchange.route_->request_mutation;
   if (!exchange.changes_.empty()) {
     all_changes_ = *mutation;
@@ -212,8 +214,8 @@ std::optional<AttemptResult> Exchanges::StartAttempt(Exchange& exchange,
   }
   exchange.Become(Exchange::State::kTrying);
   exchange.attempt_.sink = this;
-  const std::optional<AttemptResult> ended =
-      router_.Start(sender, *exchange.target_, exchange.attempt_, request, *mutation, avoid);
+  const std::optional<AttemptResult> ended = router_.Start(
+      sender, *exchange.target_, exchange.attempt_, request, *mutation, timeout_us, avoid);
   if (!ended || ended->cause != AttemptResult::Cause::kRefused) ++exchange.attempts_;
   return ended;
 }
@@ -233,9 +235,9 @@ bool Exchanges::TryAgain(Exchange& exchange, const AttemptResult& before) {
   if (exchange.attempts_ >= kMaxAttempts) return false;
   const RequestView request = exchange.held_request_->view();
   const Router::Sender sender = SenderOf(exchange);
-  ChooseTarget(exchange);
+  ChooseTarget(exchange, sender);
   const std::optional<AttemptResult> ended =
-      StartAttempt(exchange, sender, request, before.host_address);
+      StartAttempt(exchange, sender, request, TimeoutUs(exchange, request), before.host_address);
   if (ended) Reply(exchange, ended->reply, ended->text);
   return true;
 }

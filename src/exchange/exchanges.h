@@ -135,11 +135,13 @@ class Exchanges final : public AttemptSink {
   void Hold(Exchange& exchange, const RequestView& request);
   void Resume(Exchange& exchange, bool call_done, std::optional<Bytes> reply);
   void StopWaiting(Exchange& exchange);
-  void ChooseTarget(Exchange& exchange);
+  void ChooseTarget(Exchange& exchange, const Router::Sender& sender);
   static Router::Sender SenderOf(const Exchange& exchange);
+  static uint64_t TimeoutUs(const Exchange& exchange, const RequestView& request);
   void Forward(Exchange& exchange, const RequestView& request);
   std::optional<AttemptResult> StartAttempt(Exchange& exchange, const Router::Sender& sender,
-                                            const RequestView& request, std::string_view avoid);
+                                            const RequestView& request, uint64_t timeout_us,
+                                            std::string_view avoid);
   bool MayBeTriedAgain(const Exchange& exchange, const RequestView& request) const;
   bool TryAgain(Exchange& exchange, const AttemptResult& before);
   ResponseVerdict AskAboutResponse(Exchange& exchange, const Message& message);

@@ -77,6 +77,20 @@ void ExactIndex::Seal() {
 void ExactIndex::Find(const MatchInput& input, std::span<const CompiledRule> rules,
                       FoundRule& best) const {
   Search search(input, rules, best);
+  if (repeating_ != kMaxKeys || input.message.has_alternative()) {
+    FindAmongSeveral(search);
+    return;
+  }
+  for (size_t key = 0, count = keys_.size(); key < count; ++key) {
+    const std::optional<std::string_view> value = keys_[key].Find(input);
+    if (!value || value->size() > longest_[key]) return;
+    search.tuple[key] = {value->data(), value->size()};
+  }
+  TryTuple(search);
+}
+
+void ExactIndex::FindAmongSeveral(Search& search) const {
+  const MatchInput& input = search.input;
   size_t with_several = repeating_;
   for (size_t key = 0; key < keys_.size(); ++key) {
     size_t values = 0;

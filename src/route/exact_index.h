@@ -84,6 +84,8 @@ class ExactIndex {
   };
 
   void AddTuple(uint32_t rule, const Tuple& tuple);
+  // Find, where one of the keys may have several values.
+  void FindAmongSeveral(Search& search) const;
   // Improves `search.best` by the rules that want exactly `search.tuple`.
   void TryTuple(const Search& search) const;
   // The same for every value of keys_[key], which may have several, with those that are there of

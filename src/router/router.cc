@@ -36,8 +36,8 @@ void Router::LookUp(const Sender& sender, SnapshotUse::Target& target) {
 
 std::optional<AttemptResult> Router::Start(const Sender& sender, const SnapshotUse::Target& target,
                                            Attempt& attempt, const RequestView& request,
-                                           const Mutation& mutation, std::string_view avoid) {
-  const uint64_t timeout = TimeoutUs(*sender.use.snapshot, sender.route, request.message);
+                                           const Mutation& mutation, uint64_t timeout_us,
+                                           std::string_view avoid) {
   if (target.cluster == nullptr) {
     AttemptResult refused;
     refused.reply = LocalReply::kClusterNotFound;
@@ -47,7 +47,7 @@ std::optional<AttemptResult> Router::Start(const Sender& sender, const SnapshotU
   auto ended = hub_.Start(
       attempt, {sender.use.upstream, sender.leases, *target.cluster, mutation, request.message,
                 request.bytes, HashOf(sender, request.message), request.arrived,
-                timeout < request.message.timeout_us ? timeout : 0, avoid});
+                timeout_us < request.message.timeout_us ? timeout_us : 0, avoid});
   if (ended && ended->text.empty()) ended->text = LocalReplyText(ended->reply);
   return ended;
 }
@@ -66,6 +66,7 @@ uint64_t Router::TimeoutUs(const Snapshot& snapshot, const Route& route, const M
 
 std::optional<uint64_t> Router::HashOf(const Sender& sender, const Message& message) {
   std::optional<uint64_t> hash;
+  if (sender.route.hash_keys.empty()) return hash;
   for (const KeyRef& key : sender.route.hash_keys) {
     const auto value = key.Find({message.metadata, sender.connection});
     if (value) hash = HashKey(*value, hash.value_or(0));

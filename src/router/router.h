@@ -34,11 +34,12 @@ class Router {
   SnapshotUse::Target& ChooseTarget(const Sender& sender);
   // The same one again: clusters may have come and gone.
   void LookUp(const Sender& sender, SnapshotUse::Target& target);
-  // As WorkerHub::Start. `mutation`: of the request; `avoid`: the address of a host that is only
-  // taken if there is no other.
+  // As WorkerHub::Start. `mutation`: of the request; `timeout_us`: TimeoutUs; `avoid`: the address
+  // of a host that is only taken if there is no other.
   std::optional<AttemptResult> Start(const Sender& sender, const SnapshotUse::Target& target,
                                      Attempt& attempt, const RequestView& request,
-                                     const Mutation& mutation, std::string_view avoid);
+                                     const Mutation& mutation, uint64_t timeout_us,
+                                     std::string_view avoid);
   // To be called after Start: what was forwarded is copied to the route's mirrors.
   void Mirror(const Sender& sender, const RequestView& request);
   // For all attempts together: the shorter one of the route's and the client's own; 0: none.

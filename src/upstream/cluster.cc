@@ -38,12 +38,12 @@ UpstreamHost* Cluster::Pick(const Choice& choice) {
   return MayBeUsed(*host, choice) ? host : PickAnother(*host, choice);
 }
 
-bool Cluster::Congested(const UpstreamHost& host, size_t length) const {
+bool Cluster::OwesTooMuch(const UpstreamHost& host, size_t length) const {
   // As much as the shared leases of a host may owe between them. Of a longer message only part is
   // there at a time.
   const size_t of_lease = policy_->max_lease_bytes_in_flight;
   const size_t most = of_lease * policy_->max_shared_leases_per_host;
-  return host.owed_bytes != 0 && host.owed_bytes + std::min(length, of_lease) > most;
+  return host.owed_bytes + std::min(length, of_lease) > most;
 }
 
 bool Cluster::MayBeUsed(const UpstreamHost& host, const Choice& choice) const {

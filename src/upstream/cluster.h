@@ -96,7 +96,9 @@ class Cluster {
   // Null if no host may be used.
   UpstreamHost* Pick(const Choice& choice);
   // The server takes so little of what it was sent that nothing is added to it.
-  bool Congested(const UpstreamHost& host, size_t length) const;
+  bool Congested(const UpstreamHost& host, size_t length) const {
+    return host.owed_bytes != 0 && OwesTooMuch(host, length);
+  }
 
   void Acquire(UpstreamHost& host, size_t bytes) {
     ++attempts_;
@@ -144,6 +146,7 @@ class Cluster {
   }
 
  private:
+  bool OwesTooMuch(const UpstreamHost& host, size_t length) const;
   bool MayBeUsed(const UpstreamHost& host, const Choice& choice) const;
   UpstreamHost* PickAnother(UpstreamHost& first, const Choice& choice);
 

@@ -18,8 +18,8 @@ namespace metaprotocol {
 class FlowControl {
  public:
   // The host is asked once for this many bytes: rarely enough to cost nothing, and often enough for
-  // what is not asked about not to matter.
-  static constexpr size_t kMostUnprobed = size_t{64} << 10;
+  // what is not asked about not to matter beside what the host may keep in any case.
+  static constexpr size_t kMostUnprobed = size_t{256} << 10;
 
   // `bound`: what the connection may owe at most. Whoever writes sees to it.
   explicit FlowControl(size_t bound)

@@ -137,9 +137,7 @@ void WorkerHub::Probe(Lease& lease) {
   context_.host.ProbeLease(lease.handle);
 }
 
-// Called wherever Lease::Owed or Lease::Orphaned may have become something else.
-void WorkerHub::UpdateBooks(Lease& lease) {
-  const size_t owed = lease.Owed();
+void WorkerHub::CorrectBooks(Lease& lease, size_t owed) {
   const size_t orphaned = lease.Orphaned();
   if (owed == lease.owed_booked && orphaned == lease.orphaned_booked) return;
   UpstreamHost& host = lease.pool.host;

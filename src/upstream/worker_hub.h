@@ -128,6 +128,7 @@ class WorkerHub : private LeaseOpener {
   void Flush(Lease& lease);
   void Probe(Lease& lease);
   void UpdateBooks(Lease& lease);
+  static void CorrectBooks(Lease& lease, size_t owed);
   void SettlePause(Lease& lease);
 
   size_t ParseUpstream(Lease& lease, Bytes bytes);
@@ -189,6 +190,13 @@ inline void WorkerHub::MarkDirty(Lease& lease) {
   if (lease.dirty) return;
   lease.dirty = true;
   dirty_.push_back(&lease);
+}
+
+// Called wherever Lease::Owed or Lease::Orphaned may have become something else. Nearly always
+// nothing is owed, and nothing was.
+inline void WorkerHub::UpdateBooks(Lease& lease) {
+  const size_t owed = lease.Owed();
+  if (owed != 0 || lease.owed_booked != 0) CorrectBooks(lease, owed);
 }
 
 inline void WorkerHub::Note(UpstreamHost& host) {

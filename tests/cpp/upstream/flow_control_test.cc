@@ -16,10 +16,11 @@ TEST(FlowControl, NothingWrittenIsNothingOwed) {
 
 TEST(FlowControl, FewBytesAreNeitherOwedNorAskedAbout) {
   const FlowControl flow(16 * kMiB);
-  EXPECT_EQ(flow.Owed(64 * kKiB - 1), 0u);
-  EXPECT_FALSE(flow.WantsProbe(64 * kKiB - 1));
-  EXPECT_EQ(flow.Owed(64 * kKiB), 64 * kKiB);
-  EXPECT_TRUE(flow.WantsProbe(64 * kKiB));
+  constexpr uint64_t kFew = FlowControl::kMostUnprobed;
+  EXPECT_EQ(flow.Owed(kFew - 1), 0u);
+  EXPECT_FALSE(flow.WantsProbe(kFew - 1));
+  EXPECT_EQ(flow.Owed(kFew), kFew);
+  EXPECT_TRUE(flow.WantsProbe(kFew));
 }
 
 TEST(FlowControl, OnlyOneProbeIsUnderWay) {
