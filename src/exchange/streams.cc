@@ -47,10 +47,11 @@ void Exchanges::OpenStream(Exchange& exchange, const RequestView& request) {
 void Exchanges::ForwardStream(Exchange& exchange, const RequestView& request) {
   // Keeps the request alive where it is the exchange's own.
   const std::unique_ptr<HeldRequest> held = std::move(exchange.held_request_);
-  ChooseTarget(exchange);
+  const Router::Sender sender = SenderOf(exchange);
+  ChooseTarget(exchange, sender);
   CountRequest(exchange);
   const std::optional<AttemptResult> refused =
-      StartAttempt(exchange, SenderOf(exchange), request, {});
+      StartAttempt(exchange, sender, request, TimeoutUs(exchange, request), {});
   if (refused) {
     Reply(exchange, refused->reply, refused->text);
     return;
