@@ -76,8 +76,9 @@ bool IsOtherEvent(Serialization serialization, Bytes body) {
 }
 
 DecodeResult DecodeEvent(Bytes bytes, const Header& header, Message& message) {
-  if (header.body_bytes > kMaxEventBytes) return DecodeResult::Error("event with a long body");
   message.kind = header.request() ? MessageKind::kHeartbeat : MessageKind::kHeartbeatReply;
+  if (header.body_bytes > kMaxEventBytes)
+    return DecodeResult::Undecodable("event with a long body");
   if (bytes.size() < message.length) return DecodeResult::NeedMore(message.length);
   const Bytes body = bytes.substr(kHeaderBytes, header.body_bytes);
   if (header.request() && IsReadOnlyEvent(body)) {

@@ -56,6 +56,19 @@ TEST(DubboCodec, TellsTheKindsOfServersMessagesApart) {
   EXPECT_EQ(kind(kTwoWayRequest | 2, HeadBody() + "HZ"), MessageKind::kOther);  // a callback
 }
 
+TEST(DubboCodec, AnEventWithALongBodyCostsNothingElse) {
+  for (const Direction direction : {Direction::kRequest, Direction::kResponse}) {
+    const std::string frame = Frame(kTwoWayRequest | kFlagEvent | 2, 0, 5, std::string(2000, 'x'));
+    for (const size_t n : {size_t{16}, frame.size()}) {
+      const Decoded decoded = Decode(direction, frame.substr(0, n));
+      EXPECT_EQ(decoded.result.status, ResultStatus::kUndecodable);
+      EXPECT_EQ(decoded.message.length, frame.size());
+      EXPECT_EQ(decoded.message.kind, MessageKind::kHeartbeat)
+          << "no reply, and no call of anybody";
+    }
+  }
+}
+
 TEST(DubboCodec, ReadsStatusAndTypeOfResponses) {
   const auto status = [](uint8_t wire_status, const std::string& body, uint8_t serialization = 2) {
     const Decoded d = Decode(Direction::kResponse, Frame(serialization, wire_status, 1, body));
