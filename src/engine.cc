@@ -134,6 +134,9 @@ class EngineImpl final : public Engine {
       case Timer::Kind::kExchange:
         exchanges_.ExchangeTimer(timer.owner<Exchange>());
         break;
+      case Timer::Kind::kExchangeStep:
+        exchanges_.StepTimer(timer.owner<Exchange>());
+        break;
       case Timer::Kind::kMirror:
         router_.mirrors().CopyTimer(timer);
         break;

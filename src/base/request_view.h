@@ -17,23 +17,30 @@ struct RequestView {
   bool whole() const { return bytes.size() >= message.length; }
 };
 
-// A whole request with its bytes, for those who have to wait. Takes the message away from who read
+// A whole message with its bytes, for those who have to wait. Takes the message away from who read
 // it, and copies the bytes.
-class HeldRequest {
+class HeldMessage {
  public:
-  explicit HeldRequest(const RequestView& request)
-      : bytes_(request.bytes.substr(0, request.message.length)),
-        message_(std::exchange(request.message, Message())) {
-    message_.Rebase(request.bytes, bytes_.data());
+  HeldMessage(Message& message, Bytes bytes)
+      : bytes_(bytes.substr(0, message.length)), message_(std::exchange(message, Message())) {
+    message_.Rebase(bytes, bytes_.data());
   }
-  HeldRequest(const HeldRequest&) = delete;  // `message_` points into `bytes_`
-  HeldRequest& operator=(const HeldRequest&) = delete;
+  HeldMessage(const HeldMessage&) = delete;  // `message_` points into `bytes_`
+  HeldMessage& operator=(const HeldMessage&) = delete;
 
-  RequestView view() { return {message_, bytes_}; }
+  Message& message() { return message_; }
+  Bytes bytes() const { return bytes_; }
 
  private:
   std::string bytes_;
   Message message_;
+};
+
+class HeldRequest : public HeldMessage {
+ public:
+  explicit HeldRequest(const RequestView& request) : HeldMessage(request.message, request.bytes) {}
+
+  RequestView view() { return {message(), bytes()}; }
 };
 
 }  // namespace metaprotocol

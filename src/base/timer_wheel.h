@@ -17,7 +17,7 @@ struct TimerLink : ListLink {};
 // destroying it cancels it.
 class Timer : public TimerLink {
  public:
-  enum class Kind : uint8_t { kExchange, kMirror, kSession, kLease, kMetrics };
+  enum class Kind : uint8_t { kExchange, kExchangeStep, kMirror, kSession, kLease, kMetrics };
 
   Timer(Kind kind, void* owner) : kind_(kind), owner_(owner) {}
   ~Timer() { Cancel(); }

@@ -28,6 +28,9 @@ struct ClusterPolicy {
   size_t max_bytes_in_flight = size_t{256} << 20;       // request bytes without reply; likewise
   size_t max_lease_bytes_in_flight = size_t{16} << 20;  // above: another lease, or over-limit
   uint32_t max_pending_requests = 4096;                 // waiting for an exclusive lease; likewise
+  // Retries under way, of the requests under way, and so many in any case.
+  double retry_budget_percent = 20;
+  uint32_t min_retries_in_flight = 10;
   uint64_t lease_idle_timeout_us = uint64_t{1} * 1000 * 1000;  // then it goes back to the pool
   uint64_t connect_timeout_us = uint64_t{5} * 1000 * 1000;     // for a lease to become ready
 };

@@ -4,6 +4,8 @@
 #include <optional>
 #include <string_view>
 
+#include "src/route/address_range.h"
+
 namespace metaprotocol {
 namespace {
 
@@ -38,7 +40,16 @@ Condition LoadCondition(const config::Condition& config, const std::string& path
   if (config.ignore_case) {
     findings.Error(path + ".ignore_case", "true", "is for conditions on text only");
   }
-  if (config.range) {
+  if (config.ip_in) {
+    condition.kind = Kind::kIpIn;
+    condition.values = config.ip_in->values;
+    for (size_t i = 0; i < condition.values.size(); ++i) {
+      if (AddressRange::Parse(condition.values[i])) continue;
+      findings.Error(path + ".ip_in.values[" + std::to_string(i) + "]",
+                     QuoteShort(condition.values[i]),
+                     "must be an IP address or a range of them, such as 10.0.0.0/8 or fd00::/8");
+    }
+  } else if (config.range) {
     condition.kind = Kind::kRange;
     condition.range_start = config.range->start;
     condition.range_end = config.range->end;

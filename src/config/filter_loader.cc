@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "src/config/condition_loader.h"
+#include "src/config/local_reply_loader.h"
 
 namespace metaprotocol {
 namespace {
@@ -68,6 +69,91 @@ std::unique_ptr<GlobalRateLimit> LoadGlobalRateLimit(const config::GlobalRateLim
   }
   if (limit->match == nullptr) return nullptr;
   return limit;
+}
+
+std::unique_ptr<Fault> LoadFault(const config::Fault& config, const std::string& path,
+                                 Findings& findings) {
+  auto fault = std::make_unique<Fault>();
+  if (config.delay) {
+    fault->delay = {Route::ChanceOf(config.delay->percent),
+                    static_cast<uint64_t>(config.delay->duration.count())};
+  }
+  if (config.abort) {
+    const config::FaultAbort& from = *config.abort;
+    Fault::Abort& abort = fault->abort.emplace();
+    abort.chance = Route::ChanceOf(from.percent);
+    if (from.kind) abort.reply = LoadLocalReply(*from.kind, path + ".abort.kind", findings);
+    abort.text = from.text;
+  }
+  return fault;
+}
+
+namespace {
+
+// Where a rule of an authorization comes from, for what is wrong with it.
+struct RuleOrigin {
+  const std::vector<config::Condition>* match;
+  std::string path;
+};
+
+struct RulesToBuild {
+  std::vector<RouteTable::Rule> rules;
+  std::vector<RuleOrigin> origins;
+};
+
+bool BuildRules(RulesToBuild from, Authorization::Rules& rules, MetadataKeys& keys,
+                Findings& findings) {
+  std::vector<RouteTable::BuildError> errors;
+  rules.table = RouteTable::Build("", std::move(from.rules), keys, errors);
+  for (const RouteTable::BuildError& error : errors) {
+    const RuleOrigin& origin = from.origins[error.rule];
+    ReportBadRegex(error, *origin.match, origin.path, findings);
+  }
+  return rules.table != nullptr;
+}
+
+}  // namespace
+
+std::unique_ptr<Authorization> LoadAuthorization(const config::Authorization& config,
+                                                 const std::string& path, MetadataKeys& keys,
+                                                 Findings& findings) {
+  using Action = config::AuthorizationPolicyAction;
+  auto authorization = std::make_unique<Authorization>();
+  RulesToBuild allow;
+  RulesToBuild deny;
+  RulesToBuild audit;
+  for (size_t i = 0; i < config.policies.size(); ++i) {
+    const config::AuthorizationPolicy& policy = config.policies[i];
+    RulesToBuild* to = &allow;
+    Authorization::Rules* rules = &authorization->allow;
+    switch (policy.action) {
+      case Action::ALLOW:
+        authorization->only_allowed = true;
+        break;
+      case Action::DENY:
+        to = &deny;
+        rules = &authorization->deny;
+        break;
+      case Action::AUDIT:
+        to = &audit;
+        rules = &authorization->audit;
+        break;
+    }
+    for (size_t j = 0; j < policy.rules.size(); ++j) {
+      const std::string place =
+          path + ".policies[" + std::to_string(i) + "].rules[" + std::to_string(j) + "].match";
+      RouteTable::Rule rule;
+      rule.conditions = LoadConditions(policy.rules[j].match, place, findings);
+      rule.route.index = static_cast<uint32_t>(to->rules.size());
+      to->rules.push_back(std::move(rule));
+      to->origins.push_back({&policy.rules[j].match, place});
+      rules->texts.push_back("denied by the authorization policy " + policy.name);
+    }
+  }
+  const bool built = BuildRules(std::move(allow), authorization->allow, keys, findings) &&
+                     BuildRules(std::move(deny), authorization->deny, keys, findings) &&
+                     BuildRules(std::move(audit), authorization->audit, keys, findings);
+  return built ? std::move(authorization) : nullptr;
 }
 
 }  // namespace metaprotocol

@@ -6,6 +6,8 @@
 
 #include "generated/config_schema.h"
 #include "src/config/findings.h"
+#include "src/filter/authorization/authorization.h"
+#include "src/filter/fault/fault.h"
 #include "src/filter/global_rate_limit/global_rate_limit.h"
 #include "src/filter/local_rate_limit/local_rate_limit.h"
 
@@ -22,6 +24,13 @@ std::unique_ptr<GlobalRateLimit> LoadGlobalRateLimit(const config::GlobalRateLim
                                                      const std::string& path, MetadataKeys& keys,
                                                      Findings& findings);
 
+std::unique_ptr<Authorization> LoadAuthorization(const config::Authorization& config,
+                                                 const std::string& path, MetadataKeys& keys,
+                                                 Findings& findings);
+
+std::unique_ptr<Fault> LoadFault(const config::Fault& config, const std::string& path,
+                                 Findings& findings);
+
 // `config` is a config::Filter or a config::RouteFilter, of which one of the kinds is there.
 template <typename Config>
 std::unique_ptr<const Filter> LoadFilter(const Config& config, const std::string& path,
@@ -32,6 +41,10 @@ std::unique_ptr<const Filter> LoadFilter(const Config& config, const std::string
   if (config.global_rate_limit) {
     return LoadGlobalRateLimit(*config.global_rate_limit, path + ".global_rate_limit", keys,
                                findings);
+  }
+  if (config.fault) return LoadFault(*config.fault, path + ".fault", findings);
+  if (config.authorization) {
+    return LoadAuthorization(*config.authorization, path + ".authorization", keys, findings);
   }
   return nullptr;  // the reader has said so
 }

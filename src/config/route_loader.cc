@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <cmath>
 #include <optional>
 #include <string_view>
 #include <unordered_map>
@@ -11,6 +10,7 @@
 
 #include "src/codec/codec.h"
 #include "src/config/condition_loader.h"
+#include "src/config/local_reply_loader.h"
 #include "src/route/weighted_schedule.h"
 
 namespace metaprotocol {
@@ -24,22 +24,6 @@ std::string At(const std::string& path, std::string_view field) {
 }
 std::string At(const std::string& path, std::string_view field, size_t index) {
   return At(path, field) + "[" + std::to_string(index) + "]";
-}
-
-std::optional<LocalReply> LocalReplyOf(std::string_view name) {
-  for (size_t i = 0; i < kLocalReplyCount; ++i) {
-    const auto reply = static_cast<LocalReply>(i);
-    if (LocalReplyName(reply) == name) return reply;
-  }
-  return std::nullopt;
-}
-
-std::string LocalReplyNames() {
-  std::vector<std::string_view> names;
-  for (size_t i = 0; i < kLocalReplyCount; ++i) {
-    names.push_back(LocalReplyName(static_cast<LocalReply>(i)));
-  }
-  return JoinNames(names);
 }
 
 Mutation LoadMutation(const std::vector<config::Mutation>& configs) {
@@ -60,10 +44,46 @@ Mutation LoadMutation(const std::vector<config::Mutation>& configs) {
 std::vector<Route::Mirror> LoadMirrors(const std::vector<config::Mirror>& configs) {
   std::vector<Route::Mirror> mirrors;
   for (const config::Mirror& config : configs) {
-    const double chance = config.percent / 100 * static_cast<double>(Route::kAlways);
-    mirrors.push_back({config.cluster, static_cast<uint64_t>(std::ceil(chance))});
+    mirrors.push_back({config.cluster, Route::ChanceOf(config.percent)});
   }
   return mirrors;
+}
+
+uint8_t CauseOf(config::RetryCause cause) {
+  using Cause = config::RetryCause;
+  switch (cause) {
+    case Cause::CONNECT_FAILURE:
+      return RetryPolicy::kConnectFailure;
+    case Cause::NOT_WRITTEN:
+      return RetryPolicy::kNotWritten;
+    case Cause::LOST:
+      return RetryPolicy::kLost;
+    case Cause::TIMEOUT:
+      return RetryPolicy::kTimeout;
+    case Cause::ERROR:
+      return RetryPolicy::kError;
+    case Cause::EXCEPTION:
+      return RetryPolicy::kException;
+  }
+  return 0;
+}
+
+std::shared_ptr<const RetryPolicy> LoadRetry(const config::Retry& config, const std::string& path,
+                                             Findings& findings) {
+  auto policy = std::make_shared<RetryPolicy>();
+  policy->retries = config.attempts;
+  if (!config.on.empty() || !config.status_codes.empty()) policy->causes = 0;
+  for (const config::RetryCause cause : config.on) policy->causes |= CauseOf(cause);
+  policy->status_codes = config.status_codes;
+  std::sort(policy->status_codes.begin(), policy->status_codes.end());
+  if (config.per_try_timeout) {
+    policy->per_try_timeout_us = static_cast<uint64_t>(config.per_try_timeout->count());
+  } else if (policy->Has(RetryPolicy::kTimeout)) {
+    findings.Warn(At(path, "on"), "\"TIMEOUT\"", "has no effect without per_try_timeout");
+  }
+  policy->backoff_us = static_cast<uint64_t>(config.backoff.count());
+  policy->max_backoff_us = static_cast<uint64_t>(config.max_backoff.count());
+  return policy;
 }
 
 }  // namespace
@@ -110,6 +130,7 @@ RouteTable::Rule RouteLoader::LoadRoute(const config::Route& config, const std::
     route.hash_keys.emplace_back(config.hash_on[i], keys_);
   }
   route.mirrors = LoadMirrors(config.mirrors);
+  if (config.retry) route.retry = LoadRetry(*config.retry, At(path, "retry"), findings_);
   LoadAction(config, path, route);
   return rule;
 }
@@ -162,18 +183,15 @@ void RouteLoader::LoadDirectReply(const config::Route& config, const std::string
                                   Route& route) {
   route.is_direct_reply = true;
   route.direct_reply_text = config.direct_reply->text;
-  if (const auto reply = LocalReplyOf(config.direct_reply->kind)) {
-    route.direct_reply = *reply;
-  } else {
-    findings_.Error(At(path, "direct_reply.kind"), QuoteShort(config.direct_reply->kind),
-                    "must be one of " + LocalReplyNames());
-  }
-  const std::array<std::pair<std::string_view, bool>, 5> ignored = {
+  route.direct_reply =
+      LoadLocalReply(config.direct_reply->kind, At(path, "direct_reply.kind"), findings_);
+  const std::array<std::pair<std::string_view, bool>, 6> ignored = {
       {{"timeout", config.timeout.has_value()},
        {"request_mutation", !config.request_mutation.empty()},
        {"response_mutation", !config.response_mutation.empty()},
        {"hash_on", !config.hash_on.empty()},
-       {"mirrors", !config.mirrors.empty()}}};
+       {"mirrors", !config.mirrors.empty()},
+       {"retry", config.retry.has_value()}}};
   for (const auto& [field, given] : ignored) {
     if (given) findings_.Warn(At(path, field), "", "has no effect beside direct_reply");
   }

@@ -52,6 +52,7 @@ SessionLimits LoadLimits(const config::Limits& config) {
   limits.max_unread_reply_bytes = config.max_unread_reply_bytes;
   limits.max_sessions_per_worker = config.max_sessions_per_worker;
   limits.max_buffered_bytes_per_worker = config.max_buffered_bytes_per_worker;
+  limits.max_kept_bytes_per_worker = config.max_kept_bytes_per_worker;
   limits.idle_timeout_us = Us(config.idle_timeout);
   limits.slow_client_timeout_us = Us(config.slow_client_timeout);
   limits.message_timeout_us = Us(config.message_timeout);
@@ -181,6 +182,10 @@ class TableLoader {
     const auto add = [&](const std::string& name, std::shared_ptr<const Filter> filter) {
       table.filters.push_back({name, std::move(filter)});
     };
+    if (config.authorization) {
+      add("authorization",
+          LoadAuthorization(*config.authorization, path + ".authorization", keys_, findings_));
+    }
     if (config.local_rate_limit) {
       add("local_rate_limit", LoadLocalRateLimit(*config.local_rate_limit,
                                                  path + ".local_rate_limit", keys_, findings_));
@@ -424,6 +429,8 @@ ClusterPolicyOrErrors LoadClusterPolicy(std::string_view json) {
   policy->max_bytes_in_flight = config.max_bytes_in_flight;
   policy->max_lease_bytes_in_flight = config.max_lease_bytes_in_flight;
   policy->max_pending_requests = config.max_pending_requests;
+  policy->retry_budget_percent = config.retry_budget_percent;
+  policy->min_retries_in_flight = config.min_retries_in_flight;
   policy->lease_idle_timeout_us = Us(config.lease_idle_timeout);
   policy->connect_timeout_us = Us(config.connect_timeout);
   result.policy = std::move(policy);

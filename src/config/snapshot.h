@@ -28,6 +28,9 @@ struct SessionLimits {
   uint32_t max_sessions_per_worker = 100000;         // more are refused
   // Unfinished messages and replies that wait, of all sessions together; above, who has most goes.
   size_t max_buffered_bytes_per_worker = size_t{512} << 20;
+  // Of requests that may be tried again, of all sessions together; what is beyond is not tried
+  // again.
+  size_t max_kept_bytes_per_worker = size_t{64} << 20;
   uint64_t idle_timeout_us = uint64_t{3600} * 1000 * 1000;  // no request open, no byte read; 0: off
   uint64_t slow_client_timeout_us = uint64_t{30} * 1000 * 1000;  // nothing drained; 0: off
   // How long a message may take from its first byte to its last; 0: off.

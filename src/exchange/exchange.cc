@@ -6,25 +6,27 @@ namespace metaprotocol {
 
 uint64_t Exchange::now_us() const { return exchanges_.context_.now_us(); }
 
+uint64_t Exchange::Random() { return exchanges_.context_.Random(); }
+
 void Exchange::Count(Counter counter) { exchanges_.SeriesOf(*this).Add(counter); }
 
 void Exchange::Change(const MutationOp& change) { changes_.push_back(change); }
 
 void Exchange::StartCall(std::string_view cluster, std::string_view path, Bytes message,
                          uint64_t timeout_us) {
-  assert(call_ == 0 && !timer_.armed() && "a filter waits for one thing at a time");
+  assert(call_ == 0 && !step_timer_.armed() && "a filter waits for one thing at a time");
   exchanges_.ChooseTarget(*this, Exchanges::SenderOf(*this));
   call_ = ++exchanges_.last_call_;
   exchanges_.calls_.emplace(call_, this);
   EngineContext& context = exchanges_.context_;
-  context.Arm(timer_, context.now_us() + timeout_us);
+  context.Arm(step_timer_, context.now_us() + timeout_us);
   context.host.StartCall(call_, origin_->handle, cluster, path, message, timeout_us);
 }
 
 void Exchange::StartTimer(uint64_t delay_us) {
-  assert(call_ == 0 && !timer_.armed() && "a filter waits for one thing at a time");
+  assert(call_ == 0 && !step_timer_.armed() && "a filter waits for one thing at a time");
   exchanges_.ChooseTarget(*this, Exchanges::SenderOf(*this));
-  exchanges_.context_.Arm(timer_, now_us() + delay_us);
+  exchanges_.context_.Arm(step_timer_, now_us() + delay_us);
 }
 
 void Exchange::Send(std::string_view cluster, std::string_view path, Bytes message,

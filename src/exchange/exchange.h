@@ -7,6 +7,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "src/base/intrusive_list.h"
 #include "src/base/request_view.h"
@@ -21,6 +22,7 @@
 #include "src/router/protocol_state.h"
 #include "src/upstream/attempt.h"
 #include "src/upstream/lease.h"
+#include "src/upstream/retry_budget.h"
 
 namespace metaprotocol {
 
@@ -56,17 +58,22 @@ class ExchangeAttempt : public Attempt {
 class Exchange : public ReplySlot, public FilterContext {
  public:
   enum class State : uint8_t {
-    kFree,       // nobody's
-    kFiltering,  // its filters look at the request
-    kHeld,       // a filter has stopped; the request is kept
-    kTrying,     // an attempt is under way, no reply yet
-    kReplying,   // the reply's head has come, its body is being passed on
-    kReplied,    // the reply is complete, and perhaps waits for its turn
-    kStreaming,  // a stream that is open on a server: messages go both ways
+    kFree,        // nobody's
+    kFiltering,   // its filters look at the request
+    kHeld,        // a filter has stopped; the request is kept
+    kTrying,      // an attempt is under way, no reply yet
+    kBackingOff,  // the pause before another one
+    kReplyHeld,   // a filter has stopped the reply, which is whole and kept
+    kReplying,    // the reply's head has come, its body is being passed on
+    kReplied,     // the reply is complete, and perhaps waits for its turn
+    kStreaming,   // a stream that is open on a server: messages go both ways
   };
 
   explicit Exchange(Exchanges& exchanges)
-      : exchanges_(exchanges), attempt_(*this), timer_(Timer::Kind::kExchange, this) {}
+      : exchanges_(exchanges),
+        attempt_(*this),
+        timer_(Timer::Kind::kExchange, this),
+        step_timer_(Timer::Kind::kExchangeStep, this) {}
 
   State state() const { return state_; }
   // How the client knows the request.
@@ -84,6 +91,11 @@ class Exchange : public ReplySlot, public FilterContext {
 
   // FilterContext
   uint64_t now_us() const override;
+  uint64_t Random() override;
+  std::unique_ptr<FilterState>& own_state() override {
+    assert(position_ < states_.size() && "a filter with state says so in its needs");
+    return states_[position_];
+  }
   void Count(Counter counter) override;
   void Change(const MutationOp& change) override;
   void StartCall(std::string_view cluster, std::string_view path, Bytes message,
@@ -110,8 +122,14 @@ class Exchange : public ReplySlot, public FilterContext {
       case State::kHeld:
         return to == State::kFiltering || to == State::kFree;
       case State::kTrying:  // once more, too
-        return to == State::kTrying || to == State::kReplying || to == State::kReplied ||
-               to == State::kStreaming || to == State::kFree;
+        return to == State::kTrying || to == State::kBackingOff || to == State::kReplyHeld ||
+               to == State::kReplying || to == State::kReplied || to == State::kStreaming ||
+               to == State::kFree;
+      case State::kBackingOff:
+        return to == State::kTrying || to == State::kReplied || to == State::kFree;
+      case State::kReplyHeld:
+        return to == State::kTrying || to == State::kBackingOff || to == State::kReplyHeld ||
+               to == State::kReplying || to == State::kReplied || to == State::kFree;
       case State::kReplying:
         return to == State::kReplied || to == State::kFree;
       case State::kReplied:
@@ -129,7 +147,8 @@ class Exchange : public ReplySlot, public FilterContext {
   ReplyContext client_;
   SnapshotUse* snapshot_ = nullptr;
   const FilterChain* chain_ = nullptr;
-  size_t position_ = 0;       // of the filter whose turn it is
+  size_t position_ = 0;  // of the filter whose turn it is, in whichever direction
+  std::vector<std::unique_ptr<FilterState>> states_;  // by position; empty if no filter has any
   CallId call_ = 0;           // what that filter has stopped for; 0: its timer
   Series* series_ = nullptr;  // null: nothing was counted yet
   uint64_t started_us_ = 0;
@@ -138,12 +157,17 @@ class Exchange : public ReplySlot, public FilterContext {
   uint32_t attempts_ = 0;
   ReplyStatus status_ = ReplyStatus::kOk;  // of the server's reply
   SnapshotUse::Target* target_ = nullptr;
-  std::string host_address_;  // tried last; kept only if a filter wants the outcome
-  Mutation changes_;          // by filters
-  std::unique_ptr<HeldRequest> held_request_;  // kHeld; kTrying while it may be tried again
+  std::string host_address_;                   // tried last; kept only if somebody may want it
+  Mutation changes_;                           // by filters
+  std::unique_ptr<HeldRequest> held_request_;  // kHeld; later, while it may be tried again
+  size_t kept_bytes_ = 0;                      // of that, as accounted in Retries
+  uint64_t pause_us_ = 0;                      // before the next attempt
+  bool again_ = false;                         // the reply that is coming is dropped for a retry
+  RetryToken retry_;                           // the present attempt is one
+  std::unique_ptr<HeldMessage> held_reply_;    // kReplyHeld
   ExchangeAttempt attempt_;
-  // Of the filter that has stopped, then of the attempts together, or of the open stream.
-  Timer timer_;
+  Timer timer_;       // of the attempts together, or of the open stream
+  Timer step_timer_;  // of the filter that has stopped, of one attempt, or of the pause before it
   std::unique_ptr<StreamState> stream_;  // null: a single request
 };
 

@@ -6,20 +6,14 @@
 #include "src/filter/local_reply_text.h"
 
 namespace metaprotocol {
-namespace {
-
-// Of one request, if nothing of it has reached a server, or a filter wants it.
-constexpr uint32_t kMaxAttempts = 3;
-
-}  // namespace
-
 // --- the beginning
 
 bool Exchanges::WantsWhole(const SnapshotUse& use, const Route& route, const Message& message,
                            const MatchInput& head) {
   const Snapshot& snapshot = *use.snapshot;
-  const bool changed = !route.request_mutation.empty() ||
-                       Router::TimeoutUs(snapshot, route, message) < message.timeout_us;
+  const bool changed =
+      !route.request_mutation.empty() ||
+      Router::TryTimeoutUs(route, Router::TimeoutUs(snapshot, route, message)) < message.timeout_us;
   const bool must_mutate =
       !route.is_direct_reply && changed && !snapshot.codec->traits().mutation_in_head;
   return must_mutate || use.snapshot->ChainOf(route).WantsWhole(head);
@@ -41,6 +35,7 @@ Exchange& Exchanges::New(const ExchangeOrigin& origin, SnapshotUse& use, const R
   exchange.route_ = route;
   exchange.chain_ = route != nullptr ? &use.snapshot->ChainOf(*route) : &kNoFilters;
   exchange.position_ = 0;
+  if (exchange.chain_->needs().state) exchange.states_.resize(exchange.chain_->size());
   exchange.target_ = nullptr;
   exchange.started_us_ = context_.now_us();
   exchange.bytes_ = message.length;
@@ -66,6 +61,10 @@ void Exchanges::Run(Exchange& exchange, const RequestView& request) {
 void Exchanges::RunFilters(Exchange& exchange, const RequestView& request) {
   exchange.request_ = &request;
   while (exchange.position_ < exchange.chain_->size()) {
+    if (!exchange.chain_->needs_of(exchange.position_).request) {
+      ++exchange.position_;
+      continue;
+    }
     const Filter& filter = exchange.chain_->at(exchange.position_);
     if (!Proceed(exchange, filter.OnRequest(exchange), request)) return;
   }
@@ -96,7 +95,7 @@ bool Exchanges::Proceed(Exchange& exchange, RequestVerdict verdict, const Reques
 
 void Exchanges::Hold(Exchange& exchange, const RequestView& request) {
   assert(request.whole() && "a filter that may stop wants requests whole");
-  assert((exchange.call_ != 0 || exchange.timer_.armed()) && "a filter stops for something");
+  assert((exchange.call_ != 0 || exchange.step_timer_.armed()) && "a filter stops for something");
   exchange.request_ = nullptr;
   exchange.Become(Exchange::State::kHeld);
   SeriesOf(exchange);  // it is there
@@ -108,19 +107,40 @@ void Exchanges::Hold(Exchange& exchange, const RequestView& request) {
 
 void Exchanges::CallDone(CallId call, std::optional<Bytes> message) {
   const auto it = calls_.find(call);
-  if (it != calls_.end()) Resume(*it->second, true, message);
+  if (it == calls_.end()) return;
+  Exchange& exchange = *it->second;
+  if (exchange.state_ == Exchange::State::kReplyHeld) {
+    ResumeReply(exchange, message);
+  } else {
+    Resume(exchange, true, message);
+  }
 }
 
 void Exchanges::ExchangeTimer(Exchange& exchange) {
-  if (exchange.state_ == Exchange::State::kHeld) {
-    Resume(exchange, exchange.call_ != 0, std::nullopt);
-    return;
-  }
   if (exchange.is_stream()) {
     StreamTimer(exchange);
     return;
   }
   AnswerLocally(exchange, LocalReply::kTimeout, LocalReplyText(LocalReply::kTimeout));
+}
+
+void Exchanges::StepTimer(Exchange& exchange) {
+  switch (exchange.state_) {
+    case Exchange::State::kHeld:
+      Resume(exchange, exchange.call_ != 0, std::nullopt);
+      return;
+    case Exchange::State::kTrying:
+      TryTimedOut(exchange);
+      return;
+    case Exchange::State::kBackingOff:
+      TryNow(exchange);
+      return;
+    case Exchange::State::kReplyHeld:
+      ResumeReply(exchange, std::nullopt);
+      return;
+    default:
+      assert(false && "nothing has a time limit of its own then");
+  }
 }
 
 void Exchanges::Resume(Exchange& exchange, bool call_done, std::optional<Bytes> reply) {
@@ -134,189 +154,83 @@ void Exchanges::Resume(Exchange& exchange, bool call_done, std::optional<Bytes> 
 }
 
 void Exchanges::StopWaiting(Exchange& exchange) {
-  if (exchange.call_ != 0) calls_.erase(exchange.call_);
-  exchange.call_ = 0;
-  exchange.timer_.Cancel();
+  ForgetWait(exchange);
   exchange.Become(Exchange::State::kFiltering);
   client_->OnHeld(exchange, false);
 }
 
+void Exchanges::ForgetWait(Exchange& exchange) {
+  if (exchange.call_ != 0) calls_.erase(exchange.call_);
+  exchange.call_ = 0;
+  exchange.step_timer_.Cancel();
+}
+
+// --- filters, on the way back
+
+// Those from the one before `position_` on.
 ResponseVerdict Exchanges::AskAboutResponse(Exchange& exchange, const Message& message) {
   const ResponseHead head{message.status, message.metadata, message.length};
-  for (size_t i = exchange.chain_->size(); i != 0; --i) {
-    const ResponseVerdict verdict = exchange.chain_->at(i - 1).OnResponse(exchange, head);
-    if (verdict == ResponseVerdict::kReplace) return verdict;
-    if (verdict == ResponseVerdict::kRetry && exchange.held_request_ != nullptr) return verdict;
+  while (exchange.position_ != 0) {
+    --exchange.position_;
+    if (!exchange.chain_->needs_of(exchange.position_).response) continue;
+    const Filter& filter = exchange.chain_->at(exchange.position_);
+    const ResponseVerdict verdict = Judged(exchange, filter.OnResponse(exchange, head));
+    if (verdict != ResponseVerdict::kContinue) return verdict;
   }
   return ResponseVerdict::kContinue;
 }
 
-// --- attempts
-
-Router::Sender Exchanges::SenderOf(const Exchange& exchange) {
-  const ExchangeOrigin& origin = *exchange.origin_;
-  return {origin.protocol,   *exchange.snapshot_, *exchange.route_,
-          origin.connection, origin.leases,       origin.mirror_leases};
+// What becomes of a filter's verdict where it asks for what cannot be.
+ResponseVerdict Exchanges::Judged(Exchange& exchange, ResponseVerdict verdict) {
+  if (verdict != ResponseVerdict::kRetry) return verdict;
+  return PrepareRetry(exchange) ? verdict : ResponseVerdict::kContinue;
 }
 
-uint64_t Exchanges::TimeoutUs(const Exchange& exchange, const RequestView& request) {
-  return Router::TimeoutUs(*exchange.snapshot_->snapshot, *exchange.route_, request.message);
-}
-
-// For good: an exchange that waits, or is tried again, goes where it was meant to go. But clusters
-// may have come and gone.
-void Exchanges::ChooseTarget(Exchange& exchange, const Router::Sender& sender) {
-  if (exchange.route_->is_direct_reply) return;
-  if (exchange.target_ == nullptr) {
-    exchange.target_ = &router_.ChooseTarget(sender);
-  } else {
-    router_.LookUp(sender, *exchange.target_);
-  }
-  UseSeries(exchange, *exchange.target_->series);
-}
-
-void Exchanges::Forward(Exchange& exchange, const RequestView& request) {
-  // Keeps the request alive where it is the exchange's own.
-  std::unique_ptr<HeldRequest> held = std::move(exchange.held_request_);
-  const Router::Sender sender = SenderOf(exchange);
-  ChooseTarget(exchange, sender);
-  Series& series = *exchange.target_->series;
-  CountRequest(exchange);
-  const uint64_t timeout = TimeoutUs(exchange, request);
-  const std::optional<AttemptResult> ended = StartAttempt(exchange, sender, request, timeout, {});
-  if (ended && ended->cause == AttemptResult::Cause::kRefused) {
-    Reply(exchange, ended->reply, ended->text);
-    return;
-  }
-  series.Add(Counter::kRequestBytes, request.message.length);
-  router_.Mirror(sender, request);
-  if (ended) {
-    series.Add(Counter::kOneWay);
-    End(exchange, Outcome::Kind::kSent);
-    return;
-  }
-  if (timeout != 0) context_.Arm(exchange.timer_, context_.now_us() + timeout);
-  if (MayBeTriedAgain(exchange, request)) {
-    exchange.held_request_ =
-        held != nullptr ? std::move(held) : std::make_unique<HeldRequest>(request);
+void Exchanges::HoldReply(Exchange& exchange, Message& message, Bytes bytes) {
+  assert(exchange.chain_->needs_of(exchange.position_).whole_response &&
+         "a filter that stops replies says so in its needs");
+  assert((exchange.call_ != 0 || exchange.step_timer_.armed()) && "a filter stops for something");
+  exchange.Become(Exchange::State::kReplyHeld);
+  if (exchange.held_reply_ == nullptr) {
+    exchange.held_reply_ = std::make_unique<HeldMessage>(message, bytes);
   }
 }
 
-std::optional<AttemptResult> Exchanges::StartAttempt(Exchange& exchange,
-                                                     const Router::Sender& sender,
-                                                     const RequestView& request,
-                                                     uint64_t timeout_us, std::string_view avoid) {
-  const Mutation* mutation = &exchange.route_->request_mutation;
-  if (!exchange.changes_.empty()) {
-    all_changes_ = *mutation;
-    all_changes_.insert(all_changes_.end(), exchange.changes_.begin(), exchange.changes_.end());
-    mutation = &all_changes_;
+// What a filter has stopped a reply for is over. The attempt has long ended.
+void Exchanges::ResumeReply(Exchange& exchange, std::optional<Bytes> reply) {
+  ForgetWait(exchange);
+  // Out of the exchange, since the next attempt may have another one.
+  const std::unique_ptr<HeldMessage> held = std::move(exchange.held_reply_);
+  Message& message = held->message();
+  const ResponseHead head{message.status, message.metadata, message.length};
+  const Filter& filter = exchange.chain_->at(exchange.position_);
+  ResponseVerdict verdict = Judged(exchange, filter.OnResponseResumed(exchange, head, reply));
+  if (verdict == ResponseVerdict::kContinue) verdict = AskAboutResponse(exchange, message);
+  if (verdict == ResponseVerdict::kContinue && RetryInstead(exchange, message)) {
+    verdict = ResponseVerdict::kRetry;
   }
-  exchange.Become(Exchange::State::kTrying);
-  exchange.attempt_.sink = this;
-  const std::optional<AttemptResult> ended = router_.Start(
-      sender, *exchange.target_, exchange.attempt_, request, *mutation, timeout_us, avoid);
-  if (!ended || ended->cause != AttemptResult::Cause::kRefused) ++exchange.attempts_;
-  return ended;
-}
-
-// Who waits for a connection may get another host's, if this one cannot be had.
-bool Exchanges::MayBeTriedAgain(const Exchange& exchange, const RequestView& request) const {
-  if (!exchange.expects_reply_ || !request.whole()) return false;
-  if (request.message.length > exchange.snapshot_->snapshot->limits.stream_message_bytes) {
-    return false;
-  }
-  return exchange.chain_->needs().replay || (exchange.target_->cluster->host_count() > 1 &&
-                                             WorkerHub::WaitsForConnection(exchange.attempt_));
-}
-
-bool Exchanges::TryAgain(Exchange& exchange, const AttemptResult& before) {
-  if (exchange.held_request_ == nullptr || exchange.origin_ == nullptr) return false;
-  if (exchange.attempts_ >= kMaxAttempts) return false;
-  const RequestView request = exchange.held_request_->view();
-  const Router::Sender sender = SenderOf(exchange);
-  ChooseTarget(exchange, sender);
-  const std::optional<AttemptResult> ended =
-      StartAttempt(exchange, sender, request, TimeoutUs(exchange, request), before.host_address);
-  if (ended) Reply(exchange, ended->reply, ended->text);
-  return true;
-}
-
-Handled Exchanges::OnReply(Attempt& attempt, const Codec& codec, Message& message, Bytes bytes) {
-  Exchange& exchange = static_cast<ExchangeAttempt&>(attempt).exchange;
-  const bool whole = bytes.size() == message.length;
-  if (!whole && !exchange.route_->response_mutation.empty() && !codec.traits().mutation_in_head) {
-    return Handled::kWantedWhole;
-  }
-  if (exchange.chain_->needs().response) {
-    switch (AskAboutResponse(exchange, message)) {
-      case ResponseVerdict::kContinue:
-        break;
-      case ResponseVerdict::kReplace:
-        Abandon(exchange, AttemptResult::Cause::kGivenUp);
-        Reply(exchange, exchange.answer_, exchange.answer_text_);
-        return Handled::kDone;
-      case ResponseVerdict::kRetry:
-        if (exchange.attempts_ >= kMaxAttempts) break;
-        TryAgain(exchange, Abandon(exchange, AttemptResult::Cause::kGivenUp));
-        return Handled::kDone;
-    }
-  }
-  exchange.held_request_.reset();
-  codec.CarryOver(exchange.client_, message);
-  exchange.status_ = message.status;
-  exchange.response_bytes_ = message.length;
-  exchange.series_->Add(Counter::kResponseBytes, message.length);
-  RecordTime(exchange);
-  exchange.Become(Exchange::State::kReplying);
-  client_->OnReply(exchange, codec, message, bytes);
-  return Handled::kDone;
-}
-
-void Exchanges::OnReplyBody(Attempt& attempt, Bytes bytes) {
-  client_->OnReplyBody(static_cast<ExchangeAttempt&>(attempt).exchange, bytes);
-}
-
-void Exchanges::OnAttemptEnd(Attempt& attempt, const AttemptResult& result) {
-  Exchange& exchange = static_cast<ExchangeAttempt&>(attempt).exchange;
-  Remember(exchange, result);
-  switch (result.cause) {
-    case AttemptResult::Cause::kReplied:
-      exchange.series_->Add(CounterFor(exchange.status_));
-      exchange.timer_.Cancel();
-      exchange.Become(Exchange::State::kReplied);
-      client_->OnReplyEnd(exchange);
+  switch (verdict) {
+    case ResponseVerdict::kContinue:
+      PassOn(exchange, *exchange.snapshot_->upstream->codec, message, held->bytes());
+      EndReply(exchange);
       return;
-    case AttemptResult::Cause::kSent:
-      exchange.series_->Add(Counter::kOneWay);
-      End(exchange, Outcome::Kind::kSent);
+    case ResponseVerdict::kStop:
+      HoldReply(exchange, message, held->bytes());
       return;
-    case AttemptResult::Cause::kNeverConnected:
-    case AttemptResult::Cause::kNeverWritten:
-      if (TryAgain(exchange, result)) return;
-      break;
-    default:
-      break;
+    case ResponseVerdict::kReplace:
+      Reply(exchange, exchange.answer_, exchange.answer_text_);
+      return;
+    case ResponseVerdict::kRetry:
+      TryAgain(exchange);
+      return;
   }
-  Reply(exchange, result.reply, result.text);
-}
-
-void Exchanges::Remember(Exchange& exchange, const AttemptResult& result) {
-  if (exchange.chain_->needs().outcome) exchange.host_address_.assign(result.host_address);
-}
-
-AttemptResult Exchanges::Abandon(Exchange& exchange, AttemptResult::Cause why) {
-  if (!exchange.attempt_.started()) return {};
-  assert(!exchange.is_stream() && "its server is told why: WorkerHub::ResetStream");
-  const AttemptResult result = hub_.Abandon(exchange.attempt_, why);
-  Remember(exchange, result);
-  return result;
 }
 
 // --- the end
 
 void Exchanges::AnswerLocally(Exchange& exchange, LocalReply reply, std::string_view text) {
   if (exchange.state_ == Exchange::State::kHeld) StopWaiting(exchange);
+  if (exchange.state_ == Exchange::State::kReplyHeld) ForgetWait(exchange);
   if (exchange.is_stream()) {
     ResetOnServer(exchange, reply, text);
     Reply(exchange, reply, text);
@@ -330,6 +244,7 @@ void Exchanges::AnswerLocally(Exchange& exchange, LocalReply reply, std::string_
 // Nothing is under way for it any more.
 void Exchanges::Reply(Exchange& exchange, LocalReply reply, std::string_view text) {
   exchange.timer_.Cancel();
+  exchange.step_timer_.Cancel();
   CountRequest(exchange);
   SeriesOf(exchange).Add(LocalReplyCounter(reply));
   if (exchange.attempts_ != 0 && exchange.response_bytes_ == 0) RecordTime(exchange);
@@ -367,6 +282,7 @@ void Exchanges::ClientGone(Exchange& exchange) {
     Delivered(exchange);
     return;
   }
+  if (exchange.state_ == Exchange::State::kReplyHeld) ForgetWait(exchange);
   CountRequest(exchange);
   if (exchange.expects_reply_) SeriesOf(exchange).Add(Counter::kClientGone);
   if (exchange.is_stream()) {
@@ -380,6 +296,7 @@ void Exchanges::ClientGone(Exchange& exchange) {
 
 void Exchanges::End(Exchange& exchange, Outcome::Kind kind) {
   exchange.timer_.Cancel();
+  exchange.step_timer_.Cancel();
   if (exchange.chain_->needs().outcome) {
     Outcome outcome;
     outcome.kind = kind;
@@ -392,15 +309,19 @@ void Exchanges::End(Exchange& exchange, Outcome::Kind kind) {
     outcome.ended_us = context_.now_us();
     outcome.attempts = exchange.attempts_;
     for (size_t i = 0; i < exchange.chain_->size(); ++i) {
-      exchange.chain_->at(i).OnEnd(exchange, outcome);
+      exchange.position_ = i;
+      if (exchange.chain_->needs_of(i).outcome) exchange.chain_->at(i).OnEnd(exchange, outcome);
     }
-    exchange.host_address_.clear();
   }
+  exchange.host_address_.clear();
   if (exchange.origin_ != nullptr) client_->OnLeave(exchange);
   if (exchange.series_ != nullptr) exchange.series_->Add(Gauge::kExchangesActive, -1);
   exchange.series_ = nullptr;
   exchange.origin_ = nullptr;
-  exchange.held_request_.reset();
+  ForgetRequest(exchange);
+  exchange.held_reply_.reset();
+  exchange.again_ = false;
+  exchange.states_.clear();
   exchange.changes_.clear();
   --exchange.snapshot_->users;
   --count_;

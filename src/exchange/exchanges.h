@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string_view>
 #include <unordered_map>
@@ -72,9 +73,10 @@ class Exchanges final : public AttemptSink {
                 const Message& message);
   // Through the filters, to a server. It may have ended when this returns.
   void Run(Exchange& exchange, const RequestView& request);
-  // More of a request that was not whole; see Exchange::wants_body. False: the server takes so
-  // little of it that no more should be read until OnRoom.
+  // More of a request that was not whole; see Exchange::wants_body. Once its server has answered it
+  // goes nowhere. False: the server takes so little of it that no more should be read until OnRoom.
   bool SendBody(Exchange& exchange, Bytes bytes, bool last) {
+    if (!exchange.wants_body()) return true;
     hub_.SendBody(exchange.attempt_, bytes, last);
     return last || !exchange.wants_body() || hub_.HasRoom(exchange.attempt_);
   }
@@ -105,6 +107,7 @@ class Exchanges final : public AttemptSink {
   // As in Engine.
   void CallDone(CallId call, std::optional<Bytes> message);
   void ExchangeTimer(Exchange& exchange);
+  void StepTimer(Exchange& exchange);
 
   size_t count() const { return count_; }
   // Labels without a cluster: for what happens before one is chosen. `route` may be null.
@@ -135,16 +138,29 @@ class Exchanges final : public AttemptSink {
   void Hold(Exchange& exchange, const RequestView& request);
   void Resume(Exchange& exchange, bool call_done, std::optional<Bytes> reply);
   void StopWaiting(Exchange& exchange);
+  void ForgetWait(Exchange& exchange);
   void ChooseTarget(Exchange& exchange, const Router::Sender& sender);
   static Router::Sender SenderOf(const Exchange& exchange);
   static uint64_t TimeoutUs(const Exchange& exchange, const RequestView& request);
   void Forward(Exchange& exchange, const RequestView& request);
   std::optional<AttemptResult> StartAttempt(Exchange& exchange, const Router::Sender& sender,
-                                            const RequestView& request, uint64_t timeout_us,
-                                            std::string_view avoid);
+                                            const RequestView& request, uint64_t left_us);
   bool MayBeTriedAgain(const Exchange& exchange, const RequestView& request) const;
-  bool TryAgain(Exchange& exchange, const AttemptResult& before);
+  void Keep(Exchange& exchange, const RequestView& request, std::unique_ptr<HeldRequest> held);
+  void ForgetRequest(Exchange& exchange);
+  bool PrepareRetry(Exchange& exchange);
+  static bool MayMove(const Exchange& exchange);
+  bool RetryInstead(Exchange& exchange, const Message& reply);
+  void TryAgain(Exchange& exchange);
+  void TryNow(Exchange& exchange);
+  void TryTimedOut(Exchange& exchange);
+  void TryFailed(Exchange& exchange, const AttemptResult& result);
   ResponseVerdict AskAboutResponse(Exchange& exchange, const Message& message);
+  ResponseVerdict Judged(Exchange& exchange, ResponseVerdict verdict);
+  void HoldReply(Exchange& exchange, Message& message, Bytes bytes);
+  void ResumeReply(Exchange& exchange, std::optional<Bytes> reply);
+  void PassOn(Exchange& exchange, const Codec& codec, Message& message, Bytes bytes);
+  void EndReply(Exchange& exchange);
   void Reply(Exchange& exchange, LocalReply reply, std::string_view text);
   static Counter CounterFor(ReplyStatus status);
   void CountRequest(Exchange& exchange);

@@ -51,7 +51,7 @@ void Exchanges::ForwardStream(Exchange& exchange, const RequestView& request) {
   ChooseTarget(exchange, sender);
   CountRequest(exchange);
   const std::optional<AttemptResult> refused =
-      StartAttempt(exchange, sender, request, TimeoutUs(exchange, request), {});
+      StartAttempt(exchange, sender, request, TimeoutUs(exchange, request));
   if (refused) {
     Reply(exchange, refused->reply, refused->text);
     return;

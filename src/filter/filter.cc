@@ -17,6 +17,10 @@ RequestVerdict Filter::OnTimer(FilterContext& /*context*/) const {
 ResponseVerdict Filter::OnResponse(FilterContext& /*context*/, const ResponseHead& /*head*/) const {
   return ResponseVerdict::kContinue;
 }
+ResponseVerdict Filter::OnResponseResumed(FilterContext& /*context*/, const ResponseHead& /*head*/,
+                                          std::optional<Bytes> /*reply*/) const {
+  return ResponseVerdict::kContinue;
+}
 void Filter::OnEnd(FilterContext& /*context*/, const Outcome& /*outcome*/) const {}
 
 }  // namespace metaprotocol

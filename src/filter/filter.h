@@ -8,6 +8,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string_view>
 
@@ -28,6 +29,8 @@ enum class RequestVerdict : uint8_t {
 
 enum class ResponseVerdict : uint8_t {
   kContinue,
+  kStop,     // not yet: a call or a timer was started, whose end brings the next verdict; only if
+             // FilterNeeds::whole_response
   kReplace,  // the client gets what FilterContext::Answer has said, the server's reply is dropped
   kRetry,    // the request is sent once more; only if FilterNeeds::replay, else as kContinue
 };
@@ -35,9 +38,20 @@ enum class ResponseVerdict : uint8_t {
 // What a filter wants done for it. Nothing is decoded, kept or called for filters that are not
 // there.
 struct FilterNeeds {
-  bool response = false;  // OnResponse is called
-  bool outcome = false;   // OnEnd is called
-  bool replay = false;    // requests are kept until their reply, so that they can be retried
+  bool request = true;          // OnRequest is called
+  bool response = false;        // OnResponse is called
+  bool whole_response = false;  // replies come whole, and OnResponse may stop
+  bool outcome = false;         // OnEnd is called
+  bool replay = false;          // requests are kept until their reply, so that they can be retried
+  bool state = false;           // FilterContext::own_state() is used
+
+  bool none() const { return !(request || response || whole_response || outcome || replay); }
+};
+
+// What a filter keeps of one request from one of its methods to the next.
+class FilterState {
+ public:
+  virtual ~FilterState() = default;
 };
 
 // A reply, of which perhaps only the head has come.
@@ -76,6 +90,9 @@ class FilterContext {
   const Route& route() const { return *route_; }
   bool expects_reply() const { return expects_reply_; }
   virtual uint64_t now_us() const = 0;
+  // The filter's own for this request, from OnRequest to OnEnd; empty until it puts something
+  // there. Only if FilterNeeds::state.
+  virtual std::unique_ptr<FilterState>& own_state() = 0;
 
   // --- what a filter may do
   // Counts under the labels of the request's route, and of its cluster if that was chosen already:
@@ -90,12 +107,19 @@ class FilterContext {
   // Written into the request together with its route's own changes, after those. `change` is
   // copied.
   virtual void Change(const MutationOp& change) = 0;
+  // Any number, each as likely as any other.
+  virtual uint64_t Random() = 0;
+  // Whether something comes to pass that does so with this chance, out of Route::kAlways.
+  bool Draw(uint64_t chance) {
+    return chance >= Route::kAlways || (chance != 0 && Random() >> 32 < chance);
+  }
   // Calls the unary gRPC method `path` in `cluster`. To be followed by kStop; OnCallDone comes
   // once, not before OnRequest has returned, and after `timeout_us` at the latest. `message` is
   // copied.
   virtual void StartCall(std::string_view cluster, std::string_view path, Bytes message,
                          uint64_t timeout_us) = 0;
-  // To be followed by kStop; OnTimer comes once.
+  // To be followed by kStop; OnTimer comes once. (Both: in OnResponse it is OnResponseResumed that
+  // comes.)
   virtual void StartTimer(uint64_t delay_us) = 0;
   // A call whose answer nobody waits for, and which goes on when the client has left: for logs and
   // the like. May be used at any time, in OnEnd too.
@@ -138,6 +162,10 @@ class Filter {
   // A server's reply has come, or its head: in the opposite order, until a filter does not
   // continue. Once for each attempt.
   virtual ResponseVerdict OnResponse(FilterContext& context, const ResponseHead& head) const;
+  // The end of what OnResponse has stopped for; `reply` is the call's, nothing if there was none.
+  // kStop is allowed again.
+  virtual ResponseVerdict OnResponseResumed(FilterContext& context, const ResponseHead& head,
+                                            std::optional<Bytes> reply) const;
 
   // The request has ended: once for each request that any filter of the chain was given.
   virtual void OnEnd(FilterContext& context, const Outcome& outcome) const;

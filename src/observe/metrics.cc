@@ -38,6 +38,14 @@ constexpr std::array<std::string_view, static_cast<size_t>(Counter::kFirstLocalR
         "rate_limit_calls",
         "rate_limit_failures",
         "global_rate_limited",
+        "retries",
+        "retry_successes",
+        "retries_over_budget",
+        "retries_not_kept",
+        "fault_delays",
+        "fault_aborts",
+        "authorization_denied",
+        "authorization_audited",
 };
 
 constexpr std::array<std::string_view, kGaugeCount> kGaugeNames = {

@@ -46,14 +46,22 @@ enum class Counter : uint8_t {
   kLeasesReleased,  // given back to Envoy's pool
   kLeasesReset,     // closed by us
   // Labels: the route, and the cluster that gets the copies. Copies are counted here only.
-  kMirrorRequests,     // copies made
-  kMirrorReplies,      // their replies, dropped
-  kMirrorFailures,     // copies that could not be sent, or got no reply
-  kMirrorSkipped,      // requests not copied because they were passed on as they arrived
-  kLocalRateLimited,   // messages without a token left; also among the over-limit replies
-  kRateLimitCalls,     // requests that a rate limit service was asked about
-  kRateLimitFailures,  // of these: without an answer
-  kGlobalRateLimited,  // of these: refused; also among the over-limit replies
+  kMirrorRequests,        // copies made
+  kMirrorReplies,         // their replies, dropped
+  kMirrorFailures,        // copies that could not be sent, or got no reply
+  kMirrorSkipped,         // requests not copied because they were passed on as they arrived
+  kLocalRateLimited,      // messages without a token left; also among the over-limit replies
+  kRateLimitCalls,        // requests that a rate limit service was asked about
+  kRateLimitFailures,     // of these: without an answer
+  kGlobalRateLimited,     // of these: refused; also among the over-limit replies
+  kRetries,               // attempts after the first
+  kRetrySuccesses,        // requests whose reply is that of a retry
+  kRetriesOverBudget,     // not made, because too many of the cluster's requests were retries
+  kRetriesNotKept,        // requests that could not be tried again, because too many were kept
+  kFaultDelays,           // requests that a fault filter has made wait
+  kFaultAborts,           // requests that a fault filter has failed; also among the fault replies
+  kAuthorizationDenied,   // requests that an authorization filter has denied
+  kAuthorizationAudited,  // requests that met a policy which only counts
   // One per LocalReply follows, in its order: use LocalReplyCounter().
   kFirstLocalReply,
 };

@@ -93,6 +93,12 @@ ConditionMatcher::ConditionMatcher(const Condition& condition, MetadataKeys& key
   }
   if (!texts_.empty()) text_ = texts_.front();
   if (kind_ == Condition::Kind::kRegex) regex_ = regexes.Compile(text_, ignore_case_, error);
+  if (kind_ == Condition::Kind::kIpIn) {
+    // Those that are none were refused when the configuration was loaded; here they hold nothing.
+    for (const std::string& value : condition.values) {
+      if (const auto range = AddressRange::Parse(value)) addresses_.push_back(*range);
+    }
+  }
   if (kind_ == Condition::Kind::kOneOf) {
     std::sort(texts_.begin(), texts_.end());
   } else {
@@ -144,8 +150,16 @@ bool ConditionMatcher::Satisfies(std::string_view value) const {
     }
     case Condition::Kind::kOneOf:
       return IsOneOf(value);
+    case Condition::Kind::kIpIn:
+      return IsIn(value);
   }
   return false;
+}
+
+bool ConditionMatcher::IsIn(std::string_view address) const {
+  const auto bytes = ParseAddress(address);
+  return bytes && std::any_of(addresses_.begin(), addresses_.end(),
+                              [&](const AddressRange& range) { return range.Contains(*bytes); });
 }
 
 bool ConditionMatcher::IsOneOf(std::string_view value) const {

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "src/codec/metadata_keys.h"
+#include "src/route/address_range.h"
 #include "src/route/match_input.h"
 #include "src/route/route_table.h"
 
@@ -57,6 +58,7 @@ class ConditionMatcher {
  private:
   bool Satisfies(std::string_view value) const;
   bool IsOneOf(std::string_view value) const;
+  bool IsIn(std::string_view address) const;
 
   KeyRef key_;
   Condition::Kind kind_;
@@ -65,6 +67,7 @@ class ConditionMatcher {
   bool searches_;
   std::string text_;                // folded to lower case with ignore_case_
   std::vector<std::string> texts_;  // kOneOf: the same, sorted
+  std::vector<AddressRange> addresses_;
   int64_t range_start_;
   int64_t range_end_;
   const re2::RE2* regex_ = nullptr;

@@ -1,13 +1,16 @@
 // What a route is, after its configuration has been read and checked.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "src/codec/codec.h"
 #include "src/codec/mutation.h"
 #include "src/route/match_input.h"
+#include "src/route/retry_policy.h"
 
 namespace metaprotocol {
 
@@ -31,6 +34,10 @@ struct Route {
     uint64_t chance = kAlways;  // of kAlways, that a request is copied
   };
   static constexpr uint64_t kAlways = uint64_t{1} << 32;
+  // Never 0 but for 0.
+  static uint64_t ChanceOf(double percent) {
+    return static_cast<uint64_t>(std::ceil(percent / 100 * static_cast<double>(kAlways)));
+  }
   std::vector<Mirror> mirrors;
 
   bool is_direct_reply = false;
@@ -38,6 +45,8 @@ struct Route {
   std::string direct_reply_text;
 
   uint64_t timeout_us = 0;  // 0: none
+  // Null: what has no connection yet may get another host's, and that is all.
+  std::shared_ptr<const RetryPolicy> retry;
 
   Mutation request_mutation;
   Mutation response_mutation;

@@ -25,11 +25,12 @@ struct Condition {
     kAbsent,
     kRange,  // decimal integer in [range_start, range_end)
     kOneOf,
+    kIpIn,  // an IP address in one of these ranges
   };
   std::string key;
   Kind kind = Kind::kExact;
   std::vector<std::string>
-      values;  // one, except kOneOf (several) and kPresent/kAbsent/kRange (none)
+      values;  // one, except kOneOf, kIpIn (several) and kPresent/kAbsent/kRange (none)
   int64_t range_start = 0;
   int64_t range_end = 0;
   bool ignore_case = false;  // ASCII

@@ -64,6 +64,12 @@ uint64_t Router::TimeoutUs(const Snapshot& snapshot, const Route& route, const M
   return std::min(ours, message.timeout_us);
 }
 
+uint64_t Router::TryTimeoutUs(const Route& route, uint64_t left_us) {
+  const uint64_t each = route.retry != nullptr ? route.retry->per_try_timeout_us : 0;
+  if (each == 0 || left_us == 0) return std::max(each, left_us);
+  return std::min(each, left_us);
+}
+
 std::optional<uint64_t> Router::HashOf(const Sender& sender, const Message& message) {
   std::optional<uint64_t> hash;
   if (sender.route.hash_keys.empty()) return hash;

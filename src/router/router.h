@@ -11,6 +11,7 @@
 #include "src/route/route.h"
 #include "src/router/mirrors.h"
 #include "src/router/protocol_state.h"
+#include "src/router/retries.h"
 #include "src/upstream/worker_hub.h"
 
 namespace metaprotocol {
@@ -18,7 +19,7 @@ namespace metaprotocol {
 class Router {
  public:
   Router(EngineContext& context, WorkerHub& hub)
-      : context_(context), hub_(hub), mirrors_(context, hub) {}
+      : context_(context), hub_(hub), mirrors_(context, hub), retries_(context) {}
 
   // What a request is sent with, besides itself.
   struct Sender {
@@ -34,7 +35,8 @@ class Router {
   SnapshotUse::Target& ChooseTarget(const Sender& sender);
   // The same one again: clusters may have come and gone.
   void LookUp(const Sender& sender, SnapshotUse::Target& target);
-  // As WorkerHub::Start. `mutation`: of the request; `timeout_us`: TimeoutUs; `avoid`: the address
+  // As WorkerHub::Start. `mutation`: of the request; `timeout_us`: for this
+  // attempt, 0: none; `avoid`: the address
   // of a host that is only taken if there is no other.
   std::optional<AttemptResult> Start(const Sender& sender, const SnapshotUse::Target& target,
                                      Attempt& attempt, const RequestView& request,
@@ -44,7 +46,10 @@ class Router {
   void Mirror(const Sender& sender, const RequestView& request);
   // For all attempts together: the shorter one of the route's and the client's own; 0: none.
   static uint64_t TimeoutUs(const Snapshot& snapshot, const Route& route, const Message& message);
+  // For one attempt, if that much is left for all: 0: none, both ways.
+  static uint64_t TryTimeoutUs(const Route& route, uint64_t left_us);
 
+  Retries& retries() { return retries_; }
   Mirrors& mirrors() { return mirrors_; }
   const Mirrors& mirrors() const { return mirrors_; }
 
@@ -54,6 +59,7 @@ class Router {
   EngineContext& context_;
   WorkerHub& hub_;
   Mirrors mirrors_;
+  Retries retries_;
 };
 
 }  // namespace metaprotocol

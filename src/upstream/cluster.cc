@@ -38,6 +38,13 @@ UpstreamHost* Cluster::Pick(const Choice& choice) {
   return MayBeUsed(*host, choice) ? host : PickAnother(*host, choice);
 }
 
+std::optional<RetryToken> Cluster::TakeRetry() {
+  const double share = policy_->retry_budget_percent / 100 * attempts_;
+  const auto most = std::max<size_t>(policy_->min_retries_in_flight, static_cast<size_t>(share));
+  if (retries_->in_use() >= most) return std::nullopt;
+  return RetryToken(retries_);
+}
+
 bool Cluster::OwesTooMuch(const UpstreamHost& host, size_t length) const {
   // As much as the shared leases of a host may owe between them. Of a longer message only part is
   // there at a time.

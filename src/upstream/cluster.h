@@ -12,6 +12,7 @@
 #include "src/balance/balancer.h"
 #include "src/config/cluster_policy.h"
 #include "src/upstream/lease_pool.h"
+#include "src/upstream/retry_budget.h"
 #include "src/upstream/upstream_protocol.h"
 
 namespace metaprotocol {
@@ -115,6 +116,9 @@ class Cluster {
   // Lease::Orphaned of one of the leases has changed by that much, modulo 2^64.
   void BookOrphaned(size_t difference) { orphaned_bytes_ += difference; }
 
+  // The right to a retry; nothing if there are too many already.
+  std::optional<RetryToken> TakeRetry();
+
   uint32_t attempts() const { return attempts_; }
   size_t bytes_in_flight() const { return bytes_in_flight_; }
   size_t orphaned_bytes() const { return orphaned_bytes_; }
@@ -161,6 +165,7 @@ class Cluster {
   size_t bytes_in_flight_ = 0;
   size_t orphaned_bytes_ = 0;
   bool retired_ = false;
+  const std::shared_ptr<RetryBudget> retries_ = std::make_shared<RetryBudget>();
 };
 
 }  // namespace metaprotocol

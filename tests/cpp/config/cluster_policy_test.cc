@@ -18,7 +18,7 @@ TEST(ClusterPolicy, TakesEveryField) {
     "overprovisioning_percent": 109, "max_leases_per_host": 10, "exchanges_per_shared_lease": 11,
     "max_shared_leases_per_host": 9, "max_requests_in_flight": 13, "max_bytes_in_flight": 1400,
     "max_lease_bytes_in_flight": 1500, "max_pending_requests": 16, "lease_idle_timeout": "17s",
-    "connect_timeout": "18s"})");
+    "connect_timeout": "18s", "retry_budget_percent": 19.5, "min_retries_in_flight": 20})");
   ASSERT_EQ(FormatErrors(loaded.errors), "");
   const ClusterPolicy& policy = *loaded.policy;
   EXPECT_EQ(policy.balance.kind, BalancePolicy::Kind::kLeastRequest);
@@ -38,6 +38,8 @@ TEST(ClusterPolicy, TakesEveryField) {
   EXPECT_EQ(policy.max_pending_requests, 16u);
   EXPECT_EQ(policy.lease_idle_timeout_us, 17000000u);
   EXPECT_EQ(policy.connect_timeout_us, 18000000u);
+  EXPECT_EQ(policy.retry_budget_percent, 19.5);
+  EXPECT_EQ(policy.min_retries_in_flight, 20u);
 }
 
 TEST(ClusterPolicy, KnowsEveryPolicy) {

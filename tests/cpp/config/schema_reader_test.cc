@@ -155,12 +155,12 @@ TEST(SchemaReader, WantsOneFieldOfAOneof) {
   EXPECT_EQ(
       ErrorsOf(ConfigWithRoutes({{{"match", {{{"key", "k"}}}}, {"cluster", "a"}}})),
       "route_tables[0].routes[0].match[0]: {\"key\":\"k\"}: needs one of exact, prefix, suffix, "
-      "contains, regex, present, absent, range, one_of");
+      "contains, regex, present, absent, range, one_of, ip_in");
   EXPECT_EQ(
       ErrorsOf(ConfigWithRoutes(
           {{{"match", {{{"key", "k"}, {"exact", "x"}, {"prefix", "y"}}}}, {"cluster", "a"}}})),
       "route_tables[0].routes[0].match[0].prefix: \"y\": only one may be given of exact, "
-      "prefix, suffix, contains, regex, present, absent, range, one_of");
+      "prefix, suffix, contains, regex, present, absent, range, one_of, ip_in");
 }
 
 TEST(SchemaReader, BoundsTextAndSaysHowLongItIs) {

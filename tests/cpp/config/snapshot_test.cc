@@ -315,6 +315,43 @@ TEST(Snapshot, RefusesMirrorsThatCannotBe) {
   EXPECT_NE(warnings.find("mirrors: has no effect beside direct_reply"), std::string::npos);
 }
 
+TEST(Snapshot, RetriesAreForWhatNobodyHasSeenUnlessTheirCausesAreNamed) {
+  const auto snapshot = LoadValid(ConfigWithRoutes(json::parse(R"([
+    {"cluster": "a", "match": [{"key": "k", "exact": "1"}]},
+    {"cluster": "a", "match": [{"key": "k", "exact": "2"}], "retry": {}},
+    {"cluster": "a", "retry": {"attempts": 7, "on": ["LOST", "ERROR"], "status_codes": [9, -1],
+                               "per_try_timeout": "2s", "backoff": "3s", "max_backoff": "4s"}}])")));
+  EXPECT_EQ(RouteOf(*snapshot, 0).retry, nullptr);
+  const RetryPolicy& bare = *RouteOf(*snapshot, 1).retry;
+  EXPECT_EQ(bare.causes, RetryPolicy::kUnseen);
+  EXPECT_EQ(bare.retries, 2u);
+  EXPECT_EQ(bare.backoff_us, 25'000u);
+  EXPECT_EQ(bare.max_backoff_us, 250'000u);
+  const RetryPolicy& full = *RouteOf(*snapshot, 2).retry;
+  EXPECT_EQ(full.retries, 7u);
+  EXPECT_EQ(full.causes, RetryPolicy::kLost | RetryPolicy::kError);
+  EXPECT_EQ(full.status_codes, (std::vector<int32_t>{-1, 9}));
+  EXPECT_EQ(full.per_try_timeout_us, 2'000'000u);
+  EXPECT_EQ(full.backoff_us, 3'000'000u);
+  EXPECT_EQ(full.max_backoff_us, 4'000'000u);
+  EXPECT_NE(WarningsOf(ConfigWithRoutes(
+                           json::parse(R"([{"cluster": "a", "retry": {"on": ["TIMEOUT"]}}])")))
+                .find("has no effect without per_try_timeout"),
+            std::string::npos);
+}
+
+TEST(Snapshot, FaultsNameTheirKindOfReply) {
+  const auto error = [](const char* kind) {
+    json config = MinimalConfig();
+    config["route_tables"][0]["filters"] = {
+        {{"name", "f"}, {"fault", {{"abort", {{"kind", kind}}}}}}};
+    return ErrorsOf(config);
+  };
+  EXPECT_EQ(error("denied"), "");
+  EXPECT_NE(error("dennied").find("filters[0].fault.abort.kind: \"dennied\": must be one of"),
+            std::string::npos);
+}
+
 TEST(Snapshot, TakesEveryFieldOfARoute) {
   const auto snapshot = LoadValid(ConfigWithRoutes(json::parse(R"([{
     "name": "r", "cluster": "c", "timeout": "1.5s",

@@ -24,6 +24,7 @@ class TestFilter : public Filter {
   std::function<RequestVerdict(FilterContext&, std::optional<Bytes>)> on_call_done;
   std::function<RequestVerdict(FilterContext&)> on_timer;
   std::function<ResponseVerdict(FilterContext&, const ResponseHead&)> on_response;
+  std::function<ResponseVerdict(FilterContext&, std::optional<Bytes>)> on_response_resumed;
   std::function<void(FilterContext&)> on_end;
   mutable std::vector<Seen> ends;
 
@@ -39,6 +40,10 @@ class TestFilter : public Filter {
   RequestVerdict OnTimer(FilterContext& context) const override { return on_timer(context); }
   ResponseVerdict OnResponse(FilterContext& context, const ResponseHead& head) const override {
     return on_response ? on_response(context, head) : ResponseVerdict::kContinue;
+  }
+  ResponseVerdict OnResponseResumed(FilterContext& context, const ResponseHead&,
+                                    std::optional<Bytes> reply) const override {
+    return on_response_resumed(context, reply);
   }
   void OnEnd(FilterContext& context, const Outcome& outcome) const override {
     ends.push_back({outcome, std::string(outcome.host_address)});
@@ -266,6 +271,181 @@ TEST(Filter, RetriesWithTheSameRequestAndGivesUpInTheEnd) {
     world.RunFor(20 * kSecond);
     world.ExpectQuiet();
   }
+}
+
+// A filter that stops each reply for a call.
+Filtered StoppingReplies(SimConfig base, ResponseVerdict then) {
+  Filtered with(std::move(base));
+  with.filter->wants = {.response = true, .whole_response = true, .outcome = true, .replay = true};
+  with.filter->on_response = [](FilterContext& context, const ResponseHead&) {
+    context.StartCall("judge", "/a.B/C", "what", 50 * kMs);
+    return ResponseVerdict::kStop;
+  };
+  with.filter->on_response_resumed = [then](FilterContext& context, std::optional<Bytes>) {
+    if (then == ResponseVerdict::kReplace) context.Answer(LocalReply::kFault, "not today");
+    return then;
+  };
+  return with;
+}
+
+TEST(Filter, HoldsAReplyUntilItsCallIsAnswered) {
+  for (const SimConfig& base : {SimConfig{}, Pipelined(), Exclusive(), PerSession()}) {
+    for (const size_t body : {size_t{10}, size_t{100000}}) {
+      Filtered with = StoppingReplies(base, ResponseVerdict::kContinue);
+      World world(with.config);
+      world.SetHosts("a", {"h1"});
+      world.servers["h1"].reply_body_bytes = body;
+      world.limiter.mode = SimLimiter::Mode::kSilent;
+      SimClient& client = world.Connect();
+      client.Send(world.Request(1) + world.Request(2));
+      world.RunFor(30 * kMs);
+      EXPECT_EQ(Kinds(client.Take()), "");
+      world.RunFor(kSecond);
+      EXPECT_EQ(Kinds(client.Take()), "RR") << "once the call has had its time";
+      client.Reset();
+      world.RunFor(20 * kSecond);
+      world.ExpectQuiet();
+    }
+  }
+}
+
+TEST(Filter, ReplacesAReplyThatItHasHeld) {
+  for (const SimConfig& base : {SimConfig{}, Pipelined(), Exclusive()}) {
+    Filtered with = StoppingReplies(base, ResponseVerdict::kReplace);
+    World world(with.config);
+    world.SetHosts("a", {"h1"});
+    SimClient& client = world.Connect();
+    client.Send(world.Request(1) + world.Request(2));
+    world.RunFor(kSecond);
+    EXPECT_EQ(Kinds(client.Take()), "EE");
+    client.Reset();
+    world.RunFor(20 * kSecond);
+    world.ExpectQuiet();
+  }
+}
+
+TEST(Filter, RetriesAfterAReplyThatItHasHeldAndGivesUpInTheEnd) {
+  for (const SimConfig& base : {SimConfig{}, Pipelined(), Exclusive()}) {
+    Filtered with = StoppingReplies(base, ResponseVerdict::kRetry);
+    World world(with.config);
+    world.SetHosts("a", {"h1"});
+    SimClient& client = world.Connect();
+    client.Send(world.Request(1, "body"));
+    world.RunFor(kSecond);
+    EXPECT_EQ(Kinds(client.Take()), "R");
+    EXPECT_EQ(world.Seen().size(), 3u);
+    EXPECT_EQ(with.filter->ends.at(0).outcome.attempts, 3u);
+    client.Reset();
+    world.RunFor(20 * kSecond);
+    world.ExpectQuiet();
+  }
+}
+
+TEST(Filter, TheTimeOfARequestRunsOnWhileItsReplyIsHeld) {
+  Filtered with = StoppingReplies({.default_timeout_us = 20 * kMs}, ResponseVerdict::kContinue);
+  World world(with.config);
+  world.SetHosts("a", {"h1"});
+  world.limiter.mode = SimLimiter::Mode::kSilent;
+  SimClient& client = world.Connect();
+  client.Send(world.Request(1));
+  world.RunFor(kSecond);
+  EXPECT_EQ(Kinds(client.Take()), "E");
+  EXPECT_EQ(with.filter->ends.at(0).outcome.reply, LocalReply::kTimeout);
+  client.Reset();
+  world.RunFor(20 * kSecond);
+  world.ExpectQuiet();
+}
+
+TEST(Filter, ClientThatLeavesEndsAReplyThatIsHeld) {
+  Filtered with = StoppingReplies({}, ResponseVerdict::kContinue);
+  World world(with.config);
+  world.SetHosts("a", {"h1"});
+  world.limiter.mode = SimLimiter::Mode::kSilent;
+  SimClient& client = world.Connect();
+  client.Send(world.Request(1));
+  world.RunFor(30 * kMs);
+  client.Reset();
+  EXPECT_EQ(with.filter->only_end(), Outcome::Kind::kClientGone);
+  world.RunFor(20 * kSecond);
+  world.ExpectQuiet();
+}
+
+TEST(Filter, RestOfARequestGoesNowhereWhileTheReplyToItsBeginningIsHeld) {
+  Filtered with = StoppingReplies({}, ResponseVerdict::kContinue);
+  with.config.limits.stream_message_bytes = 1024;
+  with.filter->whole = false;
+  World world(with.config);
+  world.SetHosts("a", {"h1"});
+  Manual(world, "h1");
+  world.limiter.mode = SimLimiter::Mode::kSilent;
+  SimClient& client = world.Connect();
+  const std::string request = world.Request(1, std::string(5000, 'x'));
+  client.Send(request.substr(0, 2000));
+  world.RunFor(kMs);
+  SimConnection& server = *world.Open("h1").at(0);
+  uint64_t id = 0;
+  ByteReader(Bytes(server.received).substr(5)).ReadBe64(id);
+  server.Send(FakeMessage('R', id, {}, "early"));
+  world.RunFor(kMs);
+  client.Send(request.substr(2000));
+  world.RunFor(kSecond);
+  EXPECT_EQ(Kinds(client.Take()), "R");
+  client.Reset();
+  world.RunFor(20 * kSecond);
+  world.ExpectQuiet();
+}
+
+TEST(Filter, KeepsAStateOfItsOwnForEachRequest) {
+  struct Note : FilterState {
+    explicit Note(std::string text) : text(std::move(text)) {}
+    std::string text;
+  };
+  SimConfig config;
+  std::vector<std::string> ends;
+  for (const char name : {'a', 'b'}) {
+    auto filter = std::make_shared<TestFilter>();
+    filter->wants = {.response = true, .outcome = true, .state = true};
+    filter->on_request = [name](FilterContext& context) {
+      EXPECT_EQ(context.own_state(), nullptr);
+      const auto id = context.request().message.id;
+      context.own_state() = std::make_unique<Note>(name + std::to_string(id));
+      return RequestVerdict::kContinue;
+    };
+    filter->on_response = [](FilterContext& context, const ResponseHead&) {
+      static_cast<Note&>(*context.own_state()).text += 'R';
+      return ResponseVerdict::kContinue;
+    };
+    filter->on_end = [&ends](FilterContext& context) {
+      ends.push_back(static_cast<Note&>(*context.own_state()).text);
+    };
+    config.filters.emplace_back(std::string(1, name), filter);
+  }
+  World world(config);
+  world.SetHosts("a", {"h1"});
+  SimClient& client = world.Connect();
+  client.Send(world.Request(1));
+  world.RunFor(kSecond);
+  client.Send(world.Request(2));
+  world.RunFor(kSecond);
+  EXPECT_EQ(ends, (std::vector<std::string>{"a1R", "b1R", "a2R", "b2R"}));
+}
+
+TEST(Filter, IsNotCalledForWhatItDoesNotNeed) {
+  Filtered with;
+  with.filter->wants = {.request = false, .outcome = true};
+  int requests = 0;
+  with.filter->on_request = [&requests](FilterContext&) {
+    ++requests;
+    return RequestVerdict::kContinue;
+  };
+  World world(with.config);
+  world.SetHosts("a", {"h1"});
+  SimClient& client = world.Connect();
+  client.Send(world.Request(1));
+  world.RunFor(kSecond);
+  EXPECT_EQ(Kinds(client.Take()), "R");
+  EXPECT_EQ(requests, 0);
+  EXPECT_EQ(with.filter->ends.size(), 1u);
 }
 
 TEST(Filter, RequestIsTriedOnAnotherHostIfItsOwnCannotBeHad) {

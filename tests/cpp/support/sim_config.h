@@ -35,6 +35,7 @@ struct SimRoute {
   Mutation response_mutation = {};
   std::vector<std::string> hash_keys = {};
   std::vector<Route::Mirror> mirrors = {};
+  std::optional<RetryPolicy> retry = {};
 };
 
 struct SimLimitRule {
@@ -139,6 +140,7 @@ inline std::shared_ptr<const Snapshot> BuildSnapshot(SimConfig config) {
     route.response_mutation = std::move(from.response_mutation);
     for (const std::string& key : from.hash_keys) route.hash_keys.emplace_back(key, keys);
     route.mirrors = std::move(from.mirrors);
+    if (from.retry) route.retry = std::make_shared<RetryPolicy>(*std::move(from.retry));
     rules.push_back(std::move(rule));
   }
   std::vector<RouteTable::BuildError> errors;

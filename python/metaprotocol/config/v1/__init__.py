@@ -9,8 +9,14 @@ from __future__ import annotations
 from google.protobuf.message import Message
 
 from metaprotocol.config.json_text import json_text
+from metaprotocol.config.v1.authorization_pb2 import (
+    Authorization,
+    AuthorizationPolicy,
+    AuthorizationRule,
+)
 from metaprotocol.config.v1.cluster_policy_pb2 import ClusterPolicy
 from metaprotocol.config.v1.condition_pb2 import Condition, IntegerRange, StringList
+from metaprotocol.config.v1.fault_pb2 import Fault, FaultAbort, FaultDelay
 from metaprotocol.config.v1.filter_pb2 import Filter, RouteFilter
 from metaprotocol.config.v1.proxy_config_pb2 import Limits, Protocol, ProxyConfig, RouteTable
 from metaprotocol.config.v1.rate_limit_pb2 import (
@@ -20,6 +26,7 @@ from metaprotocol.config.v1.rate_limit_pb2 import (
     RateLimitDescriptor,
     TokenBucket,
 )
+from metaprotocol.config.v1.retry_pb2 import Retry
 from metaprotocol.config.v1.route_pb2 import (
     DirectReply,
     KeyValue,
@@ -30,9 +37,15 @@ from metaprotocol.config.v1.route_pb2 import (
 )
 
 __all__ = [
+    "Authorization",
+    "AuthorizationPolicy",
+    "AuthorizationRule",
     "ClusterPolicy",
     "Condition",
     "DirectReply",
+    "Fault",
+    "FaultAbort",
+    "FaultDelay",
     "Filter",
     "GlobalRateLimit",
     "IntegerRange",
@@ -45,6 +58,7 @@ __all__ = [
     "Protocol",
     "ProxyConfig",
     "RateLimitDescriptor",
+    "Retry",
     "Route",
     "RouteFilter",
     "RouteTable",

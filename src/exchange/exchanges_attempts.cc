@@ -1,0 +1,289 @@
+// What is tried on servers for a request, and tried once more.
+#include <algorithm>
+#include <cassert>
+#include <utility>
+
+#include "src/exchange/exchanges.h"
+#include "src/filter/local_reply_text.h"
+
+namespace metaprotocol {
+Router::Sender Exchanges::SenderOf(const Exchange& exchange) {
+  const ExchangeOrigin& origin = *exchange.origin_;
+  return {origin.protocol,   *exchange.snapshot_, *exchange.route_,
+          origin.connection, origin.leases,       origin.mirror_leases};
+}
+
+uint64_t Exchanges::TimeoutUs(const Exchange& exchange, const RequestView& request) {
+  return Router::TimeoutUs(*exchange.snapshot_->snapshot, *exchange.route_, request.message);
+}
+
+// For good: an exchange that waits, or is tried again, goes where it was meant to go. But clusters
+// may have come and gone.
+void Exchanges::ChooseTarget(Exchange& exchange, const Router::Sender& sender) {
+  if (exchange.route_->is_direct_reply) return;
+  if (exchange.target_ == nullptr) {
+    exchange.target_ = &router_.ChooseTarget(sender);
+  } else {
+    router_.LookUp(sender, *exchange.target_);
+  }
+  UseSeries(exchange, *exchange.target_->series);
+}
+
+void Exchanges::Forward(Exchange& exchange, const RequestView& request) {
+  // Keeps the request alive where it is the exchange's own.
+  std::unique_ptr<HeldRequest> held = std::move(exchange.held_request_);
+  const Router::Sender sender = SenderOf(exchange);
+  ChooseTarget(exchange, sender);
+  Series& series = *exchange.target_->series;
+  CountRequest(exchange);
+  const uint64_t timeout = TimeoutUs(exchange, request);
+  const std::optional<AttemptResult> ended = StartAttempt(exchange, sender, request, timeout);
+  if (ended && ended->cause == AttemptResult::Cause::kRefused) {
+    Reply(exchange, ended->reply, ended->text);
+    return;
+  }
+  series.Add(Counter::kRequestBytes, request.message.length);
+  router_.Mirror(sender, request);
+  if (ended) {
+    series.Add(Counter::kOneWay);
+    End(exchange, Outcome::Kind::kSent);
+    return;
+  }
+  if (timeout != 0) context_.Arm(exchange.timer_, context_.now_us() + timeout);
+  if (MayBeTriedAgain(exchange, request)) Keep(exchange, request, std::move(held));
+}
+
+// `left_us`: for all attempts that are still to come; 0: any time.
+std::optional<AttemptResult> Exchanges::StartAttempt(Exchange& exchange,
+                                                     const Router::Sender& sender,
+                                                     const RequestView& request, uint64_t left_us) {
+  const Route& route = *exchange.route_;
+  const Mutation* mutation = &route.request_mutation;
+  if (!exchange.changes_.empty()) {
+    all_changes_ = *mutation;
+    all_changes_.insert(all_changes_.end(), exchange.changes_.begin(), exchange.changes_.end());
+    mutation = &all_changes_;
+  }
+  const bool limited =
+      route.retry != nullptr && request.whole() && exchange.expects_reply_ && !exchange.is_stream();
+  const uint64_t timeout_us = limited ? Router::TryTimeoutUs(route, left_us) : left_us;
+  exchange.Become(Exchange::State::kTrying);
+  exchange.attempt_.sink = this;
+  const std::optional<AttemptResult> ended =
+      router_.Start(sender, *exchange.target_, exchange.attempt_, request, *mutation, timeout_us,
+                    exchange.host_address_);
+  if (!ended || ended->cause != AttemptResult::Cause::kRefused) ++exchange.attempts_;
+  if (!ended && limited && route.retry->per_try_timeout_us != 0) {
+    context_.Arm(exchange.step_timer_, context_.now_us() + route.retry->per_try_timeout_us);
+  }
+  return ended;
+}
+
+// --- once more
+
+bool Exchanges::MayBeTriedAgain(const Exchange& exchange, const RequestView& request) const {
+  if (!exchange.expects_reply_ || !request.whole()) return false;
+  if (request.message.length > exchange.snapshot_->snapshot->limits.stream_message_bytes) {
+    return false;
+  }
+  if (exchange.chain_->needs().replay || exchange.route_->retry != nullptr) return true;
+  // Who waits for a connection may get another host's, if this one cannot be had.
+  return exchange.target_->cluster->host_count() > 1 &&
+         WorkerHub::WaitsForConnection(exchange.attempt_);
+}
+
+void Exchanges::Keep(Exchange& exchange, const RequestView& request,
+                     std::unique_ptr<HeldRequest> held) {
+  const size_t most = exchange.snapshot_->snapshot->limits.max_kept_bytes_per_worker;
+  if (!router_.retries().Keep(request.message.length, most)) {
+    exchange.series_->Add(Counter::kRetriesNotKept);
+    return;
+  }
+  exchange.kept_bytes_ = request.message.length;
+  exchange.held_request_ =
+      held != nullptr ? std::move(held) : std::make_unique<HeldRequest>(request);
+}
+
+void Exchanges::ForgetRequest(Exchange& exchange) {
+  router_.retries().Forget(std::exchange(exchange.kept_bytes_, 0));
+  exchange.held_request_.reset();
+  exchange.retry_.Return();
+}
+
+// Whether there can be another attempt; if so, TryAgain is to follow, now or when the reply to the
+// present one is complete. The first of the reasons against it is the one that counts.
+bool Exchanges::PrepareRetry(Exchange& exchange) {
+  if (exchange.held_request_ == nullptr || exchange.origin_ == nullptr) return false;
+  const RetryPolicy& policy = Retries::PolicyOf(*exchange.route_);
+  if (exchange.attempts_ > policy.retries) return false;
+  exchange.pause_us_ = router_.retries().PauseUs(policy, exchange.attempts_ - 1);
+  if (exchange.timer_.armed() &&
+      exchange.timer_.deadline_us() <= context_.now_us() + exchange.pause_us_) {
+    return false;
+  }
+  if (exchange.route_->retry == nullptr) return true;
+  ChooseTarget(exchange, SenderOf(exchange));
+  if (exchange.target_->cluster == nullptr) return false;
+  exchange.retry_.Return();
+  std::optional<RetryToken> token = exchange.target_->cluster->TakeRetry();
+  if (!token) {
+    exchange.series_->Add(Counter::kRetriesOverBudget);
+    return false;
+  }
+  exchange.retry_ = std::move(*token);
+  return true;
+}
+
+// A connection with a memory cannot be replaced by another once anything was said on it.
+bool Exchanges::MayMove(const Exchange& exchange) {
+  return exchange.snapshot_->snapshot->upstream_mode != UpstreamMode::kPerSession;
+}
+
+bool Exchanges::RetryInstead(Exchange& exchange, const Message& reply) {
+  return exchange.held_request_ != nullptr && exchange.route_->retry != nullptr &&
+         MayMove(exchange) && Retries::Wanted(*exchange.route_->retry, reply) &&
+         PrepareRetry(exchange);
+}
+
+// What PrepareRetry has allowed.
+void Exchanges::TryAgain(Exchange& exchange) {
+  exchange.again_ = false;
+  if (exchange.pause_us_ == 0) {
+    TryNow(exchange);
+    return;
+  }
+  exchange.Become(Exchange::State::kBackingOff);
+  context_.Arm(exchange.step_timer_, context_.now_us() + exchange.pause_us_);
+}
+
+void Exchanges::TryNow(Exchange& exchange) {
+  const Router::Sender sender = SenderOf(exchange);
+  ChooseTarget(exchange, sender);
+  const RequestView request = exchange.held_request_->view();
+  const uint64_t now = context_.now_us();
+  uint64_t left = 0;
+  if (exchange.timer_.armed()) left = std::max(exchange.timer_.deadline_us(), now + 1) - now;
+  exchange.series_->Add(Counter::kRetries);
+  const auto ended = StartAttempt(exchange, sender, request, left);
+  if (ended) Reply(exchange, ended->reply, ended->text);
+}
+
+void Exchanges::TryTimedOut(Exchange& exchange) {
+  AttemptResult result = Abandon(exchange, AttemptResult::Cause::kTimedOut);
+  result.reply = LocalReply::kTimeout;
+  result.text = "no reply within the time of one attempt";
+  TryFailed(exchange, result);
+}
+
+void Exchanges::TryFailed(Exchange& exchange, const AttemptResult& result) {
+  exchange.step_timer_.Cancel();
+  const bool may = result.cause == AttemptResult::Cause::kNeverConnected || MayMove(exchange);
+  if (may && Retries::Wanted(Retries::PolicyOf(*exchange.route_), result) &&
+      PrepareRetry(exchange)) {
+    TryAgain(exchange);
+    return;
+  }
+  Reply(exchange, result.reply, result.text);
+}
+
+// --- replies
+
+Handled Exchanges::OnReply(Attempt& attempt, const Codec& codec, Message& message, Bytes bytes) {
+  Exchange& exchange = static_cast<ExchangeAttempt&>(attempt).exchange;
+  const bool whole = bytes.size() == message.length;
+  if (!whole && !exchange.route_->response_mutation.empty() && !codec.traits().mutation_in_head) {
+    return Handled::kWantedWhole;
+  }
+  const FilterNeeds& needs = exchange.chain_->needs();
+  if (!whole && needs.whole_response) return Handled::kWantedWhole;
+  exchange.step_timer_.Cancel();
+  ResponseVerdict verdict = ResponseVerdict::kContinue;
+  if (needs.response) {
+    exchange.position_ = exchange.chain_->size();
+    verdict = AskAboutResponse(exchange, message);
+  }
+  if (verdict == ResponseVerdict::kContinue && RetryInstead(exchange, message)) {
+    verdict = ResponseVerdict::kRetry;
+  }
+  switch (verdict) {
+    case ResponseVerdict::kContinue:
+      PassOn(exchange, codec, message, bytes);
+      break;
+    case ResponseVerdict::kStop:
+      HoldReply(exchange, message, bytes);
+      break;
+    case ResponseVerdict::kReplace:
+      Abandon(exchange, AttemptResult::Cause::kGivenUp);
+      Reply(exchange, exchange.answer_, exchange.answer_text_);
+      break;
+    case ResponseVerdict::kRetry:
+      // The end of a whole reply is a better end for its connection than giving up.
+      exchange.again_ = true;
+      if (whole) break;
+      Abandon(exchange, AttemptResult::Cause::kGivenUp);
+      TryAgain(exchange);
+      break;
+  }
+  return Handled::kDone;
+}
+
+// To the client; from here on there is no other reply.
+void Exchanges::PassOn(Exchange& exchange, const Codec& codec, Message& message, Bytes bytes) {
+  ForgetRequest(exchange);
+  codec.CarryOver(exchange.client_, message);
+  exchange.status_ = message.status;
+  exchange.response_bytes_ = message.length;
+  exchange.series_->Add(Counter::kResponseBytes, message.length);
+  if (exchange.attempts_ > 1) exchange.series_->Add(Counter::kRetrySuccesses);
+  RecordTime(exchange);
+  exchange.Become(Exchange::State::kReplying);
+  client_->OnReply(exchange, codec, message, bytes);
+}
+
+void Exchanges::OnReplyBody(Attempt& attempt, Bytes bytes) {
+  client_->OnReplyBody(static_cast<ExchangeAttempt&>(attempt).exchange, bytes);
+}
+
+void Exchanges::OnAttemptEnd(Attempt& attempt, const AttemptResult& result) {
+  Exchange& exchange = static_cast<ExchangeAttempt&>(attempt).exchange;
+  Remember(exchange, result);
+  switch (result.cause) {
+    case AttemptResult::Cause::kReplied:
+      if (exchange.again_) {
+        TryAgain(exchange);
+      } else if (exchange.state_ != Exchange::State::kReplyHeld) {
+        EndReply(exchange);
+      }
+      return;
+    case AttemptResult::Cause::kSent:
+      exchange.series_->Add(Counter::kOneWay);
+      End(exchange, Outcome::Kind::kSent);
+      return;
+    default:
+      TryFailed(exchange, result);
+  }
+}
+
+void Exchanges::EndReply(Exchange& exchange) {
+  exchange.series_->Add(CounterFor(exchange.status_));
+  exchange.timer_.Cancel();
+  exchange.Become(Exchange::State::kReplied);
+  client_->OnReplyEnd(exchange);
+}
+
+// Which host was tried: for who wants the outcome, and so that a retry prefers another one.
+void Exchanges::Remember(Exchange& exchange, const AttemptResult& result) {
+  if (exchange.chain_->needs().outcome || exchange.held_request_ != nullptr) {
+    exchange.host_address_.assign(result.host_address);
+  }
+}
+
+AttemptResult Exchanges::Abandon(Exchange& exchange, AttemptResult::Cause why) {
+  if (!exchange.attempt_.started()) return {};
+  assert(!exchange.is_stream() && "its server is told why: WorkerHub::ResetStream");
+  const AttemptResult result = hub_.Abandon(exchange.attempt_, why);
+  Remember(exchange, result);
+  return result;
+}
+
+}  // namespace metaprotocol

@@ -1,0 +1,115 @@
+// Faults on purpose: as many as were asked for, and no other request notices.
+#include "src/filter/fault/fault.h"
+
+#include "tests/cpp/engine/world.h"
+
+namespace metaprotocol::test {
+namespace {
+
+constexpr uint64_t kMs = SimWorld::kMs;
+constexpr uint64_t kSecond = SimWorld::kSecond;
+
+SimConfig Faulty(std::optional<Fault::Delay> delay, std::optional<Fault::Abort> abort,
+                 SimConfig config = {}) {
+  auto fault = std::make_shared<Fault>();
+  fault->delay = delay;
+  fault->abort = std::move(abort);
+  config.filters = {{"fault", fault}};
+  return config;
+}
+
+TEST(Fault, EveryRequestIsDelayedThenAborted) {
+  for (const SimConfig& base : {SimConfig{}, Pipelined(), Exclusive(), PerSession()}) {
+    World world(Faulty(Fault::Delay{.duration_us = 100 * kMs},
+                       Fault::Abort{.reply = LocalReply::kOverLimit, .text = "on purpose"}, base));
+    world.SetHosts("a", {"h1"});
+    SimClient& client = world.Connect();
+    client.Send(world.Request(1));
+    world.RunFor(90 * kMs);
+    EXPECT_EQ(Kinds(client.Take()), "");
+    world.RunFor(kSecond);
+    EXPECT_EQ(Kinds(client.Take()), "E");
+    EXPECT_EQ(world.Count(Counter::kFaultDelays), 1u);
+    EXPECT_EQ(world.Count(Counter::kFaultAborts), 1u);
+    EXPECT_EQ(world.Count(LocalReply::kOverLimit), 1u);
+    EXPECT_TRUE(world.Seen().empty());
+    client.Reset();
+    world.RunFor(20 * kSecond);
+    world.ExpectQuiet();
+  }
+}
+
+TEST(Fault, SharesAreWhatWasAskedForAndIndependent) {
+  World world(Faulty(Fault::Delay{.chance = Route::ChanceOf(20), .duration_us = 100 * kMs},
+                     Fault::Abort{.chance = Route::ChanceOf(10)}));
+  world.SetHosts("a", {"h1"});
+  SimClient& client = world.Connect();
+  size_t errors = 0;
+  size_t late = 0;
+  size_t late_errors = 0;
+  constexpr size_t kCalls = 5000;
+  for (uint64_t i = 0; i < kCalls; ++i) {
+    client.Send(world.Request(i));
+    world.RunFor(5 * kMs);
+    std::string kinds = Kinds(client.Take());
+    const bool delayed = kinds.empty();
+    if (delayed) {
+      world.RunFor(200 * kMs);
+      kinds = Kinds(client.Take());
+    }
+    late += delayed ? 1 : 0;
+    errors += kinds == "E" ? 1 : 0;
+    late_errors += delayed && kinds == "E" ? 1 : 0;
+  }
+  // Six standard deviations.
+  EXPECT_NEAR(static_cast<double>(late), 1000, 170);
+  EXPECT_NEAR(static_cast<double>(errors), 500, 130);
+  EXPECT_NEAR(static_cast<double>(late_errors), 100, 60);
+  EXPECT_EQ(world.Count(Counter::kFaultDelays), late);
+  EXPECT_EQ(world.Count(Counter::kFaultAborts), errors);
+}
+
+TEST(Fault, NobodyWaitsForADelayedRequestOfAnother) {
+  World world(Faulty(Fault::Delay{.chance = Route::ChanceOf(50), .duration_us = kSecond}, {}));
+  world.SetHosts("a", {"h1"});
+  SimClient& one = world.Connect();
+  SimClient& other = world.Connect();
+  for (uint64_t i = 0; i < 100; ++i) {
+    one.Send(world.Request(i));
+    other.Send(world.Request(i));
+  }
+  world.RunFor(100 * kMs);
+  EXPECT_GT(one.Take().size(), 20u);
+  EXPECT_GT(other.Take().size(), 20u);
+  one.Reset();
+  world.RunFor(10 * kSecond);
+  other.Reset();
+  world.RunFor(10 * kSecond);
+  world.ExpectQuiet();
+}
+
+TEST(Fault, ThatDoesNothingIsNotInTheChain) {
+  FilterChain chain;
+  Fault none;
+  none.delay = Fault::Delay{.chance = 0, .duration_us = kSecond};
+  chain.Add(none);
+  EXPECT_TRUE(chain.empty());
+  Fault some;
+  some.abort.emplace();
+  chain.Add(some);
+  EXPECT_EQ(chain.size(), 1u);
+}
+
+TEST(Fault, ClientThatLeavesEndsItsDelay) {
+  World world(Faulty(Fault::Delay{.duration_us = kSecond}, {}));
+  world.SetHosts("a", {"h1"});
+  SimClient& client = world.Connect();
+  client.Send(world.Request(1));
+  client.Reset();
+  world.RunFor(20 * kSecond);
+  EXPECT_TRUE(world.Seen().empty());
+  world.ExpectQuiet();
+}
+
+}  // namespace
+}  // namespace metaprotocol::test
