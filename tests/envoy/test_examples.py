@@ -10,12 +10,14 @@ import shlex
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+from metaprotocol.diagnostics import Severity
 from metaprotocol.dubbo.client import Reply
 from metaprotocol.peers.dubbo import Call, DubboClient, DubboError, Status
 from metaprotocol.peers.dubbo import __main__ as dubbo_main
@@ -142,13 +144,14 @@ async def test_consistent_hash_keeps_a_user_on_a_host(tmp_path: Path) -> None:
         assert set(after.values()) == {"list by v1", "list by v2"}
 
 
-async def test_timeout_ends_slow_calls_of_one_method(tmp_path: Path) -> None:
-    async def slept(client: DubboClient, seconds: float) -> object:
-        try:
-            return (await client.call(INTERFACE, "sleep", seconds)).value
-        except DubboError as error:
-            return error.status
+async def slept(client: DubboClient, seconds: float) -> object:
+    try:
+        return (await client.call(INTERFACE, "sleep", seconds)).value
+    except DubboError as error:
+        return error.status
 
+
+async def test_timeout_ends_slow_calls_of_one_method(tmp_path: Path) -> None:
     async with running("timeout", tmp_path, dubbo=("v1",)) as stage, stage.consumer() as client:
         begin = time.monotonic()
         slow = asyncio.create_task(slept(client, 2.0))
@@ -158,6 +161,101 @@ async def test_timeout_ends_slow_calls_of_one_method(tmp_path: Path) -> None:
         assert await answer(client) == "list by v1"
         stage.edit("routes.yaml", ("timeout: 500ms", "timeout: 3s"))
         await becomes("sleep by v1", lambda: slept(client, 0.8))
+
+
+async def test_fault_is_for_testers_only(tmp_path: Path) -> None:
+    tester = {"user": "qa-7"}
+    async with running("fault", tmp_path, dubbo=("v1",)) as stage, stage.consumer() as client:
+
+        async def timed() -> tuple[object, bool]:
+            begin = time.monotonic()
+            got = await answer(client, attachments=tester, timeout=60.0)
+            return got, time.monotonic() - begin >= 0.8
+
+        found = [
+            pair for _ in range(4) for pair in await asyncio.gather(*(timed() for _ in range(50)))
+        ]
+        # Six standard deviations; more may be late, for reasons of their own.
+        assert sum(late for _, late in found) > 100 - 43
+        assert abs(sum(text != "list by v1" for text, _ in found) - 40) < 34
+        assert {text for text, _ in found} == {"list by v1", Status.SERVER_ERROR}
+        assert await answers(client, 200) == {"list by v1": 200}
+        stage.edit("routes.yaml", ("value: 20", "value: 100"))
+        await becomes(
+            Counter({Status.SERVER_ERROR: 30}), lambda: answers(client, 30, attachments=tester)
+        )
+        assert await answer(client) == "list by v1"
+
+
+async def test_retry_loses_no_call_with_a_provider(tmp_path: Path) -> None:
+    async with (
+        running("retry", tmp_path, dubbo=("v1", "v2")) as stage,
+        stage.consumer() as client,
+    ):
+        values: list[object] = []
+
+        async def load() -> None:
+            for _ in range(40):
+                values.extend(await asyncio.gather(*(slept(client, 0.02) for _ in range(20))))
+
+        under_way = asyncio.create_task(load())
+        await becomes(True, lambda: _true(len(values) >= 100))
+        await stage.shops["v1"].stop()
+        await under_way
+        assert set(values) == {"sleep by v1", "sleep by v2"}, "none has failed"
+        assert values[-1] == "sleep by v2"
+        begin = time.monotonic()
+        assert await slept(client, 2.0) == Status.SERVER_TIMEOUT
+        assert 1.9 < time.monotonic() - begin < 2.95, "each attempt has its time"
+        stage.edit("routes.yaml", ("retryOn: reset", "retryOn: connect-failure"))
+
+        async def quick() -> object:
+            begin = time.monotonic()
+            assert await slept(client, 2.0) == Status.SERVER_TIMEOUT
+            return time.monotonic() - begin < 1.5
+
+        await becomes(True, quick)
+
+
+async def _true(value: bool) -> bool:
+    return value
+
+
+async def test_authorization_denies_what_no_policy_allows(tmp_path: Path) -> None:
+    async with (
+        running("authorization", tmp_path, dubbo=("v1",)) as stage,
+        stage.consumer() as client,
+    ):
+
+        async def called(method: str = "list", **carried: str) -> object:
+            try:
+                return (await client.call(INTERFACE, method, attachments=carried)).value
+            except DubboError as error:
+                return error.message
+
+        assert await called(user="ann") == "list by v1"
+        assert await called("getOne", user="ann") == "getOne by v1"
+        for denied in (called(), called(user="mallory"), called("order", user="ann")):
+            assert "no authorization policy allows this" in str(await denied)
+        assert await called("order", role="admin") == "order by v1"
+        text = str(await called("deleteAll", role="admin"))
+        assert "denied by the authorization policy demo/nobody-deletes" in text
+        assert {call.method for call in stage.calls["v1"]} == {"list", "getOne", "order"}
+        stage.edit("policies.yaml", ('"mallory"', '"ann"'))
+
+        async def ann() -> bool:
+            return "no authorization policy" in str(await called(user="ann"))
+
+        await becomes(True, ann)
+        assert await called(user="mallory") == "list by v1"
+        # A policy that cannot be read changes nothing: the last good one holds.
+        stage.edit("policies.yaml", ("action: DENY", "action: DENIES"))
+
+        async def told() -> bool:
+            return any(item.severity is Severity.ERROR for item in stage.proxy.diagnostics)
+
+        await becomes(True, told)
+        assert "nobody-deletes" in str(await called("deleteAll", role="admin"))
 
 
 async def test_direct_reply_needs_no_provider(tmp_path: Path) -> None:

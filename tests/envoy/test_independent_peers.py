@@ -6,7 +6,14 @@ import asyncio
 from contextlib import ExitStack
 
 import pytest
-from metaprotocol.config.v1 import Condition, KeyValue, Mutation, Route
+from metaprotocol.config.v1 import (
+    ClusterPolicy,
+    Condition,
+    KeyValue,
+    Mutation,
+    Retry,
+    Route,
+)
 from metaprotocol.envoy.config import Bootstrap, Cluster, ConfigBuilder, Host, MetaProtocolListener
 from metaprotocol.peers.dubbo import DubboServer
 
@@ -80,13 +87,26 @@ async def test_a_consumer_raises_envoys_own_errors(builder: ConfigBuilder, peer:
 async def test_a_provider_that_shuts_down_in_order_loses_no_call(builder: ConfigBuilder) -> None:
     """It says that it takes no more requests and answers those that it has, as Dubbo's own
     consumers rely on; a moment later nobody listens at its port, and nobody has told Envoy."""
+    await _loses_no_call(builder, Route(name="all", cluster="theirs"), killed=False)
+
+
+async def test_a_provider_that_is_killed_loses_no_call_that_may_be_done_twice(
+    builder: ConfigBuilder,
+) -> None:
+    """What it had not answered is sent to the other one."""
+    retry = Retry(attempts=3, on=[Retry.CONNECT_FAILURE, Retry.NOT_WRITTEN, Retry.LOST])
+    await _loses_no_call(builder, Route(name="all", cluster="theirs", retry=retry), killed=True)
+
+
+async def _loses_no_call(builder: ConfigBuilder, route: Route, *, killed: bool) -> None:
     peer = independent.java("3.2.16")
     with ExitStack() as leaves, peer.provider("1.0.0") as stays_port:
-        leaves_port = leaves.enter_context(peer.provider("1.0.0"))
+        leaves_port = leaves.enter_context(peer.provider("1.0.0", killed=killed))
         hosts = [Host("127.0.0.1", leaves_port), Host("127.0.0.1", stays_port)]
+        policy = ClusterPolicy(min_retries_in_flight=100)  # more than there are callers
         bootstrap = Bootstrap(
-            [MetaProtocolListener("dubbo", dubbo_proxy(Route(name="all", cluster="theirs")))],
-            [Cluster("theirs", hosts)],
+            [MetaProtocolListener("dubbo", dubbo_proxy(route))],
+            [Cluster("theirs", hosts, policy=policy)],
         )
         with running_envoy(builder, bootstrap) as envoy:
             port = envoy.listener_port("dubbo")

@@ -45,8 +45,9 @@ class Peer:
     load_command: tuple[str, ...] = ()
 
     @contextmanager
-    def provider(self, version: str) -> Iterator[int]:
-        """Runs a provider of INTERFACE; its port on loopback."""
+    def provider(self, version: str, *, killed: bool = False) -> Iterator[int]:
+        """Runs a provider of INTERFACE; its port on loopback. In the end it shuts down in order, or
+        is killed."""
         log = _BUILD / f"{self.name}-provider-{os.getpid()}-{next(_providers)}.log"
         with log.open("w") as errors:
             process = subprocess.Popen(
@@ -66,6 +67,8 @@ class Peer:
             else:
                 pytest.fail(f"the {self.name} provider did not start:\n{log.read_text()[-3000:]}")
         finally:
+            if killed:
+                process.kill()
             process.stdin.close()
             try:
                 process.wait(10)

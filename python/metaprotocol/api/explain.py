@@ -15,6 +15,7 @@ from metaprotocol.api.routing import (
     destinations,
 )
 from metaprotocol.config.v1 import (
+    AuthorizationPolicy,
     Condition,
     DirectReply,
     Protocol,
@@ -82,6 +83,9 @@ class Explanation:
     destinations: tuple[tuple[str, float], ...] = ()
     direct_reply: str = ""
     changes: tuple[str, ...] = ()
+    denied: str = ""
+    """Why no server gets the call: the authorization policy that denies it, or that there is none
+    which allows it; "": it is allowed."""
     hosts: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """The endpoints of each of these clusters, as "address:port", where they are known."""
 
@@ -111,6 +115,9 @@ class Explanation:
             yield Line(text, Tone.BAD)
             return
         yield Line("")
+        if self.denied:
+            yield Line(f"It is denied: {self.denied}", Tone.BAD)
+            return
         if self.direct_reply:
             yield Line(f"The proxy answers by itself: {self.direct_reply}")
         for name, share in self.destinations:
@@ -139,6 +146,7 @@ class Explanation:
             ],
             "direct_reply": self.direct_reply or None,
             "changes": list(self.changes),
+            "denied": self.denied or None,
             "tried": [
                 {
                     "route": route.name,
@@ -188,7 +196,40 @@ def explain(snapshot: FilterSnapshot, metadata: Sequence[tuple[str, str]]) -> Ex
         tuple(destinations(taken)),
         reply,
         tuple(describe_changes(taken)),
+        _denial(snapshot.proxy, pairs),
     )
+
+
+def _denial(proxy: ProxyConfig, pairs: tuple[tuple[str, str], ...]) -> str:
+    """Why the call is denied, as the engine decides it; "" if it is not."""
+    table = proxy.route_tables[0]
+    if not table.HasField("authorization"):
+        return ""
+    policies = table.authorization.policies
+    deny = [policy for policy in policies if policy.action == AuthorizationPolicy.DENY]
+    allow = [policy for policy in policies if policy.action == AuthorizationPolicy.ALLOW]
+    if (name := _first_met(proxy, deny, pairs)) is not None:
+        return f"by the authorization policy {name}"
+    if allow and _first_met(proxy, allow, pairs) is None:
+        return f"no authorization policy allows it ({', '.join(item.name for item in allow)})"
+    return ""
+
+
+def _first_met(
+    proxy: ProxyConfig, policies: Sequence[AuthorizationPolicy], pairs: tuple[tuple[str, str], ...]
+) -> str | None:
+    """The name of the first policy with a rule that the call meets."""
+    reply = DirectReply(kind="no_content")
+    routes = [
+        Route(name=f"{position}/{rule}", match=policy.rules[rule].match, direct_reply=reply)
+        for position, policy in enumerate(policies)
+        for rule in range(len(policy.rules))
+    ]
+    alone = ProxyConfig(
+        name="policies", protocol=proxy.protocol, route_tables=[RouteTable(name="t", routes=routes)]
+    )
+    met = _match(alone, pairs)
+    return policies[int(met.partition("/")[0])].name if met is not None else None
 
 
 def _decide(

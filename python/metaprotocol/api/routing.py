@@ -8,7 +8,7 @@ from typing import Any
 
 from google.protobuf import json_format
 
-from metaprotocol.config.v1 import Condition, Mutation, ProxyConfig, Route
+from metaprotocol.config.v1 import Condition, Fault, Mutation, ProxyConfig, Retry, Route
 
 _FILTER = "type.googleapis.com/envoy.extensions.filters.network.dynamic_modules.v3."
 _FILTER_NAME = "metaprotocol"
@@ -154,7 +154,33 @@ def describe_changes(route: Route) -> list[str]:
     changes += [f"response: {_mutation(item)}" for item in route.response_mutation]
     if route.hash_on:
         changes.append(f"hash on {', '.join(route.hash_on)}")
+    if route.HasField("retry"):
+        changes.append(_retries(route.retry))
+    for item in route.filters:
+        if item.HasField("fault"):
+            changes += _faults(item.fault)
     return changes
+
+
+def _retries(retry: Retry) -> str:
+    causes = [Retry.Cause.Name(cause) for cause in retry.on]
+    causes += [f"status {code}" for code in retry.status_codes]
+    reasons = causes or ["CONNECT_FAILURE", "NOT_WRITTEN"]
+    number = retry.attempts if retry.HasField("attempts") else 2
+    text = f"{number} {'retry' if number == 1 else 'retries'} at most, for {', '.join(reasons)}"
+    if retry.HasField("per_try_timeout"):
+        text += f", each attempt {retry.per_try_timeout.ToMilliseconds() / 1000:g} s"
+    return text
+
+
+def _faults(fault: Fault) -> Iterator[str]:
+    if fault.HasField("delay"):
+        percent = fault.delay.percent if fault.delay.HasField("percent") else 100
+        seconds = fault.delay.duration.ToMilliseconds() / 1000
+        yield f"fault: {percent:.4g} % delayed by {seconds:g} s"
+    if fault.HasField("abort"):
+        percent = fault.abort.percent if fault.abort.HasField("percent") else 100
+        yield f"fault: {percent:.4g} % answered with {fault.abort.kind or 'fault'}"
 
 
 def _mutation(mutation: Mutation) -> str:

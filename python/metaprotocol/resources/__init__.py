@@ -6,6 +6,7 @@ code as well. Reference of every field: its docstring.
 
 from metaprotocol.resources import kubernetes
 from metaprotocol.resources.application_protocol import ApplicationProtocol, ApplicationProtocolSpec
+from metaprotocol.resources.authorization import AuthorizationPolicy, DubboAuthorizationPolicy
 from metaprotocol.resources.base import Key, Metadata, Model, Resource
 from metaprotocol.resources.destination_rule import DestinationRule, DestinationRuleSpec
 from metaprotocol.resources.inventory import Changes, Inventory
@@ -18,9 +19,11 @@ from metaprotocol.resources.unreadable import Unreadable
 __all__ = [
     "ApplicationProtocol",
     "ApplicationProtocolSpec",
+    "AuthorizationPolicy",
     "Changes",
     "DestinationRule",
     "DestinationRuleSpec",
+    "DubboAuthorizationPolicy",
     "Inventory",
     "Key",
     "LoadResult",

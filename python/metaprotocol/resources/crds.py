@@ -27,6 +27,7 @@ from metaprotocol.resources import (
     declaration,
     limits,
     meta_router,
+    traffic,
 )
 from metaprotocol.resources.application_protocol import (
     ApplicationProtocol,
@@ -338,7 +339,7 @@ def _text(documentation: str | None) -> str:
 def _documentation() -> dict[str, dict[str, str]]:
     """Class -> YAML name of a field -> its docstring, from the source."""
     found: dict[str, dict[str, str]] = {}
-    for module in (application_protocol, base, declaration, limits, meta_router):
+    for module in (application_protocol, base, declaration, limits, meta_router, traffic):
         for node in ast.parse(inspect.getsource(module)).body:
             if not isinstance(node, ast.ClassDef):
                 continue

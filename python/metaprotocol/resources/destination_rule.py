@@ -228,7 +228,6 @@ class HttpSettings(Model):
         "use_client_protocol": "it is for HTTP",
         "max_concurrent_streams": "it is for HTTP",
         "http2_keep_alive": "it is for HTTP; use connectionPool.tcp.tcpKeepalive",
-        "max_retries": "there are no retries yet",
         "idle_timeout": "it is for HTTP; use connectionPool.tcp.idleTimeout",
     }
 

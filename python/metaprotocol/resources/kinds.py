@@ -13,6 +13,7 @@ from enum import Enum
 
 from metaprotocol.resources import kubernetes
 from metaprotocol.resources.application_protocol import ApplicationProtocol
+from metaprotocol.resources.authorization import AuthorizationPolicy, DubboAuthorizationPolicy
 from metaprotocol.resources.base import Resource
 from metaprotocol.resources.destination_rule import DestinationRule
 from metaprotocol.resources.meta_router import MetaRouter
@@ -29,6 +30,8 @@ class Reader(Enum):
     """A ``Service`` with its ports."""
     ENDPOINTS = "endpoints"
     """The ``Endpoint``s of services that do not list them."""
+    ACCESS = "access"
+    """Who may send which requests to a service."""
     ROUTES = "routes"
     """A ``RoutePlan``."""
     POLICY = "policy"
@@ -53,7 +56,7 @@ class Kind:
     namespaced: bool = True
     guarded: str = ""
     """More may be possible without such an object than with it. This field of its spec says for
-    which hosts, or protocols; "": nothing becomes possible."""
+    which hosts, or protocols; "": nothing becomes possible; "*": that is not for it to say."""
     effect: str = ""
     """What it means that it is not enforced; "": it is enforced, or asks for nothing."""
     effect_in_istio: str = ""
@@ -85,18 +88,14 @@ KINDS: tuple[Kind, ...] = (
     _read(ServiceEntry, "serviceentries", Reader.SERVICE),
     _read(DestinationRule, "destinationrules", Reader.POLICY, "host"),
     _read(WorkloadEntry, "workloadentries", Reader.ENDPOINTS),
+    _read(AuthorizationPolicy, "authorizationpolicies", Reader.ACCESS, "*"),
+    _read(DubboAuthorizationPolicy, "dubboauthorizationpolicies", Reader.ACCESS, "*"),
     _read(kubernetes.Service, "services", Reader.SERVICE),
     _read(kubernetes.Endpoints, "endpoints", Reader.ENDPOINTS),
     _read(kubernetes.EndpointSlice, "endpointslices", Reader.ENDPOINTS),
     _read(kubernetes.Pod, "pods", Reader.ENDPOINTS),
     _read(kubernetes.Deployment, "deployments", Reader.ENDPOINTS),
     _read(kubernetes.StatefulSet, "statefulsets", Reader.ENDPOINTS),
-    Kind(
-        _SECURITY, "AuthorizationPolicy", "authorizationpolicies",
-        effect="no request is denied by it",
-        effect_in_istio="Istio sees these ports as TCP: only what goes by connection holds "
-        "(principals, namespaces, IP blocks, ports)",
-    ),
     Kind(
         _SECURITY, "PeerAuthentication", "peerauthentications",
         effect="clients need no certificate",

@@ -38,6 +38,9 @@ class Limits(Model):
     """Bytes of all client connections of a worker thread, whatever filter they belong to, in
     unfinished messages and in replies that they have not taken; above this those with most of it
     are closed. Default: 512 MiB."""
+    max_kept_bytes_per_worker: HeldBytes | None = None
+    """Bytes of requests without a reply that are kept for `retries`, of all client connections of a
+    worker thread; requests beyond it are not sent again. Default: 64 MiB."""
     idle_timeout: Duration | None = None
     """A client connection with no open request and nothing read for this long is closed; `0s`:
     never. Default: 1h."""

@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, Field
 
 from metaprotocol.resources.base import Checked, Model, Problem, Resource, underscore
 from metaprotocol.resources.limits import Limits
+from metaprotocol.resources.traffic import Fault, LocalReplyKind, Percent, Retries
 from metaprotocol.resources.types import (
     DnsLabel,
     ExportTo,
@@ -35,6 +36,7 @@ __all__ = [
     "MetaRouteMatch",
     "MetaRouter",
     "MetaRouterSpec",
+    "MirrorDestination",
     "Percent",
     "PortSelector",
     "RateLimitDescriptor",
@@ -47,6 +49,7 @@ _MAX_VALUE = 65536
 _MAX_KEY = 1024
 _MAX_CONDITIONS = 64
 _MAX_MUTATIONS = 64
+_MAX_MIRRORS = 15
 _MAX_ROUTES = 1_000_000
 _MAX_WEIGHT = 10_000
 _LEAST_PERCENT = 0.000001
@@ -190,11 +193,19 @@ class MetaRouteDestination(Model):
     should. A single destination gets all and needs none."""
 
 
-class Percent(Model):
-    """A share in percent."""
+class MirrorDestination(Model):
+    """A destination that gets copies of requests."""
 
-    value: Annotated[float, Field(ge=0, le=100)]
-    """From 0 to 100."""
+    destination: Destination
+    """Where the copies go; their replies are dropped."""
+    percentage: Percent | None = None
+    """How many of the requests are copied; default: all."""
+
+    @property
+    def percent(self) -> float:
+        """Percentage of requests that are copied; what is less than the engine's least is 0."""
+        percent = self.percentage.value if self.percentage else 100.0
+        return percent if percent >= _LEAST_PERCENT else 0.0
 
 
 class KeyValue(Model):
@@ -215,21 +226,7 @@ class KeyValue(Model):
 class DirectReply(Model):
     """A reply of the proxy itself, in the protocol's own form."""
 
-    kind: Literal[
-        "no_content",
-        "no_route",
-        "cluster_not_found",
-        "no_healthy_upstream",
-        "timeout",
-        "over_limit",
-        "denied",
-        "fault",
-        "upstream_lost",
-        "too_large",
-        "malformed",
-        "shutting_down",
-        "bad_response",
-    ]
+    kind: LocalReplyKind
     """`no_content` for success without a value, or the kind of error."""
     text: Annotated[str, Field(max_length=4096)] = ""
     """For the human at the other end, where the protocol's errors carry text."""
@@ -240,11 +237,8 @@ Mutations = Annotated[list[KeyValue], Field(max_length=_MAX_MUTATIONS)]
 Removals = Annotated[list[MetadataKey], Field(max_length=_MAX_MUTATIONS)]
 
 _NOT_YET = {
-    "retry": "for now let clients retry, and let outlierDetection in a DestinationRule keep "
-    "requests from failing hosts",
-    "fault": "for now a directReply with kind: fault answers matching requests with an error",
-    "authorization": "for now a route with conditions and directReply {kind: denied} refuses "
-    "requests, and tls in a DestinationRule identifies hosts",
+    "authorization": "for now write an AuthorizationPolicy; a route with conditions and "
+    "directReply {kind: denied} refuses requests, too",
 }
 
 
@@ -268,8 +262,17 @@ class MetaRoute(Checked):
     """Gets a copy of the requests; its replies are dropped."""
     mirror_percentage: Percent | None = None
     """How many of the requests are mirrored; default: all."""
+    mirrors: Annotated[list[MirrorDestination], Field(max_length=_MAX_MIRRORS)] = Field(
+        default_factory=list
+    )
+    """Get copies of the requests as well, each its own share."""
     timeout: PositiveDuration | None = None
     """How long a request may wait for its reply; default: for ever."""
+    retries: Retries | None = None
+    """When requests are sent once more; default: at once, if there was no connection and there is
+    another host."""
+    fault: Fault | None = None
+    """Requests that wait or fail on purpose."""
     request_mutation: Mutations = Field(default_factory=list)
     """Written to requests, in place of values that are there."""
     request_mutation_add: Mutations = Field(default_factory=list)
@@ -299,6 +302,13 @@ class MetaRoute(Checked):
                 yield Problem("directReply", "two-actions", message, "take one away")
             if self.mirror is not None:
                 yield Problem("mirror", "bad-mirror", "there is nothing to mirror with directReply")
+            if self.mirrors:
+                yield Problem(
+                    "mirrors", "bad-mirror", "there is nothing to mirror with directReply"
+                )
+            if self.retries is not None:
+                message = "there is nothing to send again with directReply"
+                yield Problem("retries", "bad-retries", message)
         elif not self.route:
             message = "must have a destination"
             yield Problem("route", "no-destination", message, "add route, or directReply")
@@ -320,6 +330,10 @@ class MetaRoute(Checked):
         if self.mirror is not None and self.mirror_percent == 0:
             message = "nothing is mirrored"
             yield Problem("mirrorPercentage.value", "no-mirror", message, "more than 0")
+        for index, mirror in enumerate(self.mirrors):
+            if mirror.percent == 0:
+                place = f"mirrors[{index}].percentage.value"
+                yield Problem(place, "no-mirror", "nothing is mirrored", "more than 0")
 
 
 class TokenBucket(Model):

@@ -7,6 +7,7 @@ whose JSON schema is the nearest that Kubernetes' API server can check.
 from __future__ import annotations
 
 import functools
+import ipaddress
 import re
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -20,6 +21,7 @@ __all__ = [
     "Duration",
     "ExportTo",
     "Host",
+    "IpRange",
     "PortNumber",
     "PositiveDuration",
     "Regex",
@@ -249,6 +251,24 @@ ExportTo = Annotated[
     WithJsonSchema({"type": "string", "maxLength": 63, "pattern": rf"^([.*~]|{_NAMESPACE_TEXT})$"}),
 ]
 """A namespace to export to."""
+
+
+def _ip_range(value: str) -> str:
+    try:
+        # Bits of the host are allowed, as in Istio.
+        ipaddress.ip_network(value, strict=False)
+    except ValueError:
+        message = "must be an IP address or a range of them, such as 10.0.0.0/8"
+        raise error("bad-address", message) from None
+    return value
+
+
+IpRange = Annotated[
+    str,
+    AfterValidator(_ip_range),
+    WithJsonSchema({"type": "string", "minLength": 1, "maxLength": 64}),
+]
+"""An IP address, or a range: ``10.0.0.0/8``."""
 
 # --- numbers
 

@@ -24,6 +24,9 @@ __all__ = ["GUARDS", "Unreadable", "UnreadableSpec", "hosts_in", "kind_in"]
 GUARDS = guards()
 """Kinds without which more may be possible than with them."""
 
+ANY_HOST = "*"
+"""In ``GUARDS``: objects of the kind do not name the hosts they are for."""
+
 _KIND = re.compile(r"""["']?\bkind["']?\s*:\s*["']?(\w+)""")
 _COMMENT = re.compile(r"(^|\s)#.*$", re.MULTILINE)
 _WORD = re.compile(r"[\w*.-]+")
@@ -111,7 +114,7 @@ class Unreadable(Resource):
     def may_concern(self, host: str) -> bool:
         """Whether it may be for a service's host, of which a short name is the first label."""
         spec, host = self.spec, host.lower()
-        if not self.guards_hosts:
+        if not self.guards_hosts or GUARDS.get(spec.kind) == ANY_HOST:
             return True
         if spec.hosts is not None:
             return any(self.names(written, host, spec.namespace) for written in spec.hosts)
@@ -148,6 +151,8 @@ def kind_in(text: str) -> str | None:
 def hosts_in(kind: str, value: dict[str, Any]) -> list[str] | None:
     """What an object with errors is for, if those leave it readable: a MetaRouter's hosts, a
     DestinationRule's host, an ApplicationProtocol's protocol. None if they do not."""
+    if GUARDS.get(kind) == ANY_HOST:
+        return [ANY_HOST]
     spec = value.get("spec")
     if not isinstance(spec, dict):
         return None

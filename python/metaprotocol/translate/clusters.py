@@ -371,6 +371,10 @@ def _connection_pool(cluster: Cluster, policy: Policy, report: Report) -> Cluste
             balancing.max_pending_requests = min(http.http1_max_pending_requests, 1 << 24)
         if http.http2_max_requests:
             balancing.max_requests_in_flight = min(http.http2_max_requests, 1 << 24)
+        if http.max_retries:
+            # A number instead of a share.
+            balancing.retry_budget_percent = 0
+            balancing.min_retries_in_flight = min(http.max_retries, 1 << 24)
     return replace(cluster, circuit_breakers=breakers, extra=extra)
 
 

@@ -31,6 +31,7 @@ from metaprotocol.translate.routes import FAULT, Table, shut_table
 
 _ERROR = re.compile(r"(?P<path>[\w.\[\]]+): (?P<what>.*)", re.DOTALL)
 _ROUTE = re.compile(r"route_tables\[0\]\.routes\[(?P<route>\d+)\](?:\.(?P<rest>.*))?")
+_POLICY = re.compile(r"route_tables\[0\]\.authorization\.policies\[(?P<policy>\d+)\]")
 _STEP = re.compile(r"(?P<name>\w+)(?:\[(?P<index>\d+)\])?")
 _LIMITS = {
     "route_tables[0].local_rate_limit": "spec.localRateLimit",
@@ -147,7 +148,8 @@ def accepted(
         for error in errors:
             if error not in told:
                 told.add(error)
-                tell(error, config, fields, owner, protocol, report)
+                if not tell_policy(error, table, report):
+                    tell(error, config, fields, owner, protocol, report)
             match = _ROUTE.match(error.path)
             broken.setdefault(int(match["route"]) if match else -1, []).append(error)
         if -1 in broken:
@@ -210,6 +212,18 @@ def written(config: ProxyConfig) -> str:
     options = content["protocol"]["options"]
     content["protocol"]["options"] = json.loads(json.dumps(options, sort_keys=True))
     return json.dumps(content)
+
+
+def tell_policy(error: EngineError, table: Table, report: Report) -> bool:
+    """Reports a complaint of the engine about an authorization policy, if it is one."""
+    match = _POLICY.match(error.path)
+    if match is None or int(match["policy"]) >= len(table.policies):
+        return False
+    what, value = _value(error.what)
+    fix = "every request gets an error until it is fixed"
+    policy = table.policies[int(match["policy"])]
+    report.error(policy, "rejected", "spec.rules", what, value=value, fix=fix)
+    return True
 
 
 def tell(
@@ -298,6 +312,10 @@ def _field(rest: str, route: Route) -> str:
         return ".route"
     if name == "mirrors":
         return ".mirror"
+    if name == "retry":
+        return ".retries"
+    if name == "filters":
+        return ".fault"
     return f".{_ROUTE_FIELDS[name]}" if name in _ROUTE_FIELDS else ""
 
 

@@ -9,8 +9,15 @@ from google.protobuf.message import Message
 
 from metaprotocol.audience import Clients
 from metaprotocol.diagnostics import did_you_mean
-from metaprotocol.resources import ApplicationProtocol, MetaRouter, Resource, Unreadable
+from metaprotocol.resources import (
+    ApplicationProtocol,
+    AuthorizationPolicy,
+    MetaRouter,
+    Resource,
+    Unreadable,
+)
 from metaprotocol.translate.addresses import Claim, local_address
+from metaprotocol.translate.authorization import Policy, authorization, selects
 from metaprotocol.translate.filters import (
     accepted,
     declaration_errors,
@@ -42,6 +49,8 @@ from metaprotocol.translate.routes import (
 )
 from metaprotocol.translate.services import BIND_ANNOTATION
 from metaprotocol.translate.visibility import Namespaces, both, exported_to
+
+_DUBBO = "dubbo"
 
 
 @dataclass
@@ -146,11 +155,13 @@ class HostTranslator:
                 f"{service.host} answers an error to every request before this can be read: "
                 "it may be a MetaRouter for it that denies or limits some",
             )  # fmt: skip
+        policies = self._policies(service, report) if service.ours else []
         for port in service.ours:
             found = self.codec(port, report)
             if found is not None:
                 doubt = shut or self._shut_protocol(service, port, found[1], report)
-                self._port(service, port, router, *found, doubt, made, report)
+                doubt = doubt or self._shut_policy(service, port, found[0], report)
+                self._port(service, port, router, *found, doubt, policies, made, report)
 
     def _shut(self, service: Service, router: MetaRouter | None) -> Unreadable | None:
         """What cannot be read and may be a MetaRouter that has the routes of a service."""
@@ -177,6 +188,40 @@ class HostTranslator:
                 return item
         return None
 
+    def _policies(self, service: Service, report: Report) -> list[Policy]:
+        """Who may send what to a service."""
+        found = self._index.policies(service.namespace)
+        if self._options.target is Target.ENVOY:
+            return found
+        # There istiod enforces what it can of its own.
+        for policy in found:
+            if isinstance(policy, AuthorizationPolicy):
+                report.warning(
+                    policy, "not-enforced", "kind",
+                    "Istio sees these ports as TCP: only what goes by connection holds "
+                    "(principals, namespaces, IP blocks, ports)",
+                )  # fmt: skip
+        return [policy for policy in found if not isinstance(policy, AuthorizationPolicy)]
+
+    def _shut_policy(
+        self, service: Service, port: Port, codec: CodecInfo, report: Report
+    ) -> Unreadable | None:
+        """What cannot be read and may be a policy that denies some requests to a port."""
+        kinds = ["AuthorizationPolicy"] if self._options.target is Target.ENVOY else []
+        if codec.name == _DUBBO:
+            kinds.append("DubboAuthorizationPolicy")
+        for kind in kinds:
+            for item in self._index.unreadable(kind, service.host):
+                namespaces = ("", service.namespace, self._options.root_namespace)
+                if item.spec.kind and item.spec.namespace in namespaces:
+                    report.warning(
+                        item, "fail-closed", "",
+                        f"port {port.number} of {service.host} answers an error to every request "
+                        "before this can be read: it may deny some",
+                    )  # fmt: skip
+                    return item
+        return None
+
     def _port(
         self,
         service: Service,
@@ -185,6 +230,7 @@ class HostTranslator:
         codec: CodecInfo,
         protocol: ApplicationProtocol | None,
         shut: Unreadable | None,
+        policies: Sequence[Policy],
         made: HostFilters,
         report: Report,
     ) -> None:
@@ -195,6 +241,8 @@ class HostTranslator:
             table = default_table(service, port, self._known)
         else:
             table = RouteTranslator(router, service, port, codec, self._known).translate()
+        if shut is None:
+            self._authorize(policies, service, port, codec, table, report)
         report.extend(table.diagnostics)
         made.uses |= table.uses
         made.looked_up |= table.hosts
@@ -211,6 +259,7 @@ class HostTranslator:
             origins.insert(0, shut)
         if protocol is not None:
             origins.append(protocol)
+        origins.extend(table.policies)
         made.ports[port.number] = PortFilters(codec, protocol, router, frozenset(table.uses))
         owner: Resource = router or port.owner
         one_way = self._one_way_methods(codec, router, report)
@@ -257,16 +306,34 @@ class HostTranslator:
 
     def _sides(self, service: Service, port: Port, table: Table) -> list[tuple[str, Table]]:
         """The filters of a port by name: one, or with sidecars that of the clients, which routes,
-        and that of the servers, which limits rates."""
+        and that of the servers, which limits rates and says who may send what."""
         name = filter_name(service.host, port.number)
         if self._options.target is Target.ENVOY:
             return [(name, table)]
         inbound = inbound_table(service, port)
-        for limit in ("local_rate_limit", "global_rate_limit"):
+        for limit in ("authorization", "local_rate_limit", "global_rate_limit"):
             if table.message.HasField(limit):
                 getattr(inbound.message, limit).CopyFrom(getattr(table.message, limit))
                 table.message.ClearField(limit)
+        inbound.policies, table.policies = table.policies, []
         return [(name, table), (inbound_filter_name(service.host, port.number), inbound)]
+
+    @staticmethod
+    def _authorize(
+        policies: Sequence[Policy],
+        service: Service,
+        port: Port,
+        codec: CodecInfo,
+        table: Table,
+        report: Report,
+    ) -> None:
+        """Adds who may send what to a table."""
+        table.policies = [
+            policy for policy in policies if selects(policy, service, port, codec) is not False
+        ]
+        found = authorization(table.policies, service, port, codec, report)
+        if found is not None:
+            table.message.authorization.CopyFrom(found)
 
     def codec(
         self, port: Port, report: Report

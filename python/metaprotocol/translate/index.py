@@ -8,7 +8,9 @@ from typing import TypeVar
 
 from metaprotocol.resources import (
     ApplicationProtocol,
+    AuthorizationPolicy,
     DestinationRule,
+    DubboAuthorizationPolicy,
     Key,
     MetaRouter,
     Resource,
@@ -53,6 +55,8 @@ class Index:
         self._protocols: dict[str, set[Key]] = {}
         self._unreadable: dict[str, set[Key]] = {}
         """By the hosts that are known to be meant."""
+        self._policies: dict[str, set[Key]] = {}
+        """Who may send what, by namespace."""
         self._unenforced: set[Key] = set()
         self._vague: set[Key] = set()
         """What cannot be read and may be about many hosts."""
@@ -84,6 +88,9 @@ class Index:
                     token = present.spec.protocol.lower()
                     _change(self._protocols, token, key, add)
                     touched.protocols.add(token)
+                case AuthorizationPolicy() | DubboAuthorizationPolicy():
+                    _change(self._policies, key.namespace, key, add)
+                    touched.routes |= self._hosts_of(key.namespace)
                 case Unenforced():
                     (self._unenforced.add if add else self._unenforced.discard)(key)
                     touched.unenforced.add(key)
@@ -139,6 +146,16 @@ class Index:
         touched.services |= names
         touched.routes |= names
 
+    def _hosts_of(self, namespace: str) -> set[str]:
+        """The hosts that policies of a namespace may be for."""
+        if namespace == self._options.root_namespace:
+            return set(self._entries)
+        return {
+            host
+            for host, keys in self._entries.items()
+            if any(key.namespace == namespace for key in keys)
+        }
+
     def _names(self, host: str, key: Key) -> set[str]:
         """Every full name that ``host`` may stand for in that object."""
         return {host, full_host(host, key.namespace, self._options.cluster_domain)}
@@ -193,6 +210,18 @@ class Index:
             and item.may_be(kind)
             and item.may_concern(host)
             and host not in item.spec.spares
+        ]
+
+    def policies(self, namespace: str) -> list[AuthorizationPolicy | DubboAuthorizationPolicy]:
+        """Who may send what to the services of a namespace, the root namespace's included."""
+        keys: set[Key] = set()
+        for name in {namespace, self._options.root_namespace}:
+            keys |= self._policies.get(name, set())
+        found = (self._objects[key] for key in sorted(keys))
+        return [
+            item
+            for item in found
+            if isinstance(item, AuthorizationPolicy | DubboAuthorizationPolicy)
         ]
 
     def unenforced(self) -> list[Unenforced]:

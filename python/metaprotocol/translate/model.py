@@ -107,4 +107,12 @@ class Service:
             self.visible_to,
             self.subject_alt_names,
             self.selects_pods,
+            self.endpoint_labels,
         )
+
+    @property
+    def endpoint_labels(self) -> frozenset[tuple[tuple[str, str], ...]]:
+        """The different labels of its endpoints, where these are listed."""
+        if any(port.pods for port in self.ports):
+            return frozenset()
+        return frozenset(tuple(sorted(item.labels.items())) for item in self.endpoints)

@@ -15,13 +15,20 @@ from metaprotocol.config.v1 import (
     KeyValue,
     Mirror,
     Mutation,
+    Retry,
     Route,
     RouteTable,
     TokenBucket,
     WeightedCluster,
 )
 from metaprotocol.diagnostics import did_you_mean, did_you_mean_host, join_path
-from metaprotocol.resources import MetaRoute, MetaRouter, Resource
+from metaprotocol.resources import (
+    AuthorizationPolicy,
+    DubboAuthorizationPolicy,
+    MetaRoute,
+    MetaRouter,
+    Resource,
+)
 from metaprotocol.resources.meta_router import (
     Destination,
     GlobalRateLimit,
@@ -30,6 +37,7 @@ from metaprotocol.resources.meta_router import (
 )
 from metaprotocol.resources.meta_router import KeyValue as WrittenKeyValue
 from metaprotocol.resources.meta_router import TokenBucket as WrittenTokenBucket
+from metaprotocol.resources.traffic import Fault, Retries
 from metaprotocol.resources.types import format_duration
 from metaprotocol.translate.clusters import hash_keys
 from metaprotocol.translate.matches import conditions
@@ -45,6 +53,9 @@ DEFAULT_ROUTE = "default"
 SHUT_ROUTE = "fail-closed"
 """Name of the one route of a host that must not be served."""
 
+FAULT_FILTER = "fault"
+"""Name of the filter for faults on purpose."""
+
 FAULT = "fault"
 """The kind of reply to requests that the configuration gives no right answer for."""
 
@@ -52,6 +63,7 @@ FAULT = "fault"
 _SHORTEST_TIME = timedelta(milliseconds=1)
 _LONGEST_TIME = timedelta(days=1)
 _LONGEST_QUESTION = timedelta(minutes=1)
+_LONGEST_PAUSE = timedelta(hours=1)
 
 _COMPARED_HOSTS = 200
 """How many hosts are looked through for "did you mean"."""
@@ -93,6 +105,8 @@ class Table:
     missing: bool = False
     """Some of them are not there."""
     origins: list[Resource] = field(default_factory=list)
+    policies: list[AuthorizationPolicy | DubboAuthorizationPolicy] = field(default_factory=list)
+    """Of ``message.authorization``, the objects that its policies come from, in the same order."""
     diagnostics: Diagnostics = ()
 
 
@@ -210,7 +224,14 @@ class RouteTranslator:
         if response:
             route.response_mutation.extend(response)
         if written.mirror is not None:
-            self._mirror(written, place, route)
+            self._mirror(written.mirror, written.mirror_percent, f"{place}.mirror", route)
+        for index, mirror in enumerate(written.mirrors):
+            there = f"{place}.mirrors[{index}].destination"
+            self._mirror(mirror.destination, mirror.percent, there, route)
+        if written.retries is not None and written.retries.attempts:
+            self._retry(written.retries, f"{place}.retries", route)
+        if written.fault is not None:
+            self._fault(written.fault, f"{place}.fault", route)
         return route
 
     def _destinations(self, written: MetaRoute, place: str, route: Route) -> None:
@@ -305,11 +326,42 @@ class RouteTranslator:
             self._clusters[known] = found
         return found
 
-    def _mirror(self, written: MetaRoute, place: str, route: Route) -> None:
-        assert written.mirror is not None
-        name, _ = self._cluster(written.mirror, f"{place}.mirror")
-        if written.mirror_percent:
-            route.mirrors.append(Mirror(cluster=name, percent=written.mirror_percent))
+    def _mirror(self, destination: Destination, percent: float, place: str, route: Route) -> None:
+        name, _ = self._cluster(destination, place)
+        if percent:
+            route.mirrors.append(Mirror(cluster=name, percent=percent))
+
+    def _retry(self, written: Retries, place: str, route: Route) -> None:
+        retry = route.retry
+        retry.attempts = written.attempts
+        retry.on.extend(getattr(Retry, cause) for cause in written.causes)
+        retry.status_codes.extend(written.statuses)
+        if written.per_try_timeout is not None:
+            bounded = self._bounded(written.per_try_timeout, f"{place}.perTryTimeout")
+            retry.per_try_timeout.FromTimedelta(bounded)
+        if written.backoff is not None:
+            # The engine's shortest pause is as good as none.
+            base = min(max(written.backoff, _SHORTEST_TIME), _LONGEST_PAUSE)
+            retry.backoff.FromTimedelta(base)
+            retry.max_backoff.FromTimedelta(min(base * 10, _LONGEST_PAUSE))
+
+    def _fault(self, written: Fault, place: str, route: Route) -> None:
+        """The table has a filter that does nothing, and this route its own in place of it."""
+        filters = self._table.message.filters
+        if not any(item.name == FAULT_FILTER for item in filters):
+            filters.add(name=FAULT_FILTER).fault.SetInParent()
+        fault = route.filters.add(name=FAULT_FILTER).fault
+        fault.SetInParent()
+        if written.delay is not None:
+            fault.delay.percent = written.delay.percentage.value
+            bounded = self._bounded(
+                written.delay.fixed_delay, f"{place}.delay.fixedDelay", _LONGEST_PAUSE
+            )
+            fault.delay.duration.FromTimedelta(bounded)
+        if written.abort is not None:
+            fault.abort.percent = written.abort.percentage.value
+            fault.abort.kind = written.abort.kind
+            fault.abort.text = written.abort.text
 
     # --- rate limits
 

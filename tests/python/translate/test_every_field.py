@@ -317,6 +317,7 @@ BOUNDS = {
     "maxUnreadReplyBytes": 65536,
     "maxSessionsPerWorker": 7,
     "maxBufferedBytesPerWorker": 65536,
+    "maxKeptBytesPerWorker": 65536,
     "idleTimeout": "7s",
     "slowClientTimeout": "7s",
     "messageTimeout": "7s",
@@ -341,6 +342,11 @@ RANGED = spec_with(
 MIRRORED = spec_with(routes=[{**ROUTE, "mirror": {"host": ORDERS}}])
 LIMITED = spec_with(localRateLimit={**BUCKET, "conditions": [CONDITION]})
 ASKED = spec_with(globalRateLimit=QUESTION)
+RETRIED = spec_with(routes=[{**ROUTE, "retries": {"attempts": 1}}])
+_HALF = {"percentage": {"value": 50.0}}
+FAULTY = spec_with(
+    routes=[{**ROUTE, "fault": {"delay": {**_HALF, "fixedDelay": "1s"}, "abort": {**_HALF}}}]
+)
 _MATCH = "routes[].match.attributes{}"
 OURS: dict[str, dict[str, tuple[Any, Json | None]]] = {
     "ApplicationProtocol": {
@@ -380,7 +386,20 @@ OURS: dict[str, dict[str, tuple[Any, Json | None]]] = {
         "routes[].mirror.subset": ("v1", MIRRORED),
         "routes[].mirror.port.number": (7, MIRRORED),
         "routes[].mirrorPercentage.value": (7.0, MIRRORED),
+        "routes[].mirrors[].destination.host": ("other.example", MIRRORED),
+        "routes[].mirrors[].destination.subset": ("v1", MIRRORED),
+        "routes[].mirrors[].destination.port.number": (7, MIRRORED),
+        "routes[].mirrors[].percentage.value": (7.0, MIRRORED),
         "routes[].timeout": ("7s", None),
+        "routes[].retries.attempts": (7, RETRIED),
+        "routes[].retries.perTryTimeout": ("7s", RETRIED),
+        "routes[].retries.retryOn": ("5xx,70", RETRIED),
+        "routes[].retries.backoff": ("7s", RETRIED),
+        "routes[].fault.delay.percentage.value": (7.0, FAULTY),
+        "routes[].fault.delay.fixedDelay": ("7s", FAULTY),
+        "routes[].fault.abort.percentage.value": (7.0, FAULTY),
+        "routes[].fault.abort.kind": ("denied", FAULTY),
+        "routes[].fault.abort.text": ("no", FAULTY),
         **{
             f"routes[].{side}Mutation{how}[].{name}": ("z", spec_with(
                 routes=[{**ROUTE, f"{side}Mutation{how}": [{"key": "k", "value": "v"}]}]))

@@ -27,8 +27,7 @@ def told(text: str, options: Options | None = None) -> list[Diagnostic]:
 @pytest.mark.parametrize(
     ("kind", "version"),
     [
-        ("AuthorizationPolicy", SECURITY),
-        ("AuthorizationPolicy", "security.istio.io/v1beta1"),
+        ("RequestAuthentication", "security.istio.io/v1beta1"),
         ("PeerAuthentication", SECURITY),
         ("RequestAuthentication", SECURITY),
         ("Gateway", NETWORKING),
@@ -50,11 +49,11 @@ def test_each_kind_is_a_warning_that_names_the_services(kind: str, version: str)
 
 
 def test_a_policy_names_the_services_of_its_namespace_and_pods_alone() -> None:
-    text = unenforced("AuthorizationPolicy", SECURITY, "{selector: {matchLabels: {app: stocks}}}")
+    text = unenforced("RequestAuthentication", SECURITY, "{selector: {matchLabels: {app: stocks}}}")
     (found,) = told(text)
     assert ORDERS not in found.message, "its pods have other labels"
     assert STOCK in found.message, "its pods are not known"
-    (found,) = told(unenforced("AuthorizationPolicy", SECURITY, "{}", namespace="other"))
+    (found,) = told(unenforced("RequestAuthentication", SECURITY, "{}", namespace="other"))
     assert "shop" not in found.message
     (found,) = told(unenforced("PeerAuthentication", SECURITY, "{}", namespace="istio-system"))
     assert ORDERS in found.message, "it is for the whole mesh"
