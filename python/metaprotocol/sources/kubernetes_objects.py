@@ -32,26 +32,28 @@ ORIGIN = Origin("kubernetes")
 
 # In a cluster, EndpointSlices and Pods say what these would.
 _SAID_ELSEWHERE = ("Endpoints", "Deployment", "StatefulSet")
+# Where there is a cluster istiod enforces it, or nobody.
+_ISTIODS = "AuthorizationPolicy"
 # What is not read, but told of where somebody has written it.
-_TOLD_OF = ("AuthorizationPolicy", "RequestAuthentication", "VirtualService", "Gateway")
+_TOLD_OF = ("RequestAuthentication", "VirtualService", "Gateway")
 _ISTIO_VERSIONS = ("v1", "v1beta1", "v1alpha3")
 _AERAKI_KINDS = (
     ApiKind("redis.aeraki.io", "RedisService", "redisservices", ("v1alpha1",), essential=False),
     ApiKind(
         "redis.aeraki.io", "RedisDestination", "redisdestinations", ("v1alpha1",), essential=False
     ),
-    ApiKind(
-        "dubbo.aeraki.io",
-        "DubboAuthorizationPolicy",
-        "dubboauthorizationpolicies",
-        ("v1alpha1",),
-        essential=False,
-    ),
 )
 
 FOLLOWED: tuple[ApiKind, ...] = (
     *(
-        ApiKind(kind.group, kind.name, kind.plural, kind.versions, kind.namespaced)
+        ApiKind(
+            kind.group,
+            kind.name,
+            kind.plural,
+            kind.versions,
+            kind.namespaced,
+            essential=kind.name != _ISTIODS,
+        )
         for kind in KINDS
         if kind.model is not None and kind.name not in _SAID_ELSEWHERE
     ),
