@@ -32,6 +32,10 @@ from metaprotocol.resources.authorization import (
     DubboOperation,
     DubboRule,
     DubboSource,
+    From,
+    FromDubbo,
+    To,
+    ToDubbo,
 )
 from metaprotocol.translate.model import Port, Service
 from metaprotocol.translate.protocols import CodecInfo
@@ -137,13 +141,15 @@ class _PolicyTranslator:
 
     def _rule(self, rule: AuthorizationRule | DubboRule, place: str) -> Iterator[list[Condition]]:
         """What must hold, in each of the ways to meet the rule."""
+        written_from: Sequence[From | FromDubbo] = rule.from_ or ()
+        written_to: Sequence[To | ToDubbo] = rule.to or ()
         senders = [
             self._source(item.source, f"{place}.from[{index}].source")
-            for index, item in enumerate(rule.from_ or ())
+            for index, item in enumerate(written_from)
         ]
         operations = [
             self._operation(item.operation, f"{place}.to[{index}].operation")
-            for index, item in enumerate(rule.to or ())
+            for index, item in enumerate(written_to)
         ]
         when = [
             self._condition(item, f"{place}.when[{index}]")
