@@ -243,6 +243,10 @@ bool SkipArguments(Hessian2Reader& reader, size_t count, size_t read) {
   return true;
 }
 
+// Whether its client waits for a reply: a time limit of a message without one means nothing, and
+// stays as it is.
+bool Waits(const Message& message) { return message.kind == MessageKind::kRequest; }
+
 // Where the names of timeouts are written in a body, whatever they are there.
 class TimeoutNames {
  public:
@@ -359,8 +363,8 @@ DecodeResult DecodeHessianRequest(Bytes bytes, uint64_t mask, Message& message) 
       attachment.SetIn(message.metadata);
     });
     if (!read) return failed({});
-    message.timeout_us = timeouts.us();
-  } else if (complete) {
+    if (Waits(message)) message.timeout_us = timeouts.us();
+  } else if (complete && Waits(message)) {
     message.timeout_us = TimeoutBehind(reader, body, head, count, arguments_read);
   }
   SetHead(Serialization::kHessian2, text, message.metadata);
@@ -408,7 +412,7 @@ bool ReadJsonAttachments(Bytes line, HeadText& head, Message& message) {
       message.metadata.SetNamedCopy(key, converted_value);
     }
   }
-  message.timeout_us = timeouts.us();
+  if (Waits(message)) message.timeout_us = timeouts.us();
   return !object.malformed();
 }
 
@@ -501,7 +505,7 @@ DecodeResult DecodeRequest(Bytes bytes, const Header& header, const DecodeOption
   const size_t enough = std::min(message.length, kHeaderBytes + kVersionBytes);
   if ((hessian || fastjson) && bytes.size() < enough) return DecodeResult::NeedMore(enough);
   const Bytes body = bytes.substr(kHeaderBytes, message.length - kHeaderBytes);
-  if (hessian && bytes.size() >= message.length) {
+  if (hessian && bytes.size() >= message.length && Waits(message)) {
     Hessian2Reader reader(body);
     HessianRequestHead head;
     message.timeout_us = TimeoutBehind(reader, body, head, 0, 0);

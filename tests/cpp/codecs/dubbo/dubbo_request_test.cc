@@ -187,6 +187,17 @@ TEST(DubboRequest, TellsTheTimeoutUnderItsShortNameToo) {
   }
 }
 
+TEST(DubboRequest, AMessageWithoutReplyHasNoTimeout) {
+  const std::string call = Call("m", "I", "\x90", Text("timeout") + Text("1500"));
+  std::string one_way = call;
+  one_way[2] = static_cast<char>(kFlagRequest | 2);
+  for (const std::vector<std::string_view>& keys :
+       {std::vector<std::string_view>{}, {"method"}, {"a"}}) {
+    EXPECT_EQ(Decode(Direction::kRequest, call, Wanting(keys)).message.timeout_us, 1'500'000u);
+    EXPECT_EQ(Decode(Direction::kRequest, one_way, Wanting(keys)).message.timeout_us, 0u);
+  }
+}
+
 TEST(DubboRequest, TakesTheWordForATimeoutOnlyWhereAnAttachmentIsCalledThat) {
   const std::string word =
       "\x07timeout\x01"
