@@ -20,6 +20,7 @@ from typing import Protocol
 
 from metaprotocol.image.errors import ImageError
 from metaprotocol.image.store import CONFIG, INDEX, MANIFEST, BlobStore, Descriptor, Json
+from metaprotocol.image.unpack import unpack
 
 REFERENCE = "org.opencontainers.image.ref.name"
 DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
@@ -172,7 +173,7 @@ class Archive:
                 tempfile.TemporaryDirectory(dir=store.root) as folder,
                 tarfile.open(self.path) as archive,
             ):
-                archive.extractall(folder, filter="data")
+                unpack(archive, Path(folder))
                 return self._read(Path(folder), store)
         except (OSError, tarfile.TarError) as error:
             raise ImageError(f"cannot read {self.path}: {error}") from error
@@ -270,7 +271,7 @@ class Folder:
                 for layer in layers:
                     path = store.path(Descriptor.from_json(layer).digest)
                     with tarfile.open(path) as archive:
-                        archive.extractall(files, filter=_with_rights)
+                        unpack(archive, files)
                 files.rename(self.path)
         except (OSError, tarfile.TarError) as error:
             raise ImageError(f"cannot write {self.path}: {error}") from error
@@ -304,11 +305,6 @@ class Registry:
         from metaprotocol.image.registry import push
 
         push(self.host, self.name, self.reference, self.insecure, store, root)
-
-
-def _with_rights(member: tarfile.TarInfo, folder: str) -> tarfile.TarInfo:
-    """Nothing outside the folder, but the rights that files have: /tmp, for one, is everybody's."""
-    return tarfile.tar_filter(member, folder).replace(mode=member.mode, deep=False)
 
 
 def manifest_of(config: Descriptor, layers: list[Descriptor]) -> Json:
