@@ -101,7 +101,19 @@ def declare_repositories(existing = ()):
             name = "metaprotocol_config_schema",
             inputs = [
                 "@metaprotocol//api:metaprotocol/config/v1/%s.proto" % name
-                for name in ["cluster_policy", "options", "proxy_config", "rate_limit", "route"]
+                for name in [
+                    "authorization",
+                    "cluster_policy",
+                    "condition",
+                    "declaration",
+                    "fault",
+                    "filter",
+                    "options",
+                    "proxy_config",
+                    "rate_limit",
+                    "retry",
+                    "route",
+                ]
             ] + [
                 "@metaprotocol//tools:config_schema.py",
                 "@metaprotocol//tools:generate_config_schema.py",

@@ -284,3 +284,11 @@ def test_every_file_that_is_linked_in_has_a_licence_that_is_listed() -> None:
     if not (BUILD / "libmetaprotocol.map").is_file():
         pytest.skip("the build in build/release has no linker's map")
     assert licences.problems(BUILD) == []
+
+
+def test_bazel_makes_the_configuration_reader_anew_when_any_of_its_files_changes() -> None:
+    text = (ROOT / "bazel" / "repositories.bzl").read_text()
+    listed = re.search(r"for name in \[(.*?)\]", text, re.DOTALL)
+    assert listed is not None
+    files = {path.stem for path in (ROOT / "api").rglob("*.proto")}
+    assert set(re.findall(r'"(\w+)"', listed[1])) == files
