@@ -50,8 +50,9 @@ void Exchanges::ForwardStream(Exchange& exchange, const RequestView& request) {
   const Router::Sender sender = SenderOf(exchange);
   ChooseTarget(exchange, sender);
   CountRequest(exchange);
+  // The client's own time limit stays in the message, since the route's does not hold for streams.
   const std::optional<AttemptResult> refused =
-      StartAttempt(exchange, sender, request, TimeoutUs(exchange, request));
+      StartAttempt(exchange, sender, request, request.message.timeout_us);
   if (refused) {
     Reply(exchange, refused->reply, refused->text);
     return;

@@ -295,6 +295,7 @@ TEST(Stream, IdleOnesAndThoseBeyondTheClientsOwnTimeoutAreReset) {
   const uint64_t idle = OpenOne(world, client, 1);
   const uint64_t busy = OpenOne(world, client, 2);
   OpenOne(world, client, 3, {{"timeout", "3000"}});
+  EXPECT_EQ(world.Seen().back().kv, (FakeKv{{"timeout", "3000"}})) << "the route's is for requests";
   for (int i = 0; i < 4; ++i) {
     world.RunFor(4 * kSecond);
     if (i % 2 == 0) {
