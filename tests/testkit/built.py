@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,8 @@ def built(target: str) -> Path:
     """The folder of the build, in which ``target`` is up to date now."""
     cmake = Path(sys.executable).with_name("cmake")
     command: list[str | Path] = [cmake, "--build", BUILD, "--target", target, "--", "--quiet"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
+    with (BUILD / "tests.lock").open("w") as lock:  # one at a time, whoever asks
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return BUILD
