@@ -48,14 +48,15 @@ std::vector<Action> Shrunk(const ScriptSetting& setting, std::vector<Action> act
   return actions;
 }
 
-TEST(RandomScript, KeepsEveryPromise) {
+void KeepsEveryPromise(bool retries_and_delays) {
   const char* first = std::getenv("METAPROTOCOL_SCRIPT_SEED");
   const char* count = std::getenv("METAPROTOCOL_SCRIPT_RUNS");
   const uint64_t begin = first != nullptr ? std::strtoull(first, nullptr, 10) : 1;
   const uint64_t runs = count != nullptr ? std::strtoull(count, nullptr, 10) : 700;
   for (uint64_t seed = begin; seed < begin + runs; ++seed) {
     const auto bytes = RandomBytes(seed);
-    const auto [setting, actions] = ScriptFromBytes(bytes.data(), bytes.size());
+    auto [setting, actions] = ScriptFromBytes(bytes.data(), bytes.size());
+    setting.retries_and_delays = retries_and_delays;
     const auto violations = RunScript(setting, actions);
     if (violations.empty()) continue;
     for (const std::string& violation : violations) ADD_FAILURE() << violation;
@@ -63,6 +64,11 @@ TEST(RandomScript, KeepsEveryPromise) {
            << Describe(setting, Shrunk(setting, actions));
   }
 }
+
+TEST(RandomScript, KeepsEveryPromise) { KeepsEveryPromise(false); }
+
+// One of them: nothing is forwarded twice.
+TEST(RandomScript, KeepsEveryPromiseWithRetriesAndDelays) { KeepsEveryPromise(true); }
 
 }  // namespace
 }  // namespace metaprotocol::test

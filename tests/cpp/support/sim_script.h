@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "src/filter/fault/fault.h"
 #include "tests/cpp/support/sim_real_wires.h"
 #include "tests/cpp/support/sim_world.h"
 
@@ -50,6 +51,8 @@ struct ScriptSetting {
   uint32_t mirror_percent = 0;  // 0: no route has a mirror
   uint32_t bucket_tokens = 0;   // of the local rate limit; 0: there is none
   uint32_t asks = 0;            // 0: no service; else denies on failure if even
+  // Not from bytes: routes try again what no server can have seen, and some requests are delayed.
+  bool retries_and_delays = false;
 };
 // What ScriptFromBytes takes for the setting.
 inline constexpr size_t kSettingBytes = 22;
@@ -234,6 +237,17 @@ inline SimConfig ScriptConfig(const ScriptSetting& setting) {
   if (setting.bucket_tokens != 0) {
     config.bucket = {setting.bucket_tokens, setting.bucket_tokens, kFillUs};
     config.limit_rules = {{config.routes[1].match, {1, 1, kFillUs}}};
+  }
+  if (setting.retries_and_delays) {
+    for (SimRoute& each : config.routes) {
+      if (!each.direct_reply) {
+        each.retry = {
+            .retries = 3, .backoff_us = 5 * SimWorld::kMs, .max_backoff_us = 40 * SimWorld::kMs};
+      }
+    }
+    auto fault = std::make_shared<Fault>();
+    fault->delay = {.chance = Route::ChanceOf(20), .duration_us = 30 * SimWorld::kMs};
+    config.filters = {{"fault", fault}};
   }
   if (setting.asks != 0) {
     // Of what goes to "b" nobody asks.
