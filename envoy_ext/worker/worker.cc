@@ -35,13 +35,17 @@ bool Worker::IsMainThread() {
   return main_thread.load(std::memory_order_relaxed) == std::this_thread::get_id();
 }
 
-Worker::Worker() : entry_(Wakeups::Get().Add()), engine_(Engine::Create(*this)) {
-  // Xoshiro256**, Blackman and Vigna 2018: the engine's random numbers spread load and seeds, they
-  // keep no secrets.
-  if (getrandom(random_state_, sizeof random_state_, 0) != sizeof random_state_) {
-    uint64_t seed = NowUs();
-    for (uint64_t& word : random_state_) word = seed = seed * 6364136223846793005u + 1;
+Worker::Worker() : entry_(Wakeups::Get().Add()), engine_(Engine::Create(*this)) {}
+
+// Xoshiro256**, Blackman and Vigna 2018: the engine's random numbers spread load and seeds, they
+// keep no secrets.
+std::array<uint64_t, 4> Worker::RandomSeed() {
+  std::array<uint64_t, 4> state{};
+  if (getrandom(state.data(), sizeof state, 0) != sizeof state) {
+    uint64_t seed = Wakeups::NowUs();
+    for (uint64_t& word : state) word = seed = seed * 6364136223846793005u + 1;
   }
+  return state;
 }
 
 Worker::~Worker() {
@@ -280,7 +284,7 @@ void Worker::ResetLease(LeaseId lease) { leases_.Reset(lease); }
 
 uint64_t Worker::Random() {
   const auto rotate = [](uint64_t x, int k) { return x << k | x >> (64 - k); };
-  uint64_t* s = random_state_;
+  std::array<uint64_t, 4>& s = random_state_;
   const uint64_t result = rotate(s[1] * 5, 7) * 9;
   const uint64_t t = s[1] << 17;
   s[2] ^= s[0];

@@ -2,6 +2,7 @@
 // leases that connect it to Envoy's clusters. Used on that thread only.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -154,7 +155,8 @@ class Worker final : public Host {
   bool clusters_stale_ = false;
 
   std::vector<MetricSink::Series*> series_;
-  uint64_t random_state_[4];
+  static std::array<uint64_t, 4> RandomSeed();
+  std::array<uint64_t, 4> random_state_ = RandomSeed();  // before the engine, which asks at once
 
   int engine_depth_ = 0;
   LeaseTable leases_;
