@@ -10,7 +10,9 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <string>
 #include <string_view>
+#include <type_traits>
 
 #include "src/base/request_view.h"
 #include "src/codec/codec.h"
@@ -104,6 +106,10 @@ class FilterContext {
     answer_ = reply;
     answer_text_ = text;
   }
+  // A text that is gone before the client gets it.
+  template <typename Text>
+  requires std::is_same_v<std::remove_cv_t<Text>, std::string>
+  void Answer(LocalReply reply, Text&& text) = delete;
   // Written into the request together with its route's own changes, after those. `change` is
   // copied.
   virtual void Change(const MutationOp& change) = 0;

@@ -12,7 +12,8 @@ RequestVerdict Fault::OnRequest(FilterContext& context) const {
 RequestVerdict Fault::OnTimer(FilterContext& context) const {
   if (!MayAbort() || !context.Draw(abort->chance)) return RequestVerdict::kContinue;
   context.Count(Counter::kFaultAborts);
-  context.Answer(abort->reply, abort->text.empty() ? "a fault on purpose" : abort->text);
+  context.Answer(abort->reply, abort->text.empty() ? std::string_view("a fault on purpose")
+                                                   : std::string_view(abort->text));
   return RequestVerdict::kAnswered;
 }
 
