@@ -1,4 +1,4 @@
-"""The mesh that all scenarios share."""
+"""What all scenarios share: one cluster, in which later there is a mesh."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ import pytest
 SWITCH = "METAPROTOCOL_MESH"
 """Set by `make test-mesh`, which gives the run namespaces of its own."""
 
-collect_ignore = [] if os.environ.get(SWITCH) else ["test_mesh.py"]
+collect_ignore = [] if os.environ.get(SWITCH) else ["test_api_server.py", "test_mesh.py"]
 
 
 @pytest.fixture(scope="session")
-def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[object]:
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[object]:
+    """A real API server with Istio's CRDs, and our manifests applied."""
     from tests.mesh.mesh import Mesh
 
     folder: Path = tmp_path_factory.mktemp("mesh")

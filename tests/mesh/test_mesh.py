@@ -7,7 +7,6 @@ import time
 
 import pytest
 
-from mesh.build import ROOT
 from tests.mesh.mesh import NAMESPACE, PORT, SYSTEM, Mesh, finished
 from tests.mesh.processes import wait_for
 
@@ -64,12 +63,11 @@ def outbound(mesh: Mesh) -> str:
 
 
 @pytest.fixture(scope="module")
-def orders(mesh: Mesh) -> Mesh:
-    """The manifests are applied, the controller runs with their rights, and there are a client and
-    two providers."""
-    with mesh.timed("manifests"):
-        crds = sorted((ROOT / "deploy/crds").glob("*.yaml"))
-        mesh.apply_file(*crds, *sorted((ROOT / "deploy/kubernetes").glob("*.yaml")))
+def orders(cluster: Mesh) -> Mesh:
+    """istiod and the controller run, and there are a client and two providers."""
+    mesh = cluster
+    with mesh.timed("istiod"):
+        mesh.start_istiod()
     with mesh.timed("controller"):
         mesh.start_controller()
         mesh.apply_text(f"{SERVICE}---{router('v1')}")

@@ -152,7 +152,7 @@ class Controller:
     def _programmed(self, key: Key, acceptance: Condition, writer: IstioWriter | None) -> Condition:
         kind = "Programmed"
         if acceptance.status == "False":
-            text = "what it said when it was last right stays in use, if it ever was"
+            text = "it is not in use as it is written"
             return Condition(kind, "False", acceptance.reason, text)
         if writer is not None:
             failures = writer.failures()

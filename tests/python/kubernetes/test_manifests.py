@@ -26,7 +26,7 @@ def test_each_manifest_is_valid(item: dict[str, Any]) -> None:
 def rights() -> dict[tuple[str, str], set[str]]:
     """Verbs by group and resource, of the cluster role."""
     found: dict[tuple[str, str], set[str]] = {}
-    for item in documents(DEPLOY / "kubernetes/rbac.yaml"):
+    for item in documents(DEPLOY / "kubernetes/1-rights.yaml"):
         if item["kind"] != "ClusterRole":
             continue
         for rule in item["rules"]:
@@ -55,7 +55,7 @@ def test_only_our_own_is_written() -> None:
 def test_the_control_plane_runs_without_rights_on_its_node() -> None:
     (deployment,) = (
         item
-        for item in documents(DEPLOY / "kubernetes/controller.yaml")
+        for item in documents(DEPLOY / "kubernetes/2-controller.yaml")
         if item["kind"] == "Deployment"
     )
     spec = deployment["spec"]["template"]["spec"]

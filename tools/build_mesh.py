@@ -1,8 +1,8 @@
 """Builds the programs of a real mesh, once: etcd, kube-apiserver, istiod and its agent.
 
-    python tools/mesh/build.py [--jobs N]
+    python tools/build_mesh.py [--jobs N]
 
-They come from the Go module proxy, in the versions that the go.mod files beside this one pin, and
+They come from the Go module proxy, in the versions that the go.mod files in tools/mesh pin, and
 are kept in build/mesh/bin. Each is built again only when its module, or how it is built, is
 another. About 20 CPU minutes the first time; 310 MB, and some gigabytes in Go's own caches. Istio's
 CRDs and the bootstrap template of its sidecars are put beside them.
@@ -20,7 +20,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
+HERE = Path(__file__).resolve().parent / "mesh"
 ROOT = HERE.parent.parent
 BIN = ROOT / "build" / "mesh" / "bin"
 SHARE = ROOT / "build" / "mesh" / "share"
@@ -45,7 +45,7 @@ class Program:
 
     name: str
     module: str
-    """The folder beside this file."""
+    """The folder in tools/mesh."""
     package: str
     flags: str = ""
 

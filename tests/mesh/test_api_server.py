@@ -1,0 +1,171 @@
+"""The controller and its manifests against a real API server, before there is an istiod."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from metaprotocol.kubernetes import ApiError
+
+from tests.mesh.mesh import NAMESPACE, SERVICE_ACCOUNT, SYSTEM, Mesh
+from tests.mesh.processes import wait_for
+
+HOST = "carts.shop.svc.cluster.local"
+FILTERS = f"/apis/networking.istio.io/v1alpha3/namespaces/{NAMESPACE}/envoyfilters"
+OUTBOUND = f"{FILTERS}/metaprotocol-outbound-{HOST}"
+SERVICES = f"/apis/networking.istio.io/v1/namespaces/{NAMESPACE}/serviceentries"
+
+SERVICE = f"""
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {{name: carts, namespace: {NAMESPACE}}}
+spec:
+  hosts: [{HOST}]
+  addresses: [240.1.0.7]
+  ports: [{{number: 20880, name: tcp-metaprotocol-thrift, protocol: TCP}}]
+  location: MESH_INTERNAL
+  resolution: STATIC
+  workloadSelector: {{labels: {{app: carts}}}}
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {{name: carts, namespace: {NAMESPACE}}}
+spec:
+  host: {HOST}
+  subsets: [{{name: v1, labels: {{version: v1}}}}, {{name: v2, labels: {{version: v2}}}}]
+"""
+
+
+def router(subset: str, regex: str = "get.*") -> str:
+    return f"""
+apiVersion: metaprotocol.aeraki.io/v1alpha1
+kind: MetaRouter
+metadata: {{name: carts, namespace: {NAMESPACE}}}
+spec:
+  hosts: [{HOST}]
+  routes:
+  - name: all
+    match: {{attributes: {{method: {{regex: "{regex}"}}}}}}
+    route: [{{destination: {{host: {HOST}, subset: {subset}}}}}]
+"""
+
+
+def outbound(cluster: Mesh) -> dict[str, Any]:
+    return cluster.get(OUTBOUND) or {"metadata": {}, "spec": ""}
+
+
+@pytest.fixture(scope="module")
+def controlled(cluster: Mesh) -> Iterator[Mesh]:
+    cluster.apply_text(f"{SERVICE}---{router('v1')}")
+    cluster.start_controller()
+    cluster.wait_for_controller()
+    yield cluster
+    cluster.processes.pop("controller").stop()
+
+
+def test_filters_and_status_are_written_with_the_rights_of_the_manifests(controlled: Mesh) -> None:
+    wait_for("the status", lambda: controlled.conditions("carts"))
+    said = controlled.conditions("carts")
+    assert said["Accepted"]["status"] == "True", said
+    assert said["Programmed"]["reason"] == "NotReported", said
+    names = [item["metadata"]["name"] for item in (controlled.get(FILTERS) or {})["items"]]
+    assert sorted(names) == [
+        "metaprotocol",
+        f"metaprotocol-clusters-{HOST}",
+        f"metaprotocol-inbound-{HOST}-20880",
+        f"metaprotocol-outbound-{HOST}",
+    ]
+    owner = outbound(controlled)["metadata"]["ownerReferences"][0]
+    service = controlled.get(f"{SERVICES}/carts")
+    assert service is not None
+    assert owner["uid"] == service["metadata"]["uid"]
+    log = controlled.processes["controller"].log.read_text()
+    assert "forbidden" not in log, log
+
+
+def test_a_change_is_written_within_a_second_and_nothing_else_is(controlled: Mesh) -> None:
+    before = {it["metadata"]["name"]: it["metadata"]["resourceVersion"]
+              for it in (controlled.get(FILTERS) or {})["items"]}  # fmt: skip
+    took = []
+    for subset in ("v2", "v1", "v2"):
+        began = time.monotonic()
+        controlled.apply_text(router(subset))
+        wait_for(subset, lambda wanted=f"|{subset}|": wanted in str(outbound(controlled)["spec"]))
+        took.append(time.monotonic() - began)
+        time.sleep(0.5)
+    print("from apply to a written EnvoyFilter:", [f"{it:.2f} s" for it in took])  # noqa: T201
+    after = {it["metadata"]["name"]: it["metadata"]["resourceVersion"]
+             for it in (controlled.get(FILTERS) or {})["items"]}  # fmt: skip
+    changed = [name for name in after if after[name] != before[name]]
+    assert changed == [f"metaprotocol-outbound-{HOST}"]
+
+
+def test_a_router_that_the_engine_rejects_says_so_and_leads_nowhere(controlled: Mesh) -> None:
+    controlled.apply_text(router("v1", regex="a{2000}"))
+    wait_for("refusal", lambda: controlled.conditions("carts")["Accepted"]["status"] == "False")
+    said = controlled.conditions("carts")["Accepted"]
+    assert said["reason"] == "Invalid"
+    assert "spec.routes[0].match" in said["message"]
+    assert "|v1|" not in str(outbound(controlled)["spec"])
+    controlled.apply_text(router("v1"))
+    wait_for("acceptance", lambda: controlled.conditions("carts")["Accepted"]["status"] == "True")
+
+
+def test_an_edit_by_hand_is_undone(controlled: Mesh) -> None:
+    right = outbound(controlled)["spec"]
+    edited = {
+        "apiVersion": "networking.istio.io/v1alpha3",
+        "kind": "EnvoyFilter",
+        "metadata": {"name": f"metaprotocol-outbound-{HOST}", "namespace": NAMESPACE},
+        "spec": {"priority": 99, "configPatches": []},
+    }
+    controlled.apply(edited)
+    wait_for("the former", lambda: outbound(controlled)["spec"] == right)
+
+
+def test_the_api_server_may_be_away(controlled: Mesh) -> None:
+    controlled.processes.pop("kube-apiserver").stop()
+    time.sleep(2)
+    assert controlled.processes["controller"].alive
+    controlled.start_api_server()
+    controlled.apply_text(router("v2"))
+    wait_for("v2", lambda: "|v2|" in str(outbound(controlled)["spec"]))
+
+
+def test_a_killed_controller_writes_nothing_again_when_it_is_back(controlled: Mesh) -> None:
+    controlled.processes.pop("controller").stop(signal.SIGKILL)
+    before = [it["metadata"]["resourceVersion"]
+              for it in (controlled.get(FILTERS) or {})["items"]]  # fmt: skip
+    controlled.start_controller()
+    controlled.wait_for_controller()
+    lease = f"/apis/coordination.k8s.io/v1/namespaces/{SYSTEM}/leases/metaprotocol"
+    holder = (controlled.get(lease) or {})["spec"]["holderIdentity"]
+    wait_for("the lease", lambda: (controlled.get(lease) or {})["spec"]["holderIdentity"] != holder)
+    time.sleep(2)
+    after = [it["metadata"]["resourceVersion"]
+             for it in (controlled.get(FILTERS) or {})["items"]]  # fmt: skip
+    assert after == before
+
+
+def test_more_than_its_rights_it_has_not(controlled: Mesh) -> None:
+    review = {
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SubjectAccessReview",
+        "spec": {
+            "user": f"system:serviceaccount:{SYSTEM}:{SERVICE_ACCOUNT}",
+            "resourceAttributes": {"verb": "get", "resource": "secrets", "namespace": NAMESPACE},
+        },
+    }
+    path = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
+    answer = controlled.ask(lambda client: client.create(path, review))
+    assert answer["status"]["allowed"] is False
+
+
+def test_what_is_deleted_takes_its_filters_with_it(controlled: Mesh) -> None:
+    controlled.delete(f"{SERVICES}/carts")
+    wait_for("the end", lambda: not (controlled.get(FILTERS) or {})["items"])
+    with pytest.raises(ApiError):
+        controlled.ask(lambda client: client.get(OUTBOUND))
