@@ -166,42 +166,37 @@ def _hypothesis_rounds(worker: Worker, more: Callable[[], bool]) -> Iterator[Non
     from hypothesis import strategies
 
     quiet = list(hypothesis.HealthCheck)
-    while more():
-        sides = worker.sides
-        pools = {side: list(worker.pool[side]) or [b""] for side in sides}
+    inputs = (
+        strategies.sampled_from(worker.sides),
+        strategies.integers(0, 2**32),
+        strategies.lists(
+            strategies.tuples(
+                strategies.integers(0, MOST_BYTES),
+                strategies.integers(0, 8),
+                strategies.binary(max_size=24),
+            ),
+            max_size=6,
+        ),
+    )
 
-        @hypothesis.seed(worker.rng.getrandbits(32))
-        @hypothesis.settings(
+    def execute(side: str, which: int, edits: list[tuple[int, int, bytes]]) -> None:
+        if not more():
+            return
+        # The pool grows between rounds only: within one, hypothesis expects the same of the same.
+        data = pools[side][which % len(pools[side])]
+        for at, removed, text in edits:
+            place = at % (len(data) + 1)
+            data = data[:place] + text + data[place + removed :]
+        worker.execute(side, data[:MOST_BYTES])
+
+    while more():
+        pools = {side: list(worker.pool[side]) or [b""] for side in worker.sides}
+        settings = hypothesis.settings(
             max_examples=500, database=None, deadline=None, suppress_health_check=quiet,
             phases=[hypothesis.Phase.generate],
         )  # fmt: skip
-        @hypothesis.given(
-            strategies.sampled_from(sides),
-            strategies.integers(0, 2**32),
-            strategies.lists(
-                strategies.tuples(
-                    strategies.integers(0, MOST_BYTES),
-                    strategies.integers(0, 8),
-                    strategies.binary(max_size=24),
-                ),
-                max_size=6,
-            ),
-        )
-        def one(
-            side: str,
-            which: int,
-            edits: list[tuple[int, int, bytes]],
-            pools: dict[str, list[bytes]] = pools,
-        ) -> None:
-            if not more():
-                return
-            data = pools[side][which % len(pools[side])]
-            for at, removed, text in edits:
-                place = at % (len(data) + 1)
-                data = data[:place] + text + data[place + removed :]
-            worker.execute(side, data[:MOST_BYTES])
-
-        one()
+        seeded = hypothesis.seed(worker.rng.getrandbits(32))
+        seeded(settings(hypothesis.given(*inputs)(execute)))()
         yield
 
 
