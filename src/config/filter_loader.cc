@@ -80,7 +80,7 @@ std::unique_ptr<Fault> LoadFault(const config::Fault& config, const std::string&
   }
   if (config.abort) {
     const config::FaultAbort& from = *config.abort;
-    Fault::Abort& abort = fault->abort.emplace();
+    FaultAbort& abort = fault->abort.emplace();
     abort.chance = Route::ChanceOf(from.percent);
     if (from.kind) abort.reply = LoadLocalReply(*from.kind, path + ".abort.kind", findings);
     abort.text = from.text;

@@ -9,19 +9,24 @@
 
 namespace metaprotocol {
 
+// Not members of Fault: clang holds a nested class whose members have initializers for one that
+// cannot be default-constructed until the enclosing class is complete, which std::optional asks
+// before.
+struct FaultDelay {
+  uint64_t chance = Route::kAlways;
+  uint64_t duration_us = 0;
+};
+
+struct FaultAbort {
+  uint64_t chance = Route::kAlways;
+  LocalReply reply = LocalReply::kFault;
+  std::string text = {};
+};
+
 class Fault final : public Filter {
  public:
-  struct Delay {
-    uint64_t chance = Route::kAlways;
-    uint64_t duration_us = 0;
-  };
-  struct Abort {
-    uint64_t chance = Route::kAlways;
-    LocalReply reply = LocalReply::kFault;
-    std::string text = {};
-  };
-  std::optional<Delay> delay;
-  std::optional<Abort> abort;
+  std::optional<FaultDelay> delay;
+  std::optional<FaultAbort> abort;
 
   std::string_view name() const override { return "fault"; }
   FilterNeeds needs() const override { return {.request = MayDelay() || MayAbort()}; }

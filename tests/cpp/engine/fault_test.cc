@@ -9,7 +9,7 @@ namespace {
 constexpr uint64_t kMs = SimWorld::kMs;
 constexpr uint64_t kSecond = SimWorld::kSecond;
 
-SimConfig Faulty(std::optional<Fault::Delay> delay, std::optional<Fault::Abort> abort,
+SimConfig Faulty(std::optional<FaultDelay> delay, std::optional<FaultAbort> abort,
                  SimConfig config = {}) {
   auto fault = std::make_shared<Fault>();
   fault->delay = delay;
@@ -20,8 +20,8 @@ SimConfig Faulty(std::optional<Fault::Delay> delay, std::optional<Fault::Abort> 
 
 TEST(Fault, EveryRequestIsDelayedThenAborted) {
   for (const SimConfig& base : {SimConfig{}, Pipelined(), Exclusive(), PerSession()}) {
-    World world(Faulty(Fault::Delay{.duration_us = 100 * kMs},
-                       Fault::Abort{.reply = LocalReply::kOverLimit, .text = "on purpose"}, base));
+    World world(Faulty(FaultDelay{.duration_us = 100 * kMs},
+                       FaultAbort{.reply = LocalReply::kOverLimit, .text = "on purpose"}, base));
     world.SetHosts("a", {"h1"});
     SimClient& client = world.Connect();
     client.Send(world.Request(1));
@@ -40,8 +40,8 @@ TEST(Fault, EveryRequestIsDelayedThenAborted) {
 }
 
 TEST(Fault, SharesAreWhatWasAskedForAndIndependent) {
-  World world(Faulty(Fault::Delay{.chance = Route::ChanceOf(20), .duration_us = 100 * kMs},
-                     Fault::Abort{.chance = Route::ChanceOf(10)}));
+  World world(Faulty(FaultDelay{.chance = Route::ChanceOf(20), .duration_us = 100 * kMs},
+                     FaultAbort{.chance = Route::ChanceOf(10)}));
   world.SetHosts("a", {"h1"});
   SimClient& client = world.Connect();
   size_t errors = 0;
@@ -70,7 +70,7 @@ TEST(Fault, SharesAreWhatWasAskedForAndIndependent) {
 }
 
 TEST(Fault, NobodyWaitsForADelayedRequestOfAnother) {
-  World world(Faulty(Fault::Delay{.chance = Route::ChanceOf(50), .duration_us = kSecond}, {}));
+  World world(Faulty(FaultDelay{.chance = Route::ChanceOf(50), .duration_us = kSecond}, {}));
   world.SetHosts("a", {"h1"});
   SimClient& one = world.Connect();
   SimClient& other = world.Connect();
@@ -91,7 +91,7 @@ TEST(Fault, NobodyWaitsForADelayedRequestOfAnother) {
 TEST(Fault, ThatDoesNothingIsNotInTheChain) {
   FilterChain chain;
   Fault none;
-  none.delay = Fault::Delay{.chance = 0, .duration_us = kSecond};
+  none.delay = FaultDelay{.chance = 0, .duration_us = kSecond};
   chain.Add(none);
   EXPECT_TRUE(chain.empty());
   Fault some;
@@ -101,7 +101,7 @@ TEST(Fault, ThatDoesNothingIsNotInTheChain) {
 }
 
 TEST(Fault, ClientThatLeavesEndsItsDelay) {
-  World world(Faulty(Fault::Delay{.duration_us = kSecond}, {}));
+  World world(Faulty(FaultDelay{.duration_us = kSecond}, {}));
   world.SetHosts("a", {"h1"});
   SimClient& client = world.Connect();
   client.Send(world.Request(1));

@@ -11,6 +11,8 @@ from typing import Any, Literal, get_args, get_origin
 
 import pytest
 import yaml
+from google.protobuf import json_format
+from metaprotocol.config.v1 import ProxyConfig
 from metaprotocol.resources import (
     ApplicationProtocolSpec,
     DestinationRuleSpec,
@@ -20,6 +22,7 @@ from metaprotocol.resources import (
     load_text,
     service_entry,
 )
+from metaprotocol.resources.declaration import Declaration, engine_json
 from metaprotocol.resources.problems import _model_at, _plain, _step
 from metaprotocol.translate import Options, Translator
 from pydantic import BaseModel
@@ -423,8 +426,11 @@ OURS: dict[str, dict[str, tuple[Any, Json | None]]] = {
         "globalRateLimit.descriptors[].descriptorKey": ("other", ASKED),
     },
 }  # fmt: skip
-# Their matches are read by the same code as those of routes.
-_MATCHES = ("localRateLimit.conditions[].match", "globalRateLimit.match")
+# The matches of limits are read by the same code as those of routes. Declarations go to the engine
+# field by field: test_every_field_of_a_declaration_goes_to_the_engine.
+_SHOWN_ELSEWHERE = (
+    "localRateLimit.conditions[].match", "globalRateLimit.match", "declaration.",
+)  # fmt: skip
 
 
 def fields_of(model: type[BaseModel], path: str = "") -> Iterator[str]:
@@ -447,12 +453,50 @@ def fields_of(model: type[BaseModel], path: str = "") -> Iterator[str]:
         (kind, path)
         for kind in ("MetaRouter", "ApplicationProtocol")
         for path in fields_of(SPECS[kind])
-        if not path.startswith(_MATCHES)
+        if not path.startswith(_SHOWN_ELSEWHERE)
     ],
 )
 def test_every_field_of_ours_has_an_effect_or_is_told_of(kind: str, path: str) -> None:
     value, context = OURS[kind][path]
     assert has_effect(kind, path.replace("{}", ".method"), value, context), path
+
+
+_ORDINARY: dict[Any, Any] = {int: 1, str: "a", bool: True}
+
+
+def content_with(model: type[BaseModel], path: tuple[str, ...]) -> Json:
+    """Content of a model, in YAML names: the field at ``path`` and what is required beside it."""
+    content: Json = {}
+    for name, info in model.model_fields.items():
+        name = info.alias or name
+        on_path = bool(path) and path[0] == name
+        if not on_path and not info.is_required():
+            continue
+        annotation = _plain(info.annotation)
+        listed = get_origin(annotation) is list
+        if listed:
+            annotation = _plain(get_args(annotation)[0])
+        if get_origin(annotation) is Literal:
+            value = get_args(annotation)[-1]  # The first may be what is meant when it is left out.
+        elif issubclass(annotation, BaseModel):
+            value = content_with(annotation, path[1:] if on_path else ())
+        else:
+            value = _ORDINARY[annotation]
+        content[name] = [value] if listed else value
+    return content
+
+
+def test_every_field_of_a_declaration_goes_to_the_engine() -> None:
+    paths = list(fields_of(Declaration))
+    assert len(paths) > 100
+    for path in paths:
+        written: Any = content_with(Declaration, tuple(path.replace("[]", "").split(".")))
+        declaration = engine_json(Declaration.model_validate(written))
+        message = json_format.ParseDict(declaration, ProxyConfig().protocol.declaration)
+        found: Any = json_format.MessageToDict(message)
+        for step in re.findall(r"[^.\[\]]+|\[\]", path):
+            written, found = (it[0 if step == "[]" else step] for it in (written, found))
+        assert str(found).lower() == str(written).lower(), path
 
 
 def test_every_field_of_istio_is_in_the_models() -> None:
