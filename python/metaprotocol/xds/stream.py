@@ -114,8 +114,13 @@ class Stream:
             if response is None:
                 break
             self.writing_since = now
-            await self._context.write(response.payload)
-            self.writing_since = None
+            try:
+                await self._context.write(response.payload)
+            except grpc.aio.InternalError:
+                self.end()  # the client has gone
+                break
+            finally:
+                self.writing_since = None
             label = metrics.label(response.type_url)
             metrics.responses.labels(label).inc()
             metrics.bytes.labels(label).inc(len(response.payload))
@@ -144,7 +149,7 @@ class Stream:
         except StreamRefused as refused:
             # The traceback has the request, which may be large, and would be kept in a circle.
             self.refuse(refused.with_traceback(None))
-        except grpc.aio.UsageError:
+        except (grpc.aio.UsageError, grpc.aio.InternalError):
             self.end()  # the call is over
         except Exception as error:  # or the stream would stay open, and nobody would listen
             self._error = error
