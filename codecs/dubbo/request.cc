@@ -510,8 +510,10 @@ DecodeResult DecodeRequest(Bytes bytes, const Header& header, const DecodeOption
     HessianRequestHead head;
     message.timeout_us = TimeoutBehind(reader, body, head, 0, 0);
   }
-  if (hessian ? HessianVersionReadsAttachments(body)
-              : fastjson && JsonVersionReadsAttachments(body)) {
+  // Only what is certain to be there: a longer text is no version, however much of it has come.
+  const Bytes version = body.substr(0, kVersionBytes);
+  if (hessian ? HessianVersionReadsAttachments(version)
+              : fastjson && JsonVersionReadsAttachments(version)) {
     message.tag |= kTagReadsResponseAttachments;
   }
   message.metadata.SetOwn(kSerializationKey, SerializationName(header.serialization()));
