@@ -1,7 +1,7 @@
 """Filter configurations, checked by the engine itself before any Envoy sees them.
 
-What the engine refuses is told of the field of the MetaRouter it came from, and answers an error in
-its place; the routes before and after it stay in use.
+What the engine refuses is told of the field it came from, and answers an error in its place; the
+routes before and after it stay in use.
 """
 
 from __future__ import annotations
@@ -10,21 +10,21 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 
 from google.protobuf import json_format
 
 from metaprotocol.config.v1 import (
     Condition,
     DirectReply,
+    Limits,
     Protocol,
     ProxyConfig,
     Route,
     to_json,
 )
-from metaprotocol.diagnostics import join_path
-from metaprotocol.resources import ApplicationProtocol, MetaRouter, Resource
-from metaprotocol.resources.limits import Limits as WrittenLimits
+from metaprotocol.resources import ApplicationProtocol, Resource
+from metaprotocol.translate.limits import limits_message, put_over
+from metaprotocol.translate.plan import Place
 from metaprotocol.translate.protocols import CodecInfo
 from metaprotocol.translate.reporting import Report
 from metaprotocol.translate.routes import FAULT, Table, shut_table
@@ -33,10 +33,7 @@ _ERROR = re.compile(r"(?P<path>[\w.\[\]]+): (?P<what>.*)", re.DOTALL)
 _ROUTE = re.compile(r"route_tables\[0\]\.routes\[(?P<route>\d+)\](?:\.(?P<rest>.*))?")
 _POLICY = re.compile(r"route_tables\[0\]\.authorization\.policies\[(?P<policy>\d+)\]")
 _STEP = re.compile(r"(?P<name>\w+)(?:\[(?P<index>\d+)\])?")
-_LIMITS = {
-    "route_tables[0].local_rate_limit": "spec.localRateLimit",
-    "route_tables[0].global_rate_limit": "spec.globalRateLimit",
-}
+_RATE_LIMITS = ("local_rate_limit", "global_rate_limit")
 # The engine tells all errors at once; what is put in their place has none but in rare cases.
 _MOST_ROUNDS = 4
 _UPSTREAM_CONNECTIONS = {
@@ -45,8 +42,6 @@ _UPSTREAM_CONNECTIONS = {
     "per_session": Protocol.PER_SESSION,
 }
 _ONE_WAY_METHODS = "one_way_methods"
-# Fields of a route that the engine and a MetaRouter both have.
-_ROUTE_FIELDS = {"name": "name", "timeout": "timeout", "direct_reply": "directReply"}
 
 
 @dataclass(frozen=True)
@@ -62,7 +57,7 @@ def proxy_config(
     codec: CodecInfo,
     protocol: ApplicationProtocol | None,
     table: Table,
-    limits: WrittenLimits | None = None,
+    limits: Limits | None = None,
     one_way_methods: Sequence[str] = (),
 ) -> ProxyConfig:
     """The filter's configuration. ``protocol`` is None for those that exist by themselves;
@@ -78,25 +73,14 @@ def proxy_config(
             config.protocol.upstream_connections = _UPSTREAM_CONNECTIONS[spec.upstream_connections]
         if spec.options:
             json_format.ParseDict(spec.options, config.protocol.options)
-        _add_limits(spec, config)
+        put_over(config.limits, limits_message(spec))
     if limits is not None:
-        _add_limits(limits, config)
+        put_over(config.limits, limits)
     if one_way_methods:
         listed = config.protocol.options.get_or_create_list(_ONE_WAY_METHODS)
         there = list(listed)
         listed.extend(method for method in one_way_methods if method not in there)
     return config
-
-
-def _add_limits(written: WrittenLimits, config: ProxyConfig) -> None:
-    """Takes the limits that are given into the configuration."""
-    for name in WrittenLimits.model_fields:
-        value = getattr(written, name)
-        if isinstance(value, timedelta):
-            # The engine's own bound is a year, the resources' a day more.
-            getattr(config.limits, name).FromTimedelta(min(value, timedelta(days=365)))
-        elif value is not None:
-            setattr(config.limits, name, value)
 
 
 def engine_errors(config: str) -> list[EngineError]:
@@ -136,7 +120,6 @@ def accepted(
     that is refused keeps its place and answers an error. With a rate limit, or a protocol, that is
     refused every request gets one. None if the engine does not take even that.
     """
-    fields = list(table.fields)
     told: set[EngineError] = set()
     closed: set[int] = set()
     for _ in range(_MOST_ROUNDS):
@@ -149,7 +132,7 @@ def accepted(
             if error not in told:
                 told.add(error)
                 if not tell_policy(error, table, report):
-                    tell(error, config, fields, owner, protocol, report)
+                    tell(error, config, table, owner, protocol, report)
             match = _ROUTE.match(error.path)
             broken.setdefault(int(match["route"]) if match else -1, []).append(error)
         if -1 in broken:
@@ -229,7 +212,7 @@ def tell_policy(error: EngineError, table: Table, report: Report) -> bool:
 def tell(
     error: EngineError,
     config: ProxyConfig,
-    fields: list[str],
+    table: Table,
     owner: Resource,
     protocol: ApplicationProtocol | None,
     report: Report,
@@ -244,21 +227,28 @@ def tell(
         fix = "its ports answer an error until it is fixed"
         report.error(protocol, "rejected", field, what, value=value, fix=fix)
         return
-    match = _ROUTE.match(error.path)
-    if match is not None and int(match["route"]) < len(fields) and isinstance(owner, MetaRouter):
-        index = int(match["route"])
-        route = config.route_tables[0].routes[index]
-        place = fields[index] + _field(match["rest"] or "", route)
-        fix = "what it may match gets an error until it is fixed"
-        report.error(owner, "rejected", place, what, value=value, fix=fix)
+    place, fix = _place(error.path, config, table)
+    if place is not None:
+        report.error(place.owner, "rejected", place.field, what, value=value, fix=fix)
         return
-    for path, place in _LIMITS.items():
-        if error.path.startswith(path):
-            fix = "every request gets an error until it is fixed"
-            report.error(owner, "rejected", place, what, value=value, fix=fix)
-            return
     text = f"{error.path}: {what}" if error.path else what
     report.error(owner, "rejected", "spec", text, value=value)
+
+
+def _place(path: str, config: ProxyConfig, table: Table) -> tuple[Place | None, str]:
+    """Where somebody has written the part of the table that the engine calls ``path``, and what
+    happens until it is fixed; None: nobody has."""
+    if table.plan is None:
+        return None, ""
+    here = path.removeprefix("route_tables[0].")
+    match = _ROUTE.match(path)
+    if match is not None and int(match["route"]) < len(table.plan.routes):
+        route = config.route_tables[0].routes[int(match["route"])]
+        fix = "what it may match gets an error until it is fixed"
+        return table.plan.place(here, route), fix
+    if here.startswith(_RATE_LIMITS):
+        return table.plan.place(here, None), "every request gets an error until it is fixed"
+    return None, ""
 
 
 def declaration_errors(codec: CodecInfo) -> list[EngineError]:
@@ -288,35 +278,6 @@ def told_of_declaration(protocol: ApplicationProtocol, codec: CodecInfo, report:
         field = declaration_field(error.path)
         report.error(protocol, "bad-declaration", field, what, value=value, fix=fix)
     return bool(errors)
-
-
-def _field(rest: str, route: Route) -> str:
-    """The place below a MetaRouter's route that the engine's path below its route came from."""
-    match = _STEP.match(rest)
-    if match is None:
-        return ""
-    name, index = match["name"], int(match["index"] or -1)
-    if name == "match":
-        if not 0 <= index < len(route.match):
-            return ".match"
-        field = _STEP.findall(rest[match.end() :])
-        kind = {"one_of": "oneOf"}.get(field[0][0], field[0][0]) if field else ""
-        path = ["match", "attributes", route.match[index].key]
-        return "." + join_path([*path, kind] if kind and kind != "key" else path)
-    if name in ("request_mutation", "response_mutation"):
-        camel = name.replace("_m", "M")
-        mutation = getattr(route, name)[index] if 0 <= index < len(getattr(route, name)) else None
-        kind = mutation.WhichOneof("operation") if mutation is not None else None
-        return "." + camel + {"remove": "Remove", "add_if_absent": "Add"}.get(kind or "", "")
-    if name in ("cluster", "weighted_clusters", "hash_on"):
-        return ".route"
-    if name == "mirrors":
-        return ".mirror"
-    if name == "retry":
-        return ".retries"
-    if name == "filters":
-        return ".fault"
-    return f".{_ROUTE_FIELDS[name]}" if name in _ROUTE_FIELDS else ""
 
 
 def _value(what: str) -> tuple[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from google.protobuf.message import Message
 
@@ -26,9 +26,11 @@ from metaprotocol.translate.filters import (
 )
 from metaprotocol.translate.index import Index
 from metaprotocol.translate.messages import Messages
+from metaprotocol.translate.meta_routers import route_plan
 from metaprotocol.translate.model import Port, Service
 from metaprotocol.translate.naming import filter_name, inbound_filter_name
 from metaprotocol.translate.options import Options, Target
+from metaprotocol.translate.plan import RoutePlan
 from metaprotocol.translate.protocols import (
     BUILT_IN_PROTOCOLS,
     CODECS_WITH_ONE_WAY_METHODS,
@@ -48,7 +50,7 @@ from metaprotocol.translate.routes import (
     shut_table,
 )
 from metaprotocol.translate.services import BIND_ANNOTATION
-from metaprotocol.translate.visibility import Namespaces, both, exported_to
+from metaprotocol.translate.visibility import Namespaces, both
 
 _DUBBO = "dubbo"
 
@@ -71,14 +73,14 @@ class PortFilters:
     codec: CodecInfo
     protocol: ApplicationProtocol | None
     """None: one of those that exist by themselves."""
-    router: MetaRouter | None
+    plan: RoutePlan | None
+    """What somebody says about its requests."""
     uses: frozenset[Use]
 
     @property
     def limited(self) -> bool:
-        """A MetaRouter limits rates."""
-        spec = self.router.spec if self.router else None
-        return spec is not None and bool(spec.local_rate_limit or spec.global_rate_limit)
+        """Whether rates are limited."""
+        return self.plan is not None and self.plan.limited
 
 
 @dataclass
@@ -156,12 +158,13 @@ class HostTranslator:
                 "it may be a MetaRouter for it that denies or limits some",
             )  # fmt: skip
         policies = self._policies(service, report) if service.ours else []
+        plan = route_plan(router, report) if router is not None and service.ours else None
         for port in service.ours:
             found = self.codec(port, report)
             if found is not None:
                 doubt = shut or self._shut_protocol(service, port, found[1], report)
                 doubt = doubt or self._shut_policy(service, port, found[0], report)
-                self._port(service, port, router, *found, doubt, policies, made, report)
+                self._port(service, port, plan, *found, doubt, policies, made, report)
 
     def _shut(self, service: Service, router: MetaRouter | None) -> Unreadable | None:
         """What cannot be read and may be a MetaRouter that has the routes of a service."""
@@ -226,7 +229,7 @@ class HostTranslator:
         self,
         service: Service,
         port: Port,
-        router: MetaRouter | None,
+        plan: RoutePlan | None,
         codec: CodecInfo,
         protocol: ApplicationProtocol | None,
         shut: Unreadable | None,
@@ -235,12 +238,12 @@ class HostTranslator:
         report: Report,
     ) -> None:
         if shut is not None:
-            router = None
+            plan = None
             table = shut_table(service.host, f"{shut.key} cannot be read")
-        elif router is None:
+        elif plan is None:
             table = default_table(service, port, self._known)
         else:
-            table = RouteTranslator(router, service, port, codec, self._known).translate()
+            table = RouteTranslator(plan, service, port, codec, self._known).translate()
         if shut is None:
             self._authorize(policies, service, port, codec, table, report)
         report.extend(table.diagnostics)
@@ -249,22 +252,21 @@ class HostTranslator:
         made.missing = made.missing or table.missing
         visible = service.visible_to
         origins: list[Resource] = [port.owner]
-        if router is not None:
-            origins.insert(0, router)
+        if plan is not None:
+            origins.insert(0, plan.owner)
             if self._options.respect_export_to:
-                here = exported_to(router.spec.export_to, router.key.namespace)
-                visible = both(visible, here)
-            self._check_visible(table, visible, router, report)
+                visible = both(visible, plan.visible_to)
+            self._check_visible(table, visible, plan, report)
         if shut is not None:
             origins.insert(0, shut)
         if protocol is not None:
             origins.append(protocol)
         origins.extend(table.policies)
-        made.ports[port.number] = PortFilters(codec, protocol, router, frozenset(table.uses))
-        owner: Resource = router or port.owner
-        one_way = self._one_way_methods(codec, router, report)
+        made.ports[port.number] = PortFilters(codec, protocol, plan, frozenset(table.uses))
+        owner = plan.owner if plan is not None else port.owner
+        limits = plan.limits if plan is not None else None
+        one_way = self._one_way_methods(codec, plan, report)
         for name, side in self._sides(service, port, table):
-            limits = router.spec.limits if router is not None else None
             config = proxy_config(name, codec, protocol, side, limits, one_way)
             if self._options.target is Target.ENVOY:
                 config.listener_name = name  # which is named like its filter
@@ -283,22 +285,20 @@ class HostTranslator:
                     address,
                     visible,
                     port.rank,
-                    router is not None,
+                    plan is not None,
                     movable,
                 )
             )
 
     @staticmethod
-    def _one_way_methods(
-        codec: CodecInfo, router: MetaRouter | None, report: Report
-    ) -> Sequence[str]:
-        """What a router says of methods without a reply, where that is for it to say."""
-        if router is None or not router.spec.one_way_methods:
+    def _one_way_methods(codec: CodecInfo, plan: RoutePlan | None, report: Report) -> Sequence[str]:
+        """What a plan says of methods without a reply, where that is for it to say."""
+        if plan is None or not plan.one_way_methods:
             return ()
         if codec.name in CODECS_WITH_ONE_WAY_METHODS:
-            return router.spec.one_way_methods
+            return plan.one_way_methods
         report.warning(
-            router, "one-way-methods", "spec.oneWayMethods",
+            plan.owner, "one-way-methods", "spec.oneWayMethods",
             f"messages of {codec.name} say themselves whether they want a reply",
             fix="remove it",
         )  # fmt: skip
@@ -315,7 +315,9 @@ class HostTranslator:
             if table.message.HasField(limit):
                 getattr(inbound.message, limit).CopyFrom(getattr(table.message, limit))
                 table.message.ClearField(limit)
-        inbound.policies, table.policies = table.policies, []
+        inbound.policies, table.policies = table.policies, ()
+        if table.plan is not None:  # whose routes are for the clients' side
+            inbound.plan = replace(table.plan, routes=())
         return [(name, table), (inbound_filter_name(service.host, port.number), inbound)]
 
     @staticmethod
@@ -328,10 +330,11 @@ class HostTranslator:
         report: Report,
     ) -> None:
         """Adds who may send what to a table."""
-        table.policies = [
+        chosen = [
             policy for policy in policies if selects(policy, service, port, codec) is not False
         ]
-        found = authorization(table.policies, service, port, codec, report)
+        table.policies = chosen
+        found = authorization(chosen, service, port, codec, report)
         if found is not None:
             table.message.authorization.CopyFrom(found)
 
@@ -367,7 +370,7 @@ class HostTranslator:
         return None
 
     def _check_visible(
-        self, table: Table, visible: Namespaces, router: MetaRouter, report: Report
+        self, table: Table, visible: Namespaces, plan: RoutePlan, report: Report
     ) -> None:
         for host in sorted({use.host for use in table.uses}):
             service = self._known.service(host)
@@ -375,7 +378,7 @@ class HostTranslator:
                 continue
             if visible is None or not visible <= service.visible_to:
                 report.warning(
-                    router, "not-exported", "spec.exportTo",
+                    plan.owner, "not-exported", "spec.exportTo",
                     f"{host} is not exported to all namespaces that these routes are for",
                     fix=f"widen exportTo of {service.first.key}, or narrow this one",
                 )  # fmt: skip

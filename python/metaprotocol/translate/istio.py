@@ -235,7 +235,7 @@ class _Objects:
             if port.owner.key.kind == "Service":
                 addresses += [endpoint.address for endpoint in service.endpoints]
         made = self._filters(service)[filter_name(service.host, port.number)]
-        routed = self._ports(service)[port.number].router is not None
+        routed = self._ports(service)[port.number].plan is not None
         return [
             Claim(
                 service.host, port.number, port.owner, port.field, Address(address, port.number),
@@ -254,7 +254,7 @@ class _Objects:
             name = filter_name(service.host, port.number)
             if name not in listeners:
                 continue
-            routed = self._ports(service)[port.number].router is not None
+            routed = self._ports(service)[port.number].plan is not None
             refused = self._by_locality(service, port, routed)
             if refused and not routed:
                 continue

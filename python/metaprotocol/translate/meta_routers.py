@@ -1,0 +1,305 @@
+"""MetaRouters to plans."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+
+from metaprotocol.config.v1 import (
+    DirectReply,
+    GlobalRateLimit,
+    KeyValue,
+    LocalRateLimit,
+    Mutation,
+    Retry,
+    Route,
+    TokenBucket,
+)
+from metaprotocol.diagnostics import join_path
+from metaprotocol.resources import MetaRoute, MetaRouter, meta_router
+from metaprotocol.resources.traffic import Fault, Retries
+from metaprotocol.resources.types import format_duration
+from metaprotocol.translate.limits import limits_message
+from metaprotocol.translate.matches import conditions
+from metaprotocol.translate.plan import (
+    Destination,
+    Place,
+    PlannedQuestion,
+    PlannedRoute,
+    RoutePlan,
+)
+from metaprotocol.translate.reporting import Report
+from metaprotocol.translate.visibility import exported_to
+
+FAULT_FILTER = "fault"
+"""Name of the filter for faults on purpose."""
+
+# The engine's bounds.
+_SHORTEST_TIME = timedelta(milliseconds=1)
+_LONGEST_TIME = timedelta(days=1)
+_LONGEST_QUESTION = timedelta(minutes=1)
+_LONGEST_PAUSE = timedelta(hours=1)
+
+_STEP = re.compile(r"(?P<name>\w+)(?:\[(?P<index>\d+)\])?\.?")
+_LOCAL, _GLOBAL = "spec.localRateLimit", "spec.globalRateLimit"
+# Parts of a route that have another name in a MetaRouter.
+_RENAMED = {
+    "name": "name",
+    "timeout": "timeout",
+    "direct_reply": "directReply",
+    "cluster": "route",
+    "weighted_clusters": "route",
+    "hash_on": "route",
+    "mirrors": "mirror",
+    "retry": "retries",
+    "filters": "fault",
+}
+_MUTATIONS = {"request_mutation": "requestMutation", "response_mutation": "responseMutation"}
+_OPERATIONS = {"remove": "Remove", "add_if_absent": "Add"}
+
+
+def route_plan(router: MetaRouter, report: Report) -> RoutePlan:
+    """What a MetaRouter says. ``report`` is told what the engine would not take as written."""
+    return _Reader(router, report).read()
+
+
+class _Reader:
+    def __init__(self, router: MetaRouter, report: Report) -> None:
+        self._router = router
+        self._report = report
+
+    def read(self) -> RoutePlan:
+        router, spec = self._router, self._router.spec
+        local, asked = spec.local_rate_limit, spec.global_rate_limit
+        return RoutePlan(
+            router,
+            spec.hosts,
+            [
+                self._route(written, f"spec.routes[{index}]")
+                for index, written in enumerate(spec.routes)
+            ],
+            self._local_rate_limit(local) if local is not None else None,
+            self._global_rate_limit(asked) if asked is not None else None,
+            limits_message(spec.limits) if spec.limits is not None else None,
+            spec.one_way_methods,
+            exported_to(spec.export_to, router.key.namespace),
+            place=_places(router),
+        )
+
+    # --- routes
+
+    def _route(self, written: MetaRoute, field: str) -> PlannedRoute:
+        route = Route(name=written.name, match=conditions(written.match))
+        if written.direct_reply is not None:
+            reply = written.direct_reply
+            route.direct_reply.CopyFrom(DirectReply(kind=reply.kind, text=reply.text))
+        if written.timeout is not None:
+            route.timeout.FromTimedelta(self._bounded(written.timeout, f"{field}.timeout"))
+        request = mutations(
+            written.request_mutation_remove,
+            written.request_mutation,
+            written.request_mutation_add,
+        )
+        response = mutations(
+            written.response_mutation_remove,
+            written.response_mutation,
+            written.response_mutation_add,
+        )
+        if request:
+            route.request_mutation.extend(request)
+        if response:
+            route.response_mutation.extend(response)
+        if written.retries is not None and written.retries.attempts:
+            self._retry(written.retries, f"{field}.retries", route)
+        if written.fault is not None:
+            self._fault(written.fault, f"{field}.fault", route)
+        destinations = [
+            _destination(share.destination, f"{field}.route[{index}].destination", share.weight)
+            for index, share in enumerate(written.route)
+        ]
+        mirrors = []
+        if written.mirror is not None:
+            percent = written.mirror_percent
+            mirrors.append(_destination(written.mirror, f"{field}.mirror", percent=percent))
+        for index, mirror in enumerate(written.mirrors):
+            there = f"{field}.mirrors[{index}].destination"
+            mirrors.append(_destination(mirror.destination, there, percent=mirror.percent))
+        return PlannedRoute(route, field, destinations, mirrors)
+
+    def _retry(self, written: Retries, field: str, route: Route) -> None:
+        retry = route.retry
+        retry.attempts = written.attempts
+        retry.on.extend(getattr(Retry, cause) for cause in written.causes)
+        retry.status_codes.extend(written.statuses)
+        if written.per_try_timeout is not None:
+            bounded = self._bounded(written.per_try_timeout, f"{field}.perTryTimeout")
+            retry.per_try_timeout.FromTimedelta(bounded)
+        if written.backoff is not None:
+            # The engine's shortest pause is as good as none.
+            base = min(max(written.backoff, _SHORTEST_TIME), _LONGEST_PAUSE)
+            retry.backoff.FromTimedelta(base)
+            retry.max_backoff.FromTimedelta(min(base * 10, _LONGEST_PAUSE))
+
+    def _fault(self, written: Fault, field: str, route: Route) -> None:
+        """In place of the table's filter of that name, which does nothing."""
+        fault = route.filters.add(name=FAULT_FILTER).fault
+        fault.SetInParent()
+        if written.delay is not None:
+            fault.delay.percent = written.delay.percentage.value
+            bounded = self._bounded(
+                written.delay.fixed_delay, f"{field}.delay.fixedDelay", _LONGEST_PAUSE
+            )
+            fault.delay.duration.FromTimedelta(bounded)
+        if written.abort is not None:
+            fault.abort.percent = written.abort.percentage.value
+            fault.abort.kind = written.abort.kind
+            fault.abort.text = written.abort.text
+
+    # --- rate limits
+
+    def _local_rate_limit(self, written: meta_router.LocalRateLimit) -> LocalRateLimit:
+        limit = LocalRateLimit()
+        if written.token_bucket is not None:
+            bucket = self._token_bucket(written.token_bucket, f"{_LOCAL}.tokenBucket")
+            limit.token_bucket.CopyFrom(bucket)
+        for index, rule in enumerate(written.conditions):
+            field = f"{_LOCAL}.conditions[{index}].tokenBucket"
+            bucket = self._token_bucket(rule.token_bucket, field)
+            limit.rules.add(match=conditions(rule.match), token_bucket=bucket)
+        return limit
+
+    def _token_bucket(self, written: meta_router.TokenBucket, field: str) -> TokenBucket:
+        return TokenBucket(
+            max_tokens=written.max_tokens,
+            tokens_per_fill=written.tokens_per_fill,
+            fill_interval=self._bounded(written.fill_interval, f"{field}.fillInterval"),
+        )
+
+    def _global_rate_limit(self, written: meta_router.GlobalRateLimit) -> PlannedQuestion:
+        timeout = self._bounded(
+            written.request_timeout, f"{_GLOBAL}.requestTimeout", _LONGEST_QUESTION
+        )
+        limit = GlobalRateLimit(
+            match=conditions(written.match),
+            domain=written.domain,
+            timeout=timeout,
+            deny_on_fail=written.deny_on_fail,
+        )
+        for descriptor in written.descriptors:
+            limit.descriptors.add(key=descriptor.property, descriptor_key=descriptor.descriptor_key)
+        return PlannedQuestion(limit, written.rate_limit_service)
+
+    def _bounded(
+        self, written: timedelta, field: str, longest: timedelta = _LONGEST_TIME
+    ) -> timedelta:
+        """The nearest time that the engine takes."""
+        bounded = min(max(written, _SHORTEST_TIME), longest)
+        if bounded != written:
+            self._report.warning(
+                self._router, "out-of-bounds", field,
+                f"must be from 1ms to {format_duration(longest)}; "
+                f"{format_duration(bounded)} is used",
+                value=format_duration(written),
+            )  # fmt: skip
+        return bounded
+
+
+def _destination(
+    written: meta_router.Destination, field: str, weight: int = 0, percent: float = 100.0
+) -> Destination:
+    port = written.port.number if written.port else 0
+    return Destination(written.host, written.subset or "", port, field, weight, percent)
+
+
+def mutations(
+    remove: Sequence[str],
+    write: Sequence[meta_router.KeyValue],
+    add: Sequence[meta_router.KeyValue],
+) -> list[Mutation]:
+    """Removals, then what is written in any case, then what is written if it is not there: so that
+    removing and writing one key leaves it with the new value."""
+    if not (remove or write or add):
+        return []
+    return [
+        *(Mutation(remove=key) for key in remove),
+        *(Mutation(set=KeyValue(key=item.key, value=item.value)) for item in write),
+        *(Mutation(add_if_absent=KeyValue(key=item.key, value=item.value)) for item in add),
+    ]
+
+
+# --- provenance
+
+
+def _places(router: MetaRouter) -> Callable[[str, Route | None], Place]:
+    def place(path: str, route: Route | None = None) -> Place:
+        return Place(router, _field(router, path, route))
+
+    return place
+
+
+def _field(router: MetaRouter, path: str, route: Route | None) -> str:
+    """Where in a MetaRouter the part of a route table is written that the engine calls ``path``."""
+    name, index, rest = _first_step(path)
+    if name == "routes" and index is not None and index < len(router.spec.routes):
+        return f"spec.routes[{index}]{_field_of_route(rest, route)}"
+    if name == "local_rate_limit":
+        return _field_of_local_limit(router, rest)
+    if name == "global_rate_limit":
+        return _field_of_global_limit(router, rest)
+    return "spec"
+
+
+def _field_of_route(path: str, route: Route | None) -> str:
+    name, index, rest = _first_step(path)
+    if name == "match":
+        keys = [condition.key for condition in route.match] if route is not None else []
+        return _field_of_match(keys, index, rest)
+    if name in _MUTATIONS:
+        made = getattr(route, name) if route is not None else ()
+        operation = ""
+        if index is not None and index < len(made):
+            operation = made[index].WhichOneof("operation")
+        return f".{_MUTATIONS[name]}{_OPERATIONS.get(operation, '')}"
+    return f".{_RENAMED[name]}" if name in _RENAMED else ""
+
+
+def _field_of_match(keys: Sequence[str], index: int | None, path: str) -> str:
+    if index is None or index >= len(keys):
+        return ".match"
+    kind = {"one_of": "oneOf", "key": ""}.get(name := _first_step(path)[0], name)
+    steps = ["match", "attributes", keys[index]]
+    return "." + join_path([*steps, kind] if kind else steps)
+
+
+def _field_of_local_limit(router: MetaRouter, path: str) -> str:
+    limit = router.spec.local_rate_limit
+    name, index, rest = _first_step(path)
+    if name != "rules" or limit is None or index is None or index >= len(limit.conditions):
+        return _LOCAL
+    here = f"{_LOCAL}.conditions[{index}]"
+    name, condition, rest = _first_step(rest)
+    if name != "match":
+        return here
+    return here + _field_of_match(sorted(limit.conditions[index].match.attributes), condition, rest)
+
+
+def _field_of_global_limit(router: MetaRouter, path: str) -> str:
+    limit = router.spec.global_rate_limit
+    name, index, rest = _first_step(path)
+    if name == "cluster":
+        return f"{_GLOBAL}.rateLimitService"
+    if limit is not None and name == "match":
+        return _GLOBAL + _field_of_match(sorted(limit.match.attributes), index, rest)
+    if name == "descriptors" and index is not None:
+        return f"{_GLOBAL}.descriptors[{index}].property"
+    return _GLOBAL
+
+
+def _first_step(path: str) -> tuple[str, int | None, str]:
+    """Of "rules[1].match": "rules", 1, "match"."""
+    match = _STEP.match(path)
+    if match is None:
+        return "", None, ""
+    index = match["index"]
+    return match["name"], int(index) if index is not None else None, path[match.end() :]

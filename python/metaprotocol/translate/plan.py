@@ -1,0 +1,96 @@
+"""What is to become of a service's requests, whoever wrote it down.
+
+A plan says in the engine's own words all that depends on nothing else (conditions, mutations,
+times, limits), and names the rest as it is written: destinations, which other objects may have or
+not. Everything behind this module is made from plans, and knows no kind of resource by which they
+may be written. ``RoutePlan.place`` tells of each part of a table where it comes from, so that what
+is found out about it later, by the engine or by an Envoy, is told of that field.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from metaprotocol.config.v1 import GlobalRateLimit, Limits, LocalRateLimit, Route
+from metaprotocol.resources import Key, Resource
+from metaprotocol.translate.visibility import Namespaces
+
+
+class Place(NamedTuple):
+    """Where something is written."""
+
+    owner: Resource
+    field: str
+    """Of the owner, in YAML names: "spec.routes[0].match"."""
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """Where requests, or copies of them, go."""
+
+    host: str
+    """As written: in the namespace of the plan's owner it may be a short name."""
+    subset: str
+    port: int
+    """0: that of the service whose plan it is, or the only one there is."""
+    field: str
+    """Where the destination is written in the plan's owner."""
+    weight: int = 0
+    """Its share of the requests."""
+    percent: float = 100.0
+    """How many requests are copied to it."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedRoute:
+    """Conditions, and what becomes of the requests that meet them."""
+
+    message: Route
+    """All but the clusters. Not to be changed."""
+    field: str
+    """Where it is written in the plan's owner."""
+    destinations: Sequence[Destination] = ()
+    """None: the message has a direct reply."""
+    mirrors: Sequence[Destination] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedQuestion:
+    """A limit that a rate limit service keeps."""
+
+    message: GlobalRateLimit
+    """All but the cluster. Not to be changed."""
+    service: str
+    """Its cluster, by Envoy's name of it."""
+
+
+@dataclass(frozen=True)
+class RoutePlan:
+    """What one object says about the requests of services."""
+
+    owner: Resource
+    hosts: Sequence[str]
+    """The services it is for, as written."""
+    routes: Sequence[PlannedRoute] = ()
+    """Tried in order. None: all requests go to the service itself."""
+    local_rate_limit: LocalRateLimit | None = None
+    global_rate_limit: PlannedQuestion | None = None
+    limits: Limits | None = None
+    """Bounds on what clients may make a proxy hold."""
+    one_way_methods: Sequence[str] = ()
+    visible_to: Namespaces = None
+    place: Callable[[str, Route | None], Place] = field(kw_only=True, compare=False)
+    """Where a part of a route table is written, by the engine's path of it, such as
+    "routes[0].match[1].regex"; and the route that it is in, with the names of keys."""
+
+    @property
+    def key(self) -> Key:
+        """Identifies the owner."""
+        return self.owner.key
+
+    @property
+    def limited(self) -> bool:
+        """Whether it limits rates."""
+        return self.local_rate_limit is not None or self.global_rate_limit is not None
