@@ -1,6 +1,7 @@
 // What the engine's parts cost, without Envoy, sockets or kernel: nanoseconds each.
 //
 //   microbench [--seconds=S] [--json] [FILTER]     only what contains FILTER
+//   microbench --times=N FILTER                    so often and nothing else, for callgrind
 //
 // Every part runs in a loop for about S seconds (0.2), in five slices; the fastest slice counts,
 // since whatever else the machine does can only make a slice slower.
@@ -48,8 +49,9 @@ double Now() {
 
 class Runner {
  public:
-  Runner(double seconds, bool json, std::string filter)
-      : slice_(seconds / 5), json_(json), filter_(std::move(filter)) {}
+  // `times`: not measured, but done that often; 0: measured.
+  Runner(double seconds, bool json, uint64_t times, std::string filter)
+      : slice_(seconds / 5), json_(json), times_(times), filter_(std::move(filter)) {}
 
   bool Wants(std::string_view name) const { return name.find(filter_) != std::string_view::npos; }
 
@@ -65,6 +67,10 @@ class Runner {
   // The same, but `body` tells how many seconds of its work count.
   void RunTimed(const std::string& name, const std::function<double(uint64_t)>& body) {
     if (!Wants(name)) return;
+    if (times_ != 0) {
+      body(times_);
+      return;
+    }
     double best = 1e300;
     uint64_t count = 64;
     while (body(count) < slice_ / 4) count *= 2;
@@ -80,6 +86,7 @@ class Runner {
  private:
   const double slice_;
   const bool json_;
+  const uint64_t times_;
   const std::string filter_;
 };
 
@@ -369,18 +376,21 @@ void BenchEngines(Runner& runner) {
 int main(int argc, char** argv) {
   double seconds = 0.2;
   bool json = false;
+  uint64_t times = 0;
   std::string filter;
   for (int i = 1; i < argc; ++i) {
     const std::string_view argument = argv[i];
     if (argument.starts_with("--seconds=")) {
       seconds = std::atof(argv[i] + std::string_view("--seconds=").size());
+    } else if (argument.starts_with("--times=")) {
+      times = std::strtoull(argv[i] + std::string_view("--times=").size(), nullptr, 10);
     } else if (argument == "--json") {
       json = true;
     } else {
       filter = argument;
     }
   }
-  bench::Runner runner(seconds, json, filter);
+  bench::Runner runner(seconds, json, times, filter);
   bench::BenchCodecs(runner);
   bench::BenchRoutes(runner);
   bench::BenchBalancers(runner);

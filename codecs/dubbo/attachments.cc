@@ -289,6 +289,10 @@ bool ReadHessianEntry(Hessian2Reader& reader, HessianEntry& entry) {
   entry.begin = reader.position();
   entry.string_key = reader.NextIsString();
   if (!(entry.string_key ? reader.ReadString(entry.key) : reader.SkipValue())) return false;
+  return ReadHessianValue(reader, entry);
+}
+
+bool ReadHessianValue(Hessian2Reader& reader, HessianEntry& entry) {
   entry.value_begin = reader.position();
   entry.string_value = reader.NextIsString();
   if (!(entry.string_value ? reader.ReadString(entry.value) : reader.SkipValue())) return false;

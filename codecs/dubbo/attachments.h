@@ -24,6 +24,8 @@ struct HessianEntry {
 };
 
 bool ReadHessianEntry(Hessian2Reader& reader, HessianEntry& entry);
+// The rest of one whose key has been read.
+bool ReadHessianValue(Hessian2Reader& reader, HessianEntry& entry);
 
 // Appends a request body with `mutation` applied to its attachments, every other byte as it was.
 // False, with `out` as before, if nothing is to be changed or the body cannot carry the change.

@@ -98,32 +98,6 @@ bool Hessian2Reader::SkipUnits(size_t units, bool& ascii) {
   return true;
 }
 
-size_t Hessian2Reader::TakePlainStrings(std::span<Bytes> texts) {
-  const char* const begin = bytes_.data();
-  const char* const end = begin + bytes_.size();
-  const char* p = begin + position_;
-  size_t count = 0;
-  while (count < texts.size() && TakePlain(p, end, texts[count])) ++count;
-  position_ = static_cast<size_t>(p - begin);
-  return count;
-}
-
-bool Hessian2Reader::SkipUntil(size_t position, size_t& values) {
-  const char* const begin = bytes_.data();
-  const char* const end = begin + bytes_.size();
-  Bytes text;
-  values = 0;
-  for (;;) {
-    const char* p = begin + position_;
-    for (; p < begin + position && TakePlain(p, end, text); ++values) {
-    }
-    position_ = static_cast<size_t>(p - begin);
-    if (position_ >= position || AtEnd() || tag() == 'Z') return true;
-    if (!SkipAnyValue()) return false;
-    ++values;
-  }
-}
-
 bool Hessian2Reader::ReadStringChunk(bool& last, Bytes& characters, bool& ascii) {
   if (AtEnd()) return Truncated(position_ + 1);
   const uint8_t t = tag();

@@ -6,11 +6,11 @@
 // of bounded size and no recursion.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
-#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -66,12 +66,36 @@ class Hessian2Reader {
     out = HessianString{text, false, true, false};
     return true;
   }
-  // Strings of the most common form, one after the other, at most as many as `texts` holds; returns
-  // how many there were.
-  size_t TakePlainStrings(std::span<Bytes> texts);
-  // Passes over values of whatever kind until `position` is reached or passed, or the end of the
-  // map they are in; `values` is how many there were. False: something is wrong.
-  bool SkipUntil(size_t position, size_t& values);
+  // A string of the most common form; false, with nothing taken, for everything else.
+  bool TakePlainString(Bytes& text) {
+    const char* const p = bytes_.data() + position_;
+    const size_t left = bytes_.size() - position_;
+    if (left < 2) return false;
+    size_t units = static_cast<uint8_t>(p[0]);
+    size_t head = 1;
+    if (units > 0x1f) {
+      if ((units & 0xfc) != 0x30) return false;
+      units = (units & 3) << 8 | static_cast<uint8_t>(p[1]);
+      head = 2;
+    }
+    if (left - head < units) return false;
+    text = {p + head, units};
+    const size_t end = position_ + head + units;
+    if (end > ascii_end_ && !IsAsciiText(text)) return false;
+    position_ = end;
+    return true;
+  }
+  // To be called where many strings may follow: that they are ASCII is then seen at once for those
+  // in the next `bytes`.
+  void LookAhead(size_t bytes) {
+    const char* const begin = bytes_.data();
+    const char* const end = begin + std::min(bytes_.size(), position_ + bytes);
+    const char* p = begin + std::max(position_, ascii_end_);
+    for (; end - p >= 32 && Are32Ascii(p); p += 32) {
+    }
+    if (p < end && end - p < 32 && IsAsciiText({p, end})) p = end;
+    ascii_end_ = static_cast<size_t>(p - begin);
+  }
   // One chunk of a string; `ascii` turns false where it is not.
   bool ReadStringChunk(bool& last, Bytes& characters, bool& ascii);
   bool ReadInt(int32_t& out);
@@ -101,58 +125,38 @@ class Hessian2Reader {
   size_t referables_made() const { return referables_made_; }
 
  private:
+  static constexpr uint64_t kTopBits = 0x8080808080808080u;
+  static uint64_t Load8(const char* p) {
+    uint64_t word;
+    std::memcpy(&word, p, sizeof word);
+    return word;
+  }
+  static uint64_t Load4(const char* p) {
+    uint32_t word;
+    std::memcpy(&word, p, sizeof word);
+    return word;
+  }
+  static uint64_t Load32(const char* p) {
+    return Load8(p) | Load8(p + 8) | Load8(p + 16) | Load8(p + 24);
+  }
+  static bool Are32Ascii(const char* p) { return (Load32(p) & kTopBits) == 0; }
   static bool IsAsciiText(Bytes raw) {
-    constexpr uint64_t kTopBits = 0x8080808080808080u;
-    const auto load8 = [](const char* p) {
-      uint64_t word;
-      std::memcpy(&word, p, sizeof word);
-      return word;
-    };
-    const auto load4 = [](const char* p) {
-      uint32_t word;
-      std::memcpy(&word, p, sizeof word);
-      return uint64_t{word};
-    };
     const char* p = raw.data();
     const char* const end = p + raw.size();
     if (raw.size() < 8) {  // two words that overlap, as below
-      if (raw.size() >= 4) return ((load4(p) | load4(end - 4)) & kTopBits) == 0;
+      if (raw.size() >= 4) return ((Load4(p) | Load4(end - 4)) & kTopBits) == 0;
       const auto at = [p](size_t i) { return static_cast<uint8_t>(p[i]); };
       return raw.empty() || ((at(0) | at(raw.size() / 2) | at(raw.size() - 1)) & 0x80) == 0;
     }
-    uint64_t seen = load8(end - 8);
-    for (; end - p > 32; p += 32) seen |= load8(p) | load8(p + 8) | load8(p + 16) | load8(p + 24);
-    for (; end - p > 8; p += 8) seen |= load8(p);
+    uint64_t seen = Load8(end - 8);
+    for (; end - p > 32; p += 32) seen |= Load32(p);
+    for (; end - p > 8; p += 8) seen |= Load8(p);
     return (seen & kTopBits) == 0;
   }
 
   static constexpr bool IsStringTag(uint8_t t) {
     return t <= 0x1f || (t >= 0x30 && t <= 0x33) || t == 'R' || t == 'S';
   }
-  // The common case by far: a string of up to 1023 ASCII characters in one chunk, all there. Moves
-  // `p` behind it; false, with `p` as it was, for everything else.
-  static bool TakePlain(const char*& p, const char* end, Bytes& text) {
-    const auto left = static_cast<size_t>(end - p);
-    if (left < 2) return false;
-    size_t units = static_cast<uint8_t>(p[0]);
-    size_t head = 1;
-    if (units > 0x1f) {
-      if ((units & 0xfc) != 0x30) return false;
-      units = (units & 3) << 8 | static_cast<uint8_t>(p[1]);
-      head = 2;
-    }
-    text = {p + head, units};
-    if (left - head < units || !IsAsciiText(text)) return false;
-    p += head + units;
-    return true;
-  }
-  bool TakePlainString(Bytes& text) {
-    const char* p = bytes_.data() + position_;
-    if (!TakePlain(p, bytes_.data() + bytes_.size(), text)) return false;
-    position_ = static_cast<size_t>(p - bytes_.data());
-    return true;
-  }
-
   bool Truncated(size_t need);
   bool Malformed(std::string_view why);
   bool SkipAnyValue();
@@ -167,6 +171,7 @@ class Hessian2Reader {
 
   Bytes bytes_;
   size_t position_ = 0;
+  size_t ascii_end_ = 0;  // what lies between the position and there is ASCII
   size_t need_ = 0;
   std::string_view error_;
   bool truncated_ = false;

@@ -45,6 +45,10 @@ constexpr size_t kMaxPartialHead = size_t{16} << 10;
 // One that is shorter may be.
 constexpr size_t kShortHead = 512;
 
+// Heads, and attachments, are as long as this or shorter as a rule.
+constexpr size_t kUsualHead = 128;
+constexpr size_t kUsualAttachments = 512;
+
 // Requests longer than this are not searched for a timeout that nobody else's wish brings to light.
 constexpr size_t kMaxTimeoutSearch = size_t{64} << 10;
 
@@ -247,60 +251,50 @@ bool SkipArguments(Hessian2Reader& reader, size_t count, size_t read) {
 // stays as it is.
 bool Waits(const Message& message) { return message.kind == MessageKind::kRequest; }
 
-// Where the names of timeouts are written in a body, whatever they are there.
-class TimeoutNames {
- public:
-  explicit TimeoutNames(Bytes body) : body_(body) {}
-  // The first at `from` or behind; npos: none. Never to be asked for less than before: so all
-  // searches together read the body twice.
-  size_t Next(size_t from) {
-    if (long_ < from || !searched_) long_ = body_.find("\x07timeout", from);
-    if (short_ < from || !searched_) short_ = body_.find("\x03_TO", from);
-    searched_ = true;
-    return std::min(long_, short_);
-  }
-
- private:
-  Bytes body_;
-  size_t long_ = 0;
-  size_t short_ = 0;
-  bool searched_ = false;
-};
+// Whether the name of a timeout is written anywhere in `rest`, whatever it is there. Attachments
+// come last, so that it is found near the end if at all.
+bool NamesTimeout(Bytes rest) {
+  constexpr size_t kTail = 512;
+  const auto named = [](Bytes bytes) {
+    return bytes.find("\x07timeout") != Bytes::npos || bytes.find("\x03_TO") != Bytes::npos;
+  };
+  if (rest.size() <= kTail) return true;  // to look costs as much as to read
+  return named(rest.substr(rest.size() - kTail)) || named(rest);
+}
 
 // The timeout of a whole request of which `reader` has taken the head's first `fields` and
 // `arguments` arguments, and whose attachments nobody else wants to see. 0 if there is none, or
 // something is wrong, which then is the server's business.
 //
-// Nearly all that have none are told by a search for the words. Where one stands is only a key if
-// the values before it end there, which they need not: arguments can hold any bytes.
+// Nearly all long ones that have none are told by a search for the words. Where one stands is only
+// a key if the values before it end there, which they need not: arguments can hold any bytes.
 uint64_t TimeoutBehind(Hessian2Reader& reader, Bytes body, HessianRequestHead& head, size_t fields,
                        size_t arguments) {
-  if (body.size() > kMaxTimeoutSearch) return 0;
-  TimeoutNames names(body);
-  if (names.Next(reader.position()) == Bytes::npos) return 0;
+  if (body.size() > kMaxTimeoutSearch || !NamesTimeout(body.substr(reader.position()))) return 0;
   std::string_view error;
   if ((fields < kHeadFields && !ReadHessianHead(reader, fields, kHeadFields, head, error)) ||
       !SkipArguments(reader, head.arguments, arguments) || reader.AtEnd() ||
       (reader.tag() != 'H' && reader.tag() != 'M') || !reader.ReadMapBegin()) {
     return 0;
   }
+  reader.LookAhead(kUsualAttachments);
   Timeouts timeouts;
-  HessianEntry entry;
-  for (size_t all = 0;;) {
-    const size_t name = names.Next(reader.position());
-    size_t values = 0;
-    if (name == Bytes::npos || !reader.SkipUntil(name, values)) break;
-    all += values;
-    if (reader.position() < name) break;     // the map ends before it
-    if (reader.position() > name) continue;  // it lay within a value
-    if (all % 2 != 0) {                      // it is a value
-      if (!reader.SkipValue()) break;
-      ++all;
+  for (;;) {
+    Bytes key;
+    Bytes value;
+    const bool plain_key = reader.TakePlainString(key);
+    if (plain_key && reader.TakePlainString(value)) {
+      if (Timeouts::Knows(key)) timeouts.Add(key, TimeoutUs(value));
       continue;
     }
-    if (!ReadHessianEntry(reader, entry)) break;
-    timeouts.Add(entry.key.raw, HessianAttachment(entry, body).AsTimeoutUs());
-    all += 2;
+    if (!plain_key && reader.TakeMapEnd()) break;
+    HessianEntry entry;
+    entry.key.raw = key;
+    entry.string_key = plain_key;
+    if (!(plain_key ? ReadHessianValue(reader, entry) : ReadHessianEntry(reader, entry))) break;
+    if (entry.string_key && Timeouts::Knows(entry.key.raw)) {
+      timeouts.Add(entry.key.raw, HessianAttachment(entry, body).AsTimeoutUs());
+    }
   }
   return timeouts.us();
 }
@@ -321,6 +315,7 @@ DecodeResult DecodeHessianRequest(Bytes bytes, uint64_t mask, Message& message) 
   size_t count = FieldsFor(mask);
   HessianRequestHead head;
   std::string_view error;
+  reader.LookAhead(kUsualHead);
   if (!ReadHessianHead(reader, 0, count, head, error)) return failed(error);
   const bool generic = (mask & Bit(kCalledMethodKey)) != 0 && head.fields[kMethod].IsView() &&
                        IsGeneric(head.fields[kMethod].raw);

@@ -1,9 +1,6 @@
 // See request_head.h.
 #include "codecs/dubbo/request_head.h"
 
-#include <algorithm>
-#include <array>
-
 namespace metaprotocol::dubbo {
 namespace {
 
@@ -43,15 +40,7 @@ bool CountArguments(std::string_view descriptor, size_t& count) {
 
 bool ReadHessianHead(Hessian2Reader& reader, size_t first, size_t end, HessianRequestHead& head,
                      std::string_view& error) {
-  // As a rule they are all alike; where an int may stand between them one looks closer.
-  std::array<Bytes, kParameterTypes> plain;
-  const size_t most = std::min<size_t>(end, kParameterTypes);
-  size_t i = first;
-  if (first < most) {
-    const size_t count = reader.TakePlainStrings({plain.data(), most - first});
-    for (size_t taken = 0; taken < count; ++taken) head.fields[i++].raw = plain[taken];
-  }
-  for (; i < end; ++i) {
+  for (size_t i = first; i < end; ++i) {
     if (i == kParameterTypes && reader.NextIsInt()) {
       int32_t arguments = 0;
       if (!reader.ReadInt(arguments)) return false;

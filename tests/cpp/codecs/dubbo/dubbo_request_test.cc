@@ -224,6 +224,27 @@ TEST(DubboRequest, TakesTheWordForATimeoutOnlyWhereAnAttachmentIsCalledThat) {
   EXPECT_EQ(timeout("", "", Text("k\u00e9") + Text("v") + real), 1'500'000u);
 }
 
+// Long requests are searched for the word before their values are read.
+TEST(DubboRequest, TellsTheTimeoutWhereverItStandsInALongRequest) {
+  const std::string many(600, 'x');
+  const std::string real = Text("timeout") + Text("1500");
+  const std::string other = Text("a") + Text(many);
+  const auto timeout = [](const std::string& arguments, const std::string& attachments) {
+    const std::string frame = Call("m", "II", arguments, attachments);
+    return Decode(Direction::kRequest, frame, Wanting({"method"})).message.timeout_us;
+  };
+  for (const std::string& argument : {Text(many), Text(many + "\u00e9"), Text("timeout")}) {
+    const std::string arguments = Text(many) + argument;
+    EXPECT_EQ(timeout(arguments, real), 1'500'000u);
+    EXPECT_EQ(timeout(arguments, real + other), 1'500'000u);
+    EXPECT_EQ(timeout(arguments, other + real), 1'500'000u);
+    EXPECT_EQ(timeout(arguments, other + Text("\u00e9") + Text("\u00e9") + real), 1'500'000u);
+    EXPECT_EQ(timeout(arguments, other + Text("_TO") + "\xcd\xdc" + other), 1'500'000u);
+    EXPECT_EQ(timeout(arguments, other + Text("a") + Text("timeout")), 0u);
+    EXPECT_EQ(timeout(arguments, other), 0u);
+  }
+}
+
 TEST(DubboRequest, WritesAShorterTimeoutInPlaceOfTheClients) {
   const auto attachments = [](const std::string& before, const Mutation& mutation = {}) {
     const std::string frame = Call("m", "", "", before);
