@@ -125,7 +125,7 @@ class _Reader:
         for index, mirror in enumerate(written.mirrors):
             there = f"{field}.mirrors[{index}].destination"
             mirrors.append(_destination(mirror.destination, there, percent=mirror.percent))
-        return PlannedRoute(route, field, destinations, mirrors)
+        return PlannedRoute(route, field, sorted(written.match.attributes), destinations, mirrors)
 
     def _retry(self, written: Retries, field: str, route: Route) -> None:
         retry = route.retry

@@ -26,8 +26,7 @@ class Place(NamedTuple):
     """Of the owner, in YAML names: "spec.routes[0].match"."""
 
 
-@dataclass(frozen=True, slots=True)
-class Destination:
+class Destination(NamedTuple):
     """Where requests, or copies of them, go."""
 
     host: str
@@ -43,21 +42,21 @@ class Destination:
     """How many requests are copied to it."""
 
 
-@dataclass(frozen=True, slots=True)
-class PlannedRoute:
+class PlannedRoute(NamedTuple):
     """Conditions, and what becomes of the requests that meet them."""
 
     message: Route
     """All but the clusters. Not to be changed."""
     field: str
     """Where it is written in the plan's owner."""
+    keys: Sequence[str] = ()
+    """The metadata keys of its conditions, in their order."""
     destinations: Sequence[Destination] = ()
     """None: the message has a direct reply."""
     mirrors: Sequence[Destination] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class PlannedQuestion:
+class PlannedQuestion(NamedTuple):
     """A limit that a rate limit service keeps."""
 
     message: GlobalRateLimit

@@ -139,7 +139,7 @@ class RouteTranslator:
             limit = self._table.message.local_rate_limit
             limit.CopyFrom(plan.local_rate_limit)
             for index, rule in enumerate(limit.rules):
-                self._check_keys(rule.match, f"local_rate_limit.rules[{index}]", None)
+                self._check_keys(_keys(rule.match), f"local_rate_limit.rules[{index}]", None)
         if plan.global_rate_limit is not None:
             self._global_rate_limit(plan.global_rate_limit)
         self._table.diagnostics = self._report.diagnostics
@@ -152,31 +152,34 @@ class RouteTranslator:
         names: dict[str, int] = {}
         catch_all: PlannedRoute | None = None
         for index, planned in enumerate(routes):
+            name = planned.message.name
             if catch_all is not None:
                 self._report.warning(
                     self._owner, "unreachable-route", planned.field,
                     f"no request gets here: {_shortly(catch_all)} takes them all",
-                    value=planned.message.name, fix="move it up, or give the other one a match",
+                    value=name, fix="move it up, or give the other one a match",
                 )  # fmt: skip
-            elif not planned.message.match:
+            elif not planned.keys:
                 catch_all = planned
             route = message.routes.add()
             route.CopyFrom(planned.message)
-            self._check_keys(route.match, f"routes[{index}]", route)
+            if not self._usual_keys.issuperset(planned.keys):
+                self._check_keys(planned.keys, f"routes[{index}]", route)
             self._destinations(planned, route)
             for mirror in planned.mirrors:
                 self._mirror(mirror, route)
-            if route.name in names:
+            if name in names:
                 self._report.warning(
                     self._owner, "duplicate-route-name", f"{planned.field}.name",
-                    f"is the name of {_shortly(routes[names[route.name]])} already",
-                    value=route.name, fix="metrics and messages tell routes by their names",
+                    f"is the name of {_shortly(routes[names[name]])} already",
+                    value=name, fix="metrics and messages tell routes by their names",
                 )  # fmt: skip
                 # The engine wants names that differ; the position makes it so.
-                route.name = f"{route.name[:240]}#{index}"
-            elif route.name:
-                names[route.name] = index
-            self._table_filters(route)
+                route.name = f"{name[:240]}#{index}"
+            elif name:
+                names[name] = index
+            if route.filters:
+                self._table_filters(route)
 
     def _table_filters(self, route: Route) -> None:
         """A route has filters in place of the table's; where those would be, there are such that
@@ -287,7 +290,7 @@ class RouteTranslator:
     def _global_rate_limit(self, planned: PlannedQuestion) -> None:
         limit = self._table.message.global_rate_limit
         limit.CopyFrom(planned.message)
-        self._check_keys(limit.match, "global_rate_limit", None)
+        self._check_keys(_keys(limit.match), "global_rate_limit", None)
         for index, descriptor in enumerate(limit.descriptors):
             self._check_key(descriptor.key, f"global_rate_limit.descriptors[{index}].key", None)
         limit.cluster = self._rate_limit_service(planned.service)
@@ -329,10 +332,10 @@ class RouteTranslator:
 
     # --- checks
 
-    def _check_keys(self, match: Iterable[Condition], path: str, route: Route | None) -> None:
-        for index, condition in enumerate(match):
-            if condition.key not in self._usual_keys:
-                self._check_key(condition.key, f"{path}.match[{index}].key", route)
+    def _check_keys(self, keys: Iterable[str], path: str, route: Route | None) -> None:
+        for index, key in enumerate(keys):
+            if key not in self._usual_keys:
+                self._check_key(key, f"{path}.match[{index}].key", route)
 
     def _check_key(self, key: str, path: str, route: Route | None) -> None:
         doubt = self._codec.doubt(key)
@@ -342,6 +345,10 @@ class RouteTranslator:
             add = self._report.info if self._codec.free_metadata else self._report.warning
             owner, field = self._plan.place(path, route)
             add(owner, "unknown-metadata-key", field, doubt, value=key)
+
+
+def _keys(match: Iterable[Condition]) -> list[str]:
+    return [condition.key for condition in match]
 
 
 def _shortly(planned: PlannedRoute) -> str:
