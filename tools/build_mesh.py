@@ -1,4 +1,4 @@
-"""Builds the programs of a real mesh, once: etcd, kube-apiserver, istiod and its agent.
+"""Builds the programs of a real mesh, once: etcd, kube-apiserver, istiod and its agent, and helm.
 
     python tools/build_mesh.py [--jobs N]
 
@@ -75,6 +75,7 @@ PROGRAMS = (
     Program(
         "kube-apiserver", "kubernetes", "k8s.io/kubernetes/cmd/kube-apiserver", _KUBERNETES_FLAGS
     ),
+    Program("helm", "helm", "helm.sh/helm/v4/cmd/helm"),
     Program("pilot-discovery", "istio", "istio.io/istio/pilot/cmd/pilot-discovery"),
     Program("pilot-agent", "istio", "istio.io/istio/pilot/cmd/pilot-agent"),
 )

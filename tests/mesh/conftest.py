@@ -11,7 +11,15 @@ import pytest
 SWITCH = "METAPROTOCOL_MESH"
 """Set by `make test-mesh`, which gives the run namespaces of its own."""
 
-collect_ignore = [] if os.environ.get(SWITCH) else ["test_api_server.py", "test_mesh.py"]
+collect_ignore = (
+    []
+    if os.environ.get(SWITCH)
+    else [
+        "test_api_server.py",
+        "test_chart.py",
+        "test_mesh.py",
+    ]
+)
 
 
 @pytest.fixture(scope="session")

@@ -149,14 +149,17 @@ class Mesh:
         wait_for("istiod", lambda: _ok("http://127.0.0.1:8080/ready"), istiod)
 
     def start_controller(
-        self, name: str = "controller", *options: str, port: int = 16010
-    ) -> Process:
-        """``serve --kubernetes`` as the service account of the manifests, with its rights alone."""
-        token = self.token(SERVICE_ACCOUNT, SYSTEM)
+        self, name: str = "controller", *options: str, port: int = 16010,
+        account: str = SERVICE_ACCOUNT, namespace: str = SYSTEM,
+    ) -> Process:  # fmt: skip
+        """``serve --kubernetes`` as a service account, that of the plain manifests, with its rights
+        alone."""
+        token = self.token(account, namespace)
         return self.run(
             name,
             sys.executable, "-m", "metaprotocol.cli.main", "serve", "--kubernetes",
-            "--kubeconfig", str(self._kubeconfig(name, token)), "--lease-namespace", SYSTEM,
+            "--kubeconfig", str(self._kubeconfig(name, token)),
+            "--lease-namespace", namespace,
             "--listen", f"127.0.0.1:{port}", "--http", f"127.0.0.1:{port + 1}",
             "--log-level", "info", *options,
             env={**os.environ, "POD_NAME": name},

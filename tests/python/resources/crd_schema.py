@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import celpy
-import jsonschema  # type: ignore[import-untyped]
+import jsonschema
 from celpy import celtypes
 from celpy.adapter import json_to_cel
 
