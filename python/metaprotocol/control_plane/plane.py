@@ -5,13 +5,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import logging
-import operator
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -65,15 +63,6 @@ class UpdateRejected(Error, RuntimeError):
         self.rejections = tuple(rejections)
         refused = [(item.node, item.name, item.refused) for item in self.rejections]
         super().__init__("\n".join(map(str, diagnostics_of(refused))))
-
-
-@dataclass(frozen=True)
-class _Collected:
-    """Diagnostics, and of what they were put together."""
-
-    many: tuple[tuple[Diagnostic, ...], ...] = ((), ())
-    few: tuple[Diagnostic, ...] = ()
-    every: tuple[Diagnostic, ...] = ()
 
 
 class ControlPlane:
@@ -151,7 +140,6 @@ class ControlPlane:
         self._content = Content()
         """What is published, and ``_published`` what was made of it."""
         self._published = Snapshot()
-        self._collected = _Collected()
         self._told: tuple[Diagnostic, ...] = ()
         """The diagnostics at the last change."""
         self._began = 0.0
@@ -292,21 +280,15 @@ class ControlPlane:
         """Everything that is wrong now: files, resources, what Envoys refuse, and the control plane
         itself."""
         refused = [(item.node, item.name, item.refused) for item in self.rejections]
-        many = (self._content.diagnostics, self._pipeline.snapshot.diagnostics)
-        few = (
+        found = {
+            *self._content.diagnostics,
+            *self._pipeline.snapshot.diagnostics,
             *self._pipeline.diagnostics,
             *(self._store.diagnostics if self._store is not None else ()),
             *map(_of_fault, self._supervisor.faults),
             *diagnostics_of(refused),
-        )
-        last = self._collected
-        same = last.few == few and all(map(operator.is_, last.many, many))
-        if not same:
-            # There may be thousands, of which a change seldom concerns any.
-            found = {*itertools.chain(*many), *few}
-            every = tuple(sorted(found, key=lambda item: item.sort_key))
-            self._collected = _Collected(many, few, every)
-        return self._collected.every
+        }
+        return tuple(sorted(found, key=lambda item: item.sort_key))
 
     @property
     def rejections(self) -> tuple[Rejection, ...]:
@@ -420,7 +402,7 @@ class ControlPlane:
         """Puts a change into the log, if there is anything to tell."""
         before, after = self._told, self.diagnostics
         self._told = after
-        held, holds = (set(before), set(after)) if after is not before else (set(), set())
+        held, holds = set(before), set(after)
         if not objects and not names and held == holds:
             return
         change = Change(
@@ -428,8 +410,8 @@ class ControlPlane:
             at=time.time(),
             objects=objects,
             resources=len(names),
-            problems=tuple(item for item in after if item not in held) if held != holds else (),
-            fixed=tuple(item for item in before if item not in holds) if held != holds else (),
+            problems=tuple(item for item in after if item not in held),
+            fixed=tuple(item for item in before if item not in holds),
             state=ChangeState.SENT if names else ChangeState.NOTHING,
         )
         self._log.add(change, names, began)

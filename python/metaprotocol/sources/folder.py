@@ -162,7 +162,6 @@ class FolderState:
         self._files: dict[str, _File] = {}
         self._wrong: dict[str, tuple[Diagnostic, ...]] = {}
         self._problems: tuple[Diagnostic, ...] = ()
-        self._diagnostics: tuple[Diagnostic, ...] | None = ()
         self._missing: frozenset[str] = frozenset()
         self.present = True
         """Whether the folder could be read."""
@@ -173,13 +172,11 @@ class FolderState:
 
     @property
     def diagnostics(self) -> tuple[Diagnostic, ...]:
-        """Everything that is wrong now, by file and line; the same object until that changes."""
-        if self._diagnostics is None:
-            found = [*self._problems, *self.inventory.diagnostics]
-            for diagnostics in self._wrong.values():
-                found.extend(diagnostics)
-            self._diagnostics = tuple(sorted(found, key=lambda item: item.sort_key))
-        return self._diagnostics
+        """Everything that is wrong now, by file and line."""
+        found = [*self._problems, *self.inventory.diagnostics]
+        for diagnostics in self._wrong.values():
+            found.extend(diagnostics)
+        return tuple(sorted(found, key=lambda item: item.sort_key))
 
     @property
     def names(self) -> list[str]:
@@ -273,10 +270,7 @@ class FolderState:
         if contents:
             self.inventory = self.inventory.copy()  # others may read the old one
             changes = self.inventory.replace_files(contents)
-        other = self._told() != before
-        if other:
-            self._diagnostics = None
-        return changes, bool(changes or changes.moved or other)
+        return changes, bool(changes or changes.moved or self._told() != before)
 
     def _forget_missing(self) -> None:
         """When the folder is back, its files get the same time as others to appear."""

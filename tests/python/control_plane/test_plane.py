@@ -145,24 +145,6 @@ async def test_a_source_that_cannot_go_on_is_told_and_followed_again(
         assert "control-plane-fault" not in codes(plane)
 
 
-async def test_a_change_that_alters_no_diagnostic_does_not_collect_them_again(
-    builder: ConfigBuilder, folder: Path
-) -> None:
-    """There may be thousands, and putting them in order took longer than the change."""
-    (folder / "doubtful.yaml").write_text(service_yaml(20881, {"v1": 1003}).replace(
-        HOST, "other.shop.svc.cluster.local"
-    ).replace("resolution:", "location: MESH_INTERNAL\n  resolution:"))  # fmt: skip
-    async with planed(builder, folder) as plane:
-        told = plane.diagnostics
-        assert told
-        before = served(plane, FILTER, NAME)
-        save(folder / ROUTER_FILE, router_yaml(to("v2")))
-        await until(lambda: served(plane, FILTER, NAME) != before)
-        assert plane.diagnostics is told
-        (folder / "doubtful.yaml").unlink()
-        await until(lambda: plane.diagnostics != told)
-
-
 async def test_a_start_that_is_cancelled_ends_at_once_whatever_it_has_been_doing(
     builder: ConfigBuilder, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
