@@ -1,4 +1,5 @@
 // The codecs this build contains: one line each.
+#include "codecs/brpc/brpc_codec.h"
 #include "codecs/declared/declared_codec.h"
 #include "codecs/dubbo/dubbo_codec.h"
 #include "codecs/thrift/thrift_codec.h"
@@ -7,6 +8,7 @@
 namespace metaprotocol {
 
 void RegisterBuiltinCodecs(CodecRegistry& registry) {
+  registry.Register("brpc", brpc::CreateBrpcCodec);
   registry.Register("dubbo", dubbo::CreateDubboCodec);
   registry.Register("thrift", thrift::CreateThriftCodec);
   registry.RegisterDeclared(declared::CompileDeclaredCodec);

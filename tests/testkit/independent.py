@@ -1,4 +1,4 @@
-"""Providers and consumers that are not ours, of Dubbo and Bolt: Node and Java in tests/peers.
+"""Providers and consumers that are not ours, of Dubbo, Bolt and bRPC: Node and Java in tests/peers.
 
 They are built once, below build/peers, and need the network then. Where Node, Java, Maven or the
 network is missing, ``build`` skips the test and says which.
@@ -132,16 +132,27 @@ def _node_peer(name: str) -> Peer:
 
 def java(dubbo_version: str) -> Peer:
     """Apache Dubbo for Java in that version, as consumer and provider."""
+    return _java_peer(
+        f"java-{dubbo_version}", "java", "DubboPeer", f"-Ddubbo.version={dubbo_version}"
+    )
+
+
+def brpc() -> Peer:
+    """brpc-java, which speaks baidu_std, as consumer and provider."""
+    return _java_peer("brpc", "brpc", "BrpcPeer")
+
+
+def _java_peer(name: str, sources: str, main: str, *properties: str) -> Peer:
     _need("java", "javac", "mvn")
-    folder = _BUILD / f"java-{dubbo_version}"
+    folder = _BUILD / name
     classpath = folder / "classpath"
-    project = _SOURCES / "java"
+    project = _SOURCES / sources
     if _outdated(classpath, [path for path in project.rglob("*") if path.is_file()]):
         folder.mkdir(parents=True, exist_ok=True)
         _run(
             *("mvn", "--quiet", "--batch-mode", "--file", str(project / "pom.xml")),
             *("compile", "dependency:build-classpath"),
-            *(f"-Ddubbo.version={dubbo_version}", f"-Dpeer.build={folder}"),
+            *(*properties, f"-Dpeer.build={folder}"),
             f"-Dmdep.outputFile={classpath}",
             cwd=folder,
         )
@@ -150,14 +161,9 @@ def java(dubbo_version: str) -> Peer:
         "java",
         *_JAVA_OPTIONS,
         *("-cp", f"{folder / 'classes'}:{classpath.read_text().strip()}"),
-        "org.metaprotocol.peer.DubboPeer",
+        f"org.metaprotocol.peer.{main}",
     )
-    return Peer(
-        f"java-{dubbo_version}",
-        (*command, "provider"),
-        (*command, "consumer"),
-        (*command, "load"),
-    )
+    return Peer(name, (*command, "provider"), (*command, "consumer"), (*command, "load"))
 
 
 def _need(*programs: str) -> None:

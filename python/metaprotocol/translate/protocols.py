@@ -25,6 +25,7 @@ from metaprotocol.resources.declaration import Declaration, engine_json
 
 # If the engine's binding is not built: what its codecs say of themselves.
 _KNOWN_CODECS: Mapping[str, tuple[str, ...]] = {
+    "brpc": ("interface", "service", "method", "log_id", "request_id"),
     "dubbo": (
         "interface",
         "method",
@@ -40,6 +41,7 @@ _KNOWN_CODECS: Mapping[str, tuple[str, ...]] = {
 
 # Codecs that also show what clients put into their messages under names of their own.
 _FREE_METADATA: Mapping[str, str] = {
+    "brpc": "user fields",
     "dubbo": "attachments",
     "thrift": "headers, which only clients of the THeader transport send",
 }
@@ -63,6 +65,7 @@ SHIPPED_DECLARATIONS: Mapping[str, Declaration] = _shipped()
 """Protocols that this package declares, by name."""
 
 BUILT_IN_PROTOCOLS: Mapping[str, str] = {
+    "brpc": "brpc",
     "dubbo": "dubbo",
     "thrift": "thrift",
     **{name: name for name in SHIPPED_DECLARATIONS},

@@ -108,17 +108,17 @@ def test_an_unknown_protocol_lists_those_that_exist() -> None:
     result = translated(service(port_name="tcp-metaprotocol-xyz") + service("stock"))
     found = only(result, "unknown-protocol")
     assert found.field == "spec.ports[0].name"
-    assert found.fix == "there are bolt, dubbo, thrift; an ApplicationProtocol adds one"
+    assert found.fix == "there are bolt, brpc, dubbo, thrift; an ApplicationProtocol adds one"
     assert result.names(LISTENER) == ["stock.shop.svc.cluster.local|20880"]
 
 
 def test_an_unknown_codec_lists_those_that_exist() -> None:
     result = translated(case_text("unknown-protocols"))
     codes = {item.object: item for item in result.said("unknown-codec")}
-    found = codes["ApplicationProtocol trpc"]
+    found = codes["ApplicationProtocol qza"]
     assert found.severity is Severity.ERROR
-    assert found.fix == "it has bolt, dubbo, thrift"
-    assert codes["ServiceEntry shop/stock"].fix == "see ApplicationProtocol trpc"
+    assert found.fix == "it has bolt, brpc, dubbo, thrift"
+    assert codes["ServiceEntry shop/stock"].fix == "see ApplicationProtocol qza"
 
 
 def test_a_protocol_that_two_resources_name() -> None:

@@ -1,0 +1,308 @@
+// The brpc codec: what it reads of messages, and what it writes into them.
+#include "codecs/brpc/brpc_codec.h"
+
+#include <gtest/gtest.h>
+
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "src/codec/conformance.h"
+#include "src/codec/protobuf.h"
+
+namespace metaprotocol::brpc {
+namespace {
+
+using Status = DecodeResult::Status;
+using Kind = MutationOp::Kind;
+using Entries = std::vector<std::pair<std::string, std::string>>;
+using std::string_literals::operator""s;
+
+std::string Frame(const std::string& meta, const std::string& body = "body") {
+  std::string out = "PRPC";
+  AppendBe32(out, static_cast<uint32_t>(meta.size() + body.size()));
+  AppendBe32(out, static_cast<uint32_t>(meta.size()));
+  return out + meta + body;
+}
+
+std::string Bytes1(uint32_t number, std::string_view bytes) {
+  std::string out;
+  AppendProtoBytes(out, number, bytes);
+  return out;
+}
+std::string Number(uint32_t number, uint64_t value) {
+  std::string out;
+  AppendProtoVarint(out, number, value);
+  return out;
+}
+std::string Entry(uint32_t number, std::string_view key, std::string_view value) {
+  std::string out;
+  AppendProtoEntry(out, number, key, value);
+  return out;
+}
+
+const std::string kCall = Bytes1(1, "example.EchoService") + Bytes1(2, "Echo");
+
+std::string RequestMeta(const std::string& more_of_request = "", const std::string& more = "") {
+  return Bytes1(1, kCall + more_of_request) + Number(4, 300) + more;
+}
+std::string ResponseMeta(uint64_t error_code, const std::string& more = "") {
+  return Bytes1(2, Number(1, error_code) + Bytes1(2, "text")) + Number(4, 300) + more;
+}
+
+// One message, decoded with everything wanted; its metadata point into `bytes`.
+struct Decoded {
+  std::string bytes;
+  MetadataKeys keys = MetadataKeys::Everything(BrpcCodec().traits().metadata_keys);
+  Message message;
+  DecodeResult result;
+
+  Decoded(const BrpcCodec& codec, Direction direction, std::string wire,
+          DecodeState* state = nullptr, DecodeOptions options = {})
+      : bytes(std::move(wire)) {
+    options.interest = codec.InterestIn(keys);
+    message.Clear(&keys);
+    result = codec.Decode(state, direction, bytes, options, message);
+  }
+
+  std::string Encoded(const BrpcCodec& codec, const EncodeOptions& options) const {
+    std::string out;
+    const auto encoded = codec.Encode(message, bytes, options, out);
+    return out.append(encoded.Unchanged(bytes)).append(encoded.Tail());
+  }
+  std::string Find(std::string_view key) const {
+    return std::string(message.metadata.Find(key).value_or("(absent)"));
+  }
+};
+
+Decoded Request(const std::string& wire) { return {BrpcCodec(), Direction::kRequest, wire}; }
+Decoded Response(const std::string& wire) { return {BrpcCodec(), Direction::kResponse, wire}; }
+
+TEST(BrpcCodec, ReadsServiceMethodAndUserFields) {
+  const Decoded request = Request(Frame(RequestMeta(Number(3, 77) + Bytes1(7, "req-1"),
+                                                    Entry(9, "user", "ann") + Entry(9, "x", ""))));
+  ASSERT_EQ(request.result.status, Status::kMessage);
+  EXPECT_EQ(request.message.kind, MessageKind::kRequest);
+  EXPECT_EQ(request.message.id, 300u);
+  EXPECT_EQ(request.message.length, request.bytes.size());
+  EXPECT_EQ(request.Find("service"), "example.EchoService");
+  EXPECT_EQ(request.Find("interface"), "example.EchoService");
+  EXPECT_EQ(request.Find("method"), "Echo");
+  EXPECT_EQ(request.Find("log_id"), "77");
+  EXPECT_EQ(request.Find("request_id"), "req-1");
+  EXPECT_EQ(request.Find("user"), "ann");
+  EXPECT_EQ(request.Find("x"), "");
+}
+
+TEST(BrpcCodec, ReadsJavasExtFieldsUnderTheNumberOfRequestId) {
+  const Decoded request =
+      Request(Frame(RequestMeta(Entry(7, "user", "ann") + Entry(7, "user", "bob"))));
+  ASSERT_EQ(request.result.status, Status::kMessage);
+  EXPECT_EQ(request.Find("user"), "bob");  // Java reads them into a map
+  EXPECT_EQ(request.Find("request_id"), "(absent)");
+}
+
+TEST(BrpcCodec, UserFieldsCannotStandInForTheMethod) {
+  const Decoded request = Request(Frame(RequestMeta("", Entry(9, "method", "Other"))));
+  EXPECT_EQ(request.Find("method"), "Echo");
+}
+
+TEST(BrpcCodec, ReadsTheErrorCodeOfResponses) {
+  const auto status = [](uint64_t code) {
+    const Decoded response = Response(Frame(ResponseMeta(code)));
+    EXPECT_EQ(response.message.kind, MessageKind::kResponse);
+    EXPECT_EQ(response.message.status_code, static_cast<int32_t>(code));
+    return response.message.status;
+  };
+  EXPECT_EQ(status(0), ReplyStatus::kOk);
+  EXPECT_EQ(status(2001), ReplyStatus::kError);
+  EXPECT_EQ(status(7), ReplyStatus::kException);
+  EXPECT_EQ(status(static_cast<uint64_t>(-1)), ReplyStatus::kException);
+  EXPECT_EQ(Response(Frame(Bytes1(2, "") + Number(4, 1))).message.status, ReplyStatus::kOk);
+}
+
+TEST(BrpcCodec, ChangesTheIdAloneHoweverLongItIs) {
+  const BrpcCodec codec;
+  for (const std::string& meta :
+       {RequestMeta(), RequestMeta("", Entry(9, "a", "b")), Bytes1(1, kCall),
+        Number(4, 1) + Bytes1(1, kCall) + Number(4, 2)}) {
+    const Decoded request = Request(Frame(meta));
+    EXPECT_EQ(request.Encoded(codec, {.id = request.message.id}), request.bytes);
+    for (const uint64_t id : {uint64_t{0}, uint64_t{127}, uint64_t{1} << 63}) {
+      const Decoded again = Request(request.Encoded(codec, {.id = id}));
+      ASSERT_EQ(again.result.status, Status::kMessage);
+      EXPECT_EQ(again.message.id, id);
+      EXPECT_EQ(again.Encoded(codec, {.id = request.message.id}).size() >= request.bytes.size(),
+                true);
+      EXPECT_EQ(again.bytes.substr(again.bytes.size() - 4), "body");
+    }
+  }
+}
+
+TEST(BrpcCodec, MutatesUserFieldsOfRequestsAndResponses) {
+  const BrpcCodec codec;
+  const Mutation mutation = {{Kind::kSet, "lane", "blue"},
+                             {Kind::kRemove, "user", ""},
+                             {Kind::kAddIfAbsent, "kept", "no"}};
+  const std::string fields = Entry(9, "user", "ann") + Entry(9, "kept", "yes");
+  for (const Direction direction : {Direction::kRequest, Direction::kResponse}) {
+    const bool is_request = direction == Direction::kRequest;
+    const Decoded before(codec, direction,
+                         Frame(is_request ? RequestMeta("", fields) : ResponseMeta(0, fields)));
+    const Decoded after(codec, direction, before.Encoded(codec, {.id = 5, .mutation = mutation}));
+    ASSERT_EQ(after.result.status, Status::kMessage);
+    EXPECT_EQ(after.message.length, after.bytes.size());
+    EXPECT_EQ(after.message.id, 5u);
+    EXPECT_EQ(after.Find("lane"), "blue");
+    EXPECT_EQ(after.Find("user"), "(absent)");
+    EXPECT_EQ(after.Find("kept"), "yes");
+    EXPECT_EQ(after.bytes.substr(after.bytes.size() - 4), "body");
+  }
+}
+
+TEST(BrpcCodec, MutatesExtFieldsWhereTheRequestHasThem) {
+  const BrpcCodec codec;
+  const Mutation mutation = {{Kind::kSet, "lane", "blue"}, {Kind::kRemove, "user", ""}};
+  const Decoded before =
+      Request(Frame(RequestMeta(Entry(7, "user", "ann") + Entry(7, "kept", "yes"))));
+  const std::string after = before.Encoded(codec, {.id = 300, .mutation = mutation});
+  EXPECT_EQ(after, Frame(RequestMeta(Entry(7, "kept", "yes") + Entry(7, "lane", "blue"))));
+}
+
+TEST(BrpcCodec, ReadsTheTimeoutAndPassesAShorterOneOn) {
+  const BrpcCodec codec;
+  const Decoded before = Request(Frame(RequestMeta(Number(8, 1500) + Number(3, 77))));
+  EXPECT_EQ(before.message.timeout_us, 1'500'000u);
+  const Decoded after = Request(before.Encoded(codec, {.id = 300, .timeout_us = 200'001}));
+  EXPECT_EQ(after.message.timeout_us, 201'000u);
+  EXPECT_EQ(after.Find("log_id"), "77");
+  const Decoded none = Request(Frame(RequestMeta(Number(8, static_cast<uint64_t>(-1)))));
+  EXPECT_EQ(none.message.timeout_us, 0u);
+  EXPECT_EQ(none.Encoded(codec, {.id = 300, .timeout_us = 200'000}), none.bytes);
+}
+
+TEST(BrpcCodec, OneMalformedMessageCostsItsOwnCall) {
+  const std::string id = Number(4, 300);
+  for (const std::string& meta : {
+           id + "\x0a\x7f",                                      // no protobuf
+           id + Bytes1(1, "\x0a\x7f"),                           // nor this
+           id + Bytes1(1, Bytes1(1, "Service")),                 // no method
+           id,                                                   // neither request nor response
+           id + Bytes1(1, kCall) + Bytes1(1, kCall),             // two requests
+           id + Bytes1(1, kCall) + Number(5, 5),                 // attachment over the body
+           id + Bytes1(1, kCall) + Bytes1(8, Number(1, 1)),      // a stream
+           id + Bytes1(1, kCall) + Bytes1(7, "somebody"),        // authentication, not configured
+           id + Bytes1(1, kCall) + Bytes1(9, "\x0a\x7f"),        // a broken entry
+           id + Bytes1(1, kCall) + Number(5, uint64_t{1} << 31)  // negative attachment
+       }) {
+    const Decoded request = Request(Frame(meta));
+    EXPECT_EQ(request.result.status, Status::kUndecodable) << testing::PrintToString(meta);
+    EXPECT_EQ(request.message.kind, MessageKind::kRequest);
+    EXPECT_EQ(request.message.length, request.bytes.size());
+    EXPECT_EQ(request.message.id, 300u);
+  }
+}
+
+TEST(BrpcCodec, ForeignBytesAreToldAtOnce) {
+  EXPECT_EQ(Request("G").result.status, Status::kError);
+  EXPECT_EQ(Request("PRPG").result.status, Status::kError);
+  EXPECT_EQ(Request("STRM\0\0\0\1\0\0\0\1"s).result.status, Status::kError);
+  EXPECT_EQ(Request("PRPC\0\0\0\1\0\0\0\2"s).result.status, Status::kError);
+  EXPECT_EQ(Request("PRPC\x80\0\0\0\0\0\0\0"s).result.status, Status::kError);
+  EXPECT_EQ(Request("PR").result.status, Status::kNeedMore);
+  EXPECT_EQ(Request("PR").result.need, 12u);
+}
+
+TEST(BrpcCodec, TakesLargeMessagesByTheirMeta) {
+  const BrpcCodec codec;
+  const std::string wire = Frame(RequestMeta(), std::string(1000, 'x'));
+  const std::string head = wire.substr(0, 100);
+  const Decoded whole(codec, Direction::kRequest, head);
+  EXPECT_EQ(whole.result.need, wire.size());
+  DecodeOptions streams;
+  streams.allow_partial = true;
+  const Decoded partial(codec, Direction::kRequest, head, nullptr, streams);
+  EXPECT_EQ(partial.result.status, Status::kMessage);
+  EXPECT_EQ(partial.message.length, wire.size());
+  DecodeOptions small;
+  small.max_message_bytes = 500;
+  const Decoded large(codec, Direction::kRequest, head, nullptr, small);
+  EXPECT_EQ(large.result.status, Status::kTooLarge);
+  EXPECT_EQ(large.message.id, 300u);
+  EXPECT_EQ(large.message.length, wire.size());
+}
+
+TEST(BrpcCodec, AnswersWithItsErrorCodes) {
+  const BrpcCodec codec;
+  const auto code = [&](LocalReply reply, std::string_view text) {
+    std::string out;
+    EXPECT_TRUE(codec.Reply({.id = 7}, reply, text, out));
+    const Decoded response = Response(out);
+    EXPECT_EQ(response.result.status, Status::kMessage);
+    EXPECT_EQ(response.message.id, 7u);
+    EXPECT_EQ(response.bytes.find(text) != std::string::npos, reply != LocalReply::kNoContent);
+    return response.message.status_code;
+  };
+  EXPECT_EQ(code(LocalReply::kNoContent, "nothing"), 0);
+  EXPECT_EQ(code(LocalReply::kNoRoute, "no route"), 1001);
+  EXPECT_EQ(code(LocalReply::kTimeout, "too late"), 1008);
+  EXPECT_EQ(code(LocalReply::kOverLimit, "too many"), 2004);
+  EXPECT_EQ(code(LocalReply::kDenied, "denied"), 1004);
+  EXPECT_EQ(code(LocalReply::kMalformed, "what?"), 1003);
+}
+
+TEST(BrpcCodec, AClientsAuthenticationGoesWithEachOfItsRequests) {
+  const BrpcCodec codec({.authentication = true});
+  EXPECT_TRUE(codec.traits().stateful);
+  EXPECT_FALSE(BrpcCodec().traits().stateful);
+  const auto ann = codec.NewDecodeState(Direction::kRequest);
+  const auto bob = codec.NewDecodeState(Direction::kRequest);
+  const std::string plain = Frame(RequestMeta());
+  const std::string with = Frame(RequestMeta("", Bytes1(7, "ann")));
+  const Decoded first(codec, Direction::kRequest, with, ann.get());
+  EXPECT_EQ(first.Encoded(codec, {.id = 300}), with);
+  const Decoded second(codec, Direction::kRequest, plain, ann.get());
+  EXPECT_EQ(second.Encoded(codec, {.id = 300}), with);
+  const Decoded other(codec, Direction::kRequest, plain, bob.get());
+  EXPECT_EQ(other.Encoded(codec, {.id = 300}), plain);
+  const Decoded long_one(codec, Direction::kRequest,
+                         Frame(RequestMeta("", Bytes1(7, std::string(4097, 'x')))), bob.get());
+  EXPECT_EQ(long_one.result.status, Status::kUndecodable);
+}
+
+TEST(BrpcCodec, OptionsAreRead) {
+  EXPECT_FALSE(CreateBrpcCodec("").codec->traits().stateful);
+  EXPECT_TRUE(CreateBrpcCodec(R"({"authentication": true})").codec->traits().stateful);
+  EXPECT_NE(CreateBrpcCodec(R"({"authentication": 1})").error, "");
+  EXPECT_NE(CreateBrpcCodec(R"({"stream": true})").error, "");
+  EXPECT_NE(CreateBrpcCodec("[]").error, "");
+}
+
+TEST(BrpcCodec, KeepsTheRules) {
+  const std::vector<std::string> requests = {
+      Frame(RequestMeta()), Frame(RequestMeta(Number(8, 5), Entry(9, "a", "b"))),
+      Frame(RequestMeta(Entry(7, "a", "b"))), Frame(RequestMeta(), "")};
+  const std::vector<std::string> responses = {Frame(ResponseMeta(0)),
+                                              Frame(ResponseMeta(1001, Entry(9, "a", "b")))};
+  for (const bool authentication : {false, true}) {
+    const BrpcCodec codec({.authentication = authentication});
+    const auto check = [&](Direction direction, const std::string& wire) {
+      ASSERT_EQ(CheckConformance(codec, direction, wire).violation.value_or(""), "");
+      ASSERT_EQ(CheckConformance(codec, direction, wire + wire).violation.value_or(""), "");
+      for (size_t i = 0; i < wire.size(); ++i) {
+        for (const int byte : {0x00, 0x01, 0x7f, 0x80, 0xff, wire[i] ^ 1, wire[i] ^ 8}) {
+          std::string broken = wire;
+          broken[i] = static_cast<char>(byte);
+          ASSERT_EQ(CheckConformance(codec, direction, broken).violation.value_or(""), "")
+              << testing::PrintToString(broken);
+        }
+      }
+    };
+    for (const std::string& wire : requests) check(Direction::kRequest, wire);
+    for (const std::string& wire : responses) check(Direction::kResponse, wire);
+  }
+}
+
+}  // namespace
+}  // namespace metaprotocol::brpc
