@@ -1,5 +1,7 @@
-"""baidu_std through control plane and Envoy: brpc-java on both sides, and clients of our own that do
-what brpc-java does not."""
+"""baidu_std through control plane and Envoy.
+
+brpc-java on both sides, and clients of our own for what it does not do.
+"""
 
 from __future__ import annotations
 
@@ -175,25 +177,26 @@ def call(
     return frame(meta + (text(7, authentication) if authentication else b""))
 
 
+def take(message: bytes, at: int) -> tuple[int, int]:
+    """A varint, and where it ends."""
+    value = shift = 0
+    while True:
+        byte = message[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80:
+            return value, at
+
+
 def fields(message: bytes) -> dict[int, int | bytes]:
     """Varints and bytes of a protobuf message, by number."""
-
-    def take() -> int:
-        nonlocal at
-        value = shift = 0
-        while True:
-            byte = message[at]
-            at += 1
-            value |= (byte & 0x7F) << shift
-            shift += 7
-            if byte < 0x80:
-                return value
 
     found: dict[int, int | bytes] = {}
     at = 0
     while at < len(message):
-        tag = take()
-        value = take()
+        tag, at = take(message, at)
+        value, at = take(message, at)
         if tag & 7 == 2:
             found[tag >> 3] = message[at : at + value]
             at += value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
@@ -28,7 +29,7 @@ VERSIONS = {
 }
 
 
-def mesh(folder: Path, protocol: str, ports: list[int], routes: list[object]) -> Path:
+def mesh(folder: Path, protocol: str, ports: list[int], routes: Sequence[object]) -> Path:
     """A folder with one service, whose endpoints are v1, v2, ... at these ports."""
     name = f"tcp-metaprotocol-{protocol}"
     spec = SERVICE["spec"] | {  # type: ignore[operator]
@@ -42,7 +43,7 @@ def mesh(folder: Path, protocol: str, ports: list[int], routes: list[object]) ->
         "apiVersion": "metaprotocol.aeraki.io/v1alpha1",
         "kind": "MetaRouter",
         "metadata": {"name": "orders", "namespace": "demo"},
-        "spec": {"hosts": [HOST], "routes": routes},
+        "spec": {"hosts": [HOST], "routes": list(routes)},
     }
     folder.mkdir(exist_ok=True)
     (folder / "mesh.yaml").write_text(

@@ -9,6 +9,7 @@
 #include <memory>
 #include <vector>
 
+#include "codecs/brpc/brpc_codec.h"
 #include "codecs/dubbo/dubbo_codec.h"
 #include "codecs/thrift/thrift_codec.h"
 #include "src/codec/conformance.h"
@@ -20,6 +21,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       dubbo::CreateDubboCodec("").codec, thrift::CreateThriftCodec("").codec,
       declared::Make(declared::kAcme),   declared::Make(declared::kLines),
       declared::Make(declared::kSizes),  declared::Make(declared::kNullable),
+      brpc::CreateBrpcCodec("").codec,   brpc::CreateBrpcCodec(R"({"authentication": true})").codec,
   };
   if (size == 0) return 0;
   const Codec& codec = *kCodecs[(data[0] >> 1) % kCodecs.size()];

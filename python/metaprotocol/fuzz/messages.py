@@ -29,6 +29,18 @@ def seeds(target: Target, direction: Direction) -> list[bytes]:
 
 
 _BUILT_IN: dict[tuple[str, Direction], tuple[bytes, ...]] = {
+    ("brpc", Direction.REQUEST): (
+        # C++'s user fields and timeout, and Java's entries.
+        b"PRPC\x00\x00\x00\x1e\x00\x00\x00\x1c"
+        + b"\x0a\x11\x0a\x05S.Svc\x12\x03get\x40\xc8\x01\x20\xac\x02\x4a\x06\x0a\x01k\x12\x01v"
+        + b"hi",
+        b"PRPC\x00\x00\x00\x18\x00\x00\x00\x18"
+        + b"\x0a\x14\x0a\x05S.Svc\x12\x03get\x3a\x06\x0a\x01k\x12\x01v\x20\x07",
+    ),
+    ("brpc", Direction.RESPONSE): (
+        b"PRPC\x00\x00\x00\x08\x00\x00\x00\x06" + b"\x12\x02\x08\x00\x20\x07hi",
+        b"PRPC\x00\x00\x00\x0d\x00\x00\x00\x0d" + b"\x12\x09\x08\xe9\x07\x12\x04oops\x20\x07",
+    ),
     ("dubbo", Direction.REQUEST): (
         # A call, with one argument and one attachment; a one-way one; a heartbeat.
         (b"\xda\xbb\xc2\x00" + struct.pack("!QI", 7, 56))

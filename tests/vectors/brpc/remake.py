@@ -1,6 +1,6 @@
 """Writes java.txt: what a consumer and a provider on brpc-java say to each other.
 
-    python tests/vectors/brpc/remake.py       (in the repository's root; needs Java and Maven)
+python tests/vectors/brpc/remake.py       (in the repository's root; needs Java and Maven)
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <cstdint>
+#include <fstream>
 #include <string>
 #include <utility>
 #include <vector>
@@ -277,6 +278,46 @@ TEST(BrpcCodec, OptionsAreRead) {
   EXPECT_NE(CreateBrpcCodec(R"({"authentication": 1})").error, "");
   EXPECT_NE(CreateBrpcCodec(R"({"stream": true})").error, "");
   EXPECT_NE(CreateBrpcCodec("[]").error, "");
+}
+
+std::string FromHex(std::string_view hex) {
+  std::string bytes;
+  for (size_t i = 0; i + 1 < hex.size(); i += 2) {
+    bytes += static_cast<char>(std::stoi(std::string(hex.substr(i, 2)), nullptr, 16));
+  }
+  return bytes;
+}
+
+TEST(BrpcCodec, ReadsWhatBrpcJavaWrites) {
+  std::ifstream file("tests/vectors/brpc/java.txt");
+  ASSERT_TRUE(file) << "tests run in the repository's root";
+  size_t count = 0;
+  for (std::string direction, hex; file >> direction;) {
+    if (direction == "#") {
+      std::getline(file, hex);
+      continue;
+    }
+    file >> hex;
+    const std::string wire = FromHex(hex);
+    const bool is_request = direction == "request";
+    const Direction side = is_request ? Direction::kRequest : Direction::kResponse;
+    const Decoded decoded(BrpcCodec(), side, wire);
+    ASSERT_EQ(decoded.result.status, Status::kMessage) << hex;
+    EXPECT_EQ(decoded.message.length, wire.size());
+    EXPECT_EQ(decoded.message.id, count++ / 2);  // replies follow their requests
+    if (is_request) {
+      EXPECT_EQ(decoded.Find("service"), "example.Greeter");
+      EXPECT_EQ(decoded.Find("log_id"), "0");
+      if (decoded.Find("method") == "Field") {
+        EXPECT_EQ(decoded.Find("lane"), "theirs");
+        EXPECT_EQ(decoded.Find("user"), "ann");
+      }
+    } else {
+      EXPECT_TRUE(decoded.message.status_code == 0 || decoded.message.status_code == 2001);
+    }
+    ASSERT_EQ(CheckConformance(BrpcCodec(), side, wire).violation.value_or(""), "") << hex;
+  }
+  EXPECT_EQ(count, 16u);
 }
 
 TEST(BrpcCodec, KeepsTheRules) {
