@@ -2,6 +2,7 @@
 #include "codecs/brpc/brpc_codec.h"
 #include "codecs/declared/declared_codec.h"
 #include "codecs/dubbo/dubbo_codec.h"
+#include "codecs/external/external_codec.h"
 #include "codecs/thrift/thrift_codec.h"
 #include "src/codec/registry.h"
 
@@ -12,6 +13,7 @@ void RegisterBuiltinCodecs(CodecRegistry& registry) {
   registry.Register("dubbo", dubbo::CreateDubboCodec);
   registry.Register("thrift", thrift::CreateThriftCodec);
   registry.RegisterDeclared(declared::CompileDeclaredCodec);
+  registry.RegisterLibraries(external::CreateLibraryCodec);
 }
 
 }  // namespace metaprotocol

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from metaprotocol.api.explain import Explanation, explain
+    from metaprotocol.api.headers import include
     from metaprotocol.api.mesh import EnvoyResources, IstioResources, Mesh, load
     from metaprotocol.api.proxy import Proxy
     from metaprotocol.api.resources import (
@@ -123,12 +124,14 @@ __all__ = [
     "XdsError",
     "__version__",
     "explain",
+    "include",
     "load",
 ]
 
 _MODULES = {
     "Explanation": "explain",
     "explain": "explain",
+    "include": "headers",
     "EnvoyResources": "mesh",
     "IstioResources": "mesh",
     "Mesh": "mesh",

@@ -47,11 +47,9 @@ class DecodeError : public std::exception {
 // One codec with the memory of one connection: decoding remembers what it has detected.
 class PyCodec {
  public:
-  PyCodec(const std::string& name, const std::string& options, const std::string& declaration) {
-    CodecOrError created = declaration.empty() ? BuiltinCodecs().Create(name, options)
-                                               : declared::CreateDeclaredCodec(name, declaration);
-    if (created.codec == nullptr) throw py::value_error(created.error);
-    codec_ = std::move(created.codec);
+  PyCodec(const std::string& name, const std::string& options, const std::string& declaration,
+          const std::string& library)
+      : codec_(Create(name, options, declaration, library)) {
     keys_ = MetadataKeys::Everything(codec_->traits().metadata_keys);
   }
 
@@ -162,6 +160,20 @@ class PyCodec {
   }
 
  private:
+  static std::shared_ptr<const Codec> Create(const std::string& name, const std::string& options,
+                                             const std::string& declaration,
+                                             const std::string& library) {
+    if (!library.empty()) {
+      LibraryCodecOrError created = BuiltinCodecs().library()(name, library, options);
+      if (created.codec == nullptr) throw py::value_error(library + " " + created.error);
+      return std::move(created.codec);
+    }
+    CodecOrError created = declaration.empty() ? BuiltinCodecs().Create(name, options)
+                                               : declared::CreateDeclaredCodec(name, declaration);
+    if (created.codec == nullptr) throw py::value_error(created.error);
+    return std::move(created.codec);
+  }
+
   static MutationOp::Kind OpNamed(const std::string& name) {
     if (name == "set") return MutationOp::Kind::kSet;
     if (name == "add_if_absent") return MutationOp::Kind::kAddIfAbsent;
@@ -255,8 +267,10 @@ void BindCodecs(py::module_& module) {
       .def_readonly("end_stream", &DecodedMessage::end_stream)
       .def_readonly("window", &DecodedMessage::window);
   py::class_<PyCodec>(module, "Codec")
-      .def(py::init<const std::string&, const std::string&, const std::string&>(), py::arg("name"),
-           py::arg("options") = "", py::arg("declaration") = "")
+      .def(py::init<const std::string&, const std::string&, const std::string&,
+                    const std::string&>(),
+           py::arg("name"), py::arg("options") = "", py::arg("declaration") = "",
+           py::arg("library") = "")
       .def_property_readonly("traits", &PyCodec::Traits)
       .def("decode", &PyCodec::Decode, py::arg("direction"), py::arg("data"),
            py::arg("max_message_bytes") = DecodeOptions().max_message_bytes)

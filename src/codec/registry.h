@@ -32,6 +32,18 @@ using DeclaredCodecFactory = std::function<std::shared_ptr<const Codec>(
     const std::string& name, const config::Declaration& declaration, const std::string& path,
     Findings& findings)>;
 
+// What a codec library makes of its options: the codec, or what is wrong with the library or, if
+// `of_options`, with those.
+struct LibraryCodecOrError {
+  std::shared_ptr<const Codec> codec;  // null on error
+  std::string error;
+  bool of_options = false;
+};
+
+// Makes a codec called `name` of the shared library at `path`.
+using LibraryCodecFactory = std::function<LibraryCodecOrError(
+    const std::string& name, const std::string& path, std::string_view options)>;
+
 class CodecRegistry {
  public:
   // False if the name is taken.
@@ -40,12 +52,16 @@ class CodecRegistry {
   void RegisterDeclared(DeclaredCodecFactory factory) { declared_ = std::move(factory); }
   // Null if there are no declared codecs in this build.
   const DeclaredCodecFactory& declared() const { return declared_; }
+  void RegisterLibraries(LibraryCodecFactory factory) { library_ = std::move(factory); }
+  // Null if this build loads no libraries.
+  const LibraryCodecFactory& library() const { return library_; }
   // Sorted.
   std::vector<std::string_view> Names() const;
 
  private:
   std::map<std::string, CodecFactory, std::less<>> factories_;
   DeclaredCodecFactory declared_;
+  LibraryCodecFactory library_;
 };
 
 // Adds every codec this build was linked with. Defined in codecs/, which alone knows them.

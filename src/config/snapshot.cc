@@ -61,14 +61,20 @@ SessionLimits LoadLimits(const config::Limits& config) {
   return limits;
 }
 
+// Whether the name of a protocol that the configuration itself brings is free.
+bool NameIsFree(const config::Protocol& config, const CodecRegistry& codecs, Findings& findings) {
+  const std::vector<std::string_view> names = codecs.Names();
+  if (std::find(names.begin(), names.end(), config.codec) == names.end()) return true;
+  findings.Error("protocol.codec", QuoteShort(config.codec),
+                 std::string("is a codec of this build; a protocol ") +
+                     (config.declaration ? "that is declared" : "of a library") +
+                     " needs another name");
+  return false;
+}
+
 std::shared_ptr<const Codec> LoadDeclaredCodec(const config::Protocol& config,
                                                const CodecRegistry& codecs, Findings& findings) {
-  const std::vector<std::string_view> names = codecs.Names();
-  if (std::find(names.begin(), names.end(), config.codec) != names.end()) {
-    findings.Error("protocol.codec", QuoteShort(config.codec),
-                   "is a codec of this build; a declared protocol needs another name");
-    return nullptr;
-  }
+  if (!NameIsFree(config, codecs, findings)) return nullptr;
   if (!config.options.empty()) {
     findings.Error("protocol.options", Shorten(config.options, 80),
                    "a declared protocol has no options");
@@ -80,10 +86,36 @@ std::shared_ptr<const Codec> LoadDeclaredCodec(const config::Protocol& config,
   return codecs.declared()(config.codec, *config.declaration, "protocol.declaration", findings);
 }
 
+std::shared_ptr<const Codec> LoadLibraryCodec(const config::Protocol& config,
+                                              const CodecRegistry& codecs, Findings& findings) {
+  if (!NameIsFree(config, codecs, findings)) return nullptr;
+  if (!config.library.starts_with('/')) {
+    findings.Error("protocol.library", QuoteShort(config.library), "must be an absolute path");
+    return nullptr;
+  }
+  if (!codecs.library()) {
+    findings.Error("protocol.library", "", "cannot be used: this build loads no libraries");
+    return nullptr;
+  }
+  LibraryCodecOrError made = codecs.library()(config.codec, config.library, config.options);
+  if (made.codec == nullptr && made.of_options) {
+    findings.Error("protocol.options", Shorten(config.options, 80), std::move(made.error));
+  } else if (made.codec == nullptr) {
+    findings.Error("protocol.library", QuoteShort(config.library), std::move(made.error));
+  }
+  return std::move(made.codec);
+}
+
 std::shared_ptr<const Codec> LoadCodec(const config::Protocol& config, const CodecRegistry& codecs,
                                        Findings& findings) {
-  const std::vector<std::string_view> names = codecs.Names();
+  if (config.declaration && !config.library.empty()) {
+    findings.Error("protocol.library", QuoteShort(config.library),
+                   "cannot be together with a declaration");
+    return nullptr;
+  }
   if (config.declaration) return LoadDeclaredCodec(config, codecs, findings);
+  if (!config.library.empty()) return LoadLibraryCodec(config, codecs, findings);
+  const std::vector<std::string_view> names = codecs.Names();
   if (std::find(names.begin(), names.end(), config.codec) == names.end()) {
     findings.Error("protocol.codec", QuoteShort(config.codec),
                    "is not a codec of this build; it has " + JoinNames(names));
@@ -105,8 +137,10 @@ std::string CodecKey(const config::Protocol& config, std::string_view json) {
     return config.codec + ' ' + protocol->value("declaration", nlohmann::json()).dump();
   }
   const auto options = nlohmann::json::parse(config.options, nullptr, false);
+  std::string key = config.codec;
+  if (!config.library.empty()) key.append(" in ").append(config.library);
   const bool none = !options.is_object() || options.empty();
-  return none ? config.codec : config.codec + ' ' + options.dump();
+  return none ? key : key + ' ' + options.dump();
 }
 
 UpstreamMode LoadUpstreamMode(config::ProtocolUpstreamConnections wanted, const CodecTraits& codec,

@@ -74,8 +74,11 @@ class Message:
 class Codec:
     """One protocol on one connection: what was detected of it is remembered."""
 
-    def __init__(self, name: str, options: str = "", declaration: str = "") -> None:
-        """The codec of that name, or of a declaration in JSON. ValueError if something is wrong."""
+    def __init__(
+        self, name: str, options: str = "", declaration: str = "", library: str = ""
+    ) -> None:
+        """The codec of that name, of a declaration in JSON, or of the shared library at an absolute
+        path (then the name may be ""). ValueError if something is wrong."""
 
     @property
     def traits(self) -> dict[str, Any]: ...

@@ -26,7 +26,7 @@ def decode(
             "--protocol",
             "-p",
             metavar="CODEC|FILE",
-            help="A codec, or a YAML file with a declaration.",
+            help="A codec, a codec library, or a YAML file with a declaration.",
             autocompletion=complete_protocol,
             show_default=False,
         ),

@@ -12,7 +12,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from metaprotocol.fuzz.targets import Target
@@ -73,8 +73,7 @@ def fuzz(campaign: Campaign, show: Callable[[Progress], None] = lambda _: None) 
     with tempfile.TemporaryDirectory() as scratch:
         while (left := campaign.seconds - (time.monotonic() - begin)) > 0:
             job = Job(
-                name=campaign.target.name,
-                declaration=campaign.target.declaration,
+                target=campaign.target,
                 seed=seed,
                 seconds=left,
                 slot=str(Path(scratch) / "input"),
@@ -167,7 +166,7 @@ def check_one(target: Target, side: str, data: bytes) -> str:
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "input"
         path.write_bytes(data)
-        argument = json.dumps([target.name, target.declaration, side, str(path)])
+        argument = json.dumps([asdict(target), side, str(path)])
         try:
             done = subprocess.run(
                 [sys.executable, "-m", "metaprotocol.fuzz.campaign", argument],
@@ -224,8 +223,8 @@ def _saved(finding: Finding, campaign: Campaign) -> Finding:
 
 def main() -> None:
     """Checks one input, for ``check_one``."""
-    name, declaration, side, path = json.loads(sys.argv[1])
-    codec = Target(name, declaration).codec()
+    target, side, path = json.loads(sys.argv[1])
+    codec = Target(**target).codec()
     sys.stdout.write(broken_rule(codec, side, Path(path).read_bytes())[0])
 
 

@@ -1,4 +1,5 @@
-"""What is fuzzed: a codec of this build, a protocol this package declares, or a declaration."""
+"""What is fuzzed: a codec of this build, one in a library, a protocol this package declares, or a
+declaration."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from metaprotocol.codec_library import LibraryUnusable, look_at
 from metaprotocol.engine import Codec, codec_names
 from metaprotocol.errors import Error
 from metaprotocol.resources.declaration import Declaration, engine_json
@@ -28,16 +30,22 @@ class Target:
 
     name: str
     declaration: str = ""
-    """JSON as the engine reads it; "" for a codec of the build."""
+    """JSON as the engine reads it; "" if there is none."""
+    library: str = ""
+    """The absolute path of the library that the codec is in; "" if it is in none."""
+    options: str = ""
+    """The library's own options, in JSON."""
 
     def codec(self) -> Codec:
         """A new codec, for one connection. ValueError if the declaration is wrong."""
-        return Codec(self.name, declaration=self.declaration)
+        return Codec(self.name, self.options, self.declaration, self.library)
 
 
 def find(name: str) -> Target:
     """The target of that name, or of the file of that name."""
     path = Path(name)
+    if path.suffix == ".so" or _is_elf(path):
+        return _library(str(path.absolute()))
     if path.suffix in (".yaml", ".yml", ".json") or path.is_file():
         return _from_file(path)
     if name in SHIPPED_DECLARATIONS:
@@ -46,6 +54,22 @@ def find(name: str) -> Target:
         return Target(name)
     known = ", ".join(sorted({*codec_names(), *SHIPPED_DECLARATIONS}))
     raise UnknownTarget(f"there is no codec {name!r} and no such file; codecs are {known}")
+
+
+def _is_elf(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(4) == b"\x7fELF"
+    except OSError:
+        return False
+
+
+def _library(path: str, name: str = "", options: str = "") -> Target:
+    try:
+        found = look_at(path, options)
+    except LibraryUnusable as error:
+        raise UnknownTarget(f"{path} {error}") from None
+    return Target(name or found.name, library=path, options=options)
 
 
 def _from_file(path: Path) -> Target:
@@ -58,9 +82,11 @@ def _from_file(path: Path) -> Target:
         count = "no declaration" if not found else f"{len(found)} declarations"
         raise UnknownTarget(
             f"{path} has {count}; it should have one: an ApplicationProtocol with "
-            "spec.declaration, or the declaration itself"
+            "spec.declaration or spec.library, or the declaration itself"
         )
     name, content = found[0]
+    if isinstance(content, _Library):
+        return _library(content.path, name, content.options)
     try:
         declaration = Declaration.model_validate(content)
     except ValidationError as error:
@@ -76,6 +102,12 @@ def _from_file(path: Path) -> Target:
     return target
 
 
+@dataclass(frozen=True)
+class _Library:
+    path: str
+    options: str
+
+
 def _declaration(document: Any) -> tuple[str, Any] | None:
     if not isinstance(document, dict):
         return None
@@ -84,4 +116,7 @@ def _declaration(document: Any) -> tuple[str, Any] | None:
     spec = document.get("spec")
     if isinstance(spec, dict) and "declaration" in spec:
         return str(spec.get("protocol", "")), spec["declaration"]
+    if isinstance(spec, dict) and "library" in spec:
+        options = json.dumps(spec["options"]) if spec.get("options") else ""
+        return str(spec.get("protocol", "")), _Library(str(spec["library"]), options)
     return None

@@ -38,8 +38,7 @@ _MOST_CPU_SECONDS = 5.0
 class Job:
     """What one worker does; its parent gives it as JSON."""
 
-    name: str
-    declaration: str
+    target: Target
     seed: int
     seconds: float
     slot: str
@@ -47,11 +46,6 @@ class Job:
     engine: str = "builtin"
     direction: str = ""
     """ "request" or "response"; "" for both."""
-
-    @property
-    def target(self) -> Target:
-        """The codec."""
-        return Target(self.name, self.declaration)
 
 
 class Slot:
@@ -207,7 +201,8 @@ def _tell(event: str, **content: object) -> None:
 
 def main() -> None:
     """Runs the job that the argument is."""
-    Worker(Job(**json.loads(sys.argv[1]))).run()
+    content = json.loads(sys.argv[1])
+    Worker(Job(**content | {"target": Target(**content["target"])})).run()
 
 
 if __name__ == "__main__":

@@ -28,6 +28,9 @@ class ApplicationProtocolSpec(Limits, Checked):
     declaration: Declaration | None = None
     """The protocol itself, in place of a codec: how its messages are laid out, and what their
     fields mean."""
+    library: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
+    """The codec in a shared library of its own, in place of one of the build: its absolute path,
+    which must be the same where Envoy runs and where the control plane does."""
     upstream_connections: Literal["shared", "exclusive", "per_session"] | None = None
     """How requests use upstream connections. `shared`: requests of many clients on one connection,
     for protocols with a correlation id. `exclusive`: one request at a time. `per_session`: each
@@ -40,24 +43,27 @@ class ApplicationProtocolSpec(Limits, Checked):
 
     @property
     def codec_name(self) -> str:
-        """The codec's own name: `dubbo`; the protocol's where it is declared here."""
+        """The codec's own name: `dubbo`; the protocol's if that is declared or in a library."""
         if self.codec is None:
             return self.protocol
         return self.codec.removeprefix(_CODEC_PREFIX)
 
     def problems(self) -> Iterator[Problem]:
-        """A name that no port name could have; a codec and a declaration, or neither."""
+        """A name that no port name could have; not one of codec, declaration and library."""
         if not (self.protocol.isascii() and self.protocol.isalnum()):
             plain = "".join(c for c in self.protocol if c.isascii() and c.isalnum())
             fix = f'write "{plain}" and name ports "tcp-metaprotocol-{plain}"' if plain else ""
             message = "must be letters and digits only, because '-' ends it in a port name"
             yield Problem("protocol", "bad-protocol", message, fix)
-        if (self.codec is None) == (self.declaration is None):
-            field = "codec" if self.declaration is not None else ""
-            message = "must have exactly one of codec and declaration"
+        ways = [self.codec, self.declaration, self.library]
+        if sum(way is not None for way in ways) != 1:
+            field = "codec" if self.codec is not None else ""
+            message = "must have exactly one of codec, declaration and library"
             yield Problem(field, "codec-or-declaration", message)
         if self.declaration is not None and self.options is not None:
             yield Problem("options", "no-options", "are for codecs; a declaration has none")
+        if self.library is not None and not self.library.startswith("/"):
+            yield Problem("library", "bad-library", "must be an absolute path")
         if self.codec is not None and not self.codec_name:
             yield Problem("codec", "bad-codec", "names no codec", "such as dubbo or thrift")
 

@@ -103,8 +103,14 @@ _RULES: dict[str, list[tuple[str, str, str]]] = {
     ],
     "ApplicationProtocolSpec": [
         (
-            "has(self.codec) != has(self.declaration)",
-            "must have exactly one of codec and declaration",
+            "(has(self.codec) ? 1 : 0) + (has(self.declaration) ? 1 : 0) + "
+            "(has(self.library) ? 1 : 0) == 1",
+            "must have exactly one of codec, declaration and library",
+            "",
+        ),
+        (
+            "!has(self.library) || self.library.startsWith('/')",
+            "library must be an absolute path",
             "",
         ),
     ],

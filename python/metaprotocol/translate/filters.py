@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from google.protobuf import json_format
 
+from metaprotocol.codec_library import LibraryUnusable, look_at
 from metaprotocol.config.v1 import (
     Condition,
     DirectReply,
@@ -23,9 +24,10 @@ from metaprotocol.config.v1 import (
     to_json,
 )
 from metaprotocol.resources import ApplicationProtocol, Resource
+from metaprotocol.resources.application_protocol import ApplicationProtocolSpec
 from metaprotocol.translate.limits import limits_message, put_over
 from metaprotocol.translate.plan import Place
-from metaprotocol.translate.protocols import CodecInfo
+from metaprotocol.translate.protocols import CodecInfo, library_options
 from metaprotocol.translate.reporting import Report
 from metaprotocol.translate.routes import FAULT, Table, shut_table
 
@@ -67,6 +69,7 @@ def proxy_config(
     )
     if codec.declaration:
         json_format.Parse(codec.declaration, config.protocol.declaration)
+    config.protocol.library = codec.library
     if protocol is not None:
         spec = protocol.spec
         if spec.upstream_connections is not None:
@@ -182,6 +185,9 @@ def _shut(config: ProxyConfig) -> None:
     bare = Protocol(codec=config.protocol.codec)
     if config.protocol.HasField("declaration"):
         bare.declaration.CopyFrom(config.protocol.declaration)
+    if config.protocol.library:  # which takes these options, and perhaps needs them
+        bare.library = config.protocol.library
+        bare.options.CopyFrom(config.protocol.options)
     config.protocol.CopyFrom(bare)
 
 
@@ -222,8 +228,8 @@ def tell(
     if error.path.startswith(("protocol.", "limits.")) and protocol is not None:
         rest = error.path.removeprefix("protocol.")
         field = f"spec.{rest}" if rest.startswith("options") else "spec"
-        if rest.startswith("declaration"):
-            field = declaration_field(rest)
+        if rest.startswith(("declaration", "library")):
+            field = brought_field(rest)
         fix = "its ports answer an error until it is fixed"
         report.error(protocol, "rejected", field, what, value=value, fix=fix)
         return
@@ -251,10 +257,20 @@ def _place(path: str, config: ProxyConfig, table: Table) -> tuple[Place | None, 
     return None, ""
 
 
-def declaration_errors(codec: CodecInfo) -> list[EngineError]:
-    """What the engine has against a declared protocol, by paths below `protocol`."""
-    config = ProxyConfig(name="check", protocol=Protocol(codec=codec.name))
-    json_format.Parse(codec.declaration, config.protocol.declaration)
+def brought_errors(codec: CodecInfo, spec: ApplicationProtocolSpec) -> list[EngineError]:
+    """What speaks against the codec that an ApplicationProtocol brings, by paths below
+    `protocol`."""
+    config = ProxyConfig(name="check", protocol=Protocol(codec=codec.name, library=codec.library))
+    if codec.declaration:
+        json_format.Parse(codec.declaration, config.protocol.declaration)
+    if codec.library:
+        try:
+            look_at(codec.library, library_options(spec))
+        except LibraryUnusable as error:
+            if error.crashed:  # not loaded here, too
+                return [EngineError("library", str(error))]
+        if spec.options:
+            json_format.ParseDict(spec.options, config.protocol.options)
     config.route_tables.add(name="check")
     return [
         EngineError(error.path.removeprefix("protocol."), error.what)
@@ -262,21 +278,22 @@ def declaration_errors(codec: CodecInfo) -> list[EngineError]:
     ]
 
 
-def declaration_field(path: str) -> str:
+def brought_field(path: str) -> str:
     """Where the engine's path below `protocol` is in an ApplicationProtocol."""
-    if not path.startswith("declaration"):
+    if not path.startswith(("declaration", "library", "options")):
         return "spec.protocol"
     return "spec." + re.sub(r"_([a-z])", lambda found: found[1].upper(), path)
 
 
-def told_of_declaration(protocol: ApplicationProtocol, codec: CodecInfo, report: Report) -> bool:
-    """Reports what is wrong with a protocol's declaration; whether there was anything."""
-    errors = declaration_errors(codec)
+def told_of_codec(protocol: ApplicationProtocol, codec: CodecInfo, report: Report) -> bool:
+    """Reports what is wrong with the codec that a protocol brings; whether there was anything."""
+    errors = brought_errors(codec, protocol.spec)
     for error in errors:
         what, value = _value(error.what)
         fix = "its ports have no listener until it is fixed"
-        field = declaration_field(error.path)
-        report.error(protocol, "bad-declaration", field, what, value=value, fix=fix)
+        field = brought_field(error.path)
+        rule = "bad-library" if codec.library else "bad-declaration"
+        report.error(protocol, rule, field, what, value=value, fix=fix)
     return bool(errors)
 
 

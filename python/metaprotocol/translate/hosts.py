@@ -20,9 +20,9 @@ from metaprotocol.translate.addresses import Claim, local_address
 from metaprotocol.translate.authorization import Policy, authorization, selects
 from metaprotocol.translate.filters import (
     accepted,
-    declaration_errors,
+    brought_errors,
     proxy_config,
-    told_of_declaration,
+    told_of_codec,
 )
 from metaprotocol.translate.index import Index
 from metaprotocol.translate.messages import Messages
@@ -35,8 +35,8 @@ from metaprotocol.translate.protocols import (
     BUILT_IN_PROTOCOLS,
     CODECS_WITH_ONE_WAY_METHODS,
     CodecInfo,
+    brought,
     codecs,
-    declared,
 )
 from metaprotocol.translate.reporting import Diagnostics, Report, age
 from metaprotocol.translate.routes import (
@@ -344,12 +344,12 @@ class HostTranslator:
         """The codec of a port's protocol, and who says so; None if there is none."""
         token = port.protocol or ""
         written = sorted(self._index.protocols(token), key=age)
-        if written and (declaration := written[0].spec.declaration) is not None:
-            info = declared(written[0].spec.codec_name, declaration)
-            if not declaration_errors(info):
-                return info, written[0]
+        spec = written[0].spec if written else None
+        info = brought(spec) if spec is not None else None
+        if spec is not None and info is not None and not brought_errors(info, spec):
+            return info, written[0]
         name = written[0].spec.codec_name if written else BUILT_IN_PROTOCOLS.get(token)
-        is_codec = not written or written[0].spec.declaration is None
+        is_codec = spec is None or spec.codec is not None
         if name is not None and is_codec and (found := codecs().get(name)) is not None:
             return found, written[0] if written else None
         if name is not None:  # told of the ApplicationProtocol, as an error
@@ -416,8 +416,8 @@ def protocol_diagnostics(token: str, index: Index) -> Diagnostics:
             fix="the oldest one counts, then the first by name",
         )  # fmt: skip
     for protocol in written[:1]:
-        if (declaration := protocol.spec.declaration) is not None:
-            told_of_declaration(protocol, declared(protocol.spec.codec_name, declaration), report)
+        if (info := brought(protocol.spec)) is not None:
+            told_of_codec(protocol, info, report)
         elif protocol.spec.codec_name not in codecs():
             meant = did_you_mean(protocol.spec.codec_name, codecs())
             report.error(

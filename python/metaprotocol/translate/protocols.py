@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources as package_files
@@ -20,7 +21,9 @@ from types import MappingProxyType
 
 import yaml
 
+from metaprotocol.codec_library import LibraryUnusable, look_at
 from metaprotocol.diagnostics import did_you_mean
+from metaprotocol.resources.application_protocol import ApplicationProtocolSpec
 from metaprotocol.resources.declaration import Declaration, engine_json
 
 # If the engine's binding is not built: what its codecs say of themselves.
@@ -82,7 +85,9 @@ class CodecInfo:
     free_metadata: str
     """What else may be a metadata key, in words; "" if nothing."""
     declaration: str = ""
-    """The declaration as the engine reads it, in JSON; "" for codecs of the build."""
+    """The declaration as the engine reads it, in JSON; "" where there is none."""
+    library: str = ""
+    """The path of the library that the codec is in; "" where it is in none."""
 
     def doubt(self, key: str) -> str:
         """Why a metadata key may never have a value, in words; "" if nothing speaks against it.
@@ -128,6 +133,25 @@ def declared(name: str, declaration: Declaration) -> CodecInfo:
     lists = sorted({field.name for field in fields if field.entries is not None})
     text = json.dumps(engine_json(declaration), sort_keys=True)
     return CodecInfo(name, tuple(dict.fromkeys(keys)), " and ".join(lists), text)
+
+
+def brought(spec: ApplicationProtocolSpec) -> CodecInfo | None:
+    """The codec that an ApplicationProtocol brings, by a declaration or in a library, whether the
+    engine takes it or not; None if it names one of the build."""
+    if spec.declaration is not None:
+        return declared(spec.codec_name, spec.declaration)
+    if spec.library is None:
+        return None
+    keys: tuple[str, ...] = ()
+    with suppress(LibraryUnusable):
+        keys = look_at(spec.library, library_options(spec)).metadata_keys
+    free = "what messages carry under names of their own"
+    return CodecInfo(spec.codec_name, keys, free, library=spec.library)
+
+
+def library_options(spec: ApplicationProtocolSpec) -> str:
+    """The options of a codec in a library, as it is given them."""
+    return json.dumps(spec.options) if spec.options else ""
 
 
 def _codec_keys() -> Mapping[str, tuple[str, ...]]:

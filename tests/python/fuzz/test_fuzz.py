@@ -66,7 +66,7 @@ def test_the_same_seed_makes_the_same_inputs() -> None:
 
     def run(seed: int) -> list[tuple[str, bytes]]:
         inputs.clear()
-        job = worker.Job("bolt", find("bolt").declaration, seed, 0.0, slot)
+        job = worker.Job(find("bolt"), seed, 0.0, slot)
         recorder = Recorder(job)
         for side, data in recorder._begin():
             recorder.execute(side, data)

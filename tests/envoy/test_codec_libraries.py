@@ -1,0 +1,115 @@
+"""Codecs in libraries of their own, in a stock Envoy: calls, routes, and how a crash ends."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import yaml
+from metaprotocol.api.proxy import Proxy
+
+from tests.envoy.test_declared_protocols import HOST, mesh, to
+from tests.python.external.building import PAGE, library, page
+
+pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
+
+
+async def read(reader: asyncio.StreamReader) -> tuple[bytes, int, bytes, bytes]:
+    """Kind, id, method and body of the next message."""
+    length = int.from_bytes(await reader.readexactly(4), "big")
+    rest = await reader.readexactly(length)
+    method, _, body = rest[5:].partition(b"\0")
+    return rest[:1], int.from_bytes(rest[1:5], "big"), method, body
+
+
+@asynccontextmanager
+async def server(name: bytes, told: list[bytes]) -> AsyncIterator[int]:
+    """Answers with its name, slow requests late; its port."""
+
+    async def answer(writer: asyncio.StreamWriter, number: int, method: bytes, body: bytes) -> None:
+        await asyncio.sleep(0.3 if method == b"slow" else 0)
+        writer.write(page(method + b" by " + name, number, body, b"R"))
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        answers = []
+        try:
+            while True:
+                kind, number, method, body = await read(reader)
+                if kind == b"T":
+                    told.append(method)
+                else:
+                    answers.append(asyncio.create_task(answer(writer, number, method, body)))
+        except (asyncio.IncompleteReadError, ConnectionError):
+            for task in answers:
+                task.cancel()
+            writer.close()
+
+    listening = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with listening:
+        yield listening.sockets[0].getsockname()[1]
+
+
+def protocol(folder: Path, path: str) -> None:
+    """Adds an ApplicationProtocol."""
+    spec = {"protocol": "page", "library": path}
+    (folder / "protocol.yaml").write_text(
+        yaml.safe_dump(
+            {
+                "apiVersion": "metaprotocol.aeraki.io/v1alpha1",
+                "kind": "ApplicationProtocol",
+                "metadata": {"name": "page"},
+                "spec": spec,
+            }
+        )
+    )
+
+
+ROUTES: list[object] = [
+    {"name": "new", "match": {"attributes": {"method": {"prefix": "new"}}}, "route": to("v2")},
+    {
+        "name": "gone",
+        "match": {"attributes": {"method": {"exact": "gone"}}},
+        "directReply": {"kind": "no_route", "text": "it is gone"},
+    },
+    {"name": "all", "route": to("v1"), "timeout": "5s"},
+]
+
+
+async def test_a_page_of_cpp_carries_calls_of_two_clients(tmp_path: Path) -> None:
+    path = library(tmp_path, PAGE.read_text())
+    told: list[bytes] = []
+    async with server(b"v1", told) as one, server(b"v2", told) as two:
+        folder = mesh(tmp_path / "mesh", "page", [one, two], ROUTES)
+        protocol(folder, path)
+        with Proxy(folder, concurrency=1) as proxy:
+            port = await asyncio.to_thread(proxy.port, HOST, 7000)
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            other_reader, other_writer = await asyncio.open_connection("127.0.0.1", port)
+            # The same ids at once, over shared upstream connections.
+            writer.write(page(b"slow", 7) + page(b"newer", 8) + page(b"gone", 9))
+            writer.write(page(b"note", 10, kind=b"T") + page(b"", 11, b"", b"H"))
+            other_writer.write(page(b"slow", 7, b"other") + page(b"get", 8, b"x" * 300_000))
+            first = {(await read(reader))[1:] for _ in range(4)}
+            second = {(await read(other_reader))[1:] for _ in range(2)}
+            # What is no message of the protocol costs its own connection, and no other.
+            bad_reader, bad_writer = await asyncio.open_connection("127.0.0.1", port)
+            bad_writer.write(b"\0\0\0\x10?")
+            bad_writer.write(b"\0" * 20)
+            await bad_reader.read()
+            bad_writer.close()
+            writer.write(page(b"get", 12))
+            assert (await read(reader))[1:] == (12, b"get by v1", b"body")
+            writer.close()
+            other_writer.close()
+    assert first == {
+        (7, b"slow by v1", b"body"),
+        (8, b"newer by v2", b"body"),
+        (9, b"no_route: it is gone", b""),
+        (11, b"alive", b""),
+    }
+    assert second == {(7, b"slow by v1", b"other"), (8, b"get by v1", b"x" * 300_000)}
+    assert told == [b"note"]
