@@ -91,11 +91,14 @@ PYTHON_RULES: dict[str, frozenset[str]] = {
     # The control plane in a cluster, where it also writes.
     "controller": _CONTROL_PLANE | {"kubernetes"},
     "fuzz": frozenset({"config", "engine", "peers", "resources", "translate"}),
+    # Files to begin with, whose tests use the engine.
+    "scaffold": frozenset({"engine"}),
     "image": frozenset({"envoy", "config"}),
     "demo": _CONTROL_PLANE | {"api", "dubbo", "peers"},
     # What `import metaprotocol` offers; __init__.py re-exports it.
     "api": _CONTROL_PLANE | {"engine"},
-    "cli": _CONTROL_PLANE | {"api", "controller", "kubernetes", "dubbo", "engine", "fuzz", "image"},
+    "cli": _CONTROL_PLANE
+    | {"api", "controller", "kubernetes", "dubbo", "engine", "fuzz", "image", "scaffold"},
 }
 
 

@@ -17,7 +17,7 @@ unset(_metaprotocol_include)
 function(metaprotocol_add_codec name)
   add_library(${name} MODULE ${ARGN})
   target_link_libraries(${name} PRIVATE metaprotocol::codec)
-  target_link_options(${name} PRIVATE -static-libstdc++ -static-libgcc)
+  target_link_options(${name} PRIVATE -static-libstdc++ -static-libgcc -Wl,--exclude-libs,ALL)
   set_target_properties(${name} PROPERTIES
     PREFIX "" CXX_VISIBILITY_PRESET hidden VISIBILITY_INLINES_HIDDEN ON)
 endfunction()

@@ -109,7 +109,7 @@ async def test_a_page_of_cpp_carries_calls_of_two_clients(tmp_path: Path) -> Non
         (7, b"slow by v1", b"body"),
         (8, b"newer by v2", b"body"),
         (9, b"no_route: it is gone", b""),
-        (11, b"alive", b""),
+        (11, b"", b""),
     }
     assert second == {(7, b"slow by v1", b"other"), (8, b"get by v1", b"x" * 300_000)}
     assert told == [b"note"]

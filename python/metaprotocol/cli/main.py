@@ -19,6 +19,7 @@ from metaprotocol.cli import (
     fuzz,
     generate,
     image,
+    new,
     run,
     running,
     serve,
@@ -132,6 +133,7 @@ _add(
     fuzz.fuzz,
     _CODECS,
     "metaprotocol fuzz protocol.yaml --time 10m --corpus corpus/",
+    "metaprotocol fuzz build/acme_codec.so --corpus vectors/",
     "metaprotocol fuzz dubbo --seed 7 --junit fuzz.xml --sarif fuzz.sarif",
 )
 _add(
@@ -147,6 +149,7 @@ _add(
     _CODECS,
     "metaprotocol decode captured.bin --protocol protocol.yaml",
     "metaprotocol decode captured.bin --protocol dubbo --side response --json",
+    "metaprotocol decode captured.bin --protocol build/acme_codec.so",
 )
 _add(
     "doctor",
@@ -186,6 +189,21 @@ _add(
     "",
     "metaprotocol image index oci:images:amd64 oci:images:arm64 -o registry.local/proxy:1",
     to=_images,
+)
+
+_new = typer.Typer(
+    help="Folders to begin with.",
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(_new, name="new", rich_help_panel=_CODECS)
+_add(
+    "codec",
+    new.codec,
+    "",
+    "metaprotocol new codec acme   # in acme-codec: source, build, vectors, tests",
+    "metaprotocol new codec acme -o src/acme",
+    to=_new,
 )
 
 

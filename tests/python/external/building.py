@@ -6,8 +6,9 @@ import subprocess
 from pathlib import Path
 
 import metaprotocol
+from metaprotocol import scaffold
 
-PAGE = Path(__file__).with_name("page_codec.cc")
+PAGE = Path(scaffold.__file__).parent / "codec" / "page_codec.cc"
 
 
 def library(folder: Path, text: str, name: str = "codec") -> str:

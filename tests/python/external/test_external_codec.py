@@ -39,7 +39,7 @@ def test_a_library_is_a_codec_like_any_other(page_library: str) -> None:
     reply = codec.reply(page(b"get"), LocalReply.NO_ROUTE, "nothing")
     assert reply == page(b"no_route: nothing", body=b"", kind=b"R")
     beat = page(b"", kind=b"H", body=b"")
-    assert codec.heartbeat_reply(Direction.REQUEST, beat) == page(b"alive", kind=b"R", body=b"")
+    assert codec.heartbeat_reply(Direction.REQUEST, beat) == page(b"", kind=b"A", body=b"")
     whole = page(b"get") + page(b"put", 8)
     for direction in (Direction.REQUEST, Direction.RESPONSE):
         assert codec.check(direction, whole)[:2] == (None, 2)

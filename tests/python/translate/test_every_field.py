@@ -355,7 +355,7 @@ OURS: dict[str, dict[str, tuple[Any, Json | None]]] = {
     "ApplicationProtocol": {
         "protocol": ("thrift", {**WORLD["ApplicationProtocol"], "idleTimeout": "9s"}),
         "codec": ("thrift", None),
-        "library": ("/other.so", {"protocol": "dubbo", "library": "/codec.so"}),
+        "library": ("/other.so", {"protocol": "page", "library": "/codec.so"}),
         "upstreamConnections": ("exclusive", None),
         "options": ({"a": 1}, None),
         **{name: (value, None) for name, value in BOUNDS.items()},

@@ -1,5 +1,6 @@
-// The protocol "page" in a library of its own: 4 bytes length of what follows, 1 byte kind (Q, T
-// for one-way, H for heartbeats, R), 4 bytes id, a method name up to a zero byte, a body.
+// The protocol "page" in a library of its own: 4 bytes length of what follows, 1 byte kind (Q
+// request, R reply, T one-way, H heartbeat, A its answer), 4 bytes id, a method name up to a zero
+// byte, a body.
 #include <cstdint>
 #include <stdexcept>
 #include <string>
@@ -62,6 +63,9 @@ class PageCodec final : public metaprotocol::ExternalCodec {
       case 'H':
         message.kind = METAPROTOCOL_KIND_HEARTBEAT;
         break;
+      case 'A':
+        message.kind = METAPROTOCOL_KIND_HEARTBEAT_REPLY;
+        break;
       case 'R':
         message.kind = METAPROTOCOL_KIND_RESPONSE;
         break;
@@ -96,7 +100,7 @@ class PageCodec final : public metaprotocol::ExternalCodec {
 
   bool HeartbeatReply(Direction, const Message& heartbeat, std::string_view,
                       std::string& out) const override {
-    out += Answer('R', heartbeat.id, "alive");
+    out += Answer('A', heartbeat.id, "");
     return true;
   }
 };
