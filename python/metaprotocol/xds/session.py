@@ -8,7 +8,7 @@ as the client refuses a route or listener, because the one it keeps may still ne
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from metaprotocol.xds.cache import ResourceCache, TypeChanges
 from metaprotocol.xds.delta import DeltaWatch
@@ -64,6 +64,9 @@ class Session:
         self._remembered = remembered
         self._nonces = 0
         self._rewarmed: set[str] = set()
+        # The types that are watched, in the order in which they are sent, and taken away.
+        self._update_order: Sequence[str] = ()
+        self._removal_order: Sequence[str] = ()
 
     def receive(self, data: bytes, now: float) -> Outcome | None:
         """A request has come in. Returns what it says of a response, if it does. StreamRefused if
@@ -108,7 +111,7 @@ class Session:
     def next_response(self, now: float) -> Response | None:
         """The next response to write, None if nothing is due (yet; see ``wake_at``)."""
         self.wake_at = None
-        for type_url in self._in_order(UPDATE_ORDER):
+        for type_url in self._update_order:
             watch = self.watches[type_url]
             while watch.has_updates and watch.ready:
                 if self._waits(UPDATES_AFTER.get(type_url, ()), now):
@@ -117,7 +120,7 @@ class Session:
                 if response is not None:
                     self._rewarm(response, now)
                     return response
-        for type_url in self._in_order(REMOVAL_ORDER):
+        for type_url in self._removal_order:
             watch = self.watches[type_url]
             if not watch.has_removals or not watch.ready or watch.has_updates:
                 continue
@@ -144,13 +147,14 @@ class Session:
     def owes_since(self) -> float | None:
         """When the oldest change was made that the client has not answered for yet; None: there is
         none, it is settled."""
-        times = [
-            since
-            for type_url, watch in self.watches.items()
-            if (since := watch.owes_since) is not None
-            and not (watch.removals_only and self._refused(REMOVALS_AFTER.get(type_url, ())))
-        ]
-        return min(times, default=None)
+        oldest = None
+        for type_url, watch in self.watches.items():
+            since = watch.owes_since
+            if since is None or (oldest is not None and since >= oldest):
+                continue
+            if not (watch.removals_only and self._refused(REMOVALS_AFTER.get(type_url, ()))):
+                oldest = since
+        return oldest
 
     @property
     def unanswered(self) -> Iterator[Sent]:
@@ -192,6 +196,8 @@ class Session:
             )
             watch = DeltaWatch(watched) if self.delta else sotw_watch(watched)
             self.watches[type_url] = watch
+            self._update_order = self._in_order(UPDATE_ORDER)
+            self._removal_order = self._in_order(REMOVAL_ORDER)
         return watch
 
     def _check_node(self, node: NodeInfo) -> None:
@@ -225,7 +231,7 @@ class Session:
         self._nonces += 1
         return str(self._nonces)
 
-    def _in_order(self, order: Iterable[str]) -> Iterable[str]:
+    def _in_order(self, order: Iterable[str]) -> Sequence[str]:
         first = [type_url for type_url in order if type_url in self.watches]
         return first + [type_url for type_url in self.watches if type_url not in first]
 

@@ -187,12 +187,13 @@ class Watch(ABC):
     def owes_since(self) -> float | None:
         """When the oldest change was made that the client has not answered for; None: there is
         none."""
-        times = [sent.since for sent in self.unanswered]
-        if self._since is not None and (self.has_updates or self.has_removals):
-            times.append(self._since)
-        elif self.has_updates or self.has_removals:
-            return 0.0  # of a time that nobody has noted
-        return min(times, default=None)
+        oldest = None
+        if self.has_updates or self.has_removals:
+            oldest = self._since or 0.0  # 0: of a time that nobody has noted
+        for sent in self.unanswered:
+            if oldest is None or sent.since < oldest:
+                oldest = sent.since
+        return oldest
 
     @property
     def removals_only(self) -> bool:
