@@ -67,6 +67,8 @@ class Mesh:
     port: int
     server: int
     """Where the sidecar listens for the first provider."""
+    plain: int
+    """Where it listens without a filter of ours, for both."""
 
     def objects(self, routes: str) -> list[dict[str, Any]]:
         """The EnvoyFilters for the mesh with these routes."""
@@ -107,10 +109,12 @@ spec:
 async def mesh(builder: ConfigBuilder, *, refused: bool = False) -> AsyncIterator[Mesh]:
     """A running mesh; if ``refused``, the module takes no filter that istiod delivers."""
     async with DubboServer(Provider("v1")) as one, DubboServer(Provider("v2")) as two:
-        port = _free_port()
+        port, plain = _free_port(), _free_port()
         listeners = [
             tcp_listener(f"127.0.0.9_{port}", "127.0.0.9", port, f"outbound|{port}||{HOST}"),
             tcp_listener("virtualInbound", "127.0.0.9", one.port, f"inbound|{one.port}||"),
+            # What a VirtualService leads to the same cluster.
+            tcp_listener("plain", "127.0.0.9", plain, f"outbound|{port}||{HOST}"),
         ]
         clusters = [
             cluster(f"outbound|{port}||{HOST}", [one.port, two.port]),
@@ -120,7 +124,7 @@ async def mesh(builder: ConfigBuilder, *, refused: bool = False) -> AsyncIterato
         ]
         async with Istiod(builder, listeners, clusters) as istiod:
             envoy = EnvoyProcess(istiod.bootstrap())
-            made = Mesh(builder, istiod, envoy, port, one.port)
+            made = Mesh(builder, istiod, envoy, port, one.port, plain)
             istiod.apply(made.objects(ROUTES))
             if refused:
                 names = (f"{HOST}|{port}", f"inbound|{HOST}|{port}")
@@ -144,6 +148,17 @@ async def test_calls_are_routed_and_limited_by_a_patched_sidecar(builder: Config
             assert (await client.call(SERVICE, "rare")).value == "v1"
             with pytest.raises(DubboError):  # rates are limited there
                 await client.call(SERVICE, "rare")
+
+
+async def test_a_listener_that_stays_a_tcp_proxy_reaches_the_patched_clusters(
+    builder: ConfigBuilder,
+) -> None:
+    async with mesh(builder) as made:
+        reached: Counter[object] = Counter()
+        for _ in range(8):
+            async with await DubboClient.connect("127.0.0.9", made.plain) as client:
+                reached[(await client.call(SERVICE, "m")).value] += 1
+        assert reached == {"v1": 4, "v2": 4}
 
 
 async def test_a_changed_route_is_one_changed_object_and_closes_no_connection(

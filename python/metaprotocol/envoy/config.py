@@ -12,6 +12,7 @@ have our bridge and load balancing policy.
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import tempfile
@@ -74,6 +75,8 @@ CARRIER_NAME = "metaprotocol_carrier"
 WORKER_NAME = "metaprotocol_worker"
 WORKER_CLUSTER_TYPE = "metaprotocol.worker"
 CLUSTER_HEADER = "x-metaprotocol-cluster"
+CARRIED_HEADER = "x-metaprotocol-carried"
+CARRIED_PREFIX = "metaprotocol|"
 SESSION_HEADER = "x-metaprotocol-session"
 XDS_NAME = "metaprotocol_xds"
 
@@ -215,7 +218,12 @@ class ConfigBuilder:
         )
 
     def cluster_bridge(self, policy: ClusterPolicy) -> Json:
-        """The fields, in JSON form, that make any cluster one that our filter can use."""
+        """The fields, in JSON form, that make any cluster one that our filter can use, and nobody
+        else."""
+        return {**self.cluster_balancing(policy), "upstream_config": self._bridge()}
+
+    def cluster_balancing(self, policy: ClusterPolicy) -> Json:
+        """The same for a cluster that others use, too: what leads to it is ``carried_cluster``."""
         return {
             # Which hosts the engine may choose; it has its own panic threshold.
             "common_lb_config": {
@@ -224,17 +232,32 @@ class ConfigBuilder:
                 }
             },
             "load_balancing_policy": self._policy(policy),
-            "upstream_config": {
-                "name": "envoy.upstreams.http.dynamic_modules",
-                "typed_config": {
-                    "@type": fields.type_url(
-                        "envoy.extensions.upstreams.http.dynamic_modules.v3.Config"
-                    ),
-                    "dynamic_module_config": self._module_config(),
-                    "bridge_name": FILTER_NAME,
-                },
-            },
         }
+
+    def carried_cluster(self, name: str) -> Message:
+        """envoy.config.cluster.v3.Cluster with our bridge, in front of the cluster ``name``, whose
+        hosts, balancing, TLS, health and limits are what counts.
+
+        A bridge on that cluster itself would close every connection of a TCP proxy to it: Envoy
+        looks for a pool of connections of the bridge's type there, which none has."""
+        return self.types.parse(
+            "envoy.config.cluster.v3.Cluster",
+            {
+                "name": f"{CARRIED_PREFIX}{name}",
+                "connect_timeout": "1s",  # of no effect: connections are the other cluster's
+                "lb_policy": "CLUSTER_PROVIDED",
+                "cluster_type": {
+                    "name": "envoy.clusters.aggregate",
+                    "typed_config": {
+                        "@type": fields.type_url(
+                            "envoy.extensions.clusters.aggregate.v3.ClusterConfig"
+                        ),
+                        "clusters": [name],
+                    },
+                },
+                "upstream_config": self._bridge(),
+            },
+        )
 
     def http2_cluster(self, cluster: Cluster) -> Message:
         """envoy.config.cluster.v3.Cluster of a gRPC service: without our bridge, with Envoy's own
@@ -276,8 +299,9 @@ class ConfigBuilder:
             "envoy.config.endpoint.v3.ClusterLoadAssignment", fields.load_assignment(name, hosts)
         )
 
-    def carrier(self, carrier: Carrier) -> Message:
-        """envoy.config.listener.v3.Listener of the carrier."""
+    def carrier(self, carrier: Carrier, carried: str = "") -> Message:
+        """envoy.config.listener.v3.Listener of the carrier. To clusters whose names begin with
+        ``carried`` it gets by their ``carried_cluster``."""
         manager = (
             "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
         )
@@ -306,7 +330,7 @@ class ConfigBuilder:
                                 "name": "envoy.filters.network.http_connection_manager",
                                 "typed_config": {
                                     "@type": fields.type_url(manager),
-                                    **_CARRIER_CONNECTION_MANAGER,
+                                    **_carrier_connection_manager(carried),
                                 },
                             },
                         ]
@@ -374,6 +398,18 @@ class ConfigBuilder:
         if self._module.path is not None:
             config["module"] = {"local": {"filename": str(self._module.path.resolve())}}
         return config
+
+    def _bridge(self) -> Json:
+        return {
+            "name": "envoy.upstreams.http.dynamic_modules",
+            "typed_config": {
+                "@type": fields.type_url(
+                    "envoy.extensions.upstreams.http.dynamic_modules.v3.Config"
+                ),
+                "dynamic_module_config": self._module_config(),
+                "bridge_name": FILTER_NAME,
+            },
+        }
 
     def _client_filter(self, listener: MetaProtocolListener) -> Json:
         if (listener.proxy is None) == (listener.discovery is None):
@@ -461,6 +497,53 @@ _STATS_TAGS: list[Json] = [
 
 # An HTTP/2 pipe inside the process: nothing on it may time out or be rewritten. The body of a local
 # reply tells the module why a lease could not be opened.
+_SESSION_FILTER = "envoy.filters.http.stateful_session"
+_SESSION_TYPES = "envoy.extensions.filters.http.stateful_session.v3"
+
+
+def _carrier_route(header: str) -> Json:
+    return {
+        "match": {"prefix": "/"},
+        "route": {"cluster_header": header, "timeout": "0s", "idle_timeout": "0s"},
+    }
+
+
+def _carrier_connection_manager(carried: str) -> Json:
+    if not carried:
+        return _CARRIER_CONNECTION_MANAGER
+    mutation = "envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation"
+    name = f"{CARRIED_PREFIX}%REQ({CLUSTER_HEADER})%"
+    route = _carrier_route(CARRIED_HEADER)
+    route["match"]["headers"] = [{"name": CLUSTER_HEADER, "string_match": {"prefix": carried}}]
+    # The cluster in front has no hosts of its own, among which the filter would look. So hosts that
+    # are not healthy cannot be chosen there.
+    route["typed_per_filter_config"] = {
+        _SESSION_FILTER: {
+            "@type": fields.type_url(f"{_SESSION_TYPES}.StatefulSessionPerRoute"),
+            "disabled": True,
+        }
+    }
+    made = copy.deepcopy(_CARRIER_CONNECTION_MANAGER)
+    made["early_header_mutation_extensions"] = [
+        {
+            "name": "envoy.http.early_header_mutation.header_mutation",
+            "typed_config": {
+                "@type": fields.type_url(mutation),
+                "mutations": [
+                    {
+                        "append": {
+                            "header": {"key": CARRIED_HEADER, "value": name},
+                            "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
+                        }
+                    }
+                ],
+            },
+        }
+    ]
+    made["route_config"]["virtual_hosts"][0]["routes"].insert(0, route)
+    return made
+
+
 _CARRIER_CONNECTION_MANAGER: Json = {
     "stat_prefix": CARRIER_NAME,
     "codec_type": "HTTP2",
@@ -485,16 +568,7 @@ _CARRIER_CONNECTION_MANAGER: Json = {
             {
                 "name": "leases",
                 "domains": ["*"],
-                "routes": [
-                    {
-                        "match": {"prefix": "/"},
-                        "route": {
-                            "cluster_header": CLUSTER_HEADER,
-                            "timeout": "0s",
-                            "idle_timeout": "0s",
-                        },
-                    }
-                ],
+                "routes": [_carrier_route(CLUSTER_HEADER)],
             }
         ],
     },
@@ -502,11 +576,9 @@ _CARRIER_CONNECTION_MANAGER: Json = {
         # Takes the engine's choice of a host that is not healthy (degraded, or any in panic), which
         # Envoy does not allow a load balancing policy.
         {
-            "name": "envoy.filters.http.stateful_session",
+            "name": _SESSION_FILTER,
             "typed_config": {
-                "@type": fields.type_url(
-                    "envoy.extensions.filters.http.stateful_session.v3.StatefulSession"
-                ),
+                "@type": fields.type_url(f"{_SESSION_TYPES}.StatefulSession"),
                 "strict": True,
                 "session_state": {
                     "name": "envoy.http.stateful_session.header",

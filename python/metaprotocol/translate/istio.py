@@ -6,7 +6,7 @@ reached. Every object has a workload selector or is for one namespace; none is f
 
     metaprotocol                        per namespace: carrier, worker cluster
     metaprotocol-outbound-<host>        per namespace with clients: filters on their listeners
-    metaprotocol-clusters-<host>        per namespace with clients: bridge and balancing
+    metaprotocol-clusters-<host>        per namespace with clients: balancing, and ways there
     metaprotocol-inbound-<host>-<port>  where a service's pods are: filter and application
 
 Beside them are ServiceEntries that need an address of their own, as Aeraki gives them.
@@ -305,8 +305,8 @@ class _Objects:
         return found
 
     def _clusters(self, namespace: str, host: str, port: int) -> None:
-        """Patches the clusters of a service port. With one policy for all of them that is one
-        patch, which holds for subsets that are yet to come as well."""
+        """Patches the clusters of a service port, and adds the way to each. With one policy for all
+        of them that is one patch."""
         policies = {
             name: policy
             for name, policy in sorted(self._translator.clusters(host).policies.items())
@@ -315,11 +315,12 @@ class _Objects:
         alike = {policy.SerializeToString(deterministic=True) for policy in policies.values()}
         if len(alike) == 1:
             match: Json = {"service": host, "portNumber": port}
-            patches = [self._patches.bridge(match, next(iter(policies.values())))]
+            patches = [self._patches.balancing(match, next(iter(policies.values())))]
         else:  # a second patch of one cluster would add to the first, not replace it
             patches = [
-                self._patches.bridge({"name": name}, policy) for name, policy in policies.items()
+                self._patches.balancing({"name": name}, policy) for name, policy in policies.items()
             ]
+        patches += [self._patches.carried(name) for name in policies]
         if patches:
             service = self._translator.service(host)
             made_of = (service.first,) if service is not None else ()

@@ -50,7 +50,7 @@ class Patches:
     def base(self, carrier: Carrier) -> list[Json]:
         """What every sidecar with our filters needs once."""
         return [
-            _add("LISTENER", OUTBOUND, self._value(self._builder.carrier(carrier))),
+            _add("LISTENER", OUTBOUND, self._value(self._builder.carrier(carrier, "outbound|"))),
             _add("CLUSTER", OUTBOUND, self._value(self._builder.worker_cluster())),
         ]
 
@@ -81,16 +81,21 @@ class Patches:
         )
         return _add("CLUSTER", INBOUND, self._value(cluster))
 
-    def bridge(self, match: Json, policy: ClusterPolicy) -> Json:
-        """What makes clusters of Istio's ones that our filter can use."""
+    def balancing(self, match: Json, policy: ClusterPolicy) -> Json:
+        """What makes clusters of Istio's ones whose hosts our filter can choose. TCP proxies, and
+        whatever else leads there, use them as before."""
         return {
             "applyTo": "CLUSTER",
             "match": {"context": OUTBOUND, "cluster": match},
             "patch": {
                 "operation": "MERGE",
-                "value": _portable(self._builder.cluster_bridge(policy)),
+                "value": _portable(self._builder.cluster_balancing(policy)),
             },
         }
+
+    def carried(self, name: str) -> Json:
+        """The way of our filter to one of these clusters."""
+        return _add("CLUSTER", OUTBOUND, self._value(self._builder.carried_cluster(name)))
 
     def _replace(self, context: str, match: Json, name: str, otherwise: Message) -> Json:
         discovery = {

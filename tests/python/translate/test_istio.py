@@ -92,7 +92,10 @@ def test_the_filters_come_from_istiod_itself() -> None:
     assert extension["patch"]["value"]["name"] == value["name"] == NAME
     assert '"name": "a"' in proxy_json(extension["patch"]["value"])
     clusters = {item["patch"]["value"]["name"] for item in patches(result, "CLUSTER", "ADD")}
-    assert clusters == {"metaprotocol_worker"}
+    assert clusters == {
+        "metaprotocol_worker",
+        "metaprotocol|outbound|20880||orders.shop.svc.cluster.local",
+    }
 
 
 def proxy_json(config: dict[str, Any]) -> str:
