@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,17 +25,20 @@ collect_ignore = (
 
 
 @pytest.fixture(scope="session")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[object]:
+def cluster(request: pytest.FixtureRequest) -> Iterator[object]:
     """A real API server with Istio's CRDs, and our manifests applied."""
     from tests.mesh.mesh import Mesh
 
-    folder: Path = tmp_path_factory.mktemp("mesh")
-    for parent in folder.parents:
-        if parent.name.startswith("pytest-"):
-            parent.chmod(0o711)
+    # Not below pytest's own folder, which each run of pytest on this machine closes to the user
+    # that the sidecars run as.
+    folder = Path(tempfile.mkdtemp(prefix="metaprotocol-mesh-"))
     made = Mesh(folder)
     try:
         made.start()
         yield made
     finally:
         made.stop()
+        if request.session.testsfailed:
+            print(f"The logs are in {folder}")  # noqa: T201
+        else:
+            shutil.rmtree(folder)

@@ -91,13 +91,15 @@ class Pod:
         self.run("ip", "link", "set", inside, "up")
         self.run("ip", "route", "add", "default", "via", NODE_ADDRESS)
 
-    @property
-    def _enter(self) -> list[str]:
-        return ["nsenter", "--target", str(self._holder.popen.pid), "--net", "--mount", "--wd=."]
+    def _enter(self, cwd: Path | None = None) -> list[str]:
+        # The folder by its path, as the pod sees it: one that is kept open across the change of
+        # namespaces has none there, and Envoy takes no file that it cannot name.
+        folder = f"--wdns={(cwd or Path.cwd()).resolve()}"
+        return ["nsenter", "--target", str(self._holder.popen.pid), "--net", "--mount", folder]
 
     def run(self, *arguments: str) -> None:
         """Runs something to its end."""
-        command(*self._enter, *arguments)
+        command(*self._enter(), *arguments)
 
     def start(
         self,
@@ -109,7 +111,7 @@ class Pod:
         pipe: bool = False,
     ) -> Process:
         """Starts something."""
-        return Process([*self._enter, *arguments], log, cwd=cwd, env=env, pipe=pipe)
+        return Process([*self._enter(cwd), *arguments], log, env=env, pipe=pipe)
 
     def close(self) -> None:
         self._holder.stop()
