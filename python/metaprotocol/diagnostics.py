@@ -10,8 +10,8 @@ from __future__ import annotations
 import difflib
 import functools
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
@@ -82,6 +82,8 @@ class Diagnostic:
     """What to do, as a phrase: ``did you mean "weight"?``."""
     code: str = ""
     """Identifies the kind of problem over all versions, in kebab-case: ``unknown-field``."""
+    related: Origin | None = None
+    """Another place, which the message names."""
 
     def __str__(self) -> str:
         parts = (str(self.origin or ""), self.object, self.field, self.message)
@@ -105,7 +107,20 @@ class Diagnostic:
                 "line": self.origin.line,
                 "column": self.origin.column,
             }
+        if self.related is not None:
+            values["related"] = str(self.related)
         return {key: value for key, value in values.items() if value not in ("", 0)}
+
+    def named(self, name: Callable[[str], str]) -> Diagnostic:
+        """The same with other names of the files, wherever it has them."""
+
+        def renamed(origin: Origin | None) -> Origin | None:
+            return origin and replace(origin, file=name(origin.file))
+
+        related, message = renamed(self.related), self.message
+        if self.related is not None:
+            message = message.replace(str(self.related), str(related))
+        return replace(self, origin=renamed(self.origin), related=related, message=message)
 
     @property
     def sort_key(self) -> tuple[str, int, int, int, str, str, str]:

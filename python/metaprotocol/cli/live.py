@@ -7,7 +7,6 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -103,16 +102,16 @@ class Screen:
 
     def problems(self) -> None:
         """Everything that is wrong now."""
+        found = map(self._located, self._plane.diagnostics)
         if self.as_json:
-            found = map(self._located, self._plane.diagnostics)
             self.event("problems", diagnostics=[item.to_dict() for item in found])
         else:
-            self._write(self._plane.diagnostics, quiet=True)
+            self._write(found, quiet=True)
 
     def rejected(self, rejections: Iterable[Rejection]) -> None:
         """What Envoy rejects of the first configuration, and so does not use."""
         refused = [(item.node, item.name, item.refused) for item in rejections]
-        found = diagnostics_of(refused)
+        found = tuple(map(self._located, diagnostics_of(refused)))
         self._silent = self._without_port()
         if self.as_json:
             self.problems()
@@ -142,16 +141,12 @@ class Screen:
         return frozenset(item.listener for item in services if not item.listening)
 
     def _write(self, diagnostics: Iterable[Diagnostic], *, quiet: bool = False) -> None:
-        write_diagnostics(self._console, list(map(self._located, diagnostics)), quiet=quiet)
+        write_diagnostics(self._console, list(diagnostics), quiet=quiet)
 
     def _changed(self, change: Change) -> None:
+        change = change.named(self._located)
         if self.as_json:
-            named = replace(
-                change,
-                problems=tuple(map(self._located, change.problems)),
-                fixed=tuple(map(self._located, change.fixed)),
-            )
-            self.event("change", **named.to_dict())
+            self.event("change", **change.to_dict())
             return
         if change.state is ChangeState.SENT and not (change.problems or change.fixed):
             return

@@ -12,7 +12,7 @@ from pathlib import Path, PurePath
 from typing import Any
 from urllib.parse import quote
 
-from metaprotocol.diagnostics import Diagnostic, Severity, printable
+from metaprotocol.diagnostics import Diagnostic, Origin, Severity, printable
 
 Located = Callable[[Diagnostic], Diagnostic]
 """Gives a diagnostic's file the name that it has from the working directory."""
@@ -30,14 +30,12 @@ def located(folder: Path | None) -> Located:
     base = folder.parent if folder.is_file() else folder
     shown = _from_here(base)
 
-    def named(diagnostic: Diagnostic) -> Diagnostic:
-        origin = diagnostic.origin
-        if origin is None or not origin.file or PurePath(origin.file).is_absolute():
-            return diagnostic
-        file = os.path.normpath(shown / origin.file)
-        return replace(diagnostic, origin=replace(origin, file=file))
+    def name(file: str) -> str:
+        if not file or PurePath(file).is_absolute():
+            return file
+        return os.path.normpath(shown / file)
 
-    return named
+    return lambda diagnostic: diagnostic.named(name)
 
 
 def _from_here(path: Path) -> Path:
@@ -100,19 +98,22 @@ def _result(item: Diagnostic, codes: list[str]) -> dict[str, Any]:
     }
     place: dict[str, Any] = {}
     if item.origin is not None and item.origin.file:
-        region = {"startLine": item.origin.line or 1}
-        if item.origin.column:
-            region["startColumn"] = item.origin.column
-        place["physicalLocation"] = {
-            "artifactLocation": {"uri": _uri(item.origin.file)},
-            "region": region,
-        }
+        place["physicalLocation"] = _location(item.origin)
     if item.object:
         name = f"{item.object}: {item.field}" if item.field else item.object
         place["logicalLocations"] = [{"fullyQualifiedName": name}]
     if place:
         result["locations"] = [place]
+    if item.related is not None and item.related.file:
+        result["relatedLocations"] = [{"physicalLocation": _location(item.related)}]
     return result
+
+
+def _location(origin: Origin) -> dict[str, Any]:
+    region = {"startLine": origin.line or 1}
+    if origin.column:
+        region["startColumn"] = origin.column
+    return {"artifactLocation": {"uri": _uri(origin.file)}, "region": region}
 
 
 def _uri(file: str) -> str:

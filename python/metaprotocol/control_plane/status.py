@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
@@ -41,6 +42,15 @@ class Rejection:
     def diagnostics(self) -> tuple[Diagnostic, ...]:
         """The same on the resources it came from, with their lines."""
         return diagnostics_of([(self.node, self.name, self.refused)])
+
+    def named(self, name: Callable[[Diagnostic], Diagnostic]) -> Rejection:
+        """The same with other names of the files; ``name`` gives them to a diagnostic."""
+
+        def renamed(item: Refused) -> Refused:
+            placed = Diagnostic(Severity.ERROR, item.reason, item.origin)
+            return replace(item, origin=name(placed).origin)
+
+        return replace(self, refused=tuple(map(renamed, self.refused)))
 
     def to_dict(self) -> dict[str, Any]:
         """Its JSON form."""
@@ -109,6 +119,15 @@ class Change:
     seconds: float | None = None
     """From reading it to the last acknowledgement; None until then."""
     rejections: tuple[Rejection, ...] = ()
+
+    def named(self, name: Callable[[Diagnostic], Diagnostic]) -> Change:
+        """The same with other names of the files; ``name`` gives them to a diagnostic."""
+        return replace(
+            self,
+            problems=tuple(map(name, self.problems)),
+            fixed=tuple(map(name, self.fixed)),
+            rejections=tuple(item.named(name) for item in self.rejections),
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Its JSON form."""

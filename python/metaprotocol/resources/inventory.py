@@ -131,15 +131,16 @@ class Inventory(Mapping[Key, Resource]):
         for key in sorted(self._contested):
             first, *others = self._owners[key]
             for file in others:
-                resource = self._files[file][key]
+                resource, used = self._files[file][key], self._files[first][key].origin
                 found.append(
                     Diagnostic(
                         Severity.ERROR,
-                        f"is in {self._files[first][key].origin} as well, which is used",
+                        f"is in {used} as well, which is used",
                         resource.origin,
                         str(key),
                         fix="remove one, or give it another name",
                         code="duplicate-object",
+                        related=used,
                     )
                 )
         return found

@@ -254,10 +254,16 @@ def with_unreadable(
     if not options.respect_export_to:
         return doubted(rules, namespace)
     others = {Clients(item.key.namespace) for item in found if item.spec.name}
-    others -= {Clients(namespace), Clients(options.root_namespace)}
+    others -= {Clients(namespace)}
     views = {clients: rules.of(clients) for clients in {*others, *rules.for_clients}}
     made = {clients: doubted(told, clients.namespace) for clients, told in views.items()}
-    return replace(doubted(rules, namespace), for_clients=made)
+    default = doubted(rules, namespace)
+    differing = {
+        clients: told
+        for clients, told in made.items()
+        if clients in rules.for_clients or told != replace(default, for_clients={})
+    }
+    return replace(default, for_clients=differing)
 
 
 def _may_be_for(unreadable: Unreadable, order: Sequence[str], options: Options) -> bool:

@@ -7,12 +7,15 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from metaprotocol.cli.output import counted
-from metaprotocol.cli.reports import github, sarif
+from metaprotocol.cli.reports import github, located, sarif
+from metaprotocol.control_plane.rejections import Refused
+from metaprotocol.control_plane.status import Change, Rejection
 from metaprotocol.diagnostics import Diagnostic, Origin, Severity, printable
 from pydantic_sarif.model import StaticAnalysisResultsFormatSarifVersion210JsonSchema as SarifLog
 
@@ -52,6 +55,43 @@ def test_places_are_named_from_the_working_directory(
     result = invoke("validate", folder, "--no-envoy")
     assert f"error: meshes/mesh/{ROUTER_FILE}:6:3: " in result.stdout
     assert Path(f"meshes/mesh/{ROUTER_FILE}").is_file()
+
+
+def test_a_second_place_in_a_message_is_named_from_the_working_directory_too(
+    mesh: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (mesh / ROUTER_FILE).write_text(router_yaml(to("v1")))
+    (mesh / "z-again.yaml").write_text(router_yaml(to("v1")))
+    monkeypatch.chdir(mesh.parents[1])
+    first = f"meshes/mesh/{ROUTER_FILE}:1:1"
+    text = invoke("validate", "meshes/mesh", "--no-envoy").stdout
+    assert f"error: meshes/mesh/z-again.yaml:1:1: MetaRouter shop/orders: is in {first} as" in text
+    found = json.loads(invoke("validate", "meshes/mesh", "--no-envoy", "--json").stdout)
+    found = found["diagnostics"][0]
+    assert found["file"] == "meshes/mesh/z-again.yaml"
+    assert found["related"] == first
+    assert found["message"] == f"is in {first} as well, which is used"
+    log = json.loads(invoke("validate", "meshes/mesh", "--no-envoy", "--format", "sarif").stdout)
+    (result,) = log["runs"][0]["results"]
+    SarifLog.model_validate(log)
+    place = result["relatedLocations"][0]["physicalLocation"]
+    assert place["artifactLocation"]["uri"] == f"meshes/mesh/{ROUTER_FILE}"
+
+
+def test_what_a_change_tells_names_files_from_the_working_directory(
+    mesh: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(mesh.parents[1])
+    place = Origin("routes.yaml", 3, 7)
+    refused = Refused("too long", place, "MetaRouter shop/orders", "spec")
+    change = Change(
+        1, 0.0, (), 1, (replace(WRONG, origin=place),), (replace(WRONG, origin=place),),
+        rejections=(Rejection("n", "t", "name", "v", "m", (refused,)),),
+    )  # fmt: skip
+    content = change.named(located(Path("meshes/mesh"))).to_dict()
+    told = [*content["problems"], *content["fixed"], *content["rejections"][0]["diagnostics"]]
+    assert [item["file"] for item in told] == ["meshes/mesh/routes.yaml"] * 3
+    assert [(item["line"], item["column"]) for item in told] == [(3, 7)] * 3
 
 
 def test_the_places_of_a_single_file_are_in_that_file(

@@ -244,6 +244,17 @@ def test_a_rule_for_all_that_cannot_be_read_spares_clients_with_a_rule_of_their_
     assert hosts_for(result, "other") == hosts_for(result, "shop") == 0
 
 
+def test_a_rule_for_all_that_cannot_be_read_shuts_the_host_for_clients_beside_it() -> None:
+    broken = BROKEN_RULE.replace("namespace: shop", "namespace: istio-system")
+    readable = TLS.replace("tls: {mode: SIMPLE, insecureSkipVerify: true}", "tls: {mode: DISABLE}")
+    assert readable != TLS
+    world = World(a=read(SERVICES + readable), b=read_broken(broken))
+    assert hosts_for(world.result, "istio-system") == 0, "its own namespace's rules come first"
+    assert hosts_for(world.result, "shop") == hosts_for(world.result, "other") == 2
+    world.write(b=[])
+    assert hosts_for(world.result, "istio-system") == 2
+
+
 def test_one_envoy_for_all_is_shut_by_a_rule_of_another_namespace_that_may_hold_for_it() -> None:
     broken = BROKEN_RULE.replace("namespace: shop", "namespace: front")
     alone = Translator(envoy_types(), Options(respect_export_to=False))
