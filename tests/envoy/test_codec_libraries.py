@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 import yaml
 from metaprotocol.api.proxy import Proxy
+from metaprotocol.envoy.process import EnvoyError
 
 from tests.envoy.test_declared_protocols import HOST, mesh, to
 from tests.python.external.building import PAGE, library, page
+from tests.testkit.examples import becomes
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
 
@@ -113,3 +115,60 @@ async def test_a_page_of_cpp_carries_calls_of_two_clients(tmp_path: Path) -> Non
     }
     assert second == {(7, b"slow by v1", b"other"), (8, b"get by v1", b"x" * 300_000)}
     assert told == [b"note"]
+
+
+async def test_a_new_build_at_a_new_path_takes_over_without_a_restart(tmp_path: Path) -> None:
+    text = PAGE.read_text()
+    assert 'name + ": "' in text
+    first = library(tmp_path, text, "first")
+    second = library(tmp_path, text.replace('name + ": "', 'name + "! "'), "second")
+    async with server(b"v1", []) as one:
+        folder = mesh(tmp_path / "mesh", "page", [one, one], ROUTES)
+        protocol(folder, first)
+        with Proxy(folder, concurrency=1) as proxy:
+            port = await asyncio.to_thread(proxy.port, HOST, 7000)
+
+            async def said(method: bytes) -> bytes:
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                writer.write(page(method))
+                answer = (await read(reader))[2]
+                writer.close()
+                return answer
+
+            assert await said(b"gone") == b"no_route: it is gone"
+            protocol(folder, second)
+
+            async def gone() -> object:
+                return await said(b"gone")
+
+            await becomes(b"no_route! it is gone", gone)
+            assert await said(b"get") == b"get by v1"
+
+
+AT_LOAD = """
+#include <unistd.h>
+#include <cstdlib>
+#include <string>
+static const int at_load = [] {
+  char path[4096];
+  const ssize_t size = readlink("/proc/self/exe", path, sizeof path);
+  const std::string name(path, size > 0 ? size : 0);
+  if (name.rfind("/envoy") != std::string::npos && name.rfind("/envoy") == name.rfind('/')) abort();
+  return 1;
+}();
+"""
+
+
+async def test_a_crash_at_load_in_envoy_alone_ends_it_and_that_is_said(tmp_path: Path) -> None:
+    """The control plane, where it does not crash, has nothing against it."""
+    path = library(tmp_path, PAGE.read_text() + AT_LOAD)
+    folder = mesh(tmp_path / "mesh", "page", [9, 10], ROUTES)
+    protocol(folder, path)
+    with pytest.raises(EnvoyError, match="Envoy ended by signal SIGABRT") as raised:
+        await asyncio.to_thread(_start, folder)
+    assert path in str(raised.value), "Envoy's log names what it was loading"
+
+
+def _start(folder: Path) -> None:
+    with Proxy(folder, concurrency=1):
+        pass
