@@ -372,9 +372,11 @@ Encoded ThriftCodec::Encode(const Message& message, Bytes bytes, const EncodeOpt
   const uint64_t id = options.id;
   const Tag tag = Tag::Unpack(message.tag);
   const Protocol protocol = tag.dialect.protocol;
-  char new_id[5];
-  const size_t new_id_bytes = StoreId(protocol, MessageId(id), new_id);
   const size_t old_end = tag.id_offset + IdBytes(protocol, bytes, tag.id_offset);
+  char stored[5];
+  // An id that stays is left as its peer wrote it: varints can be longer than they need be.
+  const Bytes new_id = id == message.id ? bytes.substr(tag.id_offset, old_end - tag.id_offset)
+                                        : Bytes(stored, StoreId(protocol, MessageId(id), stored));
 
   if (tag.dialect.transport != Transport::kUnframed) {
     const size_t start = out.size();
@@ -384,13 +386,13 @@ Encoded ThriftCodec::Encode(const Message& message, Bytes bytes, const EncodeOpt
       copied = AppendHeader(bytes, message.length, HeaderId(id), options.mutation, out);
     }
     out += bytes.substr(copied, tag.id_offset - copied);
-    out.append(new_id, new_id_bytes);
+    out += new_id;
     const size_t frame_bytes = out.size() - start - 4 + message.length - old_end;
     StoreBe32(out.data() + start, static_cast<uint32_t>(frame_bytes));
     return {.head = old_end};
   }
   out += bytes.substr(0, tag.id_offset);
-  out.append(new_id, new_id_bytes);
+  out += new_id;
   return {.head = old_end};
 }
 

@@ -486,5 +486,25 @@ TEST(ThriftCodec, HasNoHeartbeatsAndNoGoAway) {
   EXPECT_EQ(out, "");
 }
 
+// Compact has more than one way to write a number; found by fuzzing.
+TEST(ThriftCodec, LeavesASequenceIdThatStaysAsItsPeerWroteIt) {
+  const ThriftCodec codec;
+  for (const std::string& head : {"\x82\x21\x7F"s, "\x82\x21\xFF\x00"s, "\x82\x21\xFF\x80\x00"s}) {
+    for (const std::string& wire : {head + "\1a\0"s, Framed(head + "\1a\0"s)}) {
+      const Decoded decoded = Request(wire);
+      ASSERT_EQ(decoded.result.status, Status::kMessage);
+      EXPECT_EQ(decoded.message.id, 127u);
+      std::string out;
+      const Encoded same = codec.Encode(decoded.message, wire, {.id = 127}, out);
+      EXPECT_EQ(out.append(same.Unchanged(wire)), wire);
+      out.clear();
+      const Encoded other = codec.Encode(decoded.message, wire, {.id = 1}, out);
+      out.append(other.Unchanged(wire));
+      EXPECT_EQ(out, wire.size() == head.size() + 3 ? Compact(kCall, "a", 1)
+                                                    : Framed(Compact(kCall, "a", 1)));
+    }
+  }
+}
+
 }  // namespace
 }  // namespace metaprotocol::thrift
