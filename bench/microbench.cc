@@ -285,12 +285,14 @@ constexpr std::string_view kIdleFilters = R"(,
     "global_rate_limit":{"match":[{"key":"method","exact":"other"}],"domain":"d","cluster":"l",
         "descriptors":[{"key":"method","descriptor_key":"m"}]})";
 
-// `sessions` clients with `depth` requests each, all answered at once.
+// `sessions` clients with `depth` requests each, all answered at once, and before them `one_way`
+// messages that nobody answers. The time is that of an exchange and its share of those.
 void BenchEngine(Runner& runner, const std::string& protocol, Protocol wire, uint32_t sessions,
-                 uint32_t depth, size_t payload, bool idle_filters = false) {
+                 uint32_t depth, size_t payload, bool idle_filters = false, uint32_t one_way = 0) {
   const std::string name = "engine, " + protocol + " exchange, " + std::to_string(sessions) + "x" +
                            std::to_string(depth) + ", " + std::to_string(payload) + " B" +
-                           (idle_filters ? ", idle filters" : "");
+                           (idle_filters ? ", idle filters" : "") +
+                           (one_way != 0 ? ", after one-way messages" : "");
   if (!runner.Wants(name)) return;
   metaprotocol::CodecRegistry registry;
   metaprotocol::RegisterBuiltinCodecs(registry);
@@ -318,6 +320,7 @@ void BenchEngine(Runner& runner, const std::string& protocol, Protocol wire, uin
 
   const auto caller = Caller::Create(wire, payload);
   std::string requests;
+  for (uint32_t i = 0; i < one_way; ++i) caller->CallOneWay(requests);
   for (uint32_t i = 0; i < depth; ++i) caller->Call(i, requests);
   Responder responder(wire);
   std::string replies;
@@ -365,6 +368,7 @@ void BenchEngines(Runner& runner) {
     BenchEngine(runner, "dubbo", Protocol::kDubbo, sessions, depth, 100);
   }
   BenchEngine(runner, "dubbo", Protocol::kDubbo, 16, 1, 100, true);
+  BenchEngine(runner, "dubbo", Protocol::kDubbo, 16, 1, 100, false, 31);
   BenchEngine(runner, "dubbo", Protocol::kDubbo, 16, 1, 4096);
   BenchEngine(runner, "dubbo", Protocol::kDubbo, 16, 1, 65536);
   BenchEngine(runner, "thrift", Protocol::kThrift, 16, 1, 100);

@@ -308,7 +308,7 @@ void SessionManager::Flush(Session& session, bool whatever_is_unread) {
   }
   if (session.out_begin == session.out.size()) {
     session.out_begin = 0;
-    ClearKeepingLittle(session.out);
+    PutAway(session.out);
   } else if (session.out_begin > session.out.size() / 2) {
     session.out.erase(0, session.out_begin);  // moves less than was written since the last time
     session.out_begin = 0;

@@ -122,6 +122,8 @@ class SessionManager final : public ExchangeClient {
   static bool MayWrite(Session& session, const Exchange& exchange);
   static Exchange* FirstToAnswer(Session& session);
   void Write(Session& session, Bytes bytes);
+  void MakeRoom(Session& session, size_t bytes);
+  void PutAway(std::string& buffer);
   std::string& OutFor(Session& session);
   void FinishReply(Exchange& exchange);
   void WriteHeldReplies(Session& session);
@@ -166,6 +168,8 @@ class SessionManager final : public ExchangeClient {
   // told whose it is.
   Message scratch_;
   ReplyContext reply_context_;
+  // Larger buffers than a session keeps, for those that are written to within the present event.
+  std::vector<std::string> spare_buffers_;
 };
 
 template <typename F>

@@ -4,6 +4,15 @@
 #include "src/session/session_manager.h"
 
 namespace metaprotocol {
+namespace {
+
+// What a worker keeps of buffers that are too large for a session to keep: 1 MiB at most.
+constexpr size_t kMostSpareBuffers = 16;
+constexpr size_t kMostSpareBytes = size_t{64} << 10;
+// As much as a reply is usually longer after its head was written anew.
+constexpr size_t kMostHeadBytes = 128;
+
+}  // namespace
 
 // --- exchanges, as their session sees them
 
@@ -70,6 +79,32 @@ Exchange* SessionManager::FirstToAnswer(Session& session) {
   return session.exchanges.Find([](const Exchange& exchange) { return exchange.expects_reply(); });
 }
 
+// So much is going to be appended to what the session is written.
+void SessionManager::MakeRoom(Session& session, size_t bytes) {
+  const size_t needed = session.out.size() + bytes;
+  if (needed <= kKeepLittle || needed <= session.out.capacity()) return;
+  if (spare_buffers_.empty()) {
+    if (session.out.empty()) session.out.reserve(needed);
+    return;
+  }
+  std::string buffer = std::move(spare_buffers_.back());
+  spare_buffers_.pop_back();
+  buffer.append(session.out);
+  session.out = std::move(buffer);
+}
+
+// Nothing of it is needed any more.
+void SessionManager::PutAway(std::string& buffer) {
+  if (buffer.capacity() > kKeepLittle && buffer.capacity() <= kMostSpareBytes &&
+      spare_buffers_.size() < kMostSpareBuffers) {
+    buffer.clear();
+    spare_buffers_.push_back(std::move(buffer));
+    buffer = std::string();
+  } else {
+    ClearKeepingLittle(buffer);
+  }
+}
+
 void SessionManager::Write(Session& session, Bytes bytes) {
   MarkDirty(session);
   if (bytes.size() >= kDirectWriteBytes) {
@@ -115,6 +150,7 @@ void SessionManager::OnReply(Exchange& exchange, const Codec& codec, const Messa
   Session& session = *exchange.session;
   const Mutation& mutation = exchange.route().response_mutation;
   if (MayWrite(session, exchange)) {
+    if (bytes.size() < kDirectWriteBytes) MakeRoom(session, bytes.size() + kMostHeadBytes);
     const Encoded encoded = codec.Encode(
         message, bytes, {.id = exchange.client().id, .mutation = mutation}, session.out);
     CheckEncoded(encoded, message, bytes);
