@@ -67,12 +67,15 @@ def generate(
     bind: Annotated[
         str, typer.Option(help="The address services listen on that name none.")
     ] = "127.0.0.1",
+    control_plane: Annotated[str | None, typer.Option(hidden=True)] = None,
     envoy: EnvoyPath = None,
     allow_untested_envoy: AllowUntestedEnvoy = False,  # noqa: ARG001
 ) -> None:
     """Writes the exact configuration the resources ask for.
 
     With a problem in them, the rest is still written, and the exit code is 1."""
+    if control_plane is not None:  # scripts of earlier releases have it
+        line(stderr(), "--control-plane has no effect: sidecars get everything from istiod")
     check_folder(folder)
     bind = check_bind(bind)
     # Imported here, so that the other commands start without it.

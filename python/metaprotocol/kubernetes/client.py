@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import math
 import ssl
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -253,7 +254,7 @@ def _error(response: aiohttp.ClientResponse, content: bytes) -> ApiError:
     """What an answer that is no success says: a Status object, or anything from a proxy between."""
     message, reason = "", ""
     after = 0.0
-    with contextlib.suppress(ValueError, AttributeError, TypeError):
+    with contextlib.suppress(ValueError, AttributeError, TypeError, RecursionError):
         status = json.loads(content)
         message, reason = str(status.get("message") or ""), str(status.get("reason") or "")
         after = float((status.get("details") or {}).get("retryAfterSeconds") or 0)
@@ -261,13 +262,14 @@ def _error(response: aiohttp.ClientResponse, content: bytes) -> ApiError:
         after = float(response.headers.get("Retry-After", "")) or after
     kind = _NotThere if response.status == 404 else ApiError
     text = message or f"{response.status} {response.reason}"
-    return kind(response.status, text, reason, min(max(after, 0.0), 60.0))
+    after = min(max(after, 0.0), 60.0) if math.isfinite(after) else 0.0
+    return kind(response.status, text, reason, after)
 
 
 def _json(content: bytes) -> Json:
     try:
         value = json.loads(content)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Unreachable("the API server has answered what is no JSON") from error
     if not isinstance(value, dict):
         raise Unreachable("the API server has answered what is no object")

@@ -111,10 +111,17 @@ class Reflector:
             except ApiError as error:
                 await self._refused(error)
             except Unreachable as error:
-                pause = self._pauses.next()
-                if self._pauses.failures > 1:  # one watch that breaks off is nothing to tell of
-                    self._tell(problem=str(error))
-                await asyncio.sleep(pause)
+                await self._failed(error)
+            except (AttributeError, TypeError, ValueError) as error:
+                # From where it was, the same answer might come again.
+                self._at = ""
+                await self._failed(Unreachable(f"the answer is none of an API server's: {error}"))
+
+    async def _failed(self, error: Unreachable) -> None:
+        pause = self._pauses.next()
+        if self._pauses.failures > 1:  # one watch that breaks off is nothing to tell of
+            self._tell(problem=str(error))
+        await asyncio.sleep(pause)
 
     async def _list(self) -> None:
         self.version = await self._find_version()
@@ -127,13 +134,19 @@ class Reflector:
             query["labelSelector"] = self.kind.selector
         while True:
             page = await self._client.get(path, **query)
-            metadata = page.get("metadata") or {}
+            metadata = page.get("metadata")
+            if "items" not in page or not isinstance(metadata, dict):
+                # It must not be taken for a list of nothing: no policy would be in force.
+                raise Unreachable("the API server has answered what is no list")
             for item in page.get("items") or ():
                 # Items of a list do not always say what they are.
                 found[_name_of(item)] = {**item, **typed}
-            query["continue"] = metadata.get("continue") or ""
-            if not query["continue"]:
+            following = str(metadata.get("continue") or "")
+            if not following:
                 break
+            if following == query.get("continue"):
+                raise Unreachable("a page of a list is followed by itself")
+            query["continue"] = following
         self.lists += 1
         self._at = str(metadata.get("resourceVersion") or "")
         self._absences = 0

@@ -48,6 +48,8 @@ SOURCE = "connection.source_address"
 PEER = "connection.peer_uri_san"
 SNI = "connection.sni"
 _SPIFFE = "spiffe://"
+_GENERIC = ("$invoke", "$invokeAsync")
+"""Methods whose calls say as their first argument which one they mean."""
 _HEADER = re.compile(r"request\.headers\[(.+)\]")
 _MOST_RULES = 10_000
 """Of one policy, once the senders are combined with the operations."""
@@ -101,6 +103,13 @@ class _PolicyTranslator:
     def translate(self) -> EnginePolicy:
         made = self._empty()
         rules: Sequence[AuthorizationRule | DubboRule] = self._policy.spec.rules
+        if not rules:
+            what = "denies nothing" if self._denies else "lets no request through"
+            if made.action != EnginePolicy.AUDIT:
+                self._report.warning(
+                    self._policy, "no-rules", "spec.rules",
+                    f"there are none: it {what}", fix="`rules: [{}]` is for every request",
+                )  # fmt: skip
         for index, rule in enumerate(rules):
             for match in self._rule(rule, f"spec.rules[{index}]"):
                 if len(made.rules) >= _MOST_RULES:
@@ -148,8 +157,9 @@ class _PolicyTranslator:
             for index, item in enumerate(written_from)
         ]
         operations = [
-            self._operation(item.operation, f"{place}.to[{index}].operation")
+            way
             for index, item in enumerate(written_to)
+            for way in self._operation(item.operation, f"{place}.to[{index}].operation")
         ]
         when = [
             self._condition(item, f"{place}.when[{index}]")
@@ -177,19 +187,50 @@ class _PolicyTranslator:
 
     def _operation(
         self, operation: AuthorizationOperation | DubboOperation, place: str
-    ) -> list[Condition] | None:
-        made: list[Condition] = []
-        for name, key in (("interfaces", "interface"), ("methods", "method")):
+    ) -> list[list[Condition] | None]:
+        """The ways to meet it."""
+        parts: list[list[list[Condition]]] = []
+        for name, write in (("interfaces", self._interfaces), ("methods", self._methods)):
             for field, invert in ((name, False), (f"not_{name}", True)):
                 values = getattr(operation, field, None)
                 if values:
-                    made.append(texts(key, values, invert))
+                    parts.append(write(values, invert))
         here = str(self._port.number)
         ports = getattr(operation, "ports", None)
         not_ports = getattr(operation, "not_ports", None)
         if (ports and here not in ports) or (not_ports and here in not_ports):
-            return None
-        return self._without(operation, ("hosts", "paths"), made, place)
+            return [None]
+        ways = [[condition for part in way for condition in part] for way in product(*parts)]
+        if self._without(operation, ("hosts", "paths"), [], place) is None:
+            return [None]
+        return list(ways)
+
+    def _methods(self, values: Sequence[str], invert: bool) -> list[list[Condition]]:
+        """A generic call of Dubbo's is one of the method ``$invoke``, and at the server one of the
+        method that it names. What is denied is denied under either name."""
+        method = texts("method", values, invert)
+        if self._codec.name != "dubbo":
+            return [[method]]
+        called = texts("called_method", values, invert)
+        if invert:
+            return [[method]] if self._denies else [[method, called]]
+        if not self._denies:
+            return [[method]]
+        return [[method], [called]] if any(map(_may_be_generic, values)) else [[called]]
+
+    def _interfaces(self, values: Sequence[str], invert: bool) -> list[list[Condition]]:
+        """Dubbo's servers for Java look for the interface in the attachment ``path``, if there is
+        one, and not where everybody else does."""
+        interface = texts("interface", values, invert)
+        if self._codec.name != "dubbo":
+            return [[interface]]
+        path = texts("path", values, invert)
+        there = Condition(key="path", present=True)
+        if self._denies:
+            return [[interface], [there, path] if invert else [path]]
+        if invert:
+            return [[interface, path]]
+        return [[interface, Condition(key="path", absent=True)], [interface, path]]
 
     def _without(
         self, part: object, fields: Iterable[str], made: list[Condition], place: str
@@ -297,6 +338,10 @@ def _expression(value: str) -> str:
     if value.startswith("*"):
         return ".*" + re.escape(value[1:])
     return re.escape(value)
+
+
+def _may_be_generic(value: str) -> bool:
+    return any(re.fullmatch(_expression(value), name) for name in _GENERIC)
 
 
 def _any_of(expressions: Iterable[str]) -> str:

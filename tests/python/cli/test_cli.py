@@ -212,6 +212,14 @@ def test_generate_for_istio_writes_envoy_filters(mesh: Path) -> None:
     assert kinds == {"EnvoyFilter"}
 
 
+def test_generate_still_takes_the_option_of_scripts_that_name_a_control_plane(mesh: Path) -> None:
+    plain = invoke("generate", mesh, "--target", "istio")
+    result = invoke("generate", mesh, "--target", "istio", "--control-plane", "plane.example:18000")
+    assert (result.exit_code, result.stdout) == (0, plain.stdout)
+    assert "--control-plane has no effect" in result.stderr
+    assert "--control-plane" not in invoke("generate", "--help").output
+
+
 def test_generate_writes_what_is_right_and_tells_what_is_wrong(mesh: Path) -> None:
     (mesh / "bad.yaml").write_text("kind: MetaRouter\nmetadata: {name: [\n")
     result = invoke("generate", mesh)

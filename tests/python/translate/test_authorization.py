@@ -69,7 +69,7 @@ def test_each_sender_with_each_operation_is_a_rule_and_conditions_are_in_all() -
     peer = {"key": "connection.peer_uri_san",
             "one_of": {"values": ["spiffe://cluster.local/ns/a/sa/b"]}}  # fmt: skip
     address = {"key": "connection.source_address", "ip_in": {"values": ["10.0.0.0/8"]}}
-    get = {"key": "method", "one_of": {"values": ["get"]}}
+    get = {"key": "called_method", "one_of": {"values": ["get"]}}
     no_set = {"key": "method", "prefix": "set", "invert": True}
     when = [{"key": "user", "present": True},
             {"key": "user", "one_of": {"values": ["eve"]}, "invert": True}]  # fmt: skip
@@ -94,6 +94,38 @@ def test_values_are_exact_or_have_a_star_at_one_end(values: str, condition: dict
     assert found == [{"key": "method"} | condition]
 
 
+def test_a_denial_means_a_method_also_where_a_generic_call_names_it() -> None:
+    """And a permission of all but some means none of them: docs/translation.md."""
+    get = {"one_of": {"values": ["get"]}}
+    for values, expected in [
+        ("methods: [get]", [[{"key": "called_method"} | get]]),
+        ('methods: ["$inv*"]',
+         [[{"key": "method", "prefix": "$inv"}], [{"key": "called_method", "prefix": "$inv"}]]),
+        ("notMethods: [get]", [[{"key": "method", "invert": True} | get]]),
+    ]:  # fmt: skip
+        assert (
+            matches(f"{{action: DENY, rules: [{{to: [{{operation: {{{values}}}}}]}}]}}") == expected
+        )
+    (found,) = matches("{rules: [{to: [{operation: {notMethods: [get]}}]}]}")
+    assert found == [{"key": key, "invert": True} | get for key in ("method", "called_method")]
+
+
+def test_an_interface_is_also_what_the_attachment_path_says() -> None:
+    """Dubbo for Java serves that one, whatever the interface in front is."""
+    interface = {"key": "interface", "one_of": {"values": ["a.B"]}}
+    path = {"key": "path", "one_of": {"values": ["a.B"]}}
+    no = {"invert": True}
+    for spec, expected in [
+        ("action: DENY, rules: [{to: [{operation: {interfaces: [a.B]}}]}]", [[interface], [path]]),
+        ("action: DENY, rules: [{to: [{operation: {notInterfaces: [a.B]}}]}]",
+         [[interface | no], [{"key": "path", "present": True}, path | no]]),
+        ("rules: [{to: [{operation: {interfaces: [a.B]}}]}]",
+         [[interface, {"key": "path", "absent": True}], [interface, path]]),
+        ("rules: [{to: [{operation: {notInterfaces: [a.B]}}]}]", [[interface | no, path | no]]),
+    ]:  # fmt: skip
+        assert matches(f"{{{spec}}}", kind="DubboAuthorizationPolicy") == expected
+
+
 def test_namespaces_and_service_accounts_are_parts_of_identities() -> None:
     (found,) = matches(
         "{rules: [{from: [{source: {namespaces: [web], notServiceAccounts: [x, b/y]}}]}]}"
@@ -112,9 +144,19 @@ def test_what_no_request_says_lets_nothing_through_and_takes_nothing_from_a_deni
     rule = f"{{to: [{{operation: {{methods: [get], {field}}}}}]}}"
     assert matches(f"{{action: ALLOW, rules: [{rule}]}}") == []
     ((condition,),) = matches(f"{{action: DENY, rules: [{rule}]}}")
-    assert condition["key"] == "method"
+    assert condition["key"] == "called_method"
     said = translated(service() + policy(f"{{rules: [{rule}]}}")).said("not-in-protocol")
     assert len(said) == 1
+
+
+def test_a_policy_without_rules_is_told_of() -> None:
+    for spec, told in [
+        ("{}", 1),
+        ("{action: DENY}", 1),
+        ("{action: AUDIT}", 0),
+        ("{rules: [{}]}", 0),
+    ]:
+        assert len(translated(service() + policy(spec)).said("no-rules")) == told
 
 
 def test_ports_are_decided_here() -> None:
@@ -130,10 +172,12 @@ def test_aerakis_policy_is_for_dubbo_alone() -> None:
     )
     thrift = service("stock", port_name="tcp-metaprotocol-thrift", address="127.0.0.3")
     result = translated(service() + thrift + text)
-    ((rule,),) = [item["rules"] for item in authorization(result)]
-    assert rule["match"] == [
-        {"key": "interface", "one_of": {"values": ["com.acme.Order"]}},
-        {"key": "method", "prefix": "get"},
+    (rules,) = [item["rules"] for item in authorization(result)]
+    order = {"one_of": {"values": ["com.acme.Order"]}}
+    get = {"key": "method", "prefix": "get"}
+    assert [rule["match"] for rule in rules] == [
+        [{"key": "interface"} | order, {"key": "path", "absent": True}, get],
+        [{"key": "interface"} | order, {"key": "path"} | order, get],
     ]
     assert authorization(result, "stock.shop.svc.cluster.local|20880") == []
 
