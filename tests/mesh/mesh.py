@@ -171,9 +171,12 @@ class Mesh:
 
     # --- pods
 
-    def add_pod(self, name: str, app: str, version: str = "", *, provider: bool = False) -> Pod:
+    def add_pod(
+        self, name: str, app: str, version: str = "", *, provider: bool = False, labelled: str = ""
+    ) -> Pod:
         """A pod as kubelet and the injection webhook would make one: known to the API server,
-        with its token, its redirections, its sidecar, and a provider if it is one."""
+        with its token, its redirections, its sidecar, and a provider if it is one, which answers
+        with its version. ``labelled``: as another version."""
         number = len(self.pods) + 10
         address = f"10.244.0.{number}"
         pod = Pod(name, address, number, self.folder / "pods" / name)
@@ -183,7 +186,7 @@ class Mesh:
             "metaprotocol.aeraki.io/enabled": "true",
             "security.istio.io/tlsMode": "istio",
             "service.istio.io/canonical-name": app,
-            **({"version": version} if version else {}),
+            **({"version": labelled or version} if version else {}),
         }
         self.apply(_account(app, NAMESPACE))
         self.apply(
@@ -206,24 +209,7 @@ class Mesh:
                 },
             }
         )
-        self.apply(
-            {
-                "apiVersion": "v1",
-                "kind": "Pod",
-                "metadata": {"name": name, "namespace": NAMESPACE},
-                "status": {
-                    "phase": "Running",
-                    "podIP": address,
-                    "podIPs": [{"ip": address}],
-                    "hostIP": NODE_ADDRESS,
-                    "conditions": [
-                        {"type": kind, "status": "True"}
-                        for kind in ("Initialized", "Ready", "ContainersReady", "PodScheduled")
-                    ],
-                },
-            },
-            "status",
-        )
+        self._report(pod, ready=True)
         if provider:
             script = [sys.executable, "-m", "tests.mesh.server", version or app, str(PORT)]
             self.processes[f"provider-{name}"] = pod.start(
@@ -231,6 +217,39 @@ class Mesh:
             )
         self._sidecar(pod, app, labels)
         return pod
+
+    def _report(self, pod: Pod, *, ready: bool) -> None:
+        """What the kubelet says of a pod."""
+        conditions = [
+            {"type": kind, "status": "True" if ready else "False"}
+            for kind in ("Initialized", "Ready", "ContainersReady", "PodScheduled")
+        ]
+        self.apply(
+            {
+                "apiVersion": "v1",
+                "kind": "Pod",
+                "metadata": {"name": pod.name, "namespace": NAMESPACE},
+                "status": {
+                    "phase": "Running",
+                    "podIP": pod.address,
+                    "podIPs": [{"ip": pod.address}],
+                    "hostIP": NODE_ADDRESS,
+                    "conditions": conditions,
+                },
+            },
+            "status",
+        )
+
+    def retire_pod(self, name: str) -> None:
+        """Nobody is to send anything there any more."""
+        self._report(self.pods[name], ready=False)
+
+    def end_pod(self, name: str) -> None:
+        """Ends a pod and all in it."""
+        self.delete(f"/api/v1/namespaces/{NAMESPACE}/pods/{name}")
+        for process in (f"provider-{name}", f"sidecar-{name}"):
+            self.processes.pop(process).stop()
+        self.pods.pop(name).close()
 
     def _sidecar(self, pod: Pod, app: str, labels: dict[str, str]) -> None:
         folder, address = pod.folder, pod.address

@@ -176,6 +176,27 @@ def test_connections_of_a_plain_tcp_listener_reach_the_same_clusters(orders: Mes
     assert orders.call("client", TARGET)["answers"] == {"v1": 1}, "ours beside it"
 
 
+def test_pods_that_come_and_go_lose_no_call(orders: Mesh) -> None:
+    load = orders.load("client", TARGET, seconds=20, connections=2)
+    orders.add_pod("orders-new", "orders", "new", provider=True, labelled="v1")
+    orders.wait_for_sidecars()
+    wait_for(
+        "the new pod's answers",
+        lambda: "new" in orders.call("client", TARGET, times=4)["answers"],
+        seconds=30,
+    )
+    orders.retire_pod("orders-new")
+    wait_for(
+        "its end",
+        lambda: "new" not in orders.call("client", TARGET, times=10)["answers"],
+        seconds=30,
+    )
+    orders.end_pod("orders-new")
+    result = finished(load)
+    assert (result["failed"], result["closed"]) == ({}, 0)
+    assert result["answers"].keys() == {"v1", "new"}
+
+
 def test_an_istiod_that_restarts_loses_no_call(orders: Mesh) -> None:
     load = orders.load("client", TARGET, seconds=15, connections=2)
     orders.processes.pop("istiod").stop()
@@ -189,7 +210,7 @@ def test_an_istiod_that_restarts_loses_no_call(orders: Mesh) -> None:
 
 
 def test_a_killed_controller_loses_no_call_and_the_next_one_goes_on(orders: Mesh) -> None:
-    load = orders.load("client", TARGET, seconds=75, connections=2)
+    load = orders.load("client", TARGET, seconds=35, connections=2)
     orders.processes["controller"].stop(signal.SIGKILL)
     orders.apply_text(router("v2"))  # while nobody is there
     before = {
