@@ -108,14 +108,7 @@ def cluster_options(
             "A folder and a cluster cannot be followed together.",
             "Leave away the folder, or --kubernetes.",
         )
-    if kubeconfig is not None and not kubeconfig.is_file():
-        raise Failure(ExitCode.USAGE, f"There is no kubeconfig {kubeconfig}.")
-    if importlib.util.find_spec("kubernetes_asyncio") is None:
-        raise Failure(
-            ExitCode.ENVIRONMENT,
-            "The client of the Kubernetes API is not installed.",
-            "Install it with: pip install 'metaprotocol[kubernetes]'",
-        )
+    check_client(kubeconfig)
     return Cluster(
         kubeconfig,
         context,
@@ -125,3 +118,15 @@ def cluster_options(
         installation,
         lease_namespace,
     )
+
+
+def check_client(kubeconfig: Path | None) -> None:
+    """Failure if a cluster cannot be spoken to from here."""
+    if kubeconfig is not None and not kubeconfig.is_file():
+        raise Failure(ExitCode.USAGE, f"There is no kubeconfig {kubeconfig}.")
+    if importlib.util.find_spec("kubernetes_asyncio") is None:
+        raise Failure(
+            ExitCode.ENVIRONMENT,
+            "The client of the Kubernetes API is not installed.",
+            "Install it with: pip install 'metaprotocol[kubernetes]'",
+        )

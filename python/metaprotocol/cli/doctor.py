@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import importlib
 import os
@@ -13,15 +14,22 @@ import socket
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
-from enum import Enum
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from metaprotocol.cli.failures import ExitCode, foreseeable
+from metaprotocol.cli.checks import Check, Verdict
+from metaprotocol.cli.cluster_options import (
+    Context,
+    Installation,
+    Kubeconfig,
+    LeaseNamespace,
+    check_client,
+)
+from metaprotocol.cli.failures import ExitCode, Failure, foreseeable
 from metaprotocol.cli.output import Json, counted, line, stdout, write_json
 from metaprotocol.envoy.binary import EnvoyNotFound, find_envoy, find_module
 from metaprotocol.envoy.config import Bootstrap, ConfigBuilder, Module
@@ -30,24 +38,9 @@ from metaprotocol.envoy.process import EnvoyProcess
 
 _MIN_FILES = 4096
 _MIN_WATCHES = 8192
-
-
-class Verdict(Enum):
-    """How a check came out."""
-
-    OK = "ok"
-    WARNING = "warning"
-    MISSING = "missing"
-
-
-@dataclass(frozen=True)
-class Check:
-    """One check, in words; ``fix`` says what to do if it is not ok."""
-
-    name: str
-    verdict: Verdict
-    found: str
-    fix: str = ""
+# What cannot work if something is missing; what is said if nothing is.
+_WORDS = ("'metaprotocol run'", "Everything 'metaprotocol run' needs is there.")
+_CLUSTER_WORDS = ("all routes", "Nothing in the cluster keeps routes from working.")
 
 
 @foreseeable
@@ -56,16 +49,34 @@ def doctor(
         Path | None,
         typer.Option(help="The Envoy to check (default: $ENVOY, or the installed one)."),
     ] = None,
+    kubernetes: Annotated[
+        bool,
+        typer.Option(
+            "--kubernetes",
+            help="Look at a cluster instead of this machine.",
+            rich_help_panel="Kubernetes",
+        ),
+    ] = False,
+    kubeconfig: Kubeconfig = None,
+    context: Context = None,
+    installation: Installation = "metaprotocol",
+    lease_namespace: LeaseNamespace = "metaprotocol-system",
     as_json: Json = False,
 ) -> None:
-    """What is missing on this machine, and how to fix it."""
-    checks = list(run_checks(envoy))
+    """What is missing on this machine, or in a cluster, and how to fix it."""
+    if kubernetes:
+        check_client(kubeconfig)
+        checks = asyncio.run(_cluster(kubeconfig, context, installation, lease_namespace))
+    elif kubeconfig is not None or context is not None or installation != "metaprotocol":
+        raise Failure(ExitCode.USAGE, "These options are about a cluster.", "Give --kubernetes.")
+    else:
+        checks = list(run_checks(envoy))
     missing = sum(check.verdict is Verdict.MISSING for check in checks)
     if as_json:
         listed = [{**asdict(check), "verdict": check.verdict.value} for check in checks]
         write_json({"ok": missing == 0, "checks": listed})
     else:
-        _write(checks, missing)
+        _write(checks, missing, _CLUSTER_WORDS if kubernetes else _WORDS)
     if missing:
         raise typer.Exit(ExitCode.ENVIRONMENT)
 
@@ -91,7 +102,18 @@ def run_checks(envoy: Path | None = None) -> Iterator[Check]:
         yield _start(envoy)
 
 
-def _write(checks: list[Check], missing: int) -> None:
+async def _cluster(
+    kubeconfig: Path | None, context: str | None, installation: str, namespace: str
+) -> list[Check]:
+    # Imported here, because they need the extra "kubernetes".
+    from metaprotocol.cli.doctor_kubernetes import cluster_checks
+    from metaprotocol.kubernetes import Client, Connection
+
+    async with Client(Connection(kubeconfig, context)) as client:
+        return [check async for check in cluster_checks(client, installation, namespace)]
+
+
+def _write(checks: list[Check], missing: int, words: tuple[str, str]) -> None:
     console = stdout()
     marks = {
         Verdict.OK: ("ok     ", "green"),
@@ -104,9 +126,9 @@ def _write(checks: list[Check], missing: int) -> None:
         if check.fix and check.verdict is not Verdict.OK:
             line(console, f"         {check.fix}")
     if missing:
-        line(console, f"{counted(missing, 'thing')} to fix before 'metaprotocol run' can work.")
+        line(console, f"{counted(missing, 'thing')} to fix before {words[0]} can work.")
     else:
-        line(console, "Everything 'metaprotocol run' needs is there.")
+        line(console, words[1])
 
 
 def _check(name: str, found: Callable[[], str], fix: str, needed: bool = True) -> Check:

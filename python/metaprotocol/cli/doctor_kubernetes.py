@@ -1,0 +1,203 @@
+"""``doctor --kubernetes``: what of a cluster keeps routes from having an effect. Reads only."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from metaprotocol.cli.checks import Check, Verdict
+from metaprotocol.controller.istio_writer import CONTROLLER_LABEL
+from metaprotocol.kubernetes import ApiError, Client, Unreachable
+from metaprotocol.translate.istio import ENABLED_LABEL
+
+Json = dict[str, Any]
+
+_MOST = 5
+"""Objects that are named in one line."""
+_OURS = "/apis/metaprotocol.aeraki.io/v1alpha1"
+_ISTIO = "/apis/networking.istio.io"
+_PORT_PREFIX = "tcp-metaprotocol-"
+_PROXY = "istio-proxy"
+_IMAGE_ANNOTATION = "sidecar.istio.io/proxyImage"
+
+
+async def cluster_checks(client: Client, lease: str, namespace: str) -> AsyncIterator[Check]:
+    """Every check, as it is done. ``lease`` is the installation's name, ``namespace`` its own."""
+    try:
+        version = await client.get("/version")
+    except (ApiError, Unreachable) as error:
+        fix = "Give --kubeconfig and --context, or check what 'kubectl version' says."
+        yield Check("the API server", Verdict.MISSING, str(error), fix)
+        return
+    yield Check("the API server", Verdict.OK, str(version.get("gitVersion") or "answers"))
+    look = _Look(client)
+    yield await look.definitions()
+    yield await look.writer(lease, namespace)
+    yield await look.routers()
+    if await look.list(f"{_ISTIO}/v1alpha3/envoyfilters") is None:
+        yield Check("Istio", Verdict.OK, "there is none, or its EnvoyFilters cannot be read")
+        return
+    yield await look.ports()
+    yield await look.pods()
+    yield await look.strangers()
+
+
+class _Look:
+    """The checks, each of which is a list of objects and what is wrong with some of them."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._known: dict[str, list[Json] | None] = {}
+
+    async def list(self, path: str) -> list[Json] | None:
+        """All objects of a kind; None: there is no such kind, or it may not be read."""
+        if path not in self._known:
+            found: list[Json] = []
+            token = ""
+            try:
+                while True:
+                    page = await self._client.get(path, limit=500, **_continued(token))
+                    found += page.get("items") or ()
+                    token = str((page.get("metadata") or {}).get("continue") or "")
+                    if not token:
+                        break
+                self._known[path] = found
+            except ApiError as error:
+                if error.status not in (403, 404):
+                    raise
+                self._known[path] = None
+        return self._known[path]
+
+    async def definitions(self) -> Check:
+        name, fix = "our kinds", "kubectl apply --server-side -f deploy/crds, or install the chart."
+        missing = [
+            plural
+            for plural in ("metarouters", "applicationprotocols")
+            if await self.list(f"{_OURS}/{plural}") is None
+        ]
+        if missing:
+            text = f"not there, or not to be read: {', '.join(missing)}"
+            return Check(name, Verdict.MISSING, text, fix)
+        return Check(name, Verdict.OK, "MetaRouter and ApplicationProtocol are served")
+
+    async def writer(self, lease: str, namespace: str) -> Check:
+        """Whether a control plane runs that writes."""
+        name = "the control plane"
+        path = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases/{lease}"
+        try:
+            spec = (await self._client.get(path)).get("spec") or {}
+        except ApiError as error:
+            fix = "Install it, or name its --lease-namespace and --installation."
+            text = f"its lease {namespace}/{lease} cannot be read: {error}"
+            return Check(name, Verdict.MISSING, text, fix)
+        holder = str(spec.get("holderIdentity") or "")
+        age = _seconds_since(str(spec.get("renewTime") or ""))
+        if not holder or age is None or age > 2 * float(spec.get("leaseDurationSeconds") or 15):
+            fix = f"kubectl -n {namespace} get pods, and the log of what should run there."
+            return Check(name, Verdict.MISSING, "nobody holds its lease, so nobody writes", fix)
+        return Check(name, Verdict.OK, f"{holder} writes")
+
+    async def routers(self) -> Check:
+        def fault(item: Json) -> str:
+            said = {it["type"]: it for it in (item.get("status") or {}).get("conditions") or ()}
+            for kind in ("Accepted", "Programmed"):
+                condition = said.get(kind)
+                if condition is None:
+                    return "nobody has said anything of it"
+                if condition.get("observedGeneration") != item["metadata"].get("generation"):
+                    return "its status is of an older version"
+                if condition.get("status") == "False":
+                    return f"{kind} is False, {condition.get('reason')}"
+            return ""
+
+        items = await self.list(f"{_OURS}/metarouters") or []
+        fix = "kubectl describe metarouter has field, reason and fix."
+        return _of_many("MetaRouters", items, fault, "are accepted", fix)
+
+    async def ports(self) -> Check:
+        """Istio looks for HTTP in ports of ServiceEntries that do not say that they are TCP."""
+
+        def fault(item: Json) -> str:
+            for port in (item.get("spec") or {}).get("ports") or ():
+                ours = str(port.get("name") or "").startswith(_PORT_PREFIX)
+                if ours and str(port.get("protocol") or "").upper() != "TCP":
+                    return f"port {port.get('number')} has no 'protocol: TCP'"
+            return ""
+
+        items = await self.list(f"{_ISTIO}/v1/serviceentries") or []
+        ours = [it for it in items if _PORT_PREFIX in str((it.get("spec") or {}).get("ports"))]
+        return _of_many("ServiceEntries of ours", ours, fault, "are TCP", "Write protocol: TCP.")
+
+    async def pods(self) -> Check:
+        """Pods that get our filters, and whether their proxy has the module."""
+
+        def fault(item: Json) -> str:
+            spec, metadata = item.get("spec") or {}, item["metadata"]
+            containers = [*(spec.get("containers") or ()), *(spec.get("initContainers") or ())]
+            proxies = [it for it in containers if it.get("name") == _PROXY]
+            if not proxies:
+                return "has no sidecar: its namespace is not injected, or it is older than that"
+            image = str(proxies[0].get("image") or "")
+            if _IMAGE_ANNOTATION not in (metadata.get("annotations") or {}):
+                return f"has the mesh's proxy {image}, which needs the module as well"
+            return ""
+
+        items = await self.list("/api/v1/pods") or []
+        labelled = [
+            item
+            for item in items
+            if (item["metadata"].get("labels") or {}).get(ENABLED_LABEL) == "true"
+        ]
+        name = f"pods with {ENABLED_LABEL}"
+        if not labelled:
+            fix = "Give it to pods whose proxy has the module; others get no filter of ours."
+            return Check(name, Verdict.WARNING, "there are none", fix)
+        fix = f"Annotation {_IMAGE_ANNOTATION} names a proxy with the module, see docs/istio.md."
+        return _of_many(name, labelled, fault, "have a proxy of their own", fix, Verdict.WARNING)
+
+    async def strangers(self) -> Check:
+        """EnvoyFilters that `generate` wrote, beside those of the controller."""
+
+        def fault(item: Json) -> str:
+            labels = item["metadata"].get("labels") or {}
+            ours = labels.get("app.kubernetes.io/managed-by") == "metaprotocol"
+            if ours and CONTROLLER_LABEL not in labels:
+                return "is no controller's, and patches what one patches"
+            return ""
+
+        items = await self.list(f"{_ISTIO}/v1alpha3/envoyfilters") or []
+        fix = "They are of 'generate' or an older installation: delete them."
+        return _of_many("EnvoyFilters", items, fault, "are in nobody's way", fix)
+
+
+def _continued(token: str) -> Mapping[str, str]:
+    return {"continue": token} if token else {}
+
+
+def _of_many(
+    name: str,
+    items: list[Json],
+    fault: Any,
+    good: str,
+    fix: str,
+    verdict: Verdict = Verdict.MISSING,
+) -> Check:
+    """What is wrong with some of many objects."""
+    found = [(item["metadata"], text) for item in items if (text := fault(item))]
+    if not found:
+        return Check(name, Verdict.OK, f"all {len(items):,} {good}")
+    lines = [
+        f"{metadata.get('namespace', '')}/{metadata['name']} {text}"
+        for metadata, text in found[:_MOST]
+    ]
+    if len(found) > _MOST:
+        lines.append(f"and {len(found) - _MOST:,} more")
+    return Check(name, verdict, "; ".join(lines), fix)
+
+
+def _seconds_since(time: str) -> float | None:
+    try:
+        return (datetime.now(UTC) - datetime.fromisoformat(time)).total_seconds()
+    except (ValueError, TypeError):
+        return None
