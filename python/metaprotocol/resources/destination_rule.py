@@ -346,7 +346,7 @@ class TrafficPolicy(Model):
     no_effect: ClassVar[dict[str, str]] = {
         "tunnel": "connections go to the endpoints directly",
         "proxy_protocol": "no PROXY header is sent",
-        "retry_budget": "there are no retries yet",
+        "retry_budget": "a fifth of a cluster's requests may be retries",
     }
 
     load_balancer: LoadBalancerSettings | None = None

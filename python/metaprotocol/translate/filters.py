@@ -292,8 +292,10 @@ def told_of_codec(protocol: ApplicationProtocol, codec: CodecInfo, report: Repor
         what, value = _value(error.what)
         fix = "its ports have no listener until it is fixed"
         field = brought_field(error.path)
-        rule = "bad-library" if codec.library else "bad-declaration"
-        report.error(protocol, rule, field, what, value=value, fix=fix)
+        if codec.library:
+            report.error(protocol, "bad-library", field, what, value=value, fix=fix)
+        else:
+            report.error(protocol, "bad-declaration", field, what, value=value, fix=fix)
     return bool(errors)
 
 
