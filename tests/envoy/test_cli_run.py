@@ -287,29 +287,37 @@ async def test_an_empty_folder_is_served_with_a_hint_and_filled_later(
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
-    assert process.stdout is not None
-    said = ""
+    output = process.stdout
+    assert output is not None
+    lines: list[str] = []
+
+    async def read() -> None:
+        async for line in output:
+            lines.append(line.decode())
+
+    def said(text: str) -> bool:
+        return text in "".join(lines)
+
+    reader = asyncio.create_task(read())
+    await eventually(lambda: said("Ctrl-C ends"), timeout=60)
+    assert said("tcp-metaprotocol-dubbo")
+    for path in mesh.folder.iterdir():
+        save(empty / path.name, path.read_text())
+    # The files are read as they come: the service may be in the last of several changes. And an
+    # Envoy has accepted a listener before it is open.
+    await eventually(lambda: said("in use after"), timeout=60)
     async with asyncio.timeout(60):
-        while "Ctrl-C ends" not in said:
-            said += (await process.stdout.readline()).decode()
-        assert "tcp-metaprotocol-dubbo" in said
-        for path in mesh.folder.iterdir():
-            save(empty / path.name, path.read_text())
-        # The files are read as they come: the service may be in the last of several changes.
         while True:
-            said += (await process.stdout.readline()).decode()
             with contextlib.suppress(ConnectionRefusedError):
                 client = await DubboClient.connect("127.0.0.1", mesh.port)
                 break
-        # The listener is there a moment before it is told that all is in use.
-        while "in use after" not in said:
-            said += (await process.stdout.readline()).decode()
+            await asyncio.sleep(0.05)
         async with client:
             assert (await client.call(SERVICE, "list")).value == "v1"
         process.send_signal(signal.SIGINT)
-        rest = (await process.stdout.read()).decode()
         assert await process.wait() == 0
-    assert rest.endswith("Stopping.\n")
+        await reader
+    assert "".join(lines).endswith("Stopping.\n")
 
 
 async def test_routes_and_clusters_show_what_envoy_uses(mesh: Mesh, tmp_path: Path) -> None:
