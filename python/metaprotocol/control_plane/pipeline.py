@@ -139,14 +139,16 @@ class Pipeline:
 
     async def _translate(self, content: Content) -> None:
         inventory = content.inventory
-        changes = None
-        if self._translated is not None:
-            changes = inventory.changes_since(self._translated)
+        changes, before = None, self._translated
+        if before is not None:
+            changes = inventory.changes_since(before)
         self._translated = None
         snapshot = await self._worker.run(self._translator.update, inventory, changes, self._told)
         self._translated = inventory
         self._error = None
-        self._publish(content, inventory.changes_since(self._published), snapshot)
+        if changes is None or before is not self._published:
+            changes = inventory.changes_since(self._published)
+        self._publish(content, changes, snapshot)
         self._published = inventory
 
     def _told(self, done: int, total: int) -> None:

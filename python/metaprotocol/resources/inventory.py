@@ -162,10 +162,14 @@ class Inventory(Mapping[Key, Resource]):
         """How this inventory differs from an earlier copy of it, or from any other. Files that both
         share are not looked into."""
         keys: set[Key] = set()
-        for file in self._files.keys() | before._files.keys():
-            now, then = self._files.get(file, {}), before._files.get(file, {})
+        mine, others = self._files, before._files
+        for file, now in mine.items():
+            then = others.get(file)
             if now is not then:
-                keys |= now.keys() | then.keys()
+                keys.update(now, then or ())
+        if mine.keys() != others.keys():
+            for file in others.keys() - mine.keys():
+                keys.update(others[file])
         return self._changes({key: before.get(key) for key in keys})
 
     # --- changing
