@@ -8,6 +8,7 @@ import socket
 from pathlib import Path
 from typing import Any
 
+import pytest
 from metaprotocol.control_plane import ControlPlane
 from metaprotocol.controller import Controller, ControllerOptions
 from metaprotocol.envoy.config import ConfigBuilder
@@ -21,6 +22,9 @@ from metaprotocol.translate.istio import IstioOptions
 from tests.testkit.api_server import ApiServer
 from tests.testkit.istiod import Istiod, cluster, tcp_listener
 from tests.testkit.stage import SERVICE, Provider, eventually
+
+# A second on a quiet machine; more than a test is given otherwise where all its waits are long.
+pytestmark = pytest.mark.timeout(600)
 
 HOST = "orders.shop.svc.cluster.local"
 

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 from metaprotocol.control_plane import ControlPlane
 from metaprotocol.controller import Controller, ControllerOptions
 from metaprotocol.envoy.config import ConfigBuilder
@@ -20,6 +21,10 @@ from metaprotocol.translate.istio import IstioOptions
 
 from tests.testkit import stage
 from tests.testkit.api_server import CORE, ISTIO, METAPROTOCOL, ApiServer
+
+# Each takes a second or so. On a machine that is busy with other tests several waits may add up to
+# more than a test is given otherwise.
+pytestmark = pytest.mark.timeout(600)
 
 HOST = "orders.shop.svc.cluster.local"
 SERVICE = f"""
