@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -122,6 +125,18 @@ def test_the_status_says_that_the_router_is_accepted(orders: Mesh) -> None:
     said = orders.conditions("orders")
     assert said["Accepted"]["status"] == "True", said
     assert said["Programmed"]["reason"] == "NotReported", said
+
+
+def test_doctor_finds_no_fault_but_proxies_of_which_it_cannot_know(orders: Mesh) -> None:
+    """The pods here name no image of their own; their Envoy has the module all the same."""
+    command = [sys.executable, "-m", "metaprotocol", "doctor", "--kubernetes", "--json"]
+    done = subprocess.run(
+        [*command, "--kubeconfig", str(orders.kubeconfig)], capture_output=True, check=False
+    )
+    said = json.loads(done.stdout)
+    assert said["ok"] is True, said
+    doubts = [it["name"] for it in said["checks"] if it["verdict"] != "ok"]
+    assert doubts == ["pods with metaprotocol.aeraki.io/enabled"]
 
 
 def test_a_changed_route_is_in_use_within_a_second_and_closes_nothing(orders: Mesh) -> None:
