@@ -21,12 +21,14 @@ bool ReadName(uint32_t length, Cursor& cursor, MessageHead& head) {
   Bytes name;
   if (!cursor.ReadBytes(length, name)) return false;
   if (!IsUtf8(name)) return cursor.Fail("Thrift method name is not UTF-8");
-  // Replies repeat the method alone, and nobody could tell one like this from JSON.
-  if (MethodOf(name).starts_with("[1")) return cursor.Fail("Thrift method name begins like JSON");
-  // An old binary message whose name begins with a zero byte looks framed (Detect), so a reply to
-  // such a method could not be told from one. Multiplexed names lose their service in replies.
-  if (name.starts_with('\0') || MethodOf(name).starts_with('\0')) {
-    return cursor.Fail("Thrift method name begins with a zero byte");
+  // Nobody could tell an unframed old binary reply to a method like these from JSON, or from a
+  // framed message (Detect). Multiplexed names lose what is before their first colon in replies, in
+  // which there may be another.
+  if (name.starts_with('\0')) return cursor.Fail("Thrift method name begins with a zero byte");
+  for (Bytes part = name, method = MethodOf(part);; part = method, method = MethodOf(part)) {
+    if (method.starts_with("[1")) return cursor.Fail("Thrift method name begins like JSON");
+    if (method.starts_with('\0')) return cursor.Fail("Thrift method name begins with a zero byte");
+    if (method.size() == part.size()) break;
   }
   head.name = name;
   return true;

@@ -506,5 +506,20 @@ TEST(ThriftCodec, LeavesASequenceIdThatStaysAsItsPeerWroteIt) {
   }
 }
 
+// A reply repeats what is behind the first colon, and is read by the same rules; found by fuzzing.
+TEST(ThriftCodec, RefusesNamesToWhichNoReplyCouldBeRead) {
+  for (const std::string& name : {"\0a"s, "s:\0a"s, "s:a:\0b"s, "s:a:b:\0"s}) {
+    ExpectError(Framed(Binary(kCall, name, 1)), "Thrift method name begins with a zero byte");
+    ExpectError(Compact(kCall, name, 1), "Thrift method name begins with a zero byte");
+  }
+  for (const std::string& name : {"s:[1"s, "s:a:[1"s}) {
+    ExpectError(Framed(Binary(kCall, name, 1)), "Thrift method name begins like JSON");
+  }
+  for (const std::string& name : {"s:a"s, "s:a:b"s, ":"s, "::"s, "s:a\0"s}) {
+    const std::string wire = Compact(kCall, name, 1);
+    EXPECT_EQ(Request(wire).result.status, Status::kMessage) << name;
+  }
+}
+
 }  // namespace
 }  // namespace metaprotocol::thrift
