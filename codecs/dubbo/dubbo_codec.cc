@@ -98,6 +98,8 @@ Serialization SerializationOf(uint64_t tag) {
   return static_cast<uint8_t>(serialization) == 0 ? Serialization::kHessian2 : serialization;
 }
 
+constexpr std::string_view kKeysOfUnread[] = {"serialization"};
+
 }  // namespace
 
 const CodecTraits& DubboCodec::traits() const {
@@ -109,6 +111,7 @@ const CodecTraits& DubboCodec::traits() const {
       .stateful = false,
       .mutation_in_head = false,
       .metadata_keys = RequestKeys(),
+      .keys_of_unread = kKeysOfUnread,
   };
   return kTraits;
 }

@@ -512,6 +512,7 @@ DecodeResult DecodeRequest(Bytes bytes, const Header& header, const DecodeOption
     message.tag |= kTagReadsResponseAttachments;
   }
   message.metadata.SetOwn(kSerializationKey, SerializationName(header.serialization()));
+  if (!hessian && !fastjson) message.metadata.SetUnread();
   return DecodeResult::Ok();
 }
 

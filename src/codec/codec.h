@@ -207,6 +207,8 @@ struct CodecTraits {
   // documentation and `metaprotocol codecs`. Others (attachments, headers) appear under the names
   // the peers gave them, unless these are, but for the case of letters, names of this list.
   std::span<const std::string_view> metadata_keys;
+  // Those of them that are known even of messages that nobody here can read (Metadata::SetUnread).
+  std::span<const std::string_view> keys_of_unread = {};
 };
 
 // Who calls what, and when. `InterestIn` is called once for each configuration, by the thread that

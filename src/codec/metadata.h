@@ -32,6 +32,7 @@ class Metadata {
     others_.clear();
     if (!owned_.empty()) owned_.clear();
     alternative_slot_ = MetadataKeys::kNone;
+    unread_ = false;
     keys_ = keys;
     if (keys != nullptr && slots_.size() < keys->size()) slots_.resize(keys->size());
   }
@@ -76,6 +77,9 @@ class Metadata {
       SetNamed(name, value);
     }
   }
+  // The message is passed on although nobody here can read what it says: keys that are not set may
+  // have a value all the same, of which the server knows.
+  void SetUnread() { unread_ = true; }
   // Keeps `text` alive until Clear() and returns a view of it: for values of the protocol's own.
   std::string_view Own(std::string text) { return owned_.emplace_front(std::move(text)); }
 
@@ -85,6 +89,7 @@ class Metadata {
     if (slot >= slots_.size() || slots_[slot].rank == Rank::kAbsent) return std::nullopt;
     return slots_[slot].view();
   }
+  bool unread() const { return unread_; }
   bool has_alternative() const { return alternative_slot_ != MetadataKeys::kNone; }
   std::optional<std::string_view> Alternative(uint32_t slot) const {
     if (slot != alternative_slot_) return std::nullopt;
@@ -130,6 +135,7 @@ class Metadata {
   std::vector<uint32_t> filled_;
   uint32_t alternative_slot_ = MetadataKeys::kNone;
   std::string_view alternative_;
+  bool unread_ = false;
   // Where everything is wanted: what peers named, as it came.
   std::vector<std::pair<std::string, std::string>> others_;
   std::forward_list<std::string> owned_;

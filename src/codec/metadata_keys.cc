@@ -24,7 +24,9 @@ size_t Hash(std::string_view name) {
 
 }  // namespace
 
-MetadataKeys::MetadataKeys(std::span<const std::string_view> own) {
+MetadataKeys::MetadataKeys(std::span<const std::string_view> own,
+                           std::span<const std::string_view> of_unread)
+    : of_unread_(of_unread.begin(), of_unread.end()) {
   for (const std::string_view name : own) Add(name);
   own_ = own.size();
 }
@@ -94,6 +96,11 @@ void MetadataKeys::Grow() {
     while (table_[at] != kNone && !Alike(names_[table_[at]], names_[slot])) at = (at + 1) & mask;
     if (table_[at] == kNone) table_[at] = slot;  // else it is in that one's chain
   }
+}
+
+bool MetadataKeys::KnownOfUnread(std::string_view name) const {
+  return std::any_of(of_unread_.begin(), of_unread_.end(),
+                     [&](std::string_view known) { return Alike(known, name); });
 }
 
 }  // namespace metaprotocol

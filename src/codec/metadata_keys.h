@@ -21,8 +21,9 @@ class MetadataKeys {
  public:
   static constexpr uint32_t kNone = UINT32_MAX;
 
-  // `own`: CodecTraits::metadata_keys.
-  explicit MetadataKeys(std::span<const std::string_view> own = {});
+  // CodecTraits::metadata_keys and keys_of_unread.
+  explicit MetadataKeys(std::span<const std::string_view> own = {},
+                        std::span<const std::string_view> of_unread = {});
   // All that messages say is wanted, and kept under its own name: for people to read.
   static MetadataKeys Everything(std::span<const std::string_view> own);
 
@@ -36,6 +37,8 @@ class MetadataKeys {
   bool wants(uint32_t slot) const { return wanted_[slot] != 0; }
   // Anything that peers name (attachments, headers), as opposed to the protocol's own keys.
   bool wants_named() const { return everything_ || names_.size() > own_; }
+  // Whether a message that nobody here can read (Metadata::SetUnread) says this all the same.
+  bool KnownOfUnread(std::string_view name) const;
   // The slot that `name` is read from; kNone if it is not wanted.
   uint32_t Find(std::string_view name) const;
 
@@ -71,6 +74,7 @@ class MetadataKeys {
   std::vector<std::string> names_;  // by slot; the protocol's own first
   std::vector<uint8_t> wanted_;     // 0 or 1
   size_t own_ = 0;
+  std::vector<std::string> of_unread_;
   bool everything_ = false;
   uint64_t named_lengths_ = 0;
   // An open-addressed table, at most half full, of the first of those keys that are alike...

@@ -101,9 +101,28 @@ struct RulesToBuild {
   std::vector<RuleOrigin> origins;
 };
 
-bool BuildRules(RulesToBuild from, Authorization::Rules& rules, MetadataKeys& keys,
+// What can be told of requests that nobody here can read. A rule that says what is denied may be
+// about any of them, and one that says what is allowed about none.
+std::vector<RouteTable::Rule> RulesOfUnread(const RulesToBuild& from, bool allow,
+                                            const MetadataKeys& keys) {
+  std::vector<RouteTable::Rule> rules;
+  for (const RouteTable::Rule& rule : from.rules) {
+    RouteTable::Rule& known = rules.emplace_back();
+    for (const Condition& condition : rule.conditions) {
+      if (IsConnectionKey(condition.key) || keys.KnownOfUnread(condition.key)) {
+        known.conditions.push_back(condition);
+      }
+    }
+    if (allow && known.conditions.size() < rule.conditions.size()) rules.pop_back();
+  }
+  return rules;
+}
+
+bool BuildRules(RulesToBuild from, bool allow, Authorization::Rules& rules, MetadataKeys& keys,
                 Findings& findings) {
   std::vector<RouteTable::BuildError> errors;
+  rules.unread = RouteTable::Build("", RulesOfUnread(from, allow, keys), keys, errors);
+  errors.clear();  // all are found once more below
   rules.table = RouteTable::Build("", std::move(from.rules), keys, errors);
   for (const RouteTable::BuildError& error : errors) {
     const RuleOrigin& origin = from.origins[error.rule];
@@ -150,9 +169,9 @@ std::unique_ptr<Authorization> LoadAuthorization(const config::Authorization& co
       rules->texts.push_back("denied by the authorization policy " + policy.name);
     }
   }
-  const bool built = BuildRules(std::move(allow), authorization->allow, keys, findings) &&
-                     BuildRules(std::move(deny), authorization->deny, keys, findings) &&
-                     BuildRules(std::move(audit), authorization->audit, keys, findings);
+  const bool built = BuildRules(std::move(allow), true, authorization->allow, keys, findings) &&
+                     BuildRules(std::move(deny), false, authorization->deny, keys, findings) &&
+                     BuildRules(std::move(audit), false, authorization->audit, keys, findings);
   return built ? std::move(authorization) : nullptr;
 }
 

@@ -423,7 +423,8 @@ SnapshotOrErrors LoadSnapshot(std::string_view json, const CodecRegistry& codecs
         LoadUpstreamMode(config.protocol.upstream_connections, snapshot->codec->traits(), findings);
   }
   if (snapshot->codec != nullptr) {
-    snapshot->request_keys = MetadataKeys(snapshot->codec->traits().metadata_keys);
+    const CodecTraits& traits = snapshot->codec->traits();
+    snapshot->request_keys = MetadataKeys(traits.metadata_keys, traits.keys_of_unread);
   }
   TableLoader(config, snapshot->request_keys, findings).Load(*snapshot);
 

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <charconv>
 
+#include "src/codec/utf8.h"
+
 namespace metaprotocol {
 namespace {
 
@@ -41,31 +43,53 @@ bool FoldedContains(std::string_view value, std::string_view folded) {
          folded.empty();
 }
 
+re2::RE2::Options OptionsFor(bool ignore_case) {
+  re2::RE2::Options options;
+  options.set_max_mem(kRegexMemoryBytes);
+  options.set_log_errors(false);
+  options.set_never_capture(true);
+  options.set_case_sensitive(!ignore_case);
+  return options;
+}
+
 }  // namespace
 
-RegexPool::RegexPool() = default;
-RegexPool::~RegexPool() = default;
+Regex::Regex(const std::string& expression, bool ignore_case)
+    : ignore_case_(ignore_case),
+      characters_(std::make_unique<re2::RE2>(expression, OptionsFor(ignore_case))) {}
+Regex::~Regex() = default;
 
-const re2::RE2* RegexPool::Compile(const std::string& expression, bool ignore_case,
-                                   std::string& error) {
-  std::unique_ptr<re2::RE2>& regex = compiled_[{expression, ignore_case}];
-  if (regex == nullptr) {
-    re2::RE2::Options options;
-    options.set_max_mem(kRegexMemoryBytes);
-    options.set_log_errors(false);
-    options.set_never_capture(true);
-    options.set_case_sensitive(!ignore_case);
-    regex = std::make_unique<re2::RE2>(expression, options);
-  }
-  if (regex->ok()) return regex.get();
+std::string Regex::Error() const {
+  if (characters_->ok()) return "";
   // RE2 names the part it stumbled over; where that part stands helps in a long expression.
-  error = "is not a valid RE2 expression: " + regex->error();
-  const std::string part(regex->error_arg().data(), regex->error_arg().size());
+  std::string error = "is not a valid RE2 expression: " + characters_->error();
+  const std::string& expression = characters_->pattern();
+  const std::string part(characters_->error_arg().data(), characters_->error_arg().size());
   const size_t position = expression.find(part);
   if (!part.empty() && part != expression && position != std::string::npos) {
     error += " (at byte " + std::to_string(position) + ")";
   }
-  return nullptr;
+  return error;
+}
+
+bool Regex::Matches(std::string_view value) const {
+  const re2::StringPiece text(value.data(), value.size());
+  if (re2::RE2::FullMatch(text, *characters_)) return true;
+  if (IsUtf8(value)) return false;
+  std::call_once(once_, [this] {
+    re2::RE2::Options options = OptionsFor(ignore_case_);
+    options.set_encoding(re2::RE2::Options::EncodingLatin1);
+    bytes_ = std::make_unique<re2::RE2>(characters_->pattern(), options);
+  });
+  return bytes_->ok() && re2::RE2::FullMatch(text, *bytes_);
+}
+
+const Regex* RegexPool::Compile(const std::string& expression, bool ignore_case,
+                                std::string& error) {
+  std::unique_ptr<const Regex>& regex = compiled_[{expression, ignore_case}];
+  if (regex == nullptr) regex = std::make_unique<const Regex>(expression, ignore_case);
+  error = regex->Error();
+  return error.empty() ? regex.get() : nullptr;
 }
 
 bool ParseDecimal(std::string_view text, int64_t& number) {
@@ -139,7 +163,7 @@ bool ConditionMatcher::Satisfies(std::string_view value) const {
       return ignore_case_ ? FoldedContains(value, text_)
                           : value.find(text_) != std::string_view::npos;
     case Condition::Kind::kRegex:
-      return re2::RE2::FullMatch({value.data(), value.size()}, *regex_);
+      return regex_->Matches(value);
     case Condition::Kind::kPresent:
       return true;
     case Condition::Kind::kAbsent:

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -20,17 +21,33 @@ class RE2;
 
 namespace metaprotocol {
 
+// One regular expression. A value that is not UTF-8 has no characters: it is matched byte by byte,
+// so that one odd byte does not lead past a rule whose expression takes anything there.
+class Regex {
+ public:
+  Regex(const std::string& expression, bool ignore_case);
+  ~Regex();
+
+  // What is wrong with it, if RE2 does not take it; "": nothing.
+  std::string Error() const;
+  // The whole value.
+  bool Matches(std::string_view value) const;
+
+ private:
+  const bool ignore_case_;
+  const std::unique_ptr<const re2::RE2> characters_;
+  mutable std::once_flag once_;  // `bytes_` is compiled when it is first needed
+  mutable std::unique_ptr<const re2::RE2> bytes_;
+};
+
 // Compiled regular expressions of one table: each distinct one once, however many routes use it.
 class RegexPool {
  public:
-  RegexPool();
-  ~RegexPool();
-
   // Null, and what is wrong in `error`, if RE2 does not take it.
-  const re2::RE2* Compile(const std::string& expression, bool ignore_case, std::string& error);
+  const Regex* Compile(const std::string& expression, bool ignore_case, std::string& error);
 
  private:
-  std::map<std::pair<std::string, bool>, std::unique_ptr<re2::RE2>> compiled_;
+  std::map<std::pair<std::string, bool>, std::unique_ptr<const Regex>> compiled_;
 };
 
 // Reads a decimal integer with an optional sign that fits into 64 bits; false for anything else.
@@ -70,7 +87,7 @@ class ConditionMatcher {
   std::vector<AddressRange> addresses_;
   int64_t range_start_;
   int64_t range_end_;
-  const re2::RE2* regex_ = nullptr;
+  const Regex* regex_ = nullptr;
 };
 
 }  // namespace metaprotocol

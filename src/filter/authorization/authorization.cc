@@ -4,21 +4,25 @@ namespace metaprotocol {
 namespace {
 
 constexpr std::string_view kUndecided = "a value is too long to tell whether this is allowed";
+constexpr std::string_view kUnread = "what this asks for cannot be read here, only its server can";
 constexpr std::string_view kNotListed = "no authorization policy allows this";
 
 }  // namespace
 
 std::string_view Authorization::Denial(const MatchInput& request) const {
+  const bool unread = request.message.unread();
   if (!deny.texts.empty()) {
     const RouteMatch denied = deny.table->Match(request);
     // Either way: which rule it would have been matters to nobody.
     if (denied.undecided) return kUndecided;
     if (denied.route != nullptr) return deny.texts[denied.route->index];
+    if (unread && deny.unread->Match(request).route != nullptr) return kUnread;
   }
   if (!only_allowed) return {};
-  const RouteMatch allowed = allow.table->Match(request);
+  const RouteMatch allowed = (unread ? allow.unread : allow.table)->Match(request);
   if (allowed.undecided) return kUndecided;
-  return allowed.route != nullptr ? std::string_view() : kNotListed;
+  if (allowed.route != nullptr) return {};
+  return unread ? kUnread : kNotListed;
 }
 
 RequestVerdict Authorization::OnRequest(FilterContext& context) const {

@@ -15,6 +15,9 @@ class Authorization final : public Filter {
   // The rules of all policies with one action.
   struct Rules {
     std::unique_ptr<const RouteTable> table;
+    // The same for requests that nobody here can read: with DENY what remains of the rules if they
+    // say what is denied, with ALLOW the rules that need nothing of the kind.
+    std::unique_ptr<const RouteTable> unread;
     std::vector<std::string> texts;  // for denials, by Route::index in `table`
   };
   Rules deny;

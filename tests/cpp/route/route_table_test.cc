@@ -71,6 +71,16 @@ TEST(RouteCondition, RegexMatchesTheWholeValue) {
   EXPECT_TRUE(Holds(AnyCase(condition), {{"k", "QA-17"}}));
 }
 
+// Headers of Thrift and fields of declared protocols are bytes.
+TEST(RouteCondition, RegexMatchesByteByByteWhatIsNoText) {
+  const Condition condition = Where("k", Kind::kRegex, {"(?s:delete.*|.*\u00e9)"});
+  EXPECT_TRUE(Holds(condition, {{"k", "delete\xff"}}));
+  EXPECT_TRUE(Holds(condition, {{"k", "\xc3\xc3\xa9"}}));
+  EXPECT_FALSE(Holds(condition, {{"k", "\xff"}}));
+  EXPECT_FALSE(Holds(Not(condition), {{"k", "delete\xc0\x80"}}));
+  EXPECT_TRUE(Holds(AnyCase(Where("k", Kind::kRegex, {"delete.+"})), {{"k", "DELETE\xfe"}}));
+}
+
 TEST(RouteCondition, IgnoringCaseLeavesRegexClassesAlone) {
   EXPECT_TRUE(Holds(AnyCase(Where("k", Kind::kRegex, {"\\D+"})), {{"k", "abc"}}));
   EXPECT_FALSE(Holds(AnyCase(Where("k", Kind::kRegex, {"\\D+"})), {{"k", "123"}}));
