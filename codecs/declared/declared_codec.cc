@@ -267,7 +267,7 @@ class Decoding {
         size_t used = 0;
         ForEachEntry(field.entries, tables_.little_endian, field.nullable, Content(value, bytes_),
                      value.number, field.entries.extent == Entries::Extent::kCount, used,
-                     [&](Bytes key, Bytes text, bool present) {
+                     [&](Bytes key, Bytes text, bool present, Bytes) {
                        if (present) metadata.SetNamed(key, text);
                      });
         continue;
@@ -422,7 +422,7 @@ std::vector<DeclaredCodec::Explained> DeclaredCodec::Explain(Direction direction
       size_t used = 0;
       ForEachEntry(field.entries, tables_.little_endian, field.nullable, Content(value, bytes),
                    value.number, field.entries.extent == Entries::Extent::kCount, used,
-                   [&](Bytes key, Bytes entry, bool) {
+                   [&](Bytes key, Bytes entry, bool, Bytes) {
                      if (!text.empty()) text.append(", ");
                      text.append(key).append("=").append(entry);
                    });

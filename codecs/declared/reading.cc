@@ -136,7 +136,7 @@ class FieldReader {
     size_t used = 0;
     const bool counted = entries.extent == Entries::Extent::kCount;
     if (!ForEachEntry(entries, little_, field.nullable, Content(value, bytes_), value.number,
-                      counted, used, [](Bytes, Bytes, bool) {})) {
+                      counted, used, [](Bytes, Bytes, bool, Bytes) {})) {
       return Broken("a list of entries is broken");
     }
     if (counted) value.end = value.content_end = value.content + used;

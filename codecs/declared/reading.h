@@ -43,7 +43,8 @@ inline Bytes Content(const Value& value, Bytes bytes) {
   return bytes.substr(value.content, value.content_end - value.content);
 }
 
-// Calls `each(key, value, value_present)` for what is in a list; false if it is broken. `used`: how
+// Calls `each(key, value, present, raw)` for what is in a list; false if it is broken. `present`:
+// neither is null; `raw`: the entry as it stands there, without a separator. `used`: how
 // many of `area`'s bytes it takes. `count`: how many entries there are, or all to the end.
 template <class Each>
 bool ForEachEntry(const Entries& entries, bool little_endian, bool nullable, Bytes area,
@@ -67,10 +68,11 @@ bool ForEachEntry(const Entries& entries, bool little_endian, bool nullable, Byt
       Bytes value;
       bool has_key = true;
       bool has_value = true;
+      const size_t begin = at;
       if (!read(entries.key_width, key, has_key) || !read(entries.value_width, value, has_value)) {
         return false;
       }
-      each(has_key ? key : Bytes(), value, has_key && has_value);
+      each(has_key ? key : Bytes(), value, has_key && has_value, area.substr(begin, at - begin));
     }
     used = at;
     return true;
@@ -82,9 +84,9 @@ bool ForEachEntry(const Entries& entries, bool little_endian, bool nullable, Byt
     const Bytes entry = area.substr(at, end - at);
     const size_t assign = entry.find(entries.assign);
     if (assign == Bytes::npos) {
-      each(entry, Bytes(), true);
+      each(entry, Bytes(), true, entry);
     } else {
-      each(entry.substr(0, assign), entry.substr(assign + entries.assign.size()), true);
+      each(entry.substr(0, assign), entry.substr(assign + entries.assign.size()), true, entry);
     }
     at = next;
   }

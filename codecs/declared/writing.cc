@@ -285,11 +285,12 @@ namespace {
 
 // --- mutations
 
-struct Entry {
-  Bytes raw;  // as it is, if it is unchanged
-  Bytes key;
-  std::string_view value;
-  bool is_new = false;
+// What a mutation comes to for the entries of one key.
+struct EntryChange {
+  std::string_view key;
+  bool there = false;  // so far
+  bool changed = false;
+  std::string_view value = {};  // if it is changed and there
 };
 
 // What `mutation` does to the text field of that name; nothing if it leaves it alone.
@@ -319,41 +320,77 @@ bool IsOwn(const Tables& tables, std::string_view key) {
   return std::find(tables.keys.begin(), tables.keys.end(), key) != tables.keys.end();
 }
 
+// Calls `each(key, raw)` for what is in a list.
+template <class Each>
+void ForEachRaw(const Tables& tables, const Field& field, Bytes content, const Value& value,
+                Each each) {
+  size_t used = 0;
+  ForEachEntry(field.entries, tables.little_endian, field.nullable, content, value.number,
+               field.entries.extent == Entries::Extent::kCount, used,
+               [&](Bytes key, Bytes, bool, Bytes raw) { each(key, raw); });
+}
+
+// By key, in the order in which new entries are written.
+std::vector<EntryChange> ChangesOf(const Tables& tables, const Field& field, Bytes content,
+                                   const Value& value, std::span<const MutationOp> mutation) {
+  std::vector<EntryChange> changes;
+  const auto of = [&](std::string_view key) {
+    return std::find_if(changes.begin(), changes.end(),
+                        [&](const EntryChange& change) { return change.key == key; });
+  };
+  for (const MutationOp& op : mutation) {
+    if (!IsOwn(tables, op.key) && of(op.key) == changes.end()) changes.push_back({op.key});
+  }
+  ForEachRaw(tables, field, content, value, [&](Bytes key, Bytes) {
+    if (const auto change = of(key); change != changes.end()) change->there = true;
+  });
+  for (const MutationOp& op : mutation) {
+    const auto change = of(op.key);
+    if (change == changes.end()) continue;
+    if (op.kind == MutationOp::Kind::kAddIfAbsent && change->there) continue;
+    change->changed = true;
+    change->there = op.kind != MutationOp::Kind::kRemove;
+    change->value = op.value;
+    std::rotate(change, change + 1, changes.end());  // the last one comes last
+  }
+  std::erase_if(changes, [](const EntryChange& change) { return !change.changed; });
+  return changes;
+}
+
 // The entries of a list with the mutation applied, as they go over the wire; false if they cannot.
+// Those that it is not about stay as they are, byte by byte, and nothing is kept of them: there may
+// be millions.
 bool MutatedEntries(const Tables& tables, const Field& field, Bytes content, const Value& value,
                     std::span<const MutationOp> mutation, std::string& out, size_t& count) {
   const Entries& layout = field.entries;
-  std::vector<Entry> entries;
-  size_t used = 0;
-  ForEachEntry(layout, tables.little_endian, field.nullable, content, value.number,
-               layout.extent == Entries::Extent::kCount, used, [&](Bytes key, Bytes text, bool) {
-                 entries.push_back({{}, key, text});
-               });
-  for (const MutationOp& op : mutation) {
-    if (IsOwn(tables, op.key)) continue;
-    const auto is_it = [&](const Entry& entry) { return entry.key == op.key; };
-    const bool there = std::any_of(entries.begin(), entries.end(), is_it);
-    if (op.kind == MutationOp::Kind::kAddIfAbsent && there) continue;
-    std::erase_if(entries, is_it);
-    if (op.kind != MutationOp::Kind::kRemove) entries.push_back({{}, op.key, op.value, true});
-  }
-  count = entries.size();
-  bool first = true;
-  for (const Entry& entry : entries) {
+  const std::vector<EntryChange> changes = ChangesOf(tables, field, content, value, mutation);
+  const auto separate = [&] {
+    if (count++ != 0) out.append(layout.separator);
+  };
+  count = 0;
+  ForEachRaw(tables, field, content, value, [&](Bytes key, Bytes raw) {
+    const bool stays = std::none_of(changes.begin(), changes.end(),
+                                    [&](const EntryChange& change) { return change.key == key; });
+    if (!stays) return;
+    separate();
+    out.append(raw);
+  });
+  for (const EntryChange& change : changes) {
+    if (!change.there) continue;
+    separate();
     if (layout.binary()) {
-      if (!AppendPart(out, layout.key_width, tables.little_endian, field.nullable, entry.key) ||
-          !AppendPart(out, layout.value_width, tables.little_endian, field.nullable, entry.value)) {
+      if (!AppendPart(out, layout.key_width, tables.little_endian, field.nullable, change.key) ||
+          !AppendPart(out, layout.value_width, tables.little_endian, field.nullable,
+                      change.value)) {
         return false;
       }
       continue;
     }
-    if (entry.is_new && (Holds(entry.key, layout.separator) || Holds(entry.key, layout.assign) ||
-                         Holds(entry.value, layout.separator))) {
+    if (Holds(change.key, layout.separator) || Holds(change.key, layout.assign) ||
+        Holds(change.value, layout.separator)) {
       return false;
     }
-    if (!first) out.append(layout.separator);
-    first = false;
-    out.append(entry.key).append(layout.assign).append(entry.value);
+    out.append(change.key).append(layout.assign).append(change.value);
   }
   return true;
 }

@@ -2,6 +2,7 @@
 #include "codecs/declared/declared_codec.h"
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 
 #include <map>
 #include <string>
@@ -162,6 +163,44 @@ TEST(DeclaredCodecTest, MutationsChangeEntriesAndLengths) {
   const Ops ops = {{kSet, "a", "11"}, {kRemove, "b", ""}, {kAdd, "c", "3"}, {kAdd, "a", "x"}};
   EXPECT_EQ(codec.Encode(request, {.id = 8, .mutation = ops}),
             AcmeRequest(8, "shop", "get", {{"a", "11"}, {"c", "3"}}));
+}
+
+TEST(DeclaredCodecTest, EntriesThatAMutationIsNotAboutStayByteByByte) {
+  const Ops ops = {{kSet, "a", "1"}, {kRemove, "c", ""}, {kAdd, "b", "2"}};
+  EXPECT_EQ(Codec(kLines).Encode("AX1 4 shop.get a;b;b=;;x=y=z;a=3;c the body\n",
+                                 {.id = 4, .mutation = ops}),
+            "AX1 4 shop.get b;b=;;x=y=z;a=1 the body\n");
+  const Codec nulls(R"({
+    "framing": {"length": {"fields": ["size"], "after": "size"}},
+    "fields": [{"name": "size", "bytes": 1}],
+    "requestFields": [{"name": "tags", "nullable": true, "entries": {
+        "lengthPrefix": 1, "keyLengthPrefix": 1, "valueLengthPrefix": 1}}]})");
+  const Ops one = {{kSet, "a", "1"}};
+  EXPECT_EQ(nulls.Encode("\x04\x03\x01x\xff", {.mutation = one}),
+            "\x08\x07\x01x\xff\x01"
+            "a\x01"
+            "1");
+}
+
+TEST(DeclaredCodecTest, MillionsOfEntriesTakeNoMemoryWhenSomeAreChanged) {
+  std::string request = "AX1 4 shop.get ";
+  for (size_t i = 0; i < size_t{7} << 20; ++i) request.append("a;");
+  request.append(" the body\n");
+  const auto most_kib = [] {
+    rusage usage{};
+    getrusage(RUSAGE_SELF, &usage);
+    return usage.ru_maxrss;
+  };
+  const Codec codec(kLines);
+  const Ops ops = {{kSet, "b", "1"}};
+  Message message;
+  ASSERT_EQ(codec->Decode(nullptr, Direction::kRequest, request, {}, message).status,
+            Status::kMessage);
+  std::string out;
+  const long before = most_kib();
+  codec->Encode(message, request, {.id = 4, .mutation = ops}, out);
+  EXPECT_LT(most_kib() - before, 150'000);
+  EXPECT_TRUE(out.ends_with(";b=1 "));
 }
 
 TEST(DeclaredCodecTest, MutationsChangeTextFields) {
