@@ -32,6 +32,7 @@ BEGIN, END = "<!-- made by tools/envoy_versions.py -->", "<!-- end -->"
 ROWS = {
     "Dubbo calls, routes, mutation": ("test_dubbo",),
     "Thrift calls, routes, mutation": ("test_thrift",),
+    "bRPC calls, routes, mutation": ("test_brpc",),
     "load balancing, health, locality": ("test_balancing",),
     "routes, hosts and clusters change under load": ("test_config_updates",),
     "clients and servers that break every rule": ("test_hostile_clients", "test_hostile_servers"),
