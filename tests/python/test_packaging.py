@@ -168,6 +168,11 @@ def test_the_wheel_carries_what_the_package_loads(wheel: Path) -> None:
         relative = proto.relative_to(ROOT / "api")
         assert f"metaprotocol/api/{relative}" in names
         assert str(relative.with_name(f"{proto.stem}_pb2.py")) in names
+    for path in (ROOT / "include").rglob("*.*"):
+        assert f"metaprotocol/include/{path.relative_to(ROOT / 'include')}" in names
+    for path in (ROOT / "python" / "metaprotocol" / "scaffold").rglob("*"):
+        if path.is_file() and "__pycache__" not in path.parts:
+            assert str(path.relative_to(ROOT / "python")) in names
     packaged = {name for name in names if name.startswith("metaprotocol/") and "_pb2" not in name}
     for path in (ROOT / "python" / "metaprotocol").rglob("*.py"):
         relative = path.relative_to(ROOT / "python")
@@ -184,7 +189,10 @@ def test_the_wheel_carries_nothing_of_the_build(wheel: Path) -> None:
     assert len(names) == len(set(names))
     allowed = re.compile(r"metaprotocol/|metaprotocol-[0-9.]+\.(dist-info|data/data/share)/")
     assert [name for name in names if not allowed.match(name)] == []
-    assert [name for name in names if re.search(r"\.(a|o|cc|h|pyc)$", name)] == []
+    # Headers and a source to begin with are for people who write codecs.
+    for_codecs = ("metaprotocol/include/", "metaprotocol/scaffold/")
+    built = [name for name in names if re.search(r"\.(a|o|cc|h|pyc)$", name)]
+    assert [name for name in built if not name.startswith(for_codecs)] == []
 
 
 @needs_build
