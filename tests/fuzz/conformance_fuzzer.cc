@@ -12,6 +12,7 @@
 #include "codecs/brpc/brpc_codec.h"
 #include "codecs/dubbo/dubbo_codec.h"
 #include "codecs/thrift/thrift_codec.h"
+#include "codecs/trpc/trpc_codec.h"
 #include "src/codec/conformance.h"
 #include "tests/cpp/codecs/declared/declarations.h"
 
@@ -22,6 +23,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       declared::Make(declared::kAcme),   declared::Make(declared::kLines),
       declared::Make(declared::kSizes),  declared::Make(declared::kNullable),
       brpc::CreateBrpcCodec("").codec,   brpc::CreateBrpcCodec(R"({"authentication": true})").codec,
+      trpc::CreateTrpcCodec("").codec,
   };
   if (size == 0) return 0;
   const Codec& codec = *kCodecs[(data[0] >> 1) % kCodecs.size()];

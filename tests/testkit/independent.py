@@ -1,7 +1,7 @@
-"""Providers and consumers that are not ours, of Dubbo, Bolt and bRPC: Node and Java in tests/peers.
+"""Providers and consumers that are not ours: Node, Java and Go in tests/peers.
 
-They are built once, below build/peers, and need the network then. Where Node, Java, Maven or the
-network is missing, ``build`` skips the test and says which.
+They are built once, below build/peers, and need the network then. Where Node, Java, Maven, Go or
+the network is missing, the test is skipped, and says which.
 """
 
 from __future__ import annotations
@@ -142,6 +142,20 @@ def brpc() -> Peer:
     return _java_peer("brpc", "brpc", "BrpcPeer")
 
 
+def trpc() -> Peer:
+    """trpc-go, as consumer and provider."""
+    _need("go")
+    folder = _BUILD / "trpc"
+    program = folder / "trpc-peer"
+    sources = sorted((_SOURCES / "trpc").iterdir())
+    if _outdated(program, sources):
+        folder.mkdir(parents=True, exist_ok=True)
+        _run("go", "build", "-o", str(program), ".", cwd=_SOURCES / "trpc")
+        program.touch()  # Go leaves it alone if it would not change
+    command = (str(program),)
+    return Peer("trpc", (*command, "provider"), (*command, "consumer"))
+
+
 def _java_peer(name: str, sources: str, main: str, *properties: str) -> Peer:
     _need("java", "javac", "mvn")
     folder = _BUILD / name
@@ -194,6 +208,9 @@ def _run(*command: str, cwd: Path) -> None:
         "ETIMEDOUT",
         "Could not transfer",
         "Unknown host",
+        "no such host",
+        "connection refused",
+        "403 Forbidden",
     )
     if any(sign in said for sign in offline):
         pytest.skip(f"{command[0]} could not download what the peer needs")

@@ -40,6 +40,7 @@ _KNOWN_CODECS: Mapping[str, tuple[str, ...]] = {
         "serialization",
     ),
     "thrift": ("method", "service", "message_type", "transport", "protocol"),
+    "trpc": ("caller", "callee", "func"),
 }
 
 # Codecs that also show what clients put into their messages under names of their own.
@@ -47,6 +48,7 @@ _FREE_METADATA: Mapping[str, str] = {
     "brpc": "user fields",
     "dubbo": "attachments",
     "thrift": "headers, which only clients of the THeader transport send",
+    "trpc": "trans_info",
 }
 
 CODECS_WITH_ONE_WAY_METHODS = frozenset({"thrift"})
@@ -71,6 +73,7 @@ BUILT_IN_PROTOCOLS: Mapping[str, str] = {
     "brpc": "brpc",
     "dubbo": "dubbo",
     "thrift": "thrift",
+    "trpc": "trpc",
     **{name: name for name in SHIPPED_DECLARATIONS},
 }
 """Protocols that exist without an ApplicationProtocol, with their codecs."""
