@@ -1,4 +1,5 @@
 // Random lives of the simulated world: whatever happens in whatever order, what must hold holds.
+#include <array>
 #include <cstdlib>
 #include <random>
 
@@ -48,7 +49,33 @@ std::vector<Action> Shrunk(const ScriptSetting& setting, std::vector<Action> act
   return actions;
 }
 
-void KeepsEveryPromise(bool retries_and_delays) {
+// Much of a script's traffic as that of streams, and more of it.
+void AddStreams(uint64_t seed, ScriptSetting& setting, std::vector<Action>& actions) {
+  static constexpr std::array kMore = {Op::kOpenStream,   Op::kStreamData,   Op::kStreamData,
+                                       Op::kStreamData,   Op::kServerStream, Op::kServerStream,
+                                       Op::kServerStream, Op::kServerStream, Op::kWait,
+                                       Op::kEndStream,    Op::kStreamWindow, Op::kResetStream};
+  std::mt19937_64 random(seed);
+  const auto any = [&] { return static_cast<uint32_t>(random() % 1024); };
+  setting.streams = true;
+  setting.protocol = ScriptProtocol::kMultiplexed;
+  if (seed % 2 == 0) setting.bucket_tokens = setting.asks = 0;
+  std::vector<Action> all;
+  for (Action action : actions) {
+    const bool rare = action.op == Op::kFinish || action.op == Op::kReset;
+    if (!rare || random() % 4 == 0) all.push_back(action);
+    for (uint32_t more = any() % 4; more != 0; --more) {
+      action = {kMore[random() % kMore.size()], any(), any()};
+      if (action.op == Op::kWait) action = {Op::kWait, action.a % 20, action.b % 2};
+      all.push_back(action);
+    }
+  }
+  actions = std::move(all);
+}
+
+enum class Extra { kNothing, kRetriesAndDelays, kStreams };
+
+void KeepsEveryPromise(Extra extra) {
   const char* first = std::getenv("METAPROTOCOL_SCRIPT_SEED");
   const char* count = std::getenv("METAPROTOCOL_SCRIPT_RUNS");
   const uint64_t begin = first != nullptr ? std::strtoull(first, nullptr, 10) : 1;
@@ -56,7 +83,8 @@ void KeepsEveryPromise(bool retries_and_delays) {
   for (uint64_t seed = begin; seed < begin + runs; ++seed) {
     const auto bytes = RandomBytes(seed);
     auto [setting, actions] = ScriptFromBytes(bytes.data(), bytes.size());
-    setting.retries_and_delays = retries_and_delays;
+    setting.retries_and_delays = extra == Extra::kRetriesAndDelays;
+    if (extra == Extra::kStreams) AddStreams(seed, setting, actions);
     const auto violations = RunScript(setting, actions);
     if (violations.empty()) continue;
     for (const std::string& violation : violations) ADD_FAILURE() << violation;
@@ -65,10 +93,15 @@ void KeepsEveryPromise(bool retries_and_delays) {
   }
 }
 
-TEST(RandomScript, KeepsEveryPromise) { KeepsEveryPromise(false); }
+TEST(RandomScript, KeepsEveryPromise) { KeepsEveryPromise(Extra::kNothing); }
 
 // One of them: nothing is forwarded twice.
-TEST(RandomScript, KeepsEveryPromiseWithRetriesAndDelays) { KeepsEveryPromise(true); }
+TEST(RandomScript, KeepsEveryPromiseWithRetriesAndDelays) {
+  KeepsEveryPromise(Extra::kRetriesAndDelays);
+}
+
+// Nothing of a stream is lost, comes twice or to somebody else, or follows its end.
+TEST(RandomScript, KeepsEveryPromiseOfStreams) { KeepsEveryPromise(Extra::kStreams); }
 
 }  // namespace
 }  // namespace metaprotocol::test

@@ -53,6 +53,8 @@ struct ScriptSetting {
   uint32_t asks = 0;            // 0: no service; else denies on failure if even
   // Not from bytes: routes try again what no server can have seen, and some requests are delayed.
   bool retries_and_delays = false;
+  // Not from bytes: the multiplexed protocol has streams.
+  bool streams = false;
 };
 // What ScriptFromBytes takes for the setting.
 inline constexpr size_t kSettingBytes = 22;
@@ -81,8 +83,16 @@ enum class Op : uint8_t {
   kPublish,        // a: what changes
   kLimiter,        // a: how the rate limit service answers, b: how late
   kDrain,          // a: everything, or one port
+  // Not from bytes, and only where there are streams.
+  kOpenStream,    // a: client, b: route
+  kStreamData,    // a: client, b: which of its streams, and how much
+  kEndStream,     // a: client, b: which of its streams, and with data or without
+  kResetStream,   // a: client, b: which of its streams
+  kStreamWindow,  // a: client, b: which of its streams
+  kServerStream,  // a: upstream connection, b: which of its streams, and what it says
 };
-inline constexpr size_t kOpCount = 20;
+inline constexpr size_t kOpCount = 20;  // of those from bytes
+inline constexpr size_t kStreamOpCount = 6;
 
 struct Action {
   Op op = Op::kWait;
@@ -90,11 +100,13 @@ struct Action {
   uint32_t b = 0;
 };
 
-inline constexpr std::array<std::string_view, kOpCount> kOpNames = {
+inline constexpr std::array<std::string_view, kOpCount + kStreamOpCount> kOpNames = {
     "connect",        "request",        "one_way",      "heartbeat",      "garbage",
     "finish",         "reset",          "reading",      "wait",           "server_mode",
     "server_connect", "server_close",   "server_sends", "server_answers", "hosts",
-    "generation",     "remove_cluster", "publish",      "limiter",        "drain"};
+    "generation",     "remove_cluster", "publish",      "limiter",        "drain",
+    "open_stream",    "stream_data",    "end_stream",   "reset_stream",   "stream_window",
+    "server_stream"};
 
 // Any bytes are a script.
 inline std::pair<ScriptSetting, std::vector<Action>> ScriptFromBytes(const uint8_t* data,
@@ -176,8 +188,10 @@ inline SimConfig ScriptConfig(const ScriptSetting& setting) {
   CodecRegistry registry;
   switch (setting.protocol) {
     case ScriptProtocol::kMultiplexed:
-      config.codec = std::make_shared<FakeCodec>(FakeMultiplexed());
+      config.codec =
+          std::make_shared<FakeCodec>(setting.streams ? FakeStreams() : FakeMultiplexed());
       modes = {Mode::kShared, Mode::kExclusive, Mode::kPerSession};
+      if (setting.streams) modes = {Mode::kShared};
       break;
     case ScriptProtocol::kPipelined:
       config.codec = std::make_shared<FakeCodec>(FakePipelined());

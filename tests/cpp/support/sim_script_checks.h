@@ -25,8 +25,15 @@ struct ScriptClient {
     std::string token;
     size_t end;  // in the client's bytes
   };
+  struct Stream {
+    uint64_t id;
+    std::string token;
+    size_t said = 0;  // messages with data
+    bool ended = false;
+  };
   SimClient* client = nullptr;
   std::vector<Sent> sent;
+  std::vector<Stream> streams;
   size_t bytes_sent = 0;
   bool garbage = false;
   bool finished = false;
@@ -126,6 +133,7 @@ class ScriptChecks {
     }
     CheckMirrors();
     CheckLimits(seen);
+    CheckStreamsAtServers();
     for (const ScriptClient& client : record_.clients) CheckClient(client, seen);
   }
 
@@ -180,6 +188,61 @@ class ScriptChecks {
     return nullptr;
   }
 
+  // What has come of one stream: its data are numbered.
+  struct StreamSoFar {
+    size_t data = 0;
+    bool ended = false;
+  };
+  // Nothing of it is lost, comes twice or in another order, or follows its end.
+  void CheckStreamMessage(const WireMessage& message, StreamSoFar& so_far) {
+    SimWorld& world = *record_.world;
+    const bool data = message.kind == 'D' || message.kind == 'L';
+    if (so_far.ended && message.kind != 'W' && message.kind != 'Z') {
+      world.Violation("a stream goes on after its end: " + message.token);
+    }
+    if (data && message.body.substr(0, message.body.find(':')) != std::to_string(so_far.data++)) {
+      world.Violation("a stream has a gap: " + message.token);
+    }
+    if (message.kind != 'D' && message.kind != 'W' && message.kind != 'S') so_far.ended = true;
+  }
+
+  void CheckStreamsAtServers() {
+    std::map<std::string, StreamSoFar> streams;
+    for (const auto& connection : record_.world->connections) {
+      std::map<uint64_t, std::string> tokens;
+      for (const WireMessage& message : connection->requests) {
+        if (std::string_view("SDLFZW").find(message.kind) == std::string_view::npos) continue;
+        if (message.kind == 'S') {
+          tokens[message.id] = message.token;
+          if (!streams.emplace(message.token, StreamSoFar()).second) {
+            record_.world->Violation("a stream was opened twice: " + message.token);
+          }
+        }
+        const auto it = tokens.find(message.id);
+        if (it == tokens.end()) {
+          record_.world->Violation("a message of no stream");
+        } else {
+          CheckStreamMessage(message, streams[it->second]);
+        }
+      }
+    }
+  }
+
+  void CheckStreamsOf(const ScriptClient& client) {
+    std::map<uint64_t, StreamSoFar> streams;
+    for (const WireMessage& message : client.received) {
+      if (std::string_view("DLFZW").find(message.kind) == std::string_view::npos) continue;
+      const auto it =
+          std::find_if(client.streams.begin(), client.streams.end(),
+                       [&](const ScriptClient::Stream& stream) { return stream.id == message.id; });
+      if (it == client.streams.end() || (!message.token.empty() && message.token != it->token)) {
+        record_.world->Violation("another's stream: " + message.token);
+        continue;
+      }
+      CheckStreamMessage(message, streams[message.id]);
+    }
+  }
+
   void CheckClient(const ScriptClient& client,
                    const std::map<std::string, const SimConnection*>& seen) {
     SimWorld& world = *record_.world;
@@ -190,6 +253,7 @@ class ScriptChecks {
       }
       return;
     }
+    CheckStreamsOf(client);
     std::map<uint64_t, const ScriptClient::Sent*> by_id;
     std::map<std::string, const ScriptClient::Sent*> by_token;
     for (const auto& sent : client.sent) {
@@ -201,6 +265,10 @@ class ScriptChecks {
     for (const WireMessage& message : client.received) {
       if (message.kind == 'G' || message.kind == 'h') continue;
       if (message.kind == 0) break;
+      if (record_.setting.streams &&
+          std::string_view("DLFZW").find(message.kind) != std::string_view::npos) {
+        continue;
+      }
       if (message.kind != 'R' && message.kind != 'X' && message.kind != 'E') {
         world.Violation(std::string("a client was sent a message of kind ") + message.kind);
         continue;

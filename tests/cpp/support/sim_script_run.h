@@ -146,6 +146,18 @@ class ScriptRun : public ScriptRecord {
           }
         });
         break;
+      case Op::kOpenStream:
+        OpenStream(action.a, action.b);
+        break;
+      case Op::kStreamData:
+      case Op::kEndStream:
+      case Op::kResetStream:
+      case Op::kStreamWindow:
+        SayInStream(action.op, action.a, action.b);
+        break;
+      case Op::kServerStream:
+        if (SimConnection* connection = Upstream(action.a)) ServerStream(*connection, action.b);
+        break;
     }
     Collect();
     ScriptChecks(*this).CheckBounds();
@@ -155,6 +167,12 @@ class ScriptRun : public ScriptRecord {
   void Quiesce() {
     for (auto& [address, server] : world->servers) server = SimServer();
     for (ScriptClient& client : clients) client.client->SetReading(true);
+    for (ScriptClient& client : clients) {
+      if (!client.client->alive() || client.finished || client.garbage) continue;
+      for (const ScriptClient::Stream& stream : client.streams) {
+        client.client->Send(world->wire().Make('Z', stream.id, stream.token));
+      }
+    }
     const auto busy = [&] {
       if (world->exchanges() != 0) return true;
       return std::any_of(clients.begin(), clients.end(), [](const ScriptClient& client) {
@@ -236,6 +254,65 @@ class ScriptRun : public ScriptRecord {
     client->bytes_sent += bytes.size();
     client->sent.push_back({kind, number, token, client->bytes_sent});
     client->client->Send(bytes);
+  }
+
+  void OpenStream(uint32_t n, uint32_t what) {
+    ScriptClient* client = setting.streams ? Client(n) : nullptr;
+    if (client == nullptr || client->finished || client->garbage) return;
+    static constexpr std::array kTargets = {"a", "b", "w", "d", "n"};
+    const std::string token =
+        std::string(kTargets[what % 8 % kTargets.size()]) + "-stream-" + std::to_string(++streams_);
+    const uint64_t id = 1'000'000 + streams_;
+    client->streams.push_back({.id = id, .token = token});
+    const std::string bytes = world->wire().Make('S', id, token);
+    client->bytes_sent += bytes.size();
+    client->client->Send(bytes);
+  }
+
+  void SayInStream(Op op, uint32_t n, uint32_t what) {
+    ScriptClient* client = Client(n);
+    if (client == nullptr || client->finished || client->garbage) return;
+    std::vector<ScriptClient::Stream*> open;
+    for (ScriptClient::Stream& stream : client->streams) {
+      if (!stream.ended) open.push_back(&stream);
+    }
+    if (open.empty()) return;
+    ScriptClient::Stream& stream = *open[what % open.size()];
+    const char end = what / 8 % 2 == 0 ? 'L' : 'F';
+    const char kind = op == Op::kStreamData    ? 'D'
+                      : op == Op::kEndStream   ? end
+                      : op == Op::kResetStream ? 'Z'
+                                               : 'W';
+    stream.ended = op == Op::kEndStream || op == Op::kResetStream;
+    const std::string bytes = StreamMessage(kind, stream.id, stream.token, stream.said, what / 16);
+    client->bytes_sent += bytes.size();
+    client->client->Send(bytes);
+  }
+
+  // `said`: how many with data there were before.
+  std::string StreamMessage(char kind, uint64_t id, const std::string& token, size_t& said,
+                            uint32_t size) const {
+    static constexpr std::array kSizes = {0, 100, 3000, 40000};
+    std::string body;
+    if (kind == 'D' || kind == 'L') {
+      body = std::to_string(said++) + ":" + std::string(kSizes[size % kSizes.size()], 'x');
+    }
+    if (kind == 'W') body = "10000";
+    return world->wire().Make(kind, id, token, body);
+  }
+
+  void ServerStream(SimConnection& connection, uint32_t what) {
+    std::vector<const WireMessage*> open;
+    auto& said = streams_of_server_[connection.number];
+    for (const WireMessage& message : connection.requests) {
+      if (message.kind == 'S' && !said[message.id].second) open.push_back(&message);
+    }
+    if (open.empty()) return;
+    const WireMessage& opened = *open[what % open.size()];
+    const char kind = "DDDDLFZW"[what / 8 % 8];
+    auto& [count, ended] = said[opened.id];
+    ended = kind == 'L' || kind == 'F' || kind == 'Z';
+    connection.Send(StreamMessage(kind, opened.id, opened.token, count, what / 64));
   }
 
   // Whatever becomes of its token, it is nobody else's.
@@ -391,6 +468,9 @@ class ScriptRun : public ScriptRecord {
   }
 
   uint64_t garbage_ = 0;
+  uint64_t streams_ = 0;
+  // By connection and the server's ids: messages with data so far, and whether it has ended them.
+  std::map<uint64_t, std::map<uint64_t, std::pair<size_t, bool>>> streams_of_server_;
   std::array<uint64_t, 3> generation_ = {1, 1, 1};
   std::array<uint32_t, 3> hosts_ = {0, 0, 0};
   std::map<uint64_t, std::set<size_t>> answered_;  // by connection, indices into its requests

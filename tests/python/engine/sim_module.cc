@@ -137,7 +137,8 @@ py::dict Run(const py::dict& setting, const std::vector<ActionTuple>& tuples) {
 PYBIND11_MODULE(_sim, module) {
   namespace test = metaprotocol::test;
   module.doc() = "A simulated world around the engine, for tests.";
-  module.attr("OPS") = std::vector<std::string>(test::kOpNames.begin(), test::kOpNames.end());
+  module.attr("OPS") =
+      std::vector<std::string>(test::kOpNames.begin(), test::kOpNames.begin() + test::kOpCount);
   module.attr("PROTOCOLS") = test::kScriptProtocolCount;
   module.def("run", &test::Run, pybind11::arg("setting"), pybind11::arg("actions"));
 }
