@@ -97,8 +97,13 @@ class Snapshot:
             now, then = self.made.get(url, {}), before.made.get(url, {})
             if now is then:
                 continue
-            names = {name for name, made in now.items() if _differs(made, then.get(name))}
-            names |= then.keys() - now.keys()
+            names = {
+                name
+                for name, made in now.items()
+                if (old := then.get(name)) is not made and _differs(made, old)
+            }
+            if now.keys() != then.keys():
+                names |= then.keys() - now.keys()
             if names:
                 changed[url] = {
                     name: now[name].message if name in now else None for name in sorted(names)
@@ -122,8 +127,4 @@ def _older(made: Made, before: Made | None) -> Made:
 
 
 def _differs(made: Made, before: Made | None) -> bool:
-    if before is None:
-        return True
-    if made is before:
-        return False
-    return not made.says_the_same_as(before)
+    return before is None or not made.says_the_same_as(before)

@@ -206,7 +206,9 @@ class XdsServer:
             old = known.get(type_url, _NOTHING)
             if new is old:
                 continue
-            offers: dict[str, Offered | None] = {name: None for name in old if name not in new}
+            offers: dict[str, Offered | None] = {}
+            if old.keys() != new.keys():
+                offers = {name: None for name in old if name not in new}
             for name, offered in new.items():
                 if before is None or old.get(name) is not offered:
                     offers[name] = offered
