@@ -33,6 +33,7 @@ ROWS = {
     "Dubbo calls, routes, mutation": ("test_dubbo",),
     "Thrift calls, routes, mutation": ("test_thrift",),
     "bRPC calls, routes, mutation": ("test_brpc",),
+    "tRPC calls, streams, routes, mutation": ("test_trpc",),
     "load balancing, health, locality": ("test_balancing",),
     "routes, hosts and clusters change under load": ("test_config_updates",),
     "clients and servers that break every rule": ("test_hostile_clients", "test_hostile_servers"),
