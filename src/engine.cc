@@ -93,7 +93,10 @@ class EngineImpl final : public Engine {
   }
   size_t exchanges_open() const noexcept override { return exchanges_.count(); }
   size_t sessions_open() const noexcept override { return sessions_.session_count(); }
-  void FlushMetrics() noexcept override { context_.metrics.Flush(); }
+  void FlushMetrics() noexcept override {
+    sessions_.CountLostLines();
+    context_.metrics.Flush();
+  }
   std::string DumpJson() const noexcept override {
     return DumpEngine(sessions_, exchanges_.count(), router_.mirrors().count(), hub_);
   }
@@ -147,6 +150,7 @@ class EngineImpl final : public Engine {
         hub_.LeaseTimer(timer.owner<Lease>());
         break;
       case Timer::Kind::kMetrics:
+        sessions_.CountLostLines();
         context_.metrics.Flush();
         sessions_.DropUnusedSnapshots();
         // The last one comes after everything has ended, and reports that.

@@ -29,7 +29,8 @@ INCLUDE = re.compile(r'^\s*#\s*include\s*(["<])([^">]+)[">]')
 # What every part of the engine may use.
 _ENGINE_BASE = ("src/base/", "src/codec/", "src/host/", "src/observe/", "src/engine_context.h")
 _FILTER = (*_ENGINE_BASE, "src/route/", "src/limit/", "src/filter/")
-_ROUTER = (*_FILTER, "src/config/", "src/upstream/", "src/router/")
+_TELEMETRY = (*_ENGINE_BASE, "src/route/", "src/telemetry/")
+_ROUTER = (*_FILTER, "src/config/", "src/upstream/", "src/router/", "src/telemetry/")
 
 # Folder -> prefixes of what its files may include. The longest folder that fits a file counts;
 # "{codec}" is the codec's own folder.
@@ -47,6 +48,7 @@ CPP_RULES: dict[str, tuple[str, ...]] = {
         "src/upstream/",
     ),
     "src/filter": _FILTER,
+    "src/telemetry": _TELEMETRY,
     "src/router": _ROUTER,
     "src/exchange": (*_ROUTER, "src/exchange/"),
     # The simulated world runs the engine with the real codecs.

@@ -3,10 +3,12 @@
 #include <sys/random.h>
 
 #include <algorithm>
+#include <chrono>
 #include <thread>
 
 #include "envoy_ext/abi/log.h"
 #include "envoy_ext/carrier/carrier.h"
+#include "envoy_ext/log_writer/log_file.h"
 #include "envoy_ext/network_filter/client_connection.h"
 #include "envoy_ext/worker/dump.h"
 
@@ -303,6 +305,14 @@ bool Worker::LogEnabled(LogLevel level) {
 void Worker::Log(LogLevel level, std::string_view text) {
   EnvoyLog(static_cast<abi::LogLevel>(level), text, "engine", 0);
 }
+
+uint64_t Worker::UnixTimeUs() {
+  const auto since_1970 = std::chrono::system_clock::now().time_since_epoch();
+  return static_cast<uint64_t>(
+      std::chrono::duration_cast<std::chrono::microseconds>(since_1970).count());
+}
+
+std::shared_ptr<LogSink> Worker::OpenLog(std::string_view path) { return OpenLogFile(path); }
 
 void Worker::DefineSeries(uint32_t series, const SeriesLabels& labels) {
   if (series >= series_.size()) series_.resize(series + 1, nullptr);

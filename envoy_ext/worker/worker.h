@@ -100,6 +100,8 @@ class Worker final : public Host {
   uint64_t Random() override;
   bool LogEnabled(LogLevel level) override;
   void Log(LogLevel level, std::string_view text) override;
+  uint64_t UnixTimeUs() override;
+  std::shared_ptr<LogSink> OpenLog(std::string_view path) override;
   void DefineSeries(uint32_t series, const SeriesLabels& labels) override;
   void AddCounter(uint32_t series, Counter counter, uint64_t delta) override;
   void AddGauge(uint32_t series, Gauge gauge, int64_t delta) override;

@@ -85,6 +85,12 @@ class PyHost final : public Host {
   }
   bool LogEnabled(LogLevel level) override { return level >= LogLevel::kWarn; }
   void Log(LogLevel, std::string_view text) override { Call("log", text); }
+  uint64_t UnixTimeUs() override { return now_us; }
+  // A host that has no such method loses them.
+  std::shared_ptr<LogSink> OpenLog(std::string_view path) override {
+    if (!py::hasattr(target_, "write_log")) return nullptr;
+    return std::make_shared<PyLog>(*this, std::string(path));
+  }
   void DefineSeries(uint32_t, const SeriesLabels& labels) override { series_.push_back(labels); }
   void AddCounter(uint32_t series, Counter counter, uint64_t delta) override {
     Metric(series, CounterName(counter), static_cast<int64_t>(delta));
@@ -96,6 +102,18 @@ class PyHost final : public Host {
                        std::span<const uint64_t> values) override {
     Metric(series, HistogramName(histogram), static_cast<int64_t>(values.size()));
   }
+
+  // Of one path.
+  class PyLog final : public LogSink {
+   public:
+    PyLog(PyHost& host, std::string path) : host_(host), path_(std::move(path)) {}
+    void Write(Bytes line) override { host_.Call("write_log", path_, py::bytes(line)); }
+    uint64_t TakeLost() override { return 0; }
+
+   private:
+    PyHost& host_;
+    const std::string path_;
+  };
 
   void RethrowPending() {
     if (pending_) std::rethrow_exception(std::exchange(pending_, nullptr));

@@ -14,6 +14,7 @@
 #include "src/filter/filter.h"
 #include "src/filter/filter_chain.h"
 #include "src/route/route_table.h"
+#include "src/telemetry/access_log.h"
 
 namespace metaprotocol {
 
@@ -50,6 +51,7 @@ struct Snapshot {
   UpstreamMode upstream_mode = UpstreamMode::kShared;
   SessionLimits limits;
   uint64_t default_timeout_us = 0;  // where a route has none; 0: none
+  AccessLogs access_logs;
 
   struct Table {
     std::unique_ptr<const RouteTable> routes;

@@ -20,6 +20,7 @@
 #include "src/observe/metrics_book.h"
 #include "src/route/route.h"
 #include "src/router/protocol_state.h"
+#include "src/telemetry/request_record.h"
 #include "src/upstream/attempt.h"
 #include "src/upstream/lease.h"
 #include "src/upstream/retry_budget.h"
@@ -36,6 +37,7 @@ struct ExchangeOrigin {
   LeaseOwner& leases;         // its own, under UpstreamMode::kPerSession...
   LeaseOwner& mirror_leases;  // ...and for copies of its requests
   const ConnectionMetadata& connection;
+  const ConnectionInfo& info;
   SessionHandle handle;
 };
 
@@ -169,6 +171,7 @@ class Exchange : public ReplySlot, public FilterContext {
   Timer timer_;       // of the attempts together, or of the open stream
   Timer step_timer_;  // of the filter that has stopped, of one attempt, or of the pause before it
   std::unique_ptr<StreamState> stream_;  // null: a single request
+  RequestRecord* record_ = nullptr;      // null: nobody is told of its end
 };
 
 }  // namespace metaprotocol

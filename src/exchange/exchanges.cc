@@ -44,6 +44,7 @@ Exchange& Exchanges::New(const ExchangeOrigin& origin, SnapshotUse& use, const R
   exchange.status_ = ReplyStatus::kOk;
   exchange.counted_ = false;
   exchange.answered_locally_ = false;
+  if (!use.logs.empty()) exchange.record_ = logger_.Begin(use, origin, message);
   ++count_;
   return exchange;
 }
@@ -89,6 +90,7 @@ bool Exchanges::Proceed(Exchange& exchange, RequestVerdict verdict, const Reques
       break;
   }
   exchange.request_ = nullptr;
+  if (exchange.record_ != nullptr) exchange.record_->by_filter = true;
   Reply(exchange, exchange.answer_, exchange.answer_text_);
   return false;
 }
@@ -250,6 +252,7 @@ void Exchanges::Reply(Exchange& exchange, LocalReply reply, std::string_view tex
   if (exchange.attempts_ != 0 && exchange.response_bytes_ == 0) RecordTime(exchange);
   exchange.answer_ = reply;
   exchange.answered_locally_ = true;
+  if (exchange.record_ != nullptr) exchange.record_->SetReason(text);
   if (exchange.is_stream()) {
     client_->OnStreamReset(exchange, reply, text);
     EndStream(exchange, Outcome::Kind::kAnswered);
@@ -313,6 +316,7 @@ void Exchanges::End(Exchange& exchange, Outcome::Kind kind) {
       if (exchange.chain_->needs_of(i).outcome) exchange.chain_->at(i).OnEnd(exchange, outcome);
     }
   }
+  if (exchange.record_ != nullptr) Log(exchange, kind);
   exchange.host_address_.clear();
   if (exchange.origin_ != nullptr) client_->OnLeave(exchange);
   if (exchange.series_ != nullptr) exchange.series_->Add(Gauge::kExchangesActive, -1);
@@ -327,6 +331,29 @@ void Exchanges::End(Exchange& exchange, Outcome::Kind kind) {
   --count_;
   exchange.Become(Exchange::State::kFree);
   pool_.Release(exchange);
+}
+
+void Exchanges::Log(Exchange& exchange, Outcome::Kind kind) {
+  RequestRecord& record = *std::exchange(exchange.record_, nullptr);
+  EndedRequest ended{.record = record};
+  if (const Route* route = exchange.route_) {
+    ended.route = route->name;
+    if (exchange.target_ != nullptr) {
+      const auto& targets = exchange.snapshot_->routes[route->index].targets;
+      ended.cluster = route->clusters[static_cast<size_t>(exchange.target_ - targets.data())].name;
+    }
+  }
+  ended.host = exchange.host_address_;
+  ended.replied = kind == Outcome::Kind::kReplied;
+  ended.answered = kind == Outcome::Kind::kAnswered || kind == Outcome::Kind::kDropped;
+  ended.client_gone = kind == Outcome::Kind::kClientGone;
+  ended.status = exchange.status_;
+  ended.reply = exchange.answer_;
+  ended.request_bytes = exchange.bytes_;
+  ended.response_bytes = exchange.response_bytes_;
+  ended.started_us = exchange.started_us_;
+  ended.attempts = exchange.attempts_;
+  logger_.End(*exchange.snapshot_, record, ended);
 }
 
 // --- counting

@@ -11,6 +11,7 @@
 #include "src/base/object_pool.h"
 #include "src/engine_context.h"
 #include "src/exchange/exchange.h"
+#include "src/exchange/request_logger.h"
 #include "src/router/router.h"
 #include "src/upstream/worker_hub.h"
 
@@ -58,7 +59,7 @@ class ExchangeClient {
 class Exchanges final : public AttemptSink {
  public:
   Exchanges(EngineContext& context, WorkerHub& hub, Router& router)
-      : context_(context), hub_(hub), router_(router) {}
+      : context_(context), hub_(hub), router_(router), logger_(context) {}
   ~Exchanges() override = default;
   // Both need each other; called once, before anything else.
   void SetClient(ExchangeClient& client) { client_ = &client; }
@@ -73,6 +74,11 @@ class Exchanges final : public AttemptSink {
                 const Message& message);
   // Through the filters, to a server. It may have ended when this returns.
   void Run(Exchange& exchange, const RequestView& request);
+  // A request that was refused before it became an exchange: for those who are told of ended ones.
+  void Refused(const ExchangeOrigin& origin, const SnapshotUse& use, const Message& message,
+               LocalReply reply, std::string_view text) {
+    if (!use.logs.empty()) logger_.Refused(use, origin, message, reply, text);
+  }
   // More of a request that was not whole; see Exchange::wants_body. Once its server has answered it
   // goes nowhere. False: the server takes so little of it that no more should be read until OnRoom.
   bool SendBody(Exchange& exchange, Bytes bytes, bool last) {
@@ -170,10 +176,12 @@ class Exchanges final : public AttemptSink {
   void Remember(Exchange& exchange, const AttemptResult& result);
   AttemptResult Abandon(Exchange& exchange, AttemptResult::Cause why);
   void End(Exchange& exchange, Outcome::Kind kind);
+  void Log(Exchange& exchange, Outcome::Kind kind);
 
   EngineContext& context_;
   WorkerHub& hub_;
   Router& router_;
+  RequestLogger logger_;
   ExchangeClient* client_ = nullptr;
   ObjectPool<Exchange> pool_;
   size_t count_ = 0;

@@ -72,7 +72,11 @@ std::optional<AttemptResult> Exchanges::StartAttempt(Exchange& exchange,
   const std::optional<AttemptResult> ended =
       router_.Start(sender, *exchange.target_, exchange.attempt_, request, *mutation, timeout_us,
                     exchange.host_address_);
-  if (!ended || ended->cause != AttemptResult::Cause::kRefused) ++exchange.attempts_;
+  if (!ended || ended->cause != AttemptResult::Cause::kRefused) {
+    ++exchange.attempts_;
+    if (exchange.record_ != nullptr) exchange.record_->sent_us = context_.now_us();
+  }
+  if (ended && ended->cause == AttemptResult::Cause::kSent) Remember(exchange, *ended);
   if (!ended && limited && route.retry->per_try_timeout_us != 0) {
     context_.Arm(exchange.step_timer_, context_.now_us() + route.retry->per_try_timeout_us);
   }
@@ -233,6 +237,7 @@ void Exchanges::PassOn(Exchange& exchange, const Codec& codec, Message& message,
   codec.CarryOver(exchange.client_, message);
   exchange.status_ = message.status;
   exchange.response_bytes_ = message.length;
+  if (exchange.record_ != nullptr) exchange.record_->first_byte_us = context_.now_us();
   exchange.series_->Add(Counter::kResponseBytes, message.length);
   if (exchange.attempts_ > 1) exchange.series_->Add(Counter::kRetrySuccesses);
   RecordTime(exchange);
@@ -273,9 +278,11 @@ void Exchanges::EndReply(Exchange& exchange) {
 
 // Which host was tried: for who wants the outcome, and so that a retry prefers another one.
 void Exchanges::Remember(Exchange& exchange, const AttemptResult& result) {
-  if (exchange.chain_->needs().outcome || exchange.held_request_ != nullptr) {
+  if (exchange.chain_->needs().outcome || exchange.held_request_ != nullptr ||
+      exchange.record_ != nullptr) {
     exchange.host_address_.assign(result.host_address);
   }
+  if (exchange.record_ != nullptr && result.bytes_written != 0) exchange.record_->connected = true;
 }
 
 AttemptResult Exchanges::Abandon(Exchange& exchange, AttemptResult::Cause why) {

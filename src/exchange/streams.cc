@@ -122,7 +122,10 @@ void Exchanges::OnStreamMessage(Attempt& attempt, const Codec& codec, Message& m
                                 Bytes bytes) {
   Exchange& exchange = static_cast<ExchangeAttempt&>(attempt).exchange;
   StreamState& stream = *exchange.stream_;
-  if (!std::exchange(stream.answered, true)) RecordTime(exchange);
+  if (!std::exchange(stream.answered, true)) {
+    RecordTime(exchange);
+    if (exchange.record_ != nullptr) exchange.record_->first_byte_us = context_.now_us();
+  }
   codec.CarryOver(exchange.client_, message);
   switch (message.kind) {
     case MessageKind::kStreamWindow:

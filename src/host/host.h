@@ -9,12 +9,14 @@
 
 #include <cstdint>
 #include <limits>
+#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "src/codec/bytes.h"
+#include "src/host/log_sink.h"
 #include "src/observe/metrics.h"
 
 namespace metaprotocol {
@@ -112,10 +114,17 @@ class Host {
   // Engine::Tick wanted once, at `at_us` or soon after. Replaces the wish before; kNoTimer: none.
   virtual void SetTimer(uint64_t at_us) = 0;
 
+  // Microseconds since 1970, for people. 0 where there is no calendar.
+  virtual uint64_t UnixTimeUs() { return 0; }
+
   // --- the rest
   virtual uint64_t Random() = 0;
   virtual bool LogEnabled(LogLevel level) = 0;
   virtual void Log(LogLevel level, std::string_view text) = 0;
+
+  // What is written to the file of that name, by all that have it open; "/dev/stdout" and
+  // "/dev/stderr" are the process's own. Null: there are no such files here.
+  virtual std::shared_ptr<LogSink> OpenLog(std::string_view /*path*/) { return nullptr; }
 
   // --- metrics
   // All from Engine::FlushMetrics and Tick, about once a second. `series` is the engine's number

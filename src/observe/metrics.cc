@@ -46,6 +46,8 @@ constexpr std::array<std::string_view, static_cast<size_t>(Counter::kFirstLocalR
         "fault_aborts",
         "authorization_denied",
         "authorization_audited",
+        "access_log_entries",
+        "access_log_lost",
 };
 
 constexpr std::array<std::string_view, kGaugeCount> kGaugeNames = {

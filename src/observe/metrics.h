@@ -62,6 +62,9 @@ enum class Counter : uint8_t {
   kFaultAborts,           // requests that a fault filter has failed; also among the fault replies
   kAuthorizationDenied,   // requests that an authorization filter has denied
   kAuthorizationAudited,  // requests that met a policy which only counts
+  // Labels: the protocol alone.
+  kAccessLogEntries,  // lines for access logs
+  kAccessLogLost,     // lines that were not written: too many waited, or the file failed
   // One per LocalReply follows, in its order: use LocalReplyCounter().
   kFirstLocalReply,
 };

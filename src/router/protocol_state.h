@@ -9,6 +9,7 @@
 
 #include "src/config/config_slot.h"
 #include "src/config/snapshot.h"
+#include "src/host/log_sink.h"
 #include "src/observe/metrics_book.h"
 #include "src/upstream/upstream_protocol.h"
 
@@ -36,6 +37,8 @@ struct SnapshotUse {
   std::shared_ptr<const Snapshot> snapshot;
   std::vector<RouteState> routes;  // by Route::index
   Series* no_route_series = nullptr;
+  Series* protocol_series = nullptr;           // labels: the protocol alone
+  std::vector<std::shared_ptr<LogSink>> logs;  // parallel to Snapshot::access_logs
   // Snapshots with the same codec and mode have the same, and so share upstream connections.
   std::shared_ptr<UpstreamProtocol> upstream;
   uint64_t users = 0;

@@ -71,6 +71,10 @@ void SessionManager::TakeUpNewest(ProtocolState& protocol) {
           : std::shared_ptr<const MetadataKeys>(use->snapshot, &use->snapshot->response_keys);
   use->upstream->max_message_bytes = use->snapshot->limits.max_message_bytes;
   use->upstream->stream_message_bytes = use->snapshot->limits.stream_message_bytes;
+  use->protocol_series = protocol.series;
+  for (const AccessLog& log : use->snapshot->access_logs.logs) {
+    use->logs.push_back(context_.host.OpenLog(log.path));
+  }
   protocol.current = use.get();
   ++use->users;  // the protocol itself
   protocol.snapshots.push_back(std::move(use));
@@ -85,6 +89,17 @@ void SessionManager::DropUnusedSnapshots() {
   if (old_ones) RenewSilentSessions();
   for (const auto& [slot, protocol] : protocols_) {
     std::erase_if(protocol->snapshots, [](const auto& use) { return use->users == 0; });
+  }
+}
+
+void SessionManager::CountLostLines() {
+  for (const auto& [slot, protocol] : protocols_) {
+    for (const auto& use : protocol->snapshots) {
+      for (const auto& log : use->logs) {
+        const uint64_t lost = log == nullptr ? 0 : log->TakeLost();
+        if (lost != 0) protocol->series->Add(Counter::kAccessLogLost, lost);
+      }
+    }
   }
 }
 

@@ -59,6 +59,8 @@ class SessionManager final : public ExchangeClient {
   // Frees configurations that nothing runs on any more. To be called now and then: connections that
   // say nothing do not keep old ones, but not all of them are looked at each time.
   void DropUnusedSnapshots();
+  // What the access logs have lost since the last time.
+  void CountLostLines();
 
   size_t session_count() const { return session_count_; }
   template <typename F>

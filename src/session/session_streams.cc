@@ -71,6 +71,7 @@ void SessionManager::RefuseStream(Session& session, const Message& message, Loca
   reply_context_.tag = message.tag;
   reply_context_.name.assign(message.reply_name);
   reply_context_.stream_id = message.stream_id;
+  exchanges_.Refused(session.origin, *session.use, message, reply, text);
   SayStreamIsOver(session, reply_context_, *session.use->snapshot->codec, reply, text);
 }
 

@@ -130,6 +130,9 @@ void SessionManager::AnswerLocally(Session& session, const Message& message, Loc
   Series& series = exchanges_.SeriesFor(session.protocol, *session.use, nullptr);
   if (message.kind != MessageKind::kRequest) {
     series.Add(LocalReplyCounter(reply));
+    if (message.kind == MessageKind::kOneWay) {
+      exchanges_.Refused(session.origin, *session.use, message, reply, text);
+    }
     return;
   }
   const Codec& codec = *session.use->snapshot->codec;
@@ -142,6 +145,7 @@ void SessionManager::AnswerLocally(Session& session, const Message& message, Loc
   reply_context_.id = message.id;
   reply_context_.tag = message.tag;
   reply_context_.name.assign(message.reply_name);
+  exchanges_.Refused(session.origin, *session.use, message, reply, text);
   if (!codec.Reply(reply_context_, reply, text, OutFor(session))) EndAfterReplies(session);
 }
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -66,6 +67,9 @@ struct SimConfig {
   std::optional<SimGlobalLimit> global_limit = {};
   // What filters look at in responses.
   std::vector<std::string> response_keys = {};
+  // Path and format, a text; all requests.
+  std::vector<std::pair<std::string, std::string>> access_logs = {};
+  std::function<void(AccessLog&)> change_log = {};
   // Behind the limits, in order.
   std::vector<std::pair<std::string, std::shared_ptr<const Filter>>> filters = {};
 };
@@ -153,6 +157,15 @@ inline std::shared_ptr<const Snapshot> BuildSnapshot(SimConfig config) {
   }
   if (auto limit = BuildGlobalRateLimit(config, keys)) {
     table.filters.push_back({"global_rate_limit", std::move(limit)});
+  }
+  for (const auto& [path, format] : config.access_logs) {
+    AccessLog log;
+    log.path = path;
+    std::string error;
+    log.format =
+        LogFormat::Text(LogTemplate::Compile(format, snapshot->access_logs.keys, keys, error));
+    if (config.change_log) config.change_log(log);
+    snapshot->access_logs.logs.push_back(std::move(log));
   }
   for (auto& [name, filter] : config.filters) table.filters.push_back({name, std::move(filter)});
   snapshot->response_keys = MetadataKeys(config.codec->traits().metadata_keys);

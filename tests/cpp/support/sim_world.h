@@ -215,6 +215,30 @@ class SimWorld : public Host {
     return times_;
   }
 
+  // What was written to access logs, by path.
+  struct SimLog final : LogSink {
+    std::vector<std::string> lines;
+    bool full = false;
+    uint64_t lost = 0;
+    void Write(Bytes line) override {
+      if (full) {
+        ++lost;
+      } else {
+        lines.emplace_back(line);
+      }
+    }
+    uint64_t TakeLost() override { return std::exchange(lost, 0); }
+  };
+  static constexpr uint64_t kUnixTimeUs = 1'767'225'600'000'000;  // 2026-01-01T00:00:00Z
+  std::shared_ptr<SimLog> OpenSimLog(std::string_view path) {
+    std::shared_ptr<SimLog>& log = logs_[std::string(path)];
+    if (log == nullptr) log = std::make_shared<SimLog>();
+    return log;
+  }
+  const std::vector<std::string>& Logged(std::string_view path = "/log") {
+    return OpenSimLog(path)->lines;
+  }
+
   uint64_t Draw() { return random_(); }
   uint64_t Draw(uint64_t below) { return random_() % below; }
   void Violation(std::string text) {
@@ -222,6 +246,8 @@ class SimWorld : public Host {
   }
 
   // --- Host
+  uint64_t UnixTimeUs() override { return kUnixTimeUs + now_us_; }
+  std::shared_ptr<LogSink> OpenLog(std::string_view path) override { return OpenSimLog(path); }
   void WriteSession(SessionHandle handle, Bytes bytes) override {
     SimClient* client = LiveClient(handle, "WriteSession");
     if (client == nullptr) return;
@@ -594,6 +620,7 @@ class SimWorld : public Host {
   std::multimap<uint64_t, std::function<void()>> events_;
   int depth_ = 1;  // the engine may call while it is made
   std::map<LeaseId, std::unique_ptr<LeaseRecord>> leases_;
+  std::map<std::string, std::shared_ptr<SimLog>> logs_;
   std::set<LeaseId> used_lease_ids_;
   std::set<CallId> used_call_ids_;
   std::vector<std::shared_ptr<const ClusterPolicy>> policies_;

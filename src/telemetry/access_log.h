@@ -1,0 +1,40 @@
+// The access logs of a configuration: which requests they want, and how those look.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "src/route/route_table.h"
+#include "src/telemetry/log_format.h"
+#include "src/telemetry/request_record.h"
+
+namespace metaprotocol {
+
+struct AccessLog {
+  std::string path;
+  LogFormat format;
+  std::shared_ptr<const RouteTable> match;  // null: every request
+  uint64_t chance = Route::kAlways;         // of kAlways, that a request is logged
+  bool failures_only = false;
+  uint64_t min_duration_us = 0;
+
+  // By what is known when the request comes, but for chance. One of which it cannot be told is
+  // wanted.
+  bool MayWant(const MatchInput& input) const;
+  bool Wants(const EndedRequest& request) const {
+    if (failures_only && !request.failed()) return false;
+    return request.ended_us - request.started_us >= min_duration_us;
+  }
+};
+
+struct AccessLogs {
+  static constexpr size_t kMost = 16;  // as in api/
+
+  std::vector<AccessLog> logs;
+  RecordedKeys keys;  // of all formats
+};
+
+}  // namespace metaprotocol

@@ -1,0 +1,351 @@
+#include "src/telemetry/log_format.h"
+
+#include <algorithm>
+#include <charconv>
+#include <chrono>
+#include <cstdio>
+#include <optional>
+
+#include "src/codec/utf8.h"
+
+namespace metaprotocol {
+namespace {
+
+constexpr std::string_view kHex = "0123456789abcdef";
+
+bool IsOperatorLetter(char c) { return (c >= 'A' && c <= 'Z') || c == '_'; }
+
+void AppendNumber(uint64_t number, std::string& out) {
+  char digits[20];
+  const auto end = std::to_chars(std::begin(digits), std::end(digits), number);
+  out.append(digits, end.ptr);
+}
+
+// 2026-01-31T12:00:00.000Z
+void AppendTime(uint64_t unix_us, std::string& out) {
+  using std::chrono::floor;
+  const std::chrono::sys_time<std::chrono::microseconds> time{
+      std::chrono::microseconds(static_cast<int64_t>(unix_us))};
+  const auto day = floor<std::chrono::days>(time);
+  const std::chrono::year_month_day date{day};
+  const std::chrono::hh_mm_ss clock{floor<std::chrono::milliseconds>(time - day)};
+  char text[40];
+  const int size = std::snprintf(
+      text, sizeof text, "%04d-%02u-%02uT%02d:%02d:%02d.%03dZ", static_cast<int>(date.year()),
+      static_cast<unsigned>(date.month()), static_cast<unsigned>(date.day()),
+      static_cast<int>(clock.hours().count()), static_cast<int>(clock.minutes().count()),
+      static_cast<int>(clock.seconds().count()), static_cast<int>(clock.subseconds().count()));
+  out.append(text, static_cast<size_t>(size));
+}
+
+// Of W3C's traceparent ("00-<trace>-<span>-01"), B3's single header ("<trace>-<span>-1") or the
+// trace id alone.
+std::string_view TraceIdIn(std::string_view value) {
+  if (value.size() > 3 && value[2] == '-') value.remove_prefix(3);
+  return value.substr(0, value.find('-'));
+}
+
+void AppendEscaped(std::string_view text, std::string& out) {
+  for (const char c : text) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (byte < 0x20 || byte == 0x7f) {
+      out.append("\\x") += kHex[byte >> 4];
+      out += kHex[byte & 15];
+    } else {
+      if (c == '"' || c == '\\') out += '\\';
+      out += c;
+    }
+  }
+}
+
+void AppendJsonEscaped(std::string_view text, std::string& out) {
+  for (Utf8Iterator it(text); !it.Done();) {
+    const uint32_t c = it.Next();
+    if (c < 0x20 || c == 0x7f) {
+      out.append("\\u00") += kHex[c >> 4];
+      out += kHex[c & 15];
+    } else {
+      if (c == '"' || c == '\\') out += '\\';
+      AppendUtf8(out, c);
+    }
+  }
+}
+
+std::string Known(const auto& operators) {
+  std::string names = "REQ";
+  for (const auto& named : operators) names.append(", ").append(named.name);
+  return names;
+}
+
+}  // namespace
+
+const std::vector<LogTemplate::Named>& LogTemplate::Operators() {
+  using O = Operator;
+  static const std::vector<Named> operators = {
+      {"SERVICE", O::kRecorded, {"interface", "service"}},
+      {"METHOD", O::kRecorded, {"method"}},
+      {"TRACE_ID", O::kTraceId, {"traceparent", "x-b3-traceid", "b3"}},
+      {"REQUEST_ID", O::kRecorded, {"x-request-id"}},
+      {"PROTOCOL", O::kProtocol},
+      {"ROUTE_NAME", O::kRouteName},
+      {"DOWNSTREAM_REMOTE_ADDRESS", O::kRemoteAddress},
+      {"DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT", O::kRecorded, {kSourceAddressKey}},
+      {"DOWNSTREAM_LOCAL_ADDRESS", O::kLocalAddress, {kDestinationAddressKey, kDestinationPortKey}},
+      {"DOWNSTREAM_PEER_URI_SAN", O::kRecorded, {kPeerUriSanKey}},
+      {"DOWNSTREAM_PEER_SUBJECT", O::kRecorded, {kPeerSubjectKey}},
+      {"REQUESTED_SERVER_NAME", O::kRecorded, {kSniKey}},
+      {"RESPONSE_CODE", O::kCode},
+      {"RESPONSE_CODE_DETAILS", O::kDetails},
+      {"RESPONSE_FLAGS", O::kFlags},
+      {"LOCAL_REPLY_BODY", O::kReason},
+      {"UPSTREAM_HOST", O::kHost},
+      {"UPSTREAM_CLUSTER", O::kCluster},
+      {"START_TIME", O::kStartTime},
+      {"BYTES_RECEIVED", O::kBytesReceived},
+      {"BYTES_SENT", O::kBytesSent},
+      {"UPSTREAM_REQUEST_ATTEMPT_COUNT", O::kAttempts},
+      {"DURATION", O::kDuration},
+      {"RESPONSE_DURATION", O::kResponseDuration},
+      {"UPSTREAM_DURATION", O::kUpstreamDuration},
+      {"RESPONSE_TX_DURATION", O::kResponseTxDuration},
+  };
+  return operators;
+}
+
+LogTemplate LogTemplate::Compile(std::string_view format, RecordedKeys& recorded,
+                                 MetadataKeys& keys, std::string& error) {
+  LogTemplate made;
+  const auto text = [&](std::string_view more) {
+    if (made.parts_.empty() || made.parts_.back().op != Operator::kText) {
+      made.parts_.emplace_back();
+    }
+    made.parts_.back().text.append(more);
+  };
+  const auto wrong = [&](std::string why) {
+    error = std::move(why);
+    return LogTemplate();
+  };
+  while (!format.empty()) {
+    const size_t sign = format.find('%');
+    if (sign != 0) text(format.substr(0, sign));
+    if (sign == std::string_view::npos) break;
+    format.remove_prefix(sign + 1);
+    if (format.starts_with('%')) {
+      text("%");
+      format.remove_prefix(1);
+      continue;
+    }
+    size_t end = 0;
+    while (end < format.size() && IsOperatorLetter(format[end])) ++end;
+    const std::string_view name = format.substr(0, end);
+    format.remove_prefix(end);
+    std::optional<std::string_view> argument;
+    if (format.starts_with('(')) {
+      const size_t close = format.find(')');
+      if (close == std::string_view::npos) return wrong("has a parenthesis that does not end");
+      argument = format.substr(1, close - 1);
+      format.remove_prefix(close + 1);
+    }
+    Part part;
+    if (format.starts_with(':')) {
+      format.remove_prefix(1);
+      const auto parsed = std::from_chars(format.data(), format.data() + format.size(), part.most);
+      if (parsed.ec != std::errc()) return wrong("has no number after a colon");
+      format.remove_prefix(static_cast<size_t>(parsed.ptr - format.data()));
+    }
+    if (!format.starts_with('%')) {
+      return wrong("has an operator that does not end in %; a percent sign is written %%");
+    }
+    format.remove_prefix(1);
+    if (name == "REQ") {
+      if (!argument || argument->empty()) return wrong("has REQ without a key: %REQ(key)%");
+      part.op = Operator::kRecorded;
+      std::string_view rest = *argument;
+      while (!rest.empty()) {
+        const size_t mark = rest.find('?');
+        const std::string_view key = rest.substr(0, mark);
+        if (IsConnectionKey(key) && std::find(kConnectionKeys.begin(), kConnectionKeys.end(),
+                                              key) == kConnectionKeys.end()) {
+          return wrong("has no key of the connection: " + std::string(key));
+        }
+        if (!key.empty()) part.places.push_back(recorded.Want(key, keys));
+        rest = mark == std::string_view::npos ? "" : rest.substr(mark + 1);
+      }
+      made.parts_.push_back(std::move(part));
+      continue;
+    }
+    const auto& operators = Operators();
+    const auto found = std::find_if(operators.begin(), operators.end(),
+                                    [&](const Named& named) { return named.name == name; });
+    if (found == operators.end()) {
+      return wrong("has no operator " + std::string(name) + "; there are " + Known(operators));
+    }
+    if (argument) return wrong("has an argument that " + std::string(name) + " does not take");
+    part.op = found->op;
+    for (const std::string_view key : found->keys) {
+      part.places.push_back(recorded.Want(key, keys));
+    }
+    made.parts_.push_back(std::move(part));
+  }
+  return made;
+}
+
+std::optional<uint64_t> LogTemplate::Number(Operator op, const EndedRequest& request) {
+  const RequestRecord& record = request.record;
+  const auto ms = [](uint64_t from, uint64_t to) -> std::optional<uint64_t> {
+    if (from == 0 || to == 0) return std::nullopt;
+    return (to - from) / 1000;
+  };
+  switch (op) {
+    case Operator::kBytesReceived:
+      return request.request_bytes;
+    case Operator::kBytesSent:
+      return request.response_bytes;
+    case Operator::kAttempts:
+      return request.attempts;
+    case Operator::kDuration:
+      return (request.ended_us - request.started_us) / 1000;
+    case Operator::kResponseDuration:
+      return ms(request.started_us, record.first_byte_us);
+    case Operator::kUpstreamDuration:
+      return ms(record.sent_us, record.first_byte_us);
+    case Operator::kResponseTxDuration:
+      return ms(record.first_byte_us, request.ended_us);
+    default:
+      return std::nullopt;
+  }
+}
+
+bool LogTemplate::Value(const Part& part, const EndedRequest& request, std::string& out) {
+  const RequestRecord& record = request.record;
+  const auto put = [&](std::string_view value) {
+    out.append(value.substr(0, part.most));
+    return !value.empty();
+  };
+  switch (part.op) {
+    case Operator::kText:
+      return put(part.text);
+    case Operator::kRecorded:
+      for (const size_t place : part.places) {
+        if (const auto value = record.value(place)) {
+          put(*value);
+          return true;
+        }
+      }
+      return false;
+    case Operator::kTraceId:
+      for (const size_t place : part.places) {
+        if (const auto value = record.value(place)) return put(TraceIdIn(*value));
+      }
+      return false;
+    case Operator::kRemoteAddress:
+      return put(record.remote());
+    case Operator::kLocalAddress: {
+      const std::string_view address = record.value(part.places[0]).value_or("");
+      const bool v6 = address.find(':') != std::string_view::npos;
+      if (v6) out += '[';
+      out.append(address);
+      if (v6) out += ']';
+      out.append(":").append(record.value(part.places[1]).value_or(""));
+      return true;
+    }
+    case Operator::kProtocol:
+      return put(request.protocol);
+    case Operator::kRouteName:
+      return put(request.route);
+    case Operator::kCode:
+      return put(request.code());
+    case Operator::kDetails:
+      return put(request.details());
+    case Operator::kFlags:
+      return put(request.flags());
+    case Operator::kReason:
+      return request.answered && put(record.reason());
+    case Operator::kHost:
+      return put(request.host);
+    case Operator::kCluster:
+      return put(request.cluster);
+    case Operator::kStartTime:
+      AppendTime(request.ended_unix_us - (request.ended_us - request.started_us), out);
+      return true;
+    default: {
+      const std::optional<uint64_t> number = Number(part.op, request);
+      if (number) AppendNumber(*number, out);
+      return number.has_value();
+    }
+  }
+}
+
+void LogTemplate::WriteText(const EndedRequest& request, std::string& out) const {
+  std::string value;
+  for (const Part& part : parts_) {
+    if (part.op == Operator::kText) {
+      out.append(part.text);
+      continue;
+    }
+    value.clear();
+    if (Value(part, request, value)) {
+      AppendEscaped(value, out);
+    } else {
+      out += '-';
+    }
+  }
+}
+
+void LogTemplate::WriteJson(const EndedRequest& request, std::string& out) const {
+  const bool alone = parts_.size() == 1 && parts_[0].op != Operator::kText;
+  if (alone && IsNumber(parts_[0].op)) {
+    const std::optional<uint64_t> number = Number(parts_[0].op, request);
+    if (number) {
+      AppendNumber(*number, out);
+    } else {
+      out.append("null");
+    }
+    return;
+  }
+  std::string value;
+  for (const Part& part : parts_) {
+    const bool there = Value(part, request, value);
+    if (there || part.op == Operator::kText) continue;
+    if (alone) {
+      out.append("null");
+      return;
+    }
+    value += '-';
+  }
+  out += '"';
+  AppendJsonEscaped(value, out);
+  out += '"';
+}
+
+LogFormat LogFormat::Text(LogTemplate line) {
+  LogFormat format;
+  format.fields_.emplace_back("", std::move(line));
+  return format;
+}
+
+LogFormat LogFormat::Json(std::vector<std::pair<std::string, LogTemplate>> fields) {
+  LogFormat format;
+  format.json_ = true;
+  for (auto& [name, value] : fields) {
+    std::string before = format.fields_.empty() ? "{\"" : ",\"";
+    AppendJsonEscaped(name, before);
+    format.fields_.emplace_back(before.append("\":"), std::move(value));
+  }
+  return format;
+}
+
+void LogFormat::Write(const EndedRequest& request, std::string& out) const {
+  for (const auto& [before, value] : fields_) {
+    out.append(before);
+    if (json_) {
+      value.WriteJson(request, out);
+    } else {
+      value.WriteText(request, out);
+    }
+  }
+  if (json_) out += '}';
+  out += '\n';
+}
+
+}  // namespace metaprotocol

@@ -1,0 +1,219 @@
+// Access logs: every request is told of once, after its end, whatever that was.
+#include <map>
+#include <nlohmann/json.hpp>
+
+#include "src/filter/fault/fault.h"
+#include "tests/cpp/engine/stream_world.h"
+#include "tests/cpp/engine/world.h"
+
+namespace metaprotocol::test {
+namespace {
+
+constexpr uint64_t kMs = SimWorld::kMs;
+constexpr uint64_t kSecond = SimWorld::kSecond;
+
+SimConfig Logged(std::string format, SimConfig config = {}) {
+  config.access_logs = {{"/log", std::move(format)}};
+  return config;
+}
+
+TEST(AccessLog, OfARequestIsWrittenAfterItsEnd) {
+  World world(
+      Logged("%PROTOCOL% %REQ(name)% %ROUTE_NAME% %UPSTREAM_CLUSTER% %UPSTREAM_HOST% "
+             "%RESPONSE_CODE% %RESPONSE_CODE_DETAILS% %RESPONSE_FLAGS% "
+             "%UPSTREAM_REQUEST_ATTEMPT_COUNT% %DOWNSTREAM_REMOTE_ADDRESS%"));
+  world.SetHosts("a", {"h1"});
+  Manual(world, "h1");
+  ConnectionInfo info;
+  info.remote_address = "192.0.2.7";
+  info.remote_port = 4711;
+  SimClient& client = world.Connect(std::move(info));
+  client.Send(world.Request(1, "", {{"name", "x"}}));
+  world.RunFor(10 * kMs);
+  EXPECT_TRUE(world.Logged().empty());
+  SimConnection* server = world.Open("h1").at(0);
+  server->Reply(server->requests.at(0));
+  world.RunFor(10 * kMs);
+  ASSERT_EQ(world.Logged().size(), 1u);
+  EXPECT_EQ(world.Logged()[0],
+            "fake_multiplexed x main/0 a h1 ok via_upstream - 1 192.0.2.7:4711\n");
+  EXPECT_EQ(world.Count(Counter::kAccessLogEntries), 1u);
+  EXPECT_EQ(world.Count(Counter::kAccessLogLost), 0u);
+}
+
+// The law, with everything that can become of a request: as many lines as requests, each once.
+TEST(AccessLog, HasEachRequestOnceWhateverBecomesOfIt) {
+  for (const SimConfig& base : {SimConfig{}, Pipelined(), Exclusive(), PerSession()}) {
+    SimConfig config = Logged("%REQ(name)% %RESPONSE_FLAGS%", base);
+    config.routes = {
+        SimRoute{.match = {Exact("to", "gone")}, .clusters = {{"gone", 1}}},
+        SimRoute{.match = {Exact("to", "slow")}, .clusters = {{"slow", 1}}, .timeout_us = 50 * kMs},
+        SimRoute{.match = {Exact("to", "us")}, .direct_reply = LocalReply::kNoContent},
+        SimRoute{.match = {Exact("to", "dead")}, .clusters = {{"dead", 1}}},
+        SimRoute{.match = {Exact("to", "a")}}};
+    World world(std::move(config), 7);
+    world.SetHosts("a", {"h1", "h2"});
+    world.SetHosts("slow", {"s1"});
+    world.SetHosts("dead", {"d1"});
+    Manual(world, "s1");
+    world.servers["d1"].connect = SimServer::Connect::kRefuse;
+    std::map<std::string, std::string> want;
+    std::map<std::string, size_t> sent;
+    size_t number = 0;
+    for (size_t round = 0; round < 40; ++round) {
+      SimClient& client = world.Connect();
+      for (const std::string to : {"a", "gone", "slow", "us", "dead", "nowhere"}) {
+        const std::string name = to + std::to_string(number++);
+        const bool one_way = world.Draw(8) == 0;
+        const FakeKv kv = {{"name", name}, {"to", to}};
+        client.Send(one_way ? world.OneWay(number, "", kv) : world.Request(number, "", kv));
+        ++sent[name];
+      }
+      world.RunFor(world.Draw(100) * kMs);
+      if (round % 3 == 0) client.Reset();
+    }
+    world.RunFor(20 * kSecond);
+    std::map<std::string, size_t> logged;
+    for (const std::string& line : world.Logged()) ++logged[line.substr(0, line.find(' '))];
+    EXPECT_EQ(logged, sent);
+  }
+}
+
+TEST(AccessLog, SaysWhyThereWasNoReply) {
+  SimConfig config = Logged("%REQ(to)% %RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS%");
+  config.routes = {
+      SimRoute{.match = {Exact("to", "gone")}, .clusters = {{"gone", 1}}},
+      SimRoute{.match = {Exact("to", "slow")}, .clusters = {{"slow", 1}}, .timeout_us = 50 * kMs},
+      SimRoute{.match = {Exact("to", "dead")}, .clusters = {{"dead", 1}}},
+      SimRoute{.match = {Exact("to", "empty")}, .clusters = {{"empty", 1}}},
+      SimRoute{.match = {Exact("to", "lost")}, .clusters = {{"lost", 1}}}};
+  World world(std::move(config));
+  world.SetHosts("slow", {"s1"});
+  world.SetHosts("dead", {"d1"});
+  world.SetHosts("lost", {"l1"});
+  world.SetHosts("empty", {});
+  Manual(world, "s1");
+  Manual(world, "l1");
+  world.servers["d1"].connect = SimServer::Connect::kRefuse;
+  SimClient& client = world.Connect();
+  const auto line = [&](const std::string& to) {
+    const size_t before = world.Logged().size();
+    client.Send(world.Request(before + 1, "", {{"to", to}}));
+    world.RunFor(10 * kMs);
+    if (to == "lost") world.Open("l1").at(0)->Close();
+    world.RunFor(kSecond);
+    return world.Logged().size() == before + 1 ? world.Logged().back() : std::string();
+  };
+  EXPECT_EQ(line("nowhere"), "nowhere error NR no_route\n");
+  EXPECT_EQ(line("gone"), "gone error NC cluster_not_found\n");
+  EXPECT_EQ(line("empty"), "empty error UH no_healthy_upstream\n");
+  EXPECT_EQ(line("dead"), "dead error UF upstream_lost\n");
+  EXPECT_EQ(line("lost"), "lost error UC upstream_lost\n");
+  EXPECT_EQ(line("slow"), "slow error UT timeout\n");
+  client.Send(world.Request(100, "", {{"to", "slow"}}));
+  client.Reset();
+  world.RunFor(kSecond);
+  EXPECT_EQ(world.Logged().back(), "slow - DC -\n");
+}
+
+TEST(AccessLog, OfWhatAFilterAnswersSaysWhich) {
+  auto fault = std::make_shared<Fault>();
+  fault->abort = FaultAbort{.reply = LocalReply::kFault, .text = "on purpose"};
+  SimConfig config = Logged("%RESPONSE_FLAGS% %LOCAL_REPLY_BODY% %UPSTREAM_HOST%");
+  config.filters = {{"fault", fault}};
+  World world(std::move(config));
+  world.SetHosts("a", {"h1"});
+  world.Connect().Send(world.Request(1));
+  world.RunFor(kMs);
+  ASSERT_EQ(world.Logged().size(), 1u);
+  EXPECT_EQ(world.Logged()[0], "FI on purpose -\n");
+
+  SimConfig limited = Logged("%RESPONSE_FLAGS%");
+  limited.bucket = TokenBucketSettings{.max_tokens = 0, .tokens_per_fill = 0};
+  World other(std::move(limited));
+  other.SetHosts("a", {"h1"});
+  other.Connect().Send(other.Request(1));
+  other.RunFor(kMs);
+  ASSERT_EQ(other.Logged().size(), 1u);
+  EXPECT_EQ(other.Logged()[0], "RL\n");
+}
+
+TEST(AccessLog, TimesAreThoseOfTheRequest) {
+  World world(
+      Logged("%START_TIME% %DURATION% %RESPONSE_DURATION% %UPSTREAM_DURATION% "
+             "%RESPONSE_TX_DURATION%"));
+  world.SetHosts("a", {"h1"});
+  Manual(world, "h1");
+  SimClient& client = world.Connect();
+  const uint64_t since_epoch = world.UnixTimeUs();
+  client.Send(world.Request(1));
+  world.RunFor(120 * kMs);
+  SimConnection* server = world.Open("h1").at(0);
+  server->Reply(server->requests.at(0));
+  world.RunFor(kMs);
+  ASSERT_EQ(world.Logged().size(), 1u);
+  EXPECT_EQ(world.Logged()[0].substr(0, 11), "2026-01-01T");
+  EXPECT_EQ(world.Logged()[0].substr(24), " 120 120 120 0\n") << since_epoch;
+}
+
+TEST(AccessLog, OnlyWhatIsWantedIsWritten) {
+  SimConfig config = Logged("%REQ(name)%");
+  config.change_log = [](AccessLog& log) { log.failures_only = true; };
+  config.routes = {SimRoute{.match = {Exact("name", "fine")}}};
+  World world(std::move(config));
+  world.SetHosts("a", {"h1"});
+  SimClient& client = world.Connect();
+  client.Send(world.Request(1, "", {{"name", "fine"}}));
+  client.Send(world.Request(2, "", {{"name", "unknown"}}));
+  world.RunFor(kSecond);
+  EXPECT_EQ(world.Logged(), Texts{"unknown\n"});
+}
+
+TEST(AccessLog, AShareIsDrawnForEachRequest) {
+  SimConfig config = Logged("x");
+  config.change_log = [](AccessLog& log) { log.chance = Route::ChanceOf(20); };
+  World world(std::move(config));
+  world.SetHosts("a", {"h1"});
+  SimClient& client = world.Connect();
+  for (uint64_t i = 1; i <= 5000; ++i) {
+    client.Send(world.Request(i));
+    world.RunFor(kMs);
+  }
+  // Six standard deviations.
+  EXPECT_NEAR(static_cast<double>(world.Logged().size()), 1000, 170);
+}
+
+TEST(AccessLog, LinesThatAreLostAreCountedAndNobodyWaits) {
+  World world(Logged("x"));
+  world.SetHosts("a", {"h1"});
+  world.OpenSimLog("/log")->full = true;
+  SimClient& client = world.Connect();
+  for (uint64_t i = 1; i <= 10; ++i) client.Send(world.Request(i));
+  world.RunFor(kMs);
+  EXPECT_EQ(client.Take().size(), 10u);
+  EXPECT_EQ(world.Count(Counter::kAccessLogEntries), 10u);
+  EXPECT_EQ(world.Count(Counter::kAccessLogLost), 10u);
+}
+
+TEST(AccessLog, WhatAPeerSaysStaysWithinItsLine) {
+  World world(Logged("\"%REQ(name)%\""));
+  world.SetHosts("a", {"h1"});
+  world.Connect().Send(world.Request(1, "", {{"name", "a\r2026 \"forged\\"}}));
+  world.RunFor(kMs);
+  ASSERT_EQ(world.Logged().size(), 1u);
+  EXPECT_EQ(world.Logged()[0], "\"a\\x0d2026 \\\"forged\\\\\"\n");
+}
+
+TEST(AccessLog, ValuesAreKeptUpToABoundForEachRequest) {
+  World world(Logged("%REQ(name)%%REQ(b)%%REQ(c)%%REQ(d)%%REQ(e)%"));
+  world.SetHosts("a", {"h1"});
+  FakeKv kv;
+  for (const char* key : {"name", "b", "c", "d", "e"}) kv.emplace_back(key, std::string(5000, 'v'));
+  world.Connect().Send(world.Request(1, "", kv));
+  world.RunFor(kMs);
+  ASSERT_EQ(world.Logged().size(), 1u);
+  EXPECT_EQ(world.Logged()[0].size(), RequestRecord::kMostBytes + 1);
+}
+
+}  // namespace
+}  // namespace metaprotocol::test
