@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import json
 import re
 import shlex
 import subprocess
@@ -29,6 +30,7 @@ from metaprotocol.peers.thrift.server import Record
 from metaprotocol.peers.thrift.thriftpy import thriftpy_client
 
 from tests.testkit.examples import EXAMPLES, GREETER, answer, answers, becomes, running
+from tests.testkit.stage import eventually
 
 NAMES = sorted(path.parent.name for path in EXAMPLES.glob("*/README.md"))
 
@@ -161,6 +163,35 @@ async def test_timeout_ends_slow_calls_of_one_method(tmp_path: Path) -> None:
         assert await answer(client) == "list by v1"
         stage.edit("routes.yaml", ("timeout: 500ms", "timeout: 3s"))
         await becomes("sleep by v1", lambda: slept(client, 0.8))
+
+
+async def test_access_log_has_each_call_once(tmp_path: Path) -> None:
+    async with running("access-log", tmp_path, dubbo=("v1",)) as stage, stage.consumer() as client:
+        user = {"user": "ada"}
+
+        def lines(beginning: str) -> list[str]:
+            log = stage.proxy.envoy.log_path.read_text().splitlines()
+            return [line for line in log if line.startswith(beginning)]
+
+        assert await answer(client, attachments=user) == "list by v1"
+        with pytest.raises(DubboError, match="sold out"):
+            await client.call(INTERFACE, "buy", attachments=user)
+        await eventually(lambda: len(lines('{"time"')) == 2)
+        found = [json.loads(line) for line in lines('{"time"')]
+        assert [(line["call"], line["user"], line["result"], line["why"]) for line in found] == [
+            (f"{INTERFACE}.list", "ada", "ok", "via_upstream"),
+            (f"{INTERFACE}.buy", "ada", "error", "denied"),
+        ]
+        assert found[0]["host"]
+        assert found[1]["host"] is None
+        assert lines("failed: ") == ["failed: buy of ada: sold out"]
+        stage.edit("routes.yaml", ("failuresOnly: true", "failuresOnly: false"))
+
+        async def is_logged() -> bool:
+            await client.call(INTERFACE, "list", attachments=user)
+            return bool(lines("failed: list"))
+
+        await becomes(True, is_logged)
 
 
 async def test_fault_is_for_testers_only(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from pydantic import Field, JsonValue, WithJsonSchema
 from metaprotocol.resources.base import Checked, Problem, Resource
 from metaprotocol.resources.declaration import Declaration
 from metaprotocol.resources.limits import Limits
+from metaprotocol.resources.meta_router import AccessLog
 
 __all__ = ["ApplicationProtocol", "ApplicationProtocolSpec"]
 
@@ -40,6 +41,10 @@ class ApplicationProtocolSpec(Limits, Checked):
         WithJsonSchema({"type": "object", "x-kubernetes-preserve-unknown-fields": True}),
     ] = None
     """Options of the codec; its documentation has them."""
+
+    access_logs: Annotated[list[AccessLog], Field(max_length=16)] = Field(default_factory=list)
+    """What is written of the requests of all services of the protocol, unless a MetaRouter says
+    otherwise."""
 
     @property
     def codec_name(self) -> str:

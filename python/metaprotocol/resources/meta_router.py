@@ -16,6 +16,7 @@ from metaprotocol.resources.limits import Limits
 from metaprotocol.resources.traffic import Fault, LocalReplyKind, Percent, Retries
 from metaprotocol.resources.types import (
     DnsLabel,
+    Duration,
     ExportTo,
     Host,
     PortNumber,
@@ -24,6 +25,7 @@ from metaprotocol.resources.types import (
 )
 
 __all__ = [
+    "AccessLog",
     "Condition",
     "Destination",
     "DirectReply",
@@ -53,6 +55,8 @@ _MAX_MIRRORS = 15
 _MAX_ROUTES = 1_000_000
 _MAX_WEIGHT = 10_000
 _LEAST_PERCENT = 0.000001
+_MAX_LOGS = 16
+_MAX_FORMAT = 16384
 
 Text = Annotated[str, Field(max_length=_MAX_VALUE)]
 NonEmptyText = Annotated[str, Field(min_length=1, max_length=_MAX_VALUE)]
@@ -398,6 +402,42 @@ class GlobalRateLimit(Model):
     """What is sent of each request."""
 
 
+class AccessLog(Checked):
+    """What is written of each request once it has ended, however it ended: one line."""
+
+    file: Annotated[
+        str, Field(pattern=r"^(/dev/(stdout|stderr)|/var/log(/[A-Za-z0-9_-][A-Za-z0-9._-]*)+)$")
+    ] = "/dev/stdout"
+    """Where Envoy writes it: `/dev/stdout`, `/dev/stderr`, or a file below `/var/log`."""
+    text: Annotated[str, Field(min_length=1, max_length=_MAX_FORMAT)] | None = None
+    """How a line looks, in Envoy's format: `%METHOD% %RESPONSE_CODE% %REQ(user)%`. Without it, and
+    without `json`, much like Istio's."""
+    json_: (
+        Annotated[
+            dict[
+                Annotated[str, Field(min_length=1, max_length=255)],
+                Annotated[str, Field(max_length=_MAX_FORMAT)],
+            ],
+            Field(min_length=1, max_length=128),
+        ]
+        | None
+    ) = Field(default=None, alias="json")
+    """The same as an object: names, and the formats of their values."""
+    match: MetaRouteMatch | None = None
+    """The requests that are logged. Without it all."""
+    percentage: Percent | None = None
+    """How many of them are logged, chosen at random. Without it all."""
+    failures_only: bool = False
+    """Only those that got no good reply."""
+    min_duration: Duration | None = None
+    """Only those that took at least this long."""
+
+    def problems(self) -> Iterator[Problem]:
+        """Two formats."""
+        if self.text is not None and self.json_ is not None:
+            yield Problem("json", "two-formats", "cannot stand beside text", "remove one")
+
+
 class MetaRouterSpec(Checked):
     """Routes and limits of a service."""
 
@@ -422,6 +462,9 @@ class MetaRouterSpec(Checked):
     )
     """Thrift only: methods, `note` or `Service:note`, whose calls get no reply although their
     messages do not say so. Together with those in the ApplicationProtocol's options."""
+    access_logs: Annotated[list[AccessLog], Field(max_length=_MAX_LOGS)] | None = None
+    """What is written of the requests of these services, in place of what the ApplicationProtocol
+    has written; an empty list: nothing."""
     export_to: Annotated[list[ExportTo], Field(max_length=256)] = Field(default_factory=list)
     """Namespaces in which this holds; `.`: its own, `*`: all."""
 

@@ -15,6 +15,7 @@ from google.protobuf import json_format
 
 from metaprotocol.codec_library import LibraryUnusable, look_at
 from metaprotocol.config.v1 import (
+    AccessLog,
     Condition,
     DirectReply,
     Limits,
@@ -25,6 +26,7 @@ from metaprotocol.config.v1 import (
 )
 from metaprotocol.resources import ApplicationProtocol, Resource
 from metaprotocol.resources.application_protocol import ApplicationProtocolSpec
+from metaprotocol.translate.access_logs import access_log
 from metaprotocol.translate.limits import limits_message, put_over
 from metaprotocol.translate.plan import Place
 from metaprotocol.translate.protocols import CodecInfo, library_options
@@ -44,6 +46,7 @@ _UPSTREAM_CONNECTIONS = {
     "per_session": Protocol.PER_SESSION,
 }
 _ONE_WAY_METHODS = "one_way_methods"
+_LOGS = "access_logs"
 
 
 @dataclass(frozen=True)
@@ -61,9 +64,11 @@ def proxy_config(
     table: Table,
     limits: Limits | None = None,
     one_way_methods: Sequence[str] = (),
+    logs: Sequence[AccessLog] | None = None,
 ) -> ProxyConfig:
     """The filter's configuration. ``protocol`` is None for those that exist by themselves;
-    ``limits`` go over those of the protocol, and ``one_way_methods`` with those in its options."""
+    ``limits`` go over those of the protocol, ``one_way_methods`` with those in its options, and
+    ``logs``, if any are given, stand in place of its own."""
     config = ProxyConfig(
         name=name, protocol=Protocol(codec=codec.name), route_tables=[table.message]
     )
@@ -83,6 +88,9 @@ def proxy_config(
         listed = config.protocol.options.get_or_create_list(_ONE_WAY_METHODS)
         there = list(listed)
         listed.extend(method for method in one_way_methods if method not in there)
+    if logs is None and protocol is not None:
+        logs = [access_log(log) for log in protocol.spec.access_logs]
+    config.access_logs.extend(logs or ())
     return config
 
 
@@ -116,12 +124,14 @@ def accepted(
     owner: Resource,
     protocol: ApplicationProtocol | None,
     report: Report,
+    logs: Resource | None = None,
 ) -> str | None:
     """``config`` in JSON in a form that the engine takes; what it refuses is reported.
 
     Nothing is left out, since what comes after would let through what was to be kept out. A route
     that is refused keeps its place and answers an error. With a rate limit, or a protocol, that is
-    refused every request gets one. None if the engine does not take even that.
+    refused every request gets one. None if the engine does not take even that. ``logs``: who has
+    written the access logs, if it is not the owner.
     """
     told: set[EngineError] = set()
     closed: set[int] = set()
@@ -132,6 +142,11 @@ def accepted(
             return text
         broken: dict[int, list[EngineError]] = {}
         for error in errors:
+            if error.path.startswith(_LOGS):
+                if error not in told:
+                    told.add(error)
+                    tell_log(error, logs or owner, report)
+                continue
             if error not in told:
                 told.add(error)
                 if not tell_policy(error, table, report):
@@ -140,6 +155,8 @@ def accepted(
             broken.setdefault(int(match["route"]) if match else -1, []).append(error)
         if -1 in broken:
             break
+        if any(error.path.startswith(_LOGS) for error in errors):
+            config.ClearField(_LOGS)
         routes = config.route_tables[0].routes
         for index, reasons in broken.items():
             routes[index].CopyFrom(_closed(routes[index], reasons, again=index in closed))
@@ -213,6 +230,16 @@ def tell_policy(error: EngineError, table: Table, report: Report) -> bool:
     policy = table.policies[int(match["policy"])]
     report.error(policy, "rejected", "spec.rules", what, value=value, fix=fix)
     return True
+
+
+def tell_log(error: EngineError, owner: Resource, report: Report) -> None:
+    """Reports a complaint of the engine about an access log. Requests go on without any."""
+    what, value = _value(error.what)
+    field = re.sub(r"\.json\.fields\[\d+\].*", ".json", error.path.removeprefix(_LOGS))
+    match = re.match(r"(\[\d+\]\.(?:text|json|match))", field)
+    place = "spec.accessLogs" + (match[1] if match else "")
+    fix = "nothing is logged until it is fixed"
+    report.error(owner, "rejected", place, what, value=value, fix=fix)
 
 
 def tell(

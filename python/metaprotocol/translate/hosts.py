@@ -266,11 +266,14 @@ class HostTranslator:
         owner = plan.owner if plan is not None else port.owner
         limits = plan.limits if plan is not None else None
         one_way = self._one_way_methods(codec, plan, report)
+        logs = plan.access_logs if plan is not None else None
         for name, side in self._sides(service, port, table):
-            config = proxy_config(name, codec, protocol, side, limits, one_way)
+            config = proxy_config(name, codec, protocol, side, limits, one_way, logs)
             if self._options.target is Target.ENVOY:
                 config.listener_name = name  # which is named like its filter
-            text = accepted(config, side, owner, protocol, report)
+            text = accepted(
+                config, side, owner, protocol, report, owner if logs is not None else protocol
+            )
             if text is not None:
                 message = self._messages.filter_config(name, text)
                 made.filters[name] = Filter(message, tuple(origins), visible)

@@ -20,6 +20,7 @@ from metaprotocol.diagnostics import join_path
 from metaprotocol.resources import MetaRoute, MetaRouter, meta_router
 from metaprotocol.resources.traffic import Fault, Retries
 from metaprotocol.resources.types import format_duration
+from metaprotocol.translate.access_logs import access_log
 from metaprotocol.translate.limits import limits_message
 from metaprotocol.translate.matches import conditions
 from metaprotocol.translate.plan import (
@@ -83,6 +84,7 @@ class _Reader:
             self._global_rate_limit(asked) if asked is not None else None,
             limits_message(spec.limits) if spec.limits is not None else None,
             spec.one_way_methods,
+            None if spec.access_logs is None else [access_log(log) for log in spec.access_logs],
             exported_to(spec.export_to, router.key.namespace),
             place=_places(router),
         )

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from metaprotocol.config.v1 import GlobalRateLimit, Limits, LocalRateLimit, Route
+from metaprotocol.config.v1 import AccessLog, GlobalRateLimit, Limits, LocalRateLimit, Route
 from metaprotocol.resources import Key, Resource
 from metaprotocol.translate.visibility import Namespaces
 
@@ -79,6 +79,8 @@ class RoutePlan:
     limits: Limits | None = None
     """Bounds on what clients may make a proxy hold."""
     one_way_methods: Sequence[str] = ()
+    access_logs: Sequence[AccessLog] | None = None
+    """What is written of the requests. None: what the protocol says."""
     visible_to: Namespaces = None
     place: Callable[[str, Route | None], Place] = field(kw_only=True, compare=False)
     """Where a part of a route table is written, by the engine's path of it, such as

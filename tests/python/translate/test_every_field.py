@@ -327,6 +327,13 @@ BOUNDS = {
     "maxStreams": 7,
     "streamIdleTimeout": "7s",
 }
+LOGS = {
+    f"accessLogs[].{name}": (value, None)
+    for name, value in {
+        "file": "/var/log/a", "text": "a", "json": {"a": "b"}, "percentage.value": 7.0,
+        "failuresOnly": True, "minDuration": "7s",
+    }.items()
+}  # fmt: skip
 QUESTION = {
     "domain": "d",
     "rateLimitService": "outbound|8081||rls.example",
@@ -359,6 +366,7 @@ OURS: dict[str, dict[str, tuple[Any, Json | None]]] = {
         "upstreamConnections": ("exclusive", None),
         "options": ({"a": 1}, None),
         **{name: (value, None) for name, value in BOUNDS.items()},
+        **LOGS,
     },
     "MetaRouter": {
         "hosts[]": (["other.example"], None),
@@ -418,6 +426,7 @@ OURS: dict[str, dict[str, tuple[Any, Json | None]]] = {
         "localRateLimit.conditions[].tokenBucket.tokensPerFill": (9, LIMITED),
         "localRateLimit.conditions[].tokenBucket.fillInterval": ("9s", LIMITED),
         **{f"limits.{name}": (value, None) for name, value in BOUNDS.items()},
+        **LOGS,
         "oneWayMethods[]": (["note"], None),  # told of: the port speaks Dubbo
         "globalRateLimit.domain": ("other", ASKED),
         "globalRateLimit.requestTimeout": ("1s", ASKED),
@@ -430,7 +439,8 @@ OURS: dict[str, dict[str, tuple[Any, Json | None]]] = {
 # The matches of limits are read by the same code as those of routes. Declarations go to the engine
 # field by field: test_every_field_of_a_declaration_goes_to_the_engine.
 _SHOWN_ELSEWHERE = (
-    "localRateLimit.conditions[].match", "globalRateLimit.match", "declaration.",
+    "localRateLimit.conditions[].match", "globalRateLimit.match", "accessLogs[].match",
+    "declaration.",
 )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from google.protobuf.message import Message
 
 from metaprotocol.config.json_text import json_text
+from metaprotocol.config.v1.access_log_pb2 import AccessLog, AccessLogJson, AccessLogJsonField
 from metaprotocol.config.v1.authorization_pb2 import (
     Authorization,
     AuthorizationPolicy,
@@ -37,6 +38,9 @@ from metaprotocol.config.v1.route_pb2 import (
 )
 
 __all__ = [
+    "AccessLog",
+    "AccessLogJson",
+    "AccessLogJsonField",
     "Authorization",
     "AuthorizationPolicy",
     "AuthorizationRule",
