@@ -8,7 +8,11 @@ uint64_t Exchange::now_us() const { return exchanges_.context_.now_us(); }
 
 uint64_t Exchange::Random() { return exchanges_.context_.Random(); }
 
-void Exchange::Count(Counter counter) { exchanges_.SeriesOf(*this).Add(counter); }
+void Exchange::Count(Counter counter) {
+  // What a fault filter counts of each request that it makes wait.
+  if (record_ != nullptr && counter == Counter::kFaultDelays) record_->delayed = true;
+  exchanges_.SeriesOf(*this).Add(counter);
+}
 
 void Exchange::Change(const MutationOp& change) { changes_.push_back(change); }
 

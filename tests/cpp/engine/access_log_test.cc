@@ -128,6 +128,17 @@ TEST(AccessLog, OfWhatAFilterAnswersSaysWhich) {
   ASSERT_EQ(world.Logged().size(), 1u);
   EXPECT_EQ(world.Logged()[0], "FI on purpose -\n");
 
+  fault = std::make_shared<Fault>();
+  fault->delay = FaultDelay{.duration_us = 10 * kMs};
+  SimConfig late = Logged("%RESPONSE_FLAGS% %RESPONSE_CODE%");
+  late.filters = {{"fault", fault}};
+  World delayed(std::move(late));
+  delayed.SetHosts("a", {"h1"});
+  delayed.Connect().Send(delayed.Request(1));
+  delayed.RunFor(kSecond);
+  ASSERT_EQ(delayed.Logged().size(), 1u);
+  EXPECT_EQ(delayed.Logged()[0], "DI ok\n");
+
   SimConfig limited = Logged("%RESPONSE_FLAGS%");
   limited.bucket = TokenBucketSettings{.max_tokens = 0, .tokens_per_fill = 0};
   World other(std::move(limited));
