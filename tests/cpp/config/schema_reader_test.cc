@@ -115,7 +115,7 @@ TEST(SchemaReader, ListsTheFieldsWhereNoneIsNear) {
   EXPECT_EQ(
       ErrorsOf(config),
       "protocol.transport_layer_security: 1: is not a field here; allowed are codec, options, "
-      "upstream_connections, declaration");
+      "upstream_connections, declaration, library");
 }
 
 TEST(SchemaReader, RefusesOtherValuesWhereAnObjectBelongs) {
