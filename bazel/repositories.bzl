@@ -102,6 +102,7 @@ def declare_repositories(existing = ()):
             inputs = [
                 "@metaprotocol//api:metaprotocol/config/v1/%s.proto" % name
                 for name in [
+                    "access_log",
                     "authorization",
                     "cluster_policy",
                     "condition",

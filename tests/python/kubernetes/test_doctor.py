@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,11 @@ from tests.testkit.api_server import CORE, ISTIO, METAPROTOCOL, ApiServer
 SYSTEM = "metaprotocol-system"
 
 
-def lease(holder: str = "metaprotocol-0_1", renewed: str = "") -> dict[str, Any]:
+# Objects are made when the file is read, which may be long before its tests run.
+STILL_HELD = "2100-01-01T00:00:00.000000Z"
+
+
+def lease(holder: str = "metaprotocol-0_1", renewed: str = STILL_HELD) -> dict[str, Any]:
     return {
         "apiVersion": "coordination.k8s.io/v1",
         "kind": "Lease",
@@ -27,7 +30,7 @@ def lease(holder: str = "metaprotocol-0_1", renewed: str = "") -> dict[str, Any]
         "spec": {
             "holderIdentity": holder,
             "leaseDurationSeconds": 15,
-            "renewTime": renewed or datetime.now(UTC).isoformat().replace("+00:00", "Z"),
+            "renewTime": renewed,
         },
     }
 

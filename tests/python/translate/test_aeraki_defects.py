@@ -166,11 +166,11 @@ def test_an_application_protocol_that_goes_away_takes_its_codec_along() -> None:
     protocol = """
 apiVersion: metaprotocol.aeraki.io/v1alpha1
 kind: ApplicationProtocol
-metadata: {name: trpc}
-spec: {protocol: trpc, codec: dubbo}
+metadata: {name: acme}
+spec: {protocol: acme, codec: dubbo}
 ---
 """
-    text = service(port_name="tcp-metaprotocol-trpc")
+    text = service(port_name="tcp-metaprotocol-acme")
     assert translated(text + protocol).names(LISTENER) == [NAME]
     gone = translated(text)
     assert gone.names(LISTENER) == []

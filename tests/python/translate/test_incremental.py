@@ -200,10 +200,10 @@ def test_a_new_protocol_gives_waiting_ports_their_listeners() -> None:
     protocol = """
 apiVersion: metaprotocol.aeraki.io/v1alpha1
 kind: ApplicationProtocol
-metadata: {name: trpc}
-spec: {protocol: trpc, codec: dubbo}
+metadata: {name: acme}
+spec: {protocol: acme, codec: dubbo}
 """
-    world = World({"orders.yaml": service(port_name="tcp-metaprotocol-trpc")})
+    world = World({"orders.yaml": service(port_name="tcp-metaprotocol-acme")})
     assert [item.code for item in world.update.diagnostics] == ["unknown-protocol"]
     world.write("protocol.yaml", protocol)
     assert world.update.diagnostics == ()
