@@ -111,25 +111,33 @@ struct Receiver {
   }
 };
 
+// A state of the library's, which is used with the codec that made it and keeps that alive: the
+// connection may outlive the configuration.
 class LibraryState final : public DecodeState {
  public:
-  LibraryState(const metaprotocol_codec_table& table, void* codec, void* state)
-      : table_(table), codec_(codec), state_(state) {}
-  ~LibraryState() override { table_.delete_state(codec_, state_); }
+  LibraryState(const metaprotocol_codec_table& table, std::shared_ptr<void> codec, void* state)
+      : table_(table), codec_(std::move(codec)), state_(state) {}
+  ~LibraryState() override { table_.delete_state(codec_.get(), state_); }
   LibraryState(const LibraryState&) = delete;
   LibraryState& operator=(const LibraryState&) = delete;
+  void* codec() const { return codec_.get(); }
   void* state() const { return state_; }
 
  private:
   const metaprotocol_codec_table& table_;
-  void* const codec_;
+  const std::shared_ptr<void> codec_;
   void* const state_;
 };
 
 class ExternalCodec final : public Codec {
  public:
   ExternalCodec(const std::string& name, const Library& library, void* codec)
-      : table_(library.table), codec_(codec), name_(name.empty() ? table_.name : name) {
+      : table_(library.table),
+        codec_(codec,
+               [destroy = table_.destroy](void* made) {
+                 if (destroy != nullptr) destroy(made);
+               }),
+        name_(name.empty() ? table_.name : name) {
     for (uint64_t i = 0; i < table_.key_count; ++i) keys_.emplace_back(table_.keys[i]);
     const auto has = [this](uint32_t trait) { return (table_.traits & trait) != 0; };
     traits_.name = name_;
@@ -141,11 +149,6 @@ class ExternalCodec final : public Codec {
     traits_.whole_to_encode = has(METAPROTOCOL_WHOLE_TO_ENCODE);
     traits_.metadata_keys = keys_;
   }
-  ~ExternalCodec() override {
-    if (table_.destroy != nullptr) table_.destroy(codec_);
-  }
-  ExternalCodec(const ExternalCodec&) = delete;
-  ExternalCodec& operator=(const ExternalCodec&) = delete;
 
   const CodecTraits& traits() const override { return traits_; }
 
@@ -157,7 +160,7 @@ class ExternalCodec final : public Codec {
 
   std::unique_ptr<DecodeState> NewDecodeState(Direction direction) const override {
     if (table_.new_state == nullptr) return nullptr;
-    void* const state = table_.new_state(codec_, SideOf(direction));
+    void* const state = table_.new_state(codec_.get(), SideOf(direction));
     if (state == nullptr) return nullptr;
     return std::make_unique<LibraryState>(table_, codec_, state);
   }
@@ -174,9 +177,10 @@ class ExternalCodec final : public Codec {
                                             options.allow_partial ? 1 : 0, 0};
     Receiver receiver{message.metadata, keys_.size(), bytes};
     const metaprotocol_metadata metadata = receiver.c_metadata();
-    void* const own = state == nullptr ? nullptr : static_cast<LibraryState*>(state)->state();
-    table_.decode(codec_, own, SideOf(direction), View(bytes), &given, &decoded, &metadata,
-                  &result);
+    const auto* const own = static_cast<const LibraryState*>(state);
+    table_.decode(own == nullptr ? codec_.get() : own->codec(),
+                  own == nullptr ? nullptr : own->state(), SideOf(direction), View(bytes), &given,
+                  &decoded, &metadata, &result);
     if (result.status == METAPROTOCOL_NEED_MORE) {
       if (result.need <= bytes.size()) {
         return DecodeResult::Error("the codec asks for no more than it has been given");
@@ -224,8 +228,8 @@ class ExternalCodec final : public Codec {
     const metaprotocol_sink to = sink.c_sink();
     metaprotocol_encoded encoded{};
     encoded.size = sizeof encoded;
-    const bool written =
-        table_.encode(codec_, SideOf(message), &given, View(bytes), &wanted, &to, &encoded) != 0;
+    const bool written = table_.encode(codec_.get(), SideOf(message), &given, View(bytes), &wanted,
+                                       &to, &encoded) != 0;
     const size_t tail = encoded.tail_size;
     const bool fits = tail <= sizeof encoded.tail && tail <= bytes.size() &&
                       encoded.head <= bytes.size() - tail &&
@@ -242,25 +246,27 @@ class ExternalCodec final : public Codec {
     const metaprotocol_reply_context context = Given(request);
     const std::string name(LocalReplyName(reply));
     return Written(out, [&](const metaprotocol_sink* to) {
-      return table_.reply(codec_, &context, name.c_str(), View(text), to);
+      return table_.reply(codec_.get(), &context, name.c_str(), View(text), to);
     });
   }
   bool HeartbeatReply(const Message& heartbeat, Bytes bytes, std::string& out) const override {
     if (table_.heartbeat_reply == nullptr) return false;
     const metaprotocol_message given = Given(heartbeat);
     return Written(out, [&](const metaprotocol_sink* to) {
-      return table_.heartbeat_reply(codec_, SideOf(heartbeat), &given, View(bytes), to);
+      return table_.heartbeat_reply(codec_.get(), SideOf(heartbeat), &given, View(bytes), to);
     });
   }
   bool Ping(uint64_t id, std::string& out) const override {
     if (table_.ping == nullptr) return false;
-    return Written(out, [&](const metaprotocol_sink* to) { return table_.ping(codec_, id, to); });
+    return Written(out,
+                   [&](const metaprotocol_sink* to) { return table_.ping(codec_.get(), id, to); });
   }
   bool GoAway(const ReplyContext& last, std::string& out) const override {
     if (table_.go_away == nullptr) return false;
     const metaprotocol_reply_context context = Given(last);
-    return Written(
-        out, [&](const metaprotocol_sink* to) { return table_.go_away(codec_, &context, to); });
+    return Written(out, [&](const metaprotocol_sink* to) {
+      return table_.go_away(codec_.get(), &context, to);
+    });
   }
 
  private:
@@ -317,7 +323,7 @@ class ExternalCodec final : public Codec {
   }
 
   const metaprotocol_codec_table& table_;
-  void* const codec_;
+  const std::shared_ptr<void> codec_;
   const std::string name_;
   std::vector<std::string_view> keys_;
   CodecTraits traits_;

@@ -11,7 +11,7 @@
  * METAPROTOCOL_CODEC_ABI changes when that is not enough.
  *
  * Threads. All functions but `create` and `destroy` are called by many threads at once for one
- * codec object; only a `state` is one thread's alone.
+ * codec object; only a `state` is one thread's alone. It is used with the codec that made it, which lives as long.
  *
  * Memory. Views are valid during the call. Nothing may be thrown. */
 #ifndef METAPROTOCOL_CODEC_H_

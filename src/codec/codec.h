@@ -165,6 +165,9 @@ struct EncodeOptions {
   uint64_t timeout_us = 0;
 };
 
+// What protocols that count milliseconds say of `us`: no less.
+inline uint64_t MillisecondsFrom(uint64_t us) { return us / 1000 + (us % 1000 != 0 ? 1 : 0); }
+
 // How a message goes on behind what Encode appended: with the original's bytes [head, length -
 // tail_bytes), unchanged, and then with Tail().
 struct Encoded {
@@ -181,7 +184,9 @@ struct Encoded {
 };
 
 // What a codec remembers about one direction of one connection (detected transport, how far an
-// unfinished scan has come). Codecs without such memory use none.
+// unfinished scan has come). Codecs without such memory use none. A connection may outlive its
+// configuration: then the state outlives the codec that made it, and Decode gets it from one that
+// was made of the same options.
 class DecodeState {
  public:
   virtual ~DecodeState() = default;

@@ -145,6 +145,51 @@ async def test_a_new_build_at_a_new_path_takes_over_without_a_restart(tmp_path: 
             assert await said(b"get") == b"get by v1"
 
 
+WITH_STATE = """
+  struct Own : State {
+    const PageCodec* made_by = nullptr;
+    ~Own() override { if (made_by->alive != 0xA11FEu) std::abort(); }
+  };
+  unsigned alive = 0xA11FEu;
+  ~PageCodec() override { alive = 0; }
+  std::unique_ptr<State> NewState(Direction) const override {
+    auto own = std::make_unique<Own>();
+    own->made_by = this;
+    return own;
+  }
+
+  Result Decode(State* state, Direction,"""
+
+
+async def test_a_connection_keeps_its_state_when_the_configuration_changes(tmp_path: Path) -> None:
+    """The state is used with the codec that made it, which is there for as long as the state is."""
+    text = PAGE.read_text().replace("  Result Decode(State*, Direction,", WITH_STATE)
+    first = "    if (bytes.size() < kHead) return NeedMore(kHead);\n"
+    assert first in text
+    assert WITH_STATE in text
+    alone = '    if (static_cast<Own*>(state)->made_by != this) return Error("of another codec");\n'
+    path = library(tmp_path, "#include <cstdlib>\n" + text.replace(first, alone + first))
+    async with server(b"v1", []) as one, server(b"v2", []) as two:
+        folder = mesh(tmp_path / "mesh", "page", [one, two], [{"name": "all", "route": to("v1")}])
+        protocol(folder, path)
+        with Proxy(folder, concurrency=1) as proxy:
+            port = await asyncio.to_thread(proxy.port, HOST, 7000)
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            for version in ("v1", "v2", "v1", "v2"):
+                mesh(folder, "page", [one, two], [{"name": "all", "route": to(version)}])
+
+                async def call() -> object:
+                    writer.write(page(b"get"))
+                    return (await read(reader))[2]
+
+                await becomes(b"get by " + version.encode(), call)
+            writer.close()
+            new_reader, new_writer = await asyncio.open_connection("127.0.0.1", port)
+            new_writer.write(page(b"get"))
+            assert (await read(new_reader))[2] == b"get by v2"
+            new_writer.close()
+
+
 AT_LOAD = """
 #include <unistd.h>
 #include <cstdlib>
