@@ -22,8 +22,10 @@ namespace {
 
 using std::chrono::steady_clock;
 
-// A line is written this long after it came at the latest, unless the file is slow.
+// A line is written this long after it came at the latest, unless the file is slow; at once where
+// so much waits.
 constexpr auto kWriteInterval = std::chrono::milliseconds(100);
+constexpr size_t kWriteEarly = kMostWaiting / 4;
 // How often it is looked whether the file is still the one of that name.
 constexpr auto kLookInterval = std::chrono::seconds(1);
 // How long the end of the process waits for lines to be written.
@@ -65,7 +67,9 @@ class Writer {
         std::unique_lock lock(shared_->mutex);
         shared_->wake.wait(lock, [&] { return shared_->closing || !shared_->waiting.empty(); });
         // More lines for each write.
-        shared_->wake.wait_for(lock, kWriteInterval, [&] { return shared_->closing; });
+        shared_->wake.wait_for(lock, kWriteInterval, [&] {
+          return shared_->closing || shared_->waiting.size() >= kWriteEarly;
+        });
         closing = shared_->closing;
         std::swap(lines, shared_->waiting);
       }
@@ -150,9 +154,10 @@ class LogFile final : public LogSink {
       ++shared_->lost;
       return;
     }
-    const bool first = shared_->waiting.empty();
+    const size_t before = shared_->waiting.size();
     shared_->waiting.append(line);
-    if (first) shared_->wake.notify_one();
+    const bool much = before < kWriteEarly && shared_->waiting.size() >= kWriteEarly;
+    if (before == 0 || much) shared_->wake.notify_one();
   }
   uint64_t TakeLost() override {
     if (shared_->lost.load(std::memory_order_relaxed) == 0) return 0;
@@ -199,6 +204,7 @@ class OpenFiles {
     if (file == nullptr) {
       file = std::make_shared<LogFile>(std::string(path));
       place = file;
+      std::erase_if(files_, [](const auto& entry) { return entry.second.expired(); });
       std::erase_if(threads_, [](const auto& thread) { return thread.expired(); });
       threads_.push_back(file->shared());
     }
