@@ -133,7 +133,7 @@ std::string_view Authenticate(const BrpcOptions& options, BrpcState* state,
 
 int32_t Milliseconds(uint64_t us) {
   constexpr uint64_t kMost = std::numeric_limits<int32_t>::max();
-  return static_cast<int32_t>(std::min(kMost, us / 1000 + (us % 1000 != 0 ? 1 : 0)));
+  return static_cast<int32_t>(std::min(kMost, MillisecondsFrom(us)));
 }
 
 }  // namespace
@@ -215,6 +215,8 @@ Encoded BrpcCodec::Encode(const Message& message, Bytes bytes, const EncodeOptio
     return {.head = meta_end};
   }
   const size_t start = out.size();
+  const size_t body = message.length - meta_end;
+  const auto new_meta = [&] { return out.size() - start - kHeaderBytes; };
   out += bytes.substr(0, kHeaderBytes);
   if (changes) {
     AppendChangedMeta(meta,
@@ -224,18 +226,16 @@ Encoded BrpcCodec::Encode(const Message& message, Bytes bytes, const EncodeOptio
                        .mutation = options.mutation,
                        .in_ext_fields = tag.ext_fields},
                       out);
-  } else {
+  }
+  // Changes that no length field can say are left out; another id alone always fits.
+  const bool fits = changes && new_meta() <= kMaxBodyBytes - body;
+  if (!fits) {
+    out.resize(start + kHeaderBytes);
     const size_t begin = tag.id_bytes == 0 ? meta.size() : tag.id_begin;
     AppendMetaWithId(meta, begin, begin + tag.id_bytes, options.id, out);
   }
-  const size_t body = message.length - meta_end;
-  const size_t new_meta = out.size() - start - kHeaderBytes;
-  if (new_meta > kMaxBodyBytes - body) {  // no length field can say this: left out
-    out.resize(start);
-    return Encode(message, bytes, {.id = options.id}, out);
-  }
-  StoreBe32(&out[start + kBodyLengthOffset], static_cast<uint32_t>(new_meta + body));
-  StoreBe32(&out[start + kMetaLengthOffset], static_cast<uint32_t>(new_meta));
+  StoreBe32(&out[start + kBodyLengthOffset], static_cast<uint32_t>(new_meta() + body));
+  StoreBe32(&out[start + kMetaLengthOffset], static_cast<uint32_t>(new_meta()));
   return {.head = meta_end};
 }
 

@@ -2,8 +2,8 @@
 
 #include <optional>
 
-#include "src/codec/entry_mutation.h"
 #include "src/codec/protobuf.h"
+#include "src/codec/protobuf_mutation.h"
 
 namespace metaprotocol::brpc {
 namespace {
@@ -28,18 +28,12 @@ constexpr uint32_t kTimeoutMs = 8;
 constexpr uint32_t kErrorCode = 1;
 constexpr uint32_t kErrorText = 2;
 
-// What Java writes under the number of C++'s request_id: nothing but a key and a value, in this
-// order. No id that anybody would choose looks like that.
+// What Java writes under the number of C++'s request_id: a message with a key, however it is
+// written, since the server reads it in any way. A text begins such a message only with control
+// characters, and no id that anybody would choose does.
 std::optional<ProtoEntry> ReadExtField(Bytes bytes) {
-  ProtoReader reader(bytes);
-  ProtoField key;
-  ProtoField value;
-  ProtoField more;
-  if (!reader.Next(key) || !key.is(1, WireType::kLength) || !reader.Next(value) ||
-      !value.is(2, WireType::kLength) || reader.Next(more) || reader.broken()) {
-    return std::nullopt;
-  }
-  return ProtoEntry{key.bytes, value.bytes};
+  const auto entry = ReadProtoEntry(bytes);
+  return entry && !entry->key.empty() ? entry : std::nullopt;
 }
 
 bool ReadRequest(Bytes bytes, Meta& meta, Metadata& metadata) {
@@ -80,54 +74,13 @@ bool ReadResponse(Bytes bytes, Meta& meta) {
   return !reader.broken();
 }
 
-// The key of a mutable entry of RpcRequestMeta; null for what is none.
-std::optional<std::string_view> ExtFieldKey(const ProtoField& field) {
-  if (!field.is(kRequestIdOrExtField, WireType::kLength)) return std::nullopt;
-  const auto entry = ReadExtField(field.bytes);
-  return entry ? std::optional(entry->key) : std::nullopt;
-}
-
-// Likewise of RpcMeta.
-std::optional<std::string_view> UserFieldKey(const ProtoField& field) {
-  if (!field.is(kUserFields, WireType::kLength)) return std::nullopt;
-  const auto entry = ReadProtoEntry(field.bytes);
-  return entry ? std::optional(entry->key) : std::nullopt;
-}
-
-using KeyOf = std::optional<std::string_view> (*)(const ProtoField&);
-
-void SeeEntries(Bytes message, KeyOf key_of, EntryMutation& entries) {
-  if (entries.empty()) return;
-  ProtoReader reader(message);
-  for (ProtoField field; reader.Next(field);) {
-    if (const auto key = key_of(field)) entries.See(*key);
-  }
-}
-
-bool Keeps(const EntryMutation& entries, KeyOf key_of, const ProtoField& field) {
-  if (entries.empty()) return true;
-  const auto key = key_of(field);
-  return !key || entries.Keeps(*key);
-}
-
-void AppendNewEntries(const EntryMutation& entries, uint32_t number, std::string& out) {
-  entries.ForEachNew([&](std::string_view key, std::string_view value) {
-    AppendProtoEntry(out, number, key, value);
-  });
-}
-
 std::string ChangedRequest(Bytes request, int32_t timeout_ms,
                            std::span<const MutationOp> mutation) {
-  EntryMutation entries(mutation);
-  SeeEntries(request, ExtFieldKey, entries);
   std::string out;
-  ProtoReader reader(request);
-  for (ProtoField field; reader.Next(field);) {
-    if (timeout_ms != 0 && field.is(kTimeoutMs, WireType::kVarint)) continue;
-    if (!Keeps(entries, ExtFieldKey, field)) continue;
-    out += request.substr(field.begin, field.end - field.begin);
-  }
-  AppendNewEntries(entries, kRequestIdOrExtField, out);
+  const auto drops_timeout = [timeout_ms](const ProtoField& field) {
+    return timeout_ms != 0 && field.is(kTimeoutMs, WireType::kVarint);
+  };
+  AppendMutated(request, kRequestIdOrExtField, mutation, drops_timeout, out);
   if (timeout_ms != 0) AppendProtoVarint(out, kTimeoutMs, static_cast<uint32_t>(timeout_ms));
   return out;
 }
@@ -167,21 +120,17 @@ bool ReadMeta(Bytes bytes, Meta& meta, Metadata& metadata) {
 
 void AppendChangedMeta(Bytes bytes, const MetaChanges& changes, std::string& out) {
   // Entries are written where the message's own are, for its reader looks there.
-  const bool in_request = changes.in_ext_fields;
-  EntryMutation entries(in_request ? std::span<const MutationOp>() : changes.mutation);
-  SeeEntries(bytes, UserFieldKey, entries);
-  const bool changes_request = changes.timeout_ms != 0 || in_request;
-  ProtoReader reader(bytes);
-  for (ProtoField field; reader.Next(field);) {
-    if (field.is(kCorrelationId, WireType::kVarint)) continue;
-    if (changes_request && field.is(kRequest, WireType::kLength)) {
-      const auto mutation = in_request ? changes.mutation : std::span<const MutationOp>();
-      AppendProtoBytes(out, kRequest, ChangedRequest(field.bytes, changes.timeout_ms, mutation));
-    } else if (Keeps(entries, UserFieldKey, field)) {
-      out += bytes.substr(field.begin, field.end - field.begin);
-    }
-  }
-  AppendNewEntries(entries, kUserFields, out);
+  const std::span<const MutationOp> none;
+  const auto in_request = changes.in_ext_fields ? changes.mutation : none;
+  const auto in_meta = changes.in_ext_fields ? none : changes.mutation;
+  const auto rewrite = [&](const ProtoField& field) {
+    if (field.is(kCorrelationId, WireType::kVarint)) return true;
+    if (!field.is(kRequest, WireType::kLength)) return false;
+    if (changes.timeout_ms == 0 && in_request.empty()) return false;
+    AppendProtoBytes(out, kRequest, ChangedRequest(field.bytes, changes.timeout_ms, in_request));
+    return true;
+  };
+  AppendMutated(bytes, kUserFields, in_meta, rewrite, out);
   AppendProtoVarint(out, kCorrelationId, changes.correlation_id);
   if (!changes.authentication.empty()) {
     AppendProtoBytes(out, kAuthenticationData, changes.authentication);

@@ -90,7 +90,7 @@ DecodeResult DecodeEvent(Bytes bytes, const Header& header, Message& message) {
 }
 
 // Rounded up, since 0 is no timeout.
-std::string Milliseconds(uint64_t us) { return std::to_string((us + 999) / 1000); }
+std::string Milliseconds(uint64_t us) { return std::to_string(MillisecondsFrom(us)); }
 
 Serialization SerializationOf(uint64_t tag) {
   const auto serialization = static_cast<Serialization>(tag & kSerializationMask);
@@ -230,14 +230,7 @@ bool DubboCodec::GoAway(const ReplyContext&, std::string& out) const {
 }
 
 CodecOrError CreateDubboCodec(std::string_view options) {
-  std::string bare;
-  for (const char c : options) {
-    if (c != ' ' && c != '\t' && c != '\n' && c != '\r') bare.push_back(c);
-  }
-  if (!bare.empty() && bare != "{}") {
-    return {nullptr, "the dubbo codec has no options, so only \"\" and \"{}\" are allowed, not " +
-                         std::string(options)};
-  }
+  if (!AreNoOptions(options)) return {nullptr, TakesNoOptions("dubbo", options)};
   return {std::make_shared<const DubboCodec>(), ""};
 }
 

@@ -1,9 +1,7 @@
 #include "codecs/trpc/heads.h"
 
-#include <optional>
-
-#include "src/codec/entry_mutation.h"
 #include "src/codec/protobuf.h"
+#include "src/codec/protobuf_mutation.h"
 
 namespace metaprotocol::trpc {
 namespace {
@@ -46,39 +44,6 @@ bool ReadTransInfo(Bytes entry, Metadata& metadata) {
   const auto read = ReadProtoEntry(entry);
   if (read) metadata.SetNamed(read->key, read->value);
   return read.has_value();
-}
-
-// The key of an entry of the map with that number; null for other fields.
-std::optional<std::string_view> KeyOf(const ProtoField& field, uint32_t number) {
-  if (!field.is(number, WireType::kLength)) return std::nullopt;
-  const auto entry = ReadProtoEntry(field.bytes);
-  return entry ? std::optional(entry->key) : std::nullopt;
-}
-
-// Appends `message` with the map that has this number mutated, and without the fields that `drops`
-// tells.
-template <class Drops>
-void AppendMutated(Bytes message, uint32_t number, std::span<const MutationOp> mutation,
-                   Drops drops, std::string& out) {
-  EntryMutation entries(mutation);
-  if (!entries.empty()) {
-    ProtoReader reader(message);
-    for (ProtoField field; reader.Next(field);) {
-      if (const auto key = KeyOf(field, number)) entries.See(*key);
-    }
-  }
-  ProtoReader reader(message);
-  for (ProtoField field; reader.Next(field);) {
-    if (drops(field)) continue;
-    if (!entries.empty()) {
-      const auto key = KeyOf(field, number);
-      if (key && !entries.Keeps(*key)) continue;
-    }
-    out += message.substr(field.begin, field.end - field.begin);
-  }
-  entries.ForEachNew([&](std::string_view key, std::string_view value) {
-    AppendProtoEntry(out, number, key, value);
-  });
 }
 
 // What requests and responses have in common; false if `field` is none of it.

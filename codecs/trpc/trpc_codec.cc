@@ -202,7 +202,7 @@ std::string_view Said(std::string_view text, LocalReply reply) {
 
 uint32_t Milliseconds(uint64_t us) {
   constexpr uint64_t kMost = std::numeric_limits<uint32_t>::max();
-  return static_cast<uint32_t>(std::min(kMost, us / 1000 + (us % 1000 != 0 ? 1 : 0)));
+  return static_cast<uint32_t>(std::min(kMost, MillisecondsFrom(us)));
 }
 
 Encoded EncodeStream(const Message& message, Bytes bytes, const EncodeOptions& options,
@@ -269,6 +269,8 @@ Encoded TrpcCodec::Encode(const Message& message, Bytes bytes, const EncodeOptio
   const Tag tag = Tag::Unpack(message.tag);
   const auto id = static_cast<uint32_t>(options.id);
   const size_t start = out.size();
+  const size_t rest = message.length - head_end;
+  const auto new_head = [&] { return out.size() - start - kFrameHeadBytes; };
   out += bytes.substr(0, kFrameHeadBytes);
   if (tag.frame_has_id) StoreBe32(&out[start + kIdOffset], id);
   if (changes) {
@@ -277,18 +279,19 @@ Encoded TrpcCodec::Encode(const Message& message, Bytes bytes, const EncodeOptio
                        .timeout_ms = replaces_timeout ? Milliseconds(options.timeout_us) : 0,
                        .mutation = options.mutation},
                       out);
-  } else {
+  }
+  // Changes that no length field can say are left out; for another id alone Decode sees to the
+  // room.
+  const bool fits =
+      changes && new_head() <= kMaxHeadBytes && new_head() <= UINT32_MAX - kFrameHeadBytes - rest;
+  if (!fits) {
+    out.resize(start + kFrameHeadBytes);
     const size_t begin = tag.id_bytes == 0 ? head.size() : tag.id_begin;
     AppendHeadWithId(head, begin, begin + tag.id_bytes, id, out);
   }
-  const size_t new_head = out.size() - start - kFrameHeadBytes;
-  const size_t new_length = kFrameHeadBytes + new_head + (message.length - head_end);
-  if (new_head > kMaxHeadBytes || new_length > UINT32_MAX) {
-    out.resize(start);  // no length field can say this: left out
-    return Encode(message, bytes, {.id = options.id, .stream_id = options.stream_id}, out);
-  }
-  StoreBe16(&out[start + kHeadLengthOffset], static_cast<uint16_t>(new_head));
-  StoreBe32(&out[start + kLengthOffset], static_cast<uint32_t>(new_length));
+  StoreBe16(&out[start + kHeadLengthOffset], static_cast<uint16_t>(new_head()));
+  StoreBe32(&out[start + kLengthOffset],
+            static_cast<uint32_t>(kFrameHeadBytes + new_head() + rest));
   return {.head = head_end};
 }
 
@@ -326,11 +329,7 @@ bool TrpcCodec::GrantWindow(const ReplyContext& stream, Direction, uint64_t byte
 }
 
 CodecOrError CreateTrpcCodec(std::string_view options) {
-  const std::string all(options);
-  if (all.find_first_not_of(" \t\r\n{}") != std::string::npos) {
-    return {nullptr,
-            "the trpc codec has no options, so only \"\" and \"{}\" are allowed, not " + all};
-  }
+  if (!AreNoOptions(options)) return {nullptr, TakesNoOptions("trpc", options)};
   return {std::make_shared<const TrpcCodec>(), ""};
 }
 

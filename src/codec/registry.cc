@@ -4,6 +4,19 @@
 
 namespace metaprotocol {
 
+bool AreNoOptions(std::string_view options) {
+  std::string bare;
+  for (const char c : options) {
+    if (c != ' ' && c != '\t' && c != '\n' && c != '\r') bare.push_back(c);
+  }
+  return bare.empty() || bare == "{}";
+}
+
+std::string TakesNoOptions(std::string_view codec, std::string_view options) {
+  return "the " + std::string(codec) +
+         " codec has no options, so only \"\" and \"{}\" are allowed, not " + std::string(options);
+}
+
 bool CodecRegistry::Register(std::string name, CodecFactory factory) {
   return factories_.emplace(std::move(name), std::move(factory)).second;
 }

@@ -26,6 +26,11 @@ struct CodecOrError {
 // `options` is the JSON text of the codec's own options, "" for none.
 using CodecFactory = std::function<CodecOrError(std::string_view options)>;
 
+// For codecs without options: whether `options` is "" or an object without members, and what to say
+// if it is not.
+bool AreNoOptions(std::string_view options);
+std::string TakesNoOptions(std::string_view codec, std::string_view options);
+
 // Makes a codec of a declaration that stands at `path` of a configuration; null if something is
 // wrong with it, which goes to `findings`.
 using DeclaredCodecFactory = std::function<std::shared_ptr<const Codec>(

@@ -104,6 +104,24 @@ TEST(BrpcCodec, ReadsJavasExtFieldsUnderTheNumberOfRequestId) {
   EXPECT_EQ(request.Find("request_id"), "(absent)");
 }
 
+// A server reads all of these alike.
+TEST(BrpcCodec, ReadsExtFieldsHoweverTheyAreWritten) {
+  const std::string written[] = {
+      Bytes1(2, "ann") + Bytes1(1, "user"),
+      Bytes1(1, "x") + Bytes1(2, "bob") + Bytes1(1, "user") + Bytes1(2, "ann"),
+      Bytes1(1, "user") + Bytes1(2, "ann") + Number(9, 1),
+      "\x8a\x00"s +
+          "\x04"
+          "user" +
+          Bytes1(2, "ann"),
+  };
+  for (const std::string& entry : written) {
+    const Decoded request = Request(Frame(RequestMeta(Bytes1(7, entry))));
+    EXPECT_EQ(request.Find("user"), "ann") << testing::PrintToString(entry);
+    EXPECT_EQ(request.Find("request_id"), "(absent)");
+  }
+}
+
 TEST(BrpcCodec, UserFieldsCannotStandInForTheMethod) {
   const Decoded request = Request(Frame(RequestMeta("", Entry(9, "method", "Other"))));
   EXPECT_EQ(request.Find("method"), "Echo");
