@@ -71,6 +71,41 @@ async def test_brpc_java_is_routed_by_method_and_keeps_what_its_peers_say(tmp_pa
     assert routed["many"] == "true"
 
 
+async def test_no_way_to_write_an_ext_field_leads_past_a_rule(tmp_path: Path) -> None:
+    """brpc-java reads all of these alike."""
+    key, value = text(1, "user"), text(2, "ann")
+    written = [
+        key + value,
+        value + key,
+        text(1, "x") + text(2, "bob") + key + value,
+        key + value + number(9, 1),
+        b"\x8a\x00\x04user" + value,  # a longer number of the same field
+    ]
+    denied = {
+        "match": {"attributes": {"user": {"exact": "ann"}}},
+        "directReply": {"kind": "denied"},
+    }
+    routes = [denied, {"name": "others", "route": to("v1")}]
+
+    async def ask(port: int, entry: bytes) -> bytes:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        request = text(1, "example.Greeter") + text(2, "Field") + text(7, entry)
+        writer.write(frame(text(1, request) + number(4, 1), text(1, "user")))
+        head = await reader.readexactly(12)
+        answer = await reader.readexactly(int.from_bytes(head[4:8]))
+        writer.close()
+        return answer
+
+    with independent.brpc().provider("v1") as provider:
+        folder = mesh(tmp_path / "mesh", "brpc", [provider], routes)
+        with Proxy(folder, concurrency=1) as proxy:
+            port = await asyncio.to_thread(proxy.port, HOST, 7000)
+            for entry in written:
+                assert text(1, "ann") in await ask(provider, entry), entry
+                assert b"denied" in await ask(port, entry), entry
+            assert text(1, "bob") in await ask(port, key + text(2, "bob"))
+
+
 async def test_a_malformed_message_costs_its_own_call(tmp_path: Path) -> None:
     async with server() as (port, seen):
         with Proxy(mesh(tmp_path, "brpc", [port], [{"route": to("v1")}]), concurrency=1) as proxy:
