@@ -366,10 +366,15 @@ def fuzz_target(program: Path, result: Result, environment: dict[str, str]) -> N
         command = [program, *fuzz_options(program), "-runs=0", *seeds]
         finished = run(command, environment, quiet=True)
         result.add(finished.code == 0, f"{program.name} over its corpus")
-    # libFuzzer writes what it finds into the first folder, and would begin with it the next time.
-    with tempfile.TemporaryDirectory() as found:
-        fixed = [*fuzz_options(program), "-seed=1", f"-runs={FUZZ_RUNS}", found]
-        finished = run([program, *fixed, *seeds], environment, quiet=True)
+    # libFuzzer writes what it finds into the first folder, and would begin with it the next time. A
+    # folder of seeds is read in the order in which its file system lists it, a list in its own.
+    listed = sorted(str(path) for folder in seeds for path in folder.rglob("*") if path.is_file())
+    with tempfile.TemporaryDirectory() as found, tempfile.NamedTemporaryFile("w") as list_file:
+        list_file.write(",".join(listed))
+        list_file.flush()
+        fixed = [*fuzz_options(program), "-seed=1", f"-runs={FUZZ_RUNS}"]
+        fixed += [f"-seed_inputs=@{list_file.name}"] if listed else []
+        finished = run([program, *fixed, found], environment, quiet=True)
     result.add(finished.code == 0, f"{program.name}, {FUZZ_RUNS:,} inputs")
     say(f"{program.name}: {inputs} inputs of its corpus, then {FUZZ_RUNS:,} from a fixed seed")
 

@@ -24,10 +24,9 @@ bool ReadName(uint32_t length, Cursor& cursor, MessageHead& head) {
   // Nobody could tell an unframed old binary reply to a method like these from JSON, or from a
   // framed message (Detect). Multiplexed names lose what is before their first colon in replies, in
   // which there may be another.
-  if (name.starts_with('\0')) return cursor.Fail("Thrift method name begins with a zero byte");
+  if (name.find('\0') != Bytes::npos) return cursor.Fail("Thrift method name with a zero byte");
   for (Bytes part = name, method = MethodOf(part);; part = method, method = MethodOf(part)) {
     if (method.starts_with("[1")) return cursor.Fail("Thrift method name begins like JSON");
-    if (method.starts_with('\0')) return cursor.Fail("Thrift method name begins with a zero byte");
     if (method.size() == part.size()) break;
   }
   head.name = name;

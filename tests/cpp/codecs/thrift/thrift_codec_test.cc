@@ -283,7 +283,7 @@ TEST(ThriftCodec, RefusesBrokenHeads) {
   ExpectError(Framed(Binary(kCall, "a\xC0\x80", 1)), "Thrift method name is not UTF-8");
   ExpectError(Compact(kCall, "\xED\xA0\x80", 1), "Thrift method name is not UTF-8");
   ExpectError(OldBinary(kCall, "a\xE2\x82", 1), "Thrift method name is not UTF-8");
-  const std::string_view zero = "Thrift method name begins with a zero byte";
+  const std::string_view zero = "Thrift method name with a zero byte";
   ExpectError(Framed(Binary(kCall, std::string("\0a", 2), 1)), zero);
   ExpectError(OldBinary(kCall, std::string("Service:\0a", 10), 1), zero);
   ExpectError(Framed(Be32(0x80010001) + Be32(0xFFFFFFFF) + "abcdefgh"),
@@ -508,14 +508,14 @@ TEST(ThriftCodec, LeavesASequenceIdThatStaysAsItsPeerWroteIt) {
 
 // A reply repeats what is behind the first colon, and is read by the same rules; found by fuzzing.
 TEST(ThriftCodec, RefusesNamesToWhichNoReplyCouldBeRead) {
-  for (const std::string& name : {"\0a"s, "s:\0a"s, "s:a:\0b"s, "s:a:b:\0"s}) {
-    ExpectError(Framed(Binary(kCall, name, 1)), "Thrift method name begins with a zero byte");
-    ExpectError(Compact(kCall, name, 1), "Thrift method name begins with a zero byte");
+  for (const std::string& name : {"\0a"s, "s:\0a"s, "s:a:\0b"s, "s:a:b:\0"s, "s:a\0b"s, "ab\0"s}) {
+    ExpectError(Framed(Binary(kCall, name, 1)), "Thrift method name with a zero byte");
+    ExpectError(Compact(kCall, name, 1), "Thrift method name with a zero byte");
   }
   for (const std::string& name : {"s:[1"s, "s:a:[1"s}) {
     ExpectError(Framed(Binary(kCall, name, 1)), "Thrift method name begins like JSON");
   }
-  for (const std::string& name : {"s:a"s, "s:a:b"s, ":"s, "::"s, "s:a\0"s}) {
+  for (const std::string& name : {"s:a"s, "s:a:b"s, ":"s, "::"s}) {
     const std::string wire = Compact(kCall, name, 1);
     EXPECT_EQ(Request(wire).result.status, Status::kMessage) << name;
   }
