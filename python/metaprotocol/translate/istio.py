@@ -290,14 +290,11 @@ class _Objects:
         outcome = "answers an error to every request" if routed else "stays plain TCP"
         found = False
         for number, subset, host in sorted(self._led_to(service, port)):
-            part = self._translator.rules(host).policy(subset, number).load_balancer
-            setting = part.value.locality_lb_setting if part is not None else None
-            if part is None or setting is None or setting.enabled is False:
-                continue
-            if setting.distribute or setting.failover or setting.failover_priority:
+            part = self._translator.policies(host).policy(subset, number).balancing
+            if part is not None and part.value.by_locality:
                 found = True
                 self._report.error(
-                    part.rule, "locality-lb", f"{part.field}.localityLbSetting",
+                    part.owner, "locality-lb", part.value.by_locality,
                     f"weights by locality do not go with our load balancing; port {port.number} of "
                     f"{service.host} {outcome}",
                     fix="remove distribute and failover, or write enabled: false",

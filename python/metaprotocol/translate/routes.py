@@ -23,9 +23,9 @@ from metaprotocol.translate.clusters import hash_keys
 from metaprotocol.translate.model import Port, Service
 from metaprotocol.translate.naming import cluster_name, inbound_cluster_name, parse_cluster_name
 from metaprotocol.translate.plan import Destination, PlannedQuestion, PlannedRoute, RoutePlan
+from metaprotocol.translate.policy import HostPolicies
 from metaprotocol.translate.protocols import CodecInfo
 from metaprotocol.translate.reporting import Diagnostics, Report
-from metaprotocol.translate.rules import HostRules
 
 DEFAULT_ROUTE = "default"
 """Name of the one route of a service without routes."""
@@ -58,7 +58,7 @@ class Known:
     resolve: Callable[[str, str], str]
     """The full name of a host as written in an object of that namespace."""
     service: Callable[[str], Service | None]
-    rules: Callable[[str], HostRules]
+    policies: Callable[[str], HostPolicies]
     hosts: Callable[[], Sequence[str]]
     """All hosts, for "did you mean"."""
 
@@ -82,11 +82,11 @@ class Table:
 
 def default_table(service: Service, port: Port, known: Known) -> Table:
     """The table of a service without routes: all requests go to the service itself."""
-    rules = known.rules(service.host)
+    policies = known.policies(service.host)
     route = Route(
         name=DEFAULT_ROUTE,
         cluster=cluster_name(port.number, "", service.host),
-        hash_on=hash_keys(rules.policy("", port.number)),
+        hash_on=hash_keys(policies.policy("", port.number)),
     )
     return Table(
         RouteTable(name=service.host, routes=[route]),
@@ -259,12 +259,12 @@ class RouteTranslator:
                 f"port {self._port.number} of {self._service.host} {self._port.protocol}",
                 value=port.number, fix="send requests where their protocol is spoken",
             )  # fmt: skip
-        rules = self._known.rules(host)
-        if subset and rules.unreadable:
-            return cluster_name(port.number, subset, host), ()  # which is not made, see rules
-        if subset and not rules.knows(subset):
-            meant = did_you_mean(subset, rules.subsets)
-            has = ", ".join(sorted(rules.subsets)) or "none"
+        policies = self._known.policies(host)
+        if subset and policies.unreadable:
+            return cluster_name(port.number, subset, host), ()  # which is not made
+        if subset and not policies.knows(subset):
+            meant = did_you_mean(subset, policies.subsets)
+            has = ", ".join(sorted(policies.subsets)) or "none"
             self._report.error(
                 self._owner, "no-subset", f"{field}.subset",
                 f'no DestinationRule for {host} has subset "{subset}"', value=subset,
@@ -274,7 +274,7 @@ class RouteTranslator:
         self._table.uses.add(Use(host, port.number, subset))
         found = (
             cluster_name(port.number, subset, host),
-            hash_keys(rules.policy(subset, port.number)),
+            hash_keys(policies.policy(subset, port.number)),
         )
         if matches:
             self._clusters[known] = found

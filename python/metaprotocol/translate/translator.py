@@ -19,18 +19,23 @@ from metaprotocol.diagnostics import Diagnostic
 from metaprotocol.envoy.binary import find_envoy
 from metaprotocol.envoy.config import ConfigBuilder
 from metaprotocol.envoy.descriptors import EnvoyTypes
-from metaprotocol.resources import Changes, DestinationRule, Inventory, Key, Resource
+from metaprotocol.resources import Changes, Inventory, Key, Resource
 from metaprotocol.translate.addresses import Address, AddressBook, Claim
 from metaprotocol.translate.clusters import ClusterTranslator, HostClusters
+from metaprotocol.translate.destination_rules import (
+    host_policies,
+    with_unreadable,
+    without_service,
+)
 from metaprotocol.translate.hosts import HostFilters, HostTranslator, loops, protocol_diagnostics
 from metaprotocol.translate.index import Index, Touched
 from metaprotocol.translate.messages import Messages
 from metaprotocol.translate.model import Service
-from metaprotocol.translate.naming import FILTER, LISTENER, TYPE_URLS, full_host, is_wildcard
+from metaprotocol.translate.naming import FILTER, LISTENER, TYPE_URLS
 from metaprotocol.translate.options import Options, Target
+from metaprotocol.translate.policy import HostPolicies
 from metaprotocol.translate.reporting import Diagnostics, Report
 from metaprotocol.translate.routes import Known, Use
-from metaprotocol.translate.rules import HostRules, build_rules, with_unreadable
 from metaprotocol.translate.services import build_service
 from metaprotocol.translate.snapshot import Made, Snapshot, shared
 from metaprotocol.translate.unenforced import Unenforceable
@@ -39,7 +44,7 @@ from metaprotocol.translate.visibility import Namespaces, both
 Progress: TypeAlias = Callable[[int, int], None]
 """Told how much is done, and of how much. May raise, to end what it is told of."""
 
-_NO_RULES = HostRules()
+_NO_POLICIES = HostPolicies()
 _STEP = 20
 """Hosts between two calls of ``Progress``."""
 
@@ -49,7 +54,7 @@ class _Host:
     """What is known and made of one host."""
 
     service: Service | None = None
-    rules: HostRules = _NO_RULES
+    policies: HostPolicies = _NO_POLICIES
     filters: HostFilters = field(default_factory=HostFilters)
     clusters: HostClusters = field(default_factory=HostClusters)
 
@@ -72,7 +77,7 @@ class Translator:
 
     def _start(self) -> None:
         self._index = Index(self._options)
-        self.known = Known(self._index.resolve, self._service, self._rules, self._index.hosts)
+        self.known = Known(self._index.resolve, self._service, self._policies, self._index.hosts)
         """What routes may refer to."""
         self._unenforceable = Unenforceable(self._index, self._options)
         self._host_translator = HostTranslator(
@@ -110,9 +115,9 @@ class Translator:
         """What is known of the service with that host."""
         return self._service(host)
 
-    def rules(self, host: str) -> HostRules:
-        """What DestinationRules say about that host."""
-        return self._rules(host)
+    def policies(self, host: str) -> HostPolicies:
+        """How the endpoints of that host are used."""
+        return self._policies(host)
 
     def filters(self, host: str) -> HostFilters:
         """The filters of that host's ports, and what they lead to."""
@@ -196,9 +201,9 @@ class Translator:
         reshaped: list[Service] = []
         for host in sorted(touched.services):
             before = self._hosts.get(host, _Host())
-            old, rules = before.service, before.rules
+            old, policies = before.service, before.policies
             appeared = self._read(host) or appeared
-            if _same_but_endpoints(old, self._service(host)) and rules == self._rules(host):
+            if _same_but_endpoints(old, self._service(host)) and policies == self._policies(host):
                 self._say_loops(host)
             else:
                 self._unenforceable.reshaped(host, old, self._service(host))
@@ -248,21 +253,15 @@ class Translator:
             self._speaks(port.protocol, host, True)
         rules = self._index.rules(host)
         if state.service is None:
-            state.rules = _NO_RULES
-            report = Report()
-            for rule in rules:
-                if not is_wildcard(rule.spec.host) and host == self._full(rule):
-                    report.warning(
-                        rule, "no-host", "spec.host", f'no ServiceEntry has host "{host}"',
-                        value=rule.spec.host, fix="add a ServiceEntry with this host",
-                    )  # fmt: skip
-            said: Diagnostics = report.diagnostics
+            state.policies = _NO_POLICIES
+            said = without_service(host, rules, self._options)
         else:
             namespace = state.service.namespace
-            state.rules, said = build_rules(host, namespace, rules, self._options)
+            policies, said = host_policies(host, namespace, rules, self._options)
             unreadable = self._index.unreadable("DestinationRule", host)
             if unreadable:
-                state.rules = with_unreadable(state.rules, namespace, unreadable, self._options)
+                policies = with_unreadable(policies, namespace, unreadable, self._options)
+            state.policies = policies
         self._say(("service", host), (*found, *said))
         return (old is None) != (state.service is None)
 
@@ -303,10 +302,10 @@ class Translator:
         """Adds what the filters are for clients to whom DestinationRules say something else: where
         they balance by hash, routes have the keys."""
         names = {host, *filters.looked_up}
-        clients = {client for name in names for client in self._rules(name).for_clients}
+        clients = {client for name in names for client in self._policies(name).for_clients}
         told: dict[str, dict[Clients, Message]] = {}
         for client in sorted(overlapping(clients)):
-            known = replace(self.known, rules=lambda name: self._rules(name).of(client))  # noqa: B023
+            known = replace(self.known, policies=lambda name: self._policies(name).of(client))  # noqa: B023
             translator = HostTranslator(self._messages, self._options, self._index, known)
             for name, other in translator.translate(host).filters.items():
                 told.setdefault(name, {})[client] = other.message
@@ -346,7 +345,7 @@ class Translator:
             new = HostClusters()
         else:
             routed, grpc = self._wanted(host)
-            new = self._cluster_translator.translate(state.service, state.rules, routed, grpc)
+            new = self._cluster_translator.translate(state.service, state.policies, routed, grpc)
         state.clusters = new
         self._say(("clusters", host), new.diagnostics)
         visible = state.service.visible_to if state.service else None
@@ -390,12 +389,9 @@ class Translator:
         found = self._hosts.get(host)
         return found.service if found else None
 
-    def _rules(self, host: str) -> HostRules:
+    def _policies(self, host: str) -> HostPolicies:
         found = self._hosts.get(host)
-        return found.rules if found else _NO_RULES
-
-    def _full(self, rule: DestinationRule) -> str:
-        return full_host(rule.spec.host, rule.key.namespace, self._options.cluster_domain)
+        return found.policies if found else _NO_POLICIES
 
     def _speaks(self, protocol: str | None, host: str, add: bool) -> None:
         if protocol and add:

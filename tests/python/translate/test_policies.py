@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ import pytest
 from metaprotocol.audience import Clients
 from metaprotocol.config.v1 import ClusterPolicy
 from metaprotocol.engine import Engine
+from metaprotocol.resources import DestinationRule
 from metaprotocol.translate import Options, Target
+from metaprotocol.translate.destination_rules import host_policies
 from metaprotocol.translate.naming import CLUSTER, ENDPOINTS, FILTER
 from metaprotocol.translate.options import system_ca
 
@@ -21,6 +24,7 @@ from tests.python.translate.support import (
     case_text,
     envoy_types,
     policy_of,
+    read,
     router,
     rule,
     service,
@@ -451,3 +455,68 @@ def test_the_engine_takes_every_policy(name: str) -> None:
             (policy,) = content["load_balancing_policy"]["policies"]
             text = policy["typed_extension_config"]["typed_config"]["lb_policy_config"]["value"]
             engine.set_cluster(cluster, number + 1, text, [("10.0.0.1:1", 1, True)])
+
+
+# --- policies, apart from the kind of object that says them
+
+
+def written_at(content: Any, field: str) -> bool:
+    """Whether a resource's YAML has something at that place."""
+    for step in re.findall(r"[^.\[\]]+", field):
+        content = content[int(step)] if isinstance(content, list) else content.get(step)
+        if content is None:
+            return False
+    return True
+
+
+EVERY_PART = """{
+    loadBalancer: {simple: PASSTHROUGH},
+    connectionPool: {tcp: {connectTimeout: 48h}},
+    outlierDetection: {consecutive5xxErrors: 3},
+    tls: {mode: SIMPLE, insecureSkipVerify: true}%s}"""
+
+
+def test_every_part_of_a_policy_knows_the_field_it_comes_from() -> None:
+    everything = EVERY_PART % ""
+    ports = f", portLevelSettings: [{{port: {{number: 20880}}, {everything[1:]}]"
+    subsets = f"  subsets: [{{name: v1, labels: {{version: v1}}, trafficPolicy: {everything}}}]"
+    (written,) = read(rule(f"  trafficPolicy: {EVERY_PART % ports}\n{subsets}"))
+    assert isinstance(written, DestinationRule)
+    policies, _ = host_policies(ORDERS, "shop", [written], ALONE)
+    fields = set()
+    for subset, port in [("", 1), ("", 20880), ("v1", 1)]:
+        policy = policies.policy(subset, port)
+        for part in (policy.balancing, policy.pool, policy.outliers, policy.tls):
+            assert part is not None
+            assert part.owner is written
+            for field in (part.field, *(finding.diagnostic.field for finding in part.said)):
+                assert written_at(written.to_dict(), field), field
+                fields.add(field)
+    assert {
+        "spec.trafficPolicy.loadBalancer.simple",
+        "spec.trafficPolicy.portLevelSettings[0].connectionPool.tcp.connectTimeout",
+        "spec.subsets[0].trafficPolicy.tls.insecureSkipVerify",
+    } <= fields
+
+
+def test_a_policy_goes_over_another_part_by_part_and_one_for_a_port_in_place_of_all() -> None:
+    policy = """{loadBalancer: {simple: RANDOM}, outlierDetection: {},
+        portLevelSettings: [{port: {number: 1}, tls: {mode: DISABLE}}]}"""
+    subsets = """
+  subsets:
+  - {name: v1, trafficPolicy: {loadBalancer: {simple: ROUND_ROBIN}}}
+"""
+    (written,) = read(rule(f"  trafficPolicy: {policy}{subsets}"))
+    assert isinstance(written, DestinationRule)
+    policies, _ = host_policies(ORDERS, "shop", [written], ALONE)
+    for_all, for_port, for_subset = (
+        policies.policy(*asked) for asked in [("", 20880), ("", 1), ("v1", 20880)]
+    )
+    assert for_all.balancing is not None
+    assert for_all.balancing.value.message.policy == ClusterPolicy.RANDOM
+    assert for_port.tls is not None
+    assert for_port.tls.value is None
+    assert (for_port.balancing, for_port.outliers) == (None, None)
+    assert for_subset.balancing is not None
+    assert for_subset.balancing.value.message.policy == ClusterPolicy.ROUND_ROBIN
+    assert for_subset.outliers == for_all.outliers

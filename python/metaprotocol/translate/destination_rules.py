@@ -1,4 +1,4 @@
-"""DestinationRules: which ones hold for a host, and what they say about a subset and port.
+"""DestinationRules to policies: which ones hold for a host, and for which of its clients.
 
 As in Istio it depends on the client. A rule of its own namespace that selects its workload by
 labels has the say alone. Otherwise, of the rules that are exported to its namespace, the
@@ -13,103 +13,22 @@ clients there.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Generic, TypeVar
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from metaprotocol.audience import Clients, overlapping
 from metaprotocol.resources import DestinationRule, Key, Unreadable
-from metaprotocol.resources.destination_rule import (
-    ClientTlsSettings,
-    ConnectionPoolSettings,
-    LoadBalancerSettings,
-    OutlierDetection,
-    PortTrafficPolicy,
-    TrafficPolicy,
-)
 from metaprotocol.translate.naming import full_host, is_wildcard
 from metaprotocol.translate.options import Options, Target
+from metaprotocol.translate.policy import HostPolicies, Subset, Written
 from metaprotocol.translate.reporting import Diagnostics, Report, age
+from metaprotocol.translate.traffic_policies import written_policy
 from metaprotocol.translate.visibility import exported_to
 
-T = TypeVar("T")
 
-
-@dataclass(frozen=True)
-class Part(Generic[T]):
-    """A part of a policy, and where it is written."""
-
-    value: T
-    rule: DestinationRule
-    field: str
-
-
-@dataclass(frozen=True)
-class Policy:
-    """What holds for one subset and port."""
-
-    load_balancer: Part[LoadBalancerSettings] | None = None
-    connection_pool: Part[ConnectionPoolSettings] | None = None
-    outlier_detection: Part[OutlierDetection] | None = None
-    tls: Part[ClientTlsSettings] | None = None
-
-
-@dataclass(frozen=True)
-class SubsetRule:
-    """A subset, and where it is written."""
-
-    name: str
-    labels: Mapping[str, str]
-    policy: TrafficPolicy | None
-    rule: DestinationRule
-    field: str
-
-
-@dataclass(frozen=True)
-class HostRules:
-    """What DestinationRules say about one host."""
-
-    base: DestinationRule | None = None
-    """The rule whose ``trafficPolicy`` counts."""
-    subsets: Mapping[str, SubsetRule] = field(default_factory=dict)
-    for_clients: Mapping[Clients, HostRules] = field(default_factory=dict)
-    """What they say to some clients, where that is something else."""
-    unreadable: tuple[Unreadable, ...] = ()
-    """Rules that may be for this host and cannot be read. They may ask for TLS, so that without a
-    good version of them nothing is sent to it."""
-
-    def of(self, clients: Clients) -> HostRules:
-        """What they say to these clients."""
-        found = clients.narrowest(self.for_clients)
-        return self if found is None else self.for_clients[found]
-
-    def knows(self, subset: str) -> bool:
-        """Whether there is a subset of that name, for some clients at least."""
-        return any(subset in rules.subsets for rules in (self, *self.for_clients.values()))
-
-    def policies(self) -> Iterator[tuple[DestinationRule, TrafficPolicy, str]]:
-        """Every traffic policy in use, with the rule and the place where it is written."""
-        if self.base is not None and self.base.spec.traffic_policy is not None:
-            yield self.base, self.base.spec.traffic_policy, "spec.trafficPolicy"
-        for subset in self.subsets.values():
-            if subset.policy is not None:
-                yield subset.rule, subset.policy, f"{subset.field}.trafficPolicy"
-
-    def policy(self, subset: str, port: int) -> Policy:
-        """What holds for ``port``, and ``subset`` unless that is empty."""
-        policy = Policy()
-        if self.base is not None and self.base.spec.traffic_policy is not None:
-            written = self.base.spec.traffic_policy
-            policy = _over(policy, written, port, self.base, "spec.trafficPolicy")
-        rule = self.subsets.get(subset)
-        if rule is not None and rule.policy is not None:
-            policy = _over(policy, rule.policy, port, rule.rule, f"{rule.field}.trafficPolicy")
-        return policy
-
-
-def build_rules(
+def host_policies(
     host: str, namespace: str, candidates: Iterable[DestinationRule], options: Options
-) -> tuple[HostRules, Diagnostics]:
+) -> tuple[HostPolicies, Diagnostics]:
     """What ``candidates``, whose hosts all cover ``host``, say about the service of ``namespace``
     with that host."""
     report = Report()
@@ -118,7 +37,7 @@ def build_rules(
         ordered = [rule for rule in ordered if _for_everyone(rule, report)]
     used: dict[Key, DestinationRule] = {}
 
-    def told(clients: Clients | None) -> HostRules:
+    def told(clients: Clients | None) -> HostPolicies:
         visible = [rule for rule in ordered if _sees(clients, rule)]
         client = clients.namespace if clients is not None else None
         rules = _most_specific(_nearest(visible, client, namespace, options), options)
@@ -127,18 +46,34 @@ def build_rules(
         return _put_together(host, rules, report)
 
     if options.respect_export_to:
-        rules = told(None)
+        policies = told(None)
         others = {clients: told(clients) for clients in sorted(_clients(namespace, ordered))}
         differing = {
-            clients: other for clients, other in others.items() if clients.labels or other != rules
+            clients: other
+            for clients, other in others.items()
+            if clients.labels or other != policies
         }
-        rules = replace(rules, for_clients=differing)
+        policies = replace(policies, for_clients=differing)
     else:
-        rules = told(Clients(namespace))
+        policies = told(Clients(namespace))
     for rule in ordered:
         if rule.key not in used and not is_wildcard(rule.spec.host):
-            _without_effect(rule, host, namespace, rules, options, report)
-    return rules, report.diagnostics
+            _without_effect(rule, host, namespace, policies.base, options, report)
+    return policies, report.diagnostics
+
+
+def without_service(
+    host: str, candidates: Iterable[DestinationRule], options: Options
+) -> Diagnostics:
+    """What is to be said of ``candidates`` where no service has that host."""
+    report = Report()
+    for rule in candidates:
+        if not is_wildcard(rule.spec.host) and host == _full_host(rule, options):
+            report.warning(
+                rule, "no-host", "spec.host", f'no ServiceEntry has host "{host}"',
+                value=rule.spec.host, fix="add a ServiceEntry with this host",
+            )  # fmt: skip
+    return report.diagnostics
 
 
 def _clients(namespace: str, rules: Sequence[DestinationRule]) -> set[Clients]:
@@ -196,12 +131,12 @@ def _most_specific(rules: Sequence[DestinationRule], options: Options) -> list[D
     return [rule for rule in rules if _specificity(rule, options) == most]
 
 
-def _put_together(host: str, rules: Sequence[DestinationRule], report: Report) -> HostRules:
+def _put_together(host: str, rules: Sequence[DestinationRule], report: Report) -> HostPolicies:
     """Rules that all hold, the oldest first."""
     if not rules:
-        return HostRules()
+        return HostPolicies()
     base = next((rule for rule in rules if rule.spec.traffic_policy is not None), rules[0])
-    subsets: dict[str, SubsetRule] = {}
+    subsets: dict[str, Subset] = {}
     for rule in rules:
         if rule is not base and rule.spec.traffic_policy is not None:
             report.warning(
@@ -211,15 +146,19 @@ def _put_together(host: str, rules: Sequence[DestinationRule], report: Report) -
             )  # fmt: skip
         for index, subset in enumerate(rule.spec.subsets):
             place = f"spec.subsets[{index}]"
-            made = SubsetRule(subset.name, subset.labels, subset.traffic_policy, rule, place)
-            kept = subsets.setdefault(subset.name, made)
-            if kept is not made:
+            kept = subsets.get(subset.name)
+            if kept is None:
+                policy = written_policy(rule, subset.traffic_policy, f"{place}.trafficPolicy")
+                made = Subset(subset.name, subset.labels, policy, rule, place)
+                subsets[subset.name] = made
+            else:
                 report.warning(
                     rule, "rule-conflict", f"{place}.name",
-                    f"{kept.rule.key} has this subset of {host} already",
+                    f"{kept.owner.key} has this subset of {host} already",
                     value=subset.name, fix="give one of them another name",
                 )  # fmt: skip
-    return HostRules(base, subsets)
+    policy = written_policy(base, base.spec.traffic_policy, "spec.trafficPolicy")
+    return HostPolicies(policy, subsets)
 
 
 def _for_everyone(rule: DestinationRule, report: Report) -> bool:
@@ -236,13 +175,14 @@ def _for_everyone(rule: DestinationRule, report: Report) -> bool:
 
 
 def with_unreadable(
-    rules: HostRules, namespace: str, candidates: Iterable[Unreadable], options: Options
-) -> HostRules:
-    """``rules`` of a host of ``namespace``, where ``candidates``, which cannot be read, may be for
-    it as well: they count for clients that would get them, where they may outrank the others."""
+    policies: HostPolicies, namespace: str, candidates: Iterable[Unreadable], options: Options
+) -> HostPolicies:
+    """``policies`` of a host of ``namespace``, where ``candidates``, which cannot be read, may be
+    for it as well: they count for clients that would get them, where they may outrank the
+    others."""
     found = list(candidates)
 
-    def doubted(told: HostRules, client: str) -> HostRules:
+    def doubted(told: HostPolicies, client: str) -> HostPolicies:
         order = (client, namespace, options.root_namespace)
         doubts = tuple(
             item
@@ -252,16 +192,16 @@ def with_unreadable(
         return replace(told, unreadable=doubts)
 
     if not options.respect_export_to:
-        return doubted(rules, namespace)
+        return doubted(policies, namespace)
     others = {Clients(item.key.namespace) for item in found if item.spec.name}
     others -= {Clients(namespace)}
-    views = {clients: rules.of(clients) for clients in {*others, *rules.for_clients}}
+    views = {clients: policies.of(clients) for clients in {*others, *policies.for_clients}}
     made = {clients: doubted(told, clients.namespace) for clients, told in views.items()}
-    default = doubted(rules, namespace)
+    default = doubted(policies, namespace)
     differing = {
         clients: told
         for clients, told in made.items()
-        if clients in rules.for_clients or told != replace(default, for_clients={})
+        if clients in policies.for_clients or told != replace(default, for_clients={})
     }
     return replace(default, for_clients=differing)
 
@@ -273,9 +213,7 @@ def _may_be_for(unreadable: Unreadable, order: Sequence[str], options: Options) 
     return unreadable.key.namespace in order
 
 
-def _may_outrank(
-    unreadable: Unreadable, base: DestinationRule | None, order: Sequence[str]
-) -> bool:
+def _may_outrank(unreadable: Unreadable, base: Written | None, order: Sequence[str]) -> bool:
     """Whether it may come before the rule that decides without it. ``order`` is that of the
     namespaces."""
     if base is None:
@@ -285,23 +223,23 @@ def _may_outrank(
         return False  # with a rule that can be read, there is no reason to look for another one
     own, other = (
         order.index(namespace) if namespace in order else len(order)
-        for namespace in (unreadable.key.namespace, base.key.namespace)
+        for namespace in (unreadable.key.namespace, base.owner.key.namespace)
     )
     if own != other:
         return own < other
-    if base.spec.traffic_policy is None:
+    if base.says_nothing:
         return True
     exact = not all(map(is_wildcard, hosts))
-    if exact != (not is_wildcard(base.spec.host)):
+    if exact != (not is_wildcard(base.host)):
         return exact
-    return age(unreadable) < age(base)
+    return age(unreadable) < age(base.owner)
 
 
 def _without_effect(
     rule: DestinationRule,
     host: str,
     namespace: str,
-    rules: HostRules,
+    base: Written | None,
     options: Options,
     report: Report,
 ) -> None:
@@ -316,10 +254,9 @@ def _without_effect(
             fix=f'to include them, add "{namespace}" or "*"',
         )  # fmt: skip
         return
-    base = rules.base
     report.warning(
         rule, "rule-conflict", "spec.host",
-        f"{base.key} has the rules for {host}" if base
+        f"{base.owner.key} has the rules for {host}" if base
         else f"rules of {rule.key.namespace} do not hold for clients of {host} elsewhere",
         value=rule.spec.host,
         fix="those of the client's own namespace count, then those of the service's, then those "
@@ -328,30 +265,9 @@ def _without_effect(
 
 
 def _specificity(rule: DestinationRule, options: Options) -> tuple[bool, int]:
-    host = full_host(rule.spec.host, rule.key.namespace, options.cluster_domain)
+    host = _full_host(rule, options)
     return not is_wildcard(host), len(host)
 
 
-def _over(
-    policy: Policy, written: TrafficPolicy, port: int, rule: DestinationRule, place: str
-) -> Policy:
-    """``written`` over ``policy``: what it has replaces. What is written for the port replaces all
-    of it, as in Istio."""
-    for index, settings in enumerate(written.port_level_settings):
-        if settings.port.number == port:
-            return _parts(Policy(), settings, rule, f"{place}.portLevelSettings[{index}]")
-    return _parts(policy, written, rule, place)
-
-
-def _parts(
-    under: Policy, written: TrafficPolicy | PortTrafficPolicy, rule: DestinationRule, place: str
-) -> Policy:
-    def part(value: T | None, name: str, otherwise: Part[T] | None) -> Part[T] | None:
-        return otherwise if value is None else Part(value, rule, f"{place}.{name}")
-
-    return Policy(
-        part(written.load_balancer, "loadBalancer", under.load_balancer),
-        part(written.connection_pool, "connectionPool", under.connection_pool),
-        part(written.outlier_detection, "outlierDetection", under.outlier_detection),
-        part(written.tls, "tls", under.tls),
-    )
+def _full_host(rule: DestinationRule, options: Options) -> str:
+    return full_host(rule.spec.host, rule.key.namespace, options.cluster_domain)
