@@ -35,7 +35,10 @@ from metaprotocol.translate.routes import FAULT, Table, shut_table
 
 _ERROR = re.compile(r"(?P<path>[\w.\[\]]+): (?P<what>.*)", re.DOTALL)
 _ROUTE = re.compile(r"route_tables\[0\]\.routes\[(?P<route>\d+)\](?:\.(?P<rest>.*))?")
-_POLICY = re.compile(r"route_tables\[0\]\.authorization\.policies\[(?P<policy>\d+)\]")
+_POLICY = re.compile(
+    r"route_tables\[0\]\.authorization\.policies\[(?P<policy>\d+)\]"
+    r"(?:\.rules\[(?P<rule>\d+)\](?:\.match\[(?P<condition>\d+)\])?)?"
+)
 _STEP = re.compile(r"(?P<name>\w+)(?:\[(?P<index>\d+)\])?")
 _RATE_LIMITS = ("local_rate_limit", "global_rate_limit")
 # The engine tells all errors at once; what is put in their place has none but in rare cases.
@@ -227,8 +230,11 @@ def tell_policy(error: EngineError, table: Table, report: Report) -> bool:
         return False
     what, value = _value(error.what)
     fix = "every request gets an error until it is fixed"
-    policy = table.policies[int(match["policy"])]
-    report.error(policy, "rejected", "spec.rules", what, value=value, fix=fix)
+    rule, condition = (
+        None if match[name] is None else int(match[name]) for name in ("rule", "condition")
+    )
+    place = table.policies[int(match["policy"])].place(rule, condition)
+    report.error(place.owner, "rejected", place.field, what, value=value, fix=fix)
     return True
 
 

@@ -11,13 +11,13 @@ from metaprotocol.audience import Clients
 from metaprotocol.diagnostics import did_you_mean
 from metaprotocol.resources import (
     ApplicationProtocol,
-    AuthorizationPolicy,
     MetaRouter,
     Resource,
     Unreadable,
 )
+from metaprotocol.translate.access import AccessPolicy
 from metaprotocol.translate.addresses import Claim, local_address
-from metaprotocol.translate.authorization import Policy, authorization, selects
+from metaprotocol.translate.authorization import authorization
 from metaprotocol.translate.filters import (
     accepted,
     brought_errors,
@@ -191,20 +191,20 @@ class HostTranslator:
                 return item
         return None
 
-    def _policies(self, service: Service, report: Report) -> list[Policy]:
+    def _policies(self, service: Service, report: Report) -> list[AccessPolicy]:
         """Who may send what to a service."""
         found = self._index.policies(service.namespace)
         if self._options.target is Target.ENVOY:
             return found
         # There istiod enforces what it can of its own.
         for policy in found:
-            if isinstance(policy, AuthorizationPolicy):
+            if policy.known_to_istio:
                 report.warning(
-                    policy, "not-enforced", "kind",
+                    policy.owner, "not-enforced", "kind",
                     "Istio sees these ports as TCP: only what goes by connection holds "
                     "(principals, namespaces, IP blocks, ports)",
                 )  # fmt: skip
-        return [policy for policy in found if not isinstance(policy, AuthorizationPolicy)]
+        return [policy for policy in found if not policy.known_to_istio]
 
     def _shut_policy(
         self, service: Service, port: Port, codec: CodecInfo, report: Report
@@ -233,7 +233,7 @@ class HostTranslator:
         codec: CodecInfo,
         protocol: ApplicationProtocol | None,
         shut: Unreadable | None,
-        policies: Sequence[Policy],
+        policies: Sequence[AccessPolicy],
         made: HostFilters,
         report: Report,
     ) -> None:
@@ -261,7 +261,7 @@ class HostTranslator:
             origins.insert(0, shut)
         if protocol is not None:
             origins.append(protocol)
-        origins.extend(table.policies)
+        origins.extend(policy.owner for policy in table.policies)
         made.ports[port.number] = PortFilters(codec, protocol, plan, frozenset(table.uses))
         owner = plan.owner if plan is not None else port.owner
         limits = plan.limits if plan is not None else None
@@ -325,7 +325,7 @@ class HostTranslator:
 
     @staticmethod
     def _authorize(
-        policies: Sequence[Policy],
+        policies: Sequence[AccessPolicy],
         service: Service,
         port: Port,
         codec: CodecInfo,
@@ -333,13 +333,9 @@ class HostTranslator:
         report: Report,
     ) -> None:
         """Adds who may send what to a table."""
-        chosen = [
-            policy for policy in policies if selects(policy, service, port, codec) is not False
-        ]
-        table.policies = chosen
-        found = authorization(chosen, service, port, codec, report)
-        if found is not None:
-            table.message.authorization.CopyFrom(found)
+        table.policies = authorization(policies, service, port, codec, report)
+        for policy in table.policies:
+            table.message.authorization.policies.append(policy.message)
 
     def codec(
         self, port: Port, report: Report

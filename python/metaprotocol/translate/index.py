@@ -20,6 +20,8 @@ from metaprotocol.resources import (
     kubernetes,
 )
 from metaprotocol.resources.kinds import Reader, kinds_read_by
+from metaprotocol.translate.access import AccessPolicy
+from metaprotocol.translate.authorization_policies import access_policy
 from metaprotocol.translate.naming import full_host, host_matches, is_wildcard, resolve_host
 from metaprotocol.translate.options import Options
 from metaprotocol.translate.workloads import Workloads
@@ -55,7 +57,7 @@ class Index:
         self._protocols: dict[str, set[Key]] = {}
         self._unreadable: dict[str, set[Key]] = {}
         """By the hosts that are known to be meant."""
-        self._policies: dict[str, set[Key]] = {}
+        self._policies: dict[str, dict[Key, AccessPolicy]] = {}
         """Who may send what, by namespace."""
         self._unenforced: set[Key] = set()
         self._vague: set[Key] = set()
@@ -89,7 +91,11 @@ class Index:
                     _change(self._protocols, token, key, add)
                     touched.protocols.add(token)
                 case AuthorizationPolicy() | DubboAuthorizationPolicy():
-                    _change(self._policies, key.namespace, key, add)
+                    policies = self._policies.setdefault(key.namespace, {})
+                    if add:
+                        policies[key] = access_policy(present)
+                    else:
+                        del policies[key]
                     touched.routes |= self._hosts_of(key.namespace)
                 case Unenforced():
                     (self._unenforced.add if add else self._unenforced.discard)(key)
@@ -212,17 +218,12 @@ class Index:
             and host not in item.spec.spares
         ]
 
-    def policies(self, namespace: str) -> list[AuthorizationPolicy | DubboAuthorizationPolicy]:
+    def policies(self, namespace: str) -> list[AccessPolicy]:
         """Who may send what to the services of a namespace, the root namespace's included."""
-        keys: set[Key] = set()
+        found: dict[Key, AccessPolicy] = {}
         for name in {namespace, self._options.root_namespace}:
-            keys |= self._policies.get(name, set())
-        found = (self._objects[key] for key in sorted(keys))
-        return [
-            item
-            for item in found
-            if isinstance(item, AuthorizationPolicy | DubboAuthorizationPolicy)
-        ]
+            found |= self._policies.get(name, {})
+        return [found[key] for key in sorted(found)]
 
     def unenforced(self) -> list[Unenforced]:
         """The objects that ask for what is not done."""

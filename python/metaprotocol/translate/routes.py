@@ -18,7 +18,7 @@ from metaprotocol.config.v1 import (
     WeightedCluster,
 )
 from metaprotocol.diagnostics import did_you_mean, did_you_mean_host
-from metaprotocol.resources import Resource
+from metaprotocol.translate.authorization import MadePolicy
 from metaprotocol.translate.clusters import hash_keys
 from metaprotocol.translate.model import Port, Service
 from metaprotocol.translate.naming import cluster_name, inbound_cluster_name, parse_cluster_name
@@ -75,8 +75,8 @@ class Table:
     """Every host that was looked up, whether it is there or not."""
     missing: bool = False
     """Some of them are not there."""
-    policies: Sequence[Resource] = ()
-    """Of ``message.authorization``, the objects that its policies come from, in the same order."""
+    policies: Sequence[MadePolicy] = ()
+    """Those of ``message.authorization``, in the same order."""
     diagnostics: Diagnostics = ()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -197,3 +198,13 @@ spec: {spec}
 
 ORDERS = "orders.shop.svc.cluster.local"
 TO_ORDERS = f"route: [{{destination: {{host: {ORDERS}}}}}]"
+
+
+def written_at(content: Any, field: str) -> bool:
+    """Whether a resource's YAML has something at that place."""
+    steps = re.findall(r"[^.\[\]]+", field)
+    for step in steps:
+        content = content[int(step)] if isinstance(content, list) else content.get(step)
+        if content is None:
+            return False
+    return True

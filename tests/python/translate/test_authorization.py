@@ -5,8 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from metaprotocol.resources import Inventory, Resource
+from metaprotocol.resources import (
+    AuthorizationPolicy,
+    DubboAuthorizationPolicy,
+    Inventory,
+    Resource,
+)
 from metaprotocol.translate import Options, Target, Translator
+from metaprotocol.translate.authorization_policies import access_policy
 from metaprotocol.translate.naming import FILTER
 
 from tests.python.translate.support import (
@@ -17,6 +23,7 @@ from tests.python.translate.support import (
     read_broken,
     service,
     translated,
+    written_at,
 )
 
 NAME = f"{ORDERS}|20880"
@@ -292,5 +299,45 @@ def test_what_the_engine_rejects_is_told_of_the_policy_and_shuts() -> None:
     result = translated(service() + text)
     (found,) = result.said("rejected")
     assert found.object == "AuthorizationPolicy shop/policy"
+    assert found.field == "spec.rules[0].to[0].operation.methods"
     (route,) = result.routes(NAME)
     assert "direct_reply" in route
+
+
+EVERYTHING = """{selector: {matchLabels: {app: orders}}, rules: [{
+    from: [{source: {principals: [p], notPrincipals: [q], namespaces: [n], notNamespaces: [m],
+                     serviceAccounts: [s], notServiceAccounts: [t], ipBlocks: [10.0.0.0/8],
+                     notIpBlocks: [10.0.0.1], remoteIpBlocks: [11.0.0.0/8],
+                     notRemoteIpBlocks: [11.0.0.1], requestPrincipals: [r]}}],
+    to: [{operation: {methods: [a], notMethods: [b], ports: ["1"], notPorts: ["2"], hosts: [h],
+                      notPaths: [x]}}],
+    when: [{key: "request.headers[user]", values: [u], notValues: [v]},
+           {key: source.ip, values: [10.0.0.7]},
+           {key: destination.port, notValues: ["3"]},
+           {key: "request.auth.claims[a]", values: [b]}]}]}"""
+DUBBO = """{action: DENY, rules: [{
+    from: [{source: {principals: [p], notNamespaces: [m]}}],
+    to: [{operation: {interfaces: [a], notInterfaces: [b], methods: [c], notMethods: [d]}}]}]}"""
+
+
+@pytest.mark.parametrize(
+    ("spec", "kind", "parts"),
+    [(EVERYTHING, "AuthorizationPolicy", 22), (DUBBO, "DubboAuthorizationPolicy", 6)],
+)
+def test_every_part_of_an_access_policy_knows_the_field_it_comes_from(
+    spec: str, kind: str, parts: int
+) -> None:
+    (written,) = read(policy(spec, kind=kind))
+    assert isinstance(written, AuthorizationPolicy | DubboAuthorizationPolicy)
+    made = access_policy(written)
+    assert made.owner is written
+    fields: list[str] = []
+    for rule in made.rules:
+        assert rule.field == "spec.rules[0]"
+        for clause in (*rule.senders, *rule.operations, *rule.besides):
+            fields += [requirement.field for requirement in clause.requirements]
+            wanted = (*clause.interfaces, *clause.methods, *clause.ports)
+            fields += [one.field for one in wanted]
+            fields += clause.untold
+    assert len(set(fields)) == parts
+    assert all(written_at(written.to_dict(), field) for field in fields), fields

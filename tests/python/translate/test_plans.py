@@ -6,7 +6,6 @@ import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from google.protobuf.duration_pb2 import Duration
@@ -17,7 +16,7 @@ from metaprotocol.resources import MetaRouter
 from metaprotocol.translate.meta_routers import route_plan
 from metaprotocol.translate.reporting import Report
 
-from .support import read, router, service, translated
+from .support import read, router, service, translated, written_at
 
 EVERYTHING = """
   - name: all of it
@@ -74,16 +73,6 @@ def paths(message: Message, here: str = "") -> Iterator[str]:
             yield path
             if isinstance(item, Message) and not isinstance(item, Duration):
                 yield from paths(item, path)
-
-
-def written_at(content: Any, field: str) -> bool:
-    """Whether a resource's YAML has something at that place."""
-    steps = re.findall(r"[^.\[\]]+", field)
-    for step in steps:
-        content = content[int(step)] if isinstance(content, list) else content.get(step)
-        if content is None:
-            return False
-    return True
 
 
 def test_every_part_of_a_plan_knows_the_field_it_comes_from() -> None:
@@ -171,14 +160,18 @@ def test_what_is_made_of_plans_and_policies_knows_no_kind_of_resource_that_says_
     kinds = {
         "MetaRouter", "MetaRoute", "meta_router",
         "DestinationRule", "destination_rule", "TrafficPolicy",
+        "AuthorizationPolicy", "DubboAuthorizationPolicy",
     }  # fmt: skip
-    for name in ("plan", "policy", "routes", "filters", "istio", "clusters", "translator"):
+    for name in (
+        "plan", "policy", "access", "routes", "filters", "istio", "clusters", "authorization",
+        "translator",
+    ):  # fmt: skip
         tree = ast.parse((folder / f"{name}.py").read_text(encoding="utf-8"))
         names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
         imported = {
             alias.name
             for node in ast.walk(tree)
-            if isinstance(node, ast.ImportFrom)
+            if isinstance(node, ast.ImportFrom) and node.module != "metaprotocol.config.v1"
             for alias in node.names
         }
         modules = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,7 @@ from tests.python.translate.support import (
     rule,
     service,
     translated,
+    written_at,
 )
 from tests.python.translate.test_incremental import World
 
@@ -458,15 +458,6 @@ def test_the_engine_takes_every_policy(name: str) -> None:
 
 
 # --- policies, apart from the kind of object that says them
-
-
-def written_at(content: Any, field: str) -> bool:
-    """Whether a resource's YAML has something at that place."""
-    for step in re.findall(r"[^.\[\]]+", field):
-        content = content[int(step)] if isinstance(content, list) else content.get(step)
-        if content is None:
-            return False
-    return True
 
 
 EVERY_PART = """{
