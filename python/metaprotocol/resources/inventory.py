@@ -11,9 +11,10 @@ from metaprotocol.diagnostics import Diagnostic, Severity
 from metaprotocol.resources.application_protocol import ApplicationProtocol
 from metaprotocol.resources.base import Key, Resource
 from metaprotocol.resources.destination_rule import DestinationRule
+from metaprotocol.resources.kubernetes import Service
 from metaprotocol.resources.meta_router import MetaRouter
 from metaprotocol.resources.service_entry import ServiceEntry
-from metaprotocol.resources.unreadable import Unreadable
+from metaprotocol.resources.unreadable import FOR_ANY_HOST, GUARDS, Unreadable
 
 __all__ = ["Changes", "Inventory"]
 
@@ -45,7 +46,8 @@ class Inventory(Mapping[Key, Resource]):
     """Resources by key, from any number of files (or other sources, by any name).
 
     If several files have the same key, the first file by name has the say; the others are told in
-    ``diagnostics``. One changed file costs time by what is in it, not by how many there are.
+    ``diagnostics``, and what they were for that the first is not counts as something that cannot be
+    read. One changed file costs time by what is in it, not by how many there are.
 
     What cannot be read is in it as an ``Unreadable``. It never takes the place of a good object,
     and spares hosts that were served when it came, as long as what they were served by stays."""
@@ -118,7 +120,7 @@ class Inventory(Mapping[Key, Resource]):
     @property
     def files(self) -> list[str]:
         """The names of the files that have resources."""
-        return sorted(self._files)
+        return sorted(self._files.keys() - {_OUTDONE})
 
     def in_file(self, file: str) -> list[Resource]:
         """What a file has, used or not."""
@@ -193,13 +195,45 @@ class Inventory(Mapping[Key, Resource]):
                     before[key] = self.get(key)
         for file, content in contents.items():
             self._replace(file, content)
+        self._replace_outdone(before)
         if self._shut:
             self._keep_good(before)
             self._spare_no_longer(before)
         return self._changes(before)
 
-    def _spare(self, file: str, content: dict[Key, Resource]) -> None:
-        """Has what cannot be read spare the hosts that are open now."""
+    def _replace_outdone(self, before: dict[Key, Resource | None]) -> None:
+        """Puts something that cannot be read in place of what is not in force because a file before
+        has an object of the same name, if that is for something else. Adds to ``before`` what that
+        changes."""
+        old = self._files.get(_OUTDONE, {})
+        new = dict(old)
+        for key in before:
+            if old:
+                about = f"{key} in "
+                new = {it: item for it, item in new.items() if not it.name.startswith(about)}
+            if key not in self._contested:
+                continue
+            for file in self._owners[key]:
+                made = _outdone(self._files[file][key], self[key], f"{key} in {file}")
+                if made is not None:
+                    new[made.key] = made
+        if new == old:
+            return
+        served = self._hosts() - {
+            host
+            for key, earlier in before.items()
+            for host in _hosts_of(self.get(key)) - _hosts_of(earlier)
+        }
+        self._spare(_OUTDONE, new, served)
+        for key in {**old, **new}:
+            before.setdefault(key, self.get(key))
+        self._replace(_OUTDONE, new)
+
+    def _spare(
+        self, file: str, content: dict[Key, Resource], served: set[str] | None = None
+    ) -> None:
+        """Has what cannot be read spare the hosts that are open now, of those that are ``served``,
+        or of all."""
         old = self._files.get(file, {})
         for key, new in content.items():
             if not isinstance(new, Unreadable):
@@ -210,7 +244,7 @@ class Inventory(Mapping[Key, Resource]):
                 continue
             content[key] = new.sparing(
                 host
-                for host in self._hosts()
+                for host in (self._hosts() if served is None else served)
                 if new.may_concern(host)
                 and not any(
                     other.may_concern(host) and host not in other.spec.spares
@@ -231,15 +265,23 @@ class Inventory(Mapping[Key, Resource]):
 
     def _spare_no_longer(self, before: dict[Key, Resource | None]) -> None:
         """Of hosts that have lost a MetaRouter or a DestinationRule, what cannot be read may be the
-        new form of it: they are spared no longer. Adds to ``before`` what that changes."""
+        new form of it: they are spared no longer. Of an object that does not name hosts no one
+        knows which those are. Adds to ``before`` what that changes."""
         lost: set[str] = set()
+        gone: set[str] = set()
         for key, old in before.items():
-            lost |= _guarded(old) - _guarded(self.get(key))
+            new = self.get(key)
+            lost |= _guarded(old) - _guarded(new)
+            if key.kind in _NAMES_NO_HOSTS and old is not None:
+                outdone = any(self._files[file][key] is old for file in self._owners.get(key, ()))
+                if new is None or (outdone and new != old):
+                    gone.add(key.kind)
         for file, unreadable in list(self._unreadable()):
             spared = [
                 host
                 for host in unreadable.spec.spares
-                if not any(Unreadable.names(name, host) for name in lost)
+                if not any(map(unreadable.may_be, gone))
+                and not any(Unreadable.names(name, host) for name in lost)
             ]
             if len(spared) != len(unreadable.spec.spares):
                 before.setdefault(unreadable.key, self.get(unreadable.key))
@@ -254,7 +296,9 @@ class Inventory(Mapping[Key, Resource]):
                     yield file, found
 
     def _hosts(self) -> set[str]:
-        return {host for entry in self.all(ServiceEntry) for host in entry.spec.hosts}
+        """The hosts of all services."""
+        services = (*self.all(ServiceEntry), *self.all(Service))
+        return {host for service in services for host in _hosts_of(service)}
 
     def _replace(self, file: str, content: dict[Key, Resource]) -> None:
         old = self._files.get(file, {})
@@ -305,6 +349,41 @@ class Inventory(Mapping[Key, Resource]):
             else:
                 moved.add(key)
         return Changes(frozenset(added), frozenset(updated), frozenset(removed), frozenset(moved))
+
+
+_NAMES_NO_HOSTS = frozenset({*FOR_ANY_HOST, ApplicationProtocol.__name__})
+
+_OUTDONE = "\0outdone"
+"""In the place of a file: what stands for objects that are not in force because of their names."""
+
+
+def _outdone(loser: Resource, used: Resource, place: str) -> Unreadable | None:
+    """What stands for an object that is not in force because ``used`` has its name. None: it would
+    forbid nothing else."""
+    kind = loser.key.kind
+    if isinstance(loser, Unreadable) or kind not in GUARDS or loser == used:
+        return None
+    hosts = None
+    if kind not in _NAMES_NO_HOSTS:
+        hosts = sorted(_guarded(loser) - _guarded(used))
+        if not hosts:
+            return None
+    elif isinstance(loser, ApplicationProtocol):
+        hosts = [loser.spec.protocol]
+    made = Unreadable.of(place, kind=kind, namespace=loser.key.namespace, hosts=hosts)
+    made.written_at(loser.origin, None)
+    return made
+
+
+def _hosts_of(resource: Resource | None) -> set[str]:
+    """The hosts of a service. Those of Kubernetes' are told for clusters with the usual domain: in
+    others they are not known here, and nothing spares them."""
+    match resource:
+        case ServiceEntry():
+            return set(resource.spec.hosts)
+        case Service():
+            return {f"{resource.key.name}.{resource.key.namespace}.svc.cluster.local"}
+    return set()
 
 
 def _guarded(resource: Resource | None) -> set[str]:

@@ -16,7 +16,14 @@ from metaprotocol.resources.base import Key, Resource
 from metaprotocol.resources.kinds import KINDS, MODELS
 from metaprotocol.resources.problems import explain, warnings
 from metaprotocol.resources.unenforced import Unenforced
-from metaprotocol.resources.unreadable import GUARDS, Unreadable, hosts_in, kind_in
+from metaprotocol.resources.unreadable import (
+    FOR_ANY_HOST,
+    GUARDS,
+    Unreadable,
+    guard_meant,
+    hosts_in,
+    kind_in,
+)
 from metaprotocol.resources.yaml_reader import (
     DEFAULT_LIMITS,
     Document,
@@ -254,9 +261,9 @@ class _Reading:
             if group == model.group and number in model.versions:
                 return model
             if model.foreign or (
-                group not in _GROUPS and did_you_mean(group, [model.group]) is None
+                group and group not in _GROUPS and did_you_mean(group, [model.group]) is None
             ):
-                # Some other program's, of the same name.
+                # Some other program's, of the same name. Without a group it is nobody's.
                 self._pass_over(version, kind, value, document, name)
                 return None
             self._result.complete = False
@@ -271,7 +278,8 @@ class _Reading:
                 name=name,
             )
             return None
-        if group in _AERAKI_GROUPS:
+        meant = guard_meant(kind, group)
+        if group in _AERAKI_GROUPS and (meant is None or MODELS[meant].group != group):
             self._tell(
                 document,
                 f"{shorten(kind)} is not supported, the object is ignored",
@@ -284,8 +292,10 @@ class _Reading:
             return None
         if group in _GROUPS and kind not in _PASSED_OVER:
             self._result.complete = False
-            self._stand_in(document, "")
             near = did_you_mean(kind, [*MODELS, *_PASSED_OVER])
+            if near is None or near not in _PASSED_OVER:
+                # Of a policy no word in the text says for which hosts it is.
+                self._stand_in(document, _policy(meant), value)
             known = [name for name, model in MODELS.items() if model.group == group]
             fix = f'did you mean "{near}"?' if near else f"known: {', '.join(known)}"
             self._tell(
@@ -303,9 +313,10 @@ class _Reading:
     def _no_type(
         self, version: Any, kind: Any, value: dict[str, Any], document: Document, name: str
     ) -> None:
-        if not isinstance(kind, str) or kind in MODELS or did_you_mean(kind, GUARDS) is not None:
-            known = isinstance(kind, str) and kind in MODELS
-            self._stand_in(document, kind if known else "", value)
+        meant = guard_meant(kind) if isinstance(kind, str) else None
+        if not isinstance(kind, str) or kind in MODELS or meant is not None:
+            known = kind if isinstance(kind, str) and kind in MODELS else _policy(meant)
+            self._stand_in(document, known, value)
         for field_name, given in (("apiVersion", version), ("kind", kind)):
             if isinstance(given, str):
                 continue
@@ -372,6 +383,11 @@ class _Reading:
         resource.written_at(origin, document)
         self._result.resources.append(resource)
         self._result.diagnostics.extend(warnings(resource, document, name))
+
+
+def _policy(kind: str | None) -> str:
+    """A kind that was meant, if its objects do not name the hosts they are for; "" otherwise."""
+    return kind if kind is not None and kind in FOR_ANY_HOST else ""
 
 
 def _is_list_of_ours(kind: str) -> bool:

@@ -15,11 +15,20 @@ from typing import Any, ClassVar, Self
 
 from pydantic import Field, ValidationError
 
+from metaprotocol.diagnostics import did_you_mean
 from metaprotocol.resources.base import Key, Metadata, Model, Resource
-from metaprotocol.resources.kinds import guards
+from metaprotocol.resources.kinds import MODELS, guards
 from metaprotocol.resources.types import host_problem
 
-__all__ = ["GUARDS", "Unreadable", "UnreadableSpec", "hosts_in", "kind_in"]
+__all__ = [
+    "FOR_ANY_HOST",
+    "GUARDS",
+    "Unreadable",
+    "UnreadableSpec",
+    "guard_meant",
+    "hosts_in",
+    "kind_in",
+]
 
 GUARDS = guards()
 """Kinds without which more may be possible than with them."""
@@ -27,11 +36,16 @@ GUARDS = guards()
 ANY_HOST = "*"
 """In ``GUARDS``: objects of the kind do not name the hosts they are for."""
 
-_KIND = re.compile(r"""["']?\bkind["']?\s*:\s*["']?(\w+)""")
+FOR_ANY_HOST = tuple(kind for kind, field in GUARDS.items() if field == ANY_HOST)
+
+_KIND = re.compile(r"""["']?\bkind["']?\s*:\s*(?:[!&]\S*\s+)*["']?(\w+)""")
 _COMMENT = re.compile(r"(^|\s)#.*$", re.MULTILINE)
 _WORD = re.compile(r"[\w*.-]+")
 # What "\x6f" stands for is no word of the text, nor is one that goes on in the next line.
 _HIDDEN = re.compile(r"\\(x|u|U|\r?\n)")
+
+_MOST_KINDS = 100
+"""Words for kinds in one text that are compared with those of GUARDS."""
 
 
 class UnreadableSpec(Model):
@@ -67,18 +81,20 @@ class Unreadable(Resource):
         *,
         kind: str = "",
         key: Key | None = None,
+        namespace: str = "",
         hosts: Iterable[str] | None = None,
         text: str | None = None,
         created: object = None,
     ) -> Self:
-        """Without ``hosts``, ``text`` is where they are, if that could be read at least.
+        """``namespace`` is where it is if its key is not its own. Without ``hosts``, ``text`` is
+        where they are, if that could be read at least.
         ``created`` is its creationTimestamp, as written."""
         words = None
         if hosts is None and text is not None and not _HIDDEN.search(text):
             words = sorted({word.strip(".").lower() for word in _WORD.findall(text)})
         spec = UnreadableSpec(
             kind=kind,
-            namespace=key.namespace if key else "",
+            namespace=key.namespace if key else namespace,
             name=key.name if key else "",
             place=place,
             hosts=list(hosts) if hosts is not None else None,
@@ -108,13 +124,28 @@ class Unreadable(Resource):
 
     def may_be(self, kind: str) -> bool:
         """Whether it may be an object of that kind. An ApplicationProtocol only says how a codec is
-        set, so that what may be anything is not taken for one."""
-        return self.spec.kind == kind or (not self.spec.kind and kind != "ApplicationProtocol")
+        set, so that what may be anything is not taken for one; and of what is for any host there
+        must be a word in the text, the kind or its group, or nothing else could be served beside
+        a file with errors."""
+        if self.spec.kind:
+            return self.spec.kind == kind
+        if kind in FOR_ANY_HOST:
+            words = self.spec.words or ()
+            return kind.lower() in words or MODELS[kind].group in words
+        return kind != "ApplicationProtocol"
+
+    def may_be_for(self, kind: str, host: str) -> bool:
+        """Whether it may be an object of that kind for a service's host."""
+        return self.may_be(kind) and (kind in FOR_ANY_HOST or self._may_name(host))
 
     def may_concern(self, host: str) -> bool:
-        """Whether it may be for a service's host, of which a short name is the first label."""
+        """Whether it may be an object of any kind for a service's host."""
+        return any(map(self.may_be, FOR_ANY_HOST)) or self._may_name(host)
+
+    def _may_name(self, host: str) -> bool:
+        """Whether it may name a service's host, of which a short name is the first label."""
         spec, host = self.spec, host.lower()
-        if not self.guards_hosts or GUARDS.get(spec.kind) == ANY_HOST:
+        if not self.guards_hosts:
             return True
         if spec.hosts is not None:
             return any(self.names(written, host, spec.namespace) for written in spec.hosts)
@@ -138,11 +169,22 @@ class Unreadable(Resource):
         return made
 
 
+def guard_meant(kind: str, group: str | None = None) -> str | None:
+    """The kind, of ``GUARDS``, that was probably meant by a word, in that API group if it is one
+    that has any; None: none of them."""
+    guards = [name for name in GUARDS if MODELS[name].group == group] or list(GUARDS)
+    return kind if kind in guards else did_you_mean(kind, guards)
+
+
 def kind_in(text: str) -> str | None:
     """The kind of object that a text which cannot be read may be: one of GUARDS, or "" if it may
     be any of them; None if it is of other kinds alone, whose absence opens nothing."""
     kinds = set(_KIND.findall(_COMMENT.sub("", text)))
     guards = [kind for kind in GUARDS if kind in kinds or f"{kind}List" in kinds]
+    if not guards:
+        # At most a few are looked at: more make no object.
+        meant = {guard_meant(kind) for kind in sorted(kinds - MODELS.keys())[:_MOST_KINDS]}
+        guards = sorted(kind for kind in meant if kind is not None)
     if len(guards) == 1:
         return guards[0]
     return None if kinds and not guards and "List" not in kinds else ""

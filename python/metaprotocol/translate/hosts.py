@@ -216,7 +216,7 @@ class HostTranslator:
         for kind in kinds:
             for item in self._index.unreadable(kind, service.host):
                 namespaces = ("", service.namespace, self._options.root_namespace)
-                if item.spec.kind and item.spec.namespace in namespaces:
+                if item.spec.namespace in namespaces:
                     report.warning(
                         item, "fail-closed", "",
                         f"port {port.number} of {service.host} answers an error to every request "

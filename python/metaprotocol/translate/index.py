@@ -213,8 +213,7 @@ class Index:
             item
             for item in found
             if isinstance(item, Unreadable)
-            and item.may_be(kind)
-            and item.may_concern(host)
+            and item.may_be_for(kind, host)
             and host not in item.spec.spares
         ]
 

@@ -50,7 +50,7 @@ class World:
     def shut(self, name: str) -> bool:
         """Whether each request to a service is answered with an error."""
         (route,) = self.result.routes(name)
-        return "match" not in route and route["direct_reply"]["kind"] == "fault"
+        return "match" not in route and route.get("direct_reply", {}).get("kind") == "fault"
 
 
 def moved(text: str) -> list[Steps]:
@@ -150,6 +150,134 @@ def test_an_object_that_has_the_name_of_another_shuts_what_it_was_for() -> None:
     world = World(a=read(SERVICES), b=read_broken(GOOD_ROUTER + second))
     assert world.open(NAME)
     assert world.shut(STOCK)
+
+
+def test_what_a_name_in_another_file_keeps_out_of_force_shuts_what_it_was_for() -> None:
+    second = router("[{name: deny, directReply: {kind: denied, text: never}}]").replace(
+        f"[{ORDERS}]", "[stock.shop.svc.cluster.local]"
+    )
+    world = World(a=read(SERVICES), b=read(GOOD_ROUTER), c=read(second))
+    assert world.open(NAME)
+    assert world.shut(STOCK)
+    world.write(b=[])
+    (denied,) = world.result.routes(STOCK)
+    assert denied["direct_reply"]["kind"] == "denied"
+    world.write(b=read(GOOD_ROUTER))
+    assert world.shut(STOCK), "its router is still there, and no longer in force"
+    world.write(c=[])
+    assert world.open(STOCK)
+    world.write(c=read(second))
+    assert world.open(STOCK), "it was served without"
+
+
+POLICY = """
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: policy, namespace: shop}
+spec: {action: DENY, rules: [{to: [{operation: {methods: [refund]}}]}]}
+"""
+AERAKIS = POLICY.replace("security.istio.io/v1", "dubbo.aeraki.io/v1alpha1").replace(
+    "kind: ", "kind: Dubbo"
+)
+BROKEN_POLICIES = {
+    "an unknown action": POLICY.replace("DENY", "DENIES"),
+    "a kind with a typing mistake": POLICY.replace("AuthorizationPolicy", "AuthorisationPolcy"),
+    "a kind in small letters": POLICY.replace("AuthorizationPolicy", "authorizationpolicy"),
+    "no kind": POLICY.replace("kind: AuthorizationPolicy\n", ""),
+    "no version": POLICY.replace("apiVersion: security.istio.io/v1\n", ""),
+    "no version, a kind with a typing mistake": POLICY.replace(
+        "apiVersion: security.istio.io/v1\n", ""
+    ).replace("AuthorizationPolicy", "AuthorizationPolcy"),
+    "no group": POLICY.replace("security.istio.io/v1", "v1"),
+    "no YAML": POLICY.replace("]}]}", "}]}"),
+    "no YAML, and no kind": POLICY.replace("]}]}", "}]}").replace(
+        "kind: AuthorizationPolicy\n", ""
+    ),
+    "no YAML, a kind with a typing mistake": POLICY.replace("]}]}", "}]}").replace(
+        "AuthorizationPolicy", "AuthorizationPolcy"
+    ),
+    "no YAML, a kind with a tag": POLICY.replace("]}]}", "}]}").replace("kind: ", "kind: !!str "),
+    "in a list that is no YAML": f"kind: List\nitems:\n- {{kind: MetaRouter}}\n---{POLICY}".replace(
+        "---", "-"
+    ),
+    "half written": POLICY[: POLICY.index("Policy")],
+    "in an array": "- a: 1\n-" + POLICY.replace("\n", "\n  "),
+    "Aeraki's, a kind with a typing mistake": AERAKIS.replace("nPolicy", "nPolcy"),
+    "Aeraki's, an unknown field": AERAKIS.replace("rules", "rulez"),
+}
+
+
+@pytest.mark.parametrize("text", BROKEN_POLICIES.values(), ids=BROKEN_POLICIES)
+@pytest.mark.parametrize("routers", ["", GOOD_ROUTER], ids=["", "with a router"])
+def test_a_policy_that_was_never_good_shuts_what_it_may_be_for(text: str, routers: str) -> None:
+    world = World(a=read(service() + routers), b=read_broken(text))
+    assert world.shut(NAME)
+    assert world.result.said("fail-closed")
+    world.write(b=[])
+    assert world.open(NAME)
+    world.write(b=read_broken(text))
+    assert world.open(NAME), "it was served without"
+
+
+@pytest.mark.parametrize("text", BROKEN_POLICIES.values(), ids=BROKEN_POLICIES)
+@pytest.mark.parametrize("name", ["policy", "renamed"])
+@pytest.mark.parametrize("file", ["b", "c"])
+def test_a_policy_that_breaks_in_being_moved_or_renamed_opens_nothing(
+    text: str, name: str, file: str
+) -> None:
+    good = AERAKIS if "Dubbo" in text else POLICY
+    world = World(a=read(SERVICES), b=read(good))
+    world.write(**{"b": [], file: read_broken(text.replace("name: policy", f"name: {name}"))})
+    table = world.result.proxy(NAME)["route_tables"][0]
+    assert "authorization" in table or world.shut(NAME)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "apiVersion: security.istio.io/v1\nkind: PeerAuthenticaton\nmetadata: {name: a}\n",
+        "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: [\n",
+        "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: [\n",
+    ],
+    ids=["a typing mistake", "no YAML", "another program's"],
+)
+def test_what_is_no_policy_shuts_nothing(text: str) -> None:
+    world = World(a=read(SERVICES), b=read_broken(text))
+    assert world.open(NAME)
+
+
+def test_a_policy_that_a_name_in_another_file_keeps_out_of_force_shuts() -> None:
+    other = POLICY.replace("refund", "cancel")
+    assert World(a=read(SERVICES), b=read(other), c=read(POLICY)).shut(NAME)
+    world = World(a=read(SERVICES), c=read(POLICY))
+    world.write(b=read(other))
+    assert world.shut(NAME), "what denied refund does so no longer"
+    world.write(b=read(POLICY))
+    assert not world.result.said("fail-closed"), "both say the same"
+
+
+KUBERNETES = """
+apiVersion: v1
+kind: Service
+metadata: {name: orders, namespace: shop}
+spec: {selector: {app: orders}, ports: [{name: tcp-metaprotocol-dubbo, port: 20880}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: orders-1, namespace: shop, labels: {app: orders}}
+spec: {}
+status: {podIP: 127.0.0.9, phase: Running, conditions: [{type: Ready, status: "True"}]}
+"""
+
+
+@pytest.mark.parametrize(
+    "text", [BROKEN_ROUTERS["an unknown field"], BROKEN_POLICIES["an unknown action"]]
+)
+def test_a_service_of_kubernetes_that_is_served_goes_on_as_well(text: str) -> None:
+    world = World(a=read(KUBERNETES))
+    world.write(b=read_broken(text))
+    assert world.open(NAME)
+    assert World(a=read(KUBERNETES), b=read_broken(text)).shut(NAME)
 
 
 @pytest.mark.parametrize(
@@ -287,6 +415,12 @@ kind: ApplicationProtocol
 metadata: {name: dubbo}
 spec: {protocol: dubbo, codec: dubbo, maxMessageBytes: 1000}
 """
+
+
+def test_a_protocol_that_breaks_in_being_renamed_keeps_its_bounds_or_shuts() -> None:
+    world = World(a=read(SERVICES), b=read(PROTOCOL))
+    world.write(b=read_broken(PROTOCOL.replace("1000", "a lot").replace("name: dubbo", "name: x")))
+    assert world.shut(NAME)
 
 
 def test_without_the_bounds_of_a_protocol_that_cannot_be_read_no_request_gets_through() -> None:
