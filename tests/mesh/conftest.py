@@ -20,6 +20,7 @@ collect_ignore = (
         "test_api_server.py",
         "test_chart.py",
         "test_mesh.py",
+        "test_webhook.py",
     ]
 )
 

@@ -40,7 +40,11 @@ affinity: {{nodeAffinity: {{}}}}
 priorityClassName: system-cluster-critical
 podDisruptionBudget: {{minAvailable: 50%}}
 serviceMonitor: {{enabled: true, labels: {{release: prometheus}}}}
+webhook: {{certManager: {{issuerRef: {{name: ca, kind: ClusterIssuer}}}}}}
+networkPolicy: {{webhookFrom: [{{ipBlock: {{cidr: 10.0.0.0/28}}}}]}}
 """
+OF_OTHERS = ("ServiceMonitor", "Certificate")
+"""Kinds of the Prometheus operator and of cert-manager, which are not there."""
 
 Json = dict[str, Any]
 
@@ -124,7 +128,16 @@ def test_by_default_it_is_the_plain_manifests() -> None:
     assert sorted(item["kind"] for item in chart) == sorted(
         item["kind"] for item in plain if item["kind"] != "Namespace"
     )
-    assert rights(chart) == rights(plain)
+    # Where there may be several releases, what belongs to no namespace has its name in it.
+    hook = "metaprotocol-metaprotocol-system"
+    renamed = {
+        (group, resource, hook if group == "admissionregistration.k8s.io" else name, verb)
+        for group, resource, name, verb in rights(plain)
+    }
+    assert rights(chart) == renamed
+    made, wanted = (only(items, "ValidatingWebhookConfiguration") for items in (chart, plain))
+    assert made["webhooks"] == wanted["webhooks"]
+    assert made["metadata"]["name"] == hook
     for item in plain:
         if item["kind"] == "CustomResourceDefinition":
             made = only(chart, item["kind"], item["metadata"]["name"])
@@ -151,7 +164,7 @@ def test_by_default_it_is_the_plain_manifests() -> None:
 def test_what_it_renders_is_valid(narrow_values: Path) -> None:
     for options in ((), ("--values", str(narrow_values))):
         for item in rendered(RELEASE, HOME, *options):
-            if item["kind"] != "ServiceMonitor":  # of the Prometheus operator
+            if item["kind"] not in OF_OTHERS:
                 kubernetes_validate.validate(item, "1.31", strict=True)
 
 
@@ -164,13 +177,31 @@ def test_values_that_make_no_sense_are_rejected_with_their_place() -> None:
     assert "/replicas" in done.stderr
 
 
+def test_with_cert_manager_it_has_no_right_to_any_secret(narrow_values: Path) -> None:
+    items = rendered(RELEASE, HOME, "--values", str(narrow_values))
+    assert not [right for right in rights(items) if right[1] == "secrets"]
+    configuration = only(items, "ValidatingWebhookConfiguration")
+    (hook,) = configuration["webhooks"]
+    assert hook["namespaceSelector"]["matchExpressions"][0]["values"] == [FOLLOWED]
+    secret = only(items, "Certificate")["spec"]["secretName"]
+    annotation = configuration["metadata"]["annotations"]["cert-manager.io/inject-ca-from"]
+    assert annotation == f"{HOME}/{secret}"
+    volumes = only(items, "Deployment")["spec"]["template"]["spec"]["volumes"]
+    assert {"name": "webhook", "secret": {"secretName": secret}} in volumes
+
+
+def test_without_a_webhook_nothing_of_it_is_left() -> None:
+    items = rendered(RELEASE, HOME, "--set", "webhook.enabled=false")
+    assert "webhook" not in yaml.safe_dump_all(items)
+
+
 @pytest.fixture(scope="module")
 def narrow(cluster: Mesh, narrow_values: Path) -> Iterator[list[Json]]:
     """A second installation, that follows one namespace and has no more rights."""
     for name in (HOME, FOLLOWED):
         cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
     items = rendered(RELEASE, HOME, "--values", str(narrow_values))
-    cluster.apply(*(item for item in items if item["kind"] != "ServiceMonitor"))
+    cluster.apply(*(item for item in items if item["kind"] not in OF_OTHERS))
     cluster.apply_text(SERVICE)
     yield items
     cluster.processes.pop(RELEASE).stop()

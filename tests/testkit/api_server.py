@@ -62,6 +62,16 @@ ISTIO = (
     Served("security.istio.io", "v1", "AuthorizationPolicy", "authorizationpolicies"),
     Served("dubbo.aeraki.io", "v1alpha1", "DubboAuthorizationPolicy", "dubboauthorizationpolicies"),
 )
+ADMISSION = (
+    Served("", "v1", "Secret", "secrets"),
+    Served(
+        "admissionregistration.k8s.io",
+        "v1",
+        "ValidatingWebhookConfiguration",
+        "validatingwebhookconfigurations",
+        False,
+    ),
+)
 
 
 @dataclass
@@ -90,7 +100,7 @@ class ApiServer:
     """An asynchronous context manager; may be stopped and started again at the same port, with all
     its objects."""
 
-    served: list[Served] = field(default_factory=lambda: [*CORE, *METAPROTOCOL, *ISTIO])
+    served: list[Served] = field(default_factory=lambda: [*CORE, *METAPROTOCOL, *ISTIO, *ADMISSION])
     tokens: set[str] = field(default_factory=lambda: {"right"})
     page: int = 500
     """Objects in a page of a list at most."""
@@ -367,6 +377,8 @@ class ApiServer:
                 merged["metadata"] = {**merged.get("metadata", {}), **item}
             elif isinstance(item, dict) and isinstance(merged.get(name), dict):
                 merged[name] = {**merged[name], **item}
+            elif name == "webhooks":
+                merged[name] = _by_name(merged.get(name) or [], item)
             else:
                 merged[name] = item
         return self._answer(self._store(served, merged))
@@ -414,6 +426,17 @@ class ApiServer:
         self._log.append((self._version, plural, kind, item))
         self._news.set()
         self._news = asyncio.Event()
+
+
+def _by_name(old: list[Json], new: list[Json]) -> list[Json]:
+    """Lists that are merged item by item, by their names, and each item by its fields."""
+    merged = {item["name"]: item for item in old}
+    for item in new:
+        there = merged.setdefault(item["name"], {})
+        for key, value in item.items():
+            inside = isinstance(value, dict) and isinstance(there.get(key), dict)
+            there[key] = {**there[key], **value} if inside else value
+    return list(merged.values())
 
 
 def _selected(item: Json, selector: str) -> bool:

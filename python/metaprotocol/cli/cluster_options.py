@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import importlib.util
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, TypeAlias
 
 import typer
 
+from metaprotocol.cli.environment import check_port, endpoint
 from metaprotocol.cli.failures import ExitCode, Failure
+from metaprotocol.diagnostics import shorten
+from metaprotocol.resources.types import parse_duration
 
 _PANEL = "Kubernetes"
 
@@ -77,6 +81,67 @@ LeaseNamespace: TypeAlias = Annotated[
     ),
 ]
 
+WebhookAddress: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        "--webhook",
+        metavar="ADDRESS:PORT",
+        help="Serve the validating webhook here (HTTPS, /validate).",
+        show_default=False,
+        rich_help_panel=_PANEL,
+    ),
+]
+WebhookConfiguration: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        help="The ValidatingWebhookConfiguration that gets the CA of the webhook's certificate, "
+        "which is made and renewed by itself.",
+        show_default=False,
+        rich_help_panel=_PANEL,
+    ),
+]
+WebhookSecret: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        help="Where that certificate is kept, in the lease's namespace (default: "
+        "<installation>-webhook).",
+        show_default=False,
+        rich_help_panel=_PANEL,
+    ),
+]
+WebhookLifetime: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        help="How long that certificate is valid; it is renewed after two thirds of it.",
+        rich_help_panel=_PANEL,
+    ),
+]
+WebhookCert: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        help="The webhook's certificate chain, PEM, where others make it, such as cert-manager; "
+        "read again when it changes.",
+        rich_help_panel=_PANEL,
+    ),
+]
+WebhookKey: TypeAlias = Annotated[
+    Path | None, typer.Option(help="Its private key, PEM.", rich_help_panel=_PANEL)
+]
+
+_SHORTEST_LIFETIME = timedelta(seconds=10)
+
+
+@dataclass(frozen=True)
+class Webhook:
+    """The validating webhook, as it is given."""
+
+    address: str = ""
+    configuration: str = ""
+    secret: str = ""
+    lifetime: str = "2160h"
+    certificate: Path | None = None
+    key: Path | None = None
+
 
 @dataclass(frozen=True)
 class Cluster:
@@ -89,6 +154,10 @@ class Cluster:
     client_namespaces: tuple[str, ...]
     installation: str
     lease_namespace: str
+    webhook: Webhook = Webhook()
+    webhook_at: tuple[str, int] | None = None
+    """None: there is none."""
+    webhook_lifetime: timedelta = timedelta(days=90)
 
 
 def cluster_options(
@@ -100,6 +169,7 @@ def cluster_options(
     client_namespaces: list[str] | None,
     installation: str,
     lease_namespace: str,
+    webhook: Webhook,
 ) -> Cluster:
     """The options, if they go together; Failure otherwise."""
     if folder is not None:
@@ -117,7 +187,40 @@ def cluster_options(
         tuple(client_namespaces or ()),
         installation,
         lease_namespace,
+        webhook,
+        _webhook_address(webhook),
+        _lifetime(webhook.lifetime),
     )
+
+
+def _webhook_address(webhook: Webhook) -> tuple[str, int] | None:
+    given = (webhook.configuration, webhook.certificate, webhook.key)
+    if not webhook.address:
+        if any(given):
+            text = "The options of the webhook need --webhook, which says where it is served."
+            raise Failure(ExitCode.USAGE, text)
+        return None
+    if (webhook.certificate is None) != (webhook.key is None):
+        raise Failure(ExitCode.USAGE, "--webhook-cert and --webhook-key need each other.")
+    if bool(webhook.configuration) == (webhook.certificate is not None):
+        raise Failure(
+            ExitCode.USAGE,
+            "--webhook needs a certificate.",
+            "Give either --webhook-configuration, or --webhook-cert and --webhook-key.",
+        )
+    address, port = endpoint(webhook.address, "--webhook")
+    check_port(address, port, "--webhook")
+    return address, port
+
+
+def _lifetime(text: str) -> timedelta:
+    try:
+        lifetime = parse_duration(text)
+    except ValueError as error:
+        raise Failure(ExitCode.USAGE, f"--webhook-lifetime {shorten(text)!r} {error}.") from None
+    if lifetime < _SHORTEST_LIFETIME:
+        raise Failure(ExitCode.USAGE, "--webhook-lifetime is shorter than 10s.")
+    return lifetime
 
 
 def check_client(kubeconfig: Path | None) -> None:

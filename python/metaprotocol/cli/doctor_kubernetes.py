@@ -15,7 +15,9 @@ Json = dict[str, Any]
 
 _MOST = 5
 """Objects that are named in one line."""
-_OURS = "/apis/metaprotocol.aeraki.io/v1alpha1"
+_GROUP = "metaprotocol.aeraki.io"
+_OURS = f"/apis/{_GROUP}/v1alpha1"
+_WEBHOOKS = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations"
 _ISTIO = "/apis/networking.istio.io"
 _PORT_PREFIX = "tcp-metaprotocol-"
 _PROXY = "istio-proxy"
@@ -35,6 +37,7 @@ async def cluster_checks(client: Client, lease: str, namespace: str) -> AsyncIte
     yield await look.definitions()
     yield await look.writer(lease, namespace)
     yield await look.routers()
+    yield await look.webhook()
     if await look.list(f"{_ISTIO}/v1alpha3/envoyfilters") is None:
         yield Check("Istio", Verdict.OK, "there is none, or its EnvoyFilters cannot be read")
         return
@@ -114,6 +117,32 @@ class _Look:
         items = await self.list(f"{_OURS}/metarouters") or []
         fix = "kubectl describe metarouter has field, reason and fix."
         return _of_many("MetaRouters", items, fault, "are accepted", fix)
+
+    async def webhook(self) -> Check:
+        """Whether mistakes are refused before they are stored."""
+
+        def fault(item: Json) -> str:
+            bundles = [
+                (hook.get("clientConfig") or {}).get("caBundle") for hook in item["webhooks"]
+            ]
+            return "" if all(bundles) else "has no CA, so that nobody is asked"
+
+        def ours(item: Json) -> bool:
+            rules = [
+                rule for hook in item.get("webhooks") or () for rule in hook.get("rules") or ()
+            ]
+            return any(_GROUP in (rule.get("apiGroups") or ()) for rule in rules)
+
+        name = "the webhook"
+        found = await self.list(_WEBHOOKS)
+        if found is None:
+            return Check(name, Verdict.WARNING, "ValidatingWebhookConfigurations cannot be read")
+        items = [item for item in found if ours(item)]
+        if not items:
+            fix = "deploy/kubernetes and the chart have it; without it, look at each status."
+            return Check(name, Verdict.WARNING, "there is none: what is wrong is stored", fix)
+        fix = "serve with --webhook and --webhook-configuration, or cert-manager, adds it."
+        return _of_many(name, items, fault, "know whom to ask", fix)
 
     async def ports(self) -> Check:
         """Istio looks for HTTP in ports of ServiceEntries that do not say that they are TCP."""

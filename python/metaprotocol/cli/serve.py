@@ -19,6 +19,13 @@ from metaprotocol.cli.cluster_options import (
     Kubeconfig,
     LeaseNamespace,
     OptionalFolder,
+    Webhook,
+    WebhookAddress,
+    WebhookCert,
+    WebhookConfiguration,
+    WebhookKey,
+    WebhookLifetime,
+    WebhookSecret,
     cluster_options,
 )
 from metaprotocol.cli.environment import (
@@ -57,6 +64,12 @@ def serve(
     client_namespace: ClientNamespaces = None,
     installation: Installation = "metaprotocol",
     lease_namespace: LeaseNamespace = "metaprotocol",
+    webhook: WebhookAddress = "",
+    webhook_configuration: WebhookConfiguration = "",
+    webhook_secret: WebhookSecret = "",
+    webhook_lifetime: WebhookLifetime = "2160h",
+    webhook_cert: WebhookCert = None,
+    webhook_key: WebhookKey = None,
     listen: Annotated[
         str, typer.Option(metavar="ADDRESS:PORT", help="Where Envoys connect; port 0: any.")
     ] = "127.0.0.1:15010",
@@ -108,6 +121,10 @@ def serve(
         cluster = cluster_options(
             folder, kubeconfig, context, namespace, istio, client_namespace, installation,
             lease_namespace,
+            Webhook(
+                webhook, webhook_configuration, webhook_secret, webhook_lifetime, webhook_cert,
+                webhook_key,
+            ),
         )  # fmt: skip
     elif folder is None:
         raise Failure(

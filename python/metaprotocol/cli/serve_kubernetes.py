@@ -8,7 +8,7 @@ from metaprotocol.cli.cluster_options import Cluster
 from metaprotocol.cli.environment import Environment
 from metaprotocol.cli.serve_xds import WrittenBootstrap, serve_xds
 from metaprotocol.control_plane import ControlPlane
-from metaprotocol.controller import Controller, ControllerOptions
+from metaprotocol.controller import Controller, ControllerOptions, WebhookOptions
 from metaprotocol.kubernetes import Client, Connection
 from metaprotocol.sources.kubernetes import KubernetesSource
 from metaprotocol.translate.istio import IstioOptions
@@ -32,6 +32,23 @@ async def serve_kubernetes(
             namespaces=cluster.namespaces,
             installation=cluster.installation,
             lease_namespace=cluster.lease_namespace,
+            webhook=_webhook(cluster),
         )
         controller = Controller(client, source, plane, options)
         await serve_xds(plane, None, here, bootstrap, warnings, as_json, beside=controller.start)
+
+
+def _webhook(cluster: Cluster) -> WebhookOptions | None:
+    if cluster.webhook_at is None:
+        return None
+    given = cluster.webhook
+    files = None
+    if given.certificate is not None and given.key is not None:
+        files = (given.certificate, given.key)
+    return WebhookOptions(
+        *cluster.webhook_at,
+        configuration=given.configuration,
+        secret=given.secret or f"{cluster.installation}-webhook",
+        lifetime=cluster.webhook_lifetime,
+        files=files,
+    )

@@ -103,6 +103,9 @@ class ControlPlane:
         how much is done, and of how much."""
         self.on_snapshot: list[Callable[[Snapshot], None]] = []
         """Called in the loop with each snapshot when it is served; must not raise."""
+        self.unready: list[Callable[[], str]] = []
+        """Asked by /ready: why the program is not ready, although this control plane is; empty: it
+        is."""
         self._refusals = RefusalBook(types, lambda: self.snapshot, self.nodes)
         self.server = XdsServer(
             types,
@@ -431,7 +434,7 @@ class ControlPlane:
             self.on_progress(stage, done, total)
 
     def _unready(self) -> tuple[str, ...]:
-        return self.health
+        return (*self.health, *filter(None, (ask() for ask in self.unready)))
 
 
 def _of_fault(fault: Fault) -> Diagnostic:

@@ -2,11 +2,12 @@
 
 ``istio_writer`` writes EnvoyFilters for istiod to serve, ``status`` says on each resource what
 became of it, ``controller`` puts both beside a control plane and lets the holder of a lease do it
-alone.
+alone. ``webhook`` answers the API server what ``admission`` says of an object, and shows a
+certificate that ``certificates`` makes or ``certificate_files`` finds.
 """
 
-from metaprotocol.controller.controller import Controller, ControllerOptions
+from metaprotocol.controller.controller import Controller, ControllerOptions, WebhookOptions
 from metaprotocol.controller.istio_writer import IstioWriter
 from metaprotocol.controller.status import StatusWriter
 
-__all__ = ["Controller", "ControllerOptions", "IstioWriter", "StatusWriter"]
+__all__ = ["Controller", "ControllerOptions", "IstioWriter", "StatusWriter", "WebhookOptions"]

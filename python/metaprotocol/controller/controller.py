@@ -14,10 +14,16 @@ import secrets
 import socket
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from metaprotocol.control_plane import ControlPlane
+from metaprotocol.controller.admission import Admission
+from metaprotocol.controller.certificate_files import CertificateFiles
 from metaprotocol.controller.istio_writer import IstioWriter
 from metaprotocol.controller.status import KINDS, Condition, StatusWriter, accepted
+from metaprotocol.controller.webhook import Webhook
 from metaprotocol.diagnostics import Diagnostic, Severity
 from metaprotocol.envoy.config import Module
 from metaprotocol.kubernetes import Client, Lease
@@ -25,10 +31,30 @@ from metaprotocol.resources import Key
 from metaprotocol.sources.kubernetes import KubernetesSource
 from metaprotocol.translate.istio import IstioOptions
 
+if TYPE_CHECKING:
+    from metaprotocol.controller.certificates import OwnCertificate
+
 _LOG = logging.getLogger(__name__)
 
 _GATHER_SECONDS = 0.05
 """Changes within this time are told of in one status."""
+
+
+@dataclass(frozen=True)
+class WebhookOptions:
+    """Where the validating webhook is served, and with which certificate: one of its own, or that
+    of ``files``."""
+
+    host: str
+    port: int
+    configuration: str = ""
+    """The ValidatingWebhookConfiguration that is to know the own certificate."""
+    secret: str = "metaprotocol-webhook"
+    """Where that is kept, in the namespace of the lease."""
+    lifetime: timedelta = timedelta(days=90)
+    """How long it is valid."""
+    files: tuple[Path, Path] | None = None
+    """A certificate chain and its key."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +70,8 @@ class ControllerOptions:
     lease_namespace: str = "metaprotocol"
     lease_seconds: float = 15.0
     """How long another replica waits for one that has ended without a word."""
+    webhook: WebhookOptions | None = None
+    """None: there is none."""
 
 
 class Controller:
@@ -88,6 +116,34 @@ class Controller:
             )
             self.writer.on_change.append(self._news.set)
         self.status = StatusWriter(client, source, may_write=self._may_write)
+        self.webhook: Webhook | None = None
+        self.certificate: OwnCertificate | CertificateFiles | None = None
+        if self.options.webhook is not None:
+            self._add_webhook(client, self.options.webhook)
+
+    def _add_webhook(self, client: Client, options: WebhookOptions) -> None:
+        plane = self._plane
+        self.webhook = webhook = Webhook(
+            Admission(plane.types, plane.options),
+            lambda: plane.inventory,
+            host=options.host,
+            port=options.port,
+            registry=plane.server.metrics.registry,
+        )
+        if options.files is not None:
+            self.certificate = CertificateFiles(*options.files, webhook.use)
+        else:
+            from metaprotocol.controller.certificates import OwnCertificate
+
+            self.certificate = OwnCertificate(
+                client,
+                webhook.use,
+                may_write=self._may_write,
+                configuration=options.configuration,
+                namespace=self.options.lease_namespace,
+                secret=options.secret,
+                lifetime=options.lifetime,
+            )
 
     def start(self) -> None:
         """Begins to write, as soon as it may; until the control plane stops."""
@@ -98,6 +154,10 @@ class Controller:
             self._plane.supervise("Istio writer", self.writer.run)
         self._plane.supervise("status writer", self.status.run)
         self._plane.supervise("status", self._say)
+        if self.webhook is not None and self.certificate is not None:
+            self._plane.unready.append(self._uncertified)
+            self._plane.supervise("webhook", self.webhook.run)
+            self._plane.supervise("webhook certificate", self.certificate.run)
         self._translated()
 
     @property
@@ -107,6 +167,12 @@ class Controller:
 
     def _may_write(self) -> bool:
         return self.lease.held
+
+    def _uncertified(self) -> str:
+        """Why the API server must not ask here; empty: it may."""
+        if self.webhook is None or self.certificate is None or self.webhook.certified:
+            return ""
+        return f"the webhook has no certificate: {self.certificate.problem or 'not read yet'}"
 
     def _elected(self, held: bool) -> None:
         _LOG.info("this replica %s to the cluster", "writes" if held else "does not write")

@@ -22,7 +22,7 @@ from metaprotocol.resources.unenforced import Unenforced
 from metaprotocol.resources.unreadable import Unreadable, hosts_in
 from metaprotocol.resources.yaml_reader import Position
 
-__all__ = ["FOLLOWED", "ORIGIN", "ObjectState", "ReadObject", "trimmed"]
+__all__ = ["FOLLOWED", "ORIGIN", "ObjectState", "ReadObject", "read_object", "trimmed"]
 
 Json: TypeAlias = dict[str, Any]
 Path: TypeAlias = tuple[str | int, ...]
@@ -178,7 +178,7 @@ class ObjectState:
                 continue
             value = trimmed(value)
             if known is None or known.value != value:
-                found[place] = _read(place, kind, value, known.good if known else None)
+                found[place] = read_object(place, kind, value, known.good if known else None)
         return found
 
     def take(self, found: dict[str, ReadObject | None]) -> dict[str, tuple[Resource, ...]]:
@@ -193,7 +193,11 @@ class ObjectState:
         return made
 
 
-def _read(place: str, followed: ApiKind, value: Json, before: Resource | None) -> ReadObject:
+def read_object(
+    place: str, followed: ApiKind, value: Json, before: Resource | None = None
+) -> ReadObject:
+    """What an object says, or with errors its last good version. ``place`` is how diagnostics name
+    it, ``value`` is ``trimmed``."""
     kind = find_kind(followed.group, followed.name)
     if kind is None:
         told = _told(

@@ -50,6 +50,8 @@ def test_the_default_values_are_valid() -> None:
         {"namespaces": ["Shop"]},
         {"namespaces": ["shop", "shop"]},
         {"xds": {"port": 80}},
+        {"webhook": {"failurePolicy": "Sometimes"}},
+        {"webhook": {"certManager": {"issuerRef": {"name": 1}}}},
         {"log": {"level": "loud"}},
         {"podDisruptionBudget": {"minAvailable": "most"}},
         {"serviceMonitor": {"interval": "often"}},
@@ -79,7 +81,8 @@ def test_the_schema_has_each_value_and_the_templates_use_it() -> None:
     written = set(_paths(VALUES))
     assert known <= written
     text = "".join(path.read_text() for path in (CHART / "templates").iterdir())
-    text = text.replace("$tls.", ".Values.xds.tls.")
+    for short, name in (("$tls.", "xds.tls."), ("$hook.", "webhook.")):
+        text = text.replace(short, f".Values.{name}")
     used = set(re.findall(r"\.Values\.([\w.]+)", text))
     for path in used:
         assert path in known, f"{path} is used and in no schema"

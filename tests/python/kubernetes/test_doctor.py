@@ -13,7 +13,7 @@ from metaprotocol.cli.checks import Check, Verdict
 from metaprotocol.cli.doctor_kubernetes import cluster_checks
 from metaprotocol.kubernetes import Client, Connection
 
-from tests.testkit.api_server import CORE, ISTIO, METAPROTOCOL, ApiServer
+from tests.testkit.api_server import ADMISSION, CORE, ISTIO, METAPROTOCOL, ApiServer
 
 SYSTEM = "metaprotocol-system"
 
@@ -77,10 +77,26 @@ def pod(*containers: str, annotations: dict[str, str] | None = None) -> dict[str
     }
 
 
+def webhook(**client: str) -> dict[str, Any]:
+    return {
+        "apiVersion": "admissionregistration.k8s.io/v1",
+        "kind": "ValidatingWebhookConfiguration",
+        "metadata": {"name": "metaprotocol"},
+        "webhooks": [
+            {
+                "name": "validate.metaprotocol.aeraki.io",
+                "clientConfig": client,
+                "rules": [{"apiGroups": ["metaprotocol.aeraki.io"]}],
+            }
+        ],
+    }
+
+
 PROXY = {"sidecar.istio.io/proxyImage": "registry.example/mesh/proxyv2:1"}
 GOOD = (
     lease(),
     router(ACCEPTED, WRITTEN),
+    webhook(caBundle="eA=="),
     service(protocol="TCP"),
     pod("app", "istio-proxy", annotations=PROXY),
 )
@@ -114,7 +130,7 @@ def faults(checks: list[Check]) -> list[str]:
 async def test_a_cluster_in_order_has_no_fault(tmp_path: Path) -> None:
     checks = await checked(tmp_path, *GOOD)
     assert faults(checks) == []
-    assert len(checks) == 7
+    assert len(checks) == 8
 
 
 @pytest.mark.parametrize(
@@ -126,6 +142,8 @@ async def test_a_cluster_in_order_has_no_fault(tmp_path: Path) -> None:
         (router(condition("Accepted", "False", "Invalid"), WRITTEN), "Accepted is False, Invalid"),
         (router(ACCEPTED, condition("Programmed", "False", "NotWritten")), "False, NotWritten"),
         (router(condition("Accepted", "True", generation=0), WRITTEN), "of an older version"),
+        (webhook(), "metaprotocol has no CA"),
+        ({**webhook(caBundle="eA=="), "webhooks": []}, "what is wrong is stored"),
         (service(), "port 20880 has no 'protocol: TCP'"),
         (service(protocol="HTTP"), "port 20880 has no 'protocol: TCP'"),
         (pod("app"), "has no sidecar"),
@@ -155,7 +173,11 @@ async def test_without_our_kinds_they_are_what_is_missing(tmp_path: Path) -> Non
 
 async def test_without_istio_nothing_of_it_is_asked_for(tmp_path: Path) -> None:
     checks = await checked(
-        tmp_path, lease(), router(ACCEPTED, WRITTEN), served=[*CORE, *METAPROTOCOL]
+        tmp_path,
+        lease(),
+        router(ACCEPTED, WRITTEN),
+        webhook(caBundle="eA=="),
+        served=[*CORE, *METAPROTOCOL, *ADMISSION],
     )
     assert faults(checks) == []
     assert checks[-1].name == "Istio"

@@ -8,6 +8,8 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import yaml
+from metaprotocol.controller.admission import REVIEWED
+from metaprotocol.controller.webhook import PATH
 from metaprotocol.sources.kubernetes_objects import FOLLOWED
 
 DEPLOY = Path(__file__).resolve().parents[3] / "deploy"
@@ -49,7 +51,40 @@ def test_only_our_own_is_written() -> None:
         ("metaprotocol.aeraki.io", "metarouters/status"): {"patch"},
         ("networking.istio.io", "envoyfilters"): {"create", "patch", "delete"},
         ("networking.istio.io", "serviceentries"): {"patch"},
+        ("admissionregistration.k8s.io", "validatingwebhookconfigurations"): {"get", "patch"},
     }
+
+
+def test_of_secrets_and_leases_only_its_own_are_seen() -> None:
+    (role,) = (
+        item for item in documents(DEPLOY / "kubernetes/1-rights.yaml") if item["kind"] == "Role"
+    )
+    seen = {
+        (rule["resources"][0], *rule.get("resourceNames", [])): set(rule["verbs"])
+        for rule in role["rules"]
+    }
+    assert seen == {
+        ("leases",): {"create"},
+        ("leases", "metaprotocol"): {"get", "update"},
+        ("secrets",): {"create"},
+        ("secrets", "metaprotocol-webhook"): {"get", "update"},
+    }
+
+
+def test_the_webhook_is_for_what_is_reviewed_and_lets_pass_what_nobody_reviews() -> None:
+    (configuration,) = (
+        item
+        for item in documents(DEPLOY / "kubernetes/2-controller.yaml")
+        if item["kind"] == "ValidatingWebhookConfiguration"
+    )
+    (hook,) = configuration["webhooks"]
+    asked = {
+        (rule["apiGroups"][0], resource) for rule in hook["rules"] for resource in rule["resources"]
+    }
+    reviewed = {(kind.group, kind.plural) for kind in FOLLOWED if kind.name in REVIEWED}
+    assert asked == reviewed
+    assert hook["failurePolicy"] == "Ignore"
+    assert hook["clientConfig"]["service"]["path"] == PATH
 
 
 def test_the_control_plane_runs_without_rights_on_its_node() -> None:

@@ -78,3 +78,12 @@ labels:
   verbs: [patch]
 {{- end }}
 {{- end -}}
+
+{{/* Whether the control plane makes the webhook's certificate by itself. */}}
+{{- define "metaprotocol.ownCertificate" -}}
+{{- if and .Values.webhook.enabled (not .Values.webhook.certManager.issuerRef) -}}true{{- end -}}
+{{- end -}}
+
+{{- define "metaprotocol.webhookSecret" -}}
+{{- printf "%s-webhook" (include "metaprotocol.name" .) -}}
+{{- end -}}

@@ -1,0 +1,192 @@
+"""What is said of an object before the API server stores it: what ``validate`` says.
+
+An object is translated with the few others that it has to do with, so that a review costs what the
+object says, however many services there are. Refused is only what is wrong with the object itself:
+what another object is missing or in the way for is a warning, since objects are applied in any
+order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from metaprotocol.diagnostics import Diagnostic, Severity
+from metaprotocol.envoy.descriptors import EnvoyTypes
+from metaprotocol.kubernetes import Json
+from metaprotocol.resources import (
+    ApplicationProtocol,
+    DestinationRule,
+    DubboAuthorizationPolicy,
+    Inventory,
+    Key,
+    MetaRouter,
+    Resource,
+    ServiceEntry,
+)
+from metaprotocol.resources.kubernetes import Service
+from metaprotocol.resources.meta_router import Destination
+from metaprotocol.sources.kubernetes_objects import FOLLOWED, read_object, trimmed
+from metaprotocol.translate import Options, Snapshot, Translator
+from metaprotocol.translate.naming import FILTER, full_host, is_wildcard, parse_cluster_name
+
+REVIEWED = ("ApplicationProtocol", "MetaRouter", "DubboAuthorizationPolicy")
+"""The kinds that are reviewed; of others nothing is said."""
+
+ABOUT_OTHERS = frozenset(
+    {
+        "no-grpc",
+        "no-host",
+        "no-metaprotocol-port",
+        "no-port",
+        "no-subset",
+        "protocol-conflict",
+        "router-conflict",
+    }
+)
+"""Codes of errors that another object brings about, or takes away."""
+
+_KINDS = {kind.name: kind for kind in FOLLOWED if kind.name in REVIEWED}
+_STAND_IN = "stand-in.invalid"
+"""A host that no service has."""
+_USUAL_PROTOCOL = "dubbo"
+
+
+@dataclass(frozen=True)
+class Review:
+    """What is said of an object."""
+
+    errors: tuple[Diagnostic, ...] = ()
+    """Why it is refused; none: it is not."""
+    warnings: tuple[Diagnostic, ...] = ()
+
+
+class Admission:
+    """Reviews objects. Keeps nothing; may be used in any thread."""
+
+    def __init__(self, types: EnvoyTypes, options: Options) -> None:
+        self._types = types
+        self._options = options
+
+    def review(self, value: Json, inventory: Inventory) -> Review:
+        """What is to be said of an object of one of the kinds, beside those of the inventory."""
+        kind = _KINDS.get(str(value.get("kind")))
+        if kind is None:
+            return Review()
+        value = _named(value)
+        metadata = value["metadata"]
+        namespace = f"{metadata.get('namespace') or 'default'}/" if kind.namespaced else ""
+        read = read_object(f"{kind.name} {namespace}{metadata['name']}", kind, trimmed(value))
+        found = dict.fromkeys(read.diagnostics)
+        if read.good is not None:
+            found |= dict.fromkeys(self._translated(read.good, inventory))
+        errors = tuple(item for item in found if _is_own_error(item))
+        others = [item for item in found if item.code in ABOUT_OTHERS]
+        doubts = [item for item in found if item.severity is Severity.WARNING]
+        return Review(errors, (*others, *doubts))
+
+    def _translated(self, resource: Resource, inventory: Inventory) -> Iterator[Diagnostic]:
+        """What the translation says of it, the engine's own complaints among that."""
+        if isinstance(resource, ApplicationProtocol) and resource.spec.library is not None:
+            # It would be loaded to be looked at, whoever asks for that.
+            return
+        near = [item for item in self._near(resource, inventory) if item.key != resource.key]
+        if not isinstance(resource, MetaRouter):
+            yield from _about(resource, self._translate(resource, [*near, _service(resource)]))
+            return
+        snapshot = self._translate(resource, near)
+        yield from _about(resource, snapshot)
+        if any(resource.key in made.origins for made in snapshot.made[FILTER].values()):
+            return
+        # It has none of its hosts, so that its routes were not looked at.
+        spec = resource.spec.model_copy(update={"hosts": [_STAND_IN]})
+        alone = resource.model_copy(update={"spec": spec})
+        told = _about(resource, self._translate(alone, [_service(resource)]))
+        yield from (item for item in told if _is_own_error(item))
+
+    def _translate(self, resource: Resource, others: Iterable[Resource]) -> Snapshot:
+        together = Inventory.of([*others, resource])
+        return Translator(self._types, self._options).update(together, None)
+
+    # --- what it has to do with
+
+    def _near(self, resource: Resource, inventory: Inventory) -> Iterator[Resource]:
+        """The objects on which it depends what is to be said of one."""
+        protocols = inventory.all(ApplicationProtocol)
+        yield from (item for item in protocols if item.spec.library is None)
+        if not isinstance(resource, MetaRouter):
+            return
+        names = {name.lower() for name in _hosts_in(resource)}
+        names |= {self._full(name, resource) for name in names}
+        for router in inventory.all(MetaRouter):
+            if any(self._full(host, router) in names for host in router.spec.hosts):
+                yield router
+        for entry in inventory.all(ServiceEntry):
+            if not names.isdisjoint(entry.spec.hosts):
+                yield entry
+        for service in inventory.all(Service):
+            if self._host_of(service.key) in names:
+                yield service
+        for rule in inventory.all(DestinationRule):
+            if is_wildcard(rule.spec.host) or self._full(rule.spec.host, rule) in names:
+                yield rule
+
+    def _full(self, host: str, resource: Resource) -> str:
+        return full_host(host, resource.key.namespace, self._options.cluster_domain)
+
+    def _host_of(self, key: Key) -> str:
+        return f"{key.name}.{key.namespace}.svc.{self._options.cluster_domain}"
+
+
+def _named(value: Json) -> Json:
+    """An object whose name the API server will make has one here, too."""
+    metadata = value.get("metadata")
+    metadata = dict(metadata) if isinstance(metadata, dict) else {}
+    if not metadata.get("name"):
+        metadata["name"] = f"{metadata.get('generateName') or ''}new"
+    return {**value, "metadata": metadata}
+
+
+def _is_own_error(item: Diagnostic) -> bool:
+    return item.severity is Severity.ERROR and item.code not in ABOUT_OTHERS
+
+
+def _about(resource: Resource, snapshot: Snapshot) -> list[Diagnostic]:
+    name = str(resource.key)
+    return [item for item in snapshot.diagnostics if item.object == name]
+
+
+def _hosts_in(router: MetaRouter) -> Iterator[str]:
+    spec = router.spec
+    yield from spec.hosts
+    for route in spec.routes:
+        destinations: list[Destination] = [share.destination for share in route.route]
+        destinations += [mirror.destination for mirror in route.mirrors]
+        if route.mirror is not None:
+            destinations.append(route.mirror)
+        yield from (destination.host for destination in destinations)
+    if spec.global_rate_limit is not None:
+        parsed = parse_cluster_name(spec.global_rate_limit.rate_limit_service)
+        if parsed is not None:
+            yield parsed[2]
+
+
+def _service(user: Resource) -> ServiceEntry:
+    """A service to which what ``user`` says applies."""
+    namespace = user.key.namespace if isinstance(user, DubboAuthorizationPolicy) else "default"
+    protocol = _USUAL_PROTOCOL
+    if isinstance(user, ApplicationProtocol):
+        protocol = user.spec.protocol.lower()
+    return ServiceEntry.model_validate(
+        {
+            "metadata": {"name": "stand-in", "namespace": namespace},
+            "spec": {
+                "hosts": [_STAND_IN],
+                "ports": [{"number": 1, "name": f"tcp-metaprotocol-{protocol}"}],
+                "resolution": "STATIC",
+                "endpoints": [{"address": "192.0.2.1"}],
+            },
+        },
+        by_alias=True,
+        by_name=False,
+    )
