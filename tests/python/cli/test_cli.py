@@ -254,6 +254,26 @@ def test_serve_says_which_options_go_together(
     assert said in result.output
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--webhook-configuration", "x"], "need --webhook, which says where"),
+        (["--webhook", "127.0.0.1:0"], "--webhook needs a certificate"),
+        (["--webhook", "127.0.0.1:0", "--webhook-cert", "/c.pem"], "need each other"),
+        (["--webhook", "nonsense", "--webhook-configuration", "x"], "no address with a port"),
+        (["--webhook-lifetime", "soon"], "'soon' must be a duration"),
+        (["--webhook-lifetime", "1s"], "is shorter than 10s"),
+    ],
+    ids=lambda value: value[-1] if isinstance(value, list) else "",
+)
+def test_serve_says_which_options_of_the_webhook_go_together(
+    arguments: list[str], said: str
+) -> None:
+    result = invoke("serve", "--kubernetes", *arguments)
+    assert result.exit_code == 2
+    assert said in " ".join(result.output.split())
+
+
 def test_a_file_in_place_of_a_folder_to_follow_is_answered_with_its_folder(mesh: Path) -> None:
     result = invoke("serve", mesh / ROUTER_FILE)
     assert result.exit_code == 2
