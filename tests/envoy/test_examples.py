@@ -29,6 +29,7 @@ from metaprotocol.peers.thrift.apache import ApacheClient, ApplicationError
 from metaprotocol.peers.thrift.server import Record
 from metaprotocol.peers.thrift.thriftpy import thriftpy_client
 
+from tests.testkit import independent, kafka_clients
 from tests.testkit.examples import EXAMPLES, GREETER, answer, answers, becomes, running
 from tests.testkit.stage import eventually
 
@@ -513,6 +514,50 @@ async def test_private_protocol_is_routed_by_its_declaration(tmp_path: Path) -> 
                 stage.edit("routes.yaml", ("exact: oldOrder", "exact: order"))
                 await becomes("0 oldOrder by v1!", lambda: said("oldOrder"))
                 assert (await said("order")).startswith("2 no_route")
+
+
+async def test_kafka_keeps_the_order_of_replies_and_knows_apis_and_clients(tmp_path: Path) -> None:
+    peer = independent.kafka()
+    async with running("kafka", tmp_path, others={19092: 9}) as stage:
+        port = await stage.port(("kafka.demo.svc.cluster.local", 9092))
+        # The broker has to know where Envoy is, and Envoy where the broker is.
+        with peer.provider(str(port)) as broker:
+            stage.edit("service.yaml", ("kafka: 9}", f"kafka: {broker}}}"))
+            versions = bytes.fromhex("0000000d 0012 0000 00000007 0003 697420")  # ApiVersions
+
+            async def reached() -> object:
+                return await _answered(port, versions) != b""
+
+            await becomes(True, reached)
+            bootstrap = f"127.0.0.1:{port}"
+            got = await kafka_clients.aiokafka_round(bootstrap)
+            large = await asyncio.to_thread(
+                kafka_clients.librdkafka_round, bootstrap, "large", "it"
+            )
+            # CreateTopics, version 0, for no topic at all.
+            create = bytes.fromhex("00000015 0013 0000 00000007 0003 697420 00000000 00000000")
+            assert await _answered(port, create) == b"", "closed"
+            stage.edit("routes.yaml", ("[CreateTopics, DeleteTopics]", "[DeleteTopics]"))
+
+            async def made() -> object:
+                return await _answered(port, create)
+
+            await becomes(bytes.fromhex("00000008 00000007 00000000"), made)
+    assert got == kafka_clients.MESSAGES
+    assert large == [b"before", kafka_clients.LARGE, b"after"]
+
+
+async def _answered(port: int, request: bytes) -> bytes:
+    """What comes back of a length and what it announces; nothing if the connection is closed."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        writer.write(request)
+        length = await reader.read(4)
+        return length + await reader.readexactly(int.from_bytes(length)) if length else b""
+    except ConnectionError:
+        return b""
+    finally:
+        writer.close()
 
 
 def _module(path: Path) -> ModuleType:

@@ -142,6 +142,11 @@ def brpc() -> Peer:
     return _java_peer("brpc", "brpc", "BrpcPeer")
 
 
+def kafka() -> Peer:
+    """A broker of Kafka as provider, which tells its clients to come to the port ``version``."""
+    return _java_peer("kafka", "kafka", "KafkaPeer")
+
+
 def trpc() -> Peer:
     """trpc-go, as consumer and provider."""
     _need("go")
@@ -174,6 +179,7 @@ def _java_peer(name: str, sources: str, main: str, *properties: str) -> Peer:
     command = (
         "java",
         *_JAVA_OPTIONS,
+        f"-Duser.home={folder}",  # logs go there
         *("-cp", f"{folder / 'classes'}:{classpath.read_text().strip()}"),
         f"org.metaprotocol.peer.{main}",
     )
