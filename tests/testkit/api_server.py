@@ -110,6 +110,8 @@ class ApiServer:
         """By plural, namespace and name."""
         self.requests: list[Request] = []
         self.faults: list[Fault] = []
+        self.ready = True
+        """Whether it has read its CRDs."""
         self.port = 0
         self._version = 100
         self._oldest = 0
@@ -228,11 +230,16 @@ class ApiServer:
                 return _status(fault.status, "as the test wants it", headers=headers)
         if request.headers.get("Authorization", "").removeprefix("Bearer ") not in self.tokens:
             return _status(401, "Unauthorized", "Unauthorized")
+        if path == "/readyz":
+            return web.Response(text="ok") if self.ready else web.Response(status=500)
         if path == "/version":
             return web.json_response({"gitVersion": "v1.37.2"})
         group = re.fullmatch(r"/apis/([^/]+)", path)
         if group:
             return self._discovery(group[1])
+        version = re.fullmatch(r"/apis/([^/]+)/([^/]+)", path)
+        if version:
+            return self._resources(*version.groups())
         found = re.fullmatch(
             r"/(?:api|apis/(?P<group>[^/]+))/(?P<version>v\w+)(?:/namespaces/(?P<namespace>[^/]+))?"
             r"/(?P<plural>\w+)(?:/(?P<name>[^/]+))?(?P<status>/status)?",
@@ -284,6 +291,16 @@ class ApiServer:
             return _status(404, "the server could not find the requested resource", "NotFound")
         items = [{"groupVersion": f"{group}/{name}", "version": name} for name in versions]
         return web.json_response({"kind": "APIGroup", "name": group, "versions": items})
+
+    def _resources(self, group: str, version: str) -> web.Response:
+        found = [item for item in self.served if (item.group, item.version) == (group, version)]
+        if not found:
+            return _status(404, "the server could not find the requested resource", "NotFound")
+        items = [{"name": it.plural, "kind": it.kind, "namespaced": it.namespaced} for it in found]
+        groupversion = f"{group}/{version}"
+        return web.json_response(
+            {"kind": "APIResourceList", "groupVersion": groupversion, "resources": items}
+        )
 
     def _matching(self, request: web.Request, served: Served, namespace: str) -> Iterable[Json]:
         selector = request.query.get("labelSelector", "")

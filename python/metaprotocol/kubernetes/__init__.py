@@ -5,7 +5,7 @@
 Needs the extra ``kubernetes``.
 """
 
-from metaprotocol.kubernetes.client import ApiError, Client, Connection, Json, Unreachable
+from metaprotocol.kubernetes.client import ApiError, Client, Connection, Json, TooLong, Unreachable
 from metaprotocol.kubernetes.lease import Lease
 from metaprotocol.kubernetes.pauses import Pauses
 from metaprotocol.kubernetes.reflector import ApiKind, Name, Reflector
@@ -20,5 +20,6 @@ __all__ = [
     "Name",
     "Pauses",
     "Reflector",
+    "TooLong",
     "Unreachable",
 ]

@@ -41,10 +41,17 @@ _LOAD_AGAIN_SECONDS = 5.0
 """Credentials that are refused are not loaded more often than this."""
 _LONGEST_LINE = 16 * 2**20
 """Bytes of one event of a watch: far above what etcd stores."""
+_LONGEST_ANSWER = 64 * 2**20
+"""Bytes of any other answer, unpacked: hundreds of large objects."""
+_LONGEST_ERROR = 2**20
 
 
 class Unreachable(Error, ConnectionError):
     """Nothing has answered, or not to the end."""
+
+
+class TooLong(Unreachable):
+    """An answer has more bytes than are read. A list may be asked for in smaller pages."""
 
 
 class ApiError(Error, RuntimeError):
@@ -107,6 +114,13 @@ class Client:
         """The object or list at a path."""
         return await self._answer("GET", path, query)
 
+    async def ready(self) -> bool:
+        """Whether the API server has read all that it serves; True also where it does not say."""
+        with _told():
+            response = await self._send("GET", "/readyz", {}, None, "", _TIMEOUT)
+            response.close()
+        return response.status < 500
+
     async def create(self, path: str, value: Json, **query: str | int) -> Json:
         """Makes an object in the collection at a path."""
         return await self._answer("POST", path, query, value)
@@ -136,7 +150,7 @@ class Client:
             response = await self._send("GET", path, query, None, "", limits)
             try:
                 if response.status != 200:
-                    raise _error(response, await response.read())
+                    raise _error(response, await _bounded(response.content, _LONGEST_ERROR))
                 async for line in _lines(response.content):
                     yield _json(line)
             finally:
@@ -154,8 +168,13 @@ class Client:
     ) -> Json:
         with _told():
             response = await self._send(method, path, query, value, content_type, _TIMEOUT)
-            async with response:
-                content = await response.read()
+            longest = _LONGEST_ANSWER if response.status < 300 else _LONGEST_ERROR
+            try:
+                content = await _bounded(response.content, longest)
+            except BaseException:
+                response.close()  # nothing of the rest is read
+                raise
+            response.release()
         if response.status >= 300:
             raise _error(response, content)
         return _json(content)
@@ -274,6 +293,16 @@ def _json(content: bytes) -> Json:
     if not isinstance(value, dict):
         raise Unreachable("the API server has answered what is no object")
     return value
+
+
+async def _bounded(content: aiohttp.StreamReader, longest: int) -> bytes:
+    """All of an answer, if it is not longer than that."""
+    found = bytearray()
+    async for chunk in content.iter_any():
+        found += chunk
+        if len(found) > longest:
+            raise TooLong(f"the API server's answer has more than {longest:,} bytes")
+    return bytes(found)
 
 
 async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:

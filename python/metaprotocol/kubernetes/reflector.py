@@ -3,6 +3,10 @@
 A list says everything; a watch goes on from there. What interrupts it (the server's own limit, a
 restart, a network) is gone on from where it was; only if the server has forgotten that (410) is
 everything listed again. Meanwhile, what was known last counts.
+
+That a list is answered 404 says nothing: it may be a proxy's. Objects are gone with their kind only
+when discovery, of a server that has read all its CRDs, says again and again that there is no such
+kind.
 """
 
 from __future__ import annotations
@@ -14,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from metaprotocol.kubernetes.client import ApiError, Client, Json, Unreachable
+from metaprotocol.kubernetes.client import ApiError, Client, Json, TooLong, Unreachable
 from metaprotocol.kubernetes.pauses import Pauses
 
 _LOG = logging.getLogger(__name__)
@@ -26,8 +30,9 @@ _WATCH_SECONDS = (60.0, 120.0)
 _ABSENT_SECONDS = 5.0
 """How soon a kind that the server does not have is looked for again."""
 _GONE = 3
-"""A kind is gone when the server has said so as often in a row: at its start it says so of kinds
-that it has not read yet."""
+"""A kind that was there is gone when discovery has said so as often in a row."""
+_OTHER_VERSION = 406
+"""The status of a kind that is not there in any version that is understood."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,10 @@ class Name(NamedTuple):
     name: str
 
 
+class _Absent(Exception):
+    """By discovery there is no such kind."""
+
+
 class Reflector:
     """See the module's description. ``run`` never ends by itself."""
 
@@ -88,6 +97,8 @@ class Reflector:
         """Whether the server has the kind."""
         self.problem = ""
         """Why it cannot be read now."""
+        self.lost = 0
+        """The objects that have gone with the kind, as long as it does not come back."""
         self.version = kind.versions[0]
         """The one that is read."""
         self.lists = 0
@@ -98,6 +109,7 @@ class Reflector:
         self._pauses = pauses or Pauses()
         self._absent_seconds = absent_seconds
         self._absences = 0
+        self._page = _PAGE
         self._at = ""
         """The resourceVersion to go on from; empty: list."""
 
@@ -108,6 +120,10 @@ class Reflector:
                 if not self._at:
                     await self._list()
                 await self._watch()
+            except _Absent:
+                await self._absent()
+            except TooLong as error:
+                await self._too_long(error)
             except ApiError as error:
                 await self._refused(error)
             except Unreachable as error:
@@ -129,7 +145,7 @@ class Reflector:
         found: dict[Name, Json] = {}
         group = f"{self.kind.group}/" if self.kind.group else ""
         typed = {"apiVersion": group + self.version, "kind": self.kind.name}
-        query: dict[str, str | int] = {"limit": _PAGE}
+        query: dict[str, str | int] = {"limit": self._page}
         if self.kind.selector:
             query["labelSelector"] = self.kind.selector
         while True:
@@ -149,7 +165,7 @@ class Reflector:
             query["continue"] = following
         self.lists += 1
         self._at = str(metadata.get("resourceVersion") or "")
-        self._absences = 0
+        self._absences = self.lost = 0
         before, self.objects = self.objects, found
         self._tell(settled=True, present=True, problem="")
         for name in before.keys() | found.keys():
@@ -158,16 +174,29 @@ class Reflector:
                 self._on_change(self, name)
 
     async def _find_version(self) -> str:
-        """The first version of ours that the server has of the group, and has the kind in."""
+        """The first version of ours in which the server has the kind."""
         if not self.kind.group:
             return self.kind.versions[0]
-        group = await self._client.get(f"/apis/{self.kind.group}")
-        served = {str(item.get("version")) for item in group.get("versions") or ()}
-        for version in self.kind.versions:
-            if version in served:
-                return version
-        known = ", ".join(sorted(served)) or "none"
-        raise ApiError(404, f"of {self.kind.group} the server has the versions {known}")
+        group = await self._discovered(f"/apis/{self.kind.group}")
+        served = [str(item.get("version")) for item in group.get("versions") or ()]
+        ours = [version for version in self.kind.versions if version in served]
+        for version in (*ours, *(item for item in served if item not in ours)):
+            found = await self._discovered(f"/apis/{self.kind.group}/{version}")
+            if any(item.get("name") == self.kind.plural for item in found.get("resources") or ()):
+                if version in ours:
+                    return version
+                raise ApiError(
+                    _OTHER_VERSION, f"is there as {version} alone, which is not read here"
+                )
+        raise _Absent
+
+    async def _discovered(self, path: str) -> Json:
+        try:
+            return await self._client.get(path)
+        except ApiError as error:
+            if error.status == 404:
+                raise _Absent from error
+            raise
 
     async def _watch(self) -> None:
         path = self.kind.path(self.version, self._namespace)
@@ -201,6 +230,35 @@ class Reflector:
             self.objects[name] = item
         self._on_change(self, name)
 
+    async def _absent(self) -> None:
+        """Discovery knows no such kind."""
+        self._at = ""
+        try:
+            sure = await self._client.ready()
+        except Unreachable as error:
+            await self._failed(error)
+            return
+        if sure:
+            self._absences += 1
+        if sure and (self._absences >= _GONE or not self.settled):
+            before, self.objects = self.objects, {}
+            self.lost = len(before) or self.lost
+            if before:
+                _LOG.warning("%s: the kind is gone, and with it %d objects", self.kind, self.lost)
+            self._tell(settled=True, present=False, problem="")
+            for name in before:
+                self._on_change(self, name)
+        await asyncio.sleep(self._absent_seconds * random.uniform(0.8, 1.2))
+
+    async def _too_long(self, error: TooLong) -> None:
+        """A page that is too long is asked for in smaller ones."""
+        self._at = ""
+        if self._page == 1:
+            await self._failed(error)
+            return
+        self._page = max(1, self._page // 8)
+        _LOG.info("%s: %s; pages of %d are asked for", self.kind, error, self._page)
+
     async def _refused(self, error: ApiError) -> None:
         if error.expired:
             self._at = ""
@@ -209,16 +267,8 @@ class Reflector:
             self._pauses.failures += 1  # a server that always says so is not asked without a pause
             return
         if error.status == 404:
-            self._at = ""
-            self._absences += 1
-            if self._absences >= _GONE or not self.settled:
-                before, self.objects = self.objects, {}
-                self._tell(settled=True, present=False, problem="")
-                for name in before:
-                    self._on_change(self, name)
-            await asyncio.sleep(self._absent_seconds * random.uniform(0.8, 1.2))
-            return
-        if error.status == 403 and not self.kind.essential:
+            self._at = ""  # discovery is asked what that means
+        if error.status in (403, _OTHER_VERSION) and not self.kind.essential:
             self._tell(settled=True, present=True, problem=str(error))
         else:
             self._tell(problem=str(error))

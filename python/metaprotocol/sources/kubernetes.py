@@ -197,6 +197,12 @@ class KubernetesSource:
         """The kinds that cannot be read."""
         found = []
         for item in self._reflectors:
+            if item.lost:
+                number = "1 object is" if item.lost == 1 else f"{item.lost:,} objects are"
+                message = f"the cluster has no {item.kind} any more: {number} gone with them"
+                fix = "install the CRD, and apply what is to be in force"
+                told = Diagnostic(Severity.WARNING, message, ORIGIN, fix=fix, code="kind-gone")
+                found.append(told)
             if not item.problem:
                 continue
             fix = ""

@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
+import os
 from collections.abc import AsyncIterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from metaprotocol.kubernetes.client import ApiError, Client, Unreachable, _error, _json
+from aiohttp import web
+from metaprotocol.kubernetes.client import (
+    ApiError,
+    Client,
+    Connection,
+    TooLong,
+    Unreachable,
+    _error,
+    _json,
+)
 from metaprotocol.kubernetes.pauses import Pauses
 from metaprotocol.kubernetes.reflector import ApiKind, Name, Reflector
+
+from tests.testkit.api_server import ApiServer
 
 KIND = ApiKind("", "Service", "services", ("v1",))
 GOOD: dict[str, Any] = {
@@ -80,3 +94,41 @@ def test_the_time_after_which_to_ask_again_is_a_time(after: str) -> None:
     error = _error(cast(Any, response), b"[" * 200_000)
     assert isinstance(error, ApiError)
     assert 0.0 <= error.retry_after <= 60.0
+
+
+@pytest.mark.parametrize("status", [200, 500])
+@pytest.mark.parametrize("packed", [False, True], ids=["plain", "packed"])
+async def test_an_answer_without_end_is_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int, packed: bool
+) -> None:
+    """Neither one that comes and comes, nor one that is small before it is unpacked."""
+    monkeypatch.setattr("metaprotocol.kubernetes.client._LONGEST_ANSWER", 2**20)
+    monkeypatch.setattr("metaprotocol.kubernetes.client._LONGEST_ERROR", 2**20)
+    sent = 0
+
+    async def endless(request: web.Request) -> web.StreamResponse:
+        nonlocal sent
+        headers = {"Content-Encoding": "gzip"} if packed else {}
+        response = web.StreamResponse(status=status, headers=headers)
+        await response.prepare(request)
+        chunk = gzip.compress(bytes(2**24)) if packed else os.urandom(2**16)
+        for _ in range(1 if packed else 100_000):
+            await response.write(chunk)
+            sent += len(chunk)
+        await asyncio.sleep(3600)
+        return response
+
+    app = web.Application()
+    app.router.add_get("/{path:.*}", endless)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    server = ApiServer()
+    server.port = int(runner.addresses[0][1])
+    try:
+        async with Client(Connection(server.kubeconfig(tmp_path))) as client:
+            with pytest.raises(TooLong, match="more than 1,048,576 bytes"):
+                await client.get("/api/v1/pods")
+    finally:
+        await runner.cleanup()
+    assert sent < 2**25  # what sockets hold, and no more

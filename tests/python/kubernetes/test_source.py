@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -186,6 +187,96 @@ async def test_kinds_may_be_absent_and_come_later(tmp_path: Path) -> None:
         server.served += METAPROTOCOL
         server.load(router())
         await until(batches, "v1")
+
+
+def kind_gone(batch: Batch) -> list[str]:
+    return [item.message for item in batch.diagnostics if item.code == "kind-gone"]
+
+
+async def test_objects_stay_while_only_lists_say_that_there_are_none(tmp_path: Path) -> None:
+    async with ApiServer() as server:
+        server.load(router())
+        async with following(server, tmp_path) as (source, batches):
+            await anext(batches)
+            server.fail(404, "/metarouters$", times=20)  # as of a proxy between
+            server.forget()
+            server.break_watches()
+            batch = await anext(batches)
+            while not any("metarouters" in item.message for item in batch.diagnostics):
+                batch = await anext(batches)
+            assert ROUTER in batch.inventory
+            assert not kind_gone(batch)
+            assert not source.health.reading
+            server.load(router("v2"))
+            await until(batches, "v2")
+            assert source.health.reading
+
+
+async def test_objects_go_with_their_kind_when_discovery_says_so_and_that_is_told(
+    tmp_path: Path,
+) -> None:
+    async with ApiServer() as server:
+        server.load(router())
+        async with following(server, tmp_path) as (_, batches):
+            await anext(batches)
+            server.served = [item for item in server.served if item not in METAPROTOCOL]
+            server.break_watches()
+            async with asyncio.timeout(90):
+                async for batch in batches:
+                    if ROUTER not in batch.inventory:
+                        break
+            (said,) = kind_gone(batch)
+            assert "no metarouters.metaprotocol.aeraki.io any more: 1 object is gone" in said
+            server.served += METAPROTOCOL
+            batch = await until(batches, "v1")
+            assert not kind_gone(batch)
+
+
+async def test_a_server_that_has_not_read_its_kinds_yet_is_not_believed(tmp_path: Path) -> None:
+    async with ApiServer() as server:
+        server.load(router())
+        everything = list(server.served)
+        async with following(server, tmp_path) as (source, batches):
+            await anext(batches)
+            server.ready = False
+            server.served = list(CORE)
+            server.break_watches()
+            asked = len(server.requests)
+            await eventually(
+                lambda: sum(it.path == "/readyz" for it in server.requests[asked:]) > 60
+            )
+            assert source.find(ROUTER) is not None
+            server.served = everything
+            server.load(router("v2"))
+            batch = await until(batches, "v2")
+            assert not kind_gone(batch)
+
+
+async def test_a_kind_in_another_version_is_not_one_that_nobody_has(tmp_path: Path) -> None:
+    newer = [replace(item, version="v2") for item in METAPROTOCOL]
+    async with (
+        ApiServer(served=[*CORE, *newer]) as server,
+        following(server, tmp_path) as (source, batches),
+    ):
+        first = asyncio.ensure_future(anext(batches))
+        await eventually(lambda: "is there as v2 alone" in source.health.problem)
+        assert not first.done()
+        server.served += METAPROTOCOL
+        server.load(router())
+        assert ROUTER in (await first).inventory
+
+
+async def test_a_list_that_is_too_long_is_read_in_smaller_pages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("metaprotocol.kubernetes.client._LONGEST_ANSWER", 20_000)
+    async with ApiServer() as server:
+        for number in range(120):
+            server.load(router().replace("name: orders,", f"name: orders-{number},", 1))
+        server.load(router())
+        async with following(server, tmp_path) as (source, batches):
+            await anext(batches)
+            assert len(source.keys(["MetaRouter"])) == 121
 
 
 async def test_a_kind_that_cannot_be_read_holds_everything_up_and_says_so(tmp_path: Path) -> None:
