@@ -5,7 +5,8 @@
 The wheels are for manylinux_2_28 (glibc 2.28: every distribution that Envoy's own package runs on),
 built by the compiler of the PyPI package ziglang (cmake/manylinux). auditwheel has the last word on
 the tag. All share one build folder: only the Python bindings are compiled for each Python. Without
---python, a wheel is made for each CPython from 3.11 to 3.14 that is on $PATH or that pyenv has.
+--python, a wheel is made for each CPython from 3.11 to 3.14 that is on $PATH or that pyenv has, and
+for 3.14 where tools/pythons.py can fetch it.
 --check installs each wheel into an empty environment of its Python and sends calls through it.
 
 The same commit gives the same bytes: files have its time, unless $SOURCE_DATE_EPOCH says otherwise.
@@ -25,6 +26,8 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+
+import pythons
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build" / "manylinux"
@@ -56,8 +59,8 @@ def run(command: Sequence[str | Path], **environment: str) -> str:
     return finished.stdout
 
 
-def pythons() -> list[Path]:
-    """One interpreter of each version that wheels are made for and that this machine has."""
+def interpreters() -> list[Path]:
+    """One interpreter of each version that wheels are made for and that can be had here."""
     found = []
     for minor in MINORS:
         name = f"python3.{minor}"
@@ -76,7 +79,10 @@ def pythons() -> list[Path]:
                 found.append(candidate)
                 break
         else:
-            say(f"{name} is not on this machine: no wheel for it")
+            try:
+                found.append(pythons.installed(f"3.{minor}"))
+            except pythons.Unavailable as error:
+                say(f"{name} is not on this machine: no wheel for it ({error})")
     return found
 
 
@@ -93,7 +99,11 @@ def wheel(python: Path, out: Path) -> Path:
     tag = f"manylinux_{GLIBC.replace('.', '_')}_{platform.machine()}"
     with tempfile.TemporaryDirectory() as folder:
         toolchain = ROOT / "cmake" / "manylinux" / "toolchain.cmake"
-        command: list[str | Path] = [python, "-m", "pip", "--disable-pip-version-check", "wheel"]
+        # Debian's Pythons have no pip of their own.
+        environment = Path(folder) / "venv"
+        run([python, "-m", "venv", environment])
+        command: list[str | Path] = [environment / "bin" / "python", "-m", "pip"]
+        command += ["--disable-pip-version-check", "wheel"]
         command += [
             "--quiet",
             "--no-deps",
@@ -129,8 +139,7 @@ def main() -> int:
     build: list[str | Path] = [BIN / "python", "-m", "build", "--no-isolation", "--outdir", out]
     run([*build, "--sdist", ROOT])
     run([*build, "--wheel", ROOT / "python" / "demo"])
-    interpreters = arguments.python or pythons()
-    for python in interpreters:
+    for python in arguments.python or interpreters():
         started = time.monotonic()
         made = wheel(python, out)
         say(f"{made.name}: {made.stat().st_size / 1e6:.1f} MB, {time.monotonic() - started:.0f} s")
