@@ -18,6 +18,8 @@ import pytest
 from fetch_sources import SOURCES
 from metaprotocol.envoy import find_envoy
 
+from tests.testkit.independent import buildifier
+
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = ROOT / "build" / "release"
 MODULE = ROOT / "python" / "metaprotocol" / "_native" / "libmetaprotocol.so"
@@ -65,6 +67,16 @@ REQUIRED_HOOKS = {
 
 DEMO = {"demo", "peers"}
 """Packages that are in the wheel metaprotocol-demo and not in production's."""
+
+SHIPPED = {
+    *("api", "bazel", "build", "cmake", "codecs", "deploy", "docs", "envoy_ext", "examples"),
+    *("include", "python", "share", "src", "tools"),
+    *(".bazelignore", ".bazelrc", ".clang-format", ".clang-tidy", ".dockerignore", ".gitignore"),
+    *("BUILD.bazel", "MODULE.bazel", "WORKSPACE", "CMakeLists.txt", "CMakePresets.json"),
+    *("CHANGELOG.md", "LICENCES.md", "LICENSE", "Makefile", "NOTICE", "PKG-INFO", "README.md"),
+    "pyproject.toml",
+}
+"""What the source distribution has at its top."""
 
 needs_build = pytest.mark.skipif(
     not (MODULE.is_file() and STATIC_MODULE.is_file()),
@@ -280,6 +292,8 @@ def test_the_source_distribution_builds_without_fetching_anything(tmp_path: Path
     made = [name for name in names if name.startswith("build/") and third_party not in name]
     assert made == []
     assert not {name for name in names if name.endswith((".so", "_pb2.py"))}
+    # What lies about in a tree by accident is not shipped.
+    assert {name.partition("/")[0] for name in names} - {""} <= SHIPPED
 
 
 def test_the_manual_page_and_completion_are_those_of_the_command_line() -> None:
@@ -300,3 +314,20 @@ def test_bazel_makes_the_configuration_reader_anew_when_any_of_its_files_changes
     assert listed is not None
     files = {path.stem for path in (ROOT / "api").rglob("*.proto")}
     assert set(re.findall(r'"(\w+)"', listed[1])) == files
+
+
+def test_bazel_files_are_as_bazels_own_formatter_writes_them() -> None:
+    kinds = ("*.bazel", "*.bzl", "*.BUILD")
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--", *kinds, "WORKSPACE"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    files = [name for name in listed.stdout.split("\0") if name]
+    if not files:
+        pytest.skip("this is no clone of the repository")
+    checked = subprocess.run(
+        [buildifier(), "-mode=check", *files], cwd=ROOT, capture_output=True, text=True
+    )
+    assert checked.returncode == 0, checked.stdout + checked.stderr

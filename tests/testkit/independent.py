@@ -113,7 +113,22 @@ def bolt() -> Peer:
     return _node_peer("bolt")
 
 
+def buildifier() -> Path:
+    """Bazel's formatter of its own files."""
+    return _node_folder("buildifier") / "node_modules" / ".bin" / "buildifier"
+
+
 def _node_peer(name: str) -> Peer:
+    folder = _node_folder(name)
+    return Peer(
+        name,
+        ("node", str(folder / "provider.js")),
+        ("node", str(folder / "consumer.js")),
+    )
+
+
+def _node_folder(name: str) -> Path:
+    """A copy of that folder of the sources, with the packages that it names."""
     _need("node", "npm")
     folder = _BUILD / name
     sources = sorted((_SOURCES / name).iterdir())
@@ -123,11 +138,7 @@ def _node_peer(name: str) -> Peer:
             shutil.copy(source, folder)
         _run("npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts", cwd=folder)
         (folder / "node_modules").touch()
-    return Peer(
-        name,
-        ("node", str(folder / "provider.js")),
-        ("node", str(folder / "consumer.js")),
-    )
+    return folder
 
 
 def java(dubbo_version: str) -> Peer:
