@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
+from google.protobuf import descriptor_pb2
 from google.protobuf.message import Message
 from metaprotocol.config.v1 import ClusterPolicy, Protocol, ProxyConfig, Route, RouteTable
 from metaprotocol.envoy.binary import find_envoy
@@ -179,6 +180,13 @@ def test_a_module_by_path_is_named_by_its_absolute_path(types: EnvoyTypes) -> No
     text = builder.to_json(builder.bootstrap(Bootstrap(clusters=[Cluster("dubbo")])))
     assert text.count(str(Path.cwd() / "lib/libmetaprotocol.so")) == 4
     assert '"name": "metaprotocol"\n' not in text
+
+
+def test_an_envoy_that_lacks_what_the_module_is_for_is_told_of_at_once() -> None:
+    files = descriptor_pb2.FileDescriptorSet()
+    descriptor_pb2.DESCRIPTOR.CopyToProto(files.file.add())
+    with pytest.raises(DescriptorError, match=r"this Envoy has no .*Filter and no .*\.Config"):
+        ConfigBuilder(EnvoyTypes(files))
 
 
 def test_every_carrier_has_an_address_of_its_own() -> None:

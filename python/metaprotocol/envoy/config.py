@@ -24,7 +24,7 @@ from google.protobuf.message import Message
 
 from metaprotocol.config.v1 import ClusterPolicy, ProxyConfig, to_json
 from metaprotocol.envoy import fields
-from metaprotocol.envoy.descriptors import EnvoyTypes
+from metaprotocol.envoy.descriptors import DescriptorError, EnvoyTypes
 from metaprotocol.envoy.fields import Json
 from metaprotocol.envoy.parts import (
     AdsSource,
@@ -82,13 +82,22 @@ XDS_NAME = "metaprotocol_xds"
 
 _SOCKET_INTERFACE = "envoy.extensions.network.socket_interface.default_socket_interface"
 _NETWORK_FILTER = "envoy.extensions.filters.network.dynamic_modules.v3.DynamicModuleNetworkFilter"
+_BRIDGE = "envoy.extensions.upstreams.http.dynamic_modules.v3.Config"
+_BALANCING_POLICY = (
+    "envoy.extensions.load_balancing_policies.dynamic_modules.v3.DynamicModulesLoadBalancerConfig"
+)
+_NEEDED = (_NETWORK_FILTER, _BRIDGE, _BALANCING_POLICY)
 
 
 class ConfigBuilder:
     """Builds messages of the Envoy whose types it is given. Every method raises DescriptorError
-    where that Envoy has no such field."""
+    where that Envoy has no such field, and so does making one where it lacks what our module is."""
 
     def __init__(self, types: EnvoyTypes, module: Module | None = None) -> None:
+        if missing := [name for name in _NEEDED if not types.knows(name)]:
+            raise DescriptorError(
+                f"this Envoy has no {' and no '.join(missing)}, which the module cannot do without"
+            )
         self.types = types
         self._module = module or Module()
 
@@ -403,9 +412,7 @@ class ConfigBuilder:
         return {
             "name": "envoy.upstreams.http.dynamic_modules",
             "typed_config": {
-                "@type": fields.type_url(
-                    "envoy.extensions.upstreams.http.dynamic_modules.v3.Config"
-                ),
+                "@type": fields.type_url(_BRIDGE),
                 "dynamic_module_config": self._module_config(),
                 "bridge_name": FILTER_NAME,
             },
@@ -464,16 +471,13 @@ class ConfigBuilder:
         }
 
     def _policy(self, policy: ClusterPolicy) -> Json:
-        policies = "envoy.extensions.load_balancing_policies.dynamic_modules.v3"
         return {
             "policies": [
                 {
                     "typed_extension_config": {
                         "name": "envoy.load_balancing_policies.dynamic_modules",
                         "typed_config": {
-                            "@type": fields.type_url(
-                                f"{policies}.DynamicModulesLoadBalancerConfig"
-                            ),
+                            "@type": fields.type_url(_BALANCING_POLICY),
                             "dynamic_module_config": self._module_config(),
                             "lb_policy_name": FILTER_NAME,
                             "lb_policy_config": fields.text(to_json(policy)),

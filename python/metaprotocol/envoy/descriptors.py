@@ -80,6 +80,14 @@ class EnvoyTypes:
         """Names of all schema files, such as "envoy/config/listener/v3/listener.proto"."""
         return self._files
 
+    def knows(self, name: str) -> bool:
+        """Whether there is a message with that full name."""
+        try:
+            self.pool.FindMessageTypeByName(name)
+        except KeyError:
+            return False
+        return True
+
     def message_class(self, name: str) -> type[Message]:
         """The class of the message with that full name; DescriptorError if there is none."""
         try:
