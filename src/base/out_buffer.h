@@ -19,7 +19,7 @@ inline void ClearKeeping(std::string& buffer, size_t keep) {
 }
 
 // For what there may be a hundred thousand of.
-inline constexpr size_t kKeepLittle = 4096;
+inline constexpr size_t kKeepLittle = 1024;
 inline void ClearKeepingLittle(std::string& buffer) { ClearKeeping(buffer, kKeepLittle); }
 
 // For leases, which are few, and go when they are idle.

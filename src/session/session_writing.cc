@@ -82,9 +82,9 @@ Exchange* SessionManager::FirstToAnswer(Session& session) {
 // So much is going to be appended to what the session is written.
 void SessionManager::MakeRoom(Session& session, size_t bytes) {
   const size_t needed = session.out.size() + bytes;
-  if (needed <= kKeepLittle || needed <= session.out.capacity()) return;
+  if (needed <= session.out.capacity()) return;
   if (spare_buffers_.empty()) {
-    if (session.out.empty()) session.out.reserve(needed);
+    if (session.out.empty() && needed > kKeepLittle) session.out.reserve(needed);
     return;
   }
   std::string buffer = std::move(spare_buffers_.back());
