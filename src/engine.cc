@@ -82,6 +82,8 @@ class EngineImpl final : public Engine {
     assert(depth_ == 0 && "not within another event");
     const Event event(*this);
     context_.AdvanceTimers([this](Timer& timer) { Fire(timer); });
+    sessions_.NextTurn();
+    while (sessions_.ServeLine()) Settle();
   }
   void Drain() noexcept override {
     const Event event(*this);

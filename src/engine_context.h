@@ -31,6 +31,12 @@ class EngineContext {
       host.SetTimer(wake);
     }
   }
+  // Engine::Tick as soon as the host has served everybody else who is ready.
+  void TickSoon() {
+    if (wake_us_ <= now_us_ + 1) return;
+    wake_us_ = now_us_ + 1;
+    host.SetTimer(wake_us_);
+  }
   template <typename F>
   void AdvanceTimers(F&& fire) {
     wheel_.Advance(now_us_, fire);

@@ -119,6 +119,7 @@ void ClientConnection::OnRead(bool end_stream) {
   abi::NetworkReadChunks(envoy_, slices.buffers());
   const std::span<const Bytes> views = slices.Views();
   if (state_ == State::kOpen) {
+    worker_.CountRead(slices.total_bytes());
     worker_.WithEngine([&](Engine& engine) { engine.SessionData(session_, views, end_stream); });
   }
   if (slices.total_bytes() != 0) abi::NetworkDrainRead(envoy_, slices.total_bytes());

@@ -18,6 +18,13 @@ namespace {
 // How long a closed connection may take to flush its last bytes.
 constexpr uint64_t kFlushTimeoutUs = 10'000'000;
 
+// A tick that is wanted so soon comes in the next turn.
+constexpr uint64_t kSoonUs = 100;
+
+// A turn with less than both has not kept anybody waiting.
+constexpr size_t kReadsWorthATurn = 16;
+constexpr size_t kBytesWorthATurn = size_t{64} << 10;
+
 std::atomic<std::thread::id> main_thread;
 
 }  // namespace
@@ -111,6 +118,7 @@ void Worker::OnEvent(CommittedEvent event) {
   wake_requested_ = wake_requested_ && event.kind() != WorkerEvent::kWake;
   switch (event.kind()) {
     case WorkerEvent::kWake:
+      EndTurn();
       break;
     case WorkerEvent::kTick:
       OnTick();
@@ -177,7 +185,29 @@ uint64_t Worker::NowUs() { return Wakeups::NowUs(); }
 
 void Worker::SetTimer(uint64_t at_us) {
   engine_timer_us_ = at_us;
-  if (at_us != kNoTimer) Wakeups::Get().SetDeadline(entry_, at_us);
+  if (at_us == kNoTimer) return;
+  if (at_us <= NowUs() + kSoonUs && has_wake_source()) {
+    tick_in_next_turn_ = true;
+    RequestWake();
+  } else {
+    Wakeups::Get().SetDeadline(entry_, at_us);
+  }
+}
+
+// --- turns
+
+void Worker::CountRead(size_t bytes) {
+  ++reads_in_turn_;
+  bytes_in_turn_ += bytes;
+  if (reads_in_turn_ >= kReadsWorthATurn || bytes_in_turn_ >= kBytesWorthATurn) RequestWake();
+}
+
+// What another thread commits from now on comes in the next turn. Before, it might have become part
+// of this one.
+void Worker::EndTurn() {
+  ++turn_;
+  reads_in_turn_ = bytes_in_turn_ = 0;
+  if (std::exchange(tick_in_next_turn_, false)) ArmTimer();
 }
 
 // --- carriers, clients, clusters

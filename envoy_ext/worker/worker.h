@@ -73,6 +73,8 @@ class Worker final : public Host {
 
   // --- clients
   void AddClient(ClientConnection& connection) { clients_.PushBack(connection); }
+  // So many bytes of some client's are about to be given to the engine.
+  void CountRead(size_t bytes);
   // The write buffer of that connection crossed a watermark.
   void WriteBufferChanged(ClientConnection& connection);
   void ConnectionGone(ClientConnection& connection);
@@ -97,6 +99,7 @@ class Worker final : public Host {
                  std::string_view path, Bytes message, uint64_t timeout_us) override;
   uint64_t NowUs() override;
   void SetTimer(uint64_t at_us) override;
+  uint64_t Turn() override { return turn_; }
   uint64_t Random() override;
   bool LogEnabled(LogLevel level) override;
   void Log(LogLevel level, std::string_view text) override;
@@ -127,6 +130,7 @@ class Worker final : public Host {
   bool pending() const { return leases_.pending() || !watermarks_.empty() || !answers_.empty(); }
   void RequestWake();
   void ArmTimer();
+  void EndTurn();
   void OnTick();
   void TellWatermarks();
   void TellAnswers();
@@ -138,6 +142,13 @@ class Worker final : public Host {
   uint32_t worker_index_ = 0;
 
   uint64_t engine_timer_us_ = kNoTimer;
+  bool tick_in_next_turn_ = false;
+  // What is committed on the worker itself is delivered at the end of the present turn of Envoy's
+  // loop of events. It is asked for so rarely that it costs nothing, so that one number may stand
+  // for several turns with little in them.
+  uint64_t turn_ = 1;
+  size_t reads_in_turn_ = 0;
+  size_t bytes_in_turn_ = 0;
   // Connections that the engine has closed and whose last bytes are on their way, oldest first.
   IntrusiveList<ClientConnection, ClosingLink> closing_;
   IntrusiveList<ClientConnection, ClientLink> clients_;

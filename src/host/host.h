@@ -114,6 +114,11 @@ class Host {
   // Engine::Tick wanted once, at `at_us` or soon after. Replaces the wish before; kNoTimer: none.
   virtual void SetTimer(uint64_t at_us) = 0;
 
+  // All that happens in one turn of the host's loop of events keeps everybody else waiting. The
+  // number of the present turn: it may be the former one's for a few more events, never the next
+  // one's. A host that has no such loop has a turn for each question.
+  virtual uint64_t Turn() { return ++turn_; }
+
   // Microseconds since 1970, for people. 0 where there is no calendar.
   virtual uint64_t UnixTimeUs() { return 0; }
 
@@ -134,6 +139,9 @@ class Host {
   virtual void AddGauge(uint32_t series, Gauge gauge, int64_t delta) = 0;
   virtual void RecordHistogram(uint32_t series, Histogram histogram,
                                std::span<const uint64_t> values) = 0;
+
+ private:
+  uint64_t turn_ = 0;
 };
 
 }  // namespace metaprotocol

@@ -18,10 +18,11 @@
 namespace metaprotocol {
 
 struct SessionLink : ListLink {};
+struct TurnLink : ListLink {};
 
 // Plain data: SessionManager has the behaviour. As LeaseOwner it has the leases that are its own
 // under UpstreamMode::kPerSession.
-class Session : public LeaseOwner, public SessionLink, public BufferShare {
+class Session : public LeaseOwner, public SessionLink, public TurnLink, public BufferShare {
  public:
   // Why a session is not read; any bit pauses it.
   enum PauseReason : uint8_t {
@@ -31,6 +32,9 @@ class Session : public LeaseOwner, public SessionLink, public BufferShare {
     // What comes next belongs to a request or stream whose server takes no more of it at present,
     // or to a stream that waits for a filter.
     kCannotPassOn = 8,
+    // Enough messages were handled in this turn: it is in SessionManager's line of those that go on
+    // in the next.
+    kTurnOver = 16,
   };
 
   Session(ProtocolState& protocol, SnapshotUse& use, ConnectionInfo info, SessionHandle handle);

@@ -21,6 +21,7 @@ constexpr size_t kRenewedAtOnce = 10000;
 SessionManager::~SessionManager() {
   sessions_.ForEach([this](Session& session) {
     session.SessionLink::Unlink();
+    session.TurnLink::Unlink();
     gone_.emplace_back(&session);
   });
 }
@@ -182,6 +183,7 @@ void SessionManager::Forget(Session& session) {
   session.gone = true;
   session.timer.Cancel();
   session.SessionLink::Unlink();
+  session.TurnLink::Unlink();
   budget_.Set(session, 0);
   session.exchanges.ForEach([this](Exchange& exchange) { exchanges_.ClientGone(exchange); });
   ForEachStream(session, [this](Exchange& stream) { exchanges_.ClientGone(stream); });
@@ -211,8 +213,10 @@ void SessionManager::Resume(Session& session, Session::PauseReason reason) {
 void SessionManager::TellHostWhetherToRead(Session& session) {
   const bool in_message = session.stream_remaining != 0;
   constexpr uint8_t kAlways = Session::kRepliesUnread | Session::kCannotPassOn;
-  const bool pause =
-      (session.pause_reasons & kAlways) != 0 || (session.pause_reasons != 0 && !in_message);
+  uint8_t reasons = session.pause_reasons;
+  // Its turn comes soon, so it is only stopped if much has gathered.
+  if (session.in.size() < kWindowBytes) reasons &= static_cast<uint8_t>(~Session::kTurnOver);
+  const bool pause = (reasons & kAlways) != 0 || (reasons != 0 && !in_message);
   if (pause == session.host_paused) return;
   session.host_paused = pause;
   if (pause) {
@@ -303,8 +307,45 @@ void SessionManager::DrainAll() {
 
 // A message that has begun is waited for where it will be served.
 bool SessionManager::Drained(const Session& session) const {
-  return session.draining && context_.now_us() >= session.drain_deadline_us && session.quiet() &&
+  return session.draining && (session.pause_reasons & Session::kTurnOver) == 0 &&
+         context_.now_us() >= session.drain_deadline_us && session.quiet() &&
          (draining_ || session.message_since_us == 0);
+}
+
+// --- turns
+
+// A new turn has room for messages again, unless somebody stands in line: those come first.
+void SessionManager::TakeUpTurn() {
+  if (!line_.empty()) return;
+  const uint64_t turn = context_.host.Turn();
+  if (turn == turn_) return;
+  turn_ = turn;
+  left_in_turn_ = kMessagesPerTurn;
+}
+
+void SessionManager::StandInLine(Session& session) {
+  if (session.TurnLink::linked()) return;
+  Pause(session, Session::kTurnOver);
+  line_.PushBack(session);
+  context_.TickSoon();
+}
+
+void SessionManager::NextTurn() {
+  if (line_.empty()) return;
+  turn_ = context_.host.Turn();
+  left_in_turn_ = kMessagesPerTurn;
+}
+
+bool SessionManager::ServeLine() {
+  if (line_.empty()) return false;
+  if (left_in_turn_ == 0) {
+    context_.TickSoon();
+    return false;
+  }
+  Session& session = line_.front();
+  session.TurnLink::Unlink();
+  Resume(session, Session::kTurnOver);
+  return true;
 }
 
 // --- the end of an event

@@ -30,6 +30,10 @@ inline constexpr size_t kWindowBytes = size_t{64} << 10;
 // Beyond this the servers whose replies a client does not take are not read.
 inline constexpr size_t kMostWaiting = size_t{1} << 20;
 
+// How many messages of clients are handled in one turn of the worker, so that none of them waits
+// for long because another sends much: the rest stand in line for the next turn.
+inline constexpr size_t kMessagesPerTurn = 3072;
+
 inline constexpr std::string_view kTooLongToDecide =
     "a value that a route searches through is too long";
 
@@ -49,6 +53,10 @@ class SessionManager final : public ExchangeClient {
   void SessionTimer(Session& session);
   void DrainAll();
   void Drain(Session& session);
+  // For messages that the turn before had no room for: NextTurn, then ServeLine and Settle until
+  // that one has nothing left to do.
+  void NextTurn();
+  bool ServeLine();
 
   // Resumes, flushes and closes what the present event has made ready for that.
   void Settle();
@@ -95,6 +103,8 @@ class SessionManager final : public ExchangeClient {
   void Ingest(Session& session, Bytes bytes, size_t bytes_to_come);
   void PassOnBody(Session& session, Bytes& bytes);
   void ParseBuffered(Session& session, size_t bytes_to_come);
+  void TakeUpTurn();
+  void StandInLine(Session& session);
   size_t Parse(Session& session, Bytes bytes, size_t bytes_to_come);
   Handled HandleMessage(Session& session, const RequestView& message);
   Handled HandleRequest(Session& session, const RequestView& request);
@@ -161,6 +171,10 @@ class SessionManager final : public ExchangeClient {
   BufferBudget budget_;
   IntrusiveList<Session, SessionLink> sessions_;
   size_t session_count_ = 0;
+  // Those that have more messages than the turn has room for, in the order in which they go on.
+  IntrusiveList<Session, TurnLink> line_;
+  uint64_t turn_ = 0;        // the host's number of it
+  size_t left_in_turn_ = 0;  // messages
   bool draining_ = false;
   std::vector<Session*> dirty_;
   std::vector<Session*> attention_;

@@ -71,9 +71,15 @@ void SessionManager::ParseBuffered(Session& session, size_t bytes_to_come) {
 size_t SessionManager::Parse(Session& session, Bytes bytes, size_t bytes_to_come) {
   size_t used = 0;
   session.need = 0;
+  TakeUpTurn();
   Message& message = scratch_;
   while (used < bytes.size() && session.pause_reasons == 0 && !session.close_wanted &&
          !session.gone) {
+    if (left_in_turn_ == 0) {
+      StandInLine(session);
+      break;
+    }
+    --left_in_turn_;
     TakeUpNewest(session);
     const Bytes rest = bytes.substr(used);
     const Snapshot& snapshot = *session.use->snapshot;

@@ -387,6 +387,21 @@ async def test_pipelined_requests_in_one_segment_are_all_answered(stage: Stage) 
     writer.close()
 
 
+async def test_a_burst_of_small_messages_is_served_in_its_order(stage: Stage, others: Load) -> None:
+    """Many more than a worker handles in one turn, and the end of the stream behind them."""
+    count = 20_000
+    reader, writer = await asyncio.open_connection("127.0.0.1", stage.port)
+    beats = (struct.pack(">HBBQI", 0xDABB, 0xE2, 0, number, 1) + b"N" for number in range(count))
+    writer.write(b"".join(beats))
+    writer.write_eof()
+    answers = await asyncio.wait_for(reader.read(-1), 30)
+    size = len(answers) // count
+    ids = [struct.unpack_from(">Q", answers, at + 4)[0] for at in range(0, len(answers), size)]
+    assert ids == list(range(count))
+    others.check()
+    writer.close()
+
+
 async def test_clients_may_use_one_id_for_several_requests(stage: Stage) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", stage.port)
     writer.write(request(9, "one") + request(9, "two") + request(1 << 63, "three"))

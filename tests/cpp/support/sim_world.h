@@ -55,6 +55,7 @@ class SimWorld : public Host {
   size_t max_piece = 0;                      // bytes are cut into random pieces up to this; 0: not
   bool odd_bytes = false;  // somebody sends what may be no message, and somebody gets it
   std::vector<std::string> violations;
+  uint64_t turn = 0;  // the number of the present one; 0: each event is a turn of its own
   size_t ticks = 0;
   size_t warnings = 0;  // logged
   size_t pauses = 0;
@@ -180,6 +181,7 @@ class SimWorld : public Host {
       if (timer_us_ <= event) {
         timer_us_ = kNoTimer;
         ++ticks;
+        if (turn != 0) ++turn;
         WithEngine([](Engine& engine) { engine.Tick(); });
         continue;
       }
@@ -362,6 +364,7 @@ class SimWorld : public Host {
     });
   }
   uint64_t NowUs() override { return now_us_; }
+  uint64_t Turn() override { return turn != 0 ? turn : Host::Turn(); }
   void SetTimer(uint64_t at_us) override {
     CheckInside("SetTimer");
     if (at_us != kNoTimer && at_us <= now_us_) Violation("SetTimer in the past");

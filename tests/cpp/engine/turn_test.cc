@@ -1,0 +1,177 @@
+// Turns: a client that sends much at once keeps nobody waiting for long, and loses nothing by it.
+#include <algorithm>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "src/session/session_manager.h"
+#include "tests/cpp/engine/world.h"
+
+namespace metaprotocol::test {
+namespace {
+
+constexpr uint64_t kMs = SimWorld::kMs;
+constexpr uint64_t kSecond = SimWorld::kSecond;
+
+// All that happens until time passes is one turn.
+class Turns : public testing::Test {
+ protected:
+  Turns() {
+    world.turn = 1;
+    world.SetHosts("a", {"h1"});
+    // The connection is there.
+    SimClient& first = world.Connect();
+    first.Send(world.Request(1));
+    world.RunFor(kMs);
+    EXPECT_EQ(Kinds(first.Take()), "R");
+    ++world.turn;
+  }
+
+  // Messages with these numbers.
+  std::string OneWays(uint64_t begin, uint64_t end) const {
+    std::string messages;
+    for (uint64_t id = begin; id < end; ++id) messages += world.OneWay(id);
+    return messages;
+  }
+  // What servers have seen of those with that number of millions.
+  std::vector<uint64_t> SeenOf(uint64_t million) const {
+    std::vector<uint64_t> seen;
+    for (const std::string& token : Tokens(world.Seen())) {
+      const uint64_t number = std::stoull(token);
+      if (number / 1'000'000 == million) seen.push_back(number);
+    }
+    return seen;
+  }
+  static std::vector<uint64_t> Numbers(uint64_t begin, uint64_t end) {
+    std::vector<uint64_t> numbers;
+    for (uint64_t number = begin; number < end; ++number) numbers.push_back(number);
+    return numbers;
+  }
+  // Bytes to servers.
+  size_t Written() const {
+    size_t bytes = 0;
+    for (const auto& connection : world.connections) bytes += connection->received.size();
+    return bytes;
+  }
+
+  World world;
+};
+
+TEST_F(Turns, OneEventHandlesABoundedNumberOfMessages) {
+  SimClient& client = world.Connect();
+  const size_t before = Written();
+  const std::string each = world.OneWay(1'000'000);
+  client.Send(OneWays(1'000'000, 1'000'000 + 3 * kMessagesPerTurn));
+  EXPECT_LE(Written() - before, kMessagesPerTurn * each.size());
+  EXPECT_GE(Written() - before, kMessagesPerTurn * each.size() / 2);
+  world.RunFor(kMs);
+  EXPECT_EQ(SeenOf(1), Numbers(1'000'000, 1'000'000 + 3 * kMessagesPerTurn));
+}
+
+TEST_F(Turns, TheBoundIsForAllClientsTogether) {
+  const size_t before = Written();
+  const std::string each = world.OneWay(1'000'000);
+  constexpr uint64_t kEach = 32;  // a part of what a turn has room for
+  constexpr uint64_t kClients = 3 * kMessagesPerTurn / kEach;
+  for (uint64_t i = 0; i < kClients; ++i) {
+    const uint64_t begin = 1'000'000 + i * kEach;
+    world.Connect().Send(OneWays(begin, begin + kEach));
+  }
+  EXPECT_LE(Written() - before, kMessagesPerTurn * each.size());
+  world.RunFor(kMs);
+  // Those that have come first go on first.
+  EXPECT_EQ(SeenOf(1), Numbers(1'000'000, 1'000'000 + kClients * kEach));
+}
+
+TEST_F(Turns, AClientThatSendsMuchIsOvertakenByOneThatSendsLittle) {
+  SimClient& much = world.Connect();
+  SimClient& little = world.Connect();
+  much.Send(OneWays(1'000'000, 1'000'000 + 3 * kMessagesPerTurn));
+  little.Send(world.Request(2'000'000));
+  world.RunFor(kMs);
+  EXPECT_EQ(Kinds(little.Take()), "R");
+  const Texts seen = Tokens(world.Seen());
+  const auto place = std::find(seen.begin(), seen.end(), "2000000") - seen.begin();
+  EXPECT_LE(static_cast<size_t>(place), 2 * kMessagesPerTurn + 2);
+  EXPECT_EQ(SeenOf(1).size(), 3 * kMessagesPerTurn);
+}
+
+TEST_F(Turns, WhatComesWhileAClientStandsInLineKeepsItsOrder) {
+  SimClient& client = world.Connect();
+  const uint64_t half = 1'000'000 + 2 * kMessagesPerTurn;
+  const uint64_t end = half + 2 * kMessagesPerTurn;
+  client.Send(OneWays(1'000'000, half));
+  const std::string rest = OneWays(half, end);
+  // In pieces that end within messages, some of them in the same turn.
+  for (size_t at = 0; at < rest.size(); at += 1001) {
+    client.Send(rest.substr(at, 1001));
+    if (at % 7 == 0) world.RunFor(1);
+  }
+  world.RunFor(kSecond);
+  EXPECT_EQ(SeenOf(1), Numbers(1'000'000, end));
+}
+
+TEST_F(Turns, AClientThatSendsOnWhileItStandsInLineIsNotRead) {
+  SimClient& client = world.Connect();
+  const uint64_t end = 1'000'000 + 4 * kMessagesPerTurn;
+  client.Send(OneWays(1'000'000, 1'000'000 + 3 * kMessagesPerTurn));
+  EXPECT_TRUE(client.paused);
+  client.Send(OneWays(1'000'000 + 3 * kMessagesPerTurn, end));
+  EXPECT_FALSE(client.to_send.empty());
+  world.RunFor(kSecond);
+  EXPECT_FALSE(client.paused);
+  EXPECT_EQ(SeenOf(1), Numbers(1'000'000, end));
+}
+
+TEST_F(Turns, AClientThatEndsInLineHasAllItsMessagesHandled) {
+  SimClient& client = world.Connect();
+  client.Send(OneWays(1'000'000, 1'000'000 + 3 * kMessagesPerTurn) + world.Request(2'000'000));
+  client.Finish();
+  world.RunFor(kSecond);
+  EXPECT_EQ(SeenOf(1).size(), 3 * kMessagesPerTurn);
+  EXPECT_EQ(Kinds(client.Take()), "R");
+  EXPECT_EQ(client.closed, CloseMode::kFlush);
+}
+
+TEST_F(Turns, AClientThatBreaksInLineIsForgottenAndNobodyElseNotices) {
+  SimClient& broken = world.Connect();
+  SimClient& other = world.Connect();
+  broken.Send(OneWays(1'000'000, 1'000'000 + 3 * kMessagesPerTurn));
+  other.Send(world.Request(2'000'000));
+  broken.Reset();
+  world.RunFor(kSecond);
+  EXPECT_EQ(Kinds(other.Take()), "R");
+  EXPECT_LE(SeenOf(1).size(), kMessagesPerTurn);
+}
+
+TEST_F(Turns, AWorkerThatDrainsAnswersThoseInLine) {
+  SimClient& much = world.Connect();
+  SimClient& little = world.Connect();
+  much.Send(OneWays(1'000'000, 1'000'000 + 3 * kMessagesPerTurn));
+  little.Send(world.Request(2'000'000));
+  world.WithEngine([](Engine& engine) { engine.Drain(); });
+  world.RunFor(10 * kSecond);
+  EXPECT_EQ(Kinds(little.Take()), "GE");
+  EXPECT_EQ(little.closed, CloseMode::kFlush);
+}
+
+TEST_F(Turns, AnEngineMayEndWithClientsInLine) {
+  world.Connect().Send(OneWays(1'000'000, 1'000'000 + 3 * kMessagesPerTurn));
+}
+
+TEST_F(Turns, TurnsWithFewMessagesHaveNoLine) {
+  SimClient& client = world.Connect();
+  const size_t ticks = world.ticks;
+  for (uint64_t i = 0; i < 3; ++i) {
+    const uint64_t begin = 1'000'000 + i * kMessagesPerTurn;
+    client.Send(OneWays(begin, begin + kMessagesPerTurn));
+    EXPECT_FALSE(client.paused);
+    ++world.turn;
+  }
+  EXPECT_EQ(world.ticks, ticks);
+  world.RunFor(1);
+  EXPECT_EQ(SeenOf(1).size(), 3 * kMessagesPerTurn);
+}
+
+}  // namespace
+}  // namespace metaprotocol::test
