@@ -448,7 +448,7 @@ class Mesh:
     def _api_ready(self) -> bool:
         with contextlib.suppress(ApiError, ConnectionError):
             self.ask(lambda client: client.get("/api/v1/namespaces/default"))
-            return True
+            return bool(self.ask(lambda client: client.ready()))  # it has read its CRDs
         return False
 
     def _kubeconfig(self, name: str, token: str) -> Path:

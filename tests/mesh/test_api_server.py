@@ -62,6 +62,16 @@ def leads_to(cluster: Mesh, destination: str) -> bool:
     return destination in str(outbound(cluster)["spec"])
 
 
+def events(cluster: Mesh) -> list[tuple[str, str, str]]:
+    """Of the MetaRouter."""
+    found = cluster.get(f"/api/v1/namespaces/{NAMESPACE}/events") or {"items": []}
+    return [
+        (item["type"], item["reason"], item["message"])
+        for item in found["items"]
+        if item["involvedObject"].get("kind") == "MetaRouter"
+    ]
+
+
 @pytest.fixture(scope="module")
 def controlled(cluster: Mesh) -> Iterator[Mesh]:
     cluster.apply_text(f"{SERVICE}---{router('v1')}")
@@ -114,6 +124,8 @@ def test_a_router_that_the_engine_rejects_says_so_and_leads_nowhere(controlled: 
     said = controlled.conditions("carts")["Accepted"]
     assert said["reason"] == "Invalid"
     assert "spec.routes[0].match" in said["message"]
+    wait_for("the event", lambda: events(controlled))
+    assert ("Warning", "Invalid", said["message"]) in events(controlled)
     assert "|v1|" not in str(outbound(controlled)["spec"])
     controlled.apply_text(router("v1"))
     wait_for("acceptance", lambda: controlled.conditions("carts")["Accepted"]["status"] == "True")

@@ -43,6 +43,7 @@ def _istio(kind: str, plural: str) -> Served:
 CORE = (
     Served("", "v1", "Service", "services"),
     Served("", "v1", "Pod", "pods"),
+    Served("", "v1", "Event", "events"),
     Served("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices"),
     Served("coordination.k8s.io", "v1", "Lease", "leases"),
 )

@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING
 from metaprotocol.control_plane import ControlPlane
 from metaprotocol.controller.admission import Admission
 from metaprotocol.controller.certificate_files import CertificateFiles
+from metaprotocol.controller.events import Condition, EventWriter
 from metaprotocol.controller.istio_writer import IstioWriter
-from metaprotocol.controller.status import KINDS, Condition, StatusWriter, accepted
+from metaprotocol.controller.status import KINDS, StatusWriter, accepted
 from metaprotocol.controller.webhook import Webhook
 from metaprotocol.diagnostics import Diagnostic, Severity
 from metaprotocol.envoy.config import Module
@@ -115,7 +116,8 @@ class Controller:
                 namespaces=self.options.namespaces,
             )
             self.writer.on_change.append(self._news.set)
-        self.status = StatusWriter(client, source, may_write=self._may_write)
+        events = EventWriter(client, identity.partition("_")[0])
+        self.status = StatusWriter(client, source, may_write=self._may_write, events=events)
         self.webhook: Webhook | None = None
         self.certificate: OwnCertificate | CertificateFiles | None = None
         if self.options.webhook is not None:

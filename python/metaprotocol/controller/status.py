@@ -12,10 +12,10 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from metaprotocol.control_plane.status import State, state_of
+from metaprotocol.controller.events import Condition, EventWriter
 from metaprotocol.diagnostics import Diagnostic, Severity
 from metaprotocol.kubernetes import ApiError, Client, Json, Pauses, Unreachable
 from metaprotocol.resources import Key
@@ -34,17 +34,6 @@ _LONGEST = 4000
 _PER_SECOND = 20.0
 _LOOK_SECONDS = 60.0
 """Between two looks at statuses that nobody said anything new of."""
-
-
-@dataclass(frozen=True)
-class Condition:
-    """One statement about an object."""
-
-    type: str
-    status: str
-    """"True", "False" or "Unknown"."""
-    reason: str
-    message: str = ""
 
 
 def accepted(diagnostics: Iterable[Diagnostic]) -> list[Condition]:
@@ -86,6 +75,7 @@ class StatusWriter:
         source: KubernetesSource,
         *,
         may_write: Callable[[], bool],
+        events: EventWriter | None = None,
         per_second: float = _PER_SECOND,
         look_seconds: float = _LOOK_SECONDS,
     ) -> None:
@@ -93,6 +83,7 @@ class StatusWriter:
         self._client = client
         self._source = source
         self._may_write = may_write
+        self._events = events
         self._gap = 1.0 / per_second
         self._look_seconds = look_seconds
         self._wanted: Mapping[Key, list[Condition]] = {}
@@ -143,6 +134,8 @@ class StatusWriter:
                 return failed + 1
             else:
                 self.writes += 1
+                if self._events is not None:
+                    await self._events.tell(there, _conditions(there), conditions)
         return failed
 
     async def _slowly(self) -> None:
@@ -152,15 +145,20 @@ class StatusWriter:
             await asyncio.sleep(self._next_at - now)
 
 
-def _status(key: Key, there: Json, conditions: list[Condition]) -> Json | None:
-    """What to apply; None if it is there already."""
-    metadata = there.get("metadata") or {}
-    generation = metadata.get("generation")
-    said = {
+def _conditions(there: Json) -> dict[str, Json]:
+    """By type."""
+    return {
         str(item.get("type")): item
         for item in (there.get("status") or {}).get("conditions") or ()
         if isinstance(item, dict)
     }
+
+
+def _status(key: Key, there: Json, conditions: list[Condition]) -> Json | None:
+    """What to apply; None if it is there already."""
+    metadata = there.get("metadata") or {}
+    generation = metadata.get("generation")
+    said = _conditions(there)
     now = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     made, same = [], True
     for condition in conditions:

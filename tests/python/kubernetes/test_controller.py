@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from metaprotocol.control_plane import ControlPlane
 from metaprotocol.controller import Controller, ControllerOptions
+from metaprotocol.controller.events import Condition, EventWriter
 from metaprotocol.envoy.config import ConfigBuilder
 from metaprotocol.kubernetes import Client, Connection, Pauses
 from metaprotocol.sources.kubernetes import KubernetesSource
@@ -233,6 +234,74 @@ async def test_a_refused_resource_says_why_in_the_words_of_the_engine(
             server.load(router("v1"))
             await eventually(lambda: conditions(server)["Accepted"]["status"] == "True")
             assert outbound(server) == right
+
+
+def events(server: ApiServer) -> list[tuple[str, str, str]]:
+    """Type, reason and message of each, in the order in which they were made."""
+    found = [item for key, item in server.objects.items() if key[0] == "events"]
+    assert all(item["involvedObject"]["uid"] for item in found)
+    found.sort(key=lambda item: int(item["metadata"]["resourceVersion"]))
+    return [(item["type"], item["reason"], item["message"]) for item in found]
+
+
+async def test_there_is_an_event_when_a_resource_is_rejected_and_when_it_is_right_again(
+    builder: ConfigBuilder, tmp_path: Path
+) -> None:
+    async with ApiServer() as server:
+        server.load(MESH)
+        async with controlled(builder, server, tmp_path):
+            await eventually(lambda: conditions(server).get("Programmed"))
+            assert events(server) == []
+            server.load(router("v2", "match: {attributes: {method: {regex: 'a{2000}'}}}"))
+            await eventually(lambda: events(server))
+            server.load(router("v2", "match: {attributes: {method: {regex: 'a{2001}'}}}"))
+            await eventually(lambda: len(events(server)) == 2)
+        async with controlled(builder, server, tmp_path):  # which finds what it was
+            server.load(router("v1"))
+            await eventually(lambda: conditions(server)["Accepted"]["status"] == "True")
+            await eventually(lambda: len(events(server)) == 3)
+        first, second, third = events(server)
+        assert first[:2] == second[:2] == ("Warning", "Invalid")
+        assert "spec.routes[0].match.attributes.method" in first[2]
+        assert "{2001}" in second[2]
+        assert third[:2] == ("Normal", "Accepted")
+
+
+async def test_what_becomes_of_an_event_keeps_no_status_from_being_written(
+    builder: ConfigBuilder, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with ApiServer() as server:
+        server.load(MESH)
+        server.fail(403, "/events", times=1000)
+        async with controlled(builder, server, tmp_path):
+            for regex in ("a{2000}", "a{2001}"):
+                match = f"match: {{attributes: {{method: {{regex: '{regex}'}}}}}}"
+                server.load(router("v2", match))
+                await eventually(
+                    lambda: regex[2:6] in conditions(server).get("Accepted", {}).get("message", "")  # noqa: B023
+                )
+        told = [it for it in caplog.records if "an event could not be written" in it.getMessage()]
+        assert [it.levelname for it in told if it.levelname != "DEBUG"] == ["WARNING"]
+
+
+async def test_events_are_bounded(tmp_path: Path) -> None:
+    there = {
+        "apiVersion": "metaprotocol.aeraki.io/v1alpha1",
+        "kind": "ApplicationProtocol",
+        "metadata": {"name": "x" * 253, "uid": "1", "resourceVersion": "5"},
+    }
+    async with (
+        ApiServer() as server,
+        Client(Connection(server.kubeconfig(tmp_path))) as client,
+    ):
+        writer = EventWriter(client, "here", burst=5, per_second=0)
+        for number in range(20):
+            said = Condition("Accepted", "False", "Invalid", f"{number} " + "y" * 5000)
+            await writer.tell(there, {}, [said])
+        assert len(events(server)) == 5
+        assert writer.dropped == 15
+        assert all(len(message) <= 1000 for _, _, message in events(server))
+        assert all(len(item.rpartition("/")[2]) <= 253 for item in server.names("events"))
 
 
 async def test_a_write_that_fails_is_told_and_tried_again(

@@ -47,6 +47,7 @@ def test_what_is_followed_may_be_read_and_nothing_else() -> None:
 def test_only_our_own_is_written() -> None:
     may_write = {kind: verbs - {"list", "watch"} for kind, verbs in rights().items()}
     assert {kind: verbs for kind, verbs in may_write.items() if verbs} == {
+        ("", "events"): {"create"},
         ("metaprotocol.aeraki.io", "applicationprotocols/status"): {"patch"},
         ("metaprotocol.aeraki.io", "metarouters/status"): {"patch"},
         ("networking.istio.io", "envoyfilters"): {"create", "patch", "delete"},
