@@ -36,16 +36,32 @@ std::optional<ProtoEntry> ReadExtField(Bytes bytes) {
   return entry && !entry->key.empty() ? entry : std::nullopt;
 }
 
+// Servers put a dot between the two and look that up, so that the service may end in the method's
+// name as well. What is left of the last dot is the service.
+void SetCalled(Bytes service, Bytes method, Metadata& metadata) {
+  const size_t dot = method.rfind('.');
+  if (dot != Bytes::npos) {
+    if (metadata.Wants(kServiceKey) || metadata.Wants(kInterfaceKey)) {
+      service = metadata.Own(std::string(service) + "." + std::string(method.substr(0, dot)));
+    }
+    method = method.substr(dot + 1);
+  }
+  metadata.SetOwn(kServiceKey, service);
+  metadata.SetOwn(kInterfaceKey, service);
+  metadata.SetOwn(kMethodKey, method);
+}
+
 bool ReadRequest(Bytes bytes, Meta& meta, Metadata& metadata) {
   ProtoReader reader(bytes);
+  Bytes service;
+  Bytes method;
   for (ProtoField field; reader.Next(field);) {
     if (field.is(kServiceName, WireType::kLength)) {
       meta.has_service = true;
-      metadata.SetOwn(kServiceKey, field.bytes);
-      metadata.SetOwn(kInterfaceKey, field.bytes);
+      service = field.bytes;
     } else if (field.is(kMethodName, WireType::kLength)) {
       meta.has_method = true;
-      metadata.SetOwn(kMethodKey, field.bytes);
+      method = field.bytes;
     } else if (field.is(kLogId, WireType::kVarint)) {
       if (metadata.Wants(kLogIdKey)) {
         const auto id = static_cast<int64_t>(field.value);
@@ -62,6 +78,7 @@ bool ReadRequest(Bytes bytes, Meta& meta, Metadata& metadata) {
       }
     }
   }
+  if (meta.has_service && meta.has_method) SetCalled(service, method, metadata);
   return !reader.broken();
 }
 

@@ -178,6 +178,13 @@ std::string_view MethodOf(std::string_view name) {
   return colon == std::string_view::npos ? name : name.substr(colon + 1);
 }
 
+bool IsUnequivocal(std::string_view name) {
+  const size_t colon = name.find(':');
+  if (colon == std::string_view::npos) return true;
+  const std::string_view method = name.substr(colon + 1);
+  return colon != 0 && !method.empty() && method.find(':') == std::string_view::npos;
+}
+
 void AppendMessageHead(Protocol protocol, MessageType type, std::string_view name, uint32_t id,
                        std::string& out) {
   const auto length = static_cast<uint32_t>(name.size());

@@ -37,6 +37,9 @@ int32_t ReadExceptionType(Protocol protocol, Cursor& cursor);
 // The method in "service:method"; the whole of a name that is not multiplexed.
 std::string_view MethodOf(std::string_view name);
 
+// Whether all servers make the same service and method of a name.
+bool IsUnequivocal(std::string_view name);
+
 // Appends a head, for messages of our own.
 void AppendMessageHead(Protocol protocol, MessageType type, std::string_view name, uint32_t id,
                        std::string& out);

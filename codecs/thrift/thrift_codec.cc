@@ -144,6 +144,7 @@ class Decoding {
       return DecodeResult::NeedMore(message_.length);
     }
     if (codec_.check_frames && from_client()) result = CheckFrame();
+    if (IsMessage(result)) result = CheckName();
     if (!IsMessage(result)) return result;
     SetMetadata();
     if (dialect_.transport != Transport::kHeader) return DecodeResult::Ok();
@@ -199,8 +200,17 @@ class Decoding {
       message_.length = skipper.position();
       if (!IsMessage(result)) return result;
     }
+    if (DecodeResult result = CheckName(); !IsMessage(result)) return result;
     SetMetadata();
     return ReadStatus();
+  }
+
+  // A rule about a method must mean the one that the server calls. Of a name with several colons,
+  // or nothing on one side of its colon, servers make different ones.
+  DecodeResult CheckName() const {
+    return from_client() && !IsUnequivocal(head_.name)
+               ? DecodeResult::Undecodable("a Thrift method name that servers read in several ways")
+               : DecodeResult::Ok();
   }
 
   DecodeResult ReadUnframedHead() {

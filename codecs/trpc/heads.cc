@@ -62,20 +62,38 @@ bool ReadCommon(const ProtoField& field, UnaryHead& head) {
   return true;
 }
 
+// "/package.Service/Method". Servers for Go look it up as it is; those for Java split it at the
+// last slash and take no notice of what the first character is.
+void SetFunc(Bytes func, Metadata& metadata) {
+  metadata.SetOwn(kFuncKey, func);
+  const size_t slash = func.rfind('/');
+  if (slash == Bytes::npos) {
+    metadata.SetOwn(kMethodKey, func);
+    return;
+  }
+  metadata.SetOwn(kServiceKey, slash == 0 ? Bytes() : func.substr(1, slash - 1));
+  metadata.SetOwn(kMethodKey, func.substr(slash + 1));
+  if (func.front() != '/' && metadata.Wants(kFuncKey)) {
+    metadata.SetAlternative(kFuncKey, metadata.Own("/" + std::string(func.substr(1))));
+  }
+}
+
 bool ReadInitRequest(Bytes bytes, Metadata& metadata) {
   ProtoReader reader(bytes);
   bool whole = true;
+  Bytes func;
   for (ProtoField field; reader.Next(field);) {
     if (field.is(kInitCaller, WireType::kLength)) {
       metadata.SetOwn(kCallerKey, field.bytes);
     } else if (field.is(kInitCallee, WireType::kLength)) {
       metadata.SetOwn(kCalleeKey, field.bytes);
     } else if (field.is(kInitFunc, WireType::kLength)) {
-      metadata.SetOwn(kFuncKey, field.bytes);
+      func = field.bytes;
     } else if (field.is(kInitTransInfo, WireType::kLength)) {
       whole &= ReadTransInfo(field.bytes, metadata);
     }
   }
+  if (func.data() != nullptr) SetFunc(func, metadata);
   return whole && !reader.broken();
 }
 
@@ -84,6 +102,7 @@ bool ReadInitRequest(Bytes bytes, Metadata& metadata) {
 bool ReadRequestHead(Bytes bytes, UnaryHead& head, Metadata& metadata) {
   ProtoReader reader(bytes);
   bool whole = true;
+  Bytes func;
   for (ProtoField field; reader.Next(field);) {
     if (ReadCommon(field, head)) continue;
     if (field.is(kTimeout, WireType::kVarint)) {
@@ -93,11 +112,12 @@ bool ReadRequestHead(Bytes bytes, UnaryHead& head, Metadata& metadata) {
     } else if (field.is(kCallee, WireType::kLength)) {
       metadata.SetOwn(kCalleeKey, field.bytes);
     } else if (field.is(kFunc, WireType::kLength)) {
-      metadata.SetOwn(kFuncKey, field.bytes);
+      func = field.bytes;
     } else if (field.is(kRequestTransInfo, WireType::kLength)) {
       whole &= ReadTransInfo(field.bytes, metadata);
     }
   }
+  if (func.data() != nullptr) SetFunc(func, metadata);
   return whole && !reader.broken();
 }
 

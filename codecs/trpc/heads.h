@@ -14,8 +14,9 @@
 
 namespace metaprotocol::trpc {
 
-enum Key : OwnKey { kCallerKey, kCalleeKey, kFuncKey };
-inline constexpr std::string_view kMetadataKeys[] = {"caller", "callee", "func"};
+enum Key : OwnKey { kCallerKey, kCalleeKey, kFuncKey, kServiceKey, kMethodKey };
+inline constexpr std::string_view kMetadataKeys[] = {"caller", "callee", "func", "service",
+                                                     "method"};
 
 // Of RequestProtocol and ResponseProtocol.
 struct UnaryHead {

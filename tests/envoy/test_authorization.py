@@ -180,3 +180,133 @@ def test_what_cannot_be_read_passes_where_nothing_depends_on_it(
     assert here.passes(call("getOne", KRYO))
     here = stage(proxy, provider, tmp_path, f"{{rules: [{{{to_delete}}}]}}", others)
     assert not here.passes(call("deleteAll", KRYO))
+
+
+# --- other protocols
+
+
+def varint(number: int) -> bytes:
+    out = b""
+    while number >= 128:
+        out += bytes([number & 127 | 128])
+        number >>= 7
+    return out + bytes([number])
+
+
+def field(number: int, value: int | bytes | str) -> bytes:
+    """A protobuf field."""
+    if isinstance(value, int):
+        return varint(number << 3) + varint(value)
+    data = value.encode() if isinstance(value, str) else value
+    return varint(number << 3 | 2) + varint(len(data)) + data
+
+
+def thrift(name: str) -> bytes:
+    message = struct.pack(">II", 0x80010001, len(name)) + name.encode() + b"\0\0\0\7\0"
+    return struct.pack(">I", len(message)) + message
+
+
+def brpc(service: str, method: str, user: str = "") -> bytes:
+    meta = field(1, field(1, service) + field(2, method)) + field(4, 7)
+    meta += field(9, field(1, "method") + field(2, user)) if user else b""
+    return b"PRPC" + struct.pack(">II", len(meta), len(meta)) + meta
+
+
+def trpc(func: str, transferred: str = "") -> bytes:
+    head = field(3, 7) + field(7, func)
+    head += field(9, field(1, "method") + field(2, transferred)) if transferred else b""
+    return struct.pack(">HBBIHIBB", 0x0930, 0, 0, 16 + len(head), len(head), 7, 1, 0) + head
+
+
+def trpc_stream(func: str) -> bytes:
+    init = field(1, field(3, func))
+    return struct.pack(">HBBIHIBB", 0x0930, 1, 1, 16 + len(init), 0, 7, 1, 0) + init
+
+
+class Counting:
+    """Closes each connection as soon as it has brought anything."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self) -> None:
+        self._listener.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            with connection:
+                if connection.recv(1 << 16):
+                    self.calls += 1
+
+
+OTHERS = {
+    "thrift": (
+        [thrift("get"), thrift("Orders:get")],
+        [
+            thrift(name)
+            for name in (
+                *("refund", "Orders:refund", "Orders::refund", "Orders:refund:"),
+                *("Orders:refund:x", ":refund", "refund:", "::refund"),
+            )
+        ],
+    ),
+    "brpc": (
+        [brpc("a.b.Orders", "get"), brpc("a.b", "Orders.get")],
+        [
+            brpc("a.b.Orders", "refund"),
+            brpc("a.b", "Orders.refund"),
+            brpc("a.b.orders", "REFUND"),
+            brpc("Orders", "refund"),
+            brpc("a.b.Orders", "refund", "get"),
+        ],
+    ),
+    "trpc": (
+        [trpc("/a.Orders/get"), trpc("/a.Orders/get", "refund")],
+        [
+            trpc("/a.Orders/refund"),
+            trpc("/a.Orders/refund", "get"),
+            trpc("xa.Orders/refund"),
+            trpc("refund"),
+            trpc_stream("/a.Orders/refund"),
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("protocol", OTHERS)
+def test_a_denied_method_reaches_no_server_by_any_of_its_names(
+    proxy: Proxy, tmp_path: Path, protocol: str
+) -> None:
+    allowed, denied = OTHERS[protocol]
+    with closing(Counting()) as server:
+
+        def passes(request: bytes) -> bool:
+            before = server.calls
+            with socket.create_connection(("127.0.0.1", proxy.port(HOST, 20880)), 10) as client:
+                client.sendall(request)
+                client.recv(1 << 16)
+            return server.calls > before
+
+        for spec in (
+            "{action: DENY, rules: [{to: [{operation: {methods: [refund]}}]}]}",
+            "{rules: [{to: [{operation: {methods: [get]}}]}]}",
+        ):
+            path = mesh(tmp_path, server.port, spec) / "mesh.yaml"
+            path.write_text(
+                path.read_text()
+                .replace("tcp-metaprotocol-dubbo", f"tcp-metaprotocol-{protocol}")
+                .replace("dubbo.aeraki.io/v1alpha1", "security.istio.io/v1")
+                .replace("DubboAuthorizationPolicy", "AuthorizationPolicy")
+            )
+            proxy.update(tmp_path)
+            for request in allowed:
+                assert passes(request), request
+            for request in denied:
+                assert not passes(request), request

@@ -19,13 +19,15 @@ from metaprotocol.config.v1 import Condition
 from metaprotocol.resources import Resource
 from metaprotocol.translate.access import AccessPolicy, AccessRule, Clause, OneOf, Requirement
 from metaprotocol.translate.model import Port, Service
-from metaprotocol.translate.patterns import expression, texts
+from metaprotocol.translate.patterns import any_name_in_brpc, expression, texts
 from metaprotocol.translate.plan import Place
 from metaprotocol.translate.protocols import CodecInfo
 from metaprotocol.translate.reporting import Report
 
 _GENERIC = ("$invoke", "$invokeAsync")
 """Methods whose calls say as their first argument which one they mean."""
+_METHOD = "method"
+_CALLED_IN_BRPC = ("interface", "service", _METHOD)
 _MOST_RULES = 10_000
 """Of one policy, once the senders are combined with the operations."""
 
@@ -163,27 +165,45 @@ class _PolicyTranslator:
         here = str(self._port.number)
         if any((here in ports.values) == ports.invert for ports in clause.ports):
             return []
-        for untold in clause.untold:
+        untold = [*clause.untold, *self._methods_untold(clause)]
+        for place in untold:
             what = (
                 "the rule denies whatever the rest is about"
                 if self._denies
                 else "it lets nothing through"
             )
             self._report.warning(
-                self._policy.owner, "not-in-protocol", untold,
+                self._policy.owner, "not-in-protocol", place,
                 f"{self._codec.name} does not say this; {what}", fix="take it away",
             )  # fmt: skip
-        if clause.untold and not self._denies:
+        if untold and not self._denies:
             return []
-        parts = [[list(clause.requirements)]]
+        parts = [[[self._besides(item) for item in clause.requirements]]]
         parts += [self._interfaces(wanted) for wanted in clause.interfaces]
-        parts += [self._methods(wanted) for wanted in clause.methods]
+        if _METHOD in self._codec.metadata_keys:
+            parts += [self._methods(wanted) for wanted in clause.methods]
         return [[requirement for part in way for requirement in part] for way in product(*parts)]
+
+    def _methods_untold(self, clause: Clause) -> list[str]:
+        """Where methods are written, if the protocol has none: whatever clients call so is theirs
+        to choose."""
+        known = _METHOD in self._codec.metadata_keys
+        return [] if known else [wanted.field for wanted in clause.methods]
+
+    def _besides(self, wanted: Requirement) -> Requirement:
+        """A condition on the request's metadata. Servers of bRPC know a method by other names."""
+        condition = wanted.condition
+        if self._codec.name != "brpc" or condition.key not in _CALLED_IN_BRPC:
+            return wanted
+        # What is denied, or all but allowed, is so under each name.
+        if self._denies == condition.invert:
+            return wanted
+        return Requirement(any_name_in_brpc(condition), wanted.field)
 
     def _methods(self, wanted: OneOf) -> list[_Way]:
         """A generic call of Dubbo's is one of the method ``$invoke``, and at the server one of the
         method that it names. What is denied is denied under either name."""
-        method = _texts("method", wanted)
+        method = self._besides(_texts(_METHOD, wanted))
         if self._codec.name != "dubbo":
             return [[method]]
         called = _texts("called_method", wanted)

@@ -41,3 +41,28 @@ def any_of(expressions: Iterable[str]) -> str:
     """A regular expression for what matches one of several."""
     # A newline is a character like any other: it must not lead past a denial.
     return f"(?s:{'|'.join(expressions)})"
+
+
+def any_name_in_brpc(condition: Condition) -> Condition:
+    """The same of a service or method of bRPC's, under each name by which a server may know it:
+    brpc-java does not tell small letters from capitals, and C++ finds a service without its package
+    as well (apache/brpc, ``ProcessRpcRequest``)."""
+    wanted: list[str]
+    match condition.WhichOneof("condition"):
+        case "one_of":
+            wanted = [re.escape(value) for value in condition.one_of.values]
+            short = [re.escape(value.rpartition(".")[2]) for value in condition.one_of.values]
+        case "prefix":
+            wanted = [re.escape(condition.prefix) + ".*"]
+            short = ["[^.]*" if "." in condition.prefix else wanted[0]]
+        case "suffix":
+            wanted = [".*" + re.escape(condition.suffix)]
+            short = [re.escape(condition.suffix.rpartition(".")[2])]
+        case "regex":
+            wanted, short = [condition.regex], ["[^.]*"]
+        case _:
+            return condition
+    made = Condition(key=condition.key, invert=condition.invert)
+    names = wanted if condition.key == "method" else dict.fromkeys([*wanted, *short])
+    made.regex = f"(?is:{'|'.join(names)})"
+    return made

@@ -40,7 +40,7 @@ _KNOWN_CODECS: Mapping[str, tuple[str, ...]] = {
         "serialization",
     ),
     "thrift": ("method", "service", "message_type", "transport", "protocol"),
-    "trpc": ("caller", "callee", "func"),
+    "trpc": ("caller", "callee", "func", "service", "method"),
 }
 
 # Codecs that also show what clients put into their messages under names of their own.

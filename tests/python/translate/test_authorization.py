@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -341,3 +342,73 @@ def test_every_part_of_an_access_policy_knows_the_field_it_comes_from(
             fields += clause.untold
     assert len(set(fields)) == parts
     assert all(written_at(written.to_dict(), field) for field in fields), fields
+
+
+def in_protocol(protocol: str, spec: str) -> tuple[Translated, list[list[dict[str, Any]]]]:
+    """The same where another protocol than Dubbo is spoken."""
+    port = service(port_name=f"tcp-metaprotocol-{protocol}")
+    result = translated(port + policy(spec))
+    (found,) = authorization(result)
+    return result, [rule.get("match", []) for rule in found.get("rules", [])]
+
+
+def test_methods_of_a_protocol_without_any_are_not_left_to_its_clients() -> None:
+    """Bolt's have headers, which may have any name."""
+    wanted = "rules: [{to: [{operation: {methods: [get]}}]}]"
+    for action, expected in (("DENY", [[]]), ("ALLOW", [])):
+        result, found = in_protocol("bolt", f"{{action: {action}, {wanted}}}")
+        assert found == expected
+        (told,) = result.said("not-in-protocol")
+        assert told.field == "spec.rules[0].to[0].operation.methods"
+
+
+@pytest.mark.parametrize("protocol", ["thrift", "trpc"])
+def test_methods_are_those_that_the_codec_reads(protocol: str) -> None:
+    _, found = in_protocol(protocol, "{rules: [{to: [{operation: {methods: [get]}}]}]}")
+    assert found == [[{"key": "method", "one_of": {"values": ["get"]}}]]
+
+
+@pytest.mark.parametrize(
+    ("action", "field", "denied"),
+    [
+        ("DENY", "methods", True),
+        ("DENY", "notMethods", False),
+        ("ALLOW", "methods", False),
+        ("ALLOW", "notMethods", True),
+    ],
+)
+def test_what_is_denied_in_brpc_is_so_under_each_name_by_which_servers_know_it(
+    action: str, field: str, denied: bool
+) -> None:
+    spec = f"{{action: {action}, rules: [{{to: [{{operation: {{{field}: [Refund]}}}}]}}]}}"
+    ((condition,),) = in_protocol("brpc", spec)[1]
+    if not denied:
+        assert condition["one_of"] == {"values": ["Refund"]}
+        return
+    expression = re.compile(condition["regex"])
+    assert expression.fullmatch("Refund")
+    assert expression.fullmatch("reFUND")
+    assert not expression.fullmatch("Refunds")
+
+
+@pytest.mark.parametrize(
+    ("value", "named", "not_named"),
+    [
+        ("a.b.Echo", ["a.b.Echo", "Echo", "A.B.ECHO", "echo"], ["b.Echo", "a.b.Echoes", "x.Echo"]),
+        ("a.b.*", ["a.b.Echo", "A.b.x", "Echo"], ["a.c.Echo", "b.Echo"]),
+        ("*.Echo", ["a.b.Echo", "Echo", "ECHO"], ["Other", "a.Other"]),
+    ],
+)
+def test_a_service_that_is_denied_in_brpc_is_so_without_its_package(
+    value: str, named: list[str], not_named: list[str]
+) -> None:
+    when = f"{{key: 'request.headers[service]', values: ['{value}']}}"
+    spec = f"{{action: DENY, rules: [{{when: [{when}]}}]}}"
+    ((condition,),) = in_protocol("brpc", spec)[1]
+    expression = re.compile(condition["regex"])
+    assert all(map(expression.fullmatch, named))
+    assert not any(map(expression.fullmatch, not_named))
+    ((allowed,),) = in_protocol("brpc", spec.replace("DENY", "ALLOW"))[1]
+    assert "regex" not in allowed, "what is allowed is so by its own name alone"
+    ((other,),) = in_protocol("trpc", spec)[1]
+    assert "regex" not in other

@@ -127,6 +127,23 @@ TEST(BrpcCodec, UserFieldsCannotStandInForTheMethod) {
   EXPECT_EQ(request.Find("method"), "Echo");
 }
 
+// Servers look up "service.method", wherever the dot between them was.
+TEST(BrpcCodec, TheMethodIsWhatFollowsTheLastDot) {
+  for (const auto& [service, method] : Entries{
+           {"a.b.EchoService", "Echo"}, {"a.b", "EchoService.Echo"}, {"a", "b.EchoService.Echo"}}) {
+    for (const std::string& call : {Bytes1(1, service) + Bytes1(2, method),
+                                    Bytes1(2, "x") + Bytes1(2, method) + Bytes1(1, service)}) {
+      const Decoded request = Request(Frame(Bytes1(1, call)));
+      ASSERT_EQ(request.result.status, Status::kMessage);
+      EXPECT_EQ(request.Find("service"), "a.b.EchoService");
+      EXPECT_EQ(request.Find("interface"), "a.b.EchoService");
+      EXPECT_EQ(request.Find("method"), "Echo");
+      EXPECT_EQ(request.Encoded(BrpcCodec(), {.id = 0}), request.bytes)
+          << "it is passed on as it is";
+    }
+  }
+}
+
 TEST(BrpcCodec, ReadsTheErrorCodeOfResponses) {
   const auto status = [](uint64_t code) {
     const Decoded response = Response(Frame(ResponseMeta(code)));

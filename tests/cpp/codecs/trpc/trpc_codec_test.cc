@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "codecs/trpc/heads.h"
 #include "src/codec/conformance.h"
 #include "src/codec/protobuf.h"
 
@@ -105,6 +106,41 @@ TEST(TrpcCodec, ReadsCallerCalleeFuncAndTransInfo) {
   EXPECT_EQ(request.Find("user"), "ann");
   const Decoded forged = FromClient(Unary(Request(Entry(9, "func", "other"))));
   EXPECT_EQ(forged.Find("func"), "/pkg.Greeter/SayHello");
+}
+
+TEST(TrpcCodec, ReadsServiceAndMethodFromFunc) {
+  struct Case {
+    std::string func, service, method;
+  };
+  for (const auto& [func, service, method] : std::vector<Case>{
+           {"/pkg.Greeter/SayHello", "pkg.Greeter", "SayHello"},
+           {"xpkg.Greeter/SayHello", "pkg.Greeter", "SayHello"},  // the same for trpc-java
+           {"/api/v1/hello", "api/v1", "hello"},
+           {"/hello", "", "hello"},
+           {"/a/", "a", ""},
+           {"/", "", ""},
+           {"hello", "(absent)", "hello"},
+           {"", "(absent)", ""},
+       }) {
+    const std::string forged = Entry(9, "service", "other") + Entry(9, "method", "other");
+    const Decoded request = FromClient(Unary(Request(Text(7, func) + forged)));
+    ASSERT_EQ(request.result.status, Status::kMessage) << func;
+    EXPECT_EQ(request.Find("func"), func) << "the last of two is the one that servers read";
+    EXPECT_EQ(request.Find("service"), service) << func;
+    EXPECT_EQ(request.Find("method"), method) << func;
+    const Decoded open =
+        FromClient(Stream(1, Text(1, Text(3, func) + Entry(5, "method", "other"))));
+    EXPECT_EQ(open.Find("method"), method) << func;
+    const std::string with_slash = "/" + (func.empty() ? "" : func.substr(1));
+    const bool another = !func.starts_with('/') && func.find('/') != std::string::npos;
+    EXPECT_EQ(request.message.metadata.has_alternative(), another) << func;
+    if (another) {
+      EXPECT_EQ(request.message.metadata.Alternative(kFuncKey), with_slash);
+      EXPECT_EQ(open.message.metadata.Alternative(kFuncKey), with_slash);
+    }
+  }
+  EXPECT_EQ(FromClient(Unary(Number(3, 1) + Entry(9, "method", "other"))).Find("method"),
+            "(absent)");
 }
 
 TEST(TrpcCodec, CallsWithoutReplyAreOneWay) {
