@@ -186,3 +186,42 @@ def test_what_is_deleted_takes_its_filters_with_it(controlled: Mesh) -> None:
     wait_for("the end", lambda: not (controlled.get(FILTERS) or {})["items"])
     with pytest.raises(ApiError):
         controlled.ask(lambda client: client.get(OUTBOUND))
+
+
+def test_a_kind_that_is_taken_away_is_told_of(controlled: Mesh) -> None:
+    name = "dubboauthorizationpolicies.dubbo.aeraki.io"
+    kinds = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+    schema = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    version = {
+        "name": "v1alpha1",
+        "served": True,
+        "storage": True,
+        "schema": {"openAPIV3Schema": schema},
+    }
+    names = {"kind": "DubboAuthorizationPolicy", "plural": name.partition(".")[0]}
+    spec = {"group": "dubbo.aeraki.io", "scope": "Namespaced", "names": names}
+    policy = {
+        "apiVersion": "dubbo.aeraki.io/v1alpha1",
+        "kind": "DubboAuthorizationPolicy",
+        "metadata": {"name": "taken", "namespace": NAMESPACE},
+        "spec": {"wrong": True},  # which is told when it has been read
+    }
+    log = controlled.processes["controller"].log
+    began = len(log.read_text())
+
+    def said(text: str) -> bool:
+        return text in log.read_text()[began:]
+
+    controlled.apply(
+        {
+            "apiVersion": "apiextensions.k8s.io/v1",
+            "kind": "CustomResourceDefinition",
+            "metadata": {"name": name},
+            "spec": {**spec, "versions": [version]},
+        }
+    )
+    controlled.apply(policy)
+    wait_for("the policy", lambda: said("DubboAuthorizationPolicy shop/taken"))
+    assert not said("the kind is gone")
+    controlled.delete(f"{kinds}/{name}")
+    wait_for("the end of the kind", lambda: said(f"{name}: the kind is gone"))

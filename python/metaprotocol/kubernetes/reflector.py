@@ -97,8 +97,8 @@ class Reflector:
         """Whether the server has the kind."""
         self.problem = ""
         """Why it cannot be read now."""
-        self.lost = 0
-        """The objects that have gone with the kind, as long as it does not come back."""
+        self.lost: int | None = None
+        """The objects that have gone with the kind, while one that was there is not; else None."""
         self.version = kind.versions[0]
         """The one that is read."""
         self.lists = 0
@@ -165,7 +165,7 @@ class Reflector:
             query["continue"] = following
         self.lists += 1
         self._at = str(metadata.get("resourceVersion") or "")
-        self._absences = self.lost = 0
+        self._absences, self.lost = 0, None
         before, self.objects = self.objects, found
         self._tell(settled=True, present=True, problem="")
         for name in before.keys() | found.keys():
@@ -242,9 +242,9 @@ class Reflector:
             self._absences += 1
         if sure and (self._absences >= _GONE or not self.settled):
             before, self.objects = self.objects, {}
-            self.lost = len(before) or self.lost
-            if before:
-                _LOG.warning("%s: the kind is gone, and with it %d objects", self.kind, self.lost)
+            if self.lists and self.lost is None:
+                self.lost = len(before)
+                _LOG.warning("%s: the kind is gone, objects lost: %d", self.kind, self.lost)
             self._tell(settled=True, present=False, problem="")
             for name in before:
                 self._on_change(self, name)

@@ -197,9 +197,8 @@ class KubernetesSource:
         """The kinds that cannot be read."""
         found = []
         for item in self._reflectors:
-            if item.lost:
-                number = "1 object is" if item.lost == 1 else f"{item.lost:,} objects are"
-                message = f"the cluster has no {item.kind} any more: {number} gone with them"
+            if item.lost is not None:
+                message = f"the cluster has no {item.kind} any more; objects lost: {item.lost:,}"
                 fix = "install the CRD, and apply what is to be in force"
                 told = Diagnostic(Severity.WARNING, message, ORIGIN, fix=fix, code="kind-gone")
                 found.append(told)

@@ -226,7 +226,7 @@ async def test_objects_go_with_their_kind_when_discovery_says_so_and_that_is_tol
                     if ROUTER not in batch.inventory:
                         break
             (said,) = kind_gone(batch)
-            assert "no metarouters.metaprotocol.aeraki.io any more: 1 object is gone" in said
+            assert "no metarouters.metaprotocol.aeraki.io any more; objects lost: 1" in said
             server.served += METAPROTOCOL
             batch = await until(batches, "v1")
             assert not kind_gone(batch)
