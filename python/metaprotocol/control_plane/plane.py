@@ -145,6 +145,8 @@ class ControlPlane:
         self._published = Snapshot()
         self._told: tuple[Diagnostic, ...] = ()
         """The diagnostics at the last change."""
+        self._gathered: tuple[tuple[object, ...], tuple[Diagnostic, ...]] = ((), ())
+        """What the diagnostics were made of, and those."""
         self._began = 0.0
         self._stage, self._told_at = "", 0.0
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -281,17 +283,20 @@ class ControlPlane:
     @property
     def diagnostics(self) -> tuple[Diagnostic, ...]:
         """Everything that is wrong now: files, resources, what Envoys refuse, and the control plane
-        itself."""
+        itself. The same object as long as nothing of it is another."""
         refused = [(item.node, item.name, item.refused) for item in self.rejections]
-        found = {
-            *self._content.diagnostics,
-            *self._pipeline.snapshot.diagnostics,
-            *self._pipeline.diagnostics,
-            *(self._store.diagnostics if self._store is not None else ()),
-            *map(_of_fault, self._supervisor.faults),
-            *diagnostics_of(refused),
-        }
-        return tuple(sorted(found, key=lambda item: item.sort_key))
+        parts = (
+            self._content.diagnostics,
+            self._pipeline.snapshot.diagnostics,
+            self._pipeline.diagnostics,
+            self._store.diagnostics if self._store is not None else (),
+            tuple(map(_of_fault, self._supervisor.faults)),
+            tuple(diagnostics_of(refused)),
+        )
+        if parts != self._gathered[0]:
+            found = {item for part in parts for item in part}
+            self._gathered = parts, tuple(sorted(found, key=lambda item: item.sort_key))
+        return self._gathered[1]
 
     @property
     def rejections(self) -> tuple[Rejection, ...]:
@@ -405,16 +410,16 @@ class ControlPlane:
         """Puts a change into the log, if there is anything to tell."""
         before, after = self._told, self.diagnostics
         self._told = after
-        held, holds = set(before), set(after)
-        if not objects and not names and held == holds:
+        problems, fixed = _differing(before, after)
+        if not (objects or names or problems or fixed):
             return
         change = Change(
             number=self.changes[-1].number + 1 if self.changes else 1,
             at=time.time(),
             objects=objects,
             resources=len(names),
-            problems=tuple(item for item in after if item not in held),
-            fixed=tuple(item for item in before if item not in holds),
+            problems=problems,
+            fixed=fixed,
             state=ChangeState.SENT if names else ChangeState.NOTHING,
         )
         self._log.add(change, names, began)
@@ -435,6 +440,17 @@ class ControlPlane:
 
     def _unready(self) -> tuple[str, ...]:
         return (*self.health, *filter(None, (ask() for ask in self.unready)))
+
+
+def _differing(
+    before: tuple[Diagnostic, ...], after: tuple[Diagnostic, ...]
+) -> tuple[tuple[Diagnostic, ...], tuple[Diagnostic, ...]]:
+    """What is new, and what is gone."""
+    if after is before:  # as for most changes, and there may be thousands
+        return (), ()
+    held, holds = set(before), set(after)
+    new = tuple(item for item in after if item not in held)
+    return new, tuple(item for item in before if item not in holds)
 
 
 def _of_fault(fault: Fault) -> Diagnostic:

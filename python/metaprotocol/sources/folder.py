@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from metaprotocol.diagnostics import Diagnostic, Origin, Severity
 from metaprotocol.resources.base import Key, Resource
@@ -87,6 +87,9 @@ class Folders:
     """Device and inode of each."""
     names: frozenset[str] = frozenset()
     """Their names, relative to the first."""
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -162,6 +165,9 @@ class FolderState:
         self._files: dict[str, _File] = {}
         self._wrong: dict[str, tuple[Diagnostic, ...]] = {}
         self._problems: tuple[Diagnostic, ...] = ()
+        self._conflicts: list[Diagnostic] = []
+        self._diagnostics: tuple[Diagnostic, ...] | None = ()
+        """What is told; None: something of it is not what it was."""
         self._missing: frozenset[str] = frozenset()
         self.present = True
         """Whether the folder could be read."""
@@ -172,11 +178,14 @@ class FolderState:
 
     @property
     def diagnostics(self) -> tuple[Diagnostic, ...]:
-        """Everything that is wrong now, by file and line."""
-        found = [*self._problems, *self.inventory.diagnostics]
-        for diagnostics in self._wrong.values():
-            found.extend(diagnostics)
-        return tuple(sorted(found, key=lambda item: item.sort_key))
+        """Everything that is wrong now, by file and line. The same object as long as that is the
+        same: of thousands of files some are always told of."""
+        if self._diagnostics is None:
+            found = [*self._problems, *self._conflicts]
+            for diagnostics in self._wrong.values():
+                found.extend(diagnostics)
+            self._diagnostics = tuple(sorted(found, key=lambda item: item.sort_key))
+        return self._diagnostics
 
     @property
     def names(self) -> list[str]:
@@ -246,9 +255,9 @@ class FolderState:
     def take(self, look: Look) -> tuple[Changes, bool]:
         """Makes what was found the state. Returns what changed in the inventory, and whether there
         is anything new to tell: changes, diagnostics, lines."""
-        before = self._told()
+        before = self.diagnostics
         if look.problems is not None:
-            self._problems = look.problems
+            self._problems = self._noted(self._problems, look.problems)
             self.present = look.folders is not None
             if not self.present:
                 self._forget_missing()
@@ -270,7 +279,8 @@ class FolderState:
         if contents:
             self.inventory = self.inventory.copy()  # others may read the old one
             changes = self.inventory.replace_files(contents)
-        return changes, bool(changes or changes.moved or self._told() != before)
+            self._conflicts = self._noted(self._conflicts, self.inventory.diagnostics)
+        return changes, bool(changes or changes.moved or self.diagnostics is not before)
 
     def _forget_missing(self) -> None:
         """When the folder is back, its files get the same time as others to appear."""
@@ -278,19 +288,19 @@ class FolderState:
             self._files[name] = replace(self._files[name], missing_since=None)
         self._missing = frozenset()
 
-    def _told(self) -> tuple[object, ...]:
-        """What the diagnostics are made of."""
-        return (
-            self._problems,
-            self.inventory.diagnostics,
-            dict(self._wrong),
-        )
-
     def _note(self, name: str, diagnostics: tuple[Diagnostic, ...]) -> None:
-        if diagnostics:
-            self._wrong[name] = diagnostics
+        noted = self._noted(self._wrong.get(name, ()), diagnostics)
+        if noted:
+            self._wrong[name] = noted
         else:
             self._wrong.pop(name, None)
+
+    def _noted(self, before: T, now: T) -> T:
+        """What is told from now on."""
+        if now == before:
+            return before
+        self._diagnostics = None
+        return now
 
     # --- files
 

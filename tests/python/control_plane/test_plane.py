@@ -288,3 +288,24 @@ async def test_what_is_given_in_code_is_a_copy(builder: ConfigBuilder) -> None:
         assert len(plane.services()) == 1
         await plane.replace(Content())
         assert plane.services() == []
+
+
+async def test_a_change_does_not_look_through_what_is_told_of_all_other_files(
+    builder: ConfigBuilder, folder: Path
+) -> None:
+    """Of a folder with thousands of files, some are always told of."""
+    (folder / "other.yaml").write_text("{apiVersion: v1, kind: Secret, metadata: {name: a}}")
+    async with planed(builder, folder) as plane:
+        before = plane.diagnostics
+        assert codes(plane) == {"passed-over"}
+        save(folder / ROUTER_FILE, router_yaml(to("v2")))
+        await until(lambda: logged(plane, 1))
+        assert plane.diagnostics is before
+        assert not plane.changes[0].problems
+        assert not plane.changes[0].fixed
+        save(folder / ROUTER_FILE, router_yaml(to("v9")))
+        await until(lambda: logged(plane, 2))
+        assert {item.code for item in plane.changes[1].problems} == {"no-subset"}
+        save(folder / "other.yaml", "# nothing")
+        await until(lambda: logged(plane, 3))
+        assert [item.code for item in plane.changes[2].fixed] == ["passed-over"]

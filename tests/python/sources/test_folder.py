@@ -125,6 +125,29 @@ def test_only_files_that_changed_are_read_again(folder: Path, state: FolderState
     assert state.reads == 4
 
 
+def test_what_is_told_is_the_same_object_until_something_else_is_told(
+    folder: Path, state: FolderState
+) -> None:
+    """Whoever looks at it after each change needs no look at each of thousands."""
+    (folder / "bad.yaml").write_text("a: 1\n")
+    look(state)
+    told = state.diagnostics
+    assert codes(told)
+    (folder / "a.yaml").write_text(router("changed"))
+    assert look(state)
+    assert state.diagnostics is told
+    (folder / "bad.yaml").write_text("# moved\na: 1\n")
+    look(state)
+    assert state.diagnostics is not told
+    assert [item.code for item in state.diagnostics] == codes(told)
+    (folder / "b.yaml").write_text(router("changed"))  # is in a.yaml as well
+    look(state)
+    assert "duplicate-object" in codes(state.diagnostics)
+    (folder / "b.yaml").unlink()
+    look(state)
+    assert codes(state.diagnostics) == codes(told)
+
+
 def test_a_change_within_one_tick_of_the_clock_is_noticed(folder: Path, state: FolderState) -> None:
     file = folder / "a.yaml"
     file.write_text(router("a", "one1"))
