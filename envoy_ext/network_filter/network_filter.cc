@@ -1,6 +1,7 @@
 // The hooks of the network filter. filter_name says which of two filters it is: "metaprotocol"
 // faces clients, "metaprotocol.carrier" connects a worker to Envoy's HTTP code.
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <span>
 #include <string>
@@ -14,6 +15,7 @@
 #include "envoy_ext/carrier/dialer.h"
 #include "envoy_ext/network_filter/client_connection.h"
 #include "envoy_ext/network_filter/grpc_frame.h"
+#include "envoy_ext/worker/file_table.h"
 #include "envoy_ext/worker/worker.h"
 #include "src/codec/registry.h"
 #include "src/config/snapshot.h"
@@ -80,6 +82,8 @@ std::unique_ptr<FilterConfig> LoadCarrier(std::string_view json) {
 
 const void* NewConfig(std::string_view name, std::string_view json) {
   Worker::ThisIsMainThread();
+  static std::once_flag room_for_files;
+  std::call_once(room_for_files, MakeRoomForFiles);
   if (name == "metaprotocol") return LoadClient(json).release();
   if (name == "metaprotocol.carrier") return LoadCarrier(json).release();
   EnvoyLog(abi::kLogError, "metaprotocol: unknown filter_name \"" + std::string(name) +

@@ -8,12 +8,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import re
+import resource
 import socket
 import struct
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -400,6 +403,15 @@ async def test_a_burst_of_small_messages_is_served_in_its_order(stage: Stage, ot
     assert ids == list(range(count))
     others.check()
     writer.close()
+
+
+async def test_the_table_of_files_is_large_before_connections_come(stage: Stage) -> None:
+    """While the kernel makes it larger, whoever has accepted a connection serves nobody."""
+    limit, _ = resource.prlimit(stage.envoy.pid, resource.RLIMIT_NOFILE)
+    status = Path(f"/proc/{stage.envoy.pid}/status").read_text()
+    size = re.search(r"^FDSize:\s+(\d+)$", status, re.MULTILINE)
+    assert size is not None
+    assert int(size[1]) >= min(limit, 16384)
 
 
 async def test_clients_may_use_one_id_for_several_requests(stage: Stage) -> None:
