@@ -24,6 +24,9 @@ from metaprotocol.resources import Inventory
 from metaprotocol.worker import Worker
 
 _LOG = logging.getLogger(__name__)
+_HTTP_LOG = logging.getLogger(f"{__name__}.http")
+# Whoever sends what is no HTTP would have a page of it logged each time.
+_HTTP_LOG.setLevel(logging.CRITICAL)
 
 PATH = "/validate"
 
@@ -67,7 +70,8 @@ class Webhook:
         self._host = host
         self._read_seconds = read_seconds
         self._worker = Worker("admission")
-        self._waiting = 0
+        self.waiting = 0
+        """Reviews that are under way."""
         self._context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         self._certified = asyncio.Event()
         self._reviews = Counter(
@@ -101,7 +105,7 @@ class Webhook:
         await self._certified.wait()
         app = web.Application(client_max_size=_LONGEST_REVIEW)
         app.add_routes([web.post(PATH, self._validate)])
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+        runner = web.AppRunner(app, access_log=None, logger=_HTTP_LOG, shutdown_timeout=1.0)
         await runner.setup()
         try:
             site = web.TCPSite(runner, self._host, self.port, ssl_context=self._context)
@@ -117,12 +121,11 @@ class Webhook:
         self._worker.close()
 
     async def _validate(self, request: web.Request) -> web.Response:
-        if self._waiting >= _MOST_WAITING:
+        if self.waiting >= _MOST_WAITING:
             return self._failed(503, "too many reviews are under way")
-        self._waiting += 1
+        self.waiting += 1
         try:
-            async with asyncio.timeout(self._read_seconds):
-                content = await request.read()
+            content = await self._read(request)
             answer, verdict = await self._worker.run(self._answer, content, self._inventory())
         except NotAReview as error:
             return self._failed(400, str(error))
@@ -135,9 +138,18 @@ class Webhook:
             _LOG.exception("an object could not be reviewed")
             return self._failed(500, "the object could not be reviewed; the log has more")
         finally:
-            self._waiting -= 1
+            self.waiting -= 1
         self._reviews.labels(verdict).inc()
         return web.json_response(answer)
+
+    async def _read(self, request: web.Request) -> bytes:
+        try:
+            async with asyncio.timeout(self._read_seconds):
+                return await request.read()
+        except TimeoutError:
+            raise
+        except (OSError, web.RequestPayloadError) as error:
+            raise NotAReview(f"has come in part: {error}") from error
 
     def _failed(self, status: int, text: str) -> web.Response:
         self._reviews.labels("failed").inc()

@@ -246,22 +246,13 @@ async def test_more_than_a_few_reviews_at_once_are_not_kept(builder: ConfigBuild
             writer.write(head)
             await writer.drain()
             idle.append(writer)
+        await eventually(lambda: served.webhook.waiting == 16)
         content = json.dumps(asked(yaml.safe_load(ROUTER % "a"))).encode()
-        seen = 0
-        for _ in range(200):
-            seen = (await served.post(content, pair.authorities))[0]
-            if seen == 503:
-                break
-            await asyncio.sleep(0.05)
-        assert seen == 503
+        assert (await served.post(content, pair.authorities))[0] == 503
         for writer in idle:
             writer.close()
-        for _ in range(200):
-            seen = (await served.post(content, pair.authorities))[0]
-            if seen == 200:
-                break
-            await asyncio.sleep(0.05)
-        assert seen == 200
+        await eventually(lambda: not served.webhook.waiting)
+        assert (await served.post(content, pair.authorities))[0] == 200
 
 
 async def test_a_review_that_does_not_come_to_its_end_is_given_up(builder: ConfigBuilder) -> None:
@@ -273,6 +264,34 @@ async def test_a_review_that_does_not_come_to_its_end_is_given_up(builder: Confi
         writer.write(b"POST /validate HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{")
         assert b" 408 " in await reader.readline()
         writer.close()
+
+
+async def test_peers_that_break_off_or_send_no_http_are_not_worth_a_line_in_the_log(
+    builder: ConfigBuilder, caplog: pytest.LogCaptureFixture
+) -> None:
+    pair = issue([NAME], HOUR)
+    head = b"POST /validate HTTP/1.1\r\nHost: x\r\n"
+    async with serving(builder, pair) as served:
+        for sent in (
+            head + b"Content-Length: 1000\r\n\r\n{",
+            head + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n",
+            b"\0" * 1000,
+        ):
+            _, writer = await asyncio.open_connection(
+                "127.0.0.1",
+                served.webhook.port,
+                ssl=trusting(pair.authorities),
+                server_hostname=NAME,
+            )
+            writer.write(sent)
+            await writer.drain()
+            if b"Content-Length" in sent:
+                await eventually(lambda: served.webhook.waiting)
+            writer.transport.abort()
+        await eventually(lambda: served.counted("failed") and not served.webhook.waiting)
+        assert (await served.ask(asked(None), pair.authorities))["allowed"] is True
+    ours = [item for item in caplog.records if item.name.startswith(("metaprotocol", "aiohttp"))]
+    assert not [item for item in ours if item.levelname != "INFO"]
 
 
 def test_a_pair_that_does_not_go_together_leaves_the_old_one_in_use(builder: ConfigBuilder) -> None:
