@@ -355,7 +355,8 @@ def in_protocol(protocol: str, spec: str) -> tuple[Translated, list[list[dict[st
 def test_methods_of_a_protocol_without_any_are_not_left_to_its_clients() -> None:
     """Bolt's have headers, which may have any name."""
     wanted = "rules: [{to: [{operation: {methods: [get]}}]}]"
-    for action, expected in (("DENY", [[]]), ("ALLOW", [])):
+    rules: dict[str, list[list[dict[str, Any]]]] = {"DENY": [[]], "ALLOW": []}
+    for action, expected in rules.items():
         result, found = in_protocol("bolt", f"{{action: {action}, {wanted}}}")
         assert found == expected
         (told,) = result.said("not-in-protocol")
