@@ -358,7 +358,9 @@ class FolderState:
                 if after != signature or time.time_ns() - after.modified_ns < _CLOCK_TICK_NS:
                     signature = None
         except (FileNotFoundError, NotADirectoryError):
-            if path.is_symlink() and not _good(known.resources):
+            if path.is_symlink():
+                # What it leads to may be moved, or not mounted: only a link that is gone itself
+                # takes away what it said.
                 return self._kept(name, known, None, "is a link to nothing")
             return None
         except OSError as problem:

@@ -268,6 +268,28 @@ def test_what_is_no_file_is_told_and_nothing_waits_for_it(folder: Path, state: F
     assert state.take(state.look()) == (Changes(), False)
 
 
+def test_a_link_to_what_is_gone_keeps_what_it_said_as_long_as_it_is_there(
+    tmp_path: Path, folder: Path, state: FolderState
+) -> None:
+    target = tmp_path / "elsewhere.yaml"
+    target.write_text(router("a"))
+    link = folder / "a.yaml"
+    link.symlink_to(target)
+    look(state)
+    target.unlink()
+    look(state)
+    assert names(state) == {"a"}
+    (told,) = state.diagnostics
+    assert "is a link to nothing; what was read before stays in use" in told.message
+    target.write_text(router("b"))
+    look(state)
+    assert names(state) == {"b"}
+    assert state.diagnostics == ()
+    link.unlink()
+    look(state)
+    assert names(state) == set()
+
+
 def test_a_file_that_may_not_be_read_keeps_what_it_said(
     folder: Path, state: FolderState, monkeypatch: pytest.MonkeyPatch
 ) -> None:
