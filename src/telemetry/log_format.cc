@@ -45,25 +45,37 @@ std::string_view TraceIdIn(std::string_view value) {
   return value.substr(0, value.find('-'));
 }
 
+// What acts where it is shown: control characters, ends of lines and paragraphs, other directions
+// of writing.
+bool IsPrintable(uint32_t c) {
+  return c >= 0x20 && !(c >= 0x7f && c < 0xa0) && c != 0x61c && c != 0x200e && c != 0x200f &&
+         !(c >= 0x2028 && c <= 0x202e) && !(c >= 0x2066 && c <= 0x2069);
+}
+
+// Also of what is not UTF-8 each byte is written as an escape.
 void AppendEscaped(std::string_view text, std::string& out) {
-  for (const char c : text) {
-    const auto byte = static_cast<unsigned char>(c);
-    if (byte < 0x20 || byte == 0x7f) {
-      out.append("\\x") += kHex[byte >> 4];
-      out += kHex[byte & 15];
+  for (size_t at = 0; at < text.size();) {
+    const CodePoint c = Utf8At(text, at);
+    const size_t width = c.width == 0 ? 1 : c.width;
+    if (c.width == 0 || !IsPrintable(c.value)) {
+      for (const char byte : text.substr(at, width)) {
+        out.append("\\x") += kHex[static_cast<unsigned char>(byte) >> 4];
+        out += kHex[static_cast<unsigned char>(byte) & 15];
+      }
     } else {
-      if (c == '"' || c == '\\') out += '\\';
-      out += c;
+      if (c.value == '"' || c.value == '\\') out += '\\';
+      out += text.substr(at, width);
     }
+    at += width;
   }
 }
 
 void AppendJsonEscaped(std::string_view text, std::string& out) {
   for (Utf8Iterator it(text); !it.Done();) {
     const uint32_t c = it.Next();
-    if (c < 0x20 || c == 0x7f) {
-      out.append("\\u00") += kHex[c >> 4];
-      out += kHex[c & 15];
+    if (!IsPrintable(c)) {
+      out.append("\\u");
+      for (const int shift : {12, 8, 4, 0}) out += kHex[c >> shift & 15];
     } else {
       if (c == '"' || c == '\\') out += '\\';
       AppendUtf8(out, c);

@@ -97,6 +97,21 @@ TEST(LogFormat, JsonHasNumbersNullsAndTexts) {
   EXPECT_EQ(nlohmann::json::parse(shown.Json("%REQ(a)%")), "q\"\n\xEF\xBF\xBD");
 }
 
+// C1's CSI is a command to terminals; a line separator ends lines for many programs that read logs.
+TEST(LogFormat, WhatActsWhereItIsShownIsEscaped) {
+  const std::string acting =
+      "a\xc2\x9b"
+      "31m\xe2\x80\xa8\xe2\x80\xae\xc2\x85\x9b\x1b";
+  Shown shown{.metadata = {{"a", acting}, {"b", "\xc3\xbc\xf0\x9f\x98\x80\xc2\xa0"}}};
+  EXPECT_EQ(shown.Text("%REQ(a)%"), R"(a\xc2\x9b31m\xe2\x80\xa8\xe2\x80\xae\xc2\x85\x9b\x1b)");
+  EXPECT_EQ(shown.Json("%REQ(a)%"), "\"a\\u009b31m\\u2028\\u202e\\u0085\xEF\xBF\xBD\\u001b\"");
+  EXPECT_EQ(shown.Text("%REQ(b)%"), "\xc3\xbc\xf0\x9f\x98\x80\xc2\xa0");
+  EXPECT_EQ(shown.Json("%REQ(b)%"), "\"\xc3\xbc\xf0\x9f\x98\x80\xc2\xa0\"");
+  EXPECT_EQ(nlohmann::json::parse(shown.Json("%REQ(a)%")),
+            "a\xc2\x9b"
+            "31m\xe2\x80\xa8\xe2\x80\xae\xc2\x85\xEF\xBF\xBD\x1b");
+}
+
 TEST(LogFormat, WhatIsWrongIsSaid) {
   EXPECT_EQ(ErrorOf("%%"), "");
   EXPECT_NE(ErrorOf("100%"), "");
