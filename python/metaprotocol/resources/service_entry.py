@@ -9,6 +9,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import BeforeValidator, Field
 
 from metaprotocol.resources.base import Checked, Model, Problem, Resource, underscore
+from metaprotocol.resources.ip import ip_address
 from metaprotocol.resources.types import ExportTo, PortNumber, UInt32, WildcardHost, host_problem
 
 __all__ = [
@@ -225,14 +226,12 @@ class ServiceEntry(Resource):
 
 
 def _is_ip(text: str) -> bool:
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True
+    return ip_address(text) is not None
 
 
 def _is_network(text: str) -> bool:
+    if _is_ip(text):
+        return True
     try:
         ipaddress.ip_network(text, strict=False)
     except ValueError:

@@ -27,7 +27,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from metaprotocol.resources import Resource
-from metaprotocol.translate.ip import ip_address
+from metaprotocol.resources.ip import ip_address
 from metaprotocol.translate.model import NONE, Port, Service
 from metaprotocol.translate.naming import filter_name
 from metaprotocol.translate.options import Options

@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from metaprotocol.resources import Resource
 from metaprotocol.translate.reporting import age
@@ -90,7 +91,7 @@ class Service:
         """The port with that number."""
         return next((port for port in self.ports if port.number == number), None)
 
-    @property
+    @cached_property
     def ours(self) -> tuple[Port, ...]:
         """The ports that name one of our protocols."""
         return tuple(port for port in self.ports if port.protocol)

@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from metaprotocol.resources import Resource, ServiceEntry, kubernetes
+from metaprotocol.resources.ip import ip_address
 from metaprotocol.resources.service_entry import metaprotocol_of
-from metaprotocol.translate.ip import ip_address
 from metaprotocol.translate.model import DNS, DNS_ROUND_ROBIN, NONE, STATIC, Endpoint, Port, Service
 from metaprotocol.translate.reporting import Diagnostics, Report, age
 from metaprotocol.translate.visibility import Namespaces, exported_to

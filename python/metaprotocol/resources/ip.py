@@ -9,7 +9,7 @@ from typing import TypeAlias
 IpAddress: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
-@functools.lru_cache(maxsize=20_000)
+@functools.lru_cache(maxsize=50_000)
 def ip_address(text: str) -> IpAddress | None:
     """The address; None if it is none, but a name or a network."""
     try:
