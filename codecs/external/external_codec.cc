@@ -235,7 +235,7 @@ class ExternalCodec final : public Codec {
                       encoded.head <= bytes.size() - tail &&
                       (tail == 0 || bytes.size() == message.length);
     // With the id of somebody else it must not go on: nothing of it does.
-    if (!sink.Finish(written && fits)) return {.head = bytes.size()};
+    if (!sink.Finish(written && fits)) return {.impossible = true};
     Encoded made{.head = static_cast<size_t>(encoded.head), .tail_bytes = encoded.tail_size};
     for (size_t i = 0; i < tail; ++i) made.tail[i] = encoded.tail[i];
     return made;

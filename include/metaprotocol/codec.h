@@ -175,7 +175,7 @@ typedef struct metaprotocol_codec_table {
                  const metaprotocol_metadata* metadata, metaprotocol_result* result);
 
   /* The beginning of the message with another id and with mutations. 0: it cannot be written, and
-   * goes nowhere. */
+   * goes nowhere; its call is answered with "malformed", or "bad_response". */
   int32_t (*encode)(void* codec, int32_t direction, const metaprotocol_message* message,
                     metaprotocol_bytes bytes, const metaprotocol_encode_options* options,
                     const metaprotocol_sink* out, metaprotocol_encoded* encoded);

@@ -101,6 +101,7 @@ class PyCodec {
                                             .stream_id = id.value_or(message.stream_id),
                                             .mutation = ops},
                                            out);
+    if (encoded.impossible) return "";
     out.append(encoded.Unchanged(bytes)).append(encoded.Tail());
     return out;
   }

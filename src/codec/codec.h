@@ -173,6 +173,9 @@ inline uint64_t MillisecondsFrom(uint64_t us) { return us / 1000 + (us % 1000 !=
 struct Encoded {
   size_t head = 0;
   uint8_t tail_bytes = 0;
+  // The message cannot be written so that it is taken for what it is (a codec in a library says so
+  // of its own): nothing was appended, nothing of it goes on, and its call or stream fails.
+  bool impossible = false;
   std::array<char, 8> tail = {};
 
   // Of `bytes`, which begin where the message does and go no further than it: what is passed on

@@ -187,6 +187,10 @@ class Checker {
   std::string Encode(const Message& message, Bytes bytes, const EncodeOptions& options) {
     std::string out;
     const Encoded encoded = codec_.Encode(message, bytes, options, out);
+    if (encoded.impossible) {
+      Violated("a message cannot be encoded");
+      return out;
+    }
     if (encoded.head + encoded.tail_bytes > bytes.size()) {
       Violated("encoding replaces more bytes than the message has");
       return out;

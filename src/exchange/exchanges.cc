@@ -213,8 +213,11 @@ void Exchanges::ResumeReply(Exchange& exchange, std::optional<Bytes> reply) {
   }
   switch (verdict) {
     case ResponseVerdict::kContinue:
-      PassOn(exchange, *exchange.snapshot_->upstream->codec, message, held->bytes());
-      EndReply(exchange);
+      if (PassOn(exchange, *exchange.snapshot_->upstream->codec, message, held->bytes())) {
+        EndReply(exchange);
+      } else {
+        Reply(exchange, LocalReply::kBadResponse, LocalReplyText(LocalReply::kBadResponse));
+      }
       return;
     case ResponseVerdict::kStop:
       HoldReply(exchange, message, held->bytes());

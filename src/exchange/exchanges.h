@@ -24,8 +24,9 @@ class ExchangeClient {
   virtual ~ExchangeClient() = default;
 
   // The server's reply has come, or its head: `bytes` is what is there of it. If bytes.size() <
-  // message.length, OnReplyBody follows. Views are valid during the call.
-  virtual void OnReply(Exchange& exchange, const Codec& codec, const Message& message,
+  // message.length, OnReplyBody follows. Views are valid during the call. False: the codec cannot
+  // write it, and nothing of it was given; OnLocalReply follows instead.
+  virtual bool OnReply(Exchange& exchange, const Codec& codec, const Message& message,
                        Bytes bytes) = 0;
   virtual void OnReplyBody(Exchange& exchange, Bytes bytes) = 0;
   // All of it was given. To be followed by Exchanges::Delivered, now or later.
@@ -39,10 +40,11 @@ class ExchangeClient {
   virtual void OnHeld(Exchange& exchange, bool held) = 0;
 
   // --- streams. None of these calls back
-  // A message of the server's, whole. False: so much waits for the client already that nothing more
-  // is kept for it, and the stream is going to be reset.
-  virtual bool OnStreamMessage(Exchange& exchange, const Codec& codec, const Message& message,
-                               Bytes bytes) = 0;
+  // A message of the server's, whole. Why it is not passed on, and the stream is going to be reset:
+  // kOverLimit, so much waits for the client already that nothing more is kept for it; or
+  // kBadResponse, the codec cannot write it.
+  virtual std::optional<LocalReply> OnStreamMessage(Exchange& exchange, const Codec& codec,
+                                                    const Message& message, Bytes bytes) = 0;
   // The client may send that much more.
   virtual void OnStreamWindow(Exchange& exchange, uint64_t bytes) = 0;
   // The stream is over, for a reason of ours.
@@ -134,6 +136,7 @@ class Exchanges final : public AttemptSink {
   void ForwardStream(Exchange& exchange, const RequestView& request);
   void GrantToServer(Exchange& exchange, uint64_t bytes);
   void GrantToClient(Exchange& exchange, uint64_t bytes);
+  bool SendOnStream(Exchange& exchange, const RequestView& view);
   void FinishStream(Exchange& exchange, Outcome::Kind kind);
   void EndStream(Exchange& exchange, Outcome::Kind kind);
   void ResetOnServer(Exchange& exchange, LocalReply why, std::string_view text);
@@ -165,7 +168,7 @@ class Exchanges final : public AttemptSink {
   ResponseVerdict Judged(Exchange& exchange, ResponseVerdict verdict);
   void HoldReply(Exchange& exchange, Message& message, Bytes bytes);
   void ResumeReply(Exchange& exchange, std::optional<Bytes> reply);
-  void PassOn(Exchange& exchange, const Codec& codec, Message& message, Bytes bytes);
+  bool PassOn(Exchange& exchange, const Codec& codec, Message& message, Bytes bytes);
   void EndReply(Exchange& exchange);
   void Reply(Exchange& exchange, LocalReply reply, std::string_view text);
   static Counter CounterFor(ReplyStatus status);

@@ -211,7 +211,9 @@ Handled Exchanges::OnReply(Attempt& attempt, const Codec& codec, Message& messag
   }
   switch (verdict) {
     case ResponseVerdict::kContinue:
-      PassOn(exchange, codec, message, bytes);
+      if (PassOn(exchange, codec, message, bytes)) break;
+      Abandon(exchange, AttemptResult::Cause::kGivenUp);
+      Reply(exchange, LocalReply::kBadResponse, LocalReplyText(LocalReply::kBadResponse));
       break;
     case ResponseVerdict::kStop:
       HoldReply(exchange, message, bytes);
@@ -231,8 +233,9 @@ Handled Exchanges::OnReply(Attempt& attempt, const Codec& codec, Message& messag
   return Handled::kDone;
 }
 
-// To the client; from here on there is no other reply.
-void Exchanges::PassOn(Exchange& exchange, const Codec& codec, Message& message, Bytes bytes) {
+// To the client; from here on there is no other reply. False: it cannot be written, and another one
+// has to be.
+bool Exchanges::PassOn(Exchange& exchange, const Codec& codec, Message& message, Bytes bytes) {
   ForgetRequest(exchange);
   codec.CarryOver(exchange.client_, message);
   exchange.status_ = message.status;
@@ -242,7 +245,7 @@ void Exchanges::PassOn(Exchange& exchange, const Codec& codec, Message& message,
   if (exchange.attempts_ > 1) exchange.series_->Add(Counter::kRetrySuccesses);
   RecordTime(exchange);
   exchange.Become(Exchange::State::kReplying);
-  client_->OnReply(exchange, codec, message, bytes);
+  return client_->OnReply(exchange, codec, message, bytes);
 }
 
 void Exchanges::OnReplyBody(Attempt& attempt, Bytes bytes) {

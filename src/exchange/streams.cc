@@ -73,13 +73,13 @@ bool Exchanges::StreamMessage(Exchange& exchange, const RequestView& view) {
   switch (message.kind) {
     case MessageKind::kStreamWindow:
       if (stream.to_client.TakeWhole(message.window, client_->Stalls(exchange))) {
-        hub_.SendOnStream(exchange.attempt_, message, view.bytes);
+        SendOnStream(exchange, view);
       } else {
         GrantToServer(exchange, message.window);
       }
       return true;
     case MessageKind::kStreamReset:
-      hub_.SendOnStream(exchange.attempt_, message, view.bytes);
+      if (!SendOnStream(exchange, view)) return true;
       exchange.series_->Add(Counter::kClientGone);
       FinishStream(exchange, Outcome::Kind::kClientGone);
       return true;
@@ -105,7 +105,7 @@ bool Exchanges::StreamMessage(Exchange& exchange, const RequestView& view) {
   stream.stalled_us = 0;
   exchange.bytes_ += message.length;
   exchange.series_->Add(Counter::kRequestBytes, message.length);
-  hub_.SendOnStream(exchange.attempt_, message, view.bytes);
+  if (!SendOnStream(exchange, view)) return true;
   stream.to_server.Sent(message.length);
   stream.client_done = Ends(message);
   if (stream.client_done && stream.server_done) {
@@ -114,6 +114,13 @@ bool Exchanges::StreamMessage(Exchange& exchange, const RequestView& view) {
     GrantToClient(exchange, 0);
   }
   return true;
+}
+
+// False if the codec cannot write the message: the stream is over.
+bool Exchanges::SendOnStream(Exchange& exchange, const RequestView& view) {
+  if (hub_.SendOnStream(exchange.attempt_, view.message, view.bytes)) return true;
+  AnswerLocally(exchange, LocalReply::kMalformed, LocalReplyText(LocalReply::kMalformed));
+  return false;
 }
 
 // --- from the server
@@ -150,8 +157,10 @@ void Exchanges::OnStreamMessage(Attempt& attempt, const Codec& codec, Message& m
   stream.active_us = context_.now_us();
   exchange.response_bytes_ += message.length;
   exchange.series_->Add(Counter::kResponseBytes, message.length);
-  if (!client_->OnStreamMessage(exchange, codec, message, bytes)) {
-    AnswerLocally(exchange, LocalReply::kOverLimit, "the client does not take what it is sent");
+  if (const auto why = client_->OnStreamMessage(exchange, codec, message, bytes)) {
+    AnswerLocally(exchange, *why,
+                  *why == LocalReply::kOverLimit ? "the client does not take what it is sent"
+                                                 : LocalReplyText(*why));
     return;
   }
   stream.to_client.Sent(message.length);

@@ -78,15 +78,15 @@ class SessionManager final : public ExchangeClient {
 
  private:
   // ExchangeClient
-  void OnReply(Exchange& exchange, const Codec& codec, const Message& message,
+  bool OnReply(Exchange& exchange, const Codec& codec, const Message& message,
                Bytes bytes) override;
   void OnReplyBody(Exchange& exchange, Bytes bytes) override;
   void OnReplyEnd(Exchange& exchange) override;
   void OnLocalReply(Exchange& exchange, LocalReply reply, std::string_view text) override;
   void OnLeave(Exchange& exchange) override;
   void OnHeld(Exchange& exchange, bool held) override;
-  bool OnStreamMessage(Exchange& exchange, const Codec& codec, const Message& message,
-                       Bytes bytes) override;
+  std::optional<LocalReply> OnStreamMessage(Exchange& exchange, const Codec& codec,
+                                            const Message& message, Bytes bytes) override;
   void OnStreamWindow(Exchange& exchange, uint64_t bytes) override;
   void OnStreamReset(Exchange& exchange, LocalReply reply, std::string_view text) override;
   void OnStreamLeave(Exchange& exchange) override;

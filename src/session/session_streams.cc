@@ -87,15 +87,18 @@ void SessionManager::HandleUndecodableOfStream(Session& session, const Message& 
 
 // --- to the client
 
-bool SessionManager::OnStreamMessage(Exchange& exchange, const Codec& codec, const Message& message,
-                                     Bytes bytes) {
+std::optional<LocalReply> SessionManager::OnStreamMessage(Exchange& exchange, const Codec& codec,
+                                                          const Message& message, Bytes bytes) {
   Session& session = *exchange.session;
   // Half of what the connection would be closed for, so that the word of it finds a place.
   const size_t most = session.use->snapshot->limits.max_unread_reply_bytes / 2;
-  if (session.unread_since_us != 0 && session.unwritten() + bytes.size() > most) return false;
+  if (session.unread_since_us != 0 && session.unwritten() + bytes.size() > most) {
+    return LocalReply::kOverLimit;
+  }
   const EncodeOptions options{.id = exchange.client().id, .stream_id = exchange.client().stream_id};
   std::string& out = OutFor(session);
   const Encoded encoded = codec.Encode(message, bytes, options, out);
+  if (encoded.impossible) return LocalReply::kBadResponse;
   CheckEncoded(encoded, message, bytes);
   if (session.replying == nullptr) {
     Write(session, encoded.Unchanged(bytes));
@@ -103,7 +106,7 @@ bool SessionManager::OnStreamMessage(Exchange& exchange, const Codec& codec, con
     out.append(encoded.Unchanged(bytes));
   }
   out.append(encoded.Tail());
-  return true;
+  return std::nullopt;
 }
 
 void SessionManager::OnStreamWindow(Exchange& exchange, uint64_t bytes) {

@@ -149,7 +149,7 @@ void SessionManager::AnswerLocally(Session& session, const Message& message, Loc
   if (!codec.Reply(reply_context_, reply, text, OutFor(session))) EndAfterReplies(session);
 }
 
-void SessionManager::OnReply(Exchange& exchange, const Codec& codec, const Message& message,
+bool SessionManager::OnReply(Exchange& exchange, const Codec& codec, const Message& message,
                              Bytes bytes) {
   Session& session = *exchange.session;
   const Mutation& mutation = exchange.route().response_mutation;
@@ -157,18 +157,22 @@ void SessionManager::OnReply(Exchange& exchange, const Codec& codec, const Messa
     if (bytes.size() < kDirectWriteBytes) MakeRoom(session, bytes.size() + kMostHeadBytes);
     const Encoded encoded = codec.Encode(
         message, bytes, {.id = exchange.client().id, .mutation = mutation}, session.out);
+    if (encoded.impossible) return false;
     CheckEncoded(encoded, message, bytes);
     Write(session, encoded.Unchanged(bytes));
     session.out.append(encoded.Tail());
     if (bytes.size() < message.length) session.replying = &exchange;
-    return;
+    return true;
   }
+  bool possible = true;
   ChangeHeld(exchange, [&](std::string& held) {
     const Encoded encoded =
         codec.Encode(message, bytes, {.id = exchange.client().id, .mutation = mutation}, held);
-    held.append(encoded.Unchanged(bytes)).append(encoded.Tail());
+    possible = !encoded.impossible;
+    if (possible) held.append(encoded.Unchanged(bytes)).append(encoded.Tail());
   });
   MarkDirty(session);
+  return possible;
 }
 
 void SessionManager::OnReplyBody(Exchange& exchange, Bytes bytes) {

@@ -70,8 +70,8 @@ class WorkerHub : private LeaseOpener {
 
   // --- streams: attempts whose request was a kStreamOpen. They are under way until one of these
   // ends them, or the sink is told of their end
-  // One more message of the stream, whole, to the server.
-  void SendOnStream(Attempt& attempt, const Message& message, Bytes bytes);
+  // One more message of the stream, whole, to the server. False: the codec cannot write it.
+  bool SendOnStream(Attempt& attempt, const Message& message, Bytes bytes);
   // The server may send that much more; `client`: as the client knows the stream.
   void GrantWindow(Attempt& attempt, const ReplyContext& client, uint64_t bytes);
   // Both sides have ended it, or one of them has reset it. `server_done`: nothing more of it comes.

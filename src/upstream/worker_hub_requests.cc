@@ -85,6 +85,10 @@ std::optional<AttemptResult> WorkerHub::Start(Attempt& attempt, const Request& r
   attempt.hash_ = request.hash;
   const Encoded encoded = request.protocol->codec->Encode(
       request.message, request.bytes, EncodingOf(attempt, request), attempt.pending_);
+  if (encoded.impossible) {
+    Detach(attempt);
+    return Refusal(LocalReply::kMalformed);
+  }
   attempt.pending_.append(encoded.Unchanged(request.bytes)).append(encoded.Tail());
   return std::nullopt;
 }
@@ -99,6 +103,10 @@ std::optional<AttemptResult> WorkerHub::StartOn(Lease& lease, Attempt& attempt,
   }
   const Encoded encoded =
       lease.codec->Encode(request.message, request.bytes, EncodingOf(attempt, request), lease.out);
+  if (encoded.impossible) {
+    Detach(attempt);
+    return Refusal(LocalReply::kMalformed);
+  }
   CheckEncoded(encoded, request.message, request.bytes);
   Append(lease, encoded.Unchanged(request.bytes));
   lease.out.append(encoded.Tail());

@@ -27,11 +27,12 @@ Attempt* WorkerHub::StreamOf(Lease& lease, uint64_t id) {
 
 // --- towards the server
 
-void WorkerHub::SendOnStream(Attempt& attempt, const Message& message, Bytes bytes) {
+bool WorkerHub::SendOnStream(Attempt& attempt, const Message& message, Bytes bytes) {
   Lease& lease = *attempt.lease_;
   const EncodeOptions options{.id = attempt.upstream_id_, .stream_id = attempt.upstream_id_};
   std::string& out = OutFor(lease);
   const Encoded encoded = lease.codec->Encode(message, bytes, options, out);
+  if (encoded.impossible) return false;
   CheckEncoded(encoded, message, bytes);
   if (&out == &lease.out) {
     Append(lease, encoded.Unchanged(bytes));
@@ -43,6 +44,7 @@ void WorkerHub::SendOnStream(Attempt& attempt, const Message& message, Bytes byt
   lease.unconfirmed = true;
   UpdateBooks(lease);
   MarkDirty(lease);
+  return true;
 }
 
 void WorkerHub::GrantWindow(Attempt& attempt, const ReplyContext& client, uint64_t bytes) {

@@ -117,6 +117,40 @@ async def test_a_page_of_cpp_carries_calls_of_two_clients(tmp_path: Path) -> Non
     assert told == [b"note"]
 
 
+async def test_a_message_that_cannot_be_encoded_costs_its_own_call(tmp_path: Path) -> None:
+    """Also one of which only the beginning has come, in either direction."""
+    text = PAGE.read_text()
+    begin = "    out.append(bytes.substr(0, 5));\n    Append(out, options.id);\n"
+    assert begin in text
+    refusing = """
+    if (bytes.substr(9, 6) == "unsent" || (bytes[4] == 'R' && bytes.substr(9, 7) == "unheard")) {
+      throw std::runtime_error("it cannot be");
+    }
+    """
+    path = library(tmp_path, "#include <stdexcept>\n" + text.replace(begin, refusing + begin))
+    large = b"x" * 300_000
+    async with server(b"v1", []) as one:
+        folder = mesh(tmp_path / "mesh", "page", [one, one], ROUTES)
+        protocol(folder, path)
+        with Proxy(folder, concurrency=1) as proxy:
+            port = await asyncio.to_thread(proxy.port, HOST, 7000)
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            other_reader, other_writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(page(b"unsent", 1, large) + page(b"get", 2) + page(b"unheard", 3, large))
+            other_writer.write(page(b"get", 2, large))
+            answers = {
+                number: method for _, number, method, _ in [await read(reader) for _ in "123"]
+            }
+            assert (await read(other_reader))[1:] == (2, b"get by v1", large)
+            writer.write(page(b"get", 4))
+            assert (await read(reader))[1:3] == (4, b"get by v1")
+            writer.close()
+            other_writer.close()
+    assert answers[1].startswith(b"malformed")
+    assert answers[2] == b"get by v1"
+    assert answers[3].startswith(b"bad_response")
+
+
 async def test_a_new_build_at_a_new_path_takes_over_without_a_restart(tmp_path: Path) -> None:
     text = PAGE.read_text()
     assert 'name + ": "' in text

@@ -111,6 +111,31 @@ TEST(Stream, StreamsAndCallsOfManyClientsInterleaveOnOneLease) {
   ExpectQuietLater(world);
 }
 
+TEST(Stream, AMessageThatCannotBeWrittenEndsItsOwnStream) {
+  for (const bool from_client : {true, false}) {
+    StreamWorld world;
+    SimClient& client = world.Connect();
+    SimClient& other = world.Connect();
+    const uint64_t id = OpenOne(world, client);
+    const uint64_t others = OpenOne(world, other);
+    if (from_client) {
+      client.Send(FakeMessage('D', 1, {{"unwritable", ""}}));
+    } else {
+      world.server().Send(FakeMessage('D', id, {{"unwritable", ""}}));
+    }
+    world.RunFor(kMs);
+    const Texts over = {from_client ? "Z:malformed" : "Z:bad_response"};
+    EXPECT_EQ(Said(client.Take()), over);
+    EXPECT_EQ(Said(world.TakeAtServer()), over);
+    world.server().Send(Of(others, 'D', "for the other"));
+    world.RunFor(kMs);
+    EXPECT_EQ(Said(other.Take()), (Texts{"D:for the other"}));
+    client.Finish();
+    other.Finish();
+    ExpectQuietLater(world);
+  }
+}
+
 TEST(Stream, TheClientsResetReachesTheServerAndWhatComesLateGoesNowhere) {
   StreamWorld world;
   SimClient& client = world.Connect();

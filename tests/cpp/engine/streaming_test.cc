@@ -158,6 +158,83 @@ TEST(Streaming, BodyThatIsThrownAwayIsNotChecked) {
   EXPECT_EQ(Kinds(client.Take()), "E") << "no route";
 }
 
+TEST(Streaming, ARequestThatCannotBeWrittenCostsItsOwnCall) {
+  for (const SimConfig& config : {SimConfig{}, Exclusive(), PerSession()}) {
+    World world(Streaming(config));
+    world.SetHosts("a", {"h1"});
+    SimClient& client = world.Connect();
+    SimClient& other = world.Connect();
+    const std::string bad = world.Request(7, Body(100'000), {{"unwritable", ""}});
+    client.Send(bad.substr(0, 40'000));
+    other.Send(world.Request(1));
+    world.RunFor(10 * kMs);
+    EXPECT_EQ(Kinds(client.Take()), "E") << "at once";
+    EXPECT_EQ(Kinds(other.Take()), "R");
+    client.Send(bad.substr(40'000) + world.Request(8, "b", {{"unwritable", ""}}) +
+                world.Request(9));
+    world.RunFor(10 * kMs);
+    std::string kinds = Kinds(client.Take());
+    std::sort(kinds.begin(), kinds.end());
+    EXPECT_EQ(kinds, "ER");
+    EXPECT_EQ(world.Count(LocalReply::kMalformed), 2u);
+    EXPECT_EQ(world.Seen().size(), 2u) << "nothing of them is sent";
+    client.Reset();
+    other.Reset();
+    world.RunFor(10 * kSecond);
+    world.ExpectQuiet();
+  }
+}
+
+TEST(Streaming, AReplyThatCannotBeWrittenIsReplacedByAnErrorAndDropped) {
+  for (const size_t size : {10, 100'000}) {
+    World world(Streaming());
+    world.SetHosts("a", {"h1"});
+    Manual(world, "h1");
+    SimClient& client = world.Connect();
+    SimClient& other = world.Connect();
+    client.Send(world.Request(1));
+    other.Send(world.Request(1));
+    world.RunFor(kMs);
+    ASSERT_EQ(world.connections.size(), 1u);
+    SimConnection& connection = *world.connections[0];
+    const std::vector<FakeParsed> seen = ParseFakeMessages(connection.received);
+    ASSERT_EQ(seen.size(), 2u);
+    const std::string bad = FakeMessage('R', seen[0].id, {{"unwritable", ""}}, Body(size));
+    connection.Send(bad.substr(0, size * 2 / 3));
+    world.RunFor(kMs);
+    connection.Send(bad.substr(size * 2 / 3) + FakeMessage('R', seen[1].id));
+    world.RunFor(kMs);
+    EXPECT_EQ(Kinds(client.Take()), "E");
+    EXPECT_EQ(world.Count(LocalReply::kBadResponse), 1u);
+    EXPECT_EQ(Kinds(other.Take()), "R") << "over the same connection";
+    EXPECT_TRUE(client.alive());
+    client.Reset();
+    other.Reset();
+    world.RunFor(10 * kSecond);
+    world.ExpectQuiet();
+  }
+}
+
+TEST(Streaming, AReplyThatCannotBeWrittenKeepsItsTurnAmongOrderedReplies) {
+  World world(With(FakePipelinedWithIds(), UpstreamMode::kShared));
+  world.SetHosts("a", {"h1"});
+  Manual(world, "h1");
+  SimClient& client = world.Connect();
+  client.Send(world.Request(1) + world.Request(2) + world.Request(3));
+  world.RunFor(kMs);
+  ASSERT_EQ(world.connections.size(), 1u);
+  SimConnection& connection = *world.connections[0];
+  const std::vector<FakeParsed> seen = ParseFakeMessages(connection.received);
+  ASSERT_EQ(seen.size(), 3u);
+  connection.Send(FakeMessage('R', seen[2].id) +
+                  FakeMessage('R', seen[1].id, {{"unwritable", ""}}, "b"));
+  world.RunFor(kMs);
+  EXPECT_EQ(Kinds(client.Take()), "");
+  connection.Send(FakeMessage('R', seen[0].id));
+  world.RunFor(kMs);
+  EXPECT_EQ(Kinds(client.Take()), "RER");
+}
+
 TEST(Streaming, SmallMessagesAreNotStreamed) {
   World world({.limits = {.stream_message_bytes = 5000}});
   world.SetHosts("a", {"h1"});

@@ -15,7 +15,8 @@
 //
 // Metadata are the lines under their own keys, then `body`, which is the only key that needs the
 // whole message. A key `name` comes back in local replies (ReplyContext::name), and so does a
-// decimal `tag` (ReplyContext::tag). A decimal `timeout` is the client's, in milliseconds.
+// decimal `tag` (ReplyContext::tag). A decimal `timeout` is the client's, in milliseconds. What has
+// a key `unwritable` cannot be encoded (Encoded::impossible).
 #pragma once
 
 #include <algorithm>
@@ -224,6 +225,9 @@ class FakeCodec : public Codec {
 
   Encoded Encode(const Message& message, Bytes bytes, const EncodeOptions& options,
                  std::string& out) const override {
+    if (bytes.substr(0, bytes.find('\0', 5 + id_bytes())).find("unwritable=") != Bytes::npos) {
+      return {.impossible = true};
+    }
     Mutation mutation(options.mutation.begin(), options.mutation.end());
     if (options.timeout_us != 0 && message.timeout_us != 0) {
       mutation.push_back(
