@@ -72,6 +72,36 @@ class Compiler {
       CompileField(own[i], Index(path_, request ? "request_fields" : "response_fields", i), side,
                    true);
     }
+    for (size_t i = 0; i < from_.fields.size(); ++i) {
+      CompileSpan(from_.fields[i], Index(path_, "fields", i), side);
+    }
+    for (size_t i = 0; i < own.size(); ++i) {
+      CompileSpan(own[i], Index(path_, request ? "request_fields" : "response_fields", i), side);
+    }
+  }
+
+  // Once all fields are known, since what is counted comes later.
+  void CompileSpan(const DeclaredField& from, const std::string& path, size_t side) {
+    if (from.length_through.empty()) return;
+    Layout& here = layout(side);
+    const std::string place = path + ".length_through";
+    const FieldIndex index = IndexOf(side, from.name);
+    const FieldIndex through = IndexOf(side, from.length_through);
+    if (index == kNoField) return;  // told already
+    if (through == kNoField) {
+      Error(place, QuoteShort(from.length_through),
+            "is no field of " + std::string(SideName(side)) + Known(side));
+    } else if (here.fields[index].type != FieldType::kNumber || here.fields[index].has_constant) {
+      Error(place, QuoteShort(from.length_through), "is for fields with bytes and without value");
+    } else if (through <= index) {
+      Error(place, QuoteShort(from.length_through), "does not come after this field");
+    } else if (SizesAField(here, index)) {
+      Error(place, QuoteShort(from.length_through),
+            "cannot be: another field has this as its size");
+    } else {
+      here.fields[index].through = through;
+      here.spans.push_back(index);
+    }
   }
 
   void CompileField(const DeclaredField& from, const std::string& path, size_t side, bool tell) {
@@ -296,7 +326,13 @@ class Compiler {
       }
       here.length_fields.push_back(index);
       here.head_bytes = std::max(here.head_bytes, End(field));
-      if (!SizesAField(here, index)) here.free_length = index;
+      if (!SizesAField(here, index) && field.through == kNoField) here.free_length = index;
+    }
+    // Whether it is too long is not asked before it is known to be one of this protocol.
+    for (const Field& field : here.fields) {
+      if (field.has_constant && field.offset != kVariable && End(field) != kVariable) {
+        here.head_bytes = std::max(here.head_bytes, End(field));
+      }
     }
     if (from.after.empty()) return;
     const FieldIndex index = IndexOf(side, from.after);
@@ -666,7 +702,7 @@ class Compiler {
   // --- metadata
 
   static bool IsLength(const Layout& here, FieldIndex index) {
-    return SizesAField(here, index) ||
+    return SizesAField(here, index) || here.fields[index].through != kNoField ||
            std::find(here.length_fields.begin(), here.length_fields.end(), index) !=
                here.length_fields.end();
   }

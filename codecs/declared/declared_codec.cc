@@ -373,8 +373,9 @@ bool DeclaredCodec::Reply(const ReplyContext& request, LocalReply reply, std::st
   filling.text = text.empty() ? DefaultText(reply) : text;
   filling.reply = LocalReplyName(reply);
   if (from.has_status[index]) filling.status = &from.status[index];
-  AppendTemplate(tables_, Direction::kResponse, from, filling, out);
-  return true;
+  if (AppendTemplate(tables_, Direction::kResponse, from, filling, out)) return true;
+  filling.text = {};  // too long for a length around it
+  return AppendTemplate(tables_, Direction::kResponse, from, filling, out);
 }
 
 bool DeclaredCodec::HeartbeatReply(const Message& heartbeat, Bytes, std::string& out) const {
@@ -382,20 +383,17 @@ bool DeclaredCodec::HeartbeatReply(const Message& heartbeat, Bytes, std::string&
                                                                          : Direction::kRequest;
   const Template& from = tables_.heartbeat_reply[static_cast<size_t>(to)];
   if (!from.exists) return false;
-  AppendTemplate(tables_, to, from, {.id = heartbeat.id, .tag = heartbeat.tag}, out);
-  return true;
+  return AppendTemplate(tables_, to, from, {.id = heartbeat.id, .tag = heartbeat.tag}, out);
 }
 
 bool DeclaredCodec::Ping(uint64_t id, std::string& out) const {
   if (!tables_.ping.exists) return false;
-  AppendTemplate(tables_, Direction::kRequest, tables_.ping, {.id = id}, out);
-  return true;
+  return AppendTemplate(tables_, Direction::kRequest, tables_.ping, {.id = id}, out);
 }
 
 bool DeclaredCodec::GoAway(const ReplyContext& last, std::string& out) const {
   if (!tables_.go_away.exists) return false;
-  AppendTemplate(tables_, Direction::kResponse, tables_.go_away, {.tag = last.tag}, out);
-  return true;
+  return AppendTemplate(tables_, Direction::kResponse, tables_.go_away, {.tag = last.tag}, out);
 }
 
 std::vector<DeclaredCodec::Explained> DeclaredCodec::Explain(Direction direction, Bytes bytes,

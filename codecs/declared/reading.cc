@@ -30,6 +30,12 @@ class FieldReader {
         return Broken("a field does not hold what it always does");
       }
       at_ = value.end;
+      for (const FieldIndex span : layout_.spans) {
+        if (layout_.fields[span].through != i) continue;
+        if (values_[span].number != at_ - values_[span].end) {
+          return Broken("fields do not end where a length says");
+        }
+      }
     }
     return {};
   }

@@ -55,7 +55,8 @@ struct Field {
   uint64_t mask = 0;
   std::string until;
   Entries entries;
-  size_t offset = kVariable;  // where it is in every message, if that is known
+  FieldIndex through = kNoField;  // kNumber: it counts the bytes up to the end of this one
+  size_t offset = kVariable;      // where it is in every message, if that is known
   bool has_constant = false;
   uint64_t number = 0;                                  // the constant
   std::string text;                                     // likewise
@@ -101,6 +102,7 @@ struct Layout {
   FieldIndex status = kNoField;
   FieldIndex timeout = kNoField;
   FieldIndex entries = kNoField;         // the list that mutations change
+  std::vector<FieldIndex> spans;         // fields with `through`
   std::vector<FieldIndex> copies;        // what goes into Message::tag, first byte first
   size_t needed = 0;                     // so many fields tell everything but metadata
   bool replaced_at_fixed_places = true;  // id and timeout

@@ -106,6 +106,17 @@ class Writer {
     out_.append(content);
     return true;
   }
+  // What counts the bytes of some fields, once all are written and nothing else is; false if it
+  // cannot say them.
+  bool Spans() {
+    for (const FieldIndex index : layout_.spans) {
+      const Field& field = layout_.fields[index];
+      const size_t next = size_t{field.through} + 1;
+      const size_t end = next < layout_.fields.size() ? places_[next] : out_.size();
+      if (!SetNumber(index, end - places_[index] - field.width)) return false;
+    }
+    return true;
+  }
   // The length of the whole, with `rest` bytes that are still to come.
   bool Finish(size_t rest) {
     if (!tables_.delimiter.empty()) return true;
@@ -215,7 +226,7 @@ size_t Room(const Layout& layout, const Field& field) {
 
 }  // namespace
 
-void AppendTemplate(const Tables& tables, Direction direction, const Template& from,
+bool AppendTemplate(const Tables& tables, Direction direction, const Template& from,
                     const Filling& filling, std::string& out) {
   const Layout& layout = tables.layout(direction);
   std::array<uint64_t, kMaxFields> numbers;
@@ -264,6 +275,10 @@ void AppendTemplate(const Tables& tables, Direction direction, const Template& f
       }
     }
   }
+  if (!writer.Spans()) {
+    writer.Discard();
+    return false;
+  }
   std::string body = Expand(from.body, filling, status);
   body = WithoutSeparators(std::move(body), tables.delimiter);
   if (tables.delimiter.empty() && layout.free_length != kNoField) {
@@ -279,6 +294,7 @@ void AppendTemplate(const Tables& tables, Direction direction, const Template& f
   out.append(body);
   writer.Finish(0);
   out.append(tables.delimiter);
+  return true;
 }
 
 namespace {
@@ -461,7 +477,7 @@ bool AppendMutated(const Tables& tables, Direction direction, Bytes bytes, const
       return false;
     }
   }
-  if (writer.Finish(bytes.size() - end)) return true;
+  if (writer.Spans() && writer.Finish(bytes.size() - end)) return true;
   writer.Discard();
   return false;
 }

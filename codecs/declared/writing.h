@@ -22,8 +22,9 @@ struct Filling {
   const uint64_t* status = nullptr;  // in place of what the template has
 };
 
-// Appends a message of that layout. Text that has no room is cut, between characters.
-void AppendTemplate(const Tables& tables, Direction direction, const Template& from,
+// Appends a message of that layout. Text that has no room in its field is cut, between characters.
+// False, and nothing appended, if a length cannot say how many bytes its fields take.
+bool AppendTemplate(const Tables& tables, Direction direction, const Template& from,
                     const Filling& filling, std::string& out);
 
 // Numbers that stand in place of a message's own.

@@ -516,6 +516,37 @@ async def test_private_protocol_is_routed_by_its_declaration(tmp_path: Path) -> 
                 assert (await said("order")).startswith("2 no_route")
 
 
+async def test_rocketmq_sends_and_receives_under_the_topic_that_a_route_gives(
+    tmp_path: Path,
+) -> None:
+    peer = independent.rocketmq()
+    fields = b"\0\1b\0\0\0\x06Orders"
+    head = (310).to_bytes(2) + b"\0\0\0" + (7).to_bytes(4) + bytes(8) + len(fields).to_bytes(4)
+    binary = b"\1" + len(head + fields).to_bytes(3) + head + fields  # without what a broker wants
+    json = b'\0\0\0\x20{"code":310,"flag":0,"opaque":7}'
+    with peer.provider("v1") as broker:
+        async with running("rocketmq", tmp_path, others={10911: broker}) as stage:
+            port = await stage.port(("broker.demo.svc.cluster.local", broker))
+            said = await asyncio.to_thread(peer.consume, port, "127.0.0.2")
+            closed = await _answered(port, len(json).to_bytes(4) + json, "127.0.0.2")
+            assert closed == b""
+            stage.edit("routes.yaml", ("exact: Retired", "exact: Orders"))
+
+            async def retired() -> object:
+                answer = await _answered(port, len(binary).to_bytes(4) + binary, "127.0.0.2")
+                return b"this topic is retired" in answer
+
+            await becomes(True, retired)
+    assert said["send"] == "SEND_OK"
+    assert said["alias"] == "SEND_OK"
+    assert "CODE: 16 " in said["retired"]
+    assert "this topic is retired" in said["retired"]
+    assert said["orders"] == "four one two", "the alias, and what was sent one way"
+    assert said["large"] == "true"
+    assert said["many"] == "true"
+    assert said["pushed"] == "2", "the second while the consumer waits at the broker"
+
+
 async def test_kafka_keeps_the_order_of_replies_and_knows_apis_and_clients(tmp_path: Path) -> None:
     peer = independent.kafka()
     async with running("kafka", tmp_path, others={19092: 9}) as stage:
@@ -547,9 +578,9 @@ async def test_kafka_keeps_the_order_of_replies_and_knows_apis_and_clients(tmp_p
     assert large == [b"before", kafka_clients.LARGE, b"after"]
 
 
-async def _answered(port: int, request: bytes) -> bytes:
+async def _answered(port: int, request: bytes, address: str = "127.0.0.1") -> bytes:
     """What comes back of a length and what it announces; nothing if the connection is closed."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    reader, writer = await asyncio.open_connection(address, port)
     try:
         writer.write(request)
         length = await reader.read(4)

@@ -153,6 +153,11 @@ def brpc() -> Peer:
     return _java_peer("brpc", "brpc", "BrpcPeer")
 
 
+def rocketmq() -> Peer:
+    """A broker of RocketMQ as provider, its producer and consumers as consumer."""
+    return _java_peer("rocketmq", "rocketmq", "RocketmqPeer")
+
+
 def kafka() -> Peer:
     """A broker of Kafka as provider, which tells its clients to come to the port ``version``."""
     return _java_peer("kafka", "kafka", "KafkaPeer")

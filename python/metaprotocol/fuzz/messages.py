@@ -102,6 +102,8 @@ class _Writer:
         """The message."""
         for field in self._fields:
             self._field(field)
+        for field in self._fields:
+            self._span(field)
         framing = self._all["framing"]
         assert isinstance(framing, dict)
         if delimiter := framing.get("delimiter"):
@@ -178,6 +180,12 @@ class _Writer:
             self._patch(str(source), len(content))
         elif until := entries.get("until"):
             self._out += str(until).encode()
+
+    def _span(self, field: dict[str, Any]) -> None:
+        if through := field.get("length_through"):
+            begin, width = self._places[str(field["name"])]
+            last, size = self._places[str(through)]
+            self._patch(str(field["name"]), last + size - begin - width)
 
     def _length(self, length: dict[str, Any]) -> None:
         names = [str(name) for name in _list(length.get("fields"))]

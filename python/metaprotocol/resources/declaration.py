@@ -101,6 +101,9 @@ class DeclaredField(Model):
     """For lengths: all bits set means that there is no text."""
     decimal: bool | None = None
     """For `until`: the text is a number in decimal digits."""
+    length_through: Annotated[str, Field(max_length=64)] | None = None
+    """For `bytes`: the number says how many bytes there are from behind it up to the end of the
+    field of that name, which comes later; such as the length of a head."""
 
 
 class FieldIs(Model):

@@ -124,6 +124,8 @@ def declared(name: str, declaration: Declaration) -> CodecInfo:
     for field in fields:
         entries = field.entries
         lengths.update(filter(None, (field.sized_by, entries.sized_by if entries else None)))
+        if field.length_through:
+            lengths.add(field.name)
     keys = [
         field.name
         for field in fields

@@ -103,6 +103,21 @@ inline constexpr std::string_view kNullable = R"({
   "stateful": true
 })";
 
+// A head with a length of its own within the message's.
+inline constexpr std::string_view kHeads = R"({
+  "framing": {"length": {"fields": ["length"], "after": "length"}},
+  "fields": [
+    {"name": "length", "bytes": 4},
+    {"name": "head_bytes", "bytes": 1, "lengthThrough": "headers"},
+    {"name": "id", "bytes": 4},
+    {"name": "name", "lengthPrefix": 1},
+    {"name": "headers",
+     "entries": {"lengthPrefix": 1, "keyLengthPrefix": 1, "valueLengthPrefix": 1}},
+    {"name": "mark", "bytes": 1}],
+  "correlationId": "id",
+  "errorReply": {"set": [{"field": "name", "text": "{text}"}], "body": "{reply}"}
+})";
+
 inline std::shared_ptr<const DeclaredCodec> Make(std::string_view json) {
   CodecOrError made = CreateDeclaredCodec("test", json);
   if (made.codec == nullptr) throw std::runtime_error(made.error);

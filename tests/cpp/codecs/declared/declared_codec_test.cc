@@ -344,12 +344,55 @@ TEST(DeclaredCodecTest, NullsAreAbsentAndCountsAreFollowed) {
   EXPECT_EQ(codec.Reply(0, LocalReply::kNoRoute, ""), "(none)");
 }
 
+TEST(DeclaredCodecTest, ALengthOfSomeFieldsIsCheckedAndKeptRight) {
+  const Codec codec(kHeads);
+  const auto message = [](size_t head_bytes, std::string_view name, std::string_view entries) {
+    std::string rest(1, static_cast<char>(head_bytes));
+    rest += Be32(7);
+    rest.push_back(static_cast<char>(name.size()));
+    rest += name;
+    rest.push_back(static_cast<char>(entries.size()));
+    return Be32(rest.size() + entries.size() + 5).append(rest).append(entries).append("!body");
+  };
+  const std::string bytes = message(10, "shop", "");
+  EXPECT_EQ(codec.Decode(bytes).metadata.at("name"), "shop");
+  for (const size_t wrong : {0, 9, 11, 255}) {
+    EXPECT_EQ(codec.Decode(message(wrong, "shop", "")).result.status, Status::kUndecodable);
+  }
+  const Ops longer = {{kSet, "name", "orders"}, {kSet, "a", "1"}};
+  EXPECT_EQ(codec.Encode(bytes, {.id = 7, .mutation = longer}),
+            message(16, "orders", "\001a\0011"));
+  const Ops too_long = {{kSet, "name", std::string(250, 'x')}};
+  EXPECT_EQ(codec.Encode(bytes, {.id = 7, .mutation = too_long}), bytes);
+  const Decoded reply =
+      codec.Decode(codec.Reply(9, LocalReply::kTimeout, "late"), Direction::kResponse);
+  ASSERT_EQ(reply.result.status, Status::kMessage) << reply.result.error;
+  EXPECT_EQ(reply.metadata.at("name"), "late");
+  // A text that the head's length has no room for is left out.
+  const std::string full = codec.Reply(9, LocalReply::kTimeout, std::string(600, 'x'));
+  EXPECT_EQ(codec.Decode(full, Direction::kResponse).result.status, Status::kMessage);
+}
+
 TEST(DeclaredCodecTest, WhatIsNotTheProtocolEndsTheConnectionAtItsFirstByte) {
   const Codec codec(kAcme);
   EXPECT_EQ(codec.Decode("G").result.status, Status::kError);
   EXPECT_EQ(codec.Decode("\xac").result.status, Status::kNeedMore);
   EXPECT_EQ(codec.Decode("\xac\xe0").result.status, Status::kError);
   EXPECT_EQ(Codec(kLines).Decode("GET").result.status, Status::kError);
+}
+
+TEST(DeclaredCodecTest, AConstantBehindTheLengthIsLookedAtBeforeTheLength) {
+  const Codec codec(R"({
+    "framing": {"length": {"fields": ["length"], "after": "length"}},
+    "fields": [{"name": "length", "bytes": 4}, {"name": "mark", "bytes": 1, "value": 7}]})");
+  const auto result = [&](size_t length, std::string_view rest) {
+    return codec.Decode(Be32(length).append(rest)).result;
+  };
+  EXPECT_EQ(result(0x7fffffff, "").status, Status::kNeedMore);
+  EXPECT_EQ(result(0x7fffffff, "").need, 5u);
+  EXPECT_EQ(result(0x7fffffff, "\x07").status, Status::kTooLarge);
+  EXPECT_EQ(result(0x7fffffff, "\x08").status, Status::kError);
+  EXPECT_EQ(result(0, "\x07").status, Status::kError) << "shorter than what it always has";
 }
 
 TEST(DeclaredCodecTest, ABrokenMessageCostsItselfIfItsEndIsKnown) {
@@ -409,6 +452,7 @@ TEST(DeclaredCodecTest, ALineWithoutEndIsSearchedOnceAndBounded) {
 TEST(DeclaredCodecTest, EveryBrokenByteGivesAnAnswerWithinTheMessage) {
   for (const auto& [json, message] :
        {std::pair{kAcme, AcmeRequest(7, "shop", "get", {{"a", "1"}, {"b", "2"}})},
+        std::pair{kHeads, std::string("\0\0\0\x10\x08\0\0\0\x07\x02me\0!bodies", 20)},
         std::pair{kLines, std::string("AX1 42 shop.get user=ann;b the body\n")}}) {
     const Codec codec(json);
     for (size_t i = 0; i < message.size(); ++i) {
@@ -459,6 +503,10 @@ TEST(DeclarationTest, WhatIsWrongIsToldByFieldValueAndFix) {
                          "errorReply": {"set": [{"field": "k", "number": 256}]}})"),
             "declaration.error_reply.set[0].number: 256: does not fit into k, which is at most "
             "255");
+  EXPECT_EQ(ErrorsOf(R"({"framing": {"delimiter": "\n"},
+                         "fields": [{"name": "a", "bytes": 1},
+                                    {"name": "b", "bytes": 1, "lengthThrough": "a"}]})"),
+            "declaration.fields[1].length_through: \"a\": does not come after this field");
 }
 
 }  // namespace
