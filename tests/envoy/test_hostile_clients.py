@@ -280,11 +280,10 @@ async def test_connections_that_end_inside_a_message(stage: Stage, reset: bool) 
 
 async def test_clients_that_reset_while_calls_are_under_way(stage: Stage, others: Load) -> None:
     source = random.Random(5)
-    deadline = asyncio.get_running_loop().time() + 2
 
-    async def run() -> int:
+    async def run() -> None:
         made = 0
-        while asyncio.get_running_loop().time() < deadline:
+        while made < 100:
             client = await DubboClient.connect("127.0.0.1", stage.port)
             for number in range(source.randrange(1, 8)):
                 await client.send_bytes(request(number, "x" * source.randrange(2000)))
@@ -293,11 +292,10 @@ async def test_clients_that_reset_while_calls_are_under_way(stage: Stage, others
                 await asyncio.sleep(source.random() * 0.01)
             client.reset()
             await client.close()
-        return made
 
-    made = sum(await asyncio.gather(*(run() for _ in range(16))))
-    assert made > 500
-    assert others.answered.total() > 50
+    await asyncio.gather(*(run() for _ in range(16)))
+    before = others.answered.total()
+    await eventually(lambda: others.answered.total() > before + 20)
     await eventually(lambda: stage.total("sessions_active", protocol="dubbo") == 2)
     await eventually(lambda: stage.total("exchanges_active", protocol="dubbo") <= 2)
 

@@ -270,11 +270,10 @@ def test_a_client_that_never_reads_is_closed(stage: Stage) -> None:
 
 def test_clients_that_reset_while_calls_are_under_way(stage: Stage) -> None:
     source = random.Random(5)
-    deadline = time.monotonic() + 2
 
-    def run(seed: int) -> int:
+    def run(seed: int) -> None:
         own, made = random.Random(seed), 0
-        while time.monotonic() < deadline:
+        while made < 100:
             connection = socket.create_connection(("127.0.0.1", stage.ports["impatient"]), 5)
             for _ in range(own.randrange(1, 5)):
                 with contextlib.suppress(ConnectionError):
@@ -284,11 +283,9 @@ def test_clients_that_reset_while_calls_are_under_way(stage: Stage) -> None:
                 time.sleep(own.random() * 0.01)
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             connection.close()
-        return made
 
     with ThreadPoolExecutor(8) as pool:
-        made = sum(pool.map(run, [source.randrange(1 << 30) for _ in range(8)]))
-    assert made > 200
+        list(pool.map(run, [source.randrange(1 << 30) for _ in range(8)]))
     until(lambda: stage.impatient("sessions_active") == 0)
     until(lambda: stage.impatient("exchanges_active") == 0)
 
