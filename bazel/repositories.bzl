@@ -114,6 +114,7 @@ def declare_repositories(existing = ()):
                     "rate_limit",
                     "retry",
                     "route",
+                    "tracing",
                 ]
             ] + [
                 "@metaprotocol//tools:config_schema.py",

@@ -46,11 +46,15 @@ class EngineContext {
 
   uint64_t Random() { return random_.Next(); }
 
+  // A name for a question to another service.
+  CallId NewCall() { return ++last_call_; }
+
  private:
   uint64_t now_us_;
   TimerWheel wheel_;
   uint64_t wake_us_ = TimerWheel::kNever;  // what the host was last asked for
   RandomStream random_;
+  CallId last_call_ = 0;
 };
 
 }  // namespace metaprotocol

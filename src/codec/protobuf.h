@@ -74,6 +74,10 @@ inline void AppendProtoBytes(std::string& out, uint32_t number, std::string_view
   AppendVarint(bytes.size(), out);
   out += bytes;
 }
+inline void AppendProtoFixed64(std::string& out, uint32_t number, uint64_t value) {
+  AppendVarint(ProtoTag(number, WireType::kFixed64), out);
+  for (int shift = 0; shift < 64; shift += 8) out += static_cast<char>(value >> shift);
+}
 void AppendProtoEntry(std::string& out, uint32_t number, std::string_view key,
                       std::string_view value);
 

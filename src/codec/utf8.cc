@@ -90,4 +90,16 @@ void AppendUtf8(std::string& out, uint32_t c) {
   }
 }
 
+std::string MadeUtf8(std::string_view text) {
+  if (IsUtf8(text)) return std::string(text);
+  std::string out;
+  out.reserve(text.size());
+  for (size_t i = 0; i < text.size();) {
+    const size_t width = Utf8At(text, i).width;
+    out += width == 0 ? std::string_view("?") : text.substr(i, width);
+    i += width == 0 ? 1 : width;
+  }
+  return out;
+}
+
 }  // namespace metaprotocol

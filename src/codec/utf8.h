@@ -25,6 +25,9 @@ bool IsUtf8(std::string_view text);
 // Whether all bytes are below 0x80.
 bool IsAscii(std::string_view text);
 
+// `text` with "?" for each byte that is no UTF-8: for services that would refuse the whole message.
+std::string MadeUtf8(std::string_view text);
+
 // Appends `code_point` as UTF-8; surrogates and values beyond U+10FFFF become U+FFFD.
 void AppendUtf8(std::string& out, uint32_t code_point);
 

@@ -10,7 +10,7 @@
 
 #include "generated/config_schema.h"
 #include "src/base/prime.h"
-#include "src/config/access_log_loader.h"
+#include "src/config/telemetry_loader.h"
 #include "src/config/destination.h"
 #include "src/config/filter_loader.h"
 #include "src/config/findings.h"
@@ -428,7 +428,8 @@ SnapshotOrErrors LoadSnapshot(std::string_view json, const CodecRegistry& codecs
     snapshot->request_keys = MetadataKeys(traits.metadata_keys, traits.keys_of_unread);
   }
   TableLoader(config, snapshot->request_keys, findings).Load(*snapshot);
-  snapshot->access_logs = LoadAccessLogs(config.access_logs, snapshot->request_keys, findings);
+  snapshot->telemetry =
+      LoadTelemetry(config.access_logs, config.tracing, snapshot->request_keys, findings);
 
   SnapshotOrErrors result;
   result.errors = AllErrors(reading, findings);

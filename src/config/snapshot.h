@@ -14,7 +14,7 @@
 #include "src/filter/filter.h"
 #include "src/filter/filter_chain.h"
 #include "src/route/route_table.h"
-#include "src/telemetry/access_log.h"
+#include "src/telemetry/telemetry.h"
 
 namespace metaprotocol {
 
@@ -51,7 +51,7 @@ struct Snapshot {
   UpstreamMode upstream_mode = UpstreamMode::kShared;
   SessionLimits limits;
   uint64_t default_timeout_us = 0;  // where a route has none; 0: none
-  AccessLogs access_logs;
+  Telemetry telemetry;
 
   struct Table {
     std::unique_ptr<const RouteTable> routes;

@@ -20,7 +20,7 @@ void Exchange::StartCall(std::string_view cluster, std::string_view path, Bytes 
                          uint64_t timeout_us) {
   assert(call_ == 0 && !step_timer_.armed() && "a filter waits for one thing at a time");
   exchanges_.ChooseTarget(*this, Exchanges::SenderOf(*this));
-  call_ = ++exchanges_.last_call_;
+  call_ = exchanges_.context_.NewCall();
   exchanges_.calls_.emplace(call_, this);
   EngineContext& context = exchanges_.context_;
   context.Arm(step_timer_, context.now_us() + timeout_us);
@@ -35,8 +35,8 @@ void Exchange::StartTimer(uint64_t delay_us) {
 
 void Exchange::Send(std::string_view cluster, std::string_view path, Bytes message,
                     uint64_t timeout_us) {
-  exchanges_.context_.host.StartCall(++exchanges_.last_call_, nullptr, cluster, path, message,
-                                     timeout_us);
+  EngineContext& context = exchanges_.context_;
+  context.host.StartCall(context.NewCall(), nullptr, cluster, path, message, timeout_us);
 }
 
 }  // namespace metaprotocol

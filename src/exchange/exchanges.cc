@@ -12,7 +12,7 @@ bool Exchanges::WantsWhole(const SnapshotUse& use, const Route& route, const Mes
                            const MatchInput& head) {
   const Snapshot& snapshot = *use.snapshot;
   const bool changed =
-      !route.request_mutation.empty() ||
+      !route.request_mutation.empty() || snapshot.telemetry.tracing != nullptr ||
       Router::TryTimeoutUs(route, Router::TimeoutUs(snapshot, route, message)) < message.timeout_us;
   const bool must_mutate =
       !route.is_direct_reply && changed && !snapshot.codec->traits().mutation_in_head;
@@ -44,7 +44,7 @@ Exchange& Exchanges::New(const ExchangeOrigin& origin, SnapshotUse& use, const R
   exchange.status_ = ReplyStatus::kOk;
   exchange.counted_ = false;
   exchange.answered_locally_ = false;
-  if (!use.logs.empty()) exchange.record_ = logger_.Begin(use, origin, message);
+  if (use.is_told) exchange.record_ = logger_.Begin(use, origin, message, exchange.changes_);
   ++count_;
   return exchange;
 }
@@ -109,7 +109,10 @@ void Exchanges::Hold(Exchange& exchange, const RequestView& request) {
 
 void Exchanges::CallDone(CallId call, std::optional<Bytes> message) {
   const auto it = calls_.find(call);
-  if (it == calls_.end()) return;
+  if (it == calls_.end()) {
+    logger_.CallDone(call, message);
+    return;
+  }
   Exchange& exchange = *it->second;
   if (exchange.state_ == Exchange::State::kReplyHeld) {
     ResumeReply(exchange, message);

@@ -79,7 +79,7 @@ class Exchanges final : public AttemptSink {
   // A request that was refused before it became an exchange: for those who are told of ended ones.
   void Refused(const ExchangeOrigin& origin, const SnapshotUse& use, const Message& message,
                LocalReply reply, std::string_view text) {
-    if (!use.logs.empty()) logger_.Refused(use, origin, message, reply, text);
+    if (use.is_told) logger_.Refused(use, origin, message, reply, text);
   }
   // More of a request that was not whole; see Exchange::wants_body. Once its server has answered it
   // goes nowhere. False: the server takes so little of it that no more should be read until OnRoom.
@@ -116,6 +116,11 @@ class Exchanges final : public AttemptSink {
   void CallDone(CallId call, std::optional<Bytes> message);
   void ExchangeTimer(Exchange& exchange);
   void StepTimer(Exchange& exchange);
+
+  // What is told of ended requests goes out. To be called about once a second.
+  void SendSpans() { logger_.SendSpans(); }
+  // It waits to go out, or to have arrived.
+  bool has_spans() const { return logger_.has_spans(); }
 
   size_t count() const { return count_; }
   // Labels without a cluster: for what happens before one is chosen. `route` may be null.
@@ -189,7 +194,6 @@ class Exchanges final : public AttemptSink {
   ObjectPool<Exchange> pool_;
   size_t count_ = 0;
   std::unordered_map<CallId, Exchange*> calls_;  // who waits for which answer
-  CallId last_call_ = 0;
   Mutation all_changes_;  // of the request that is being started: its route's and its filters'
 };
 

@@ -6,8 +6,8 @@
 namespace metaprotocol {
 
 RequestRecord* RequestLogger::Begin(const SnapshotUse& use, const ExchangeOrigin& origin,
-                                    const Message& message) {
-  const AccessLogs& configured = use.snapshot->access_logs;
+                                    const Message& message, Mutation& changes) {
+  const Telemetry& configured = use.snapshot->telemetry;
   const MatchInput input{message.metadata, origin.connection};
   uint64_t wanted = 0;
   for (size_t i = 0; i < configured.logs.size(); ++i) {
@@ -17,16 +17,22 @@ RequestRecord* RequestLogger::Begin(const SnapshotUse& use, const ExchangeOrigin
         log.chance >= Route::kAlways || (log.chance != 0 && context_.Random() >> 32 < log.chance);
     if (drawn) wanted |= uint64_t{1} << i;
   }
-  if (wanted == 0) return nullptr;
+  std::optional<TraceStart> trace;
+  if (configured.tracing != nullptr) {
+    trace = configured.tracing->Begin(
+        input, [this] { return context_.Random(); }, changes);
+  }
+  if (wanted == 0 && !(trace && trace->leaves_span)) return nullptr;
   RequestRecord& record = pool_.Acquire();
   record.Begin(configured.keys, input);
   record.SetRemote(origin.info.remote_address, origin.info.remote_port);
   record.wanted = wanted;
+  record.trace = trace;
   return &record;
 }
 
 void RequestLogger::End(const SnapshotUse& use, RequestRecord& record, EndedRequest ended) {
-  const AccessLogs& configured = use.snapshot->access_logs;
+  const Telemetry& configured = use.snapshot->telemetry;
   ended.protocol = use.snapshot->codec->traits().name;
   ended.ended_us = context_.now_us();
   ended.ended_unix_us = context_.host.UnixTimeUs();
@@ -41,12 +47,18 @@ void RequestLogger::End(const SnapshotUse& use, RequestRecord& record, EndedRequ
       use.logs[i]->Write(line_);
     }
   }
+  if (record.trace && record.trace->leaves_span) {
+    line_.clear();
+    configured.tracing->WriteSpan(ended, line_);
+    spans_.Add(*configured.tracing, line_, *use.protocol_series);
+  }
   pool_.Release(record);
 }
 
 void RequestLogger::Refused(const SnapshotUse& use, const ExchangeOrigin& origin,
                             const Message& message, LocalReply reply, std::string_view text) {
-  RequestRecord* const record = Begin(use, origin, message);
+  Mutation changes;  // of what is not passed on
+  RequestRecord* const record = Begin(use, origin, message, changes);
   if (record == nullptr) return;
   record->SetReason(text);
   EndedRequest ended{.record = *record};

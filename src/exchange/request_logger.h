@@ -1,11 +1,13 @@
-// Tells the access logs of requests that have ended: of each one once, and of none before.
+// Tells access logs and tracing of requests that have ended: of each one once, and of none before.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <string_view>
 
 #include "src/base/object_pool.h"
 #include "src/engine_context.h"
+#include "src/exchange/span_exporter.h"
 #include "src/router/protocol_state.h"
 #include "src/telemetry/request_record.h"
 
@@ -15,19 +17,26 @@ struct ExchangeOrigin;
 
 class RequestLogger {
  public:
-  explicit RequestLogger(EngineContext& context) : context_(context) {}
+  explicit RequestLogger(EngineContext& context) : context_(context), spans_(context) {}
 
-  // Null if no log wants the request; else to be given back with End.
-  RequestRecord* Begin(const SnapshotUse& use, const ExchangeOrigin& origin,
-                       const Message& message);
+  // Null if nobody is told of the request; else to be given back with End. Appends what tracing
+  // wants changed in it.
+  RequestRecord* Begin(const SnapshotUse& use, const ExchangeOrigin& origin, const Message& message,
+                       Mutation& changes);
   // `ended` has the record; its times on the calendar's clock are filled in here.
   void End(const SnapshotUse& use, RequestRecord& record, EndedRequest ended);
   // Both at once, for a request that went nowhere.
   void Refused(const SnapshotUse& use, const ExchangeOrigin& origin, const Message& message,
                LocalReply reply, std::string_view text);
 
+  // See SpanExporter.
+  void SendSpans() { spans_.SendAll(); }
+  bool has_spans() const { return !spans_.empty(); }
+  void CallDone(CallId call, std::optional<Bytes> reply) { spans_.CallDone(call, reply); }
+
  private:
   EngineContext& context_;
+  SpanExporter spans_;
   ObjectPool<RequestRecord> pool_;
   std::string line_;
 };

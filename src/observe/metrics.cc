@@ -48,6 +48,8 @@ constexpr std::array<std::string_view, static_cast<size_t>(Counter::kFirstLocalR
         "authorization_audited",
         "access_log_entries",
         "access_log_lost",
+        "spans",
+        "spans_lost",
 };
 
 constexpr std::array<std::string_view, kGaugeCount> kGaugeNames = {

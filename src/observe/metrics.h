@@ -65,6 +65,8 @@ enum class Counter : uint8_t {
   // Labels: the protocol alone.
   kAccessLogEntries,  // lines for access logs
   kAccessLogLost,     // lines that were not written: too many waited, or the file failed
+  kSpans,             // of requests that are traced
+  kSpansLost,         // spans that have not arrived: too many waited, or the collector failed
   // One per LocalReply follows, in its order: use LocalReplyCounter().
   kFirstLocalReply,
 };

@@ -38,7 +38,8 @@ struct SnapshotUse {
   std::vector<RouteState> routes;  // by Route::index
   Series* no_route_series = nullptr;
   Series* protocol_series = nullptr;           // labels: the protocol alone
-  std::vector<std::shared_ptr<LogSink>> logs;  // parallel to Snapshot::access_logs
+  bool is_told = false;                        // somebody is told of ended requests
+  std::vector<std::shared_ptr<LogSink>> logs;  // parallel to Telemetry::logs
   // Snapshots with the same codec and mode have the same, and so share upstream connections.
   std::shared_ptr<UpstreamProtocol> upstream;
   uint64_t users = 0;

@@ -73,7 +73,8 @@ void SessionManager::TakeUpNewest(ProtocolState& protocol) {
   use->upstream->max_message_bytes = use->snapshot->limits.max_message_bytes;
   use->upstream->stream_message_bytes = use->snapshot->limits.stream_message_bytes;
   use->protocol_series = protocol.series;
-  for (const AccessLog& log : use->snapshot->access_logs.logs) {
+  use->is_told = use->snapshot->telemetry.any();
+  for (const AccessLog& log : use->snapshot->telemetry.logs) {
     use->logs.push_back(context_.host.OpenLog(log.path));
   }
   protocol.current = use.get();

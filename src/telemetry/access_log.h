@@ -1,11 +1,10 @@
-// The access logs of a configuration: which requests they want, and how those look.
+// An access log of a configuration: which requests it wants, and how those look.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <string>
-#include <vector>
 
 #include "src/route/route_table.h"
 #include "src/telemetry/log_format.h"
@@ -28,13 +27,6 @@ struct AccessLog {
     if (failures_only && !request.failed()) return false;
     return request.ended_us - request.started_us >= min_duration_us;
   }
-};
-
-struct AccessLogs {
-  static constexpr size_t kMost = 16;  // as in api/
-
-  std::vector<AccessLog> logs;
-  RecordedKeys keys;  // of all formats
 };
 
 }  // namespace metaprotocol

@@ -94,8 +94,8 @@ std::string Known(const auto& operators) {
 const std::vector<LogTemplate::Named>& LogTemplate::Operators() {
   using O = Operator;
   static const std::vector<Named> operators = {
-      {"SERVICE", O::kRecorded, {"interface", "service"}},
-      {"METHOD", O::kRecorded, {"method"}},
+      {"SERVICE", O::kRecorded, {"interface", "service", "callee"}},
+      {"METHOD", O::kRecorded, {"method", "func"}},
       {"TRACE_ID", O::kTraceId, {"traceparent", "x-b3-traceid", "b3"}},
       {"REQUEST_ID", O::kRecorded, {"x-request-id"}},
       {"PROTOCOL", O::kProtocol},
@@ -246,6 +246,7 @@ bool LogTemplate::Value(const Part& part, const EndedRequest& request, std::stri
       }
       return false;
     case Operator::kTraceId:
+      if (record.trace) return put(TraceIdText(record.trace->context.trace));
       for (const size_t place : part.places) {
         if (const auto value = record.value(place)) return put(TraceIdIn(*value));
       }

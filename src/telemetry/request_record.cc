@@ -16,6 +16,7 @@ size_t RecordedKeys::Want(std::string_view name, MetadataKeys& keys) {
 void RequestRecord::Begin(const RecordedKeys& keys, const MatchInput& input) {
   text_.clear();
   reason_.clear();
+  trace.reset();
   sent_us = first_byte_us = 0;
   by_filter = connected = delayed = false;
   values_.resize(keys.size());

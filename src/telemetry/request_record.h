@@ -11,6 +11,7 @@
 
 #include "src/codec/codec.h"
 #include "src/route/match_input.h"
+#include "src/telemetry/trace_context.h"
 
 namespace metaprotocol {
 
@@ -50,13 +51,14 @@ class RequestRecord {
   // Why the proxy has answered.
   void SetReason(std::string_view text) { reason_.assign(text.substr(0, kMostReasonBytes)); }
 
-  // By the bits of who wants to know of its end; see RequestLogs.
+  // By the bits of the logs that want to know of its end.
   uint64_t wanted = 0;
-  uint64_t sent_us = 0;        // when the last attempt began; 0: none has
-  uint64_t first_byte_us = 0;  // when the reply's head came; 0: it has not
-  bool by_filter = false;      // the proxy's reply is a filter's
-  bool connected = false;      // some of the request was sent to a server
-  bool delayed = false;        // a fault filter made it wait
+  std::optional<TraceStart> trace;  // nothing: its trace is no affair of ours
+  uint64_t sent_us = 0;             // when the last attempt began; 0: none has
+  uint64_t first_byte_us = 0;       // when the reply's head came; 0: it has not
+  bool by_filter = false;           // the proxy's reply is a filter's
+  bool connected = false;           // some of the request was sent to a server
+  bool delayed = false;             // a fault filter made it wait
 
  private:
   struct Value {

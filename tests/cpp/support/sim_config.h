@@ -70,6 +70,8 @@ struct SimConfig {
   // Path and format, a text; all requests.
   std::vector<std::pair<std::string, std::string>> access_logs = {};
   std::function<void(AccessLog&)> change_log = {};
+  bool traces = false;  // to the cluster "spans"
+  std::function<void(Tracing&)> change_tracing = {};
   // Behind the limits, in order.
   std::vector<std::pair<std::string, std::shared_ptr<const Filter>>> filters = {};
 };
@@ -163,9 +165,16 @@ inline std::shared_ptr<const Snapshot> BuildSnapshot(SimConfig config) {
     log.path = path;
     std::string error;
     log.format =
-        LogFormat::Text(LogTemplate::Compile(format, snapshot->access_logs.keys, keys, error));
+        LogFormat::Text(LogTemplate::Compile(format, snapshot->telemetry.keys, keys, error));
     if (config.change_log) config.change_log(log);
-    snapshot->access_logs.logs.push_back(std::move(log));
+    snapshot->telemetry.logs.push_back(std::move(log));
+  }
+  if (config.traces) {
+    auto tracing = std::make_shared<Tracing>(snapshot->telemetry.keys, keys);
+    tracing->cluster = "spans";
+    tracing->service_name = "sim";
+    if (config.change_tracing) config.change_tracing(*tracing);
+    snapshot->telemetry.tracing = std::move(tracing);
   }
   for (auto& [name, filter] : config.filters) table.filters.push_back({name, std::move(filter)});
   snapshot->response_keys = MetadataKeys(config.codec->traits().metadata_keys);

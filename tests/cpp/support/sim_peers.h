@@ -109,6 +109,32 @@ struct SimLimiter {
   }
 };
 
+// A collector of spans. Its host says after `timeout_us` that it is silent.
+struct SimCollector {
+  enum class Mode : uint8_t { kTakes, kRejectsTwo, kFails, kSilent };
+  struct Batch {
+    std::string cluster;
+    std::string message;
+  };
+
+  Mode mode = Mode::kTakes;
+  uint64_t delay_us = 50;
+  std::vector<Batch> batches;
+
+  std::optional<std::string> Answer() const {
+    switch (mode) {
+      case Mode::kTakes:
+        return std::string();
+      case Mode::kRejectsTwo:
+        return std::string("\x0a\x02\x08\x02", 4);
+      case Mode::kFails:
+      case Mode::kSilent:
+        break;
+    }
+    return std::nullopt;
+  }
+};
+
 // An upstream connection, from the server's side. It outlives the lease if that is given back.
 class SimConnection {
  public:

@@ -65,6 +65,7 @@ class SimWorld : public Host {
   std::deque<std::unique_ptr<SimConnection>> connections;
   std::map<std::string, SimServer> servers;  // by address
   SimLimiter limiter;
+  SimCollector collector;
 
   const Wire& wire() const { return *wire_; }
   uint64_t now() const { return now_us_; }
@@ -353,15 +354,17 @@ class SimWorld : public Host {
                  std::string_view path, Bytes message, uint64_t timeout_us) override {
     if (session != nullptr && LiveClient(session, "StartCall") == nullptr) return;
     if (!used_call_ids_.insert(call).second) Violation("a call id is used twice");
+    if (path == kExportSpans) {
+      collector.batches.push_back({std::string(cluster), std::string(message)});
+      const bool silent = collector.mode == SimCollector::Mode::kSilent;
+      Answer(call, now_us_ + (silent ? timeout_us : collector.delay_us), collector.Answer());
+      return;
+    }
     limiter.questions.push_back(
         {std::string(cluster), std::string(path), std::string(message), timeout_us});
     if (limiter.mode == SimLimiter::Mode::kSilent) return;
     // The session may end before.
-    At(now_us_ + limiter.delay_us, [this, call, answer = limiter.Answer()] {
-      WithEngine([&](Engine& engine) {
-        engine.CallDone(call, answer ? std::optional<Bytes>(*answer) : std::nullopt);
-      });
-    });
+    Answer(call, now_us_ + limiter.delay_us, limiter.Answer());
   }
   uint64_t NowUs() override { return now_us_; }
   uint64_t Turn() override { return turn != 0 ? turn : Host::Turn(); }
@@ -397,6 +400,13 @@ class SimWorld : public Host {
   }
 
  private:
+  void Answer(CallId call, uint64_t at_us, std::optional<std::string> answer) {
+    At(at_us, [this, call, answer = std::move(answer)] {
+      WithEngine([&](Engine& engine) {
+        engine.CallDone(call, answer ? std::optional<Bytes>(*answer) : std::nullopt);
+      });
+    });
+  }
   friend class SimClient;
   friend class SimConnection;
 

@@ -1,4 +1,4 @@
-#include "src/config/access_log_loader.h"
+#include "src/config/telemetry_loader.h"
 
 #include <string>
 #include <utility>
@@ -10,10 +10,10 @@ namespace {
 
 class Loader {
  public:
-  Loader(AccessLogs& made, MetadataKeys& keys, Findings& findings)
+  Loader(Telemetry& made, MetadataKeys& keys, Findings& findings)
       : made_(made), keys_(keys), findings_(findings) {}
 
-  void Load(const config::AccessLog& config, const std::string& path) {
+  void LoadLog(const config::AccessLog& config, const std::string& path) {
     AccessLog log;
     log.path = config.path;
     if (config.text) log.format = LogFormat::Text(Compile(*config.text, path + ".text"));
@@ -25,7 +25,40 @@ class Loader {
     made_.logs.push_back(std::move(log));
   }
 
+  void LoadTracing(const config::Tracing& config) {
+    auto tracing = std::make_shared<Tracing>(made_.keys, keys_);
+    tracing->cluster = config.cluster;
+    tracing->service_name = config.service_name.empty() ? "metaprotocol" : config.service_name;
+    tracing->chance = Route::ChanceOf(config.percent);
+    tracing->overall = Route::ChanceOf(config.overall_percent);
+    tracing->kind = config.kind == config::TracingKind::SERVER ? Tracing::Kind::kServer
+                                                               : Tracing::Kind::kClient;
+    if (!config.formats.empty()) tracing->formats = 0;
+    for (const config::TracingFormat format : config.formats) {
+      tracing->formats |= TraceFormatBit(FormatOf(format));
+    }
+    for (const config::SpanAttribute& from : config.attributes) {
+      Tracing::Attribute attribute{.name = from.name, .place = {}, .value = {}};
+      if (from.key) attribute.place = made_.keys.Want(*from.key, keys_);
+      if (from.value) attribute.value = *from.value;
+      tracing->attributes.push_back(std::move(attribute));
+    }
+    made_.tracing = std::move(tracing);
+  }
+
  private:
+  static TraceFormat FormatOf(config::TracingFormat format) {
+    switch (format) {
+      case config::TracingFormat::W3C:
+        break;
+      case config::TracingFormat::B3:
+        return TraceFormat::kB3;
+      case config::TracingFormat::B3_MULTI:
+        return TraceFormat::kB3Multi;
+    }
+    return TraceFormat::kW3c;
+  }
+
   LogTemplate Compile(const std::string& format, const std::string& path) {
     std::string error;
     LogTemplate compiled = LogTemplate::Compile(format, made_.keys, keys_, error);
@@ -55,20 +88,22 @@ class Loader {
     return match;
   }
 
-  AccessLogs& made_;
+  Telemetry& made_;
   MetadataKeys& keys_;
   Findings& findings_;
 };
 
 }  // namespace
 
-AccessLogs LoadAccessLogs(const std::vector<config::AccessLog>& configs, MetadataKeys& keys,
-                          Findings& findings) {
-  AccessLogs made;
+Telemetry LoadTelemetry(const std::vector<config::AccessLog>& logs,
+                        const std::optional<config::Tracing>& tracing, MetadataKeys& keys,
+                        Findings& findings) {
+  Telemetry made;
   Loader loader(made, keys, findings);
-  for (size_t i = 0; i < configs.size(); ++i) {
-    loader.Load(configs[i], "access_logs[" + std::to_string(i) + "]");
+  for (size_t i = 0; i < logs.size(); ++i) {
+    loader.LoadLog(logs[i], "access_logs[" + std::to_string(i) + "]");
   }
+  if (tracing) loader.LoadTracing(*tracing);
   return made;
 }
 

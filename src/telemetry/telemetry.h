@@ -1,0 +1,21 @@
+// All that is told of ended requests, and what is kept of them for it.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "src/telemetry/access_log.h"
+#include "src/telemetry/request_record.h"
+#include "src/telemetry/tracing.h"
+
+namespace metaprotocol {
+
+struct Telemetry {
+  std::vector<AccessLog> logs;
+  std::shared_ptr<const Tracing> tracing;  // null: no spans
+  RecordedKeys keys;                       // of both
+
+  bool any() const { return !logs.empty() || tracing != nullptr; }
+};
+
+}  // namespace metaprotocol
