@@ -3,7 +3,7 @@ that also runs in Envoy."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -86,6 +86,8 @@ class Explanation:
     denied: str = ""
     """Why no server gets the call: the authorization policy that denies it, or that there is none
     which allows it; "": it is allowed."""
+    telemetry: tuple[str, ...] = ()
+    """What is told of the call once it has ended, whatever becomes of it."""
     hosts: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """The endpoints of each of these clusters, as "address:port", where they are known."""
 
@@ -95,6 +97,11 @@ class Explanation:
 
     def lines(self) -> Iterator[Line]:
         """What becomes of the call and why, for people."""
+        yield from self._decision()
+        for told in self.telemetry:
+            yield Line(f"and then {told}")
+
+    def _decision(self) -> Iterator[Line]:
         yield Line(f"{self.filter} ({self.codec})", Tone.TITLE)
         # A protocol may say the same twice, such as Dubbo its interface: as path and as attachment.
         pairs = dict.fromkeys(pair for pair in self.metadata if pair[1])
@@ -147,6 +154,7 @@ class Explanation:
             "direct_reply": self.direct_reply or None,
             "changes": list(self.changes),
             "denied": self.denied or None,
+            "telemetry": list(self.telemetry),
             "tried": [
                 {
                     "route": route.name,
@@ -182,8 +190,11 @@ def explain(snapshot: FilterSnapshot, metadata: Sequence[tuple[str, str]]) -> Ex
         if name == chosen:
             taken = route
             break
+    telemetry = tuple(_telemetry(snapshot.proxy, pairs))
     if taken is None:
-        return Explanation(snapshot.name, snapshot.codec, pairs, tuple(tried), None)
+        return Explanation(
+            snapshot.name, snapshot.codec, pairs, tuple(tried), None, telemetry=telemetry
+        )
     reply = ""
     if taken.HasField("direct_reply"):
         reply = taken.direct_reply.kind
@@ -197,7 +208,30 @@ def explain(snapshot: FilterSnapshot, metadata: Sequence[tuple[str, str]]) -> Ex
         reply,
         tuple(describe_changes(taken)),
         _denial(snapshot.proxy, pairs),
+        telemetry,
     )
+
+
+def _telemetry(proxy: ProxyConfig, pairs: tuple[tuple[str, str], ...]) -> Iterator[str]:
+    """The access logs that want the call, and tracing, each as a phrase."""
+    for log in proxy.access_logs:
+        if log.match and not _holds(proxy.protocol, log.match, pairs):
+            continue
+        when = []
+        if log.failures_only:
+            when.append("it has failed")
+        if log.HasField("min_duration") and log.min_duration.ToMicroseconds():
+            when.append(f"it took {log.min_duration.ToMilliseconds() / 1000:g} s or more")
+        percent = log.percent if log.HasField("percent") else 100
+        text = f"a line in {log.path}"
+        if percent < 100:
+            text += f", for {percent:.4g} % of such calls"
+        yield f"{text}, if {' and '.join(when)}" if when else text
+    if proxy.HasField("tracing"):
+        tracing = proxy.tracing
+        percent = tracing.percent if tracing.HasField("percent") else 100
+        share = f"{percent:.4g} % of calls that say nothing of sampling"
+        yield f"a span at {tracing.cluster}, for {share}"
 
 
 def _denial(proxy: ProxyConfig, pairs: tuple[tuple[str, str], ...]) -> str:
@@ -235,28 +269,24 @@ def _first_met(
 def _decide(
     protocol: Protocol, condition: Condition, pairs: tuple[tuple[str, str], ...]
 ) -> ConditionResult:
-    alone = ProxyConfig(
-        name="condition",
-        protocol=protocol,
-        route_tables=[
-            RouteTable(
-                name="t",
-                routes=[
-                    Route(
-                        name="holds",
-                        match=[condition],
-                        direct_reply=DirectReply(kind="no_content"),
-                    )
-                ],
-            )
-        ],
-    )
     return ConditionResult(
         describe_condition(condition),
         condition.key,
-        _match(alone, pairs) == "holds",
+        _holds(protocol, [condition], pairs),
         tuple(value for key, value in pairs if key == condition.key),
     )
+
+
+def _holds(
+    protocol: Protocol, conditions: Iterable[Condition], pairs: tuple[tuple[str, str], ...]
+) -> bool:
+    """Whether all of them hold, as the engine decides it."""
+    reply = DirectReply(kind="no_content")
+    routes = [Route(name="holds", match=conditions, direct_reply=reply)]
+    alone = ProxyConfig(
+        name="conditions", protocol=protocol, route_tables=[RouteTable(name="t", routes=routes)]
+    )
+    return _match(alone, pairs) == "holds"
 
 
 def _match(proxy: ProxyConfig, pairs: tuple[tuple[str, str], ...]) -> str | None:

@@ -34,6 +34,17 @@ from pydantic import ValidationError
 
 from tests.testkit.mesh import HOST, ROUTER_FILE, router_yaml, save, to, write
 
+TELEMETRY = """
+accessLogs:
+- text: a
+  percentage: {value: 10}
+  failuresOnly: true
+  minDuration: 1500ms
+  match: {attributes: {user: {exact: ann}}}
+- {file: /var/log/bob.log, text: b, match: {attributes: {user: {exact: bob}}}}
+tracing: {collector: otel, percentage: {value: 1}}
+"""
+
 ROOT = Path(__file__).resolve().parents[3]
 GUIDE = ROOT / "docs" / "python-api.md"
 
@@ -328,3 +339,18 @@ def test_a_host_that_is_nearly_right_is_answered_with_the_right_one(folder: Path
     wrong = HOST.replace("orders", "order")
     with pytest.raises(metaprotocol.NotFound, match=f"did you mean {HOST}"):
         metaprotocol.load(folder).explain(wrong, {})
+
+
+def test_an_explanation_says_what_is_told_of_the_call(folder: Path) -> None:
+    router = yaml.safe_load((folder / ROUTER_FILE).read_text())
+    router["spec"] |= yaml.safe_load(TELEMETRY)
+    (folder / ROUTER_FILE).write_text(yaml.safe_dump(router))
+    found = metaprotocol.load(folder).explain(HOST, {"method": "get", "user": "ann"})
+    assert found.telemetry == (
+        "a line in /dev/stdout, for 10 % of such calls, if it has failed and it took 1.5 s or more",
+        "a span at otel, for 1 % of calls that say nothing of sampling",
+    )
+    assert "and then a span at otel" in str(found)
+    assert found.to_dict()["telemetry"] == list(found.telemetry)
+    other = metaprotocol.load(folder).explain(HOST, {"method": "get", "user": "bob"})
+    assert other.telemetry[0] == "a line in /var/log/bob.log"
