@@ -248,6 +248,7 @@ class Seen:
         self.id = int_at(meta, 4)
         self.method = bytes_at(request, 2).decode()
         self.timeout_ms = int_at(request, 8)
+        self.user_field = bytes_at(request, 7)
         self.authentication = bytes_at(meta, 7).decode()
         self.connection = connection
 

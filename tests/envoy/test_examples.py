@@ -195,6 +195,47 @@ async def test_access_log_has_each_call_once(tmp_path: Path) -> None:
         await becomes(True, is_logged)
 
 
+async def test_tracing_leaves_a_span_of_each_call(tmp_path: Path) -> None:
+    trace, parent = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+    collector = await asyncio.create_subprocess_exec(
+        sys.executable, str(EXAMPLES / "tracing" / "collector.py"), "0",
+        stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        assert collector.stdout is not None
+
+        async def line() -> str:
+            assert collector.stdout is not None
+            return (await asyncio.wait_for(collector.stdout.readline(), 30)).decode()
+
+        port = int((await line()).split()[-1])
+        async with (
+            running("tracing", tmp_path, dubbo=("v1",), others={4317: port}) as stage,
+            stage.consumer() as client,
+        ):
+            user = {"user": "ada"}
+            assert await answer(client, attachments=user) == "list by v1"
+            found = await line()
+            assert f" {INTERFACE}/list for nobody in " in found
+            assert "'user': 'ada'" in found
+            sampled = {**user, "traceparent": f"00-{trace}-{parent}-01"}
+            assert await answer(client, attachments=sampled) == "list by v1"
+            assert (await line()).startswith(f"{trace} {INTERFACE}/list for {parent} in ")
+            got = stage.calls["v1"][-1].attachments["traceparent"]
+            assert str(got).startswith(f"00-{trace}-")
+            assert parent not in str(got)
+            stage.edit("routes.yaml", ("percentage: {value: 100}", "percentage: {value: 0}"))
+
+            async def is_sampled() -> bool:
+                await client.call(INTERFACE, "list", attachments=user)
+                return str(stage.calls["v1"][-1].attachments["traceparent"]).endswith("-01")
+
+            await becomes(False, is_sampled)
+    finally:
+        collector.kill()
+        await collector.wait()
+
+
 async def test_fault_is_for_testers_only(tmp_path: Path) -> None:
     tester = {"user": "qa-7"}
     async with running("fault", tmp_path, dubbo=("v1",)) as stage, stage.consumer() as client:

@@ -11,6 +11,7 @@ from metaprotocol.resources.base import Checked, Problem, Resource
 from metaprotocol.resources.declaration import Declaration
 from metaprotocol.resources.limits import Limits
 from metaprotocol.resources.meta_router import AccessLog
+from metaprotocol.resources.tracing import Tracing
 
 __all__ = ["ApplicationProtocol", "ApplicationProtocolSpec"]
 
@@ -45,6 +46,9 @@ class ApplicationProtocolSpec(Limits, Checked):
     access_logs: Annotated[list[AccessLog], Field(max_length=16)] = Field(default_factory=list)
     """What is written of the requests of all services of the protocol, unless a MetaRouter says
     otherwise."""
+
+    tracing: Tracing | None = None
+    """Spans of the requests of all services of the protocol, unless a MetaRouter says otherwise."""
 
     @property
     def codec_name(self) -> str:

@@ -27,6 +27,7 @@ from metaprotocol.resources import (
     declaration,
     limits,
     meta_router,
+    tracing,
     traffic,
 )
 from metaprotocol.resources.application_protocol import (
@@ -131,6 +132,20 @@ _RULES: dict[str, list[tuple[str, str, str]]] = {
             "!has(self.mirror) || !has(self.directReply)",
             "there is nothing to mirror with directReply",
             ".mirror",
+        ),
+    ],
+    "Tracing": [
+        (
+            "has(self.collector) || (has(self.disabled) && self.disabled)",
+            "collector must be given, or disabled: true",
+            "",
+        ),
+    ],
+    "SpanAttribute": [
+        (
+            "has(self.metadata) != has(self.literal)",
+            "must have exactly one of metadata and literal",
+            "",
         ),
     ],
     "LocalRateLimit": [
@@ -345,7 +360,7 @@ def _text(documentation: str | None) -> str:
 def _documentation() -> dict[str, dict[str, str]]:
     """Class -> YAML name of a field -> its docstring, from the source."""
     found: dict[str, dict[str, str]] = {}
-    for module in (application_protocol, base, declaration, limits, meta_router, traffic):
+    for module in (application_protocol, base, declaration, limits, meta_router, tracing, traffic):
         for node in ast.parse(inspect.getsource(module)).body:
             if not isinstance(node, ast.ClassDef):
                 continue

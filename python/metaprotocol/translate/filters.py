@@ -50,6 +50,7 @@ _UPSTREAM_CONNECTIONS = {
 }
 _ONE_WAY_METHODS = "one_way_methods"
 _LOGS = "access_logs"
+_TRACING = "tracing"
 
 
 @dataclass(frozen=True)
@@ -128,13 +129,14 @@ def accepted(
     protocol: ApplicationProtocol | None,
     report: Report,
     logs: Resource | None = None,
+    tracing: Resource | None = None,
 ) -> str | None:
     """``config`` in JSON in a form that the engine takes; what it refuses is reported.
 
     Nothing is left out, since what comes after would let through what was to be kept out. A route
     that is refused keeps its place and answers an error. With a rate limit, or a protocol, that is
-    refused every request gets one. None if the engine does not take even that. ``logs``: who has
-    written the access logs, if it is not the owner.
+    refused every request gets one. None if the engine does not take even that. ``logs`` and
+    ``tracing``: who has written these, if it is not the owner.
     """
     told: set[EngineError] = set()
     closed: set[int] = set()
@@ -145,10 +147,13 @@ def accepted(
             return text
         broken: dict[int, list[EngineError]] = {}
         for error in errors:
-            if error.path.startswith(_LOGS):
+            if error.path.startswith((_LOGS, _TRACING)):
                 if error not in told:
                     told.add(error)
-                    tell_log(error, logs or owner, report)
+                    if error.path.startswith(_LOGS):
+                        tell_log(error, logs or owner, report)
+                    else:
+                        tell_tracing(error, tracing or owner, report)
                 continue
             if error not in told:
                 told.add(error)
@@ -158,8 +163,9 @@ def accepted(
             broken.setdefault(int(match["route"]) if match else -1, []).append(error)
         if -1 in broken:
             break
-        if any(error.path.startswith(_LOGS) for error in errors):
-            config.ClearField(_LOGS)
+        for part in (_LOGS, _TRACING):
+            if any(error.path.startswith(part) for error in errors):
+                config.ClearField(part)
         routes = config.route_tables[0].routes
         for index, reasons in broken.items():
             routes[index].CopyFrom(_closed(routes[index], reasons, again=index in closed))
@@ -245,6 +251,14 @@ def tell_log(error: EngineError, owner: Resource, report: Report) -> None:
     match = re.match(r"(\[\d+\]\.(?:text|json|match))", field)
     place = "spec.accessLogs" + (match[1] if match else "")
     fix = "nothing is logged until it is fixed"
+    report.error(owner, "rejected", place, what, value=value, fix=fix)
+
+
+def tell_tracing(error: EngineError, owner: Resource, report: Report) -> None:
+    """Reports a complaint of the engine about tracing. Requests go on without any."""
+    what, value = _value(error.what)
+    place = "spec.tracing" + (".collector" if error.path.endswith(".cluster") else "")
+    fix = "no spans are made until it is fixed"
     report.error(owner, "rejected", place, what, value=value, fix=fix)
 
 

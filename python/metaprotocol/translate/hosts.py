@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from google.protobuf.message import Message
 
 from metaprotocol.audience import Clients
+from metaprotocol.config.v1 import Tracing
 from metaprotocol.diagnostics import did_you_mean
 from metaprotocol.resources import (
     ApplicationProtocol,
@@ -30,7 +31,7 @@ from metaprotocol.translate.meta_routers import route_plan
 from metaprotocol.translate.model import Port, Service
 from metaprotocol.translate.naming import filter_name, inbound_filter_name
 from metaprotocol.translate.options import Options, Target
-from metaprotocol.translate.plan import RoutePlan
+from metaprotocol.translate.plan import Place, RoutePlan
 from metaprotocol.translate.protocols import (
     BUILT_IN_PROTOCOLS,
     CODECS_WITH_ONE_WAY_METHODS,
@@ -44,12 +45,14 @@ from metaprotocol.translate.routes import (
     RouteTranslator,
     Table,
     Use,
+    asked_cluster,
     default_table,
     inbound_table,
     no_host_fix,
     shut_table,
 )
 from metaprotocol.translate.services import BIND_ANNOTATION
+from metaprotocol.translate.tracing import planned_tracing
 from metaprotocol.translate.visibility import Namespaces, both
 
 _DUBBO = "dubbo"
@@ -246,6 +249,7 @@ class HostTranslator:
             table = RouteTranslator(plan, service, port, codec, self._known).translate()
         if shut is None:
             self._authorize(policies, service, port, codec, table, report)
+        traced_by, tracing = self._tracing(plan, protocol, table, report)
         report.extend(table.diagnostics)
         made.uses |= table.uses
         made.looked_up |= table.hosts
@@ -269,11 +273,14 @@ class HostTranslator:
         logs = plan.access_logs if plan is not None else None
         for name, side in self._sides(service, port, table):
             config = proxy_config(name, codec, protocol, side, limits, one_way, logs)
+            if tracing is not None:
+                config.tracing.CopyFrom(tracing)
+                if side is not table:  # beside the servers
+                    config.tracing.kind = Tracing.SERVER
             if self._options.target is Target.ENVOY:
                 config.listener_name = name  # which is named like its filter
-            text = accepted(
-                config, side, owner, protocol, report, owner if logs is not None else protocol
-            )
+            logged_by = owner if logs is not None else protocol
+            text = accepted(config, side, owner, protocol, report, logged_by, traced_by)
             if text is not None:
                 message = self._messages.filter_config(name, text)
                 made.filters[name] = Filter(message, tuple(origins), visible)
@@ -292,6 +299,31 @@ class HostTranslator:
                     movable,
                 )
             )
+
+    def _tracing(
+        self,
+        plan: RoutePlan | None,
+        protocol: ApplicationProtocol | None,
+        table: Table,
+        report: Report,
+    ) -> tuple[Resource | None, Tracing | None]:
+        """Spans of a port's requests, and who has asked for them. The collector is among what the
+        table uses."""
+        owner: Resource | None = None
+        planned = None
+        if plan is not None and plan.tracing is not None:
+            owner, planned = plan.owner, plan.tracing
+        elif protocol is not None and protocol.spec.tracing is not None:
+            owner, planned = protocol, planned_tracing(protocol.spec.tracing)
+        if owner is None or planned is None or planned.message is None:
+            return None, None
+        made = Tracing()
+        made.CopyFrom(planned.message)
+        made.cluster = asked_cluster(
+            planned.collector, Place(owner, "spec.tracing.collector"), "a collector",
+            self._known, table, report,
+        )  # fmt: skip
+        return owner, made
 
     @staticmethod
     def _one_way_methods(codec: CodecInfo, plan: RoutePlan | None, report: Report) -> Sequence[str]:

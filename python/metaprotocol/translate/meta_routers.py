@@ -31,6 +31,7 @@ from metaprotocol.translate.plan import (
     RoutePlan,
 )
 from metaprotocol.translate.reporting import Report
+from metaprotocol.translate.tracing import planned_tracing
 from metaprotocol.translate.visibility import exported_to
 
 FAULT_FILTER = "fault"
@@ -85,6 +86,7 @@ class _Reader:
             limits_message(spec.limits) if spec.limits is not None else None,
             spec.one_way_methods,
             None if spec.access_logs is None else [access_log(log) for log in spec.access_logs],
+            None if spec.tracing is None else planned_tracing(spec.tracing),
             exported_to(spec.export_to, router.key.namespace),
             place=_places(router),
         )

@@ -13,7 +13,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from metaprotocol.config.v1 import AccessLog, GlobalRateLimit, Limits, LocalRateLimit, Route
+from metaprotocol.config.v1 import (
+    AccessLog,
+    GlobalRateLimit,
+    Limits,
+    LocalRateLimit,
+    Route,
+    Tracing,
+)
 from metaprotocol.resources import Key, Resource
 from metaprotocol.translate.visibility import Namespaces
 
@@ -65,6 +72,15 @@ class PlannedQuestion(NamedTuple):
     """Its cluster, by Envoy's name of it."""
 
 
+class PlannedTracing(NamedTuple):
+    """Spans, and who gets them."""
+
+    message: Tracing | None
+    """All but the cluster; None: there are none. Not to be changed."""
+    collector: str
+    """Its cluster, by Envoy's name of it."""
+
+
 @dataclass(frozen=True)
 class RoutePlan:
     """What one object says about the requests of services."""
@@ -81,6 +97,8 @@ class RoutePlan:
     one_way_methods: Sequence[str] = ()
     access_logs: Sequence[AccessLog] | None = None
     """What is written of the requests. None: what the protocol says."""
+    tracing: PlannedTracing | None = None
+    """Spans of the requests. None: what the protocol says."""
     visible_to: Namespaces = None
     place: Callable[[str, Route | None], Place] = field(kw_only=True, compare=False)
     """Where a part of a route table is written, by the engine's path of it, such as

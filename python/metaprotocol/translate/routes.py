@@ -22,7 +22,7 @@ from metaprotocol.translate.authorization import MadePolicy
 from metaprotocol.translate.clusters import hash_keys
 from metaprotocol.translate.model import Port, Service
 from metaprotocol.translate.naming import cluster_name, inbound_cluster_name, parse_cluster_name
-from metaprotocol.translate.plan import Destination, PlannedQuestion, PlannedRoute, RoutePlan
+from metaprotocol.translate.plan import Destination, Place, PlannedQuestion, PlannedRoute, RoutePlan
 from metaprotocol.translate.policy import HostPolicies
 from metaprotocol.translate.protocols import CodecInfo
 from metaprotocol.translate.reporting import Diagnostics, Report
@@ -48,7 +48,7 @@ class Use:
     port: int
     subset: str = ""
     grpc: bool = False
-    """It is asked about rate limits, instead of getting requests."""
+    """It is asked about rate limits or gets spans, instead of requests."""
 
 
 @dataclass(frozen=True)
@@ -293,38 +293,10 @@ class RouteTranslator:
         self._check_keys(_keys(limit.match), "global_rate_limit", None)
         for index, descriptor in enumerate(limit.descriptors):
             self._check_key(descriptor.key, f"global_rate_limit.descriptors[{index}].key", None)
-        limit.cluster = self._rate_limit_service(planned.service)
-
-    def _rate_limit_service(self, name: str) -> str:
-        owner, field = self._plan.place("global_rate_limit.cluster", None)
-        parsed = parse_cluster_name(name)
-        if parsed is None:
-            self._report.info(
-                owner, "foreign-cluster", field,
-                "is a cluster that Envoy must have by itself", value=name,
-                fix='a service is named as "outbound|8081||rls.shop.svc.cluster.local"',
-            )  # fmt: skip
-            return name
-        number, subset, written_host = parsed
-        host = self._known.resolve(written_host, self._owner.key.namespace)
-        self._look_up(host, written_host)
-        service = self._known.service(host)
-        port = service.port(number) if service else None
-        if service is None or port is None:
-            what = "ServiceEntry has this host" if service is None else "port has this number"
-            self._report.error(
-                owner, "no-host" if service is None else "no-port", field, f"no {what}",
-                value=name, fix="add it, or change the name",
-            )  # fmt: skip
-        elif port.protocol:
-            self._report.error(
-                owner, "no-grpc", field,
-                f"its port speaks {port.protocol}, a rate limit service speaks gRPC", value=name,
-                fix='name the port "grpc"',
-            )  # fmt: skip
-        else:
-            self._table.uses.add(Use(host, number, subset, grpc=True))
-        return cluster_name(number, subset, host)
+        limit.cluster = asked_cluster(
+            planned.service, self._plan.place("global_rate_limit.cluster", None),
+            "a rate limit service", self._known, self._table, self._report,
+        )  # fmt: skip
 
     def _look_up(self, host: str, written: str) -> None:
         # The short name, too: a service that comes to have it changes what is meant.
@@ -345,6 +317,42 @@ class RouteTranslator:
             add = self._report.info if self._codec.free_metadata else self._report.warning
             owner, field = self._plan.place(path, route)
             add(owner, "unknown-metadata-key", field, doubt, value=key)
+
+
+def asked_cluster(
+    name: str, place: Place, what: str, known: Known, table: Table, report: Report
+) -> str:
+    """The cluster of a service that proxies ask by gRPC, such as "a rate limit service", by its
+    name as written. The table uses it from then on."""
+    owner, field = place
+    parsed = parse_cluster_name(name)
+    if parsed is None:
+        report.info(
+            owner, "foreign-cluster", field,
+            "is a cluster that Envoy must have by itself", value=name,
+            fix='a service is named as "outbound|8081||rls.shop.svc.cluster.local"',
+        )  # fmt: skip
+        return name
+    number, subset, written_host = parsed
+    host = known.resolve(written_host, owner.key.namespace)
+    # The short name, too: a service that comes to have it changes what is meant.
+    table.hosts.update({host, written_host})
+    service = known.service(host)
+    port = service.port(number) if service else None
+    if service is None or port is None:
+        missing = "ServiceEntry has this host" if service is None else "port has this number"
+        report.error(
+            owner, "no-host" if service is None else "no-port", field, f"no {missing}",
+            value=name, fix="add it, or change the name",
+        )  # fmt: skip
+    elif port.protocol:
+        report.error(
+            owner, "no-grpc", field, f"its port speaks {port.protocol}, {what} speaks gRPC",
+            value=name, fix='name the port "grpc"',
+        )  # fmt: skip
+    else:
+        table.uses.add(Use(host, number, subset, grpc=True))
+    return cluster_name(number, subset, host)
 
 
 def _keys(match: Iterable[Condition]) -> list[str]:

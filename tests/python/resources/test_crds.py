@@ -137,6 +137,9 @@ def test_every_rule_compiles(rule: str) -> None:
          {"mirror": {}, "directReply": {}}),
         ("MetaRouter", ".localRateLimit", "has(self.tokenBucket)", {"conditions": [{}]},
          {"conditions": []}),
+        ("MetaRouter", ".tracing", "has(self.collector)", {"disabled": True}, {"disabled": False}),
+        ("MetaRouter", "attributes.*", "has(self.metadata)", {"metadata": "a"},
+         {"metadata": "a", "literal": "b"}),
     ],
 )  # fmt: skip
 def test_each_rule_takes_the_good_and_refuses_the_bad(

@@ -334,6 +334,16 @@ LOGS = {
         "failuresOnly": True, "minDuration": "7s",
     }.items()
 }  # fmt: skip
+COLLECTOR = "outbound|4317||collector.example"
+TRACED = {"tracing": {"collector": COLLECTOR}}
+TRACING = {
+    f"tracing.{name}": value
+    for name, value in {
+        "disabled": True, "collector": "zipkin", "serviceName": "a", "percentage.value": 7.0,
+        "overallPercentage.value": 7.0, "formats[]": ["b3"], "attributes{}.literal": "c",
+        "attributes{}.metadata": "user",
+    }.items()
+}  # fmt: skip
 QUESTION = {
     "domain": "d",
     "rateLimitService": "outbound|8081||rls.example",
@@ -367,6 +377,10 @@ OURS: dict[str, dict[str, tuple[Any, Json | None]]] = {
         "options": ({"a": 1}, None),
         **{name: (value, None) for name, value in BOUNDS.items()},
         **LOGS,
+        **{
+            name: (value, {**WORLD["ApplicationProtocol"], **TRACED})
+            for name, value in TRACING.items()
+        },
     },
     "MetaRouter": {
         "hosts[]": (["other.example"], None),
@@ -427,6 +441,7 @@ OURS: dict[str, dict[str, tuple[Any, Json | None]]] = {
         "localRateLimit.conditions[].tokenBucket.fillInterval": ("9s", LIMITED),
         **{f"limits.{name}": (value, None) for name, value in BOUNDS.items()},
         **LOGS,
+        **{name: (value, spec_with(**TRACED)) for name, value in TRACING.items()},
         "oneWayMethods[]": (["note"], None),  # told of: the port speaks Dubbo
         "globalRateLimit.domain": ("other", ASKED),
         "globalRateLimit.requestTimeout": ("1s", ASKED),

@@ -36,6 +36,7 @@ from metaprotocol.config.v1.route_pb2 import (
     Route,
     WeightedCluster,
 )
+from metaprotocol.config.v1.tracing_pb2 import SpanAttribute, Tracing
 
 __all__ = [
     "AccessLog",
@@ -66,8 +67,10 @@ __all__ = [
     "Route",
     "RouteFilter",
     "RouteTable",
+    "SpanAttribute",
     "StringList",
     "TokenBucket",
+    "Tracing",
     "WeightedCluster",
     "to_json",
 ]
