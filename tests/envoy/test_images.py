@@ -37,7 +37,10 @@ from metaprotocol.peers.thrift.apache import ApacheClient, ApacheServer
 from tests.testkit.registry import registry_program, running_registry
 from tests.testkit.stage import SERVICE, Provider, proxy
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="containers are run as root here")
+pytestmark = [
+    pytest.mark.skipif(os.geteuid() != 0, reason="containers are run as root here"),
+    pytest.mark.timeout(600),  # tens of megabytes are compressed, again and again
+]
 
 CONTAINER = f"metaprotocol-test-{os.getpid()}"
 LIBRARIES = {"libc.so.6", "libm.so.6", "libpthread.so.0", "libdl.so.2", "librt.so.1"}

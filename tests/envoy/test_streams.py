@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 from metaprotocol.config.v1 import ClusterPolicy, Limits, Route
-from metaprotocol.envoy.binary import find_envoy
+from metaprotocol.envoy.binary import find_envoy, find_module
 from metaprotocol.envoy.config import (
     Bootstrap,
     Cluster,
@@ -36,11 +36,18 @@ KERNEL = 16 << 20
 
 
 @pytest.fixture(scope="module")
-def streams_builder() -> ConfigBuilder:
-    """With the module that has the codec with streams, linked from what `make native` made."""
+def streams_module(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The module that has the codec with streams, linked from what `make native` made. It has the
+    name that Envoy 1.38, which knows no paths, looks for."""
     folder = built("metaprotocol_streams") / "streams"
-    types = EnvoyTypes.from_binary(find_envoy().path)
-    return ConfigBuilder(types, Module(folder / "libmetaprotocol_streams.so"))
+    module = tmp_path_factory.mktemp("streams") / find_module().name
+    module.symlink_to(folder / "libmetaprotocol_streams.so")
+    return module
+
+
+@pytest.fixture(scope="module")
+def streams_builder(streams_module: Path) -> ConfigBuilder:
+    return ConfigBuilder(EnvoyTypes.from_binary(find_envoy().path), Module(streams_module))
 
 
 @dataclass
@@ -58,7 +65,7 @@ class Stage:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def stage(streams_builder: ConfigBuilder) -> AsyncIterator[Stage]:
+async def stage(streams_builder: ConfigBuilder, streams_module: Path) -> AsyncIterator[Stage]:
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(serving(behave))
         other = await stack.enter_async_context(serving())
@@ -73,7 +80,8 @@ async def stage(streams_builder: ConfigBuilder) -> AsyncIterator[Stage]:
         filters = proxy("streams", to_b, Route(cluster="a"), limits=limits)
         listeners = [MetaProtocolListener("streams", filters)]
         bootstrap = Bootstrap(listeners, clusters)
-        envoy = stack.enter_context(running_envoy(streams_builder, bootstrap))
+        running = running_envoy(streams_builder, bootstrap, module_dir=streams_module.parent)
+        envoy = stack.enter_context(running)
         yield Stage(envoy, envoy.listener_port("streams"), server, other)
 
 

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from metaprotocol.config.v1 import Limits, Protocol, ProxyConfig, Route, RouteTable
 from metaprotocol.dubbo.hessian2 import Value
@@ -30,10 +31,13 @@ def running_envoy(
     bootstrap: Bootstrap,
     concurrency: int = 1,
     arguments: Sequence[str] = (),
+    module_dir: Path | None = None,
 ) -> Iterator[EnvoyProcess]:
     """An Envoy with that bootstrap, which has to end in order and without alarm in its log."""
     config = builder.to_dict(builder.bootstrap(bootstrap))
-    with EnvoyProcess(config, concurrency=concurrency, arguments=tuple(arguments)) as envoy:
+    with EnvoyProcess(
+        config, concurrency=concurrency, arguments=tuple(arguments), module_dir=module_dir
+    ) as envoy:
         yield envoy
         envoy.check()
         code = envoy.stop()
