@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -69,12 +71,10 @@ def build(
             labels=dict(_label(text) for text in label or ()),
         )
         built = _builder().build_image(options, _places(output, insecure), _progress(as_json))
-        if sbom is not None:
-            sbom.write_text(json.dumps(built.sbom, indent=1, sort_keys=True) + "\n")
     except ImageError as error:
         raise _failure(error) from None
-    except OSError as error:
-        raise Failure(ExitCode.ENVIRONMENT, f"Cannot write {sbom}: {error.strerror}.") from None
+    if sbom is not None:
+        _write(sbom, json.dumps(built.sbom, indent=1, sort_keys=True) + "\n")
     if as_json:
         layers = [{"digest": digest, "bytes": size} for digest, size in built.layers]
         write_json({"digest": built.digest, "architecture": built.architecture, "layers": layers})
@@ -103,6 +103,24 @@ def index(
         write_json({"digest": digest})
         return
     line(stdout(), digest)
+
+
+def _write(path: Path, text: str) -> None:
+    """The file whole, or as it was."""
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", dir=path.parent, prefix=f".{path.name}.", delete=False
+        ) as file:
+            try:
+                file.write(text)
+                file.flush()
+                os.chmod(file.name, 0o644)
+                os.replace(file.name, path)
+            except BaseException:
+                Path(file.name).unlink(missing_ok=True)
+                raise
+    except OSError as error:
+        raise Failure(ExitCode.ENVIRONMENT, f"Cannot write {path}: {error.strerror}.") from None
 
 
 def _builder() -> ModuleType:

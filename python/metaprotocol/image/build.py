@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -21,7 +21,7 @@ from metaprotocol.image.errors import ImageError
 from metaprotocol.image.layers import Entry, Layer, executable, write_layer
 from metaprotocol.image.licences import linked
 from metaprotocol.image.options import BuiltImage, ImageOptions, Kind, Progress
-from metaprotocol.image.places import INDEXES, Place, manifest_of
+from metaprotocol.image.places import INDEXES, Place, manifest_of, parts_of
 from metaprotocol.image.sbom import Component, document
 from metaprotocol.image.store import CONFIG, INDEX, MANIFEST, BlobStore, Descriptor, Json
 
@@ -37,13 +37,8 @@ def build_image(
     missing, does not fit or cannot be written; nothing half-written is left then.
     """
     created = _created()
-    with ExitStack() as stack:
-        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="metaprotocol-image-"))
-        store = BlobStore(Path(folder))
-        try:
-            root, built = _Builder(options, store, created, progress).build()
-        except OSError as error:
-            raise ImageError(f"cannot build the image: {error}") from error
+    with _temporary_store() as store:
+        root, built = _Builder(options, store, created, progress).build()
         for place in places:
             progress(f"writing {place}")
             place.write(store, root)
@@ -55,20 +50,17 @@ def join_index(
 ) -> str:
     """Writes an index of images for several processors; its digest. ImageError if two of the images
     are for the same one."""
-    with tempfile.TemporaryDirectory(prefix="metaprotocol-image-") as folder:
-        store = BlobStore(Path(folder))
+    with _temporary_store() as store:
         found: dict[tuple[tuple[str, str], ...], Descriptor] = {}
         for source in sources:
             progress(f"reading {source}")
             manifest = source.read(store)
             if manifest.media_type in INDEXES:
                 raise ImageError(f"{source} is an index already: name the images themselves")
-            config = store.read_json(Descriptor.from_json(store.read_json(manifest)["config"]))
-            platform = (("architecture", str(config["architecture"])), ("os", str(config["os"])))
+            config = store.read_json(parts_of(store, manifest)[0])
+            platform = tuple((key, str(config.get(key, ""))) for key in ("architecture", "os"))
             if platform in found:
-                raise ImageError(
-                    f"two of the images are for {config['os']}/{config['architecture']}"
-                )
+                raise ImageError(f"two of the images are for {platform[1][1]}/{platform[0][1]}")
             found[platform] = Descriptor(
                 manifest.media_type, manifest.digest, manifest.size, platform
             )
@@ -84,6 +76,16 @@ def join_index(
             progress(f"writing {place}")
             place.write(store, root)
         return root.digest
+
+
+@contextmanager
+def _temporary_store() -> Iterator[BlobStore]:
+    """A store in a folder of its own, which goes with it. ImageError where it has no room."""
+    try:
+        with tempfile.TemporaryDirectory(prefix="metaprotocol-image-") as folder:
+            yield BlobStore(Path(folder))
+    except OSError as error:
+        raise ImageError(f"cannot build the image: {error}") from error
 
 
 @dataclass
@@ -152,24 +154,23 @@ class _Builder:
         assert self.options.base is not None
         root = self.options.base.read(self.store)
         if root.media_type in INDEXES:
-            manifests = [
-                Descriptor.from_json(item) for item in self.store.read_json(root)["manifests"]
-            ]
-            for manifest in manifests:
+            for manifest in parts_of(self.store, root):
                 platform = dict(manifest.platform)
                 if platform.get("os") == "linux" and platform.get("architecture") == architecture:
                     root = manifest
                     break
             else:
                 raise ImageError(f"{self.options.base} has no image for linux/{architecture}")
-        content = self.store.read_json(root)
-        config = self.store.read_json(Descriptor.from_json(content["config"]))
+        part, *layers = parts_of(self.store, root)
+        config = self.store.read_json(part)
         if config.get("architecture") != architecture:
             raise ImageError(
                 f"{self.options.base} is for {config.get('architecture')}, but the module is for "
                 f"{architecture}: give a module that was built for it"
             )
-        return config, [Descriptor.from_json(item) for item in content["layers"]]
+        if not _is_configuration(config):
+            raise ImageError(f"{self.options.base} has a configuration that is none of an image")
+        return config, layers
 
     def _config(self, architecture: str, base: Json, layers: Sequence[Layer]) -> Json:
         time = datetime.fromtimestamp(self.created, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -241,6 +242,23 @@ class _Builder:
         if self.options.envoy is not None:
             labels["io.metaprotocol.envoy.version"] = self.options.envoy.version
         return {**labels, **self.options.labels}
+
+
+def _is_configuration(base: Json) -> bool:
+    """Whether what we add to is as the image specification has it."""
+    inner, rootfs = base.get("config") or {}, base.get("rootfs", {})
+    return (
+        isinstance(inner, dict)
+        and _texts(inner.get("Env") or [])
+        and isinstance(inner.get("Labels") or {}, dict)
+        and isinstance(rootfs, dict)
+        and _texts(rootfs.get("diff_ids", []))
+        and isinstance(base.get("history", []), list)
+    )
+
+
+def _texts(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
 
 
 def _created() -> int:

@@ -16,7 +16,7 @@ import tarfile
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from metaprotocol.image.errors import ImageError
 from metaprotocol.image.store import CONFIG, INDEX, MANIFEST, BlobStore, Descriptor, Json
@@ -82,14 +82,25 @@ def _split_tag(text: str) -> tuple[str, str]:
 
 def blobs_of(store: BlobStore, root: Descriptor) -> list[Descriptor]:
     """All blobs of an image or index, each before those that refer to it; without ``root``."""
-    content = store.read_json(root)
+    parts = parts_of(store, root)
     if root.media_type in INDEXES:
-        children = [Descriptor.from_json(item) for item in content.get("manifests", [])]
-        return [blob for child in children for blob in (*blobs_of(store, child), child)]
-    if root.media_type not in MANIFESTS:
+        return [blob for child in parts for blob in (*blobs_of(store, child), child)]
+    return parts
+
+
+def parts_of(store: BlobStore, root: Descriptor) -> list[Descriptor]:
+    """The images of an index; the configuration and layers of an image, in this order. ImageError
+    if it is neither."""
+    if root.media_type not in (*INDEXES, *MANIFESTS):
         raise ImageError(f"{root.digest} is {root.media_type}, not an image or an index")
-    parts = [content.get("config", {}), *content.get("layers", [])]
-    return [Descriptor.from_json(part) for part in parts]
+    content = store.read_json(root)
+    try:
+        if root.media_type in INDEXES:
+            return [Descriptor.from_json(item) for item in objects(content, "manifests")]
+        items = [content.get("config", {}), *objects(content, "layers")]
+        return [Descriptor.from_json(item) for item in items]
+    except ImageError as error:
+        raise ImageError(f"{root.digest} is not an image or an index: {error}") from None
 
 
 @dataclass(frozen=True)
@@ -105,15 +116,12 @@ class Layout:
     def read(self, store: BlobStore) -> Descriptor:
         """See ``Place``."""
         try:
-            index = json.loads((self.folder / "index.json").read_bytes())
-            entries = list(index["manifests"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            entries = objects(json.loads((self.folder / "index.json").read_bytes()), "manifests")
+            tags = [_tag(entry) for entry in entries]
+        except (OSError, ValueError, ImageError) as error:
             raise ImageError(f"{self.folder} is not an OCI image layout: {error}") from error
-        named = [
-            entry for entry in entries if entry.get("annotations", {}).get(REFERENCE) == self.tag
-        ]
+        named = [entry for entry, tag in zip(entries, tags, strict=True) if tag == self.tag]
         if not named and len(entries) != 1:
-            tags = [entry.get("annotations", {}).get(REFERENCE, "?") for entry in entries]
             raise ImageError(f"{self.folder} has no image {self.tag!r}, only {', '.join(tags)}")
         root = Descriptor.from_json((named or entries)[0])
         source = BlobStore(self.folder)
@@ -124,17 +132,17 @@ class Layout:
 
     def write(self, store: BlobStore, root: Descriptor) -> None:
         """Other images of the folder stay; one with the same tag is replaced."""
-        existing: list[Json] = []
+        kept: list[Json] = []
         index_path = self.folder / "index.json"
         if index_path.exists():
             try:
-                existing = list(json.loads(index_path.read_bytes())["manifests"])
-            except (ValueError, KeyError, TypeError) as error:
+                existing = objects(json.loads(index_path.read_bytes()), "manifests")
+                kept = [item for item in existing if _tag(item) != self.tag]
+            except (OSError, ValueError, ImageError) as error:
                 raise ImageError(f"{self.folder} is not an OCI image layout: {error}") from error
         elif self.folder.exists() and any(self.folder.iterdir()):
             raise ImageError(f"{self.folder} is not empty, and not an OCI image layout")
         entry = {**root.to_json(), "annotations": {REFERENCE: self.tag}}
-        kept = [item for item in existing if item.get("annotations", {}).get(REFERENCE) != self.tag]
         made = not self.folder.exists()
         added: list[Path] = []
         try:
@@ -148,11 +156,13 @@ class Layout:
             _write(
                 index_path, {"schemaVersion": 2, "mediaType": INDEX, "manifests": [*kept, entry]}
             )
-        except OSError as error:
+        except BaseException as error:
             for path in added:
                 path.unlink(missing_ok=True)
             if made:
                 shutil.rmtree(self.folder, ignore_errors=True)
+            if not isinstance(error, OSError):
+                raise
             raise ImageError(f"cannot write {self.folder}: {error.strerror}") from error
 
 
@@ -185,14 +195,13 @@ class Archive:
             return layout.read(store)
         try:
             (image, *_) = json.loads((folder / "manifest.json").read_bytes())
-            config_data = (folder / image["Config"]).read_bytes()
-            layers = [folder / name for name in image["Layers"]]
+            config_data = _member(folder, image["Config"]).read_bytes()
+            layers = [_member(folder, name).read_bytes() for name in image["Layers"]]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ImageError(f"{self.path} is not an archive of an image: {error}") from error
         config = store.add(CONFIG, config_data)
         descriptors = []
-        for layer in layers:
-            packed = layer.read_bytes()
+        for packed in layers:
             kind = "tar+gzip" if packed[:2] == b"\x1f\x8b" else "tar"
             descriptors.append(store.add(f"application/vnd.oci.image.layer.v1.{kind}", packed))
         return store.add_json(MANIFEST, manifest_of(config, descriptors))
@@ -315,6 +324,29 @@ def manifest_of(config: Descriptor, layers: list[Descriptor]) -> Json:
         "config": config.to_json(),
         "layers": [layer.to_json() for layer in layers],
     }
+
+
+def objects(content: Any, key: str) -> list[Json]:
+    """The list of objects that others' JSON has there, empty if it has none; ImageError if it is
+    something else."""
+    found = content.get(key, []) if isinstance(content, dict) else None
+    if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
+        raise ImageError(f"{key!r} is no list of objects")
+    return found
+
+
+def _tag(entry: Json) -> str:
+    annotations = entry.get("annotations")
+    return str(annotations.get(REFERENCE, "?")) if isinstance(annotations, dict) else "?"
+
+
+def _member(folder: Path, name: str) -> Path:
+    """A file of an unpacked archive, and none of this machine that the archive names or links to.
+    ValueError if it is one."""
+    path = (folder / name).resolve()
+    if not path.is_relative_to(folder.resolve()):
+        raise ValueError(f"{name!r} lies outside of it")
+    return path
 
 
 def _blob_name(digest: str) -> str:

@@ -11,7 +11,7 @@ import json
 from typing import Any
 
 from metaprotocol.image.errors import ImageError
-from metaprotocol.image.places import INDEXES, MANIFESTS, blobs_of
+from metaprotocol.image.places import INDEXES, MANIFESTS, blobs_of, parts_of
 from metaprotocol.image.store import BlobStore, Descriptor
 
 _MAX_MANIFEST = 4 << 20  # what the distribution specification asks registries to take at least
@@ -40,12 +40,11 @@ def pull(host: str, name: str, reference: str, insecure: bool, store: BlobStore)
 
 
 def _pull_parts(remote: _Remote, root: Descriptor, store: BlobStore) -> None:
-    content = store.read_json(root)
-    for item in content.get("manifests", []):
-        child = Descriptor.from_json(item)
-        _pull_parts(remote, remote.get_manifest(child.digest, store), store)
-    for item in [content["config"], *content.get("layers", [])] if "config" in content else []:
-        remote.get_blob(Descriptor.from_json(item), store)
+    for part in parts_of(store, root):
+        if root.media_type in INDEXES:
+            _pull_parts(remote, remote.get_manifest(part.digest, store), store)
+        else:
+            remote.get_blob(part, store)
 
 
 class _Remote:
@@ -102,7 +101,7 @@ class _Remote:
         if answer.status_code == 404:
             raise ImageError(f"{self._where} has no image {reference}")
         self._check(answer, f"did not give {reference}", (200,))
-        data = answer.raw.read(_MAX_MANIFEST + 1, decode_content=True)
+        data = self._try(lambda: answer.raw.read(_MAX_MANIFEST + 1, decode_content=True))
         if len(data) > _MAX_MANIFEST:
             raise ImageError(f"the manifest of {self._where}:{reference} is too large")
         if reference.startswith("sha256:"):
@@ -119,7 +118,8 @@ class _Remote:
         )
         self._check(answer, f"did not give {blob.digest}", (200,))
         with store.writer() as writer:
-            for piece in answer.iter_content(_PIECE):
+            pieces = answer.iter_content(_PIECE)
+            while piece := self._try(lambda: next(pieces, b"")):
                 writer.write(piece)
                 if writer.size > blob.size:
                     raise ImageError(
@@ -140,8 +140,11 @@ class _Remote:
             raise ImageError(
                 f"{self._where}: no TLS connection ({error}); one without TLS needs --insecure"
             ) from error
-        except (requests.RequestException, ValueError) as error:
+        except (requests.RequestException, OSError) as error:
             raise ImageError(f"{self._where} did not answer: {error}") from error
+        except Exception as error:
+            # oras-py takes what is no registry's answer for one, and fails over it in any way.
+            raise ImageError(f"{self._where} does not answer like a registry: {error}") from error
 
     def _check(self, answer: Any, what: str, good: tuple[int, ...]) -> None:
         if answer.status_code in good:

@@ -5,9 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -25,36 +22,15 @@ from metaprotocol.image.places import (
 from metaprotocol.image.sbom import Component, document
 from metaprotocol.image.store import CONFIG, MANIFEST, BlobStore
 
+from tests.testkit.images import elf, small_image
+
 MODULE_BYTES = 200_000
 AARCH64 = 183
 
 
-def elf(path: Path, machine: int = 62) -> Path:
-    """A file that says it is for that processor, and needs nothing."""
-    head = b"\x7fELF\x02\x01\x01" + bytes(9) + (3).to_bytes(2, "little")
-    head += machine.to_bytes(2, "little") + (1).to_bytes(4, "little") + bytes(24)
-    head += bytes(4) + (64).to_bytes(2, "little") + bytes(10)
-    path.write_bytes(head.ljust(64, b"\0") + b"x" * 100)
-    return path
-
-
 @pytest.fixture
 def base(tmp_path: Path) -> Layout:
-    """An image with one layer of its own, for amd64."""
-    store = BlobStore(tmp_path / "store")
-    layer = write_layer([Entry("/etc/base", data=b"base")], store, 0)
-    config = store.add_json(
-        CONFIG,
-        {
-            "architecture": "amd64",
-            "os": "linux",
-            "config": {"Entrypoint": ["/theirs"], "Env": ["A=1"], "User": "1337"},
-            "rootfs": {"type": "layers", "diff_ids": [layer.diff_id]},
-        },
-    )
-    place = Layout(tmp_path / "base", "latest")
-    place.write(store, store.add_json(MANIFEST, manifest_of(config, [layer.descriptor])))
-    return place
+    return small_image(tmp_path)
 
 
 def config_of(layout: Layout) -> dict[str, object]:
@@ -224,39 +200,6 @@ def _noise(size: int) -> bytes:
     import random
 
     return random.Random(1).randbytes(size)
-
-
-class _Refusing(BaseHTTPRequestHandler):
-    status = 403
-
-    def _answer(self) -> None:
-        self.send_response(self.status)
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = _answer
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-@pytest.fixture(params=[403, 500])
-def refusing(request: pytest.FixtureRequest) -> Iterator[str]:
-    handler = type("Handler", (_Refusing,), {"status": request.param})
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
-
-
-def test_a_registry_that_refuses_is_told(refusing: str, base: Layout, tmp_path: Path) -> None:
-    module = elf(tmp_path / "m.so")
-    with pytest.raises(ImageError, match=refusing):
-        build_image(ImageOptions(module, base=base), [parse_place(f"{refusing}/a:1")])
-    with pytest.raises(ImageError, match=refusing):
-        build_image(ImageOptions(module, base=parse_place(f"{refusing}/a:1")), [])
 
 
 def test_the_bill_of_materials_is_valid_spdx() -> None:
