@@ -1,10 +1,10 @@
 """What MetaProtocol can do in each release of Envoy, as a table for the README.
 
-    python tools/envoy_versions.py [--write] [RELEASE ...]
+    python tools/envoy_versions.py [--write] [--only TEXT] [RELEASE ...]
 
 runs the integration tests of each row in each release and prints whether all passed, or how many
 did; one that fails, as on a busy machine it may, is run once more. With --write the table in
-README.md is replaced.
+README.md is replaced, with --only those of its rows whose title has that text.
 """
 
 from __future__ import annotations
@@ -99,12 +99,12 @@ class Release:
         return "64 of 256 under load"
 
 
-def release(name: str) -> Release:
-    """The Envoy of that release, tested."""
+def release(name: str, titles: Sequence[str]) -> Release:
+    """The Envoy of that release, tested for those rows."""
     installed = find_envoy()
     path = envoys.installed(name) if name in envoys.VERSIONS else installed.path
     found = Release(EnvoyBinary(path))
-    wanted = {test for tests in ROWS.values() for test in tests}
+    wanted = {test for title in titles for test in ROWS[title]}
     files = [str(file) for file in sorted(ROOT.glob("tests/*/test_*.py")) if file.stem in wanted]
     first = outcomes(path, files)
     failed = [test for test, passed in first.items() if not passed]
@@ -139,11 +139,11 @@ def outcomes(
         }
 
 
-def table(found: list[Release]) -> str:
-    """The table in Markdown."""
+def table(found: list[Release], titles: Sequence[str]) -> list[str]:
+    """The lines of the table in Markdown, with those rows of tests."""
     lines = ["| Envoy | " + " | ".join(item.binary.version for item in found) + " |"]
     lines.append("|---" * (len(found) + 1) + "|")
-    for title in ROWS:
+    for title in titles:
         most = max(item.tests(title) for item in found)
         cells = [title, *(item.cell(title, most) for item in found)]
         lines.append(f"| {' | '.join(cells)} |")
@@ -151,21 +151,36 @@ def table(found: list[Release]) -> str:
     lines.append(
         "| `request_time_us` has | " + " | ".join(item.histograms() for item in found) + " |"
     )
-    return "\n".join(lines)
+    return lines
+
+
+def replaced(text: str, lines: Sequence[str]) -> str:
+    """README.md with these lines of the table in place of those with the same first cell."""
+    before, _, rest = text.partition(BEGIN)
+    old, _, after = rest.partition(END)
+    new = {line.split("|")[1]: line for line in lines}
+    made = [new.get(line.split("|")[1], line) for line in old.strip().splitlines()]
+    return "\n".join([before + BEGIN, *made, END + after])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--write", action="store_true", help="replace the table in README.md")
     parser.add_argument("release", nargs="*", default=list(TESTED_RELEASES))
+    parser.add_argument("--only", default="", metavar="TEXT", help="rows whose title has it")
     arguments = parser.parse_args()
-    made = table([release(name) for name in arguments.release])
-    sys.stdout.write(made + "\n")
+    titles = [title for title in ROWS if arguments.only in title]
+    made = table([release(name, titles) for name in arguments.release], titles)
+    sys.stdout.write("\n".join(made) + "\n")
     if arguments.write:
         text = README.read_text(encoding="utf-8")
-        before, _, rest = text.partition(BEGIN)
-        after = rest.partition(END)[2]
-        README.write_text(f"{before}{BEGIN}\n{made}\n{END}{after}", encoding="utf-8")
+        if arguments.only:
+            text = replaced(text, made)
+        else:
+            before, _, rest = text.partition(BEGIN)
+            after = rest.partition(END)[2]
+            text = "\n".join([before + BEGIN, *made, END + after])
+        README.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -66,6 +66,10 @@ def _unpack(version: str, work: Path, prefix: Path) -> None:
             root / "usr" / "bin" / f"python{version}",
         ]
     )
+    # The header that chooses among those of several processors looks in the system's folders.
+    headers = root / "usr" / "include"
+    (own,) = headers.glob(f"*-linux-gnu/python{version}/pyconfig.h")
+    shutil.copy(own, headers / f"python{version}" / "pyconfig.h")
     # Where `venv` gets pip from.
     for settings in root.glob(f"usr/lib/python{version}/_sysconfigdata_*.py"):
         text = settings.read_text(encoding="utf-8")

@@ -46,3 +46,12 @@ def test_a_release_that_has_fewer_tests_than_another_does_not_do_all() -> None:
     assert found.cell(titles[1], most=5) == "3 of 5 tests"
     assert found.cell(titles[1], most=3) == "yes"
     assert found.cell(titles[2], most=0) == "0 of 0 tests"
+
+
+def test_rows_that_are_made_anew_replace_those_of_their_title() -> None:
+    begin, end = envoy_versions.BEGIN, envoy_versions.END
+    lines = ["| Envoy | 1 |", "|---|---|", "| a | no |", "| b | no |"]
+    text = "\n".join(["before", begin, *lines, end, "after"])
+    made = envoy_versions.replaced(text, ["| Envoy | 2 |", "|---|---|", "| b | yes |"])
+    lines = ["| Envoy | 2 |", "|---|---|", "| a | no |", "| b | yes |"]
+    assert made == "\n".join(["before", begin, *lines, end, "after"])

@@ -23,13 +23,14 @@ from metaprotocol.envoy.config import (
 from metaprotocol.envoy.process import EnvoyError
 from metaprotocol.peers.dubbo import DubboClient, DubboServer
 
+from tests.testkit.built import built
 from tests.testkit.stage import SERVICE, Provider, dubbo_proxy
 
-LIBRARY = Path(__file__).resolve().parents[2] / "build" / "release" / "libmetaprotocol_static.so"
 
-pytestmark = pytest.mark.skipif(
-    not LIBRARY.is_file(), reason="the static module is not built: make test ONLY=cpp"
-)
+@pytest.fixture(scope="module")
+def library() -> Path:
+    """What is linked into a custom Envoy, as a library that can be preloaded."""
+    return built("metaprotocol_static") / "libmetaprotocol_static.so"
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +40,7 @@ def by_name() -> ConfigBuilder:
 
 
 async def test_a_preloaded_module_carries_calls_as_a_static_one(
-    by_name: ConfigBuilder, tmp_path: Path
+    by_name: ConfigBuilder, library: Path, tmp_path: Path
 ) -> None:
     blue, green = Provider("blue"), Provider("green")
     async with DubboServer(blue) as blue_server, DubboServer(green) as green_server:
@@ -57,7 +58,7 @@ async def test_a_preloaded_module_carries_calls_as_a_static_one(
         with EnvoyProcess(
             by_name.to_dict(by_name.bootstrap(bootstrap)),
             module_dir=tmp_path,  # empty: there is no file to load
-            environment={"LD_PRELOAD": str(LIBRARY)},
+            environment={"LD_PRELOAD": str(library)},
         ) as envoy:
             async with await DubboClient.connect(
                 "127.0.0.1", envoy.listener_port("dubbo")
