@@ -10,13 +10,13 @@
 
 #include "generated/config_schema.h"
 #include "src/base/prime.h"
-#include "src/config/telemetry_loader.h"
 #include "src/config/destination.h"
 #include "src/config/filter_loader.h"
 #include "src/config/findings.h"
 #include "src/config/json_value.h"
 #include "src/config/route_loader.h"
 #include "src/config/schema_reader.h"
+#include "src/config/telemetry_loader.h"
 #include "src/filter/direct_reply/direct_reply.h"
 
 namespace metaprotocol {

@@ -23,8 +23,8 @@ class LogTemplate {
   static LogTemplate Compile(std::string_view format, RecordedKeys& recorded, MetadataKeys& keys,
                              std::string& error);
 
-  // Appends it as text on one line: of what peers have sent, quotes, backslashes and what acts where
-  // it is shown are escaped, and bytes that are not UTF-8.
+  // Appends it as text on one line: of what peers have sent, quotes, backslashes and what acts
+  // where it is shown are escaped, and bytes that are not UTF-8.
   void WriteText(const EndedRequest& request, std::string& out) const;
   // Appends it as one value of JSON.
   void WriteJson(const EndedRequest& request, std::string& out) const;
