@@ -168,12 +168,12 @@ def test_thrift_calls_over_the_limit_get_an_application_error(builder: ConfigBui
         assert handler.calls == {"add": 2, "greet": 1}
 
 
-def asking(deny_on_fail: bool = False, timeout: float = 0.5) -> GlobalRateLimit:
+def asking(deny_on_fail: bool = False) -> GlobalRateLimit:
     return GlobalRateLimit(
         match=[Condition(key="method", exact="free", invert=True)],
         domain="prod",
         cluster="limiter",
-        timeout=timedelta(seconds=timeout),
+        timeout=timedelta(seconds=3),
         deny_on_fail=deny_on_fail,
         descriptors=[
             RateLimitDescriptor(key="method", descriptor_key="m"),
@@ -187,7 +187,7 @@ async def test_a_service_says_what_passes(builder: ConfigBuilder) -> None:
     config = dubbo_proxy(Route(name="all", cluster="a"))
     config.route_tables[0].global_rate_limit.CopyFrom(asking())
     strict = dubbo_proxy(Route(name="all", cluster="a"), name="strict")
-    strict.route_tables[0].global_rate_limit.CopyFrom(asking(deny_on_fail=True, timeout=0.3))
+    strict.route_tables[0].global_rate_limit.CopyFrom(asking(deny_on_fail=True))
     provider = Provider("a")
     over = Status.SERVER_ERROR
     async with DubboServer(provider) as server, RateLimiter(builder.types) as limiter:

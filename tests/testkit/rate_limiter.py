@@ -16,7 +16,7 @@ _OK, _OVER_LIMIT = 1, 2
 class RateLimiter:
     """Refuses requests whose descriptors have an entry with the value "refused".
 
-    "broken" makes the call fail, "slow" answers after two seconds, "mute" gives no verdict.
+    "broken" makes the call fail, "slow" answers after half a minute, "mute" gives no verdict.
     """
 
     def __init__(self, types: EnvoyTypes) -> None:
@@ -62,7 +62,7 @@ class RateLimiter:
         if "broken" in values:
             await context.abort(grpc.StatusCode.INTERNAL, "broken")
         if "slow" in values:
-            await asyncio.sleep(2)
+            await asyncio.sleep(30)
         if "mute" in values:
             return self._response()
         return self._response(overall_code=_OVER_LIMIT if "refused" in values else _OK)
