@@ -45,7 +45,7 @@ _API = "admission.k8s.io/v1"
 _NO_FIX = ("rejected", "bad-declaration", "bad-library")
 
 
-class NotAReview(ValueError):
+class _NotAReview(ValueError):
     """A request is none of an API server's."""
 
 
@@ -127,7 +127,7 @@ class Webhook:
         try:
             content = await self._read(request)
             answer, verdict = await self._worker.run(self._answer, content, self._inventory())
-        except NotAReview as error:
+        except _NotAReview as error:
             return self._failed(400, str(error))
         except TimeoutError:
             return self._failed(408, "the review has not come to its end")
@@ -149,7 +149,7 @@ class Webhook:
         except TimeoutError:
             raise
         except (OSError, web.RequestPayloadError) as error:
-            raise NotAReview(f"has come in part: {error}") from error
+            raise _NotAReview(f"has come in part: {error}") from error
 
     def _failed(self, status: int, text: str) -> web.Response:
         self._reviews.labels("failed").inc()
@@ -177,12 +177,12 @@ def _request(content: bytes) -> Json:
     try:
         review = json.loads(content)
     except (ValueError, RecursionError):
-        raise NotAReview("is no JSON") from None
+        raise _NotAReview("is no JSON") from None
     if not isinstance(review, dict) or review.get("apiVersion") != _API:
-        raise NotAReview(f"is no AdmissionReview of {_API}")
+        raise _NotAReview(f"is no AdmissionReview of {_API}")
     request = review.get("request")
     if not isinstance(request, dict) or not isinstance(request.get("uid"), str):
-        raise NotAReview("has no request with a uid")
+        raise _NotAReview("has no request with a uid")
     return request
 
 

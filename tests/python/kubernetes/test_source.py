@@ -225,11 +225,13 @@ async def test_objects_go_with_their_kind_when_discovery_says_so_and_that_is_tol
                 async for batch in batches:
                     if ROUTER not in batch.inventory:
                         break
-            (said,) = kind_gone(batch)
+            said = "\n".join(kind_gone(batch))  # of the other kind too, if that went first
             assert "no metarouters.metaprotocol.aeraki.io any more; objects lost: 1" in said
             server.served += METAPROTOCOL
             batch = await until(batches, "v1")
-            assert not kind_gone(batch)
+            async with asyncio.timeout(90):
+                while kind_gone(batch):
+                    batch = await anext(batches)
 
 
 async def test_a_server_that_has_not_read_its_kinds_yet_is_not_believed(tmp_path: Path) -> None:
