@@ -58,6 +58,7 @@ class Session : public LeaseOwner, public SessionLink, public TurnLink, public B
   uint8_t pause_reasons = 0;  // nothing more is handled...
   bool host_paused = false;   // ...and the host was told to deliver nothing more
   bool end_stream = false;
+  size_t bytes_in_line = 0;  // what it had when its turn was over
 
   // Towards the client.
   std::string out;

@@ -184,7 +184,7 @@ void SessionManager::Forget(Session& session) {
   session.gone = true;
   session.timer.Cancel();
   session.SessionLink::Unlink();
-  session.TurnLink::Unlink();
+  LeaveLine(session);
   budget_.Set(session, 0);
   session.exchanges.ForEach([this](Exchange& exchange) { exchanges_.ClientGone(exchange); });
   ForEachStream(session, [this](Exchange& stream) { exchanges_.ClientGone(stream); });
@@ -324,11 +324,19 @@ void SessionManager::TakeUpTurn() {
   left_in_turn_ = kMessagesPerTurn;
 }
 
-void SessionManager::StandInLine(Session& session) {
-  if (session.TurnLink::linked()) return;
-  Pause(session, Session::kTurnOver);
+bool SessionManager::StandInLine(Session& session, size_t bytes) {
+  if (bytes_in_line_ + bytes > kMostInLine) return false;
+  session.bytes_in_line = bytes;
+  bytes_in_line_ += bytes;
   line_.PushBack(session);
+  Pause(session, Session::kTurnOver);
   context_.TickSoon();
+  return true;
+}
+
+void SessionManager::LeaveLine(Session& session) {
+  session.TurnLink::Unlink();
+  bytes_in_line_ -= std::exchange(session.bytes_in_line, 0);
 }
 
 void SessionManager::NextTurn() {
@@ -344,7 +352,7 @@ bool SessionManager::ServeLine() {
     return false;
   }
   Session& session = line_.front();
-  session.TurnLink::Unlink();
+  LeaveLine(session);
   Resume(session, Session::kTurnOver);
   return true;
 }

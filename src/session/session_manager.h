@@ -33,6 +33,9 @@ inline constexpr size_t kMostWaiting = size_t{1} << 20;
 // How many messages of clients are handled in one turn of the worker, so that none of them waits
 // for long because another sends much: the rest stand in line for the next turn.
 inline constexpr size_t kMessagesPerTurn = 3072;
+// What all those in line keep until then. Beyond it the next one's messages are handled at once:
+// whoever has sent so much more has to be answered or refused, not kept.
+inline constexpr size_t kMostInLine = size_t{8} << 20;
 
 inline constexpr std::string_view kTooLongToDecide =
     "a value that a route searches through is too long";
@@ -104,7 +107,9 @@ class SessionManager final : public ExchangeClient {
   void PassOnBody(Session& session, Bytes& bytes);
   void ParseBuffered(Session& session, size_t bytes_to_come);
   void TakeUpTurn();
-  void StandInLine(Session& session);
+  // With so many bytes; false if there is no room for them.
+  bool StandInLine(Session& session, size_t bytes);
+  void LeaveLine(Session& session);
   size_t Parse(Session& session, Bytes bytes, size_t bytes_to_come);
   Handled HandleMessage(Session& session, const RequestView& message);
   Handled HandleRequest(Session& session, const RequestView& request);
@@ -173,6 +178,7 @@ class SessionManager final : public ExchangeClient {
   size_t session_count_ = 0;
   // Those that have more messages than the turn has room for, in the order in which they go on.
   IntrusiveList<Session, TurnLink> line_;
+  size_t bytes_in_line_ = 0;
   uint64_t turn_ = 0;        // the host's number of it
   size_t left_in_turn_ = 0;  // messages
   bool draining_ = false;

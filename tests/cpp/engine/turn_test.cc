@@ -159,6 +159,37 @@ TEST_F(Turns, AnEngineMayEndWithClientsInLine) {
   world.Connect().Send(OneWays(1'000'000, 1'000'000 + 3 * kMessagesPerTurn));
 }
 
+// What has been read for those in line is kept, so there is an end to how much that is.
+TEST_F(Turns, ThoseInLineKeepABoundedNumberOfBytes) {
+  world.Connect().Send(OneWays(1'000'000, 1'000'000 + kMessagesPerTurn));
+  const std::string body(64 << 10, 'x');
+  constexpr uint64_t kEach = 12;
+  const size_t before = Written();
+  size_t sent = 0;
+  std::vector<SimClient*> clients;
+  while (sent < 3 * kMostInLine) {
+    const uint64_t begin = 2'000'000 + clients.size() * kEach;
+    std::string burst;
+    for (uint64_t id = begin; id < begin + kEach; ++id) burst += world.OneWay(id, body);
+    clients.push_back(&world.Connect());
+    clients.back()->Send(burst);
+    sent += burst.size();
+  }
+  // Each is read on while it stands there, up to a window.
+  EXPECT_LE(sent - (Written() - before), kMostInLine + clients.size() * kWindowBytes);
+  EXPECT_GE(sent - (Written() - before), kMostInLine / 2);
+  world.RunFor(kMs);
+  EXPECT_EQ(SeenOf(2).size(), clients.size() * kEach);
+  // There is room again.
+  ++world.turn;
+  world.Connect().Send(OneWays(3'000'000, 3'000'000 + kMessagesPerTurn));
+  SimClient& late = world.Connect();
+  late.Send(world.Request(4'000'000));
+  EXPECT_EQ(Kinds(late.Take()), "");
+  world.RunFor(kMs);
+  EXPECT_EQ(Kinds(late.Take()), "R");
+}
+
 TEST_F(Turns, TurnsWithFewMessagesHaveNoLine) {
   SimClient& client = world.Connect();
   const size_t ticks = world.ticks;
