@@ -19,6 +19,7 @@ __all__ = [
     "Diagnostic",
     "Origin",
     "Severity",
+    "cut",
     "did_you_mean",
     "did_you_mean_host",
     "join_path",
@@ -176,7 +177,12 @@ def shorten(value: object) -> str:
     """A value as it may be shown in one line."""
     text = value if isinstance(value, str) else repr(value)
     text = " ".join(text[: 4 * VALUE_SHOWN].split())
-    return text if len(text) <= VALUE_SHOWN else text[: VALUE_SHOWN - 3] + "..."
+    return cut(text, VALUE_SHOWN)
+
+
+def cut(text: str, longest: int) -> str:
+    """A text of at most so many characters."""
+    return text if len(text) <= longest else text[: longest - 3] + "..."
 
 
 # What a terminal takes for a command or for another direction of writing: control characters but

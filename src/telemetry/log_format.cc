@@ -94,8 +94,8 @@ std::string Known(const auto& operators) {
 const std::vector<LogTemplate::Named>& LogTemplate::Operators() {
   using O = Operator;
   static const std::vector<Named> operators = {
-      {"SERVICE", O::kRecorded, {"interface", "service", "callee"}},
-      {"METHOD", O::kRecorded, {"method", "func"}},
+      {"SERVICE", O::kRecorded, {kServiceKeys.begin(), kServiceKeys.end()}},
+      {"METHOD", O::kRecorded, {kMethodKeys.begin(), kMethodKeys.end()}},
       {"TRACE_ID", O::kTraceId, {"traceparent", "x-b3-traceid", "b3"}},
       {"REQUEST_ID", O::kRecorded, {"x-request-id"}},
       {"PROTOCOL", O::kProtocol},
@@ -194,9 +194,7 @@ LogTemplate LogTemplate::Compile(std::string_view format, RecordedKeys& recorded
     }
     if (argument) return wrong("has an argument that " + std::string(name) + " does not take");
     part.op = found->op;
-    for (const std::string_view key : found->keys) {
-      part.places.push_back(recorded.Want(key, keys));
-    }
+    part.places = recorded.Want(found->keys, keys);
     made.parts_.push_back(std::move(part));
   }
   return made;

@@ -13,6 +13,13 @@ size_t RecordedKeys::Want(std::string_view name, MetadataKeys& keys) {
   return keys_.size() - 1;
 }
 
+std::vector<size_t> RecordedKeys::Want(std::span<const std::string_view> names,
+                                       MetadataKeys& keys) {
+  std::vector<size_t> places;
+  for (const std::string_view name : names) places.push_back(Want(name, keys));
+  return places;
+}
+
 void RequestRecord::Begin(const RecordedKeys& keys, const MatchInput& input) {
   text_.clear();
   reason_.clear();

@@ -2,9 +2,11 @@
 // told of ended requests, and bounded for each of them.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -15,12 +17,17 @@
 
 namespace metaprotocol {
 
+// Under which keys codecs tell what is called; of several the first that has a value.
+inline constexpr std::array<std::string_view, 3> kServiceKeys = {"interface", "service", "callee"};
+inline constexpr std::array<std::string_view, 2> kMethodKeys = {"method", "func"};
+
 // The keys that somebody wants to see when a request has ended, each once. Made while a
 // configuration is loaded.
 class RecordedKeys {
  public:
   // The place of the key's value in records.
   size_t Want(std::string_view name, MetadataKeys& keys);
+  std::vector<size_t> Want(std::span<const std::string_view> names, MetadataKeys& keys);
   size_t size() const { return keys_.size(); }
   const KeyRef& at(size_t place) const { return keys_[place]; }
 

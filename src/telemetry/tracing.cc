@@ -73,9 +73,8 @@ void AppendServer(std::string& out, uint32_t field, std::string_view host) {
 
 Tracing::Tracing(RecordedKeys& recorded, MetadataKeys& keys)
     : propagation_(keys),
-      service_{recorded.Want("interface", keys), recorded.Want("service", keys),
-               recorded.Want("callee", keys)},
-      method_{recorded.Want("method", keys), recorded.Want("func", keys)},
+      service_(recorded.Want(kServiceKeys, keys)),
+      method_(recorded.Want(kMethodKeys, keys)),
       source_address_(recorded.Want(kSourceAddressKey, keys)),
       trace_state_(recorded.Want("tracestate", keys)) {}
 

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from metaprotocol.diagnostics import cut
 from metaprotocol.kubernetes import ApiError, Client, Json, Unreachable
 
 _LOG = logging.getLogger(__name__)
@@ -93,7 +94,7 @@ class EventWriter:
             },
             "type": kind,
             "reason": condition.reason,
-            "message": _cut(message),
+            "message": cut(message, _LONGEST),
             "count": 1,
             "firstTimestamp": at,
             "lastTimestamp": at,
@@ -133,7 +134,3 @@ def _kind(before: Json, now: Condition) -> str:
         return "" if same or (reasons is not None and now.reason not in reasons) else "Warning"
     again = was_false and (reasons is None or before.get("reason") in reasons)
     return "Normal" if again else ""
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 
 from metaprotocol.control_plane.status import State, state_of
 from metaprotocol.controller.events import Condition, EventWriter
-from metaprotocol.diagnostics import Diagnostic, Severity
+from metaprotocol.diagnostics import Diagnostic, Severity, cut
 from metaprotocol.kubernetes import ApiError, Client, Json, Pauses, Unreachable
 from metaprotocol.resources import Key
 from metaprotocol.sources.kubernetes import KubernetesSource
@@ -62,8 +62,7 @@ def _message(found: list[Diagnostic]) -> str:
         lines.append(f"{text} ({item.fix})" if item.fix else text)
     if len(found) > _LINES:
         lines.append(f"and {len(found) - _LINES} more")
-    text = "\n".join(lines)
-    return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."
+    return cut("\n".join(lines), _LONGEST)
 
 
 class StatusWriter:

@@ -18,7 +18,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter
 
 from metaprotocol.controller.admission import Admission, Review
-from metaprotocol.diagnostics import Diagnostic, printable
+from metaprotocol.diagnostics import Diagnostic, cut, printable
 from metaprotocol.kubernetes import Json
 from metaprotocol.resources import Inventory
 from metaprotocol.worker import Worker
@@ -167,7 +167,7 @@ class Webhook:
             response["status"] = _status(request, review.errors)
         if review.warnings:
             response["warnings"] = [
-                _cut(_line(item), _LONGEST_WARNING) for item in review.warnings[:_MOST_TOLD]
+                cut(_line(item), _LONGEST_WARNING) for item in review.warnings[:_MOST_TOLD]
             ]
         answer = {"apiVersion": _API, "kind": "AdmissionReview", "response": response}
         return answer, "refused" if review.errors else "allowed"
@@ -215,7 +215,7 @@ def _status(request: Json, errors: Iterable[Diagnostic]) -> Json:
             {
                 "reason": "FieldValueInvalid",
                 "field": item.field,
-                "message": _cut(_line(item, field=False), _LONGEST_MESSAGE),
+                "message": cut(_line(item, field=False), _LONGEST_MESSAGE),
             }
             for item in errors[:_MOST_TOLD]
         ],
@@ -226,7 +226,7 @@ def _status(request: Json, errors: Iterable[Diagnostic]) -> Json:
         "status": "Failure",
         "code": 422,
         "reason": "Invalid",
-        "message": _cut(text, _LONGEST_MESSAGE),
+        "message": cut(text, _LONGEST_MESSAGE),
         "details": details,
     }
 
@@ -241,7 +241,3 @@ def _line(item: Diagnostic, *, field: bool = True) -> str:
     if item.fix and item.code not in _NO_FIX:
         text += f" ({item.fix})"
     return printable(text, one_line=True)
-
-
-def _cut(text: str, longest: int) -> str:
-    return text if len(text) <= longest else text[: longest - 3] + "..."

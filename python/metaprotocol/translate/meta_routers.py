@@ -19,7 +19,6 @@ from metaprotocol.config.v1 import (
 from metaprotocol.diagnostics import join_path
 from metaprotocol.resources import MetaRoute, MetaRouter, meta_router
 from metaprotocol.resources.traffic import Fault, Retries
-from metaprotocol.resources.types import format_duration
 from metaprotocol.translate.access_logs import access_log
 from metaprotocol.translate.limits import limits_message
 from metaprotocol.translate.matches import conditions
@@ -30,7 +29,7 @@ from metaprotocol.translate.plan import (
     PlannedRoute,
     RoutePlan,
 )
-from metaprotocol.translate.reporting import Report
+from metaprotocol.translate.reporting import LONGEST_TIME, SHORTEST_TIME, Report, bounded_time
 from metaprotocol.translate.tracing import planned_tracing
 from metaprotocol.translate.visibility import exported_to
 
@@ -38,8 +37,6 @@ FAULT_FILTER = "fault"
 """Name of the filter for faults on purpose."""
 
 # The engine's bounds.
-_SHORTEST_TIME = timedelta(milliseconds=1)
-_LONGEST_TIME = timedelta(days=1)
 _LONGEST_QUESTION = timedelta(minutes=1)
 _LONGEST_PAUSE = timedelta(hours=1)
 
@@ -141,7 +138,7 @@ class _Reader:
             retry.per_try_timeout.FromTimedelta(bounded)
         if written.backoff is not None:
             # The engine's shortest pause is as good as none.
-            base = min(max(written.backoff, _SHORTEST_TIME), _LONGEST_PAUSE)
+            base = min(max(written.backoff, SHORTEST_TIME), _LONGEST_PAUSE)
             retry.backoff.FromTimedelta(base)
             retry.max_backoff.FromTimedelta(min(base * 10, _LONGEST_PAUSE))
 
@@ -195,18 +192,10 @@ class _Reader:
         return PlannedQuestion(limit, written.rate_limit_service)
 
     def _bounded(
-        self, written: timedelta, field: str, longest: timedelta = _LONGEST_TIME
+        self, written: timedelta, field: str, longest: timedelta = LONGEST_TIME
     ) -> timedelta:
         """The nearest time that the engine takes."""
-        bounded = min(max(written, _SHORTEST_TIME), longest)
-        if bounded != written:
-            self._report.warning(
-                self._router, "out-of-bounds", field,
-                f"must be from 1ms to {format_duration(longest)}; "
-                f"{format_duration(bounded)} is used",
-                value=format_duration(written),
-            )  # fmt: skip
-        return bounded
+        return bounded_time(written, self._router, field, self._report, longest)
 
 
 def _destination(

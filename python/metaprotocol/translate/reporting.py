@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import NamedTuple, TypeAlias
 
 from metaprotocol.diagnostics import Diagnostic, Severity, shorten
 from metaprotocol.resources import Key, Resource
+from metaprotocol.resources.types import format_duration
 
 
 class Finding(NamedTuple):
@@ -23,6 +24,9 @@ class Finding(NamedTuple):
 
 
 Diagnostics: TypeAlias = tuple[Finding, ...]
+
+SHORTEST_TIME = timedelta(milliseconds=1)
+LONGEST_TIME = timedelta(days=1)
 
 _NEVER = datetime.max.replace(tzinfo=UTC)
 
@@ -90,3 +94,21 @@ class Report:
             code=code,
         )
         self._found[Finding(resource.key, diagnostic)] = None
+
+
+def bounded_time(
+    written: timedelta,
+    resource: Resource,
+    field: str,
+    report: Report,
+    longest: timedelta = LONGEST_TIME,
+) -> timedelta:
+    """The nearest time that is taken, with a warning if it is another."""
+    bounded = min(max(written, SHORTEST_TIME), longest)
+    if bounded != written:
+        report.warning(
+            resource, "out-of-bounds", field,
+            f"must be from 1ms to {format_duration(longest)}; {format_duration(bounded)} is used",
+            value=format_duration(written),
+        )  # fmt: skip
+    return bounded

@@ -19,7 +19,6 @@ from metaprotocol.resources.destination_rule import (
     PortTrafficPolicy,
     TrafficPolicy,
 )
-from metaprotocol.resources.types import format_duration
 from metaprotocol.translate.policy import (
     Balancing,
     Outliers,
@@ -30,7 +29,7 @@ from metaprotocol.translate.policy import (
     Tls,
     Written,
 )
-from metaprotocol.translate.reporting import Report
+from metaprotocol.translate.reporting import Report, bounded_time
 
 T = TypeVar("T")
 W = TypeVar("W")
@@ -41,7 +40,6 @@ _SYSTEM = "system"
 """Istio's name for the operating system's CAs, in place of a file."""
 
 # The engine's bound.
-_LONGEST_CONNECTING = timedelta(days=1)
 
 _SIMPLE = {
     # Istio's own choice where nothing is said.
@@ -161,7 +159,9 @@ class _Reader:
         if tcp is not None:
             timeout = tcp.connect_timeout or None
             if timeout is not None:
-                timeout = self._bounded(timeout, f"{field}.tcp.connectTimeout")
+                timeout = bounded_time(
+                    timeout, self._rule, f"{field}.tcp.connectTimeout", self._report
+                )
             pool = pool._replace(
                 max_connections=tcp.max_connections or None,
                 connect_timeout=timeout,
@@ -175,17 +175,6 @@ class _Reader:
                 max_retries=http.max_retries or None,
             )
         return pool
-
-    def _bounded(self, written: timedelta, field: str) -> timedelta:
-        bounded = min(max(written, timedelta(milliseconds=1)), _LONGEST_CONNECTING)
-        if bounded != written:
-            self._report.warning(
-                self._rule, "out-of-bounds", field,
-                f"must be from 1ms to {format_duration(_LONGEST_CONNECTING)}; "
-                f"{format_duration(bounded)} is used",
-                value=format_duration(written),
-            )  # fmt: skip
-        return bounded
 
     # --- health
 
