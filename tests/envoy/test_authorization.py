@@ -21,8 +21,8 @@ CALL, TWO_WAY, HESSIAN2 = 0x80, 0x40, 2
 KRYO, PROTOBUF, FASTJSON2, UNKNOWN = 8, 22, 23, 31
 
 
-class RawProvider:
-    """Answers whatever has a Dubbo header, and counts it."""
+class Counting:
+    """Closes each connection as soon as it has brought anything, and counts those."""
 
     def __init__(self) -> None:
         self.calls = 0
@@ -40,6 +40,15 @@ class RawProvider:
             except OSError:
                 return
             threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        with connection:
+            if connection.recv(1 << 16):
+                self.calls += 1
+
+
+class RawProvider(Counting):
+    """Answers whatever has a Dubbo header, and counts it."""
 
     def _serve(self, connection: socket.socket) -> None:
         with connection, connection.makefile("rb") as stream:
@@ -221,29 +230,6 @@ def trpc(func: str, transferred: str = "") -> bytes:
 def trpc_stream(func: str) -> bytes:
     init = field(1, field(3, func))
     return struct.pack(">HBBIHIBB", 0x0930, 1, 1, 16 + len(init), 0, 7, 1, 0) + init
-
-
-class Counting:
-    """Closes each connection as soon as it has brought anything."""
-
-    def __init__(self) -> None:
-        self.calls = 0
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._listener.getsockname()[1]
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def close(self) -> None:
-        self._listener.close()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                connection, _ = self._listener.accept()
-            except OSError:
-                return
-            with connection:
-                if connection.recv(1 << 16):
-                    self.calls += 1
 
 
 OTHERS = {

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
-import grpc
 from metaprotocol.envoy.descriptors import EnvoyTypes
+
+from tests.testkit.grpc_service import UnaryService
 
 _PACKAGE = "opentelemetry.proto.collector.trace.v1"
 
@@ -30,41 +30,22 @@ class Span:
     attributes: dict[str, str | int]
 
 
-class Collector:
+class Collector(UnaryService):
     """Takes all spans; with ``silent`` none is ever answered."""
 
     def __init__(self, types: EnvoyTypes, *, silent: bool = False) -> None:
-        self._request = types.message_class(f"{_PACKAGE}.ExportTraceServiceRequest")
-        self._response: Any = types.message_class(f"{_PACKAGE}.ExportTraceServiceResponse")
+        super().__init__(
+            types,
+            f"{_PACKAGE}.TraceService",
+            "Export",
+            f"{_PACKAGE}.ExportTraceServiceRequest",
+            f"{_PACKAGE}.ExportTraceServiceResponse",
+        )
         self._silent = silent
         self.spans: list[Span] = []
         self.calls = 0
-        self.port = 0
 
-    async def __aenter__(self) -> Self:
-        method = grpc.unary_unary_rpc_method_handler(
-            self._take,
-            request_deserializer=self._request.FromString,
-            response_serializer=self._response.SerializeToString,
-        )
-        service = grpc.method_handlers_generic_handler(
-            f"{_PACKAGE}.TraceService", {"Export": method}
-        )
-        self._server = grpc.aio.server()
-        self._server.add_generic_rpc_handlers((service,))
-        self.port = self._server.add_insecure_port(f"127.0.0.1:{self.port}")
-        await self._server.start()
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self._server.stop(grace=None)
-
-    async def _take(self, request: Any, _context: Any) -> Any:
+    async def answer(self, request: Any, _context: Any, /) -> Any:
         self.calls += 1
         if self._silent:
             await asyncio.sleep(600)
@@ -72,7 +53,7 @@ class Collector:
             service = _attributes(resource_spans.resource)["service.name"]
             for scope_spans in resource_spans.scope_spans:
                 self.spans += [_span(str(service), span) for span in scope_spans.spans]
-        return self._response()
+        return self.response()
 
 
 def _span(service: str, span: Any) -> Span:

@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "src/filter/fault/fault.h"
+#include "tests/cpp/engine/fates.h"
 #include "tests/cpp/engine/stream_world.h"
 #include "tests/cpp/engine/world.h"
 
@@ -44,35 +45,8 @@ TEST(AccessLog, OfARequestIsWrittenAfterItsEnd) {
 // The law, with everything that can become of a request: as many lines as requests, each once.
 TEST(AccessLog, HasEachRequestOnceWhateverBecomesOfIt) {
   for (const SimConfig& base : {SimConfig{}, Pipelined(), Exclusive(), PerSession()}) {
-    SimConfig config = Logged("%REQ(name)% %RESPONSE_FLAGS%", base);
-    config.routes = {
-        SimRoute{.match = {Exact("to", "gone")}, .clusters = {{"gone", 1}}},
-        SimRoute{.match = {Exact("to", "slow")}, .clusters = {{"slow", 1}}, .timeout_us = 50 * kMs},
-        SimRoute{.match = {Exact("to", "us")}, .direct_reply = LocalReply::kNoContent},
-        SimRoute{.match = {Exact("to", "dead")}, .clusters = {{"dead", 1}}},
-        SimRoute{.match = {Exact("to", "a")}}};
-    World world(std::move(config), 7);
-    world.SetHosts("a", {"h1", "h2"});
-    world.SetHosts("slow", {"s1"});
-    world.SetHosts("dead", {"d1"});
-    Manual(world, "s1");
-    world.servers["d1"].connect = SimServer::Connect::kRefuse;
-    std::map<std::string, std::string> want;
-    std::map<std::string, size_t> sent;
-    size_t number = 0;
-    for (size_t round = 0; round < 40; ++round) {
-      SimClient& client = world.Connect();
-      for (const std::string to : {"a", "gone", "slow", "us", "dead", "nowhere"}) {
-        const std::string name = to + std::to_string(number++);
-        const bool one_way = world.Draw(8) == 0;
-        const FakeKv kv = {{"name", name}, {"to", to}};
-        client.Send(one_way ? world.OneWay(number, "", kv) : world.Request(number, "", kv));
-        ++sent[name];
-      }
-      world.RunFor(world.Draw(100) * kMs);
-      if (round % 3 == 0) client.Reset();
-    }
-    world.RunFor(20 * kSecond);
+    World world(WithFates(Logged("%REQ(name)% %RESPONSE_FLAGS%", base)), 7);
+    const std::map<std::string, size_t> sent = MeetFates(world, "name");
     std::map<std::string, size_t> logged;
     for (const std::string& line : world.Logged()) ++logged[line.substr(0, line.find(' '))];
     EXPECT_EQ(logged, sent);

@@ -1,4 +1,5 @@
 // Tracing: each sampled request leaves one span, servers find it, and nobody waits for a collector.
+#include "tests/cpp/engine/fates.h"
 #include "tests/cpp/engine/stream_world.h"
 #include "tests/cpp/engine/world.h"
 #include "tests/cpp/support/sim_spans.h"
@@ -178,33 +179,8 @@ TEST(Tracing, OnlyTheConfiguredFormatsAreAdded) {
 // The law, with everything that can become of a request: as many spans as requests, each once.
 TEST(Tracing, EachRequestLeavesOneSpanWhateverBecomesOfIt) {
   for (const SimConfig& base : {SimConfig{}, Pipelined(), Exclusive(), PerSession()}) {
-    SimConfig config = Traced(base);
-    config.routes = {
-        SimRoute{.match = {Exact("to", "gone")}, .clusters = {{"gone", 1}}},
-        SimRoute{.match = {Exact("to", "slow")}, .clusters = {{"slow", 1}}, .timeout_us = 50 * kMs},
-        SimRoute{.match = {Exact("to", "us")}, .direct_reply = LocalReply::kNoContent},
-        SimRoute{.match = {Exact("to", "dead")}, .clusters = {{"dead", 1}}},
-        SimRoute{.match = {Exact("to", "a")}}};
-    TracingWorld world(std::move(config), 7);
-    world.SetHosts("slow", {"s1"});
-    world.SetHosts("dead", {"d1"});
-    Manual(world, "s1");
-    world.servers["d1"].connect = SimServer::Connect::kRefuse;
-    std::map<std::string, size_t> sent;
-    size_t number = 0;
-    for (size_t round = 0; round < 40; ++round) {
-      SimClient& client = world.Connect();
-      for (const std::string to : {"a", "gone", "slow", "us", "dead", "nowhere"}) {
-        const std::string name = to + std::to_string(number++);
-        const bool one_way = world.Draw(8) == 0;
-        const FakeKv kv = {{"method", name}, {"to", to}};
-        client.Send(one_way ? world.OneWay(number, "", kv) : world.Request(number, "", kv));
-        ++sent[name];
-      }
-      world.RunFor(world.Draw(100) * kMs);
-      if (round % 3 == 0) client.Reset();
-    }
-    world.RunFor(20 * kSecond);
+    TracingWorld world(WithFates(Traced(base)), 7);
+    const std::map<std::string, size_t> sent = MeetFates(world, "method");
     std::map<std::string, size_t> told;
     for (const SimSpan& span : world.Spans()) {
       ++told[span.name];
