@@ -79,6 +79,9 @@ def inputs(build: Path) -> Iterator[Path]:
             )
             wanted = wanted and not re.search(r"_tests\.dir|_bench\.dir", target)
     for map_file in [build / "libmetaprotocol.map", build / "_engine.map"]:
+        if not map_file.is_file():
+            # As in a build by zig, whose linker writes none.
+            sys.exit(f"There is no {map_file}, by which to tell what was linked in: make native")
         for line in map_file.read_text(encoding="utf-8", errors="replace").splitlines():
             if line.startswith("LOAD "):
                 yield (build / line.removeprefix("LOAD ")).resolve()
