@@ -188,11 +188,14 @@ func consume(port string) {
 	callers.Wait()
 	report("many", fmt.Sprint(right.Load()), nil)
 
+	// One client for all streams: each numbers its own from the same start, and a provider that
+	// ends a stream would end the next of that number on the same connection with it.
+	streams := stream.NewStreamClient()
 	open := func() (client.ClientStream, error) {
 		ctx, message := codec.WithNewMessage(context.Background())
 		message.WithCalleeServiceName(service)
 		both := &client.ClientStreamDesc{StreamName: "Echo", ClientStreams: true, ServerStreams: true}
-		return stream.NewStreamClient().NewStream(ctx, both, "/"+service+"/Echo",
+		return streams.NewStream(ctx, both, "/"+service+"/Echo",
 			client.WithTarget("ip://127.0.0.1:"+port), client.WithProtocol("trpc"),
 			client.WithCurrentSerializationType(codec.SerializationTypeNoop))
 	}
