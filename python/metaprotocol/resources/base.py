@@ -116,7 +116,7 @@ class Checked(Model):
 
     @model_validator(mode="after")
     def _check(self) -> Checked:
-        given = self.model_fields_set
+        given = self.__pydantic_fields_set__
         if len(given) == 1 and not given.isdisjoint(self.right_alone):
             return self
         found = tuple(self.problems())

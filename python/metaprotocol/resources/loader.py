@@ -6,6 +6,7 @@ returned, whatever else is wrong. Objects of other programs (ConfigMaps, ...) ar
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -28,6 +29,7 @@ from metaprotocol.resources.yaml_reader import (
     DEFAULT_LIMITS,
     Document,
     Limits,
+    Path,
     YamlProblem,
     split_documents,
 )
@@ -152,10 +154,11 @@ class _Reading:
         self._limits = limits
         self._result = result
         self._seen = seen
+        self._keys: Mapping[Path, int] = {}
 
     def run(self) -> None:
         try:
-            value, repeated = self._document.value(self._limits)
+            value, repeated, self._keys = self._document.value(self._limits)
         except YamlProblem as problem:
             self._unreadable(problem)
             self._stand_in(self._document, kind_in(self._document.text))
@@ -382,7 +385,7 @@ class _Reading:
             return
         resource.written_at(origin, document)
         self._result.resources.append(resource)
-        self._result.diagnostics.extend(warnings(resource, document, name))
+        self._result.diagnostics.extend(warnings(resource, document, name, self._keys))
 
 
 def _policy(kind: str | None) -> str:
@@ -396,12 +399,15 @@ def _is_list_of_ours(kind: str) -> bool:
 
 def _start(document: Document) -> Origin:
     """The first line of a document that says something, without reading it again."""
-    line = document.line
-    for text in document.text.split("\n"):
-        said = text.strip()
+    text, line, start = document.text, document.line, 0
+    while start < len(text):
+        end = text.find("\n", start)
+        written = text[start : end if end >= 0 else len(text)]
+        said = written.strip()
         if said and not said.startswith(("#", "---", "%")):
-            return Origin(document.file, line, len(text) - len(text.lstrip()) + 1)
+            return Origin(document.file, line, len(written) - len(written.lstrip()) + 1)
         line += 1
+        start += len(written) + 1
     return Origin(document.file, document.line)
 
 

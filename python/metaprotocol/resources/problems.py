@@ -19,6 +19,8 @@ from metaprotocol.resources.yaml_reader import Position, parse_path, plain_value
 __all__ = ["explain", "explain_made_in_code", "warnings"]
 
 Path = tuple[str | int, ...]
+Keys = Mapping[Path, int] | None
+"""Where some keys are in a document, as in ``Value.keys``; None: that is not known."""
 
 # Beyond as many different words a file is no file with mistakes, and comparing takes time.
 _SUGGESTIONS = 500
@@ -59,7 +61,7 @@ class _Written(Protocol):
 
     def origin_of(self, _field: str | Path, /) -> Origin | None: ...
 
-    def origin_of_one(self, _path: Path, /) -> Origin | None: ...
+    def origin_of_one(self, _path: Path, _keys: Keys, /) -> Origin | None: ...
 
 
 class _InCode:
@@ -92,7 +94,7 @@ class _InCode:
     def origin_of(self, _field: str | Path) -> None:
         return None
 
-    def origin_of_one(self, _path: Path) -> None:
+    def origin_of_one(self, _path: Path, _keys: Keys) -> None:
         return None
 
 
@@ -373,19 +375,21 @@ _FEW = 2
 """Places of a document that are looked for one by one."""
 
 
-def warnings(model: BaseModel, document: _Written, name: str) -> Iterator[Diagnostic]:
+def warnings(
+    model: BaseModel, document: _Written, name: str, keys: Keys = None
+) -> Iterator[Diagnostic]:
     """Warnings for fields that are given and that nothing here honours, and for the models'
-    ``doubts``."""
+    ``doubts``. ``keys`` of the document spare reading it again for those."""
     found: list[tuple[Path, Problem]] = []
     if _may_be_doubted(type(model)):
         _doubts(model, (), found)
-    origin_of = document.origin_of_one if len(found) <= _FEW else document.origin_of
+    few = len(found) <= _FEW
     for path, problem in found:
         where = (*path, *parse_path(problem.field))
         yield Diagnostic(
             Severity.INFO if problem.code == _NO_MEANING else Severity.WARNING,
             problem.message,
-            origin_of(where),
+            document.origin_of_one(where, keys) if few else document.origin_of(where),
             name,
             join_path(where),
             "",
@@ -402,6 +406,8 @@ class _Doubted(NamedTuple):
     fields: tuple[tuple[str, str, Problem | None], ...]
     """Attribute, name in YAML, and what is to be said if it is given; None: what is in it may have
     something said about it."""
+    names: frozenset[str]
+    """The attributes."""
 
 
 def _doubts(model: BaseModel, path: Path, found: list[tuple[Path, Problem]]) -> None:
@@ -411,11 +417,14 @@ def _doubts(model: BaseModel, path: Path, found: list[tuple[Path, Problem]]) -> 
     if doubted.itself and isinstance(model, Model):
         for problem in model.doubts():
             found.append((path, problem))
-    given = model.model_fields_set
+    given = model.__pydantic_fields_set__
+    if given.isdisjoint(doubted.names):
+        return
+    values = model.__dict__
     for attribute, alias, said in doubted.fields:
         if attribute not in given:
             continue
-        value = getattr(model, attribute)
+        value = values[attribute]
         if said is not None:
             if value not in (None, "", [], {}):
                 found.append(((*path, alias), said))
@@ -440,7 +449,8 @@ def _doubted(model: type[BaseModel]) -> _Doubted:
         for attribute, info in sorted(model.model_fields.items())
         if attribute in said or any(map(_may_be_doubted, _models_in(info.annotation)))
     )
-    return _Doubted(issubclass(model, Model) and model.doubts is not Model.doubts, fields)
+    itself = issubclass(model, Model) and model.doubts is not Model.doubts
+    return _Doubted(itself, fields, frozenset(attribute for attribute, _, _ in fields))
 
 
 @functools.cache

@@ -13,7 +13,7 @@ import contextlib
 import functools
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -79,8 +79,19 @@ class Position(NamedTuple):
 
 # By the YAML specification these begin or end a document wherever they stand at the start of a
 # line, even within a text in quotes or a block.
-_MARKER = re.compile(r"^(---|\.\.\.)(?=[ \t\r\n]|\Z)", re.MULTILINE)
+_MARKER = re.compile(r"\n(---|\.\.\.)(?=[ \t\r\n]|\Z)")
 _NOTHING = re.compile(r"(?:[ \t]*(?:#[^\n]*|%[^\n]*)?\r?\n)*[ \t]*(?:#[^\n]*|%[^\n]*)?\Z")
+
+
+class Value(NamedTuple):
+    """What a document says."""
+
+    content: Any
+    """Of dicts, lists, str, int, float, bool and None."""
+    repeated: list[YamlProblem]
+    """Keys that are there twice, of which the first counts."""
+    keys: dict[Path, int]
+    """Where the keys of the outermost mapping, and of those in it, are in the text."""
 
 
 @dataclass(frozen=True)
@@ -98,11 +109,10 @@ class Document:
         """The same document, for the resource at a path."""
         return Document(self.file, self.text, self.line, prefix)
 
-    def value(self, limits: Limits = DEFAULT_LIMITS) -> tuple[Any, list[YamlProblem]]:
-        """What the document says, with dicts, lists, str, int, float, bool and None, and its
-        duplicate keys, of which the first counts. Raises YamlProblem if it cannot be read."""
+    def value(self, limits: Limits = DEFAULT_LIMITS) -> Value:
+        """What the document says. Raises YamlProblem if it cannot be read."""
         reader = _ValueReader(self.text, self.line, limits)
-        return reader.document(), reader.problems
+        return Value(reader.document(), reader.problems, reader.keys)
 
     def position(self, path: Path) -> Position | None:
         """Where a path is written; None if it is not."""
@@ -128,10 +138,15 @@ class Document:
             return Origin(self.file, at.key_line, at.key_column)
         return Origin(self.file, at.line, at.column)
 
-    def origin_of_one(self, path: Path) -> Origin:
+    def origin_of_one(self, path: Path, keys: Mapping[Path, int] | None = None) -> Origin:
         """As ``origin_of``, reading no further than to there: for who asks once or twice about a
-        document, of which there are thousands."""
-        return Origin(self.file, *_Finder(self.text, self.line).find((*self.prefix, *path)))
+        document, of which there are thousands. With the ``Value.keys`` of a document that is not
+        even necessary for those."""
+        whole = (*self.prefix, *path)
+        if keys is None or (index := keys.get(whole)) is None:
+            return Origin(self.file, *_Finder(self.text, self.line).find(whole))
+        line = self.line + self.text.count("\n", 0, index)
+        return Origin(self.file, line, index - self.text.rfind("\n", 0, index))
 
 
 def split_documents(text: str, file: str) -> Iterator[Document]:
@@ -139,8 +154,9 @@ def split_documents(text: str, file: str) -> Iterator[Document]:
     start = 0
     line = 1
     cuts: list[int] = []
-    for marker in _MARKER.finditer(text):
-        if marker.group() == "...":
+    # With the line end before it, by which it is found sooner; it counts for none of the positions.
+    for marker in _MARKER.finditer(f"\n{text}"):
+        if marker.group(1) == "...":
             end = text.find("\n", marker.start())
             cuts.append(len(text) if end < 0 else end + 1)
         else:
@@ -319,6 +335,8 @@ class _ValueReader(_Reader):
     def __init__(self, text: str, line: int, limits: Limits) -> None:
         super().__init__(text, line, limits)
         self.problems: list[YamlProblem] = []
+        self.keys: dict[Path, int] = {}
+        self._outer: Path = ()
         # Anchor -> value and its size; None while it is being read.
         self._anchors: dict[str, tuple[Any, int] | None] = {}
 
@@ -400,6 +418,8 @@ class _ValueReader(_Reader):
                 key = self._value(key_event, depth + 1)
                 if type(key) is not str:
                     key = self._key(key_event)
+            if depth < 2:
+                self._note(key, key_event, depth)
             value_event = get()
             if (
                 type(value_event) is scalar
@@ -429,6 +449,12 @@ class _ValueReader(_Reader):
                 values[key] = value
             key_event = get()
         return merged | values if merged else values
+
+    def _note(self, key: str, event: Any, depth: int) -> None:
+        if not depth:
+            self._outer = (key,)
+        path = (*self._outer, key) if depth else self._outer
+        self.keys.setdefault(path, event.start_mark.index)
 
     def _key(self, event: Any) -> str:
         if type(event) is yaml.ScalarEvent:

@@ -7,7 +7,7 @@ may be older or newer than this program, or Aeraki's own: it is read and checked
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -134,7 +134,7 @@ class _Written:
     def origin_of(self, _field: str | Path) -> Origin:
         return ORIGIN
 
-    def origin_of_one(self, _path: Path) -> Origin:
+    def origin_of_one(self, _path: Path, _keys: Mapping[Path, int] | None) -> Origin:
         return ORIGIN
 
 

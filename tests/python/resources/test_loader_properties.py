@@ -120,9 +120,37 @@ def test_a_wrong_value_gives_a_resource_or_an_error_about_the_object(text: str) 
 def test_values_survive_being_written_and_read(value: object) -> None:
     text = yaml.safe_dump(value)
     for document in split_documents(text, "a.yaml"):
-        read, repeated = document.value(LIMITS)
+        read, repeated, _ = document.value(LIMITS)
         assert read == value
         assert repeated == []
+
+
+@given(YAMLISH | st.dictionaries(st.text(max_size=3), VALUES, max_size=3).map(yaml.safe_dump))
+@example("a: {b: 1}\n? c\n: {\u2028d: 1}\n")
+@example("a: &x b\n*x : {e: f}\n'g': {h: i, h: j}\n")
+def test_keys_are_where_reading_the_document_again_finds_them(text: str) -> None:
+    for document in split_documents(text, "a.yaml"):
+        try:
+            keys = document.value(LIMITS).keys
+        except YamlProblem:
+            continue
+        for path in keys:
+            if "*" not in text:  # what an alias is a key for has no place of its own
+                assert document.origin_of_one(path, keys) == document.origin_of_one(path)
+
+
+@given(st.lists(st.sampled_from(["---", "...", "a", " ", "\n", "\r\n", "#", "\t"]), max_size=12))
+def test_documents_begin_where_a_line_says_so(scraps: list[str]) -> None:
+    text = "".join(scraps)
+    lines = text.split("\n")
+    for document in split_documents(text, "a.yaml"):
+        first = lines[document.line - 1]
+        assert first.startswith(document.text.split("\n")[0])
+        assert (
+            document.line == 1
+            or (first.startswith("---") and first[3:4] in ("", " ", "\t", "\r"))
+            or lines[document.line - 2].startswith("...")
+        )
 
 
 # The two do not agree on where these are white space.
