@@ -9,12 +9,33 @@
 namespace metaprotocol {
 namespace {
 
-std::shared_ptr<TokenBucket> LoadBucket(const config::TokenBucket& config) {
+TokenBucketSettings LoadBucketSettings(const config::TokenBucket& config) {
   TokenBucketSettings settings;
   settings.max_tokens = config.max_tokens;
   settings.tokens_per_fill = config.tokens_per_fill.value_or(config.max_tokens);
   settings.fill_interval_us = static_cast<uint64_t>(config.fill_interval.count());
-  return std::make_shared<TokenBucket>(settings);
+  return settings;
+}
+
+std::shared_ptr<TokenBucket> LoadBucket(const config::TokenBucket& config) {
+  return std::make_shared<TokenBucket>(LoadBucketSettings(config));
+}
+
+LocalRateLimit::Source LoadSource(const config::LocalRateLimitRule& config, const std::string& path,
+                                  MetadataKeys& keys, Findings& findings) {
+  LocalRateLimit::Source source;
+  if (config.per_value_of.empty()) {
+    source.bucket = LoadBucket(config.token_bucket);
+    return source;
+  }
+  for (size_t i = 0; i < config.per_value_of.size(); ++i) {
+    const std::string& key = config.per_value_of[i];
+    CheckKey(key, path + ".per_value_of[" + std::to_string(i) + "]", findings);
+    source.keys.emplace_back(key, keys);
+  }
+  source.buckets = std::make_shared<TokenBucketTable>(TokenBucketTable::Settings{
+      LoadBucketSettings(config.token_bucket), config.max_buckets, config.per_value_of});
+  return source;
 }
 
 }  // namespace
@@ -26,24 +47,24 @@ std::unique_ptr<LocalRateLimit> LoadLocalRateLimit(const config::LocalRateLimit&
     findings.Error(path, "", "needs token_bucket, rules, or both");
   }
   std::vector<RouteTable::Rule> rules;
-  std::vector<std::shared_ptr<TokenBucket>> buckets;
-  const auto place = [&](size_t i) { return path + ".rules[" + std::to_string(i) + "].match"; };
+  std::vector<LocalRateLimit::Source> sources;
+  const auto place = [&](size_t i) { return path + ".rules[" + std::to_string(i) + "]"; };
   for (size_t i = 0; i < config.rules.size(); ++i) {
     const config::LocalRateLimitRule& from = config.rules[i];
     RouteTable::Rule rule;
-    rule.conditions = LoadConditions(from.match, place(i), findings);
+    rule.conditions = LoadConditions(from.match, place(i) + ".match", findings);
     rule.route.index = static_cast<uint32_t>(i);
     rules.push_back(std::move(rule));
-    buckets.push_back(LoadBucket(from.token_bucket));
+    sources.push_back(LoadSource(from, place(i), keys, findings));
   }
   std::vector<RouteTable::BuildError> errors;
   auto compiled = RouteTable::Build("", std::move(rules), keys, errors);
   for (const RouteTable::BuildError& error : errors) {
-    ReportBadRegex(error, config.rules[error.rule].match, place(error.rule), findings);
+    ReportBadRegex(error, config.rules[error.rule].match, place(error.rule) + ".match", findings);
   }
   if (compiled == nullptr) return nullptr;
   return std::make_unique<LocalRateLimit>(
-      std::move(compiled), std::move(buckets),
+      std::move(compiled), std::move(sources),
       config.token_bucket ? LoadBucket(*config.token_bucket) : nullptr);
 }
 

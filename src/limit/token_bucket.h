@@ -16,15 +16,18 @@ struct TokenBucketSettings {
   bool operator==(const TokenBucketSettings&) const = default;
 };
 
+// A thousand million a second limit nothing, and more would overflow the sums some day.
+inline uint64_t PerFill(const TokenBucketSettings& settings) {
+  return std::min<uint64_t>(settings.tokens_per_fill, settings.fill_interval_us * 1000);
+}
+
 // Begins full; fills come at multiples of the interval from its first use on. So how much has been
 // filled in follows from the time alone, and one word is the whole state: how many tokens have been
 // spent, those that overflowed among them.
 class TokenBucket {
  public:
   explicit TokenBucket(const TokenBucketSettings& settings)
-      : settings_(settings),
-        // A thousand million a second limit nothing, and more would overflow the sums some day.
-        per_fill_(std::min<uint64_t>(settings.tokens_per_fill, settings.fill_interval_us * 1000)) {}
+      : settings_(settings), per_fill_(PerFill(settings)) {}
 
   // Takes a token; false if there is none. Any thread; `now_us` is monotonic, and may lag behind
   // that of other threads a little.

@@ -35,6 +35,7 @@ constexpr std::array<std::string_view, static_cast<size_t>(Counter::kFirstLocalR
         "mirror_failures",
         "mirror_skipped",
         "local_rate_limited",
+        "local_rate_limit_shared",
         "rate_limit_calls",
         "rate_limit_failures",
         "global_rate_limited",

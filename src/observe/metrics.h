@@ -51,6 +51,7 @@ enum class Counter : uint8_t {
   kMirrorFailures,        // copies that could not be sent, or got no reply
   kMirrorSkipped,         // requests not copied because they were passed on as they arrived
   kLocalRateLimited,      // messages without a token left; also among the over-limit replies
+  kLocalRateLimitShared,  // messages whose value had no token bucket of its own
   kRateLimitCalls,        // requests that a rate limit service was asked about
   kRateLimitFailures,     // of these: without an answer
   kGlobalRateLimited,     // of these: refused; also among the over-limit replies

@@ -522,6 +522,26 @@ async def test_rate_limit_lets_so_many_pass(tmp_path: Path) -> None:
         assert await passed() == 15
 
 
+async def test_rate_limit_per_value_has_a_bucket_for_each_user(tmp_path: Path) -> None:
+    over = Status.SERVER_ERROR
+    slower = ("fillInterval: 10s", "fillInterval: 1000s")
+    async with (
+        running("rate-limit-per-value", tmp_path, dubbo=("v1",), slower=slower) as stage,
+        stage.consumer() as client,
+    ):
+        for user in ("ada", "bob", "eve", "joe"):
+            assert await answers(client, 20, attachments={"user": user}) == {
+                "list by v1": 5,
+                over: 15,
+            }
+        assert await answers(client, 20, attachments={"user": "amy"}) == {over: 20}
+        assert await answers(client, 20) == {"list by v1": 20}
+        assert len(stage.calls["v1"]) == 40, "no provider sees the others"
+        stage.edit("routes.yaml", ("maxBuckets: 3", "maxBuckets: 4"))
+        await becomes("list by v1", lambda: answer(client, attachments={"user": "amy"}))
+        assert await answers(client, 20, attachments={"user": "amy"}) == {"list by v1": 4, over: 16}
+
+
 async def test_private_protocol_is_routed_by_its_declaration(tmp_path: Path) -> None:
     peer = _module(EXAMPLES / "private-protocol" / "peer.py")
     orders = ("orders.demo.svc.cluster.local", 7000)

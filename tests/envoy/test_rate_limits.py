@@ -146,6 +146,48 @@ async def test_a_local_limit_holds_for_all_workers_and_over_updates(
             assert provider.calls == {"list": 100, "put": 10, "often": 10}
 
 
+@pytest.mark.asyncio
+async def test_each_value_has_a_bucket_however_many_an_attacker_sends(
+    builder: ConfigBuilder,
+) -> None:
+    rule = LocalRateLimitRule(token_bucket=bucket(5), per_value_of=["user"], max_buckets=20)
+    provider = Provider("a")
+    passed: Counter[str] = Counter()
+    refused: Counter[int] = Counter()
+
+    async def call(port: int, users: list[str]) -> None:
+        async with await DubboClient.connect("127.0.0.1", port) as client:
+            for user in users:
+                try:
+                    await client.call(SERVICE, "list", attachments={"user": user})
+                    passed[user] += 1
+                except DubboError as error:
+                    refused[error.status] += 1
+
+    async with DubboServer(provider) as server:
+        bootstrap = Bootstrap(
+            [MetaProtocolListener("dubbo", limited(LocalRateLimit(rules=[rule])))],
+            [Cluster("a", [Host("127.0.0.1", server.port)])],
+            admin_page=True,
+        )
+        with running_envoy(builder, bootstrap, concurrency=2) as envoy:
+            port = envoy.listener_port("dubbo")
+            await asyncio.gather(*(call(port, ["ann"] * 2 + ["bob"]) for _ in range(4)))
+            assert passed == {"ann": 5, "bob": 4}
+            values = [[f"{name}{number}" for number in range(200)] for name in "wxyz"]
+            await asyncio.gather(*(call(port, each) for each in values))
+            assert sum(passed.values()) - 9 == 18 + 5, "the buckets left, and the shared one's"
+            await call(port, ["ann", "new", "bob", "bob"])
+            assert passed["ann"] == 5, "spent, and not forgotten"
+            assert passed["bob"] == 5, "nobody has taken its last token"
+            assert passed["new"] == 0
+            assert provider.calls == {"list": 9 + 18 + 5 + 1}
+            assert refused == {Status.SERVER_ERROR: 3 + 777 + 3}
+            await eventually(
+                lambda: Metrics(envoy).total("local_rate_limit_shared", route="all") == 783
+            )
+
+
 def test_thrift_calls_over_the_limit_get_an_application_error(builder: ConfigBuilder) -> None:
     pytest.importorskip("thrift")
     from metaprotocol.peers.thrift import Framing, GreeterHandler

@@ -69,7 +69,7 @@ void UseSnapshot(const Snapshot& snapshot) {
       Expect(!name.empty());
       filter->WantsWhole({message, connection});
       const auto* const limit = dynamic_cast<const LocalRateLimit*>(filter.get());
-      if (limit != nullptr) limit->Admit({message, connection}, 1);
+      if (limit != nullptr) static_cast<void>(limit->Admit({message, connection}, 1));
     }
     const Route* route = table.routes->Match({message, connection}).route;
     if (route == nullptr) continue;

@@ -22,6 +22,7 @@ from metaprotocol.config.v1 import (
     ProxyConfig,
     Route,
     RouteTable,
+    TokenBucket,
     to_json,
 )
 from metaprotocol.engine import Config
@@ -86,6 +87,8 @@ class Explanation:
     denied: str = ""
     """Why no server gets the call: the authorization policy that denies it, or that there is none
     which allows it; "": it is allowed."""
+    limits: tuple[str, ...] = ()
+    """What may refuse the call at this moment, in the order in which it is asked."""
     telemetry: tuple[str, ...] = ()
     """What is told of the call once it has ended, whatever becomes of it."""
     hosts: Mapping[str, Sequence[str]] = field(default_factory=dict)
@@ -125,6 +128,8 @@ class Explanation:
         if self.denied:
             yield Line(f"It is denied: {self.denied}", Tone.BAD)
             return
+        for limit in self.limits:
+            yield Line(f"if {limit}")
         if self.direct_reply:
             yield Line(f"The proxy answers by itself: {self.direct_reply}")
         for name, share in self.destinations:
@@ -154,6 +159,7 @@ class Explanation:
             "direct_reply": self.direct_reply or None,
             "changes": list(self.changes),
             "denied": self.denied or None,
+            "limits": list(self.limits),
             "telemetry": list(self.telemetry),
             "tried": [
                 {
@@ -208,8 +214,51 @@ def explain(snapshot: FilterSnapshot, metadata: Sequence[tuple[str, str]]) -> Ex
         reply,
         tuple(describe_changes(taken)),
         _denial(snapshot.proxy, pairs),
+        tuple(_limits(snapshot.proxy, table, pairs)),
         telemetry,
     )
+
+
+def _limits(
+    proxy: ProxyConfig, table: RouteTable, pairs: tuple[tuple[str, str], ...]
+) -> Iterator[str]:
+    """The limits that the call is under, each as a phrase."""
+    if table.HasField("local_rate_limit"):
+        limit = table.local_rate_limit
+        rules = (rule for rule in limit.rules if _holds(proxy.protocol, rule.match, pairs))
+        rule = next(rules, None)
+        if rule is not None:
+            whose = "the bucket of such calls"
+            if rule.per_value_of:
+                values = ", ".join(f'{key}="{_value(key, pairs)}"' for key in rule.per_value_of)
+                whose = f"the bucket of {values}"
+            yield f"{whose} has a token: {_rate(rule.token_bucket)}"
+        elif limit.HasField("token_bucket"):
+            yield f"the common bucket has a token: {_rate(limit.token_bucket)}"
+    if table.HasField("global_rate_limit"):
+        asked = table.global_rate_limit
+        told = [(item.descriptor_key, _value(item.key, pairs)) for item in asked.descriptors]
+        present = {key for key, _ in pairs}
+        if any(item.key in present for item in asked.descriptors) and _holds(
+            proxy.protocol, asked.match, pairs
+        ):
+            values = ", ".join(f'{key}="{value}"' for key, value in told)
+            what = "refuses it" if asked.deny_on_fail else "lets it pass"
+            yield (
+                f'{asked.cluster} lets it pass, told "{asked.domain}" and {values}; '
+                f"no answer {what}"
+            )
+
+
+def _rate(bucket: TokenBucket) -> str:
+    fill = bucket.tokens_per_fill if bucket.HasField("tokens_per_fill") else bucket.max_tokens
+    seconds = bucket.fill_interval.ToMicroseconds() / 1e6
+    return f"{bucket.max_tokens} at once, {fill} more every {seconds:g} s"
+
+
+def _value(key: str, pairs: tuple[tuple[str, str], ...]) -> str:
+    """As rate limits take it: the first, and what is not there is empty."""
+    return next((value for name, value in pairs if name == key), "")
 
 
 def _telemetry(proxy: ProxyConfig, pairs: tuple[tuple[str, str], ...]) -> Iterator[str]:

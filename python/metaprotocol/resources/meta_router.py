@@ -352,13 +352,28 @@ class TokenBucket(Model):
     """How often the bucket is filled."""
 
 
-class Condition(Model):
-    """A bucket for some requests."""
+class Condition(Checked):
+    """A bucket for some requests, or one for each value that they come with."""
 
     match: MetaRouteMatch
     """Which requests."""
     token_bucket: TokenBucket
     """Their bucket."""
+    per_value_of: Annotated[list[MetadataKey], Field(max_length=8)] = Field(default_factory=list)
+    """Metadata keys: each combination of their values has a bucket like this one to itself. What a
+    request does not have counts as empty."""
+    max_buckets: Annotated[int, Field(ge=1, le=100_000)] = 1000
+    """How many of these buckets a proxy keeps; default: 1000. While all are in use, further values
+    share one more."""
+
+    def doubts(self) -> Iterator[Problem]:
+        """A bound on buckets that are not there, and keys named twice."""
+        if "max_buckets" in self.model_fields_set and not self.per_value_of:
+            message = "has no meaning without perValueOf"
+            yield Problem("maxBuckets", "no-keys", message, "add perValueOf")
+        for index, key in enumerate(self.per_value_of):
+            if key in self.per_value_of[:index]:
+                yield Problem(f"perValueOf[{index}]", "named-twice", "is named twice", "remove one")
 
 
 class LocalRateLimit(Checked):

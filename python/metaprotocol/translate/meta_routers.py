@@ -167,7 +167,10 @@ class _Reader:
         for index, rule in enumerate(written.conditions):
             field = f"{_LOCAL}.conditions[{index}].tokenBucket"
             bucket = self._token_bucket(rule.token_bucket, field)
-            limit.rules.add(match=conditions(rule.match), token_bucket=bucket)
+            made = limit.rules.add(match=conditions(rule.match), token_bucket=bucket)
+            if rule.per_value_of:
+                made.per_value_of.extend(rule.per_value_of)
+                made.max_buckets = rule.max_buckets
         return limit
 
     def _token_bucket(self, written: meta_router.TokenBucket, field: str) -> TokenBucket:
@@ -272,6 +275,8 @@ def _field_of_local_limit(router: MetaRouter, path: str) -> str:
         return _LOCAL
     here = f"{_LOCAL}.conditions[{index}]"
     name, condition, rest = _first_step(rest)
+    if name == "per_value_of":
+        return f"{here}.perValueOf[{condition}]"
     if name != "match":
         return here
     return here + _field_of_match(sorted(limit.conditions[index].match.attributes), condition, rest)

@@ -139,7 +139,10 @@ class RouteTranslator:
             limit = self._table.message.local_rate_limit
             limit.CopyFrom(plan.local_rate_limit)
             for index, rule in enumerate(limit.rules):
-                self._check_keys(_keys(rule.match), f"local_rate_limit.rules[{index}]", None)
+                here = f"local_rate_limit.rules[{index}]"
+                self._check_keys(_keys(rule.match), here, None)
+                for place, key in enumerate(rule.per_value_of):
+                    self._check_key(key, f"{here}.per_value_of[{place}]", None)
         if plan.global_rate_limit is not None:
             self._global_rate_limit(plan.global_rate_limit)
         self._table.diagnostics = self._report.diagnostics

@@ -95,8 +95,9 @@ int Passing(const Snapshot& snapshot, const std::string& key, const std::string&
   message.Set(key, value);
   int passed = 0;
   for (int i = 0; i < 10; ++i) {
-    passed +=
-        FilterOf<LocalRateLimit>(snapshot).Admit({message, ConnectionMetadata{}}, 1000) ? 1 : 0;
+    passed += FilterOf<LocalRateLimit>(snapshot).Admit({message, ConnectionMetadata{}}, 1000).passes
+                  ? 1
+                  : 0;
   }
   return passed;
 }
@@ -262,7 +263,7 @@ TEST(Snapshot, FiltersOfOneRouteGoOnWithTheirBucketsToo) {
         dynamic_cast<const LocalRateLimit&>(snapshot.ChainOf(RouteOf(snapshot, 1)).at(0));
     int passed = 0;
     for (int i = 0; i < 20; ++i) {
-      passed += filter.Admit({message, ConnectionMetadata{}}, 1) ? 1 : 0;
+      passed += filter.Admit({message, ConnectionMetadata{}}, 1).passes ? 1 : 0;
     }
     return passed;
   };

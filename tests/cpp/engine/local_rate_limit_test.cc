@@ -153,6 +153,80 @@ TEST(LocalRateLimit, ANewConfigurationKeepsTheTokensOfBucketsThatStayAsTheyAre) 
   EXPECT_EQ(pass({{"to", "x"}}), 0u) << "takes from the default bucket now";
 }
 
+TEST(LocalRateLimit, EachValueOfTheKeysHasABucketOfItsOwn) {
+  for (const SimConfig& base : {SimConfig{}, Pipelined(), Exclusive(), PerSession()}) {
+    SimConfig config = base;
+    config.limit_rules = {{{Exact("to", "x")}, {2, 2, kSecond}, {"user", "method"}}};
+    LimitedWorld world(config);
+    SimClient& client = world.Connect();
+    SimClient& other = world.Connect();
+    const auto passing = [&](const FakeKv& kv) {
+      const size_t before = world.Seen().size();
+      for (uint64_t id = 1; id <= 4; ++id) {
+        (id % 2 == 0 ? client : other).Send(world.Request(id, {}, kv));
+      }
+      world.RunFor(10 * kMs);
+      return world.Seen().size() - before;
+    };
+    EXPECT_EQ(passing({{"to", "x"}, {"user", "a"}, {"method", "m"}}), 2u);
+    EXPECT_EQ(passing({{"to", "x"}, {"user", "a"}, {"method", "m"}}), 0u);
+    EXPECT_EQ(passing({{"to", "x"}, {"user", "b"}, {"method", "m"}}), 2u);
+    EXPECT_EQ(passing({{"to", "x"}, {"user", "a"}}), 2u) << "without a key, too";
+    EXPECT_EQ(passing({{"to", "x"}, {"user", "a"}, {"method", ""}}), 0u) << "as if it were empty";
+    EXPECT_EQ(passing({{"user", "a"}, {"method", "m"}}), 4u) << "not what the rule is about";
+    world.RunFor(kSecond);
+    EXPECT_EQ(passing({{"to", "x"}, {"user", "a"}, {"method", "m"}}), 2u);
+    EXPECT_EQ(world.Count(Counter::kLocalRateLimitShared), 0u);
+    client.Reset();
+    other.Reset();
+    world.RunFor(20 * kSecond);
+    world.ExpectQuiet();
+  }
+}
+
+TEST(LocalRateLimit, ValuesBeyondTheBoundShareOneBucketAndNobodyElseNotices) {
+  SimConfig config;
+  config.limit_rules = {{{}, {2, 2, kSecond}, {"user"}, 3}};
+  LimitedWorld world(config);
+  SimClient& client = world.Connect();
+  SimClient& attacker = world.Connect();
+  client.Send(world.Request(1, {}, {{"user", "me"}}));
+  for (uint64_t id = 1; id <= 500; ++id) {
+    attacker.Send(world.Request(id, {}, {{"user", "u" + std::to_string(id)}}));
+  }
+  client.Send(world.Request(2, {}, {{"user", "me"}}) + world.Request(3, {}, {{"user", "me"}}));
+  world.RunFor(10 * kMs);
+  EXPECT_EQ(Kinds(client.Take()), "ERR") << "two pass, and the third is answered at once";
+  EXPECT_EQ(world.Seen().size(), 2u + 2u + 2u) << "two more buckets, and the shared one's tokens";
+  EXPECT_EQ(world.Count(Counter::kLocalRateLimitShared, "-", "main/0"), 498u);
+  EXPECT_EQ(world.Count(Counter::kLocalRateLimited, "-", "main/0"), 497u);
+}
+
+TEST(LocalRateLimit, ANewConfigurationKeepsTheBucketsOfValues) {
+  SimConfig config;
+  config.limit_rules = {{{}, {2, 2, kSecond}, {"user"}}};
+  LimitedWorld world(config);
+  SimClient& client = world.Connect();
+  const auto passing = [&] {
+    const size_t before = world.Seen().size();
+    for (uint64_t id = 1; id <= 3; ++id) {
+      client.Send(world.Request(id, {}, {{"user", "a"}, {"other", "a"}}));
+    }
+    world.RunFor(kMs);
+    return world.Seen().size() - before;
+  };
+  EXPECT_EQ(passing(), 2u);
+  config.default_timeout_us += kSecond;
+  world.Publish(config);
+  EXPECT_EQ(passing(), 0u);
+  config.limit_rules[0].per_value_of = {"other"};
+  world.Publish(config);
+  EXPECT_EQ(passing(), 2u) << "what a value means has changed";
+  config.limit_rules[0].per_value_of = {};
+  world.Publish(config);
+  EXPECT_EQ(passing(), 2u) << "one bucket for all is another one";
+}
+
 TEST(LocalRateLimit, HoldsForAllEnginesOfTheProcess) {
   LimitedWorld one(Limited(5));
   LimitedWorld two(Limited(100));

@@ -42,6 +42,8 @@ struct SimRoute {
 struct SimLimitRule {
   std::vector<Condition> match;
   TokenBucketSettings bucket;
+  std::vector<std::string> per_value_of = {};
+  uint32_t max_buckets = 1000;
 };
 
 struct SimGlobalLimit {
@@ -79,17 +81,24 @@ struct SimConfig {
 inline std::unique_ptr<LocalRateLimit> BuildLocalRateLimit(SimConfig& config, MetadataKeys& keys) {
   if (!config.bucket && config.limit_rules.empty()) return nullptr;
   std::vector<RouteTable::Rule> rules;
-  std::vector<std::shared_ptr<TokenBucket>> buckets;
+  std::vector<LocalRateLimit::Source> sources;
   for (SimLimitRule& from : config.limit_rules) {
     RouteTable::Rule rule;
     rule.conditions = std::move(from.match);
     rule.route.index = static_cast<uint32_t>(rules.size());
     rules.push_back(std::move(rule));
-    buckets.push_back(std::make_shared<TokenBucket>(from.bucket));
+    LocalRateLimit::Source& source = sources.emplace_back();
+    if (from.per_value_of.empty()) {
+      source.bucket = std::make_shared<TokenBucket>(from.bucket);
+      continue;
+    }
+    source.buckets = std::make_shared<TokenBucketTable>(
+        TokenBucketTable::Settings{from.bucket, from.max_buckets, from.per_value_of});
+    for (const std::string& key : from.per_value_of) source.keys.emplace_back(key, keys);
   }
   std::vector<RouteTable::BuildError> errors;
   return std::make_unique<LocalRateLimit>(
-      RouteTable::Build("limit", std::move(rules), keys, errors), std::move(buckets),
+      RouteTable::Build("limit", std::move(rules), keys, errors), std::move(sources),
       config.bucket ? std::make_shared<TokenBucket>(*config.bucket) : nullptr);
 }
 

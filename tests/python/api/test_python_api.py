@@ -341,6 +341,39 @@ def test_a_host_that_is_nearly_right_is_answered_with_the_right_one(folder: Path
         metaprotocol.load(folder).explain(wrong, {})
 
 
+LIMITS = """
+localRateLimit:
+  tokenBucket: {maxTokens: 9, fillInterval: 1s}
+  conditions:
+  - match: {attributes: {method: {exact: get}}}
+    perValueOf: [user, lane]
+    tokenBucket: {maxTokens: 5, tokensPerFill: 2, fillInterval: 1500ms}
+globalRateLimit:
+  domain: shop
+  rateLimitService: limiter
+  match: {attributes: {method: {prefix: g}}}
+  descriptors: [{property: user, descriptorKey: who}]
+"""
+
+
+def test_an_explanation_names_the_limits_that_a_call_is_under(folder: Path) -> None:
+    router = yaml.safe_load((folder / ROUTER_FILE).read_text())
+    router["spec"] |= yaml.safe_load(LIMITS)
+    (folder / ROUTER_FILE).write_text(yaml.safe_dump(router))
+    mesh = metaprotocol.load(folder)
+    found = mesh.explain(HOST, {"method": "get", "user": "ann"})
+    assert found.limits == (
+        'the bucket of user="ann", lane="" has a token: 5 at once, 2 more every 1.5 s',
+        'limiter lets it pass, told "shop" and who="ann"; no answer lets it pass',
+    )
+    assert 'if the bucket of user="ann"' in str(found)
+    assert found.to_dict()["limits"] == list(found.limits)
+    assert mesh.explain(HOST, {"method": "put", "user": "ann"}).limits == (
+        "the common bucket has a token: 9 at once, 1 more every 1 s",
+    )
+    assert len(mesh.explain(HOST, {"method": "get"}).limits) == 1, "there is nothing to ask about"
+
+
 def test_an_explanation_says_what_is_told_of_the_call(folder: Path) -> None:
     router = yaml.safe_load((folder / ROUTER_FILE).read_text())
     router["spec"] |= yaml.safe_load(TELEMETRY)

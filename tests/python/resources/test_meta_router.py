@@ -411,6 +411,49 @@ def test_a_local_limit_has_a_bucket_or_conditions() -> None:
     assert error.field == "spec.localRateLimit.conditions[0].match"
 
 
+EACH = {
+    "match": {"attributes": {"a": {"present": True}}},
+    "tokenBucket": BUCKET,
+    "perValueOf": ["user", "method"],
+}
+
+
+def test_a_bucket_for_each_value_has_keys_and_a_bound() -> None:
+    limit = load_one(router_with([], localRateLimit={"conditions": [EACH]})).spec.local_rate_limit
+    assert limit.conditions[0].per_value_of == ["user", "method"]
+    assert limit.conditions[0].max_buckets == 1000
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "place"),
+    [
+        ("maxBuckets", 0, "maxBuckets"),
+        ("maxBuckets", 100_001, "maxBuckets"),
+        ("perValueOf", [""], "perValueOf[0]"),
+        ("perValueOf", [f"k{i}" for i in range(9)], "perValueOf"),
+    ],
+)
+def test_what_a_table_of_buckets_cannot_have(field: str, value: Any, place: str) -> None:
+    conditions = [{**EACH, field: value}]
+    error = only_error(router_with([], localRateLimit={"conditions": conditions}))
+    assert error.field == f"spec.localRateLimit.conditions[0].{place}"
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "place"),
+    [
+        ({"perValueOf": [], "maxBuckets": 7}, "no-keys", "maxBuckets"),
+        ({"perValueOf": ["user", "user"]}, "named-twice", "perValueOf[1]"),
+    ],
+)
+def test_a_table_of_buckets_that_is_hardly_meant(
+    change: dict[str, Any], code: str, place: str
+) -> None:
+    warning = only_warning(router_with([], localRateLimit={"conditions": [{**EACH, **change}]}))
+    assert warning.code == code
+    assert warning.field == f"spec.localRateLimit.conditions[0].{place}"
+
+
 def test_a_global_limit_waits_20_milliseconds_and_counts_all_if_not_told() -> None:
     limit = {
         "domain": "d",

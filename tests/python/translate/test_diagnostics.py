@@ -387,6 +387,25 @@ def test_a_rate_limit_service_that_is_not_there() -> None:
     assert only(result, "no-host").field == "spec.globalRateLimit.rateLimitService"
 
 
+def test_a_bucket_for_each_value_is_in_the_filter() -> None:
+    limit = """  localRateLimit:
+    conditions:
+    - match: {attributes: {method: {exact: put}}}
+      tokenBucket: {maxTokens: 7, tokensPerFill: 7, fillInterval: 1s}
+      perValueOf: [user, connection.nonsense]
+      maxBuckets: 9
+"""
+    result = translated(service() + router("[]", extra=limit))
+    assert "local_rate_limit" not in result.proxy(NAME)["route_tables"][0], "it is shut"
+    assert only(result, "rejected").field == "spec.localRateLimit.conditions[0].perValueOf[1]"
+    good = translated(
+        service() + router("[]", extra=limit.replace("connection.nonsense", "method"))
+    )
+    (rule,) = good.proxy(NAME)["route_tables"][0]["local_rate_limit"]["rules"]
+    assert rule["per_value_of"] == ["user", "method"]
+    assert rule["max_buckets"] == 9
+
+
 def test_a_limit_of_a_rate_limit_service_is_in_the_filter() -> None:
     limit = """  globalRateLimit:
     domain: d

@@ -361,6 +361,9 @@ RANGED = spec_with(
 )
 MIRRORED = spec_with(routes=[{**ROUTE, "mirror": {"host": ORDERS}}])
 LIMITED = spec_with(localRateLimit={**BUCKET, "conditions": [CONDITION]})
+LIMITED_EACH = spec_with(
+    localRateLimit={**BUCKET, "conditions": [{**CONDITION, "perValueOf": ["user"]}]}
+)
 ASKED = spec_with(globalRateLimit=QUESTION)
 RETRIED = spec_with(routes=[{**ROUTE, "retries": {"attempts": 1}}])
 _HALF = {"percentage": {"value": 50.0}}
@@ -439,6 +442,8 @@ OURS: dict[str, dict[str, tuple[Any, Json | None]]] = {
         "localRateLimit.conditions[].tokenBucket.maxTokens": (9, LIMITED),
         "localRateLimit.conditions[].tokenBucket.tokensPerFill": (9, LIMITED),
         "localRateLimit.conditions[].tokenBucket.fillInterval": ("9s", LIMITED),
+        "localRateLimit.conditions[].perValueOf[]": (["user"], LIMITED),
+        "localRateLimit.conditions[].maxBuckets": (9, LIMITED_EACH),
         **{f"limits.{name}": (value, None) for name, value in BOUNDS.items()},
         **LOGS,
         **{name: (value, spec_with(**TRACED)) for name, value in TRACING.items()},
