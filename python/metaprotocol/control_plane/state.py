@@ -28,6 +28,10 @@ _LOG = logging.getLogger(__name__)
 _FORMAT = 1
 """Of the database. One of another format is begun anew."""
 
+_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
+"""What SQLite says of files that are no databases of ours. A disk that fails, or somebody else who
+has the database, is no reason to remove what was good."""
+
 _CONTENTS = 4
 """Contents of one file that are kept: the newest, and older ones of which objects are in force."""
 
@@ -141,6 +145,8 @@ class LastGoodStore:
         try:
             return self._connect()
         except sqlite3.DatabaseError as error:
+            if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF not in _DAMAGED:
+                raise  # it may be as it should be
             _LOG.warning("%s is begun anew: %s", self._path, error)
             for suffix in ("", "-journal", "-wal", "-shm"):
                 self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)

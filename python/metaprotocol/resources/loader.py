@@ -196,7 +196,10 @@ class _Reading:
         unreadable = Unreadable.of(
             place, kind=kind, key=key, hosts=hosts, text=document.text, created=created
         )
-        origin = document.origin_of("") if document.prefix else _start(document)
+        origin = _start(document)
+        if key is not None:
+            # Of two objects of one name the first counts, and its errors make no other of it.
+            self._seen.setdefault(key, origin)
         _add_unreadable(self._result, unreadable, origin, document)
 
     def _add(self, diagnostic: Diagnostic) -> None:
@@ -336,7 +339,7 @@ class _Reading:
     ) -> None:
         asks = Unenforced.of(version.rpartition("/")[0], kind, value)
         if asks is not None and asks.key not in self._seen:
-            origin = document.origin_of("") if document.prefix else _start(document)
+            origin = _start(document)
             self._seen[asks.key] = origin
             asks.written_at(origin, document)
             self._result.resources.append(asks)
@@ -372,7 +375,7 @@ class _Reading:
             # Which of the repeated keys counts is not known, so the hosts are not either.
             self._stand_in(document, model.__name__, {"metadata": value["metadata"]})
             return
-        origin = document.origin_of("") if document.prefix else _start(document)
+        origin = _start(document)
         if (first := self._seen.setdefault(resource.key, origin)) is not origin:
             self._tell(
                 document,
@@ -398,7 +401,10 @@ def _is_list_of_ours(kind: str) -> bool:
 
 
 def _start(document: Document) -> Origin:
-    """The first line of a document that says something, without reading it again."""
+    """Where an object begins: the first line of its document that says something, which needs no
+    reading of it again, or its place in a list."""
+    if document.prefix:
+        return document.origin_of("")
     text, line, start = document.text, document.line, 0
     while start < len(text):
         end = text.find("\n", start)

@@ -167,7 +167,7 @@ class FolderSource:
             # Notifications first, so that nothing is missed between them and the first look.
             await asyncio.sleep(0)
             look = await self._worker.run(self._state.look, progress=told)
-            if look.unreadable and not self._state.names:
+            if (look.unreadable or look.folders is None) and not self._state.names:
                 # What was served before the program was started goes on, as it would if it had not
                 # been: what cannot be read is told apart from what was there before.
                 await self._worker.run(self._state.recall)

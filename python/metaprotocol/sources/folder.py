@@ -14,7 +14,7 @@ import stat
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Protocol, TypeVar
 
 from metaprotocol.diagnostics import Diagnostic, Origin, Severity
@@ -60,6 +60,12 @@ def shown(name: str) -> str:
 def is_resource_file(name: str) -> bool:
     """Whether a file of this name is read."""
     return is_candidate(name) and name.lower().endswith(_SUFFIXES)
+
+
+def _may_be_found(name: str) -> bool:
+    """Whether a name, which may be anybody's, is that of a file that is read."""
+    *folders, file = name.split("/")
+    return all(folder and is_candidate(folder) for folder in folders) and is_resource_file(file)
 
 
 @dataclass(frozen=True)
@@ -211,11 +217,16 @@ class FolderState:
         empty, for a moment. ``progress`` may raise, to end it."""
         look = Look()
         if names is None:
-            found, look.problems, look.folders = self._find()
+            found, look.problems, look.folders, shut = self._find()
             if found is None:
                 return look
-            unreadable = tuple(f"{item.origin.file}/" for item in look.problems if item.origin)
-            names = found.keys() | {name for name in self._files if not name.startswith(unreadable)}
+            names = found.keys() | {name for name in self._files if not name.startswith(shut)}
+            if not self._files and self._last_good is not None:
+                # Of what is not found something may be in the way of being read.
+                names |= set(filter(_may_be_found, self._last_good.files()))
+            for name in shut:
+                if name not in self._files:
+                    look.files[name] = _File(resources=(_unknown(name),))
         gone = set()
         now = time.monotonic()
         ordered = sorted(names)
@@ -306,9 +317,10 @@ class FolderState:
 
     def _find(
         self,
-    ) -> tuple[dict[str, None] | None, tuple[Diagnostic, ...], Folders | None]:
-        """The names of all files, what is wrong with the folder, and the folders in it. None, if
-        the folder is not there."""
+    ) -> tuple[dict[str, None] | None, tuple[Diagnostic, ...], Folders | None, tuple[str, ...]]:
+        """The names of all files, what is wrong with the folder, the folders in it, and the names
+        of those that were not looked into, with a slash at the end. None, if the folder is not
+        there."""
         walk = _Walk(self.folder, self._limits)
         try:
             walk.run()
@@ -318,13 +330,13 @@ class FolderState:
                 f"{self._limits.entries:,} entries; what was read before stays in use"
             )
             found = (self._problem("", message, "too-large", "is it the right folder?"),)
-            return None, found, None
+            return None, found, None, ()
         except OSError as problem:
             message = f"the folder cannot be read: {_said(problem)}"
             if self._files:
                 message += "; what was read before stays in use"
             found = (self._problem("", message, "no-folder", f"create {self.folder}"),)
-            return None, found, None
+            return None, found, None, ()
         problems = []
         for name, unreadable in walk.unreadable.items():
             message = f"cannot be read: {_said(unreadable)}; what was read before stays in use"
@@ -333,11 +345,15 @@ class FolderState:
             message = f"is {self._limits.depth} folders deep, and nothing in it is read"
             problems.append(self._problem(name, message, "too-deep", "is it the right folder?"))
         names = dict.fromkeys(walk.files)
-        return names, tuple(problems), Folders(frozenset(walk.folders), frozenset(walk.names))
+        folders = Folders(frozenset(walk.folders), frozenset(walk.names))
+        shut = tuple(f"{name}/" for name in (*walk.unreadable, *walk.too_deep))
+        return names, tuple(problems), folders, shut
 
     def _read(self, name: str, known: _File, look: Look) -> _File | None:
         """What a file says now: `known` itself if it is still the same; None if it is gone."""
         path = self.folder / name
+        if name.endswith("/"):  # a folder that could not be read
+            return None if _inside(path) is not None else known
         most = self._limits.file.bytes
         try:
             status = path.stat()
@@ -345,7 +361,10 @@ class FolderState:
             if signature == known.signature:
                 return known
             if stat.S_ISDIR(status.st_mode):
-                return None
+                if _inside(path):
+                    return None  # what it said is in there now, or is not meant to be any more
+                # Programs that mount files put an empty folder where one is missing.
+                return self._before_in_place_of(name, known, signature, "is an empty folder")
             if not stat.S_ISREG(status.st_mode):
                 # Opening a pipe would wait for whoever writes it.
                 return self._kept(name, known, signature, f"is {_kind(status.st_mode)}, not a file")
@@ -361,10 +380,12 @@ class FolderState:
                 if after != signature or time.time_ns() - after.modified_ns < _CLOCK_TICK_NS:
                     signature = None
         except (FileNotFoundError, NotADirectoryError):
+            # What a link leads to may be moved, or not mounted: only a link that is gone itself
+            # takes away what it said.
             if path.is_symlink():
-                # What it leads to may be moved, or not mounted: only a link that is gone itself
-                # takes away what it said.
                 return self._kept(name, known, None, "is a link to nothing")
+            if self._in_a_link_to_nothing(name):
+                return self._before_in_place_of(name, known, None, "is in a link to nothing")
             return None
         except OSError as problem:
             return self._kept(name, known, None, f"cannot be read: {_said(problem)}")
@@ -423,9 +444,7 @@ class FolderState:
         if _good(resources):
             message += "; what was read before stays in use"
         elif not resources:
-            unreadable = Unreadable.of(shown(name))
-            unreadable.written_at(Origin(shown(name)), None)
-            resources = (unreadable,)
+            resources = (_unknown(name),)
         diagnostic = self._problem(name, message, code, fix)
         seen = replace(
             known,
@@ -436,6 +455,20 @@ class FolderState:
             missing_since=None,
         )
         return known if seen == known else seen
+
+    def _before_in_place_of(
+        self, name: str, known: _File, signature: _Signature | None, message: str
+    ) -> _File | None:
+        """What a file said for which there is no file any more, though nobody seems to have taken
+        it away; None if it has said nothing."""
+        if not self._before(name, known):
+            return None
+        fix = "remove it, if the file is to be gone"
+        return self._kept(name, known, signature, message, fix=fix)
+
+    def _in_a_link_to_nothing(self, name: str) -> bool:
+        above = (self.folder / parent for parent in PurePosixPath(name).parents[:-1])
+        return any(path.is_symlink() and not path.is_dir() for path in above)
 
     def _before(self, name: str, known: _File) -> tuple[Resource, ...]:
         """What a file said when it was last right, be it before the program was started. That is
@@ -519,6 +552,22 @@ class _Walk:
 
 class _TooMany(Exception):
     """The folder has more than can be meant."""
+
+
+def _unknown(name: str) -> Unreadable:
+    """What stands for a file, or a folder, of which nothing could be read."""
+    unreadable = Unreadable.of(shown(name))
+    unreadable.written_at(Origin(shown(name)), None)
+    return unreadable
+
+
+def _inside(path: Path) -> bool | None:
+    """Whether there is anything in a folder that may be read; None: that cannot be found out."""
+    try:
+        with os.scandir(path) as entries:
+            return any(is_candidate(entry.name) for entry in entries)
+    except OSError:
+        return None
 
 
 def _all_good(resources: Iterable[Resource]) -> bool:

@@ -17,7 +17,7 @@ from metaprotocol.sources.folder import Content
 from metaprotocol.translate import Options
 from metaprotocol.translate.naming import FILTER
 
-from tests.python.sources.test_folder import router
+from tests.python.sources.test_folder import Refused, router
 from tests.testkit.mesh import HOST, ROUTER_FILE, SERVICE_FILE, router_yaml, service_yaml, to
 
 BROKEN = "apiVersion: metaprotocol.aeraki.io/v1alpha1\nkind: MetaRouter\n  metadata: [\n"
@@ -105,6 +105,58 @@ async def test_a_file_that_cannot_be_read_at_the_start_says_what_it_said(stage: 
     assert routes(inventory, "b") == ["one"]
 
 
+async def test_what_is_in_the_way_of_a_file_at_the_start_does_not_take_it_away(
+    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    for folder in (elsewhere, stage.folder / "sub"):
+        folder.mkdir()
+    stage.write("a.yaml", router("a", "one"))
+    stage.write("sub/b.yaml", router("b", "one"))
+    (elsewhere / "c.yaml").write_text(router("c", "one"))
+    (stage.folder / "link").symlink_to(elsewhere)
+    stage.write("gone.yaml", router("d", "one"))
+    await stage.restarted()
+    stage.write("a.yaml", None)
+    (stage.folder / "a.yaml").mkdir()
+    elsewhere.rename(tmp_path / "away")
+    stage.write("gone.yaml", None)
+    refused = Refused(monkeypatch, "sub")
+    for _ in range(3):
+        inventory = await stage.restarted()
+        assert [routes(inventory, name) for name in "abcd"] == [["one"], ["one"], ["one"], []]
+    refused.on = False
+    (stage.folder / "link").unlink()
+    inventory = await stage.restarted()
+    assert [routes(inventory, name) for name in "abc"] == [["one"], ["one"], []]
+
+
+async def test_a_folder_that_cannot_be_read_at_the_start_is_as_it_was(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage.write("a.yaml", router("a", "one"))
+    await stage.restarted()
+    refused = Refused(monkeypatch, "mesh")
+    for _ in range(2):
+        assert routes(await stage.restarted(), "a") == ["one"]
+    refused.on = False
+    stage.write("a.yaml", None)
+    assert routes(await stage.restarted(), "a") == []
+
+
+async def test_names_in_the_database_lead_nowhere_else(stage: Stage, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere.yaml"
+    elsewhere.write_text(router("a"))
+    stage.write("b.yaml", router("b"))
+    store = LastGoodStore(stage.state, str(stage.folder))
+    for name in ("../elsewhere.yaml", str(elsewhere), "sub/../../elsewhere.yaml", ".hidden.yaml"):
+        store.save({name: Content(router("a").encode(), (key("a"),), True)})
+    store.close()
+    inventory = await stage.restarted()
+    assert key("a") not in inventory
+    assert key("b") in inventory
+
+
 async def test_what_was_removed_is_not_raised_again(stage: Stage) -> None:
     stage.write("a.yaml", f"{router('a')}---\n{router('b')}")
     stage.write("c.yaml", router("c"))
@@ -156,6 +208,27 @@ def test_a_database_that_is_damaged_is_begun_anew(stage: Stage) -> None:
     database.close()
     store = LastGoodStore(stage.state, "x")
     assert store.files() == []
+    store.close()
+
+
+def test_a_database_that_cannot_be_had_is_left_alone(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = LastGoodStore(stage.state, "x")
+    store.save({"a.yaml": Content(b"x: 1", (key("a"),), True)})
+    store.close()
+    (path,) = stage.state.glob("*/files.sqlite")
+    connect = sqlite3.connect
+    other = connect(path)
+    other.execute("BEGIN EXCLUSIVE")
+    monkeypatch.setattr(
+        sqlite3, "connect", lambda *args, **more: connect(*args, **more | {"timeout": 0.0})
+    )
+    with pytest.raises(StateError, match="locked"):
+        LastGoodStore(stage.state, "x")
+    other.close()
+    store = LastGoodStore(stage.state, "x")
+    assert store.files() == ["a.yaml"]
     store.close()
 
 

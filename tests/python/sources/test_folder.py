@@ -290,6 +290,97 @@ def test_a_link_to_what_is_gone_keeps_what_it_said_as_long_as_it_is_there(
     assert names(state) == set()
 
 
+def test_what_a_link_to_a_folder_led_to_stays_while_it_leads_nowhere(
+    tmp_path: Path, folder: Path, state: FolderState
+) -> None:
+    target = tmp_path / "elsewhere"
+    (target / "in").mkdir(parents=True)
+    (target / "in" / "a.yaml").write_text(router("a"))
+    (target / "b.yaml").write_text(router("b"))
+    link = folder / "link"
+    link.symlink_to(target)
+    look(state)
+    away = target.rename(tmp_path / "away")
+    for found in (state.look(), state.look(["link/b.yaml", "link/in/a.yaml"])):
+        assert not state.take(found)[0]
+        assert names(state) == {"a", "b"}
+        assert {item.message for item in state.diagnostics} == {
+            "is in a link to nothing; what was read before stays in use"
+        }
+    target.write_text("a file")
+    assert not look(state)
+    target.unlink()
+    (away / "b.yaml").write_text(router("b", "new"))
+    away.rename(target)
+    assert look(state).keys == {key("b")}
+    assert state.diagnostics == ()
+    link.unlink()
+    look(state)
+    assert names(state) == set()
+
+
+def test_an_empty_folder_in_place_of_a_file_keeps_what_the_file_said(
+    folder: Path, state: FolderState
+) -> None:
+    file = folder / "a.yaml"
+    file.write_text(router("a"))
+    (folder / "b.yaml").write_text("kind: MetaRouter\nb: [")
+    look(state)
+    for name in ("a.yaml", "b.yaml"):  # as Docker does for a file to be mounted that is not there
+        (folder / name).unlink()
+        (folder / name).mkdir()
+    assert not look(state)
+    assert names(state) == {"a"}
+    assert [item.kind for item in state.inventory] == ["MetaRouter", "Unreadable"]
+    assert [item.message for item in state.diagnostics] == [
+        "is an empty folder; what was read before stays in use",
+        "is an empty folder",
+    ]
+    assert state.take(state.look()) == (Changes(), False)  # told once
+    (file / "a.yaml").write_text(router("c"))
+    (folder / "b.yaml").rmdir()
+    look(state)
+    assert names(state) == {"c"}
+    assert state.diagnostics == ()
+
+
+class Refused:
+    """A folder that may not be looked into, also by root."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+        self.on = True
+        listed = os.scandir
+
+        def scandir(path: Path) -> object:
+            if self.on and Path(path).name == name:
+                raise PermissionError(13, "Permission denied")
+            return listed(path)
+
+        monkeypatch.setattr(os, "scandir", scandir)
+
+
+def test_a_folder_that_may_not_be_read_stands_for_what_may_be_in_it(
+    folder: Path, state: FolderState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "sub").mkdir()
+    (folder / "sub" / "a.yaml").write_text(router("a"))
+    refused = Refused(monkeypatch, "sub")
+    look(state)
+    assert [item.kind for item in state.inventory] == ["Unreadable"]
+    assert codes(state.diagnostics) == ["unreadable"]
+    assert state.take(state.look()) == (Changes(), False)
+    refused.on = False
+    look(state)
+    assert [str(item) for item in state.inventory] == ["MetaRouter shop/a"]
+    assert state.diagnostics == ()
+    refused.on = True
+    look(state)
+    assert [item.kind for item in state.inventory] == ["MetaRouter", "Unreadable"]
+    # Looking at it alone, as for what seems to be gone, comes to the same.
+    state.take(state.look(["sub/"]))
+    assert [item.kind for item in state.inventory] == ["MetaRouter", "Unreadable"]
+
+
 def test_a_file_that_may_not_be_read_keeps_what_it_said(
     folder: Path, state: FolderState, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -132,6 +132,14 @@ def test_a_router_that_is_good_in_another_file_has_the_say() -> None:
     assert world.open(NAME)
 
 
+@pytest.mark.parametrize("way", ["a duration without unit", "another version", "a repeated key"])
+def test_of_two_routers_of_one_name_in_a_file_the_second_has_no_say_when_the_first_is_broken(
+    way: str,
+) -> None:
+    world = World(a=read(SERVICES), b=read_broken(f"{BROKEN_ROUTERS[way]}---\n{GOOD_ROUTER}"))
+    assert world.shut(NAME)
+
+
 def test_of_two_routers_the_broken_one_counts_if_it_would_have_the_host() -> None:
     broken = BROKEN_ROUTERS["a duration without unit"]
     first, last = (broken.replace("name: orders,", f"name: {name},") for name in ("a", "z"))
