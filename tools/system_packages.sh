@@ -44,6 +44,8 @@ if [ "$purpose" = peers ]; then
   # Images are read and run by other programs than those that made them.
   has skopeo || optional+=(skopeo)
   has runc || optional+=(runc)
+  # Has the server, too, under another name, and starts no service.
+  has redis-server || has redis-check-rdb || optional+=(redis-tools)
 fi
 
 if [ "$purpose" = mesh ]; then

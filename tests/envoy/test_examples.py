@@ -8,6 +8,7 @@ import importlib.util
 import json
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -17,6 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import metaprotocol
 import pytest
 from metaprotocol.diagnostics import Severity
 from metaprotocol.dubbo.client import Reply
@@ -661,6 +663,42 @@ def _module(path: Path) -> ModuleType:
     sys.modules[path.stem] = module  # dataclasses look their module up
     spec.loader.exec_module(module)
     return module
+
+
+def test_redis_keeps_sessions_apart_and_asks_for_passwords(tmp_path: Path) -> None:
+    redis_servers = pytest.importorskip("tests.testkit.redis_servers")
+    program = redis_servers.redis_program(tmp_path)
+    if program is None:
+        pytest.skip("there is no Redis server: tools/system_packages.sh peers")
+    folder = tmp_path / "redis"
+    shutil.copytree(EXAMPLES / "redis", folder)
+    with (
+        redis_servers.running_redis(program) as cache,
+        redis_servers.running_redis(program, password="for-the-server") as sessions,
+    ):
+        services = folder / "service.yaml"
+        text = services.read_text().replace("16379", str(cache.port))
+        services.write_text(text.replace("16380", str(sessions.port)))
+        with metaprotocol.Proxy(folder) as proxy:
+            port = proxy.port("cache.shop.svc.cluster.local", 6379)
+            client = redis_servers.client_of(port, "for-clients")
+            assert client.set("session:7", "open")
+            assert client.set("user:7", "known")
+            assert client.get("session:7") == "open"
+            assert cache.data() == {"user:7": "known"}
+            deadline = time.monotonic() + 20
+            while sessions.data() != {"7": "open", "user:7": "known"}:
+                assert time.monotonic() < deadline, "no copy"
+                time.sleep(0.05)
+            written = (folder / "redis.yaml").read_text()
+            (folder / "redis.yaml").write_text(written.replace("for-clients}", "other}"))
+            while True:  # until the new password is the one
+                try:
+                    assert redis_servers.client_of(port, "other").get("user:7") == "known"
+                    break
+                except redis_servers.redis.AuthenticationError:
+                    assert time.monotonic() < deadline, "the change has no effect"
+                    time.sleep(0.05)
 
 
 # --- all of them

@@ -13,6 +13,7 @@ import yaml
 from google.protobuf.message import Message
 
 from metaprotocol.api.explain import Explanation, explain
+from metaprotocol.api.explain_redis import RedisSnapshot, redis_snapshot
 from metaprotocol.api.routing import FilterSnapshot, filter_snapshot
 from metaprotocol.control_plane.content import Content, in_code, read_folder
 from metaprotocol.control_plane.standalone import standalone_bootstrap
@@ -25,6 +26,7 @@ from metaprotocol.resources import Resource, Unenforced, Unreadable
 from metaprotocol.translate import Options, Translator
 from metaprotocol.translate.istio import IstioOptions, istio_objects
 from metaprotocol.translate.naming import CLUSTER, ENDPOINTS, FILTER, LISTENER
+from metaprotocol.translate.secret_files import SecretFiles
 
 
 @dataclass(frozen=True, repr=False)
@@ -39,6 +41,9 @@ class EnvoyResources:
     module: Module
     by_type: Mapping[str, Mapping[str, Message]]
     diagnostics: tuple[Diagnostic, ...]
+    secrets: Mapping[str, bytes] = field(default_factory=dict)
+    """Files with passwords that messages name, and what is to be in them; only where the options
+    say that they are written."""
 
     @property
     def listeners(self) -> list[Message]:
@@ -69,6 +74,16 @@ class EnvoyResources:
             if snapshot is not None:
                 found.append(snapshot)
         return found
+
+    def redis_snapshots(self) -> list[RedisSnapshot]:
+        """The filters of ports that speak Redis, sorted by name."""
+        contents = map(self.types.to_dict, self.listeners)
+        found = (
+            redis_snapshot(item["name"], filter_.get("typed_config", {}))
+            for item in contents
+            for filter_ in item["filter_chains"][0]["filters"]
+        )
+        return [snapshot for snapshot in found if snapshot is not None]
 
     def hosts(self, cluster: str) -> list[str]:
         """The endpoints of the cluster as "address:port"; none if there is no such cluster."""
@@ -158,7 +173,7 @@ class Mesh:
     @classmethod
     def of(cls, *resources: Resource, bind_address: str = "127.0.0.1") -> Mesh:
         """A mesh of resources that were made in code."""
-        return cls(in_code(resources), Options(bind_address=bind_address, respect_export_to=False))
+        return cls(in_code(resources), _options(bind_address))
 
     @property
     def resources(self) -> tuple[Resource, ...]:
@@ -202,7 +217,8 @@ class Mesh:
         types = types or _installed_types()
         module = module or Module(find_module())
         translator, diagnostics = self._translated(types, module)
-        return EnvoyResources(types, module, translator.resources, diagnostics)
+        secrets = translator.snapshot.secrets
+        return EnvoyResources(types, module, translator.resources, diagnostics, secrets)
 
     @cached_property
     def _installed(self) -> EnvoyResources:
@@ -263,7 +279,13 @@ def load(folder: str | Path, *, bind_address: str = "127.0.0.1") -> Mesh:
     path = Path(folder)
     if not path.exists():
         raise ResourcesNotFound(f"there is no folder or file {path}")
-    return Mesh(read_folder(path), Options(bind_address=bind_address, respect_export_to=False))
+    return Mesh(read_folder(path), _options(bind_address))
+
+
+def _options(bind_address: str) -> Options:
+    """Of one local Envoy."""
+    secrets = SecretFiles(alone=True)
+    return Options(bind_address=bind_address, respect_export_to=False, secrets=secrets)
 
 
 def _counted(kinds: Mapping[str, int]) -> str:

@@ -18,6 +18,7 @@ from metaprotocol.control_plane import (
     NotSynced,
     ProxySettings,
     ResourceStatus,
+    SecretFolder,
 )
 from metaprotocol.diagnostics import Diagnostic, Severity
 from metaprotocol.envoy.binary import find_envoy, find_module
@@ -170,10 +171,15 @@ class Proxy:
         )
         if isinstance(self._content, str | Path):
             plane = ControlPlane(
-                types, options, folder=Path(self._content), envoy_version=binary.version
+                types,
+                options,
+                folder=Path(self._content),
+                envoy_version=binary.version,
+                secrets=SecretFolder(),
             )
         else:
-            plane = ControlPlane(types, options, content=_mesh(self._content).content)
+            content = _mesh(self._content).content
+            plane = ControlPlane(types, options, content=content, secrets=SecretFolder())
         await self._stack.enter_async_context(plane)
         if self._strict:
             _raise_errors(plane.diagnostics)

@@ -29,6 +29,11 @@ class FilterSnapshot:
         return self.proxy.protocol.codec
 
     @property
+    def protocols(self) -> tuple[str, ...]:
+        """Names of what is spoken there."""
+        return (self.codec, self.proxy.name)
+
+    @property
     def host(self) -> str:
         """The service's host, if the name is "<host>|<port>", else the whole name."""
         return self.name.rpartition("|")[0] or self.name

@@ -89,7 +89,7 @@ def run(
     check_port("127.0.0.1", xds_port, "--xds-port")
     # Imported here, so that the other commands start without it.
     from metaprotocol.cli.run_envoy import run_envoy
-    from metaprotocol.control_plane import ControlPlane, ProxySettings
+    from metaprotocol.control_plane import ControlPlane, ProxySettings, SecretFolder
     from metaprotocol.translate import Options
 
     options = Options(
@@ -112,6 +112,7 @@ def run(
         port=xds_port,
         envoy_version=here.binary.version,
         state=kept,
+        secrets=SecretFolder(),
     )
     asyncio.run(run_envoy(plane, folder, here, settings, [warning] if warning else [], as_json))
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
-from metaprotocol.api.explain import Tone, explain
+from metaprotocol.api.explain import Explanation, Tone, explain
+from metaprotocol.api.explain_redis import RedisExplanation, RedisSnapshot, explain_redis
 from metaprotocol.api.routing import FilterSnapshot
 from metaprotocol.cli.calls import Answer, CallSpec, argument, metadata_of, pair, send
 from metaprotocol.cli.codecs import codec_names, complete_protocol
@@ -24,6 +26,7 @@ from metaprotocol.cli.failures import ExitCode, Failure, foreseeable
 from metaprotocol.cli.output import Json, has_errors, line, stderr, stdout, tally, write_json
 from metaprotocol.diagnostics import did_you_mean, did_you_mean_host
 
+Snapshot = FilterSnapshot | RedisSnapshot
 _STYLES = {Tone.TITLE: "bold", Tone.GOOD: "green", Tone.BAD: "red", Tone.DIM: "dim"}
 
 
@@ -103,10 +106,20 @@ def try_call(
     if has_errors(resources.diagnostics):
         text = f"{folder}: {tally(resources.diagnostics)} ('metaprotocol validate {folder}')"
         line(stderr(), text, "yellow")
-    snapshot = _choose(resources.snapshots(), protocol, host, port)
-    explanation = explain(snapshot, metadata_of(snapshot.codec, call))
-    hosts = {name: resources.hosts(name) for name, _ in explanation.destinations}
-    explanation = replace(explanation, hosts=hosts)
+    redis = resources.redis_snapshots()
+    snapshot = _choose([*resources.snapshots(), *redis], protocol, host, port)
+    explanation: Explanation | RedisExplanation
+    if isinstance(snapshot, RedisSnapshot):
+        if to:
+            raise Failure(ExitCode.USAGE, "--send cannot send Redis commands.", "Use redis-cli.")
+        explanation = explain_redis(snapshot, method, dict(call.metadata).get("key", ""))
+        led_to = (*explanation.destinations, *explanation.mirrors)
+        hosts = {name: resources.hosts(name) for name, _ in led_to}
+        explanation = replace(explanation, hosts=hosts)
+    else:
+        explanation = explain(snapshot, metadata_of(snapshot.codec, call))
+        hosts = {name: resources.hosts(name) for name, _ in explanation.destinations}
+        explanation = replace(explanation, hosts=hosts)
     if not as_json:
         for item in explanation.lines():
             line(stdout(), item.text, _STYLES.get(item.tone))
@@ -130,11 +143,9 @@ def try_call(
         raise typer.Exit(ExitCode.UNREACHABLE)
 
 
-def _choose(
-    snapshots: list[FilterSnapshot], protocol: str, host: str, port: int | None
-) -> FilterSnapshot:
+def _choose(snapshots: Sequence[Snapshot], protocol: str, host: str, port: int | None) -> Snapshot:
     """The one service the call is for; Failure if there is none, or several."""
-    speaking = [item for item in snapshots if protocol in (item.codec, item.proxy.name)]
+    speaking = [item for item in snapshots if protocol in item.protocols]
     if not speaking:
         known = sorted({item.codec for item in snapshots})
         meant = did_you_mean(protocol, codec_names())

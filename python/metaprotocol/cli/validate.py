@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -124,6 +125,7 @@ def _check(
 ) -> tuple[tuple[Diagnostic, ...], EnvoyVerdict]:
     """What is wrong, and what Envoy says. One that was asked for has to be there, or it is a
     failure of the command; otherwise it is asked if it is."""
+    from metaprotocol.control_plane import SecretFolder
     from metaprotocol.control_plane.envoy_check import check_with_envoy
 
     if with_envoy is False:
@@ -134,8 +136,11 @@ def _check(
         if with_envoy or envoy is not None:
             raise
         return mesh.diagnostics, EnvoyVerdict(why_not=str(error))
-    resources = mesh.envoy(types=here.types, module=here.module)
-    rejected = check_with_envoy(here.binary, here.types, resources.bootstrap())
+    with closing(SecretFolder()) as folder:
+        written = replace(mesh, options=replace(mesh.options, secrets=folder.files))
+        resources = written.envoy(types=here.types, module=here.module)
+        folder.write(resources.secrets)
+        rejected = check_with_envoy(here.binary, here.types, resources.bootstrap())
     return resources.diagnostics, EnvoyVerdict(here.binary.version, rejected)
 
 

@@ -8,6 +8,7 @@ neither; ``rejections`` maps what an Envoy refuses to the resource and line it c
 from metaprotocol.control_plane.content import Content, in_code, read_folder
 from metaprotocol.control_plane.local_proxy import LocalProxy, ProxySettings, xds_bootstrap
 from metaprotocol.control_plane.plane import ControlPlane, NotSynced, UpdateRejected
+from metaprotocol.control_plane.secret_folder import SecretFolder
 from metaprotocol.control_plane.services import ServedService
 from metaprotocol.control_plane.standalone import standalone_bootstrap
 from metaprotocol.control_plane.state import StateError
@@ -29,6 +30,7 @@ __all__ = [
     "ProxySettings",
     "Rejection",
     "ResourceStatus",
+    "SecretFolder",
     "ServedService",
     "State",
     "StateError",

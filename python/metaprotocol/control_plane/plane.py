@@ -24,6 +24,7 @@ from metaprotocol.control_plane.metrics import PipelineMetrics
 from metaprotocol.control_plane.pipeline import Pipeline
 from metaprotocol.control_plane.refusals import RefusalBook
 from metaprotocol.control_plane.rejections import diagnostics_of
+from metaprotocol.control_plane.secret_folder import SecretFolder
 from metaprotocol.control_plane.services import ServedService, ServiceBook
 from metaprotocol.control_plane.state import LastGoodStore
 from metaprotocol.control_plane.status import (
@@ -75,7 +76,8 @@ class ControlPlane:
     sees an empty world. ``http`` is where /metrics and /debug are served. ``envoy_version``
     ("1.40.0") is whose schema ``types`` are: Envoys of another version get a warning. ``limits`` is
     what one client may cost. ``state`` is a folder in which what the files said when they were last
-    right is kept over a restart; StateError from ``start`` if it cannot be used.
+    right is kept over a restart; StateError from ``start`` if it cannot be used. ``secrets`` is
+    where passwords are written for Envoys; it is closed with the control plane.
 
     What it reads may be read at any time, in the loop: it is always that of one moment.
     """
@@ -95,9 +97,12 @@ class ControlPlane:
         envoy_version: str = "",
         limits: Limits | None = None,
         state: Path | None = None,
+        secrets: SecretFolder | None = None,
     ) -> None:
         self.types = types
         self.options = options or Options()
+        if secrets is not None:
+            self.options = replace(self.options, secrets=secrets.files)
         self.on_progress: Callable[[str, int, int], None] | None = None
         """Called in the loop while ``start`` reads and translates: with "reading" or "translating",
         how much is done, and of how much."""
@@ -126,6 +131,7 @@ class ControlPlane:
         self._folder = folder
         self._source = source
         self._state = state
+        self._secrets = secrets
         self._store: LastGoodStore | None = None
         self._batches: AsyncGenerator[Batch, None] | None = None
         """Begun, and not followed yet."""
@@ -199,6 +205,8 @@ class ControlPlane:
             self._batches = None
         await self._stack.aclose()
         await self.server.stop(_STOP_GRACE_SECONDS)
+        if self._secrets is not None:
+            self._secrets.close()
 
     async def failed(self) -> Fault:
         """Returns when a part of the control plane does not run, and has not for long, although it
@@ -387,6 +395,8 @@ class ControlPlane:
         self._published = snapshot
         self._content = content
         self._metrics.translated(snapshot, time.monotonic() - began)
+        if self._secrets is not None:
+            self._secrets.write(snapshot.secrets)
         self.server.replace(snapshot.made, snapshot.generation)
         names = frozenset((url, name) for url, made in changed.items() for name in made)
         if first:

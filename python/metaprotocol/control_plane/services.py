@@ -21,7 +21,7 @@ class ServedService:
     host: str
     port: int
     protocol: str
-    """The codec's name."""
+    """The codec's name; "redis": it is Envoy's own filter."""
     listener: str
     """The name of Envoy's listener, and of its filter."""
     address: str
@@ -67,6 +67,8 @@ def _service(
     address = socket.get("address", "")
     shown = f"[{address}]" if ":" in address else address
     proxy = ProxyConfig()
+    filters = types.to_dict(listener)["filter_chains"][0]["filters"]
+    redis = filters[0].get("typed_config", {}).get("prefix_routes")
     if extension is not None:
         typed = types.to_dict(extension).get("typed_config", {})
         text = typed.get("filter_config", {}).get("value", "{}")
@@ -74,8 +76,10 @@ def _service(
     return ServedService(
         host=host or name,
         port=int(port) if port.isdecimal() else 0,
-        protocol=proxy.protocol.codec,
+        protocol=proxy.protocol.codec if redis is None else "redis",
         listener=name,
         address=f"{shown}:{socket.get('port_value', 0)}",
-        routes=sum(len(table.routes) for table in proxy.route_tables),
+        routes=sum(len(table.routes) for table in proxy.route_tables)
+        if redis is None
+        else len(redis.get("routes", ())) + ("catch_all_route" in redis),
     )

@@ -272,9 +272,7 @@ class ConfigBuilder:
         """envoy.config.cluster.v3.Cluster of a gRPC service: without our bridge, with Envoy's own
         load balancing (``policy`` has no meaning)."""
         http = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
-        plain = self.types.to_dict(self.cluster(cluster))
-        for field in ("load_balancing_policy", "upstream_config", "common_lb_config"):
-            del plain[field]
+        plain = self.plain_cluster(cluster)
         plain["typed_extension_protocol_options"] = {
             http: {
                 "@type": fields.type_url(http),
@@ -284,6 +282,13 @@ class ConfigBuilder:
         return self.types.parse(
             "envoy.config.cluster.v3.Cluster", fields.merged(plain, cluster.extra)
         )
+
+    def plain_cluster(self, cluster: Cluster) -> Json:
+        """envoy.config.cluster.v3.Cluster in JSON form, without our bridge and load balancing."""
+        plain = self.types.to_dict(self.cluster(cluster))
+        for field in ("load_balancing_policy", "upstream_config", "common_lb_config"):
+            del plain[field]
+        return plain
 
     def xds_cluster(
         self, host: str, port: int, *, name: str = XDS_NAME, tls: ClientTls | None = None

@@ -12,6 +12,8 @@ from metaprotocol.resources.destination_rule import DestinationRule, Destination
 from metaprotocol.resources.inventory import Changes, Inventory
 from metaprotocol.resources.loader import LoadResult, load_bytes, load_text
 from metaprotocol.resources.meta_router import MetaRoute, MetaRouter, MetaRouterSpec
+from metaprotocol.resources.redis import RedisDestination, RedisService
+from metaprotocol.resources.secret import Secret
 from metaprotocol.resources.service_entry import ServiceEntry, ServiceEntrySpec, ServicePort
 from metaprotocol.resources.unenforced import Unenforced
 from metaprotocol.resources.unreadable import Unreadable
@@ -32,7 +34,10 @@ __all__ = [
     "MetaRouterSpec",
     "Metadata",
     "Model",
+    "RedisDestination",
+    "RedisService",
     "Resource",
+    "Secret",
     "ServiceEntry",
     "ServiceEntrySpec",
     "ServicePort",

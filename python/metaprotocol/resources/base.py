@@ -75,6 +75,8 @@ class Model(BaseModel):
     no_effect: ClassVar[dict[str, str]] = {}
     """Attributes that nothing honours, whatever else is given -> why, or what to use. What depends
     on other fields is told where it is translated."""
+    confidential: ClassVar[frozenset[str]] = frozenset()
+    """YAML names of fields of which no message shows what is written, there or below."""
     no_meaning: ClassVar[dict[str, str]] = {}
     """The same of attributes that are for other programs, and of which nobody here would expect
     anything."""

@@ -25,8 +25,10 @@ from metaprotocol.resources import (
     application_protocol,
     base,
     declaration,
+    destination_rule,
     limits,
     meta_router,
+    redis,
     tracing,
     traffic,
 )
@@ -37,6 +39,7 @@ from metaprotocol.resources.application_protocol import (
 from metaprotocol.resources.base import Resource
 from metaprotocol.resources.limits import Limits
 from metaprotocol.resources.meta_router import MetaRouter
+from metaprotocol.resources.redis import RedisDestination, RedisService
 
 __all__ = ["crd", "write_crds"]
 
@@ -59,6 +62,24 @@ _KINDS: dict[type[Resource], Json] = {
         "plural": "metarouters",
         "columns": [
             ("Hosts", "string", ".spec.hosts", ""),
+            ("Accepted", "string", '.status.conditions[?(@.type=="Accepted")].status', ""),
+            ("Programmed", "string", '.status.conditions[?(@.type=="Programmed")].status', ""),
+        ],
+    },
+    RedisService: {
+        "plural": "redisservices",
+        "shortNames": ["rsvc"],
+        "columns": [
+            ("Hosts", "string", ".spec.host", ""),
+            ("Accepted", "string", '.status.conditions[?(@.type=="Accepted")].status', ""),
+            ("Programmed", "string", '.status.conditions[?(@.type=="Programmed")].status', ""),
+        ],
+    },
+    RedisDestination: {
+        "plural": "redisdestinations",
+        "shortNames": ["rd"],
+        "columns": [
+            ("Host", "string", ".spec.host", ""),
             ("Accepted", "string", '.status.conditions[?(@.type=="Accepted")].status', ""),
             ("Programmed", "string", '.status.conditions[?(@.type=="Programmed")].status', ""),
         ],
@@ -148,6 +169,20 @@ _RULES: dict[str, list[tuple[str, str, str]]] = {
             "",
         ),
     ],
+    "RedisAuth": [
+        (
+            "has(self.secret) != has(self.plain)",
+            "must have exactly one of secret and plain",
+            "",
+        ),
+    ],
+    "RedisFault": [
+        (
+            "(has(self.type) && self.type == 'ERROR') || has(self.delay)",
+            "must have a delay with type DELAY",
+            "",
+        ),
+    ],
     "LocalRateLimit": [
         (
             "has(self.tokenBucket) || (has(self.conditions) && size(self.conditions) > 0)",
@@ -163,8 +198,22 @@ _EXTRA: dict[str, Json] = {
     "MetaRouterSpec.hosts": {"x-kubernetes-list-type": "set", "maxItems": 64},
     "MetaRouterSpec.routes": {"maxItems": 8192},
     "MetaRoute.route": {"maxItems": 64},
+    "RedisServiceSpec.host": {"x-kubernetes-list-type": "set"},
     "LocalRateLimit.conditions": {"maxItems": 256},
 }
+
+_MODULES = (
+    application_protocol,
+    base,
+    declaration,
+    destination_rule,
+    limits,
+    meta_router,
+    redis,
+    tracing,
+    traffic,
+)
+"""Where models of ours are, with documentation of their fields."""
 
 _DROPPED = ("title", "default", "additionalProperties", "$defs", "format")
 
@@ -225,6 +274,7 @@ def crd(kind: type[Resource]) -> Json:
                 "listKind": f"{kind.__name__}List",
                 "plural": about["plural"],
                 "singular": singular,
+                **({"shortNames": about["shortNames"]} if "shortNames" in about else {}),
                 "categories": ["metaprotocol"],
             },
             "versions": versions,
@@ -360,7 +410,7 @@ def _text(documentation: str | None) -> str:
 def _documentation() -> dict[str, dict[str, str]]:
     """Class -> YAML name of a field -> its docstring, from the source."""
     found: dict[str, dict[str, str]] = {}
-    for module in (application_protocol, base, declaration, limits, meta_router, tracing, traffic):
+    for module in _MODULES:
         for node in ast.parse(inspect.getsource(module)).body:
             if not isinstance(node, ast.ClassDef):
                 continue

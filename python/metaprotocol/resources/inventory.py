@@ -13,6 +13,7 @@ from metaprotocol.resources.base import Key, Resource
 from metaprotocol.resources.destination_rule import DestinationRule
 from metaprotocol.resources.kubernetes import Service
 from metaprotocol.resources.meta_router import MetaRouter
+from metaprotocol.resources.redis import RedisDestination, RedisService
 from metaprotocol.resources.service_entry import ServiceEntry
 from metaprotocol.resources.unreadable import FOR_ANY_HOST, GUARDS, Unreadable
 
@@ -391,6 +392,8 @@ def _guarded(resource: Resource | None) -> set[str]:
     match resource:
         case MetaRouter():
             return set(resource.spec.hosts)
-        case DestinationRule():
+        case RedisService():
+            return set(resource.spec.host)
+        case DestinationRule() | RedisDestination():
             return {resource.spec.host}
     return set()

@@ -17,6 +17,8 @@ from metaprotocol.resources.authorization import AuthorizationPolicy, DubboAutho
 from metaprotocol.resources.base import Resource
 from metaprotocol.resources.destination_rule import DestinationRule
 from metaprotocol.resources.meta_router import MetaRouter
+from metaprotocol.resources.redis import RedisDestination, RedisService
+from metaprotocol.resources.secret import Secret
 from metaprotocol.resources.service_entry import ServiceEntry
 from metaprotocol.resources.workload_entry import WorkloadEntry
 
@@ -38,6 +40,10 @@ class Reader(Enum):
     """A ``Policy``."""
     PROTOCOL = "protocol"
     """How a protocol is spoken."""
+    REDIS = "redis"
+    """A ``RedisPlan``, or how Redis servers are used."""
+    SECRET = "secret"
+    """What other objects name, and nobody may read."""
     NOBODY = "nobody"
 
 
@@ -90,6 +96,9 @@ KINDS: tuple[Kind, ...] = (
     _read(WorkloadEntry, "workloadentries", Reader.ENDPOINTS),
     _read(AuthorizationPolicy, "authorizationpolicies", Reader.ACCESS, "*"),
     _read(DubboAuthorizationPolicy, "dubboauthorizationpolicies", Reader.ACCESS, "*"),
+    _read(RedisService, "redisservices", Reader.REDIS, "host"),
+    _read(RedisDestination, "redisdestinations", Reader.REDIS, "host"),
+    _read(Secret, "secrets", Reader.SECRET),
     _read(kubernetes.Service, "services", Reader.SERVICE),
     _read(kubernetes.Endpoints, "endpoints", Reader.ENDPOINTS),
     _read(kubernetes.EndpointSlice, "endpointslices", Reader.ENDPOINTS),

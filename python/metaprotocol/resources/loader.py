@@ -290,7 +290,8 @@ class _Reading:
                 document,
                 f"{shorten(kind)} is not supported, the object is ignored",
                 "unsupported-kind",
-                "only MetaProtocol is: ApplicationProtocol and MetaRouter",
+                "of Aeraki's ApplicationProtocol, MetaRouter, RedisService, RedisDestination and "
+                "DubboAuthorizationPolicy are",
                 field="kind",
                 name=name,
                 severity=Severity.WARNING,

@@ -125,10 +125,17 @@ class _Teller:
         else:
             yield self._wrong(kind, path, context, error.get("input"), error["msg"])
 
+    def _position(self, path: Path) -> Position | None:
+        """Where a value is written, without what is written if nobody is to see that."""
+        found = self._document.position(path)
+        if found is not None and found.text is not None and _confidential(self._model, path):
+            return found._replace(text=None)
+        return found
+
     def _diagnostic(
         self, path: Path, code: str, message: str, fix: str = "", *, value: str | None = None
     ) -> Diagnostic:
-        position = self._document.position(path)
+        position = self._position(path)
         if value is None:
             value = shorten(position.text) if position and position.text is not None else ""
         if value and code not in _WITHOUT_VALUE:
@@ -166,7 +173,7 @@ class _Teller:
                 fix = f"it belongs in {place}"
             elif len(known) <= 12:
                 fix = f"known: {', '.join(known)}"
-        position = self._document.position(path)
+        position = self._position(path)
         return Diagnostic(
             Severity.ERROR,
             "unknown field",
@@ -217,7 +224,7 @@ class _Teller:
     ) -> Diagnostic:
         code, message = _message(kind, context, said)
         fix = ""
-        position = self._document.position(path)
+        position = self._position(path)
         text = position.text if position is not None else None
         if kind in ("string_type", "string_sub_type"):
             if isinstance(given, bool | int | float) and text is not None:
@@ -318,6 +325,15 @@ def _message(kind: str, context: dict[str, Any], said: str) -> tuple[str, str]:
 
 
 # --- models by path
+
+
+def _confidential(model: type[BaseModel], path: Path) -> bool:
+    """Whether a value at that path is in a field of which no message shows what is written."""
+    for length, step in enumerate(path):
+        owner = _model_at(model, path[:length])
+        if owner is not None and issubclass(owner, Model) and step in owner.confidential:
+            return True
+    return False
 
 
 def _model_at(model: type[BaseModel], path: Iterable[str | int]) -> type[BaseModel] | None:

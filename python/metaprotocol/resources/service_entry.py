@@ -66,6 +66,17 @@ def metaprotocol_of(name: str) -> str | None:
     return words[1] if len(words) > 1 else ""
 
 
+NATIVE_PROTOCOLS = ("redis",)
+"""Protocols for which Envoy has filters of its own."""
+
+
+def native_of(name: str) -> str | None:
+    """Which of ``NATIVE_PROTOCOLS`` a port name or appProtocol asks for: ``tcp-redis``,
+    ``tcp-redis-2``, ``redis``; None: none of them."""
+    word = name.lower().removeprefix("tcp-").partition("-")[0]
+    return word if word in NATIVE_PROTOCOLS else None
+
+
 class WorkloadSelector(Model):
     """Chooses workloads by their labels."""
 
@@ -89,6 +100,14 @@ class ServicePort(Checked):
         the port's name."""
         named = metaprotocol_of(self.app_protocol) if self.app_protocol else None
         return metaprotocol_of(self.name) if named is None else named
+
+    @property
+    def native(self) -> str | None:
+        """The protocol of Envoy's own that is spoken at the port; None: none, or one of ours."""
+        if self.metaprotocol is not None:
+            return None
+        found = native_of(self.app_protocol) if self.app_protocol else None
+        return found or native_of(self.name)
 
     def doubts(self) -> Iterator[Problem]:
         """A protocol that is none of Istio's, or at odds with the port's name."""

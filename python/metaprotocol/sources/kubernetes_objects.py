@@ -34,15 +34,13 @@ ORIGIN = Origin("kubernetes")
 _SAID_ELSEWHERE = ("Endpoints", "Deployment", "StatefulSet")
 # Where there is a cluster istiod enforces it, or nobody.
 _ISTIODS = "AuthorizationPolicy"
+# Who has no Redis need not have its kinds.
+_REDIS = "redis.aeraki.io"
 # What is not read, but told of where somebody has written it.
 _TOLD_OF = ("RequestAuthentication", "VirtualService", "Gateway")
 _ISTIO_VERSIONS = ("v1", "v1beta1", "v1alpha3")
-_AERAKI_KINDS = (
-    ApiKind("redis.aeraki.io", "RedisService", "redisservices", ("v1alpha1",), essential=False),
-    ApiKind(
-        "redis.aeraki.io", "RedisDestination", "redisdestinations", ("v1alpha1",), essential=False
-    ),
-)
+# What is in Secrets is for those who mount them, and for nobody else to read.
+_NOT_FOLLOWED = (*_SAID_ELSEWHERE, "Secret")
 
 FOLLOWED: tuple[ApiKind, ...] = (
     *(
@@ -52,17 +50,16 @@ FOLLOWED: tuple[ApiKind, ...] = (
             kind.plural,
             kind.versions,
             kind.namespaced,
-            essential=kind.name != _ISTIODS,
+            essential=kind.name != _ISTIODS and kind.group != _REDIS,
         )
         for kind in KINDS
-        if kind.model is not None and kind.name not in _SAID_ELSEWHERE
+        if kind.model is not None and kind.name not in _NOT_FOLLOWED
     ),
     *(
         ApiKind(kind.group, kind.name, kind.plural, _ISTIO_VERSIONS, essential=False)
         for kind in KINDS
         if kind.name in _TOLD_OF
     ),
-    *_AERAKI_KINDS,
 )
 """The kinds that are followed in a cluster."""
 

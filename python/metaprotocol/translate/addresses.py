@@ -160,10 +160,10 @@ def _annotated(service: Service, port: Port, report: Report) -> tuple[str, int |
             )  # fmt: skip
             continue
         ip, number = parsed
-        if number and not equals and len(service.ours) > 1:
+        if number and not equals and len(service.listened) > 1:
             report.error(
                 port.owner, "bad-bind", _FIELD,
-                f"gives one port to the {len(service.ours)} ports of {service.host}",
+                f"gives one port to the {len(service.listened)} ports of {service.host}",
                 value=item.strip(), fix=f'such as "{port.number}={where}"',
             )  # fmt: skip
             number = None

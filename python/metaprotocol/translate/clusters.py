@@ -24,6 +24,8 @@ from metaprotocol.translate.model import DNS_ROUND_ROBIN, NONE, STATIC, Port, Se
 from metaprotocol.translate.naming import CLUSTER, ENDPOINTS, cluster_name, is_wildcard
 from metaprotocol.translate.options import Options, Target
 from metaprotocol.translate.policy import HostPolicies, Outliers, Policy, Pool, Subset, Tls
+from metaprotocol.translate.redis_clusters import merged_pool, redis_message, tell_pool
+from metaprotocol.translate.redis_plan import RedisServers
 from metaprotocol.translate.reporting import Diagnostics, Report
 
 # Envoy's max_ejection_time by default.
@@ -50,6 +52,8 @@ class HostClusters:
     for_clients: dict[Clients, HostClusters] = field(default_factory=dict)
     """The clusters for clients to whom policies say something else."""
     diagnostics: Diagnostics = ()
+    secrets: dict[str, bytes] = field(default_factory=dict, repr=False)
+    """Files that clusters name, and what is to be in them."""
 
     @property
     def names(self) -> set[tuple[str, str]]:
@@ -76,10 +80,11 @@ class ClusterTranslator:
         policies: HostPolicies,
         routed: frozenset[int] = frozenset(),
         grpc: frozenset[tuple[int, str]] = frozenset(),
+        redis: RedisServers | None = None,
     ) -> HostClusters:
         """Clusters for every port that speaks one of our protocols and for those in ``routed``, to
         which routes lead, with all subsets; and for those in ``grpc`` (port and subset), which are
-        asked about rate limits."""
+        asked about rate limits. ``redis`` says how servers of its Redis ports are used."""
         made = HostClusters()
         report = Report()
         shut = bool(policies.unreadable) and self._options.target is Target.ENVOY
@@ -91,8 +96,9 @@ class ClusterTranslator:
             )  # fmt: skip
         if not shut:
             self._clusters(service, policies, routed, grpc, made, report)
+            self._redis_clusters(service, policies, redis or RedisServers(), made, report)
         for client, other in policies.for_clients.items():
-            theirs = made.for_clients[client] = self.translate(service, other, routed, grpc)
+            theirs = made.for_clients[client] = self.translate(service, other, routed, grpc, redis)
             if other.unreadable:
                 theirs.refused |= {name: other.unreadable for _, name in made.resources}
             self._close(theirs, made)
@@ -111,6 +117,8 @@ class ClusterTranslator:
     ) -> None:
         _unknown_ports(service, policies, report)
         for port in service.ports:
+            if port.native:
+                continue
             if port.protocol or port.number in routed:
                 for subset in ("", *sorted(policies.subsets)):
                     self._cluster(service, port, subset, policies, False, made, report)
@@ -118,6 +126,49 @@ class ClusterTranslator:
             port_asked = service.port(number)
             if port_asked is not None and not (port_asked.protocol or number in routed):
                 self._cluster(service, port_asked, subset, policies, True, made, report)
+
+    def _redis_clusters(
+        self,
+        service: Service,
+        policies: HostPolicies,
+        servers: RedisServers,
+        made: HostClusters,
+        report: Report,
+    ) -> None:
+        """The clusters of the ports that speak Redis."""
+        for port in service.ports:
+            if port.native != "redis":
+                continue
+            name = cluster_name(port.number, "", service.host)
+            policy = policies.policy("", port.number)
+            pool = merged_pool(servers.pool, policy.pool)
+            policy = replace(policy, pool=pool)
+            owners = list(policy.owners)
+            if servers.owner is not None:
+                owners.append(servers.owner)
+            origins = (*service.owners, *{id(owner): owner for owner in owners}.values())
+            cluster = self._parts(service, Cluster(name), policy, report)
+            tell_pool(pool, report)
+            if cluster is None or servers.shut:
+                made.refused[name] = origins
+                continue
+            hosts = _hosts(service, port, None)
+            if not hosts and not servers.seeds:
+                _no_endpoint(service, None, report)
+            by_name = service.resolution not in (STATIC, NONE)
+            if by_name:
+                cluster = replace(cluster, hosts=hosts, dns=Dns.STRICT)
+            elif not servers.cluster:
+                cluster = replace(cluster, endpoints=AdsSource())
+                made.resources[ENDPOINTS, name] = self._messages.load_assignment(name, hosts)
+                made.origins[ENDPOINTS, name] = origins
+            builder = self._messages.builder
+            made.resources[CLUSTER, name] = redis_message(
+                builder, cluster, servers, service, port, hosts
+            )
+            made.origins[CLUSTER, name] = origins
+            if servers.login is not None:
+                made.secrets |= servers.login.contents
 
     def _close(self, theirs: HostClusters, made: HostClusters) -> None:
         """Leaves clusters that some clients must not use without hosts for them, where others may

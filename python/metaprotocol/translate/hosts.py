@@ -39,6 +39,8 @@ from metaprotocol.translate.protocols import (
     brought,
     codecs,
 )
+from metaprotocol.translate.redis_filters import REDIS, RedisFilter, RedisTranslator
+from metaprotocol.translate.redis_services import RedisReader, tell_without_ports
 from metaprotocol.translate.reporting import Diagnostics, Report, age
 from metaprotocol.translate.routes import (
     Known,
@@ -60,13 +62,15 @@ _DUBBO = "dubbo"
 
 @dataclass
 class Filter:
-    """A filter as extension config discovery delivers it."""
+    """A filter, as extension config discovery delivers it or as it is in a listener."""
 
     message: Message
     origins: tuple[Resource, ...]
     visible_to: Namespaces
     variants: dict[Clients, Message] = field(default_factory=dict)
     """What it is for some clients, where that is something else."""
+    in_listener: bool = False
+    """It is one of Envoy's own, and in the listener itself."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,8 @@ class HostFilters:
     filters: dict[str, Filter] = field(default_factory=dict)
     ports: dict[int, PortFilters] = field(default_factory=dict)
     claims: list[Claim] = field(default_factory=list)
+    redis: dict[int, RedisFilter] = field(default_factory=dict)
+    """Those of ports that speak Redis."""
     uses: set[Use] = field(default_factory=set)
     looked_up: set[str] = field(default_factory=set)
     missing: bool = False
@@ -108,6 +114,7 @@ class HostTranslator:
         self._options = options
         self._index = index
         self._known = known
+        self._redis = RedisReader(index, options.secrets)
 
     def translate(self, host: str) -> HostFilters:
         """The filters of ``host``. Without a service there are none, and its MetaRouters are told
@@ -121,6 +128,12 @@ class HostTranslator:
             self._no_service(host, routers, report)
         else:
             self._service(service, routers, made, report)
+        redis = self._index.redis_services(host)
+        tell_without_ports(redis, host, service, report)
+        if service is None:
+            made.missing = made.missing or bool(redis)
+        elif any(port.native == REDIS for port in service.ports):
+            self._redis_ports(service, made, report)
         made.diagnostics = report.diagnostics
         return made
 
@@ -168,6 +181,44 @@ class HostTranslator:
                 doubt = shut or self._shut_protocol(service, port, found[1], report)
                 doubt = doubt or self._shut_policy(service, port, found[0], report)
                 self._port(service, port, plan, *found, doubt, policies, made, report)
+
+    def _redis_ports(self, service: Service, made: HostFilters, report: Report) -> None:
+        plan, unreadable = self._redis.plan_of(service, report)
+        for port in service.ports:
+            if port.native != REDIS:
+                continue
+            name = filter_name(service.host, port.number)
+            translator = RedisTranslator(self._messages.builder, self._known, service, port, report)
+            shut = plan.shut or unreadable is not None
+            done = translator.shut() if shut else translator.translate(plan)
+            made.redis[port.number] = done
+            made.uses |= done.uses
+            made.looked_up |= done.hosts
+            made.missing = made.missing or done.missing
+            first = [] if plan.owner is port.owner else [plan.owner]
+            origins = (*([unreadable] if unreadable is not None else first), port.owner)
+            made.filters[name] = Filter(done.message, origins, service.visible_to, in_listener=True)
+            if self._options.target is Target.ENVOY:
+                routed = plan.owner is not service.first
+                self._claim(service, port, routed, service.visible_to, made, report)
+
+    def _claim(
+        self,
+        service: Service,
+        port: Port,
+        routed: bool,
+        visible: Namespaces,
+        made: HostFilters,
+        report: Report,
+    ) -> None:
+        """Asks for an address for a port's listener."""
+        address, movable = local_address(service, port, self._options, report)
+        made.claims.append(
+            Claim(
+                service.host, port.number, port.owner, port.field, address, visible, port.rank,
+                routed, movable,
+            )
+        )  # fmt: skip
 
     def _shut(self, service: Service, router: MetaRouter | None) -> Unreadable | None:
         """What cannot be read and may be a MetaRouter that has the routes of a service."""
@@ -285,20 +336,7 @@ class HostTranslator:
                 message = self._messages.filter_config(name, text)
                 made.filters[name] = Filter(message, tuple(origins), visible)
         if self._options.target is Target.ENVOY and made.filters:
-            address, movable = local_address(service, port, self._options, report)
-            made.claims.append(
-                Claim(
-                    service.host,
-                    port.number,
-                    port.owner,
-                    port.field,
-                    address,
-                    visible,
-                    port.rank,
-                    plan is not None,
-                    movable,
-                )
-            )
+            self._claim(service, port, plan is not None, visible, made, report)
 
     def _tracing(
         self,

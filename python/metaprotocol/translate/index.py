@@ -13,7 +13,10 @@ from metaprotocol.resources import (
     DubboAuthorizationPolicy,
     Key,
     MetaRouter,
+    RedisDestination,
+    RedisService,
     Resource,
+    Secret,
     ServiceEntry,
     Unenforced,
     Unreadable,
@@ -55,6 +58,10 @@ class Index:
         self._rules: dict[str, set[Key]] = {}
         self._wildcard_rules: dict[str, set[Key]] = {}
         self._protocols: dict[str, set[Key]] = {}
+        self._redis: dict[str, dict[str, set[Key]]] = {"RedisService": {}, "RedisDestination": {}}
+        """By kind, then by host."""
+        self._secret_users: dict[str, set[Key]] = {}
+        """By namespace and name of the Secret."""
         self._unreadable: dict[str, set[Key]] = {}
         """By the hosts that are known to be meant."""
         self._policies: dict[str, dict[Key, AccessPolicy]] = {}
@@ -90,6 +97,12 @@ class Index:
                     token = present.spec.protocol.lower()
                     _change(self._protocols, token, key, add)
                     touched.protocols.add(token)
+                case RedisService():
+                    self._redis_object(key, present.spec.host, present.secret, add, touched)
+                case RedisDestination():
+                    self._redis_object(key, [present.spec.host], present.secret, add, touched)
+                case Secret():
+                    self._secret(key, touched)
                 case AuthorizationPolicy() | DubboAuthorizationPolicy():
                     policies = self._policies.setdefault(key.namespace, {})
                     if add:
@@ -123,6 +136,10 @@ class Index:
                     touched.routes.update(self._names(host, other))
                 for other in self._rules.get(host, ()):
                     touched.services.update(self._names(host, other))
+                for other in self._redis["RedisService"].get(host, ()):
+                    touched.routes.update(self._names(host, other))
+                for other in self._redis["RedisDestination"].get(host, ()):
+                    touched.services.update(self._names(host, other))
 
     def _router(self, key: Key, router: MetaRouter, add: bool, touched: Touched) -> None:
         for host in router.spec.hosts:
@@ -139,6 +156,27 @@ class Index:
         for name in self._names(host, key):
             _change(self._rules, name, key, add)
             touched.services.add(name)
+
+    def _redis_object(
+        self, key: Key, hosts: Iterable[str], secret: str, add: bool, touched: Touched
+    ) -> None:
+        by_host = self._redis[key.kind]
+        names = {name for host in hosts for name in self._names(host, key)}
+        for name in names:
+            _change(by_host, name, key, add)
+        if secret:
+            _change(self._secret_users, f"{key.namespace}/{secret}", key, add)
+        (touched.routes if key.kind == "RedisService" else touched.services).update(names)
+
+    def _secret(self, key: Key, touched: Touched) -> None:
+        for user in self._secret_users.get(f"{key.namespace}/{key.name}", ()):
+            match self._objects.get(user):
+                case RedisService() as found:
+                    touched.routes |= {
+                        n for host in found.spec.host for n in self._names(host, user)
+                    }
+                case RedisDestination() as found:
+                    touched.services |= self._names(found.spec.host, user)
 
     def _cannot_read(self, key: Key, unreadable: Unreadable, add: bool, touched: Touched) -> None:
         hosts = unreadable.spec.hosts
@@ -191,6 +229,27 @@ class Index:
             for router in self._get(self._routers, host, MetaRouter)
             if any(self.resolve(name, router.key.namespace) == host for name in router.spec.hosts)
         ]
+
+    def redis_services(self, host: str) -> list[RedisService]:
+        """The RedisServices for that host."""
+        return [
+            item
+            for item in self._get(self._redis["RedisService"], host, RedisService)
+            if any(self.resolve(name, item.key.namespace) == host for name in item.spec.host)
+        ]
+
+    def redis_destinations(self, host: str) -> list[RedisDestination]:
+        """The RedisDestinations for that host."""
+        return [
+            item
+            for item in self._get(self._redis["RedisDestination"], host, RedisDestination)
+            if self.resolve(item.spec.host, item.key.namespace) == host
+        ]
+
+    def secret(self, namespace: str, name: str) -> Secret | None:
+        """The Secret of a namespace with that name."""
+        found = self._objects.get(Key("Secret", namespace, name))
+        return found if isinstance(found, Secret) else None
 
     def rules(self, host: str) -> list[DestinationRule]:
         """The DestinationRules that cover that host."""

@@ -38,6 +38,7 @@ from metaprotocol.translate.naming import (
 from metaprotocol.translate.options import Options, Target
 from metaprotocol.translate.reporting import Report, age
 from metaprotocol.translate.routes import shut_table
+from metaprotocol.translate.secret_files import SecretFiles
 from metaprotocol.translate.services import SELECTOR_ANNOTATION
 from metaprotocol.translate.translator import Translator
 from metaprotocol.translate.visibility import Namespaces
@@ -90,7 +91,8 @@ class IstioTranslation:
     touch them; the EnvoyFilters are all made again. Belongs to one thread at a time."""
 
     def __init__(self, options: Options, types: EnvoyTypes) -> None:
-        self._options = replace(options, target=Target.ISTIO, respect_export_to=True)
+        files = SecretFiles(options.secrets.folder)
+        self._options = replace(options, target=Target.ISTIO, respect_export_to=True, secrets=files)
         self._types = types
         self._translator = Translator(types, self._options)
         self._translated: Inventory | None = None

@@ -42,13 +42,19 @@ class Messages:
         self._assignment = types.message_class("envoy.config.endpoint.v3.ClusterLoadAssignment")
         self._text: Any = types.message_class("google.protobuf.StringValue")()
 
-    def listener(self, name: str, address: str, port: int) -> Message:
-        """A listener at an address, whose filter of the same name comes by ADS."""
+    def listener(
+        self, name: str, address: str, port: int, filters: Sequence[Message] = ()
+    ) -> Message:
+        """A listener at an address, whose filter of the same name comes by ADS, if it is not one
+        with ``filters`` of its own."""
         made = _copy(self._listener)
         made.name = name
         made.address.socket_address.address = address
         made.address.socket_address.port_value = port
         made.filter_chains[0].filters[0].name = name
+        if filters:
+            del made.filter_chains[0].filters[:]
+            made.filter_chains[0].filters.extend(filters)
         return made  # type: ignore[no-any-return]
 
     def filter_config(self, name: str, text: str) -> Message:

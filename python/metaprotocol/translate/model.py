@@ -48,6 +48,8 @@ class Port:
     """Position of the service's host among those of the owner."""
     allocated: tuple[str, ...] = ()
     """Addresses that Istio has given the service itself, for clients that ask it for names."""
+    native: str | None = None
+    """The protocol that is spoken there by a filter of Envoy's own: "redis"."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,11 @@ class Service:
     def ours(self) -> tuple[Port, ...]:
         """The ports that name one of our protocols."""
         return tuple(port for port in self.ports if port.protocol)
+
+    @cached_property
+    def listened(self) -> tuple[Port, ...]:
+        """The ports that have listeners."""
+        return tuple(port for port in self.ports if port.protocol or port.native)
 
     @property
     def shape(self) -> tuple[object, ...]:

@@ -8,6 +8,7 @@ from enum import Enum
 from pathlib import Path
 
 from metaprotocol.envoy.config import Module
+from metaprotocol.translate.secret_files import SecretFiles
 
 
 class Target(Enum):
@@ -58,4 +59,6 @@ class Options:
     """False: everything is for one Envoy, to whatever namespaces it is exported."""
     system_ca: Path = field(default_factory=system_ca)
     """The CAs that verify servers where a DestinationRule names none: Envoy's file of them."""
+    secrets: SecretFiles = field(default_factory=SecretFiles)
+    """Where Envoys find passwords."""
     target: Target = Target.ENVOY

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from metaprotocol.resources import Resource, ServiceEntry, kubernetes
 from metaprotocol.resources.ip import ip_address
-from metaprotocol.resources.service_entry import metaprotocol_of
+from metaprotocol.resources.service_entry import metaprotocol_of, native_of
 from metaprotocol.translate.model import DNS, DNS_ROUND_ROBIN, NONE, STATIC, Endpoint, Port, Service
 from metaprotocol.translate.reporting import Diagnostics, Report, age
 from metaprotocol.translate.visibility import Namespaces, exported_to
@@ -151,6 +151,7 @@ def _said_by_service(owner: kubernetes.Service, workloads: Workloads, report: Re
             tuple(spec.addresses),
             annotations.get(BIND_ANNOTATION),
             spec.selector,
+            native=_native(port),
         )
         for index, port in written
     ]
@@ -164,6 +165,13 @@ def _protocol(port: kubernetes.ServicePort) -> str | None:
     """The MetaProtocol of a port; None: not ours. One that names none is not ours either."""
     named = metaprotocol_of(port.app_protocol) if port.app_protocol else None
     return (metaprotocol_of(port.name) if named is None else named) or None
+
+
+def _native(port: kubernetes.ServicePort) -> str | None:
+    """The protocol of a port for which Envoy has a filter of its own; None: there is none."""
+    if _protocol(port) is not None:
+        return None
+    return (native_of(port.app_protocol) if port.app_protocol else None) or native_of(port.name)
 
 
 # --- ServiceEntries
@@ -191,6 +199,7 @@ def _ports(host: str, entry: ServiceEntry) -> list[Port]:
             pods,
             rank,
             tuple(address for name, address in entry.status if name == host),
+            port.native,
         )
         for index, port in enumerate(entry.spec.ports)
     ]

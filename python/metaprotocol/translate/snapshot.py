@@ -60,6 +60,8 @@ class Snapshot:
     """All that hold, in order of their places."""
     hosts: tuple[str, ...] = ()
     """The hosts that were translated again for this generation."""
+    secrets: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    """Files that messages name, and what has to be in them before an Envoy gets those."""
 
     @cached_property
     def resources(self) -> Mapping[str, Mapping[str, Message]]:

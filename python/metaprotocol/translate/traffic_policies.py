@@ -10,13 +10,14 @@ from typing import TypeVar
 
 from metaprotocol.config.v1 import ClusterPolicy
 from metaprotocol.envoy.config import OutlierDetection, TcpKeepalive
-from metaprotocol.resources import DestinationRule, destination_rule
+from metaprotocol.resources import DestinationRule, Resource, destination_rule
 from metaprotocol.resources.destination_rule import (
     ClientTlsSettings,
     ConnectionPoolSettings,
     ConsistentHash,
     LoadBalancerSettings,
     PortTrafficPolicy,
+    TcpSettings,
     TrafficPolicy,
 )
 from metaprotocol.translate.policy import (
@@ -155,19 +156,8 @@ class _Reader:
     def _pool(self, written: ConnectionPoolSettings, field: str) -> Pool:
         tcp, http = written.tcp, written.http
         pool = Pool()
-        # 0 is Istio's way to say "as always".
         if tcp is not None:
-            timeout = tcp.connect_timeout or None
-            if timeout is not None:
-                timeout = bounded_time(
-                    timeout, self._rule, f"{field}.tcp.connectTimeout", self._report
-                )
-            pool = pool._replace(
-                max_connections=tcp.max_connections or None,
-                connect_timeout=timeout,
-                keepalive=_keepalive(tcp.tcp_keepalive),
-                idle_timeout=tcp.idle_timeout,
-            )
+            pool = tcp_pool(tcp, self._rule, f"{field}.tcp", self._report)
         if http is not None:
             pool = pool._replace(
                 max_pending_requests=http.http1_max_pending_requests or None,
@@ -243,6 +233,20 @@ class _Reader:
             sni=written.sni,
             subject_alt_names=tuple(written.subject_alt_names),
         )
+
+
+def tcp_pool(written: TcpSettings, owner: Resource, field: str, report: Report) -> Pool:
+    """Bounds on connections, which ``owner`` has at ``field``."""
+    # 0 is Istio's way to say "as always".
+    timeout = written.connect_timeout or None
+    if timeout is not None:
+        timeout = bounded_time(timeout, owner, f"{field}.connectTimeout", report)
+    return Pool(
+        max_connections=written.max_connections or None,
+        connect_timeout=timeout,
+        keepalive=_keepalive(written.tcp_keepalive),
+        idle_timeout=written.idle_timeout,
+    )
 
 
 def _keepalive(written: destination_rule.TcpKeepalive | None) -> TcpKeepalive | None:

@@ -34,6 +34,9 @@ from metaprotocol.translate.model import Service
 from metaprotocol.translate.naming import FILTER, LISTENER, TYPE_URLS
 from metaprotocol.translate.options import Options, Target
 from metaprotocol.translate.policy import HostPolicies
+from metaprotocol.translate.redis_filters import REDIS
+from metaprotocol.translate.redis_plan import RedisServers
+from metaprotocol.translate.redis_services import RedisReader, tell_without_ports
 from metaprotocol.translate.reporting import Diagnostics, Report
 from metaprotocol.translate.routes import Known, Use
 from metaprotocol.translate.services import build_service
@@ -83,6 +86,7 @@ class Translator:
         self._host_translator = HostTranslator(
             self._messages, self._options, self._index, self.known
         )
+        self._redis = RedisReader(self._index, self._options.secrets)
         self._cluster_translator = ClusterTranslator(self._messages, self._options)
         self._hosts: dict[str, _Host] = {}
         self._by_protocol: dict[str, set[str]] = {}
@@ -185,9 +189,21 @@ class Translator:
             MappingProxyType(dict(self._made)),
             self.diagnostics,
             tuple(sorted(hosts)),
+            self._secret_files(),
         )
         self._finished = True
         return self._snapshot
+
+    def _secret_files(self) -> Mapping[str, bytes]:
+        """The files with passwords that messages name, and what is to be in them."""
+        if not self._options.secrets.written:
+            return {}
+        found: dict[str, bytes] = {}
+        for host in self._hosts.values():
+            for redis in host.filters.redis.values():
+                found |= redis.secrets
+            found |= host.clusters.secrets
+        return MappingProxyType(found)
 
     def _step(self, done: int, total: int) -> None:
         """Some hosts are translated; the last moment to give up, if that is wanted."""
@@ -254,7 +270,9 @@ class Translator:
         rules = self._index.rules(host)
         if state.service is None:
             state.policies = _NO_POLICIES
-            said = without_service(host, rules, self._options)
+            report = Report()
+            tell_without_ports(self._index.redis_destinations(host), host, None, report)
+            said = (*without_service(host, rules, self._options), *report.diagnostics)
         else:
             namespace = state.service.namespace
             policies, said = host_policies(host, namespace, rules, self._options)
@@ -345,7 +363,11 @@ class Translator:
             new = HostClusters()
         else:
             routed, grpc = self._wanted(host)
-            new = self._cluster_translator.translate(state.service, state.policies, routed, grpc)
+            redis, said = self._redis_servers(host, state.service)
+            new = self._cluster_translator.translate(
+                state.service, state.policies, routed, grpc, redis
+            )
+            new.diagnostics = (*new.diagnostics, *said)
         state.clusters = new
         self._say(("clusters", host), new.diagnostics)
         visible = state.service.visible_to if state.service else None
@@ -353,6 +375,17 @@ class Translator:
             self._take(name)
         for name in sorted(new.names):
             self._put(name, _made_for_all(name, new, visible))
+
+    def _redis_servers(
+        self, host: str, service: Service
+    ) -> tuple[RedisServers | None, Diagnostics]:
+        """How the servers of a service's Redis ports are used; None: it has no such ports."""
+        report = Report()
+        tell_without_ports(self._index.redis_destinations(host), host, service, report)
+        servers = None
+        if any(port.native == REDIS for port in service.ports):
+            servers = self._redis.servers_of(service, report)
+        return servers, report.diagnostics
 
     def _allot(self, address: Address) -> set[str]:
         """Decides again who listens at an address. Returns the listeners it is about."""
@@ -378,10 +411,14 @@ class Translator:
                 del self._named[name]
             return
         visible = made.visible_to
-        self._put((FILTER, name), Made(made.message, _keys(made.origins), visible, made.variants))
+        own = (made.message,) if made.in_listener else ()
+        if not own:
+            made_filter = Made(made.message, _keys(made.origins), visible, made.variants)
+            self._put((FILTER, name), made_filter)
         if claim is not None:
-            message = self._messages.listener(name, claim.address.ip, claim.address.port)
-            self._put((LISTENER, name), Made(message, _keys((claim.owner,)), visible))
+            message = self._messages.listener(name, claim.address.ip, claim.address.port, own)
+            origins = made.origins if own else (claim.owner,)
+            self._put((LISTENER, name), Made(message, _keys(origins), visible))
 
     # --- keeping
 

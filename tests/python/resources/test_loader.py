@@ -164,8 +164,8 @@ def test_objects_of_other_programs_are_passed_over_with_a_note() -> None:
         assert result.complete
 
 
-def test_aerakis_kinds_for_other_protocols_are_a_warning() -> None:
-    text = "apiVersion: redis.aeraki.io/v1alpha1\nkind: RedisService\nmetadata: {name: x}"
+def test_kinds_of_aerakis_groups_that_are_not_read_are_a_warning() -> None:
+    text = "apiVersion: redis.aeraki.io/v1alpha1\nkind: Sentinel\nmetadata: {name: x}"
     (warning,) = load_text(text, "a.yaml").diagnostics
     assert (warning.severity, warning.code) == (Severity.WARNING, "unsupported-kind")
 

@@ -24,7 +24,9 @@ from metaprotocol.resources import (
 )
 from metaprotocol.resources.declaration import Declaration, engine_json
 from metaprotocol.resources.problems import _model_at, _plain, _step
+from metaprotocol.resources.redis import RedisDestinationSpec, RedisServiceSpec
 from metaprotocol.translate import Options, Translator
+from metaprotocol.translate.secret_files import SecretFiles
 from pydantic import BaseModel
 
 from tests.python.translate.support import ORDERS, envoy_types
@@ -44,6 +46,8 @@ SPECS: dict[str, type[BaseModel]] = {
     "WorkloadEntry": service_entry.WorkloadEntry,
     "MetaRouter": MetaRouterSpec,
     "ApplicationProtocol": ApplicationProtocolSpec,
+    "RedisService": RedisServiceSpec,
+    "RedisDestination": RedisDestinationSpec,
 }
 PORT = {"number": 20880, "name": "tcp-metaprotocol-dubbo", "protocol": "TCP"}
 WORLD: dict[str, Json] = {
@@ -65,21 +69,41 @@ WORLD: dict[str, Json] = {
     },
     "ApplicationProtocol": {"protocol": "dubbo", "codec": "dubbo"},
 }
+CACHE: Json = {
+    "hosts": ["cache.example"],
+    "ports": [{"number": 6379, "name": "tcp-redis", "protocol": "TCP"}],
+    "resolution": "STATIC",
+    "endpoints": [{"address": "10.0.0.1"}],
+}
+REDIS: dict[str, Json] = {
+    "ServiceEntry": CACHE,
+    "RedisService": {"host": ["cache.example"]},
+    "RedisDestination": {"host": "cache.example"},
+    "Secret": {"password": "a", "token": "b", "user": "c"},
+}
 
 
 def world(kind: str, spec: Json, **others: Json) -> tuple[Any, list[tuple[str, str]]]:
     """What is made of a world in which the object of that kind says this, and what is told of it:
     codes and fields."""
-    specs = {**WORLD, **others, kind: spec}
+    specs = {**(REDIS if kind in REDIS and kind != "ServiceEntry" else WORLD), **others, kind: spec}
     objects = []
     for name, content in specs.items():
         group = "metaprotocol.aeraki.io/v1alpha1"
         if name in ("ServiceEntry", "DestinationRule", "WorkloadEntry"):
             group = "networking.istio.io/v1"
+        if name.startswith("Redis"):
+            group = "redis.aeraki.io/v1alpha1"
         metadata = {"name": "orders", "namespace": "shop"}
+        if name == "Secret":
+            objects.append(
+                {"apiVersion": "v1", "kind": name, "metadata": metadata, "stringData": content}
+            )
+            continue
         objects.append({"apiVersion": group, "kind": name, "metadata": metadata, "spec": content})
     loaded = load_text(yaml.safe_dump_all(objects), "all.yaml")
-    translator = Translator(envoy_types(), Options())
+    options = Options(secrets=SecretFiles(Path("/secrets"), b"key"))
+    translator = Translator(envoy_types(), options)
     snapshot = translator.update(Inventory.of(loaded.resources), None)
     made = {
         (url, name): (one.message.SerializeToString(deterministic=True), one.visible_to)
@@ -116,7 +140,7 @@ def has_effect(
     kind: str, path: str, value: Any, context: Json | None = None, **others: Json
 ) -> bool:
     """Whether a value at a path makes a difference to ``context``, or is told of."""
-    base = context if context is not None else WORLD[kind]
+    base = context if context is not None else {**REDIS, **WORLD}[kind]
     changed = put(base, path.removesuffix("[]"), value)
     before, _ = world(kind, base, **others)
     after, told = world(kind, changed, **others)
@@ -371,6 +395,17 @@ FAULTY = spec_with(
     routes=[{**ROUTE, "fault": {"delay": {**_HALF, "fixedDelay": "1s"}, "abort": {**_HALF}}}]
 )
 _MATCH = "routes[].match.attributes{}"
+_REDIS = "trafficPolicy.connectionPool.redis"
+AUTH = {"auth.secret.name": "orders", "auth.plain.password": "p"}
+SESSION = {"match": {"key": {"prefix": "s:"}}, "route": {"host": "cache.example"}}
+COPIED = {**SESSION, "mirror": [{"route": {"host": "cache.example"}}]}
+SLOW = {"delay": "1s"}
+
+
+def redis_with(**fields: Any) -> Json:
+    return {**REDIS["RedisService"], **fields}
+
+
 OURS: dict[str, dict[str, tuple[Any, Json | None]]] = {
     "ApplicationProtocol": {
         "protocol": ("thrift", {**WORLD["ApplicationProtocol"], "idleTimeout": "9s"}),
@@ -455,6 +490,55 @@ OURS: dict[str, dict[str, tuple[Any, Json | None]]] = {
         "globalRateLimit.descriptors[].property": ("interface", ASKED),
         "globalRateLimit.descriptors[].descriptorKey": ("other", ASKED),
     },
+    "RedisService": {
+        "host[]": (["other.example"], None),
+        "settings.caseInsensitive": (True, None),
+        "settings.opTimeout": ("7s", None),
+        "settings.enableCommandStats": (True, None),
+        "settings.maxBufferSizeBeforeFlush": (7, None),
+        "settings.bufferFlushTimeout": ("7s", None),
+        "settings.maxUpstreamUnknownConnections": (7, None),
+        "settings.enableHashtagging": (True, None),
+        "settings.enableRedirection": (True, None),
+        "settings.readPolicy": ("ANY", None),
+        **{f"settings.{name}": (value, None) for name, value in AUTH.items()},
+        "settings.auth.secret.passwordField": (
+            "user", redis_with(settings={"auth": {"secret": {"name": "orders"}}})),
+        "settings.auth.secret.usernameField": (
+            "user", redis_with(settings={"auth": {"secret": {"name": "orders"}}})),
+        "settings.auth.plain.username": (
+            "a", redis_with(settings={"auth": {"plain": {"password": "p"}}})),
+        "redis[].match.key.prefix": ("a", redis_with(redis=[SESSION])),
+        "redis[].match.key.removePrefix": (True, redis_with(redis=[SESSION])),
+        "redis[].route.host": ("other.example", redis_with(redis=[SESSION])),
+        "redis[].route.port": (7, redis_with(redis=[SESSION])),
+        "redis[].mirror[].route.host": ("other.example", redis_with(redis=[COPIED])),
+        "redis[].mirror[].route.port": (7, redis_with(redis=[COPIED])),
+        "redis[].mirror[].percentage.value": (7.0, redis_with(redis=[COPIED])),
+        "redis[].mirror[].excludeReadCommands": (True, redis_with(redis=[COPIED])),
+        "faults[].type": ("ERROR", redis_with(faults=[SLOW])),
+        "faults[].percentage.value": (7.0, redis_with(faults=[SLOW])),
+        "faults[].delay": ("7s", redis_with(faults=[SLOW])),
+        "faults[].commands[]": (["GET"], redis_with(faults=[SLOW])),
+    },
+    "RedisDestination": {
+        "host": ("other.example", None),
+        **{
+            f"trafficPolicy.{path}": (value, None)
+            for path, (value, _) in POLICY.items()
+            if path.startswith(_TCP)
+        },
+        f"{_REDIS}.mode": ("CLUSTER", None),
+        f"{_REDIS}.discoveryEndpoints[]": (
+            ["a.example:7"], put(REDIS["RedisDestination"], f"{_REDIS}.mode", "CLUSTER")),
+        **{f"{_REDIS}.{name}": (value, None) for name, value in AUTH.items()},
+        f"{_REDIS}.auth.secret.passwordField": (
+            "user", put(REDIS["RedisDestination"], f"{_REDIS}.auth.secret.name", "orders")),
+        f"{_REDIS}.auth.secret.usernameField": (
+            "user", put(REDIS["RedisDestination"], f"{_REDIS}.auth.secret.name", "orders")),
+        f"{_REDIS}.auth.plain.username": (
+            "a", put(REDIS["RedisDestination"], f"{_REDIS}.auth.plain.password", "p")),
+    },
 }  # fmt: skip
 # The matches of limits are read by the same code as those of routes. Declarations go to the engine
 # field by field: test_every_field_of_a_declaration_goes_to_the_engine.
@@ -482,7 +566,7 @@ def fields_of(model: type[BaseModel], path: str = "") -> Iterator[str]:
     ("kind", "path"),
     [
         (kind, path)
-        for kind in ("MetaRouter", "ApplicationProtocol")
+        for kind in ("MetaRouter", "ApplicationProtocol", "RedisService", "RedisDestination")
         for path in fields_of(SPECS[kind])
         if not path.startswith(_SHOWN_ELSEWHERE)
     ],
