@@ -55,20 +55,6 @@ if [ "$purpose" = mesh ]; then
   has setpriv || required+=(util-linux)
 fi
 
-# A registry for the tests is unpacked and not installed: its package would start a service.
-unpack_registry() {
-  local folder=build/peers
-  [ -e $folder/usr/bin/docker-registry ] || has docker-registry && return
-  has apt-get && has dpkg || return 0
-  echo 'Unpacking the Debian package docker-registry into build/peers'
-  mkdir -p $folder
-  (cd $folder && { apt-get -q download docker-registry || { apt-get -q update &&
-    apt-get -q download docker-registry; }; } && dpkg -x docker-registry_*.deb . &&
-    rm -f docker-registry_*.deb) >/dev/null 2>&1 ||
-    echo 'It cannot be had: the tests do without a registry, and say so.' >&2
-}
-if [ "$purpose" = peers ]; then unpack_registry; fi
-
 missing=("${required[@]}" "${optional[@]}")
 [ ${#missing[@]} -eq 0 ] && exit 0
 

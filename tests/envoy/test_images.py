@@ -34,7 +34,8 @@ from metaprotocol.peers.dubbo import DubboClient, DubboServer
 from metaprotocol.peers.thrift import Encoding, Framing, GreeterHandler
 from metaprotocol.peers.thrift.apache import ApacheClient, ApacheServer
 
-from tests.testkit.registry import registry_program, running_registry
+from tests.testkit.independent import crane
+from tests.testkit.registry import running_registry
 from tests.testkit.stage import SERVICE, Provider, proxy
 
 pytestmark = [
@@ -215,10 +216,9 @@ def _pid_inside() -> int:
 
 
 def test_a_registry_takes_the_image_and_others_fetch_it(tmp_path: Path) -> None:
-    program = registry_program()
-    if program is None or shutil.which("skopeo") is None:
-        pytest.skip("docker-registry or skopeo is not there")
-    with running_registry(program, tmp_path) as host:
+    if shutil.which("skopeo") is None:
+        pytest.skip("skopeo is not installed")
+    with running_registry(tmp_path) as host:
         place = parse_place(f"{host}/mesh/proxy:1")
         built = build_image(ImageOptions(find_module(), find_envoy()), [place])
         seen = subprocess.run(
@@ -241,6 +241,28 @@ def test_a_registry_takes_the_image_and_others_fetch_it(tmp_path: Path) -> None:
                 [Layout(tmp_path / "based", "1")],
             )
             assert based.layers[:2] == built.layers
+
+
+def test_crane_finds_the_image_valid_and_copies_it_within_the_registry(
+    image: Layout, tmp_path: Path
+) -> None:
+    program = crane()
+    with running_registry(tmp_path) as host:
+        place = parse_place(f"{host}/mesh/proxy:1")
+        built = build_image(ImageOptions(find_module(), base=image), [place])
+
+        def said(command: str, *arguments: str) -> str:
+            finished = subprocess.run(
+                [program, command, *arguments], capture_output=True, text=True, check=False
+            )
+            assert finished.returncode == 0, finished.stdout + finished.stderr
+            return finished.stdout.strip()
+
+        assert said("digest", str(place)) == built.digest
+        # Reads every layer: digests, sizes, and that what is unpacked is what the image says.
+        said("validate", "--remote", str(place))
+        said("copy", str(place), f"{host}/other/proxy:2")
+        assert said("digest", f"{host}/other/proxy:2") == built.digest
 
 
 def test_docker_archives_are_read_by_another_program(image: Layout, tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
-"""Providers and consumers that are not ours: Node, Java and Go in tests/peers.
+"""Programs that are not ours: providers and consumers in Node, Java and Go, and what speaks to
+them. Their sources, or what names them, are in tests/peers.
 
 They are built once, below build/peers, and need the network then. Where Node, Java, Maven, Go or
 the network is missing, the test is skipped, and says which.
@@ -165,16 +166,30 @@ def kafka() -> Peer:
 
 def trpc() -> Peer:
     """trpc-go, as consumer and provider."""
-    _need("go")
-    folder = _BUILD / "trpc"
-    program = folder / "trpc-peer"
-    sources = sorted((_SOURCES / "trpc").iterdir())
-    if _outdated(program, sources):
-        folder.mkdir(parents=True, exist_ok=True)
-        _run("go", "build", "-o", str(program), ".", cwd=_SOURCES / "trpc")
-        program.touch()  # Go leaves it alone if it would not change
-    command = (str(program),)
+    command = (str(_go_program("trpc", "trpc-peer", ".")),)
     return Peer("trpc", (*command, "provider"), (*command, "consumer"))
+
+
+def registry() -> Path:
+    """Distribution, the registry that Docker Hub and most others are built on."""
+    return _go_program("containers", "registry", "./registry")
+
+
+def crane() -> Path:
+    """A client of registries which shares no code with skopeo."""
+    return _go_program("containers", "crane", "github.com/google/go-containerregistry/cmd/crane")
+
+
+def _go_program(sources: str, name: str, package: str) -> Path:
+    """A program of a package that the module in that folder of the sources has or names."""
+    _need("go")
+    module = _SOURCES / sources
+    program = _BUILD / sources / name
+    if _outdated(program, [path for path in module.rglob("*") if path.is_file()]):
+        program.parent.mkdir(parents=True, exist_ok=True)
+        _run("go", "build", "-o", str(program), package, cwd=module)
+        program.touch()  # Go leaves it alone if it would not change
+    return program
 
 
 def _java_peer(name: str, sources: str, main: str, *properties: str) -> Peer:
@@ -218,7 +233,7 @@ def _run(*command: str, cwd: Path) -> None:
     """Runs a build command. Failing for want of the network is a reason to skip, any other is not:
     but tools do not tell these apart well, so what they say is looked at."""
     done = subprocess.run(
-        command, cwd=cwd, capture_output=True, text=True, timeout=170, check=False
+        command, cwd=cwd, capture_output=True, text=True, timeout=540, check=False
     )
     if done.returncode == 0:
         return

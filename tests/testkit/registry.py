@@ -1,11 +1,9 @@
-"""A real registry on loopback: Debian's docker-registry, unpacked and not installed, so that no
-service of the machine starts."""
+"""A real registry on loopback."""
 
 from __future__ import annotations
 
 import http.client
 import json
-import shutil
 import socket
 import subprocess
 import time
@@ -13,18 +11,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-_BUILD = Path(__file__).resolve().parents[2] / "build"
-PROGRAM = _BUILD / "peers" / "usr" / "bin" / "docker-registry"
-
-
-def registry_program() -> str | None:
-    """Where it is; None on machines that have none."""
-    return str(PROGRAM) if PROGRAM.is_file() else shutil.which("docker-registry")
+from tests.testkit.independent import registry
 
 
 @contextmanager
-def running_registry(program: str, folder: Path) -> Iterator[str]:
-    """A registry with its data in that folder; "127.0.0.1:PORT"."""
+def running_registry(folder: Path) -> Iterator[str]:
+    """Distribution with its data in that folder; "127.0.0.1:PORT"."""
+    program = registry()
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
