@@ -3,8 +3,9 @@
     python tools/licences.py [--build FOLDER] [--write]
 
 Every file that the compiler has read (ninja keeps the list) and every file that the linker has
-taken (its map) must be ours or belong to a component of that list; NOTICE must have a chapter
-for each that is linked in. With --write, LICENCES.md is made from the list.
+put in (its map) must be ours or belong to a component of that list; NOTICE must have a chapter
+for each that is linked in. tools/release.py does the same for each wheel that it makes. With
+--write, LICENCES.md is made from the list.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -58,8 +59,8 @@ def listed() -> tuple[str, list[Component]]:
     return str(content["signed_off"]), components
 
 
-def inputs(build: Path) -> Iterator[Path]:
-    """Every file that went into the package's targets of that build."""
+def read(build: Path) -> Iterator[Path]:
+    """Every file that the compiler has read for what is shipped of that build."""
     deps = subprocess.run(
         [Path(sys.executable).parent / "ninja", "-C", build, "-t", "deps"],
         capture_output=True,
@@ -78,13 +79,41 @@ def inputs(build: Path) -> Iterator[Path]:
                 re.match(r"CMakeFiles/(re2|_engine|metaprotocol(_\w+)?)\.dir/", target) is not None
             )
             wanted = wanted and not re.search(r"_tests\.dir|_bench\.dir", target)
+
+
+def linked(build: Path) -> Iterator[Path]:
+    """Every object that the linker has put into what is shipped of that build, those of archives as
+    "lib.a(object.o)"; and the shared libraries that it has looked at."""
     for map_file in [build / "libmetaprotocol.map", build / "_engine.map"]:
         if not map_file.is_file():
-            # As in a build by zig, whose linker writes none.
             sys.exit(f"There is no {map_file}, by which to tell what was linked in: make native")
-        for line in map_file.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("LOAD "):
-                yield (build / line.removeprefix("LOAD ")).resolve()
+        for name in taken(map_file.read_text(encoding="utf-8", errors="replace")):
+            yield build / name if name.endswith(")") else (build / name).resolve()
+
+
+# GNU's linker begins with the members of archives that it takes, and later names what it opens.
+_GNU_MEMBER = re.compile(r"([^\s()]+\.a)\(([^()]+)\)")
+# LLD lists the sections that it keeps: addresses, size, alignment, and nine columns further in than
+# those of what it makes where each comes from, "a.o:(.text)" or "b.a(/where/it/was/c.o):(.text)".
+_LLD_INPUT = re.compile(r" +(?:[0-9a-f]+ +){3}\d+ {9}([^\s()<]+)(?:\((?:.*/)?([^/()]+)\))?:\(")
+
+
+def taken(link_map: str) -> Iterator[str]:
+    """The files that a linker's map names, each once."""
+    if link_map.lstrip().startswith("VMA"):
+        matches = (_LLD_INPUT.match(line) for line in link_map.splitlines())
+        found = [match.groups() for match in matches if match]
+    else:
+        lines = link_map.splitlines()
+        opened = [line.removeprefix("LOAD ") for line in lines if line.startswith("LOAD ")]
+        found = [(name, None) for name in opened if not name.endswith(".a")]
+        found += [match.groups() for match in map(_GNU_MEMBER.match, lines) if match]
+    yield from dict.fromkeys(f"{file}({member})" if member else file for file, member in found)
+
+
+def toolchain(files: Iterable[Path]) -> str:
+    """Which of the toolchains of the list has read those files."""
+    return "zig" if any("ziglang" in path.parts for path in files) else "gcc"
 
 
 def ours(path: Path, build: Path) -> bool:
@@ -96,31 +125,38 @@ def ours(path: Path, build: Path) -> bool:
 
 def problems(build: Path) -> list[str]:
     """What is linked in and not listed, or listed and not explained."""
-    _, components = listed()
+    _, listed_components = listed()
     found = []
-    for path in sorted(set(inputs(build))):
+    sources, objects = set(read(build)), set(linked(build))
+    used = toolchain(sources)
+    components = [item for item in listed_components if item.toolchain in ("", used)]
+    for path in sorted(sources | objects):
         if ours(path, build):
             continue
         owner = next((item for item in components if item.takes(path)), None)
         if owner is None:
             found.append(f"{path} is of no component of {LIST.name}")
-        else:
-            owner.found.add(path)
-    for item in components:
-        if item.toolchain in ("", "gcc") and not item.found:
-            found.append(f"{item.name} is listed, but no file of it was used")
+            continue
+        owner.found.add(path)
+        if path in objects and not owner.linked and ".so" not in path.name:
+            found.append(f"{path} is linked in, but not listed so")
+    found += [
+        f"{item.name} is listed, but no file of it was used"
+        for item in components
+        if not item.found
+    ]
     versions = {name.replace("_", "-"): source.version for name, source in SOURCES.items()}
     pinned = (ROOT / "tools" / "constraints.txt").read_text(encoding="utf-8").splitlines()
     versions |= dict(line.split("==", 1) for line in pinned if line.startswith("pybind11=="))
     found += [
         f"{item.name} is listed as {item.version}, but {versions[item.name]} is built"
-        for item in components
+        for item in listed_components
         if item.version and item.version != versions[item.name]
     ]
     notice = (ROOT / "NOTICE").read_text(encoding="utf-8").splitlines()
     found += [
         f"NOTICE has no chapter {item.name}"
-        for item in components
+        for item in listed_components
         if item.linked and item.name not in notice
     ]
     if not TABLE.is_file() or TABLE.read_text(encoding="utf-8") != table():
@@ -135,9 +171,9 @@ def table() -> str:
         "# Licences",
         "",
         "MetaProtocol is under Apache-2.0 ([LICENSE](LICENSE)). What it is built with, made from",
-        "`python/metaprotocol/licences.toml` by `python tools/licences.py --write`; `make test`",
-        "checks it against what the compiler read and the linker took. The texts are in "
-        "[NOTICE](NOTICE).",
+        "`python/metaprotocol/licences.toml` by `python tools/licences.py --write`. `make test`",
+        "checks it against what the compiler read and the linker put in, and `make release` does",
+        "so for each wheel. The texts are in [NOTICE](NOTICE).",
         "",
         "| | version | licence | part of our files | what for |",
         "|---|---|---|---|---|",

