@@ -180,14 +180,14 @@ def serve(
         warnings.append(
             f"--http {http} is reached from other machines, and shows everything to anybody there."
         )
-    if cluster is not None:
-        from metaprotocol.cli.serve_kubernetes import serve_kubernetes
-
-        asyncio.run(serve_kubernetes(cluster, make_plane, here, written, warnings, as_json))
-        return
     kept, warning = state_folder(state)
     if warning:
         warnings.insert(0, warning)
+    if cluster is not None:
+        from metaprotocol.cli.serve_kubernetes import serve_kubernetes
+
+        asyncio.run(serve_kubernetes(cluster, make_plane, kept, here, written, warnings, as_json))
+        return
     plane = make_plane(folder=folder, state=kept)
     asyncio.run(serve_xds(plane, folder, here, written, warnings, as_json))
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from metaprotocol.cli.cluster_options import Cluster
 from metaprotocol.cli.environment import Environment
+from metaprotocol.cli.failures import ExitCode, Failure
 from metaprotocol.cli.serve_xds import WrittenBootstrap, serve_xds
-from metaprotocol.control_plane import ControlPlane
+from metaprotocol.control_plane import ControlPlane, LastGoodStore, StateError
 from metaprotocol.controller import Controller, ControllerOptions, WebhookOptions
 from metaprotocol.kubernetes import Client, Connection
 from metaprotocol.sources.kubernetes import KubernetesSource
@@ -17,6 +19,7 @@ from metaprotocol.translate.istio import IstioOptions
 async def serve_kubernetes(
     cluster: Cluster,
     make_plane: Callable[..., ControlPlane],
+    state: Path | None,
     here: Environment,
     bootstrap: WrittenBootstrap | None,
     warnings: Sequence[str],
@@ -24,7 +27,8 @@ async def serve_kubernetes(
 ) -> None:
     """Serves until a signal comes; see ``serve_xds``."""
     async with Client(Connection(cluster.kubeconfig, cluster.context)) as client:
-        source = KubernetesSource(client, namespaces=cluster.namespaces)
+        store = _store(state, cluster) if state is not None else None
+        source = KubernetesSource(client, namespaces=cluster.namespaces, store=store)
         plane = make_plane(source=source)
         istio = IstioOptions(namespaces=cluster.client_namespaces) if cluster.istio else None
         options = ControllerOptions(
@@ -36,6 +40,14 @@ async def serve_kubernetes(
         )
         controller = Controller(client, source, plane, options)
         await serve_xds(plane, None, here, bootstrap, warnings, as_json, beside=controller.start)
+
+
+def _store(state: Path, cluster: Cluster) -> LastGoodStore:
+    try:
+        return LastGoodStore(state, f"kubernetes {cluster.installation} {cluster.context or ''}")
+    except StateError as error:
+        fix = "Choose another folder with --state-folder."
+        raise Failure(ExitCode.ENVIRONMENT, f"{error}.", fix) from None
 
 
 def _webhook(cluster: Cluster) -> WebhookOptions | None:

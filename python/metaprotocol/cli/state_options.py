@@ -13,7 +13,7 @@ StateFolder: TypeAlias = Annotated[
     typer.Option(
         "--state-folder",
         metavar="FOLDER",
-        help="Keep here, over a restart, what each file said when it was last right "
+        help="Keep here, over a restart, what each file or object said when it was last right "
         "(default: metaprotocol in $XDG_STATE_HOME or ~/.local/state).",
         show_default=False,
     ),

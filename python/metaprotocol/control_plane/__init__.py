@@ -11,7 +11,7 @@ from metaprotocol.control_plane.plane import ControlPlane, NotSynced, UpdateReje
 from metaprotocol.control_plane.secret_folder import SecretFolder
 from metaprotocol.control_plane.services import ServedService
 from metaprotocol.control_plane.standalone import standalone_bootstrap
-from metaprotocol.control_plane.state import StateError
+from metaprotocol.control_plane.state import LastGoodStore, StateError
 from metaprotocol.control_plane.status import (
     Change,
     ChangeState,
@@ -25,6 +25,7 @@ __all__ = [
     "ChangeState",
     "Content",
     "ControlPlane",
+    "LastGoodStore",
     "LocalProxy",
     "NotSynced",
     "ProxySettings",

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterable
@@ -179,7 +180,7 @@ class ControlPlane:
         self._loop = asyncio.get_running_loop()
         if self._folder is not None:
             if self._state is not None:
-                self._store = LastGoodStore(self._state, str(self._folder))
+                self._store = LastGoodStore(self._state, os.path.realpath(self._folder))
             self._source = FolderSource(self._folder, store=self._store)
         if self._source is not None:
             self._stack.callback(self._source.close)

@@ -53,9 +53,9 @@ class LastGoodStore:
     ``diagnostics``: a disk that is full costs what is new, and stops nothing."""
 
     def __init__(self, folder: Path, source: str, *, most_bytes: int = 512 << 20) -> None:
-        """In a subfolder of ``folder`` for that source. StateError if that is not safe, or not
-        possible. More than ``most_bytes`` are not kept."""
-        digest = hashlib.blake2b(os.path.realpath(source).encode(errors="surrogateescape"))
+        """In a subfolder of ``folder`` for that source, by whatever name. StateError if that is not
+        safe, or not possible. More than ``most_bytes`` are not kept."""
+        digest = hashlib.blake2b(source.encode(errors="surrogateescape"))
         self._folder = folder / f"last-good-{digest.hexdigest()[:16]}"
         self._path = self._folder / "files.sqlite"
         self._most_bytes = most_bytes

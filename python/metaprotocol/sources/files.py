@@ -57,6 +57,10 @@ class Store(LastGood, Protocol):
     def keep_only(self, files: Iterable[str]) -> None:
         """Forgets all other files. Does not raise."""
 
+    @property
+    def diagnostics(self) -> tuple[Diagnostic, ...]:
+        """What is wrong with it."""
+
     def close(self) -> None:
         """Nothing is read or written afterwards."""
 
@@ -188,7 +192,7 @@ class FolderSource:
 
     def close(self) -> None:
         """Ends the thread that reads, and closes the store, after what is under way."""
-        self._worker.close(self._store.close if self._store is not None else None)
+        self._worker.close(self._close_store if self._store is not None else None)
 
     def _take(self, look: Look) -> bool:
         changes, news = self._state.take(look)
@@ -199,8 +203,15 @@ class FolderSource:
 
     async def _save(self) -> None:
         if self._store is not None and self._unsaved:
-            unsaved, self._unsaved = self._unsaved, {}
-            await self._worker.run(self._store.save, unsaved)
+            await self._worker.run(self._store.save, self._unsaved)
+            self._unsaved = {}
+
+    def _close_store(self) -> None:
+        assert self._store is not None
+        if self._unsaved:  # which nobody has waited for
+            self._store.save(self._unsaved)
+            self._unsaved = {}
+        self._store.close()
 
     async def _next_look(self) -> Look:
         """Waits until there is something to look at, and looks."""

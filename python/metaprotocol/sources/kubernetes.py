@@ -14,7 +14,14 @@ from metaprotocol.diagnostics import Diagnostic, Severity
 from metaprotocol.kubernetes import ApiKind, Client, Json, Name, Pauses, Reflector
 from metaprotocol.resources.base import Key
 from metaprotocol.resources.inventory import Changes, Inventory
-from metaprotocol.sources.kubernetes_objects import FOLLOWED, ORIGIN, ObjectState
+from metaprotocol.sources.files import Store
+from metaprotocol.sources.kubernetes_objects import (
+    FOLLOWED,
+    ORIGIN,
+    ObjectState,
+    ReadObject,
+    to_keep,
+)
 from metaprotocol.sources.source import Batch, Health, Progress
 from metaprotocol.worker import Worker
 
@@ -37,12 +44,16 @@ class KubernetesSource:
         storm: float = 0.1,
         absent_seconds: float = 5.0,
         pauses: Callable[[], Pauses] = Pauses,
+        store: Store | None = None,
     ) -> None:
         """All times in seconds. ``namespaces``: only these are followed, beside what belongs to no
         namespace; none: all. ``quiet``: objects are read when none changed for so long. ``storm``:
         they are read at the latest so long after the first change. ``absent_seconds``: how often
-        kinds are looked for that are not there."""
-        self._state = ObjectState()
+        kinds are looked for that are not there. ``store``: keeps what objects said when they were
+        last right, over a restart, of kinds without which more may be possible."""
+        self._state = ObjectState(store)
+        self._store = store
+        self._unsaved: dict[str, ReadObject | None] = {}
         self._worker = Worker("kubernetes")
         self._batch = Batch(Inventory(), Changes(), ())
         self._quiet = quiet
@@ -122,10 +133,13 @@ class KubernetesSource:
             await self._settled(tasks, progress)
             await self._take()
             yield self._batch
+            await self._forget_others()
+            await self._save()
             while True:
                 await self._something(tasks)
                 if await self._take():
                     yield self._batch
+                await self._save()
         finally:
             for task in tasks:
                 task.cancel()
@@ -133,15 +147,41 @@ class KubernetesSource:
 
     def close(self) -> None:
         """See ``Source``."""
-        self._worker.close()
+        self._worker.close(self._close_store if self._store is not None else None)
 
     # ---
 
     def _note(self, reflector: Reflector, name: Name | None) -> None:
         if name is not None:
-            place = f"{name.namespace}/{name.name}" if name.namespace else name.name
-            self._changed[f"{reflector.kind.name} {place}"] = (reflector, name)
+            self._changed[_place(reflector.kind.name, name)] = (reflector, name)
         self._news.set()
+
+    async def _forget_others(self) -> None:
+        """Nothing is kept of objects that are gone."""
+        store = self._store
+        if store is None:
+            return
+        there = [_place(item.kind.name, name) for item in self._reflectors for name in item.objects]
+        unknown = {item.kind.name for item in self._reflectors if item.problem or not item.present}
+
+        def forget() -> None:
+            kept = (name for name in store.files() if name.partition(" ")[0] in unknown)
+            store.keep_only([*there, *kept])
+
+        await self._worker.run(forget)
+
+    async def _save(self) -> None:
+        if self._store is not None and self._unsaved:
+            store, unsaved = self._store, self._unsaved
+            await self._worker.run(lambda: store.save(to_keep(unsaved)))
+            self._unsaved = {}
+
+    def _close_store(self) -> None:
+        assert self._store is not None
+        if self._unsaved:  # which nobody has waited for
+            self._store.save(to_keep(self._unsaved))
+            self._unsaved = {}
+        self._store.close()
 
     async def _settled(self, tasks: list[asyncio.Task[None]], progress: Progress | None) -> None:
         while True:
@@ -183,12 +223,16 @@ class KubernetesSource:
         except BaseException:
             self._changed = {**changed, **self._changed}
             raise
+        if self._store is not None:
+            self._unsaved |= found
         before = self._batch
         inventory, changes = before.inventory, Changes()
         if made := self._state.take(found):
             inventory = inventory.copy()
             changes = inventory.replace_files(made)
         said = {*self._state.diagnostics, *inventory.diagnostics, *self._unread()}
+        if self._store is not None:
+            said.update(self._store.diagnostics)
         diagnostics = tuple(sorted(said, key=lambda item: item.sort_key))
         self._batch = Batch(inventory, changes, diagnostics)
         return bool(changes or changes.moved or diagnostics != before.diagnostics)
@@ -213,3 +257,8 @@ class KubernetesSource:
             message = f"{item.kind} cannot be read: {item.problem}; {outcome}"
             found.append(Diagnostic(severity, message, ORIGIN, fix=fix, code="unreadable"))
         return found
+
+
+def _place(kind: str, name: Name) -> str:
+    """What an object is called: ``MetaRouter shop/orders``."""
+    return f"{kind} {name.namespace}/{name.name}" if name.namespace else f"{kind} {name.name}"

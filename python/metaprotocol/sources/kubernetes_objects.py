@@ -6,6 +6,7 @@ may be older or newer than this program, or Aeraki's own: it is read and checked
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -19,10 +20,11 @@ from metaprotocol.resources.base import Key, Resource
 from metaprotocol.resources.kinds import KINDS, Kind, find_kind
 from metaprotocol.resources.problems import explain, warnings
 from metaprotocol.resources.unenforced import Unenforced
-from metaprotocol.resources.unreadable import Unreadable, hosts_in
+from metaprotocol.resources.unreadable import GUARDS, Unreadable, hosts_in
 from metaprotocol.resources.yaml_reader import Position
+from metaprotocol.sources.folder import Content, LastGood
 
-__all__ = ["FOLLOWED", "ORIGIN", "ObjectState", "ReadObject", "read_object", "trimmed"]
+__all__ = ["FOLLOWED", "ORIGIN", "ObjectState", "ReadObject", "read_object", "to_keep", "trimmed"]
 
 Json: TypeAlias = dict[str, Any]
 Path: TypeAlias = tuple[str | int, ...]
@@ -144,6 +146,8 @@ class ReadObject:
     resource: Resource | None
     """What counts: the object, its last good version, or what stands in its place."""
     diagnostics: tuple[Diagnostic, ...] = ()
+    is_good: bool = False
+    """Whether ``resource`` is what ``value`` says."""
 
     @property
     def good(self) -> Resource | None:
@@ -154,8 +158,10 @@ class ReadObject:
 class ObjectState:
     """All objects, by a name of their own: ``MetaRouter shop/orders``."""
 
-    def __init__(self) -> None:
+    def __init__(self, last_good: LastGood | None = None) -> None:
+        """``last_good``: what objects said before the program was started."""
         self._objects: dict[str, ReadObject] = {}
+        self._last_good = last_good
 
     @property
     def diagnostics(self) -> Iterable[Diagnostic]:
@@ -174,9 +180,28 @@ class ObjectState:
                     found[place] = None
                 continue
             value = trimmed(value)
-            if known is None or known.value != value:
-                found[place] = read_object(place, kind, value, known.good if known else None)
+            if known is not None and known.value == value:
+                continue
+            item = read_object(place, kind, value, known.good if known else None)
+            if known is None and isinstance(item.resource, Unreadable):
+                before = self._before(place, kind, value)
+                item = read_object(place, kind, value, before)
+            found[place] = item
         return found
+
+    def _before(self, place: str, kind: ApiKind, value: Json) -> Resource | None:
+        """What an object said when it was last right, before the program was started. That is
+        read, and checked, like any other object; of another one that had its name it is nothing."""
+        if self._last_good is None:
+            return None
+        uid = value["metadata"].get("uid")
+        for content in self._last_good.contents(place)[0]:
+            with contextlib.suppress(ValueError, LookupError, TypeError, AttributeError):
+                kept = json.loads(content)
+                read = read_object(place, kind, kept)
+                if read.is_good and kept["metadata"].get("uid") == uid:
+                    return read.resource
+        return None
 
     def take(self, found: dict[str, ReadObject | None]) -> dict[str, tuple[Resource, ...]]:
         """Makes what was found the state. Returns the resources for the inventory."""
@@ -219,7 +244,20 @@ def read_object(
         return _broken(place, kind, value, before, found)
     resource.written_at(ORIGIN, written)
     doubts = tuple(warnings(resource, written, place))
-    return ReadObject(value, resource, doubts)
+    return ReadObject(value, resource, doubts, is_good=True)
+
+
+def to_keep(found: Mapping[str, ReadObject | None]) -> dict[str, Content | None]:
+    """What is to be kept of these for the next start: of objects without which more may be
+    possible, what is right. None: nothing any more."""
+    kept: dict[str, Content | None] = {}
+    for place, item in found.items():
+        if item is None:
+            kept[place] = None
+        elif item.is_good and item.resource is not None and item.resource.kind in GUARDS:
+            content = json.dumps(item.value).encode()
+            kept[place] = Content(content, (item.resource.key,), whole=True)
+    return kept
 
 
 def _broken(
@@ -234,11 +272,7 @@ def _broken(
     if not kind.guarded:
         return ReadObject(value, None, tuple(found))
     metadata = value["metadata"]
-    key = Key(
-        kind.name,
-        str(metadata.get("namespace") or "default") if kind.namespaced else "",
-        str(metadata.get("name") or ""),
-    )
+    key = _key_of(kind, value)
     made = Unreadable.of(
         place,
         kind=kind.name,
@@ -249,6 +283,15 @@ def _broken(
     )
     made.written_at(ORIGIN, None)
     return ReadObject(value, made, tuple(found))
+
+
+def _key_of(kind: Kind, value: Json) -> Key:
+    metadata = value["metadata"]
+    return Key(
+        kind.name,
+        str(metadata.get("namespace") or "default") if kind.namespaced else "",
+        str(metadata.get("name") or ""),
+    )
 
 
 def _told(place: str, message: str, code: str, fix: str = "") -> Diagnostic:

@@ -36,6 +36,13 @@ class Fault(Exception):
     """What the test has fail."""
 
 
+def remove(path: Path) -> None:
+    if path.is_dir():
+        path.rmdir()
+    else:
+        path.unlink(missing_ok=True)
+
+
 class Stage:
     """A folder, and what a control plane makes of it; each part can fail, and all begin anew."""
 
@@ -73,8 +80,14 @@ class Stage:
         host = self.random.choice(HOSTS)
         path = self.folder / f"{host.partition('.')[0]}.yaml"
         what = self.random.random()
+        remove(path)
         if what < 0.15:
-            path.unlink(missing_ok=True)
+            pass
+        elif what < 0.2:  # something is in the way of it
+            if self.random.random() < 0.5:
+                path.mkdir()
+            else:
+                path.symlink_to("nowhere")
         elif what < 0.35:
             broken = self.random.choice(BROKEN)
             path.write_text(broken)
@@ -87,8 +100,10 @@ class Stage:
         """Every file is right again, or gone."""
         for host in HOSTS:
             path = self.folder / f"{host.partition('.')[0]}.yaml"
-            if path.exists():
+            if path.is_file():
                 path.write_text(self.good(host))
+            else:
+                remove(path)
 
     def follow(self, failing: bool = False) -> None:
         """Reads what has changed, translates it, and gives it to the server."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ from metaprotocol.envoy.config import ConfigBuilder
 from metaprotocol.resources import Inventory, Key
 from metaprotocol.sources import FolderSource
 from metaprotocol.sources.folder import Content
+from metaprotocol.sources.kubernetes import KubernetesSource
+from metaprotocol.sources.source import Source
 from metaprotocol.translate import Options
 from metaprotocol.translate.naming import FILTER
 
@@ -29,6 +32,30 @@ def key(name: str) -> Key:
 
 def told(store: LastGoodStore) -> list[str]:
     return [item.message for item in store.diagnostics]
+
+
+class Noted(LastGoodStore):
+    """A store that says when a source has told it which files there are."""
+
+    kept = False
+
+    def keep_only(self, files: Iterable[str]) -> None:
+        super().keep_only(files)
+        self.kept = True
+
+    async def told(self, source: Source) -> None:
+        """Returns when that is so, or the source cannot say it."""
+        async with asyncio.timeout(60):
+            while source.health.reading and not self.kept:
+                await asyncio.sleep(0.005)
+
+
+async def closed(source: FolderSource | KubernetesSource) -> None:
+    """Closes a source, and returns when its thread has ended."""
+    thread = source._worker._thread
+    source.close()
+    if thread is not None:
+        await asyncio.to_thread(thread.join)
 
 
 class Stage:
@@ -47,18 +74,18 @@ class Stage:
             path.write_text(text)
 
     async def restarted(self) -> Inventory:
-        """What there is after a start, which lasts until everything is saved."""
-        store = LastGoodStore(self.state, str(self.folder))
+        """What there is after a start."""
+        store = Noted(self.state, str(self.folder))
         source = FolderSource(self.folder, store=store, interval=0.01)
         batches = source.changes()
         batch = await anext(batches)
         assert store.diagnostics == ()
-        waiting = asyncio.ensure_future(anext(batches))  # the step after the batch saves
-        await asyncio.wait([waiting], timeout=0.15)
+        waiting = asyncio.ensure_future(anext(batches))
+        await store.told(source)
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
         await batches.aclose()
-        source.close()
+        await closed(source)
         return batch.inventory
 
 
@@ -155,6 +182,20 @@ async def test_names_in_the_database_lead_nowhere_else(stage: Stage, tmp_path: P
     inventory = await stage.restarted()
     assert key("a") not in inventory
     assert key("b") in inventory
+
+
+async def test_what_was_read_last_is_saved_when_the_control_plane_stops_at_once(
+    stage: Stage,
+) -> None:
+    stage.write("a.yaml", router("a", "one"))
+    store = LastGoodStore(stage.state, str(stage.folder))
+    source = FolderSource(stage.folder, store=store)
+    batches = source.changes()
+    await anext(batches)
+    await batches.aclose()
+    await closed(source)
+    stage.write("a.yaml", BROKEN)
+    assert routes(await stage.restarted(), "a") == ["one"]
 
 
 async def test_what_was_removed_is_not_raised_again(stage: Stage) -> None:

@@ -9,12 +9,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from metaprotocol.control_plane import LastGoodStore
 from metaprotocol.kubernetes import Client, Connection, Pauses
 from metaprotocol.resources import Key
 from metaprotocol.resources.unreadable import Unreadable
+from metaprotocol.sources.folder import Content
 from metaprotocol.sources.kubernetes import KubernetesSource
 from metaprotocol.sources.source import Batch
 
+from tests.python.control_plane.test_state import Noted, closed
 from tests.testkit.api_server import CORE, ISTIO, METAPROTOCOL, ApiServer
 from tests.testkit.stage import eventually
 
@@ -55,7 +58,7 @@ async def following(
         )
         async with aclosing(source.changes()) as batches:
             yield source, batches
-        source.close()
+        await closed(source)
 
 
 def lists_of(server: ApiServer) -> int:
@@ -362,3 +365,68 @@ def test_what_the_fake_serves_is_what_is_followed() -> None:
 
     served = {(item.group, item.plural) for item in (*CORE, *METAPROTOCOL, *ISTIO)}
     assert {(item.group, item.plural) for item in FOLLOWED if item.essential} <= served
+
+
+async def followed_once(server: ApiServer, folder: Path, state: Path) -> Batch:
+    """What there is after a start."""
+    store = Noted(state, "cluster")
+    async with following(server, folder, store=store) as (source, batches):
+        batch = await anext(batches)
+        assert store.diagnostics == ()
+        waiting = asyncio.ensure_future(anext(batches))
+        await store.told(source)
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+    return batch
+
+
+async def test_an_object_that_is_broken_at_the_start_is_as_it_was_when_it_was_good(
+    tmp_path: Path,
+) -> None:
+    state = tmp_path / "state"
+    async with ApiServer() as server:
+        server.load(router("v1"))
+        await followed_once(server, tmp_path, state)
+        good = server.find("metarouters", "shop", "orders")
+        assert good is not None
+        server.put({**good, "spec": {**good["spec"], "unknown": 1}})
+        for _ in range(2):
+            batch = await followed_once(server, tmp_path, state)
+            assert subset(batch) == "v1"
+            assert {"unknown-field", "last-good"} <= {item.code for item in batch.diagnostics}
+        server.load(router("v2"))
+        assert subset(await followed_once(server, tmp_path, state)) == "v2"
+        # Another object of that name says nothing of what this one was.
+        server.remove("metarouters", "shop", "orders")
+        server.put({**good, "metadata": {**good["metadata"], "uid": "another"}, "spec": {}})
+        batch = await followed_once(server, tmp_path, state)
+        assert isinstance(batch.inventory[ROUTER], Unreadable)
+
+
+async def test_what_is_gone_at_a_start_is_not_raised_again(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    async with ApiServer() as server:
+        server.load(router("v1"))
+        await followed_once(server, tmp_path, state)
+        good = server.find("metarouters", "shop", "orders")
+        assert good is not None
+        server.remove("metarouters", "shop", "orders")
+        await followed_once(server, tmp_path, state)
+        server.put({**good, "spec": {}})
+        batch = await followed_once(server, tmp_path, state)
+        assert isinstance(batch.inventory[ROUTER], Unreadable)
+
+
+async def test_what_was_kept_in_another_form_is_not_used(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    store = LastGoodStore(state, "cluster")
+    async with ApiServer() as server:
+        server.load(router("v1"))
+        good = server.find("metarouters", "shop", "orders")
+        assert good is not None
+        server.put({**good, "spec": {}})
+        for content in (b"[", b"[]", b"{}", b"1", b'{"metadata": []}', b'{"metadata": null}'):
+            store.save({"MetaRouter shop/orders": Content(content, (ROUTER,), whole=True)})
+            batch = await followed_once(server, tmp_path, state)
+            assert isinstance(batch.inventory[ROUTER], Unreadable)
+    store.close()
