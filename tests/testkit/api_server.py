@@ -49,6 +49,8 @@ CORE = (
 )
 METAPROTOCOL = (
     Served("metaprotocol.aeraki.io", "v1alpha1", "MetaRouter", "metarouters"),
+    Served("redis.aeraki.io", "v1alpha1", "RedisService", "redisservices"),
+    Served("redis.aeraki.io", "v1alpha1", "RedisDestination", "redisdestinations"),
     Served(
         "metaprotocol.aeraki.io", "v1alpha1", "ApplicationProtocol", "applicationprotocols", False
     ),

@@ -141,11 +141,21 @@ class Istiod:
             "EXTENSION_CONFIG": [],
         }
         patches = [patch for item in objects for patch in item["spec"]["configPatches"]]
+        gone = [
+            patch["match"]["cluster"]
+            for patch in patches
+            if (patch["applyTo"], patch["patch"]["operation"]) == ("CLUSTER", "REMOVE")
+        ]
+        made["CLUSTER"] = [
+            item
+            for item in made["CLUSTER"]
+            if not any(_is_meant(match, item["name"]) for match in gone)
+        ]
         for patch in patches:
             if patch["patch"]["operation"] == "ADD":
                 made[patch["applyTo"]].append(copy.deepcopy(patch["patch"]["value"]))
         for patch in patches:
-            value = copy.deepcopy(patch["patch"]["value"])
+            value = copy.deepcopy(patch["patch"].get("value"))
             match patch["applyTo"], patch["patch"]["operation"]:
                 case "CLUSTER", "MERGE":
                     for item in made["CLUSTER"]:
@@ -161,7 +171,7 @@ class Istiod:
     def _merge(self, item: Json, value: Json) -> None:
         message: Any = self._builder.types.parse(MESSAGES["CLUSTER"], item)
         message.MergeFrom(self._builder.types.parse(MESSAGES["CLUSTER"], value))
-        assert len(message.load_balancing_policy.policies) == 1, "it was patched twice"
+        assert len(message.load_balancing_policy.policies) <= 1, "it was patched twice"
         item.clear()
         item.update(self._builder.types.to_dict(message))
 

@@ -21,6 +21,8 @@ from metaprotocol.resources import (
     Inventory,
     Key,
     MetaRouter,
+    RedisDestination,
+    RedisService,
     Resource,
     ServiceEntry,
 )
@@ -30,7 +32,13 @@ from metaprotocol.sources.kubernetes_objects import FOLLOWED, read_object, trimm
 from metaprotocol.translate import Options, Snapshot, Translator
 from metaprotocol.translate.naming import FILTER, full_host, is_wildcard, parse_cluster_name
 
-REVIEWED = ("ApplicationProtocol", "MetaRouter", "DubboAuthorizationPolicy")
+REVIEWED = (
+    "ApplicationProtocol",
+    "MetaRouter",
+    "DubboAuthorizationPolicy",
+    "RedisService",
+    "RedisDestination",
+)
 """The kinds that are reviewed; of others nothing is said."""
 
 ABOUT_OTHERS = frozenset(
@@ -39,8 +47,13 @@ ABOUT_OTHERS = frozenset(
         "no-host",
         "no-metaprotocol-port",
         "no-port",
+        "no-redis-port",
+        "no-secret",
+        "no-secret-value",
         "no-subset",
+        "other-namespace",
         "protocol-conflict",
+        "redis-conflict",
         "router-conflict",
     }
 )
@@ -91,6 +104,12 @@ class Admission:
             # It would be loaded to be looked at, whoever asks for that.
             return
         near = [item for item in self._near(resource, inventory) if item.key != resource.key]
+        if isinstance(resource, RedisService | RedisDestination):
+            # What services there are is told by its status.
+            alone = _redis_alone(resource)
+            told = _about(resource, self._translate(alone, [_service(resource)]))
+            yield from (item for item in told if item.code not in ABOUT_OTHERS)
+            return
         if not isinstance(resource, MetaRouter):
             yield from _about(resource, self._translate(resource, [*near, _service(resource)]))
             return
@@ -156,6 +175,14 @@ def _about(resource: Resource, snapshot: Snapshot) -> list[Diagnostic]:
     return [item for item in snapshot.diagnostics if item.object == name]
 
 
+def _redis_alone(resource: RedisService | RedisDestination) -> Resource:
+    """The same for the service that stands in."""
+    update: Json = {"host": _STAND_IN}
+    if isinstance(resource, RedisService):
+        update = {"host": [_STAND_IN]}
+    return resource.model_copy(update={"spec": resource.spec.model_copy(update=update)})
+
+
 def _hosts_in(router: MetaRouter) -> Iterator[str]:
     spec = router.spec
     yield from spec.hosts
@@ -173,7 +200,8 @@ def _hosts_in(router: MetaRouter) -> Iterator[str]:
 
 def _service(user: Resource) -> ServiceEntry:
     """A service to which what ``user`` says applies."""
-    namespace = user.key.namespace if isinstance(user, DubboAuthorizationPolicy) else "default"
+    in_its_own = isinstance(user, DubboAuthorizationPolicy | RedisService | RedisDestination)
+    namespace = user.key.namespace if in_its_own else "default"
     protocol = _USUAL_PROTOCOL
     if isinstance(user, ApplicationProtocol):
         protocol = user.spec.protocol.lower()
@@ -182,7 +210,10 @@ def _service(user: Resource) -> ServiceEntry:
             "metadata": {"name": "stand-in", "namespace": namespace},
             "spec": {
                 "hosts": [_STAND_IN],
-                "ports": [{"number": 1, "name": f"tcp-metaprotocol-{protocol}"}],
+                "ports": [
+                    {"number": 1, "name": f"tcp-metaprotocol-{protocol}"},
+                    {"number": 2, "name": "tcp-redis"},
+                ],
                 "resolution": "STATIC",
                 "endpoints": [{"address": "192.0.2.1"}],
             },

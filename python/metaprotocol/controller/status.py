@@ -1,4 +1,4 @@
-"""Says on each MetaRouter and ApplicationProtocol what became of it.
+"""Says on each object of our kinds and Aeraki's for Redis what became of it.
 
 The conditions are those of the CRDs: Accepted, Programmed, and Conflicted where there is a
 conflict. Written by server-side apply to the status alone, only where something is another than is
@@ -24,7 +24,7 @@ from metaprotocol.sources.kubernetes import KubernetesSource
 _LOG = logging.getLogger(__name__)
 
 MANAGER = "metaprotocol-status"
-KINDS = ("ApplicationProtocol", "MetaRouter")
+KINDS = ("ApplicationProtocol", "MetaRouter", "RedisDestination", "RedisService")
 """The kinds whose CRDs have our conditions."""
 
 _LINES = 10

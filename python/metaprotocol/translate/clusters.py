@@ -24,7 +24,12 @@ from metaprotocol.translate.model import DNS_ROUND_ROBIN, NONE, STATIC, Port, Se
 from metaprotocol.translate.naming import CLUSTER, ENDPOINTS, cluster_name, is_wildcard
 from metaprotocol.translate.options import Options, Target
 from metaprotocol.translate.policy import HostPolicies, Outliers, Policy, Pool, Subset, Tls
-from metaprotocol.translate.redis_clusters import merged_pool, redis_message, tell_pool
+from metaprotocol.translate.redis_clusters import (
+    merged_pool,
+    redis_message,
+    tell_clear_text,
+    tell_pool,
+)
 from metaprotocol.translate.redis_plan import RedisServers
 from metaprotocol.translate.reporting import Diagnostics, Report
 
@@ -148,12 +153,19 @@ class ClusterTranslator:
                 owners.append(servers.owner)
             origins = (*service.owners, *{id(owner): owner for owner in owners}.values())
             cluster = self._parts(service, Cluster(name), policy, report)
+            in_istio = self._options.target is Target.ISTIO
+            if in_istio and cluster is not None and servers.cluster:
+                # istiod has no such clusters, so that it is one of our own.
+                if policy.tls is None and servers.owner is not None:
+                    tell_clear_text(servers.owner, report)
+                cluster = self._with_tls(service, cluster, policy, report)
             tell_pool(pool, report)
             if cluster is None or servers.shut:
                 made.refused[name] = origins
                 continue
-            hosts = _hosts(service, port, None)
-            if not hosts and not servers.seeds:
+            # Pods come and go: in a mesh they are asked for by the service's name.
+            hosts = [] if in_istio else _hosts(service, port, None)
+            if not hosts and not servers.seeds and not in_istio:
                 _no_endpoint(service, None, report)
             by_name = service.resolution not in (STATIC, NONE)
             if by_name:
@@ -244,8 +256,16 @@ class ClusterTranslator:
         if policy.outliers is not None:
             report.extend(policy.outliers.said)
             cluster = _watched(cluster, policy.outliers.value)
-        if policy.tls is None or self._options.target is Target.ISTIO:
+        if self._options.target is Target.ISTIO:
             return cluster  # istiod's clusters have their own TLS
+        return self._with_tls(service, cluster, policy, report)
+
+    def _with_tls(
+        self, service: Service, cluster: Cluster, policy: Policy, report: Report
+    ) -> Cluster | None:
+        """``cluster`` with the policy's TLS; None if it must not be used."""
+        if policy.tls is None:
+            return cluster
         report.extend(policy.tls.said)
         tls = policy.tls.value
         if tls is None:

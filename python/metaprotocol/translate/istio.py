@@ -31,6 +31,8 @@ from metaprotocol.translate.hosts import Filter, PortFilters
 from metaprotocol.translate.istio_patches import INBOUND, OUTBOUND, Json, Patches, envoy_filter
 from metaprotocol.translate.model import NONE, Port, Service
 from metaprotocol.translate.naming import (
+    CLUSTER,
+    cluster_name,
     filter_name,
     inbound_filter_name,
     parse_cluster_name,
@@ -129,7 +131,7 @@ class _Objects:
         services = [
             service
             for host in self._translator.hosts()
-            if (service := self._translator.service(host)) is not None and service.ours
+            if (service := self._translator.service(host)) is not None and service.listened
         ]
         services.sort(key=lambda service: (*age(service.first), service.host))
         listeners = self._listeners(services)
@@ -140,8 +142,9 @@ class _Objects:
             for host, port in sorted(ports):
                 self._clusters(namespace, host, port)
         for service in services:
-            for served in service.ours:
-                self._inbound_port(service, served)
+            for served in service.listened:
+                if served.protocol:
+                    self._inbound_port(service, served)
                 self._check_port(served)
         for namespace in sorted(self._namespaces):
             self._base(namespace)
@@ -167,7 +170,7 @@ class _Objects:
         for service in services:
             claims = [
                 claim
-                for port in service.ours
+                for port in service.listened
                 if filter_name(service.host, port.number) in self._filters(service)
                 for claim in self._claims(service, port)
             ]
@@ -185,7 +188,7 @@ class _Objects:
         taken = {Address(ip, 0) for service in services for port in service.ports
                  for ip in port.addresses}  # fmt: skip
         for service in services:
-            for port in service.ours:
+            for port in service.listened:
                 if not port.addresses and service.resolution != NONE:
                     owners.setdefault(port.number, {})[port.owner.key] = port.owner
         alike = {
@@ -237,7 +240,7 @@ class _Objects:
             if port.owner.key.kind == "Service":
                 addresses += [endpoint.address for endpoint in service.endpoints]
         made = self._filters(service)[filter_name(service.host, port.number)]
-        routed = self._ports(service)[port.number].plan is not None
+        routed = made.origins[0] is not port.owner
         return [
             Claim(
                 service.host, port.number, port.owner, port.field, Address(address, port.number),
@@ -252,9 +255,12 @@ class _Objects:
         listeners: Mapping[str, list[str]],
         used: dict[str, set[tuple[str, int]]],
     ) -> None:
-        for port in service.ours:
+        for port in service.listened:
             name = filter_name(service.host, port.number)
             if name not in listeners:
+                continue
+            if port.native:
+                self._outbound_redis(service, port, listeners[name], used)
                 continue
             routed = self._ports(service)[port.number].plan is not None
             refused = self._by_locality(service, port, routed)
@@ -278,6 +284,34 @@ class _Objects:
                 used.setdefault(namespace, set()).update(
                     (host, number) for number, _, host in self._led_to(service, port)
                 )
+
+    def _outbound_redis(
+        self,
+        service: Service,
+        port: Port,
+        listeners: Sequence[str],
+        used: dict[str, set[tuple[str, int]]],
+    ) -> None:
+        """Redis by Envoy's own filter, which needs nothing of ours in the proxy."""
+        made = self._filters(service)[filter_name(service.host, port.number)]
+        redis = self._translator.filters(service.host).redis[port.number]
+        for namespace in self._clients(service, made.visible_to):
+            patches = [self._patches.native(listener, made.message) for listener in listeners]
+            made_of = (service.first, *made.origins)
+            self._add(
+                namespace, f"metaprotocol-outbound-{service.host}", patches, made_of, ours=False
+            )
+            uses = {(use.host, use.port) for use in redis.uses}
+            used.setdefault(namespace, set()).update(uses)
+
+    def _redis_clusters(self, namespace: str, service: Service, port: int) -> None:
+        name = cluster_name(port, "", service.host)
+        made = self._translator.clusters(service.host)
+        servers = self._translator.redis_servers(service.host)
+        message = made.resources.get((CLUSTER, name))
+        patches = self._patches.redis_cluster(name, message, servers)
+        made_of = (service.first, *((servers.owner,) if servers.owner is not None else ()))
+        self._add(namespace, f"metaprotocol-clusters-{service.host}", patches, made_of, ours=False)
 
     def _led_to(self, service: Service, port: Port) -> set[tuple[int, str, str]]:
         """Port, subset and host of what requests to a service port may get to."""
@@ -306,6 +340,11 @@ class _Objects:
     def _clusters(self, namespace: str, host: str, port: int) -> None:
         """Patches the clusters of a service port, and adds the way to each. With one policy for all
         of them that is one patch."""
+        service = self._translator.service(host)
+        found = service.port(port) if service is not None else None
+        if service is not None and found is not None and found.native:
+            self._redis_clusters(namespace, service, port)
+            return
         policies = {
             name: policy
             for name, policy in sorted(self._translator.clusters(host).policies.items())
@@ -321,7 +360,6 @@ class _Objects:
             ]
         patches += [self._patches.carried(name) for name in policies]
         if patches:
-            service = self._translator.service(host)
             made_of = (service.first,) if service is not None else ()
             self._add(namespace, f"metaprotocol-clusters-{host}", patches, made_of)
 
@@ -405,7 +443,9 @@ class _Objects:
                 port.owner, "istio-app-protocol", f"{port.field}.appProtocol",
                 "is no field of Istio's ServiceEntry, which the API server refuses with it",
                 value=written.app_protocol,
-                fix=f'name the port "tcp-metaprotocol-{port.protocol}" instead',
+                fix=f'name the port "tcp-metaprotocol-{port.protocol}" instead'
+                if port.protocol
+                else f'name the port "tcp-{port.native}" instead',
             )  # fmt: skip
 
     # --- all
@@ -433,15 +473,21 @@ class _Objects:
         patches: list[Json],
         made_of: Sequence[Resource] = (),
         selector: Mapping[str, str] | None = None,
+        *,
+        ours: bool = True,
     ) -> None:
+        """Adds patches to an object. ``ours``: they need what is there once for each namespace."""
         key = (namespace, _object_name(name))
         self._made_of.setdefault(key, {}).update((item.key, None) for item in made_of)
         if key in self._objects:
             self._objects[key]["spec"]["configPatches"].extend(patches)
+            if ours:
+                self._namespaces.add(namespace)
             return
         labels = {**(selector or {}), **self._istio.workload_labels}
         self._objects[key] = envoy_filter(key[1], namespace, labels, patches)
-        self._namespaces.add(namespace)
+        if ours:
+            self._namespaces.add(namespace)
 
 
 def _object_name(name: str) -> str:

@@ -27,6 +27,7 @@ from google.protobuf.message import Message
 from metaprotocol.config.v1 import ClusterPolicy
 from metaprotocol.envoy.config import Carrier, Cluster, ConfigBuilder, Host
 from metaprotocol.translate.naming import inbound_cluster_name, inbound_filter_name
+from metaprotocol.translate.redis_plan import RedisServers
 
 Json: TypeAlias = dict[str, Any]
 
@@ -59,6 +60,41 @@ class Patches:
         configuration as long as istiod has none."""
         match = {"name": listener, "filterChain": {"filter": {"name": _TCP_PROXY}}}
         return self._replace(OUTBOUND, match, name, otherwise)
+
+    def native(self, listener: str, filter_: Message) -> Json:
+        """A filter of Envoy's own in place of the TCP proxy of a client's listener."""
+        match = {"name": listener, "filterChain": {"filter": {"name": _TCP_PROXY}}}
+        return {
+            "applyTo": "NETWORK_FILTER",
+            "match": {"context": OUTBOUND, "listener": match},
+            "patch": {"operation": "REPLACE", "value": self._value(filter_)},
+        }
+
+    def redis_cluster(
+        self, name: str, cluster: Message | None, servers: RedisServers
+    ) -> list[Json]:
+        """What makes a cluster of Istio's one of Redis servers, with its endpoints and mutual TLS
+        as they are; a Redis cluster is put in its place. None: nothing may be sent there."""
+        away: Json = {
+            "applyTo": "CLUSTER",
+            "match": {"context": OUTBOUND, "cluster": {"name": name}},
+            "patch": {"operation": "REMOVE"},
+        }
+        if cluster is None:
+            return [away]
+        value = self._value(cluster)
+        if servers.cluster:
+            return [away, _add("CLUSTER", OUTBOUND, value)]
+        kept = {
+            "lb_policy", "ring_hash_lb_config", "maglev_lb_config",
+            "typed_extension_protocol_options",
+        }  # fmt: skip
+        if servers.pool is not None:  # of all others, istiod knows what a DestinationRule says
+            pool = servers.pool.value
+            kept |= {"connect_timeout"} if pool.connect_timeout is not None else set()
+            kept |= {"upstream_connection_options"} if pool.keepalive is not None else set()
+        merged = {key: item for key, item in value.items() if key in kept}
+        return [{**away, "patch": {"operation": "MERGE", "value": merged}}]
 
     def inbound(self, host: str, port: int, target: int, otherwise: Message) -> Json:
         """Our filter in place of the TCP proxy that leads to the application."""

@@ -9,6 +9,7 @@ from google.protobuf.message import Message
 from metaprotocol.config.v1 import ClusterPolicy
 from metaprotocol.envoy.config import Cluster, ConfigBuilder, Host
 from metaprotocol.envoy.redis import redis_cluster
+from metaprotocol.resources import Resource
 from metaprotocol.translate.model import Port, Service
 from metaprotocol.translate.policy import Part, Pool
 from metaprotocol.translate.redis_plan import RedisServers
@@ -42,6 +43,16 @@ def tell_pool(pool: Part[Pool] | None, report: Report) -> None:
                 "has no effect on Redis: each worker has one connection to each server",
                 fix="remove it",
             )  # fmt: skip
+
+
+def tell_clear_text(owner: Resource, report: Report) -> None:
+    """Tells that the mesh's own TLS is not to be had."""
+    report.warning(
+        owner, "no-mutual-tls", "spec.trafficPolicy.connectionPool.redis.mode",
+        "Istio's mutual TLS is not possible with servers that a Redis cluster names",
+        value="CLUSTER",
+        fix="a DestinationRule with tls mode SIMPLE or MUTUAL encrypts",
+    )  # fmt: skip
 
 
 def redis_message(

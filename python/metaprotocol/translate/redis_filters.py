@@ -165,6 +165,6 @@ class RedisTranslator:
             plan.owner, "no-redis-port", f"{target.field}.port",
             f"{service.host} has no such port that speaks Redis; commands for it get an error",
             value=wanted,
-            fix=f"its Redis ports: {listed}" if listed else 'name its port "tcp-redis"',
+            fix=f"its Redis ports: {listed}" if listed else 'name its port tcp-redis',
         )  # fmt: skip
         return None

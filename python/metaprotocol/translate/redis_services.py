@@ -86,7 +86,7 @@ def tell_without_ports(
         elif all(port.native != "redis" for port in service.ports):
             report.error(
                 item, "no-redis-port", "spec.host", "the service has no port that speaks Redis",
-                value=host, fix='name one "tcp-redis"',
+                value=host, fix='name one tcp-redis',
             )  # fmt: skip
 
 

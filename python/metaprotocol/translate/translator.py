@@ -128,6 +128,11 @@ class Translator:
         found = self._hosts.get(host)
         return found.filters if found else HostFilters()
 
+    def redis_servers(self, host: str) -> RedisServers:
+        """How the servers of that host's Redis ports are used."""
+        service = self._service(host)
+        return self._redis.servers_of(service, Report()) if service else RedisServers()
+
     def clusters(self, host: str) -> HostClusters:
         """The clusters of that host."""
         found = self._hosts.get(host)

@@ -77,7 +77,20 @@ def codes(found: Review) -> tuple[list[str], list[str]]:
     return [item.code for item in found.errors], [item.code for item in found.warnings]
 
 
-@pytest.mark.parametrize("text", [ROUTER, PROTOCOL, POLICY], ids=["router", "protocol", "policy"])
+REDIS = """
+apiVersion: redis.aeraki.io/v1alpha1
+kind: RedisService
+metadata: {name: cache, namespace: shop}
+spec:
+  host: [cache.example]
+  settings: {auth: {secret: {name: cache}}}
+  redis: [{route: {host: cache.example}}]
+"""
+
+
+@pytest.mark.parametrize(
+    "text", [ROUTER, PROTOCOL, POLICY, REDIS], ids=["router", "protocol", "policy", "redis"]
+)
 def test_what_is_right_passes_without_a_word(admission: Admission, text: str) -> None:
     assert codes(review(admission, text)) == ([], [])
 
@@ -119,6 +132,21 @@ def test_an_error_has_field_and_fix(
     errors = [item for item in found.errors if item.field == field]
     assert errors
     assert fix in errors[0].fix
+
+
+def test_a_password_in_clear_text_is_refused_and_not_repeated(admission: Admission) -> None:
+    plain = "plain: {password: a-password-that-nobody-sees}"
+    found = review(admission, REDIS.replace("secret: {name: cache}", plain))
+    assert codes(found) == (["plain-password"], [])
+    assert found.errors[0].field == "spec.settings.auth.plain"
+    broken = review(
+        admission, REDIS.replace("secret: {name: cache}", plain.replace("rd: ", "rd: 7"))
+    )
+    assert "nobody-sees" not in repr((found, broken))
+    upstream = f"trafficPolicy: {{connectionPool: {{redis: {{auth: {{{plain}}}}}}}}}"
+    text = REDIS.partition("  host:")[0].replace("RedisService", "RedisDestination")
+    found = review(admission, f"{text}  host: cache.example\n  {upstream}\n")
+    assert codes(found) == (["plain-password"], [])
 
 
 def test_objects_may_come_in_any_order(admission: Admission) -> None:
@@ -202,7 +230,8 @@ def test_each_error_of_the_translation_is_the_objects_own_or_anothers() -> None:
     """One that another object can bring about, and that is not in the list, would refuse files that
     are applied in another order."""
     own = {
-        "bad-bind", "bad-declaration", "bad-library", "mesh-wide", "rejected", "too-many-rules",
+        "bad-bind", "bad-declaration", "bad-library", "mesh-wide", "plain-password", "rejected",
+        "too-many-rules",
         "unknown-codec",
     }  # fmt: skip
     of_foreign_kinds = {

@@ -129,6 +129,62 @@ async def test_filters_are_written_with_their_owners_and_the_status_says_so(
             assert said["Accepted"]["observedGeneration"] == 1
 
 
+CACHE = """
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: cache, namespace: shop}
+spec:
+  hosts: [cache.example]
+  addresses: [10.0.0.7]
+  ports: [{number: 6379, name: tcp-redis, protocol: TCP}]
+  resolution: STATIC
+  exportTo: [shop]
+  endpoints: [{address: 10.0.0.1}]
+---
+apiVersion: redis.aeraki.io/v1alpha1
+kind: RedisService
+metadata: {name: cache, namespace: shop}
+spec: {host: [cache.example], settings: {auth: {secret: {name: front}}}}
+---
+apiVersion: redis.aeraki.io/v1alpha1
+kind: RedisDestination
+metadata: {name: cache, namespace: shop}
+spec:
+  host: cache.example
+  trafficPolicy: {connectionPool: {redis: {auth: {plain: {password: seen-by-nobody}}}}}
+"""
+
+
+async def test_redis_has_filters_and_statuses_and_no_secret_is_asked_for(
+    builder: ConfigBuilder, tmp_path: Path
+) -> None:
+    def said(plural: str) -> dict[str, Any]:
+        found = server.find(plural, "shop", "cache") or {}
+        conditions = (found.get("status") or {}).get("conditions") or ()
+        return {item["type"]: item for item in conditions}
+
+    async with ApiServer() as server:
+        server.load(CACHE)
+        async with controlled(builder, server, tmp_path):
+            await eventually(lambda: said("redisservices").get("Programmed"))
+            await eventually(lambda: said("redisdestinations").get("Programmed"))
+            made = ["metaprotocol-clusters-cache.example", "metaprotocol-outbound-cache.example"]
+            assert server.names("envoyfilters") == [f"shop/{name}" for name in made]
+            assert said("redisservices")["Accepted"]["status"] == "True"
+            # A password that cannot be kept from anybody: nothing is sent there.
+            refused = said("redisdestinations")["Accepted"]
+            assert (refused["status"], refused["reason"]) == ("False", "Invalid")
+            assert "spec.trafficPolicy.connectionPool.redis.auth.plain" in refused["message"]
+            filters = [server.find("envoyfilters", "shop", name) for name in made]
+            assert filters[0] is not None
+            (patch,) = filters[0]["spec"]["configPatches"]
+            assert patch["patch"] == {"operation": "REMOVE"}
+            assert "/etc/metaprotocol/secrets/shop/front/password" in json.dumps(filters)
+            assert "seen-by-nobody" not in json.dumps(
+                [filters, said("redisservices"), said("redisdestinations")]
+            )
+
+
 async def test_a_changed_route_is_one_written_filter_and_nothing_is_written_by_itself(
     builder: ConfigBuilder, tmp_path: Path
 ) -> None:

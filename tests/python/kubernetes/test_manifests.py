@@ -50,6 +50,8 @@ def test_only_our_own_is_written() -> None:
         ("", "events"): {"create"},
         ("metaprotocol.aeraki.io", "applicationprotocols/status"): {"patch"},
         ("metaprotocol.aeraki.io", "metarouters/status"): {"patch"},
+        ("redis.aeraki.io", "redisdestinations/status"): {"patch"},
+        ("redis.aeraki.io", "redisservices/status"): {"patch"},
         ("networking.istio.io", "envoyfilters"): {"create", "patch", "delete"},
         ("networking.istio.io", "serviceentries"): {"patch"},
         ("admissionregistration.k8s.io", "validatingwebhookconfigurations"): {"get", "patch"},

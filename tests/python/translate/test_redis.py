@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 from metaprotocol.api.explain_redis import RedisSnapshot, explain_redis
+from metaprotocol.diagnostics import Severity
 from metaprotocol.resources import Inventory
 from metaprotocol.translate import Options, Translator
+from metaprotocol.translate.istio import istio_objects
 from metaprotocol.translate.naming import CLUSTER, FILTER, LISTENER
 from metaprotocol.translate.secret_files import SecretFiles
 
@@ -237,3 +239,22 @@ def test_a_command_is_explained() -> None:
     assert shorter.destinations == ((f"outbound|6379||{OTHER}", 100.0),)
     assert shorter.passed == ("s:admin:",)
     assert explain_redis(snapshot, "GET", "t:7").route is None
+
+
+def test_in_a_mesh_a_redis_cluster_without_tls_of_its_own_is_told_of() -> None:
+    spec = f"{{host: {CACHE}, trafficPolicy: {{connectionPool: {{redis: {{mode: CLUSTER}}}}}}}}"
+    text = entry() + redis("RedisDestination", spec)
+    made_for_istio = istio_objects(Inventory.of(read(text)), Options(), envoy_types())
+    (told,) = (item for item in made_for_istio.diagnostics if item.severity is Severity.WARNING)
+    assert (told.code, told.object) == ("no-mutual-tls", "RedisDestination shop/cache")
+    assert made(text).codes == []
+    (cluster,) = (
+        patch["patch"]["value"]
+        for item in made_for_istio.objects
+        for patch in item["spec"]["configPatches"]
+        if (patch["applyTo"], patch["patch"]["operation"]) == ("CLUSTER", "ADD")
+    )
+    # Pods come and go: they are asked for by the service's name.
+    (locality,) = cluster["load_assignment"]["endpoints"]
+    (found,) = locality["lb_endpoints"]
+    assert found["endpoint"]["address"]["socket_address"]["address"] == CACHE
