@@ -1,0 +1,215 @@
+// See compiler.h: the fields of each side.
+#include <algorithm>
+#include <string_view>
+#include <utility>
+
+#include "codecs/declared/compiler.h"
+#include "codecs/declared/numbers.h"
+
+namespace metaprotocol::declared {
+
+using config::DeclaredField;
+
+void Compiler::CompileFields(size_t side) {
+  for (size_t i = 0; i < from_.fields.size(); ++i) {
+    // What both sides have is told once.
+    CompileField(from_.fields[i], Index(path_, "fields", i), side, side == kRequestSide);
+  }
+  const bool request = side == kRequestSide;
+  const auto& own = request ? from_.request_fields : from_.response_fields;
+  for (size_t i = 0; i < own.size(); ++i) {
+    CompileField(own[i], Index(path_, request ? "request_fields" : "response_fields", i), side,
+                 true);
+  }
+  for (size_t i = 0; i < from_.fields.size(); ++i) {
+    CompileSpan(from_.fields[i], Index(path_, "fields", i), side);
+  }
+  for (size_t i = 0; i < own.size(); ++i) {
+    CompileSpan(own[i], Index(path_, request ? "request_fields" : "response_fields", i), side);
+  }
+}
+
+void Compiler::CompileSpan(const DeclaredField& from, const std::string& path, size_t side) {
+  if (from.length_through.empty()) return;
+  Layout& here = layout(side);
+  const std::string place = path + ".length_through";
+  const FieldIndex index = IndexOf(side, from.name);
+  const FieldIndex through = IndexOf(side, from.length_through);
+  if (index == kNoField) return;  // told already
+  if (through == kNoField) {
+    Error(place, QuoteShort(from.length_through),
+          "is no field of " + std::string(SideName(side)) + Known(side));
+  } else if (here.fields[index].type != FieldType::kNumber || here.fields[index].has_constant) {
+    Error(place, QuoteShort(from.length_through), "is for fields with bytes and without value");
+  } else if (through <= index) {
+    Error(place, QuoteShort(from.length_through), "does not come after this field");
+  } else if (SizesAField(here, index)) {
+    Error(place, QuoteShort(from.length_through), "cannot be: another field has this as its size");
+  } else {
+    here.fields[index].through = through;
+    here.spans.push_back(index);
+  }
+}
+
+void Compiler::CompileField(const DeclaredField& from, const std::string& path, size_t side,
+                            bool tell) {
+  Layout& here = layout(side);
+  const auto fail = [&](std::string_view part, std::string value, std::string message) {
+    failed_ = true;
+    if (tell) findings_.Error(path + std::string(part), std::move(value), std::move(message));
+  };
+  if (IndexOf(side, from.name) != kNoField) {
+    fail(".name", QuoteShort(from.name), "is the name of another field; names must be unique");
+    return;
+  }
+  Field field;
+  field.name = from.name;
+  field.nullable = from.nullable;
+  field.decimal = from.decimal;
+  // `member`: what names it in the declaration.
+  const auto source_of = [&](const std::string& name, const std::string& member) {
+    const FieldIndex source = IndexOf(side, name);
+    if (source == kNoField) {
+      fail(member, QuoteShort(name), "is no field before this one" + Known(side));
+    } else if (!here.fields[source].is_number()) {
+      fail(member, QuoteShort(name), "is no number field");
+    } else if (from.nullable && here.fields[source].type != FieldType::kNumber) {
+      fail(".nullable", "true", "needs a length of whole bytes");
+    }
+    return source;
+  };
+  if (from.bytes) {
+    field.type = FieldType::kNumber;
+    field.width = *from.bytes;
+  } else if (from.bits_of) {
+    field.type = FieldType::kBits;
+    field.source = source_of(*from.bits_of, ".bits_of");
+    field.mask = from.mask;
+    if (from.mask == 0) fail(".mask", "0", "must have at least one bit, such as 0x80");
+    if (field.source != kNoField && here.fields[field.source].type == FieldType::kNumber &&
+        from.mask > LargestNumber(here.fields[field.source].width)) {
+      fail(".mask", std::to_string(from.mask),
+           "has bits that " + *from.bits_of + " does not have; it is at most " +
+               std::to_string(LargestNumber(here.fields[field.source].width)));
+    }
+  } else if (from.text_bytes) {
+    field.type = FieldType::kFixedText;
+    field.width = *from.text_bytes;
+  } else if (from.length_prefix) {
+    field.type = FieldType::kPrefixed;
+    field.width = *from.length_prefix;
+  } else if (from.sized_by) {
+    field.type = FieldType::kSized;
+    field.source = source_of(*from.sized_by, ".sized_by");
+  } else if (from.until) {
+    field.type = FieldType::kUntil;
+    field.until = *from.until;
+  } else if (from.entries) {
+    field.type = FieldType::kEntries;
+    CompileEntries(*from.entries, field, fail, source_of);
+  }
+  if (from.mask != 0 && !from.bits_of) fail(".mask", "", "is for fields with bits_of");
+  if (from.decimal && !from.until) fail(".decimal", "true", "is for fields with until");
+  if (from.nullable && !from.length_prefix && !from.sized_by && !from.entries) {
+    fail(".nullable", "true", "is for fields with a length");
+  }
+  CompileConstant(from, field, fail);
+  for (const config::NumberName& name : from.names) {
+    field.names.emplace_back(name.number, name.name);
+  }
+  if (!field.names.empty() && !field.is_number()) {
+    fail(".names", "", "are for number fields; this one is text");
+  }
+  std::sort(field.names.begin(), field.names.end());
+  const auto same = std::adjacent_find(field.names.begin(), field.names.end(),
+                                       [](auto& a, auto& b) { return a.first == b.first; });
+  if (same != field.names.end()) {
+    fail(".names", std::to_string(same->first), "has two names; each number may have one");
+  }
+  field.offset = NextOffset(here);
+  if (field.type == FieldType::kEntries && here.entries == kNoField) {
+    here.entries = static_cast<FieldIndex>(here.fields.size());
+  }
+  here.fields.push_back(std::move(field));
+}
+
+template <class Fail>
+void Compiler::CompileConstant(const DeclaredField& from, Field& field, const Fail& fail) {
+  if (from.value && !from.text_value.empty()) {
+    fail(".text_value", QuoteShort(from.text_value), "cannot be given together with value");
+  }
+  if (from.value) {
+    field.has_constant = true;
+    field.number = *from.value;
+    if (!field.is_number()) {
+      fail(".value", std::to_string(*from.value), "is for number fields; write text_value");
+    } else if (field.type == FieldType::kNumber && *from.value > LargestNumber(field.width)) {
+      fail(".value", std::to_string(*from.value),
+           "does not fit into " + std::to_string(field.width) + " bytes");
+    }
+  } else if (!from.text_value.empty()) {
+    field.has_constant = true;
+    field.text = from.text_value;
+    if (!field.is_text()) {
+      fail(".text_value", QuoteShort(from.text_value), "is for text fields; write value");
+    } else if (field.type == FieldType::kFixedText && field.text.size() > field.width) {
+      fail(".text_value", QuoteShort(from.text_value),
+           "is longer than " + std::to_string(field.width) + " bytes");
+    }
+  }
+}
+
+template <class Fail, class SourceOf>
+void Compiler::CompileEntries(const config::DeclaredEntries& from, Field& field, const Fail& fail,
+                              const SourceOf& source_of) {
+  Entries& entries = field.entries;
+  if (from.length_prefix) {
+    entries.extent = Entries::Extent::kBytes;
+    field.width = *from.length_prefix;
+  } else if (from.count_prefix) {
+    entries.extent = Entries::Extent::kCount;
+    field.width = *from.count_prefix;
+  } else if (from.sized_by) {
+    entries.extent = Entries::Extent::kSized;
+    field.source = source_of(*from.sized_by, ".entries.sized_by");
+  } else if (from.until) {
+    entries.extent = Entries::Extent::kUntil;
+    field.until = *from.until;
+  }
+  entries.key_width = static_cast<uint8_t>(from.key_length_prefix);
+  entries.value_width = static_cast<uint8_t>(from.value_length_prefix);
+  entries.assign = from.assign;
+  entries.separator = from.separator;
+  const bool binary = entries.key_width != 0 && entries.value_width != 0;
+  const bool text = !entries.assign.empty() && !entries.separator.empty();
+  const bool parts = entries.key_width != 0 || entries.value_width != 0;
+  const bool text_parts = !entries.assign.empty() || !entries.separator.empty();
+  if ((binary && text_parts) || (text && parts) || (!binary && !text)) {
+    fail(".entries", "",
+         "needs either key_length_prefix and value_length_prefix, or assign and separator");
+  } else if (text && from.count_prefix) {
+    fail(".entries.count_prefix", std::to_string(*from.count_prefix),
+         "is for entries with lengths; those of text need length_prefix, sized_by or until");
+  } else if (binary && from.until) {
+    fail(".entries.until", QuoteShort(*from.until),
+         "is for entries of text; those with lengths need length_prefix, count_prefix or "
+         "sized_by");
+  }
+}
+
+size_t Compiler::NextOffset(const Layout& here) {
+  if (here.fields.empty()) return 0;
+  const Field& last = here.fields.back();
+  if (last.offset == kVariable) return kVariable;
+  switch (last.type) {
+    case FieldType::kNumber:
+    case FieldType::kFixedText:
+      return last.offset + last.width;
+    case FieldType::kBits:
+      return last.offset;
+    default:
+      return kVariable;
+  }
+}
+
+}  // namespace metaprotocol::declared

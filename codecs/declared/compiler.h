@@ -1,0 +1,100 @@
+// How a declaration becomes tables, step by step: each step finds what is wrong with one part of
+// it.
+#pragma once
+
+#include <cstddef>
+#include <set>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "codecs/declared/tables.h"
+#include "generated/config_schema.h"
+#include "src/config/findings.h"
+
+namespace metaprotocol::declared {
+
+inline constexpr size_t kRequestSide = static_cast<size_t>(Direction::kRequest);
+inline constexpr size_t kResponseSide = static_cast<size_t>(Direction::kResponse);
+
+inline std::string_view SideName(size_t side) {
+  return side == kRequestSide ? "requests" : "responses";
+}
+
+inline std::string Index(const std::string& path, std::string_view list, size_t i) {
+  return path + "." + std::string(list) + "[" + std::to_string(i) + "]";
+}
+
+class Compiler {
+ public:
+  Compiler(const config::Declaration& from, std::string path, Findings& findings, Tables& tables)
+      : from_(from), path_(std::move(path)), findings_(findings), tables_(tables) {}
+
+  bool Compile();
+
+ private:
+  // What is wrong for both sides is told once.
+  void Error(std::string path, std::string value, std::string message);
+  Layout& layout(size_t side) { return tables_.layouts[side]; }
+
+  // --- compile.cc: names and keys
+  FieldIndex IndexOf(size_t side, std::string_view name) const;
+  // The names that there are, as the end of an error.
+  std::string Known(size_t side) const;
+  // The number field of that name; an error, and none, if there is none.
+  FieldIndex NumberField(size_t side, const std::string& name, const std::string& path);
+  static bool IsLength(const Layout& here, FieldIndex index);
+  void NumberKeys();
+  static void FindNeeded(Layout& here);
+
+  // --- compile_fields.cc: the fields of each side
+  void CompileFields(size_t side);
+  // Once all fields are known, since what is counted comes later.
+  void CompileSpan(const config::DeclaredField& from, const std::string& path, size_t side);
+  void CompileField(const config::DeclaredField& from, const std::string& path, size_t side,
+                    bool tell);
+  template <class Fail>
+  void CompileConstant(const config::DeclaredField& from, Field& field, const Fail& fail);
+  template <class Fail, class SourceOf>
+  void CompileEntries(const config::DeclaredEntries& from, Field& field, const Fail& fail,
+                      const SourceOf& source_of);
+  // Where the next field of that layout is.
+  static size_t NextOffset(const Layout& here);
+
+  // --- compile_rules.cc: framing, kinds, and what the engine needs of a message
+  void CompileFraming();
+  void CompileLength(size_t side);
+  static size_t End(const Field& field);
+  static bool SizesAField(const Layout& here, FieldIndex index);
+  void CompileKinds();
+  bool HasFields(size_t side, const config::KindRule& rule) const;
+  void CompileKind(size_t side, MessageKind kind, const config::KindRule& rule,
+                   const std::string& path);
+  static MessageKind KindOf(config::KindRuleKind kind);
+  void CompileId();
+  void CompileStatusAndTimeout();
+
+  // --- compile_templates.cc: messages of the proxy's own
+  void CompileTemplates();
+  bool Hears(size_t side, MessageKind kind) const;
+  void CompileReply(const config::ReplyTemplate& from, const std::string& name, Template& out);
+  static int ReplyNamed(std::string_view name);
+  static std::string ReplyNames();
+  template <class From>
+  void CompileTemplate(size_t side, const From& from, const std::string& path, Template& out);
+  void SetValue(size_t side, const config::FieldValue& from, const std::string& path,
+                Template& out);
+  void CheckNumber(size_t side, FieldIndex index, uint64_t number, const std::string& path);
+  // From the message of the other side, or of the same where that sends its like.
+  void Copy(size_t side, const std::string& name, const std::string& path, Template& out);
+  static size_t CopyWidth(const Field& field);
+
+  const config::Declaration& from_;
+  const std::string path_;
+  Findings& findings_;
+  Tables& tables_;
+  bool failed_ = false;
+  std::set<std::string> told_;
+};
+
+}  // namespace metaprotocol::declared
