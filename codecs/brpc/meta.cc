@@ -91,6 +91,15 @@ bool ReadResponse(Bytes bytes, Meta& meta) {
   return !reader.broken();
 }
 
+bool HasUserField(Bytes meta, std::string_view key) {
+  ProtoReader reader(meta);
+  for (ProtoField field; reader.Next(field);) {
+    if (!field.is(kUserFields, WireType::kLength)) continue;
+    if (const auto entry = ReadProtoEntry(field.bytes); entry && entry->key == key) return true;
+  }
+  return false;
+}
+
 std::string ChangedRequest(Bytes request, int32_t timeout_ms,
                            std::span<const MutationOp> mutation) {
   std::string out;
@@ -136,10 +145,17 @@ bool ReadMeta(Bytes bytes, Meta& meta, Metadata& metadata) {
 }
 
 void AppendChangedMeta(Bytes bytes, const MetaChanges& changes, std::string& out) {
-  // Entries are written where the message's own are, for its reader looks there.
-  const std::span<const MutationOp> none;
-  const auto in_request = changes.in_ext_fields ? changes.mutation : none;
-  const auto in_meta = changes.in_ext_fields ? none : changes.mutation;
+  // Entries are written where the message's own are, for its reader looks there. Where there are
+  // both, which no client writes, what is replaced must be in neither.
+  ListMutation split;
+  std::span<const MutationOp> in_request;
+  std::span<const MutationOp> in_meta = changes.mutation;
+  if (changes.in_ext_fields && !changes.mutation.empty()) {
+    split = SplitMutation(changes.mutation,
+                          [bytes](std::string_view key) { return HasUserField(bytes, key); });
+    in_request = split.target;
+    in_meta = split.others;
+  }
   const auto rewrite = [&](const ProtoField& field) {
     if (field.is(kCorrelationId, WireType::kVarint)) return true;
     if (!field.is(kRequest, WireType::kLength)) return false;

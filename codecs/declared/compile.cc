@@ -2,8 +2,10 @@
 #include "codecs/declared/compile.h"
 
 #include <algorithm>
+#include <bit>
 
 #include "codecs/declared/compiler.h"
+#include "codecs/declared/numbers.h"
 
 namespace metaprotocol::declared {
 
@@ -21,7 +23,10 @@ bool Compiler::Compile() {
   if (failed_) return false;
   CompileTemplates();
   NumberKeys();
-  for (Layout& layout : tables_.layouts) FindNeeded(layout);
+  for (Layout& layout : tables_.layouts) {
+    FindNeeded(layout);
+    Prepare(layout);
+  }
   return !failed_;
 }
 
@@ -66,7 +71,10 @@ void Compiler::NumberKeys() {
   for (Layout& here : tables_.layouts) {
     for (size_t i = 0; i < here.fields.size(); ++i) {
       Field& field = here.fields[i];
-      if (field.has_constant || field.type == FieldType::kEntries || i == here.id ||
+      const bool no_key =
+          field.type == FieldType::kMessage || field.is_list() ||
+          (field.type == FieldType::kMember && field.member == MemberType::kPresence);
+      if (field.has_constant || no_key || i == here.id ||
           IsLength(here, static_cast<FieldIndex>(i))) {
         continue;
       }
@@ -74,6 +82,41 @@ void Compiler::NumberKeys() {
       field.key = static_cast<uint32_t>(found - tables_.keys.begin());
       if (found == tables_.keys.end()) tables_.keys.push_back(field.name);
     }
+  }
+}
+
+// What is looked up for every message, in the form in which it is wanted.
+void Compiler::Prepare(Layout& here) const {
+  here.id_in_message = here.id != kNoField && here.fields[here.id].type == FieldType::kMember;
+  while (here.plain < here.fields.size() && here.fields[here.plain].type == FieldType::kNumber &&
+         here.spans.empty()) {
+    ++here.plain;
+  }
+  for (size_t i = 0; i < here.fields.size(); ++i) {
+    const Field& field = here.fields[i];
+    if (field.is_list() || field.key != MetadataKeys::kNone) {
+      here.said.push_back(static_cast<FieldIndex>(i));
+    }
+    if (!field.has_constant || field.offset == kVariable) continue;
+    std::string bytes = field.text;
+    if (field.type == FieldType::kNumber) {
+      AppendNumber(bytes, field.width, tables_.little_endian, field.number);
+    } else if (field.is_number()) {
+      continue;  // bits, or digits that may begin with zeros
+    }
+    here.opening.emplace_back(field.offset, std::move(bytes));
+  }
+  for (const FieldIndex index : here.length_fields) {
+    const Field* field = &here.fields[index];
+    LengthPart part;
+    if (field->type == FieldType::kBits) {
+      part.mask = field->mask;
+      part.shift = std::countr_zero(field->mask);
+      field = &here.fields[field->source];
+    }
+    part.offset = field->offset;
+    part.width = field->width;
+    here.length_parts.push_back(part);
   }
 }
 
@@ -85,11 +128,13 @@ void Compiler::FindNeeded(Layout& here) {
   need(here.id);
   need(here.status);
   need(here.timeout);
-  for (const FieldIndex index : here.length_fields) need(index);
   for (const FieldIndex index : here.copies) need(index);
   for (const Kind& kind : here.kinds) {
     for (const Kind::Condition& condition : kind.when) need(condition.field);
   }
+  here.telling = needed;
+  for (const FieldIndex index : here.length_fields) need(index);
+  for (const FieldIndex index : here.demands) need(index);
   for (size_t i = 0; i < here.fields.size(); ++i) {
     if (here.fields[i].has_constant) need(static_cast<FieldIndex>(i));
   }

@@ -41,6 +41,8 @@ void Compiler::CompileSpan(const DeclaredField& from, const std::string& path, s
           "is no field of " + std::string(SideName(side)) + Known(side));
   } else if (here.fields[index].type != FieldType::kNumber || here.fields[index].has_constant) {
     Error(place, QuoteShort(from.length_through), "is for fields with bytes and without value");
+  } else if (here.fields[through].type == FieldType::kMember) {
+    Error(place, QuoteShort(from.length_through), "is in a message; write the name of the message");
   } else if (through <= index) {
     Error(place, QuoteShort(from.length_through), "does not come after this field");
   } else if (SizesAField(here, index)) {
@@ -71,7 +73,7 @@ void Compiler::CompileField(const DeclaredField& from, const std::string& path, 
     const FieldIndex source = IndexOf(side, name);
     if (source == kNoField) {
       fail(member, QuoteShort(name), "is no field before this one" + Known(side));
-    } else if (!here.fields[source].is_number()) {
+    } else if (!here.fields[source].is_number() || here.fields[source].type == FieldType::kMember) {
       fail(member, QuoteShort(name), "is no number field");
     } else if (from.nullable && here.fields[source].type != FieldType::kNumber) {
       fail(".nullable", "true", "needs a length of whole bytes");
@@ -107,6 +109,13 @@ void Compiler::CompileField(const DeclaredField& from, const std::string& path, 
   } else if (from.entries) {
     field.type = FieldType::kEntries;
     CompileEntries(*from.entries, field, fail, source_of);
+  } else if (from.message) {
+    field.type = FieldType::kMessage;
+    if (from.message->length_prefix) {
+      field.width = *from.message->length_prefix;
+    } else if (from.message->sized_by) {
+      field.source = source_of(*from.message->sized_by, ".message.sized_by");
+    }
   }
   if (from.mask != 0 && !from.bits_of) fail(".mask", "", "is for fields with bits_of");
   if (from.decimal && !from.until) fail(".decimal", "true", "is for fields with until");
@@ -127,10 +136,9 @@ void Compiler::CompileField(const DeclaredField& from, const std::string& path, 
     fail(".names", std::to_string(same->first), "has two names; each number may have one");
   }
   field.offset = NextOffset(here);
-  if (field.type == FieldType::kEntries && here.entries == kNoField) {
-    here.entries = static_cast<FieldIndex>(here.fields.size());
-  }
+  if (field.is_list()) here.lists.push_back(static_cast<FieldIndex>(here.fields.size()));
   here.fields.push_back(std::move(field));
+  if (from.message) CompileMembers(*from.message, path + ".message", side, tell);
 }
 
 template <class Fail>

@@ -74,12 +74,8 @@ size_t Compiler::End(const Field& field) {
 }
 
 bool Compiler::SizesAField(const Layout& here, FieldIndex index) {
-  return std::any_of(here.fields.begin(), here.fields.end(), [&](const Field& field) {
-    const bool sized =
-        field.type == FieldType::kSized ||
-        (field.type == FieldType::kEntries && field.entries.extent == Entries::Extent::kSized);
-    return sized && field.source == index;
-  });
+  return std::any_of(here.fields.begin(), here.fields.end(),
+                     [&](const Field& field) { return field.is_sized() && field.source == index; });
 }
 
 // --- kinds
@@ -139,8 +135,10 @@ void Compiler::CompileKind(size_t side, MessageKind kind, const config::KindRule
       continue;
     }
     const Field& field = layout(side).fields[condition.field];
-    if (field.type == FieldType::kEntries) {
-      Error(place + ".field", QuoteShort(from.field), "is a list; numbers and texts can be told");
+    if (!field.is_number() && !field.is_text()) {
+      Error(place + ".field", QuoteShort(from.field),
+            field.is_list() ? "is a list; numbers and texts can be told"
+                            : "is a message; its members can be told");
       continue;
     }
     if (from.values.empty() == from.texts.empty()) {
@@ -190,6 +188,10 @@ void Compiler::CompileId() {
     const Field& field = layout(side).fields[index];
     const bool fits = field.type == FieldType::kUntil ||
                       (field.type == FieldType::kNumber && (field.width == 4 || field.width == 8));
+    if (field.type == FieldType::kMember) {
+      CompileIdInMessage(side, index, path);
+      continue;
+    }
     if (IsLength(layout(side), index)) {
       Error(path, QuoteShort(from_.correlation_id), "is a length, which the proxy must not change");
       continue;
@@ -220,13 +222,18 @@ void Compiler::CompileStatusAndTimeout() {
     tables_.ok_statuses = from_.status->ok;
     if (tables_.ok_statuses.empty()) tables_.ok_statuses.push_back(0);
     tables_.exception_statuses = from_.status->exception;
+    for (const config::NumberRange& range : from_.status->server_errors) {
+      tables_.server_errors.emplace_back(range.first, range.last);
+    }
   }
   if (!from_.timeout) return;
   const std::string path = path_ + ".timeout.field";
   const FieldIndex index = NumberField(kRequestSide, from_.timeout->field, path);
   if (index == kNoField) return;
   const Field& field = layout(kRequestSide).fields[index];
-  if (field.type != FieldType::kNumber || field.has_constant || index == layout(kRequestSide).id ||
+  const bool whole = field.type == FieldType::kNumber ||
+                     (field.type == FieldType::kMember && field.member != MemberType::kPresence);
+  if (!whole || field.has_constant || index == layout(kRequestSide).id ||
       IsLength(layout(kRequestSide), index)) {
     Error(path, QuoteShort(from_.timeout->field),
           "must be a number of whole bytes, and neither a length nor the correlation id");

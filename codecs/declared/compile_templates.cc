@@ -127,9 +127,11 @@ void Compiler::SetValue(size_t side, const config::FieldValue& from, const std::
   }
   const Field& field = layout(side).fields[index];
   if (field.has_constant || index == layout(side).id || IsLength(layout(side), index) ||
-      field.type == FieldType::kEntries) {
-    Error(path + ".field", QuoteShort(from.field),
-          "comes by itself: constants, lengths, lists and the correlation id are not to be set");
+      field.is_list() || field.type == FieldType::kMessage) {
+    Error(
+        path + ".field", QuoteShort(from.field),
+        "comes by itself: constants, lengths, lists, messages and the correlation id are not to be "
+        "set");
   } else if (from.number && !field.is_number()) {
     Error(path + ".number", QuoteShort(from.field), "is a text field; write text");
   } else if (from.text && !field.is_text()) {
@@ -158,8 +160,14 @@ void Compiler::Copy(size_t side, const std::string& name, const std::string& pat
   const FieldIndex target = NumberField(side, name, path);
   if (source == kNoField || target == kNoField) return;
   const Field& field = layout(other).fields[source];
-  if (field.type == FieldType::kUntil || IsLength(layout(other), source)) {
+  if (field.type == FieldType::kUntil || field.type == FieldType::kMember ||
+      layout(side).fields[target].type == FieldType::kMember || IsLength(layout(other), source)) {
     Error(path, QuoteShort(name), "must be a number of whole bytes, and no length");
+    return;
+  }
+  const FieldIndex id = layout(other).id;
+  if (id != kNoField && layout(other).fields[id].type == FieldType::kMember) {
+    Error(path, QuoteShort(name), "cannot be kept beside a correlation_id that is in a message");
     return;
   }
   std::vector<FieldIndex>& copies = layout(other).copies;

@@ -46,6 +46,7 @@ class Compiler {
   static bool IsLength(const Layout& here, FieldIndex index);
   void NumberKeys();
   static void FindNeeded(Layout& here);
+  void Prepare(Layout& here) const;
 
   // --- compile_fields.cc: the fields of each side
   void CompileFields(size_t side);
@@ -60,6 +61,11 @@ class Compiler {
                       const SourceOf& source_of);
   // Where the next field of that layout is.
   static size_t NextOffset(const Layout& here);
+
+  // --- compile_messages.cc: messages within the message, and their members
+  void CompileMembers(const config::DeclaredMessage& from, const std::string& path, size_t side,
+                      bool tell);
+  void CompileIdInMessage(size_t side, FieldIndex index, const std::string& path);
 
   // --- compile_rules.cc: framing, kinds, and what the engine needs of a message
   void CompileFraming();

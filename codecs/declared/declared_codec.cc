@@ -10,6 +10,7 @@
 
 #include "codecs/declared/compile.h"
 #include "codecs/declared/numbers.h"
+#include "codecs/declared/protobuf_members.h"
 #include "codecs/declared/reading.h"
 #include "codecs/declared/writing.h"
 #include "generated/config_schema.h"
@@ -21,6 +22,17 @@ namespace {
 
 // The bit of Message::tag that tells messages of servers: their answers travel the other way.
 constexpr uint64_t kFromServer = uint64_t{1} << 63;
+
+// Where an id in a message is, which travels in Message::tag: there are no copies then.
+struct IdPlace {
+  size_t begin = 0;
+  size_t size = 0;
+
+  uint64_t Pack() const { return uint64_t{begin} << 8 | uint64_t{size}; }
+  static IdPlace Unpack(uint64_t tag) {
+    return {static_cast<size_t>((tag & ~kFromServer) >> 8), static_cast<size_t>(tag & 0xff)};
+  }
+};
 
 // How far a message without its end has been searched for it.
 class Scanned final : public DecodeState {
@@ -61,6 +73,10 @@ std::string_view SmallNumber(uint64_t number) {
   return number < kTexts->size() ? std::string_view((*kTexts)[number]) : std::string_view();
 }
 
+std::string NumberText(const Field& field, uint64_t number) {
+  return field.is_signed() ? std::to_string(static_cast<int64_t>(number)) : std::to_string(number);
+}
+
 const std::string* NameOf(const Field& field, uint64_t number) {
   const auto found =
       std::lower_bound(field.names.begin(), field.names.end(), number,
@@ -69,6 +85,7 @@ const std::string* NameOf(const Field& field, uint64_t number) {
 }
 
 bool Contains(const std::vector<uint64_t>& values, uint64_t value) {
+  if (values.size() == 1) return values.front() == value;
   return std::find(values.begin(), values.end(), value) != values.end();
 }
 
@@ -89,7 +106,11 @@ class Decoding {
     const DecodeResult framed = tables_.delimiter.empty() ? FindLength() : FindDelimiter(scanned);
     if (framed.status != DecodeResult::Status::kMessage) return framed;
     if (message_.length > options_.max_message_bytes) {
-      ReadHead();  // for a reply, as far as it goes
+      const DecodeResult head = ReadHead();  // for a reply, as far as it goes
+      if (head.status == DecodeResult::Status::kNeedMore && layout_.id_in_message &&
+          head.need <= options_.max_message_bytes) {
+        return head;
+      }
       return DecodeResult::TooLarge("message over the size limit");
     }
     if (bytes_.size() < message_.length && !options_.allow_partial) {
@@ -102,19 +123,10 @@ class Decoding {
  private:
   // Constants at fixed places, as far as they are there.
   bool BeginsAsDeclared() const {
-    for (const Field& field : layout_.fields) {
-      if (field.offset == kVariable || field.offset >= bytes_.size()) break;
-      if (!field.has_constant) continue;
-      const Bytes there = bytes_.substr(field.offset);
-      if (field.type == FieldType::kNumber) {
-        char wanted[8];
-        StoreNumber(wanted, field.width, tables_.little_endian, field.number);
-        const size_t size = std::min(there.size(), size_t{field.width});
-        if (there.substr(0, size) != Bytes(wanted, size)) return false;
-      } else if (field.type == FieldType::kUntil && !field.decimal) {
-        const size_t size = std::min(there.size(), field.text.size());
-        if (there.substr(0, size) != Bytes(field.text).substr(0, size)) return false;
-      }
+    for (const auto& [offset, wanted] : layout_.opening) {
+      if (offset >= bytes_.size()) break;
+      const size_t size = std::min(bytes_.size() - offset, wanted.size());
+      if (bytes_.substr(offset, size) != Bytes(wanted.data(), size)) return false;
     }
     return true;
   }
@@ -122,17 +134,10 @@ class Decoding {
   DecodeResult FindLength() {
     if (bytes_.size() < layout_.head_bytes) return DecodeResult::NeedMore(layout_.head_bytes);
     uint64_t length = 0;
-    for (const FieldIndex index : layout_.length_fields) {
-      const Field* field = &layout_.fields[index];
-      uint64_t mask = UINT64_MAX;
-      if (field->type == FieldType::kBits) {
-        mask = field->mask;
-        field = &layout_.fields[field->source];
-      }
-      uint64_t number =
-          LoadNumber(bytes_.data() + field->offset, field->width, tables_.little_endian) & mask;
-      if (mask != UINT64_MAX) number >>= std::countr_zero(mask);
-      if (__builtin_add_overflow(length, number, &length)) {
+    for (const LengthPart& part : layout_.length_parts) {
+      const uint64_t whole =
+          LoadNumber(bytes_.data() + part.offset, part.width, tables_.little_endian);
+      if (__builtin_add_overflow(length, (whole & part.mask) >> part.shift, &length)) {
         return DecodeResult::Error("a length beyond all bounds");
       }
     }
@@ -174,14 +179,19 @@ class Decoding {
     const size_t end = std::min(end_, message_.length);
     Values values;
     const ReadResult read =
-        ReadFields(layout_, tables_.little_endian, bytes_, end, layout_.needed, values);
+        ReadFields(layout_, tables_.little_endian, bytes_, end, 0, layout_.needed, values);
     if (direction_ == Direction::kResponse) message_.tag = kFromServer;
     if (read.status == ReadResult::Status::kNeedMore) return DecodeResult::NeedMore(read.need);
-    if (!read.ok()) return Undecodable(read.error, values);
+    if (!read.ok()) return Undecodable(read, values);
     TakeKind(values);
+    if (!layout_.demands.empty() && message_.kind != MessageKind::kOther) {
+      if (const std::string_view fault = Fault(values); !fault.empty()) {
+        return DecodeResult::Undecodable(fault);
+      }
+    }
     if (count > layout_.needed) {
       const ReadResult more =
-          ReadFields(layout_, tables_.little_endian, bytes_, end, count, values);
+          ReadFields(layout_, tables_.little_endian, bytes_, end, layout_.needed, count, values);
       if (more.status == ReadResult::Status::kNeedMore) return DecodeResult::NeedMore(more.need);
       if (!more.ok()) return DecodeResult::Undecodable(more.error);
     }
@@ -190,17 +200,28 @@ class Decoding {
   }
 
   // What a broken message is, in so far as fixed places tell it.
-  DecodeResult Undecodable(std::string_view error, Values& values) {
-    size_t fixed = 0;
-    while (fixed < layout_.needed && layout_.fields[fixed].offset != kVariable) ++fixed;
-    const bool all = fixed == layout_.needed;
-    if (!all || !ReadFields(layout_, tables_.little_endian, bytes_, end_, fixed, values).ok()) {
-      // Not even that: nobody can be answered, but where the next one begins is known.
-      message_.kind = MessageKind::kOther;
-      return DecodeResult::Undecodable(error);
+  DecodeResult Undecodable(const ReadResult& read, const Values& values) {
+    // If not even that, nobody can be answered, but where the next one begins is known.
+    message_.kind = MessageKind::kOther;
+    if (read.fields >= layout_.telling) TakeKind(values);
+    return DecodeResult::Undecodable(read.error);
+  }
+
+  // What is wrong with the members of messages; "" if nothing is.
+  std::string_view Fault(const Values& values) const {
+    for (const FieldIndex index : layout_.demands) {
+      const Field& field = layout_.fields[index];
+      const Value& value = values[index];
+      if (field.required && !value.present) return "what it needs is not in its message";
+      if (field.has_constant && value.number != field.number) {
+        return "a field does not hold what it always does";
+      }
+      for (const char c : field.without) {
+        if (Content(value, bytes_).find(c) == Bytes::npos) continue;
+        return "a text has a character that it must not have";
+      }
     }
-    TakeKind(values);
-    return DecodeResult::Undecodable(error);
+    return {};
   }
 
   void TakeKind(const Values& values) {
@@ -211,7 +232,11 @@ class Decoding {
         break;
       }
     }
-    if (layout_.id != kNoField) message_.id = values[layout_.id].number;
+    if (layout_.id != kNoField) {
+      const Value& id = values[layout_.id];
+      message_.id = id.number;
+      if (layout_.id_in_message) message_.tag |= IdPlace{id.begin, id.end - id.begin}.Pack();
+    }
     unsigned bit = 0;
     for (const FieldIndex index : layout_.copies) {
       const Field& field = layout_.fields[index];
@@ -226,18 +251,35 @@ class Decoding {
     }
     if (layout_.status != kNoField && message_.kind == MessageKind::kResponse) {
       const uint64_t status = values[layout_.status].number;
-      message_.status_code = static_cast<int32_t>(
-          std::min<uint64_t>(status, uint64_t{std::numeric_limits<int32_t>::max()}));
-      message_.status = Contains(tables_.ok_statuses, status)          ? ReplyStatus::kOk
-                        : Contains(tables_.exception_statuses, status) ? ReplyStatus::kException
-                                                                       : ReplyStatus::kError;
+      message_.status_code = StatusCode(layout_.fields[layout_.status], status);
+      message_.status = StatusOf(status);
     }
     if (layout_.timeout != kNoField && (message_.kind == MessageKind::kRequest)) {
       constexpr uint64_t kYear = uint64_t{365} * 24 * 3600 * 1000 * 1000;
-      const uint64_t number = values[layout_.timeout].number;
+      uint64_t number = values[layout_.timeout].number;
+      if (layout_.fields[layout_.timeout].is_signed() && static_cast<int64_t>(number) < 0)
+        number = 0;
       message_.timeout_us =
           std::min(number, kYear / tables_.timeout_unit_us) * tables_.timeout_unit_us;
     }
+  }
+
+  static int32_t StatusCode(const Field& field, uint64_t status) {
+    constexpr int64_t kLeast = std::numeric_limits<int32_t>::min();
+    constexpr int64_t kMost = std::numeric_limits<int32_t>::max();
+    const auto number = static_cast<int64_t>(status);
+    if (field.is_signed()) return static_cast<int32_t>(std::clamp(number, kLeast, kMost));
+    return static_cast<int32_t>(std::min<uint64_t>(status, kMost));
+  }
+
+  ReplyStatus StatusOf(uint64_t status) const {
+    if (Contains(tables_.ok_statuses, status)) return ReplyStatus::kOk;
+    if (Contains(tables_.exception_statuses, status)) return ReplyStatus::kException;
+    if (tables_.server_errors.empty()) return ReplyStatus::kError;
+    for (const auto& [from, to] : tables_.server_errors) {
+      if (from <= status && status <= to) return ReplyStatus::kError;
+    }
+    return ReplyStatus::kException;
   }
 
   bool Holds(const Kind& kind, const Values& values) const {
@@ -259,11 +301,17 @@ class Decoding {
   void TakeMetadata(const Values& values, size_t count) {
     if (options_.interest.keys == nullptr) return;
     Metadata& metadata = message_.metadata;
-    for (size_t i = 0; i < count; ++i) {
-      const Field& field = layout_.fields[i];
-      const Value& value = values[i];
-      if (field.type == FieldType::kEntries) {
+    for (const FieldIndex index : layout_.said) {
+      if (index >= count) break;
+      const Field& field = layout_.fields[index];
+      const Value& value = values[index];
+      if (field.is_list()) {
         if (!options_.interest.keys->wants_named()) continue;
+        if (field.type == FieldType::kMember) {
+          ForEachMemberEntry(field, Content(value, bytes_),
+                             [&](Bytes key, Bytes text) { metadata.SetNamed(key, text); });
+          continue;
+        }
         size_t used = 0;
         ForEachEntry(field.entries, tables_.little_endian, field.nullable, Content(value, bytes_),
                      value.number, field.entries.extent == Entries::Extent::kCount, used,
@@ -272,9 +320,7 @@ class Decoding {
                      });
         continue;
       }
-      if (field.key == MetadataKeys::kNone || !metadata.Wants(field.key) || !value.present) {
-        continue;
-      }
+      if (!metadata.Wants(field.key) || !value.present) continue;
       if (!field.is_number()) {
         metadata.SetOwn(field.key, Content(value, bytes_));
       } else if (const std::string* name = NameOf(field, value.number)) {
@@ -282,7 +328,7 @@ class Decoding {
       } else if (const std::string_view text = SmallNumber(value.number); !text.empty()) {
         metadata.SetOwn(field.key, text);
       } else {
-        metadata.SetOwn(field.key, metadata.Own(std::to_string(value.number)));
+        metadata.SetOwn(field.key, metadata.Own(NumberText(field, value.number)));
       }
     }
   }
@@ -316,7 +362,7 @@ Interest DeclaredCodec::InterestIn(const MetadataKeys& keys) const {
     uint64_t count = 0;
     for (size_t i = 0; i < layout.fields.size(); ++i) {
       const Field& field = layout.fields[i];
-      const bool wanted = field.type == FieldType::kEntries
+      const bool wanted = field.is_list()
                               ? keys.wants_named()
                               : field.key != MetadataKeys::kNone && keys.wants(field.key);
       if (wanted) count = i + 1;
@@ -347,17 +393,31 @@ Encoded DeclaredCodec::Encode(const Message& message, Bytes bytes, const EncodeO
     // Rounded up, since 0 is no timeout.
     replaced.timeout = (options.timeout_us + tables_.timeout_unit_us - 1) / tables_.timeout_unit_us;
   }
+  const bool timeout_in_message =
+      replaced.timeout && layout.fields[layout.timeout].type == FieldType::kMember;
+  const bool rewrites =
+      !options.mutation.empty() || timeout_in_message || (layout.id_in_message && replaced.timeout);
   Values values;
-  if (!options.mutation.empty() && bytes.size() >= message.length &&
-      ReadFields(layout, tables_.little_endian, bytes, end, layout.fields.size(), values).ok()) {
+  if (rewrites && bytes.size() >= message.length &&
+      ReadFields(layout, tables_.little_endian, bytes, end, 0, layout.fields.size(), values).ok()) {
     const Bytes content = bytes.substr(0, end);
     if (AppendMutated(tables_, direction, content, values, options.mutation, replaced, out)) {
-      return {.head = values[layout.fields.size() - 1].end};
+      size_t last = layout.fields.size() - 1;
+      while (layout.fields[last].type == FieldType::kMember) --last;
+      return {.head = values[last].end};
     }
+  }
+  if (timeout_in_message) replaced.timeout.reset();  // it has no room
+  if (layout.id_in_message && options.id == message.id) return {};
+  if (layout.id_in_message) {
+    const IdPlace place = IdPlace::Unpack(message.tag);
+    const size_t head = AppendIdInMessage(layout, tables_.little_endian, bytes, place.begin,
+                                          place.size, options.id, out);
+    return {.head = head, .impossible = head == 0};
   }
   if (!replaced.id && !replaced.timeout) return {};
   if (!layout.replaced_at_fixed_places &&
-      !ReadFields(layout, tables_.little_endian, bytes, end, layout.needed, values).ok()) {
+      !ReadFields(layout, tables_.little_endian, bytes, end, 0, layout.needed, values).ok()) {
     return {};
   }
   return {.head = AppendReplaced(tables_, direction, bytes, values, replaced, out)};
@@ -403,7 +463,7 @@ std::vector<DeclaredCodec::Explained> DeclaredCodec::Explain(Direction direction
   const size_t end = bytes.size() - std::min(bytes.size(), tables_.delimiter.size());
   for (size_t count = 1; count <= layout.fields.size(); ++count) {
     Values values;
-    const ReadResult read = ReadFields(layout, tables_.little_endian, bytes, end, count, values);
+    const ReadResult read = ReadFields(layout, tables_.little_endian, bytes, end, 0, count, values);
     if (!read.ok()) {
       error = read.status == ReadResult::Status::kNeedMore ? "the message ends here" : read.error;
       return explained;
@@ -412,8 +472,17 @@ std::vector<DeclaredCodec::Explained> DeclaredCodec::Explain(Direction direction
     const Value& value = values[count - 1];
     std::string text(Content(value, bytes));
     if (!value.present) text = "null";
-    if (field.is_number()) {
-      text = std::to_string(value.number);
+    if (field.type == FieldType::kMember && !value.present) continue;
+    if (field.type == FieldType::kMessage) {
+      text = std::to_string(text.size()) + " bytes";
+    } else if (field.type == FieldType::kMember && field.is_list()) {
+      text.clear();
+      ForEachMemberEntry(field, Content(value, bytes), [&](Bytes key, Bytes entry) {
+        if (!text.empty()) text.append(", ");
+        text.append(key).append("=").append(entry);
+      });
+    } else if (field.is_number()) {
+      text = NumberText(field, value.number);
       if (const std::string* name = NameOf(field, value.number)) text += " (" + *name + ")";
     } else if (field.type == FieldType::kEntries) {
       text.clear();

@@ -6,10 +6,14 @@
 #include <string>
 #include <string_view>
 
+#include "src/codec/bytes.h"
+
 namespace metaprotocol::declared {
 
 // `p` points at `width` bytes; 1 to 8.
 inline uint64_t LoadNumber(const char* p, size_t width, bool little_endian) {
+  if (width == 4 && !little_endian) return LoadBe32(p);  // nearly always
+  if (width == 1) return static_cast<unsigned char>(*p);
   uint64_t value = 0;
   for (size_t i = 0; i < width; ++i) {
     const size_t at = little_endian ? width - 1 - i : i;

@@ -4,12 +4,16 @@
 #include <algorithm>
 #include <bit>
 
+#include "codecs/declared/protobuf_members.h"
+
 namespace metaprotocol::declared {
 namespace {
 
 using Status = ReadResult::Status;
 
-ReadResult Broken(std::string_view error) { return {Status::kBroken, 0, error}; }
+ReadResult Broken(std::string_view error, size_t fields = 0) {
+  return {Status::kBroken, 0, error, fields};
+}
 ReadResult NeedMore(size_t need) { return {Status::kNeedMore, need, {}}; }
 
 // One message's fields, from the first.
@@ -18,22 +22,31 @@ class FieldReader {
   FieldReader(const Layout& layout, bool little_endian, Bytes bytes, size_t end, Values& values)
       : layout_(layout), little_(little_endian), bytes_(bytes), end_(end), values_(values) {}
 
-  ReadResult Read(size_t count) {
-    for (size_t i = 0; i < count; ++i) {
+  ReadResult Read(size_t from, size_t count) {
+    for (size_t before = from; at_ == 0 && before-- > 0;) {
+      if (layout_.fields[before].type != FieldType::kMember) at_ = values_[before].end;
+    }
+    for (size_t i = from == 0 ? ReadPlain(count) : from; i < count; ++i) {
+      const size_t index = i;
       const Field& field = layout_.fields[i];
+      if (field.type == FieldType::kMember) continue;  // read with its message
       Value& value = values_[i];
       value.begin = value.content = at_;
       value.present = true;
-      const ReadResult result = ReadOne(field, value);
-      if (!result.ok()) return result;
+      ReadResult result = ReadOne(field, value);
+      if (!result.ok()) {
+        if (result.fields == 0) result.fields = i;
+        return result;
+      }
       if (field.has_constant && !HasConstant(field, value)) {
-        return Broken("a field does not hold what it always does");
+        return Broken("a field does not hold what it always does", i);
       }
       at_ = value.end;
+      if (field.type == FieldType::kMessage) i += layout_.messages[field.message].members;
       for (const FieldIndex span : layout_.spans) {
-        if (layout_.fields[span].through != i) continue;
+        if (layout_.fields[span].through != index) continue;
         if (values_[span].number != at_ - values_[span].end) {
-          return Broken("fields do not end where a length says");
+          return Broken("fields do not end where a length says", i);
         }
       }
     }
@@ -41,6 +54,23 @@ class FieldReader {
   }
 
  private:
+  // The numbers that messages begin with, as far as they are there and hold what they must;
+  // returns how many that are.
+  size_t ReadPlain(size_t count) {
+    const size_t end = std::min(end_, bytes_.size());
+    const size_t most = std::min(count, layout_.plain);
+    for (size_t i = 0; i < most; ++i) {
+      const Field& field = layout_.fields[i];
+      const size_t next = at_ + field.width;
+      if (next > end) return i;
+      const uint64_t number = LoadNumber(bytes_.data() + at_, field.width, little_);
+      if (field.has_constant && number != field.number) return i;
+      values_[i] = {at_, at_, next, next, number, true};
+      at_ = next;
+    }
+    return most;
+  }
+
   ReadResult ReadOne(const Field& field, Value& value) {
     switch (field.type) {
       case FieldType::kNumber: {
@@ -78,6 +108,10 @@ class FieldReader {
       }
       case FieldType::kEntries:
         return ReadEntries(field, value);
+      case FieldType::kMessage:
+        return ReadMessage(field, value);
+      case FieldType::kMember:
+        break;
     }
     return Broken("no such field");
   }
@@ -149,6 +183,21 @@ class FieldReader {
     return {};
   }
 
+  ReadResult ReadMessage(const Field& field, Value& value) {
+    ReadResult result;
+    if (field.source == kNoField) {
+      result = TakePrefix(field, value);
+    } else {
+      value.number = values_[field.source].number;
+    }
+    if (result.ok()) result = Take(value.number, value);
+    if (!result.ok()) return result;
+    const SubMessage& message = layout_.messages[field.message];
+    if (ReadMembers(layout_, message, bytes_, value.content, value.content_end, values_)) return {};
+    return Broken("a message within the message cannot be read",
+                  size_t{message.field} + 1 + message.members);
+  }
+
   bool HasConstant(const Field& field, const Value& value) const {
     return field.is_number() ? value.number == field.number : Content(value, bytes_) == field.text;
   }
@@ -164,8 +213,8 @@ class FieldReader {
 }  // namespace
 
 ReadResult ReadFields(const Layout& layout, bool little_endian, Bytes bytes, size_t end,
-                      size_t count, Values& values) {
-  return FieldReader(layout, little_endian, bytes, end, values).Read(count);
+                      size_t from, size_t count, Values& values) {
+  return FieldReader(layout, little_endian, bytes, end, values).Read(from, count);
 }
 
 }  // namespace metaprotocol::declared

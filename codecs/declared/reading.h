@@ -12,14 +12,16 @@
 
 namespace metaprotocol::declared {
 
-// What was read of one field: where it is, with its length or separator, and its content.
+// What was read of one field: where it is, with its length or separator, and its content. Of the
+// members of a message, of their last occurrence; of a list in one, from the first entry to the
+// last.
 struct Value {
-  size_t begin = 0;  // of all
-  size_t content = 0;
-  size_t content_end = 0;
-  size_t end = 0;  // of all
-  uint64_t number = 0;
-  bool present = true;  // false: a null
+  size_t begin;  // of all
+  size_t content;
+  size_t content_end;
+  size_t end;  // of all
+  uint64_t number;
+  bool present;  // false: a null, or a member that is not there
 };
 
 // Values by field. Not cleared for each message: who reads knows how many there are.
@@ -30,14 +32,15 @@ struct ReadResult {
   Status status = Status::kOk;
   size_t need = 0;
   std::string_view error;
+  size_t fields = 0;  // kBroken: so many have values all the same
 
   bool ok() const { return status == Status::kOk; }
 };
 
-// Reads the first `count` fields of a message whose fields and body end at `end`; only the first
-// bytes of it may be there.
+// Reads the fields from `from` to `count` of a message whose fields and body end at `end`; only the
+// first bytes of it may be there. `values`: of those before `from`.
 ReadResult ReadFields(const Layout& layout, bool little_endian, Bytes bytes, size_t end,
-                      size_t count, Values& values);
+                      size_t from, size_t count, Values& values);
 
 inline Bytes Content(const Value& value, Bytes bytes) {
   return bytes.substr(value.content, value.content_end - value.content);

@@ -2,6 +2,7 @@
 // have become indices, and everything that can be known beforehand is.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
@@ -11,6 +12,7 @@
 #include <vector>
 
 #include "src/codec/codec.h"
+#include "src/codec/protobuf.h"
 
 namespace metaprotocol::declared {
 
@@ -30,7 +32,12 @@ enum class FieldType : uint8_t {
   kSized,      // text as long as field `source` says
   kUntil,      // text up to `until`, or to the end of the message
   kEntries,    // `entries`
+  kMessage,    // of a length before it, of `width` bytes, or in `source`; its members follow
+  kMember,     // of the message in field `source`; no bytes of its own
 };
+
+// What a member of a message holds.
+enum class MemberType : uint8_t { kText, kUnsigned, kSigned, kSigned32, kPresence, kEntries };
 
 // How a list of keys with values is written. Binary lists have lengths before keys and values,
 // lists of text have `assign` and `separator`.
@@ -43,6 +50,29 @@ struct Entries {
   std::string separator;
 
   bool binary() const { return key_width != 0; }
+};
+
+// A protobuf message as a tree of what is known of it.
+struct ProtoNode {
+  static constexpr uint8_t kNone = 0xff;
+  // Of one number there may be several: first entries, then a text.
+  struct Case {
+    uint32_t number = 0;
+    WireType wire = WireType::kLength;
+    MemberType type = MemberType::kText;
+    FieldIndex member = kNoField;
+    uint8_t node = kNone;  // a message within the message
+  };
+  std::vector<Case> cases;  // by number
+  // The first case of a number below 16, or how many there are.
+  std::array<uint8_t, 16> first{};
+};
+
+// A message that is a field, by its format.
+struct SubMessage {
+  FieldIndex field = kNoField;  // its members come right behind it
+  size_t members = 0;
+  std::vector<ProtoNode> nodes;  // the first is the message itself
 };
 
 struct Field {
@@ -62,13 +92,38 @@ struct Field {
   std::string text;                                     // likewise
   std::vector<std::pair<uint64_t, std::string>> names;  // sorted
   uint32_t key = MetadataKeys::kNone;
+  uint8_t message = 0;  // kMessage: in Layout::messages
+  // kMember:
+  MemberType member = MemberType::kText;
+  uint32_t number_in_message = 0;  // protobuf's, in the message that it is directly in
+  uint8_t depth = 0;               // 0: directly in the message that is a field
+  bool or_text = false;  // entries: what has no key is not one, but the text of the same number
+  bool required = false;
+  std::string without;
 
   bool is_number() const {
     return type == FieldType::kNumber || type == FieldType::kBits ||
-           (type == FieldType::kUntil && decimal);
+           (type == FieldType::kUntil && decimal) ||
+           (type == FieldType::kMember && member != MemberType::kText &&
+            member != MemberType::kEntries);
+  }
+  bool is_signed() const {
+    return type == FieldType::kMember &&
+           (member == MemberType::kSigned || member == MemberType::kSigned32);
+  }
+  bool is_list() const {
+    return type == FieldType::kEntries ||
+           (type == FieldType::kMember && member == MemberType::kEntries);
+  }
+  // Text or a list as long as field `source` says.
+  bool is_sized() const {
+    return type == FieldType::kSized ||
+           (type == FieldType::kEntries && entries.extent == Entries::Extent::kSized) ||
+           (type == FieldType::kMessage && source != kNoField);
   }
   // Text that a mutation may replace.
   bool is_text() const {
+    if (type == FieldType::kMember) return member == MemberType::kText;
     return !decimal && (type == FieldType::kFixedText || type == FieldType::kPrefixed ||
                         type == FieldType::kSized || type == FieldType::kUntil);
   }
@@ -84,12 +139,21 @@ struct Kind {
   std::vector<Condition> when;
 };
 
+// Of a framing's sum: a number at a fixed place.
+struct LengthPart {
+  size_t offset = 0;
+  size_t width = 0;
+  uint64_t mask = std::numeric_limits<uint64_t>::max();
+  int shift = 0;
+};
+
 // What messages of one side look like.
 struct Layout {
   std::vector<Field> fields;
 
   // Framing by length: the sum of these fields and of `length_base`.
   std::vector<FieldIndex> length_fields;
+  std::vector<LengthPart> length_parts;  // the same
   int64_t length_base = 0;
   // The one of them that is changed with the message's length: the last that is no field's size.
   FieldIndex free_length = kNoField;
@@ -101,10 +165,20 @@ struct Layout {
   FieldIndex id = kNoField;
   FieldIndex status = kNoField;
   FieldIndex timeout = kNoField;
-  FieldIndex entries = kNoField;         // the list that mutations change
-  std::vector<FieldIndex> spans;         // fields with `through`
-  std::vector<FieldIndex> copies;        // what goes into Message::tag, first byte first
-  size_t needed = 0;                     // so many fields tell everything but metadata
+  std::vector<FieldIndex> lists;  // which mutations change
+  std::vector<SubMessage> messages;
+  std::vector<FieldIndex> demands;  // members of which something is demanded
+  std::vector<FieldIndex> said;     // fields that are metadata keys, and lists
+  // Constants at fixed places, and where they stand.
+  std::vector<std::pair<size_t, std::string>> opening;
+  // Where the id is in a message: the numbers that count its bytes, as offset and width.
+  std::vector<std::pair<size_t, size_t>> id_lengths;
+  std::vector<FieldIndex> spans;   // fields with `through`
+  std::vector<FieldIndex> copies;  // what goes into Message::tag, first byte first
+  bool id_in_message = false;
+  size_t plain = 0;    // so many fields from the first are numbers, and nothing else about them
+  size_t telling = 0;  // so many fields tell kind, id, status and timeout
+  size_t needed = 0;   // so many fields tell everything but metadata
   bool replaced_at_fixed_places = true;  // id and timeout
 };
 
@@ -141,6 +215,9 @@ struct Tables {
   Template ping;                // as a request
   Template go_away;             // as a response
   std::vector<std::string> keys;
+
+  // The status values that are the server's errors, if all others are not.
+  std::vector<std::pair<uint64_t, uint64_t>> server_errors;
 
   const Layout& layout(Direction direction) const {
     return layouts[static_cast<size_t>(direction)];

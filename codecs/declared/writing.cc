@@ -4,11 +4,16 @@
 #include <algorithm>
 #include <array>
 #include <bit>
+#include <iterator>
+#include <limits>
 #include <optional>
 #include <utility>
 #include <vector>
 
 #include "codecs/declared/numbers.h"
+#include "codecs/declared/protobuf_members.h"
+#include "src/codec/entry_mutation.h"
+#include "src/codec/utf8.h"
 
 namespace metaprotocol::declared {
 namespace {
@@ -105,6 +110,17 @@ class Writer {
     }
     out_.append(content);
     return true;
+  }
+  // A message within the message; false if its length cannot say how long it is.
+  bool Message(FieldIndex index, std::string_view content) {
+    const Field& field = layout_.fields[index];
+    Begin(index);
+    if (field.source == kNoField) {
+      if (content.size() > LargestNumber(field.width)) return false;
+      AppendNumber(out_, field.width, tables_.little_endian, content.size());
+    }
+    out_.append(content);
+    return field.source == kNoField || SetLength(field, content.size());
   }
   // What counts the bytes of some fields, once all are written and nothing else is; false if it
   // cannot say them.
@@ -224,6 +240,32 @@ size_t Room(const Layout& layout, const Field& field) {
   }
 }
 
+// The message `field` of a template: the members that it names, the id and the status.
+std::string NewMessage(const Layout& layout, const Field& field, const Template& from,
+                       const Filling& filling, const std::array<uint64_t, kMaxFields>& numbers,
+                       uint64_t status) {
+  const SubMessage& message = layout.messages[field.message];
+  std::vector<MemberChange> changes;
+  std::vector<std::string> texts(message.members);
+  for (size_t i = 0; i < message.members; ++i) {
+    const size_t index = message.field + 1 + i;
+    const bool always = index == layout.id || (index == layout.status && filling.status != nullptr);
+    if (!from.values[index].given && !always) continue;
+    const Field& member = layout.fields[index];
+    if (member.member == MemberType::kPresence && numbers[index] == 0) continue;
+    MemberChange change{.member = static_cast<FieldIndex>(index), .number = numbers[index]};
+    if (member.is_text()) {
+      texts[i] = Expand(from.values[index].text, filling, status);
+      if (!IsUtf8(texts[i])) texts[i] = filling.reply;
+      change.text = texts[i];
+    }
+    changes.push_back(change);
+  }
+  std::string out;
+  AppendMessage(layout, message, {}, changes, out);
+  return out;
+}
+
 }  // namespace
 
 bool AppendTemplate(const Tables& tables, Direction direction, const Template& from,
@@ -255,7 +297,14 @@ bool AppendTemplate(const Tables& tables, Direction direction, const Template& f
         writer.Number(index, numbers[i]);
         break;
       case FieldType::kBits:
+      case FieldType::kMember:  // written with its message
         writer.Begin(index);
+        break;
+      case FieldType::kMessage:
+        if (!writer.Message(index, NewMessage(layout, field, from, filling, numbers, status))) {
+          writer.Discard();
+          return false;
+        }
         break;
       case FieldType::kEntries:
         writer.List(index, {}, 0);
@@ -332,6 +381,19 @@ bool AppendPart(std::string& out, size_t width, bool little_endian, bool nullabl
   return true;
 }
 
+// What a mutation does to the lists of a message: its entries go into the first that has any, or
+// the first if none has, and what they replace leaves them all.
+struct ListChanges {
+  FieldIndex target = kNoField;
+  ListMutation split;  // owns what the next two have, where they are no one else's
+  std::span<const MutationOp> in_target;
+  std::span<const MutationOp> elsewhere;
+
+  std::span<const MutationOp> of(FieldIndex list) const {
+    return list == target ? in_target : elsewhere;
+  }
+};
+
 bool IsOwn(const Tables& tables, std::string_view key) {
   return std::find(tables.keys.begin(), tables.keys.end(), key) != tables.keys.end();
 }
@@ -344,6 +406,83 @@ void ForEachRaw(const Tables& tables, const Field& field, Bytes content, const V
   ForEachEntry(field.entries, tables.little_endian, field.nullable, content, value.number,
                field.entries.extent == Entries::Extent::kCount, used,
                [&](Bytes key, Bytes, bool, Bytes raw) { each(key, raw); });
+}
+
+bool HasKey(const Tables& tables, const Field& field, Bytes content, const Value& value,
+            std::string_view wanted) {
+  bool found = false;
+  if (field.type == FieldType::kMember) {
+    ForEachMemberEntry(field, content, [&](Bytes key, Bytes) { found |= key == wanted; });
+  } else {
+    ForEachRaw(tables, field, content, value, [&](Bytes key, Bytes) { found |= key == wanted; });
+  }
+  return found;
+}
+
+void PlanLists(const Tables& tables, const Layout& layout, Bytes bytes, const Values& values,
+               std::span<const MutationOp> mutation, ListChanges& plan) {
+  if (layout.lists.empty()) return;
+  plan.target = layout.lists.front();
+  for (const FieldIndex list : layout.lists) {
+    if (Content(values[list], bytes).empty()) continue;
+    plan.target = list;
+    break;
+  }
+  // The usual case costs no copy.
+  const bool alone = std::all_of(layout.lists.begin(), layout.lists.end(), [&](FieldIndex list) {
+    return list == plan.target || Content(values[list], bytes).empty();
+  });
+  const bool all_named = std::none_of(mutation.begin(), mutation.end(),
+                                      [&](const MutationOp& op) { return IsOwn(tables, op.key); });
+  if (alone && (all_named || layout.fields[plan.target].type == FieldType::kEntries)) {
+    plan.in_target = mutation;
+    return;
+  }
+  std::vector<MutationOp> named;
+  std::copy_if(mutation.begin(), mutation.end(), std::back_inserter(named),
+               [&](const MutationOp& op) { return !IsOwn(tables, op.key); });
+  plan.split = SplitMutation(named, [&](std::string_view key) {
+    return std::any_of(layout.lists.begin(), layout.lists.end(), [&](FieldIndex list) {
+      const Value& value = values[list];
+      return list != plan.target &&
+             HasKey(tables, layout.fields[list], Content(value, bytes), value, key);
+    });
+  });
+  plan.in_target = plan.split.target;
+  plan.elsewhere = plan.split.others;
+}
+
+// What a mutation and other numbers come to for the members of a message; none if they leave it
+// alone.
+std::vector<MemberChange> MemberChanges(const Layout& layout, const SubMessage& message,
+                                        Bytes bytes, const Values& values,
+                                        std::span<const MutationOp> mutation,
+                                        const ListChanges& lists, const Replaced& replaced) {
+  std::vector<MemberChange> changes;
+  for (size_t i = 0; i < message.members; ++i) {
+    const auto index = static_cast<FieldIndex>(message.field + 1 + i);
+    const Field& field = layout.fields[index];
+    MemberChange change{.member = index};
+    if (index == layout.id && replaced.id) {
+      change.number = *replaced.id;
+    } else if (index == layout.timeout && replaced.timeout) {
+      change.number = *replaced.timeout;
+      if (field.member == MemberType::kSigned32) {
+        change.number = std::min<uint64_t>(change.number, std::numeric_limits<int32_t>::max());
+      }
+    } else if (field.is_list() && !lists.of(index).empty()) {
+      change.mutation = lists.of(index);
+    } else if (const auto text = field.is_text()
+                                     ? NewText(field, Content(values[index], bytes), mutation)
+                                     : std::nullopt) {
+      change.text = *text;
+      change.gone = text->empty() && !field.required;
+    } else {
+      continue;
+    }
+    changes.push_back(change);
+  }
+  return changes;
 }
 
 // By key, in the order in which new entries are written.
@@ -439,17 +578,41 @@ size_t AppendReplaced(const Tables& tables, Direction direction, Bytes bytes, co
   return done;
 }
 
+size_t AppendIdInMessage(const Layout& layout, bool little_endian, Bytes bytes, size_t begin,
+                         size_t size, uint64_t id, std::string& out) {
+  const size_t start = out.size();
+  out.append(bytes.substr(0, begin));
+  AppendProtoVarint(out, layout.fields[layout.id].number_in_message, id);
+  const size_t written = out.size() - start - begin;
+  for (const auto& [offset, width] : layout.id_lengths) {
+    const uint64_t length =
+        LoadNumber(bytes.data() + offset, width, little_endian) + written - size;
+    if (length > LargestNumber(width)) {
+      out.resize(start);
+      return 0;
+    }
+    StoreNumber(&out[start + offset], width, little_endian, length);
+  }
+  return begin + size;
+}
+
 bool AppendMutated(const Tables& tables, Direction direction, Bytes bytes, const Values& values,
                    std::span<const MutationOp> mutation, const Replaced& replaced,
                    std::string& out) {
   const Layout& layout = tables.layout(direction);
   Writer writer(tables, direction, out);
+  ListChanges lists;
+  PlanLists(tables, layout, bytes, values, mutation, lists);
   size_t end = 0;
   bool open = false;  // a field went up to the message's end for want of its separator
   for (size_t i = 0; i < layout.fields.size(); ++i) {
     const auto index = static_cast<FieldIndex>(i);
     const Field& field = layout.fields[i];
     const Value& value = values[i];
+    if (field.type == FieldType::kMember) {  // written with its message
+      writer.Begin(index);
+      continue;
+    }
     end = value.end;
     const bool was_open = open;
     open = open || (!field.until.empty() && value.end == value.content_end);
@@ -458,13 +621,20 @@ bool AppendMutated(const Tables& tables, Direction direction, Bytes bytes, const
       writer.Id(index, *replaced.id);
     } else if (index == layout.timeout && replaced.timeout) {
       writer.Number(index, std::min(*replaced.timeout, LargestNumber(field.width)));
-    } else if (index == layout.entries) {
+    } else if (field.is_list() && !lists.of(index).empty()) {
       std::string content;
       size_t count = 0;
-      written =
-          !was_open &&
-          MutatedEntries(tables, field, Content(value, bytes), value, mutation, content, count) &&
-          writer.List(index, content, count, !open);
+      written = !was_open &&
+                MutatedEntries(tables, field, Content(value, bytes), value, lists.of(index),
+                               content, count) &&
+                writer.List(index, content, count, !open);
+    } else if (field.type == FieldType::kMessage) {
+      const SubMessage& message = layout.messages[field.message];
+      const std::vector<MemberChange> changes =
+          MemberChanges(layout, message, bytes, values, mutation, lists, replaced);
+      std::string content;
+      AppendMessage(layout, message, Content(value, bytes), changes, content);
+      written = writer.Message(index, content);
     } else if (const auto text = field.is_text() && !field.has_constant
                                      ? NewText(field, Content(value, bytes), mutation)
                                      : std::nullopt) {

@@ -39,6 +39,11 @@ struct Replaced {
 size_t AppendReplaced(const Tables& tables, Direction direction, Bytes bytes, const Values& values,
                       const Replaced& replaced, std::string& out);
 
+// The same where the id is a member of a message, which with its name takes the `size` bytes at
+// `begin` (0: it is not there). 0, and nothing appended, if a length cannot say what it comes to.
+size_t AppendIdInMessage(const Layout& layout, bool little_endian, Bytes bytes, size_t begin,
+                         size_t size, uint64_t id, std::string& out);
+
 // Appends the fields of a whole message with `mutation` applied, and its lengths made good; what is
 // behind them stays as it is. `bytes`: fields and body. `values`: of all fields. False, and nothing
 // appended, if the message cannot carry it: what is set holds a separator, or is longer than its

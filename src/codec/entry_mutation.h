@@ -2,6 +2,7 @@
 // the message's own stay, and which are new.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <optional>
 #include <span>
@@ -55,5 +56,26 @@ class EntryMutation {
   const std::span<const MutationOp> mutation_;
   std::vector<bool> present_;  // by place
 };
+
+// A mutation of a message that has several lists of entries: new ones go into one of them, and what
+// they replace leaves all, whichever a reader looks into.
+struct ListMutation {
+  std::vector<MutationOp> target;
+  std::vector<MutationOp> others;
+};
+
+// `elsewhere(key)`: whether one of the other lists has an entry of that key.
+template <class Elsewhere>
+ListMutation SplitMutation(std::span<const MutationOp> mutation, Elsewhere elsewhere) {
+  ListMutation split;
+  for (const MutationOp& op : mutation) {
+    const bool leaves = std::any_of(split.others.begin(), split.others.end(),
+                                    [&](const MutationOp& before) { return before.key == op.key; });
+    if (op.kind == MutationOp::Kind::kAddIfAbsent && !leaves && elsewhere(op.key)) continue;
+    split.target.push_back(op);
+    if (!leaves) split.others.push_back({MutationOp::Kind::kRemove, op.key, ""});
+  }
+  return split;
+}
 
 }  // namespace metaprotocol

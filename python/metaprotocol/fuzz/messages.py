@@ -139,6 +139,13 @@ class _Writer:
             self._out += text + str(until).encode()
         elif isinstance(entries := field.get("entries"), dict):
             self._entries(entries)
+        elif isinstance(message := field.get("message"), dict):
+            content = self._members(_list(message.get("members")))
+            if "length_prefix" in message:
+                self._append(len(content), message["length_prefix"])
+            self._out += content
+            if source := message.get("sized_by"):
+                self._patch(str(source), len(content))
         self._places[name] = (begin, len(self._out) - begin)
 
     def _number(self, name: str, width: int) -> int:
@@ -181,6 +188,37 @@ class _Writer:
         elif until := entries.get("until"):
             self._out += str(until).encode()
 
+    def _members(self, members: list[dict[str, Any]], depth: int = 0) -> bytes:
+        """A protobuf message of these members, whose paths have so many numbers before them."""
+        out = bytearray()
+        within: dict[int, list[dict[str, Any]]] = {}
+        for member in members:
+            number, *rest = [int(part) for part in str(member["path"]).split(".")[depth:]]
+            if rest:
+                within.setdefault(number, []).append(member)
+            elif member.get("required") or self._rng.random() < 0.6:
+                out += self._member(member, number)
+        for number, inner in within.items():
+            if any(m.get("required") for m in inner) or self._rng.random() < 0.7:
+                content = self._members(inner, depth + 1)
+                out += _varint(number << 3 | 2) + _varint(len(content)) + content
+        return bytes(out)
+
+    def _member(self, member: dict[str, Any], number: int) -> bytes:
+        kind = member.get("type", "TEXT")
+        if kind == "PRESENCE":
+            return b""  # comes with what is in it
+        if kind == "ENTRIES":
+            entry = b"\x0a\x03key\x12\x05value"
+            return (_varint(number << 3 | 2) + _varint(len(entry)) + entry) * self._rng.randrange(3)
+        if kind == "TEXT":
+            text = self._text(member)
+            return _varint(number << 3 | 2) + _varint(len(text)) + text
+        value = member.get("value")
+        return _varint(number << 3) + _varint(
+            self._number(str(member["name"]), 8) if value is None else int(value)
+        )
+
     def _span(self, field: dict[str, Any]) -> None:
         if through := field.get("length_through"):
             begin, width = self._places[str(field["name"])]
@@ -193,7 +231,8 @@ class _Writer:
         sized |= {
             str(entries.get("sized_by"))
             for field in self._fields
-            if isinstance(entries := field.get("entries"), dict)
+            for inner in ("entries", "message")
+            if isinstance(entries := field.get(inner), dict)
         }
         free = [name for name in names if name not in sized and name in self._places]
         if not free:
@@ -226,6 +265,16 @@ class _Writer:
         number = int.from_bytes(self._out[place : place + width], self._byteorder())
         number = number & ~mask | value * (mask & -mask) & mask
         self._patch(str(field["bits_of"]), number)
+
+
+def _varint(number: int) -> bytes:
+    """Protobuf's."""
+    out = bytearray()
+    while number >= 0x80:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    out.append(number)
+    return bytes(out)
 
 
 def _list(value: Any) -> list[Any]:

@@ -68,6 +68,47 @@ class NumberName(Model):
     """What it is called."""
 
 
+class DeclaredMember(Model):
+    """One member of a message within the message: a field like all others, named wherever fields
+    are."""
+
+    name: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z][A-Za-z0-9_.-]*$")]
+    """Its name, and its metadata key."""
+    path: Annotated[
+        str,
+        Field(min_length=1, max_length=64, pattern=r"^[1-9][0-9]{0,8}([.][1-9][0-9]{0,8}){0,3}$"),
+    ]
+    """Where it is: its number, with those of the messages it is in before it, such as "1.2"."""
+    type: Literal["text", "uint64", "int64", "int32", "presence", "entries"] | None = None
+    """What it holds. `text`: a string, or bytes. `uint64`: a number without a sign. `int64`: a
+    number with a sign. `int32`: a number with a sign, of which readers take 32 bits. `presence`: 1
+    if it is there, whatever it holds, and 0 if it is not. `entries`: a map of texts, or a repeated
+    message of a key (1) and a value (2): metadata keys of their own. Where a text has the same
+    path, what is no such message is that text."""
+    required: bool | None = None
+    """Requests and responses without it cannot be decoded."""
+    value: Annotated[int, Field(ge=0, le=2**64 - 1)] | None = None
+    """The number that it always has (`presence`: 0 if it must not be there); messages with another
+    one cannot be decoded."""
+    names: Annotated[list[NumberName], Field(max_length=1024)] = Field(default_factory=list)
+    """Texts for numbers: what a route matches in place of the number."""
+    without: Annotated[str, Field(max_length=16)] | None = None
+    """A text without any of these characters; with one, the message cannot be decoded."""
+
+
+class DeclaredMessage(Model):
+    """A protobuf message within the message. It is known only as a whole, and so waited for as one.
+    Of a member that is there several times the last counts, as for all its readers, but a message
+    within it that is there twice is refused, as are groups."""
+
+    length_prefix: Annotated[int, Field(ge=1, le=4)] | None = None
+    """How many bytes it takes stands before it, in so many bytes."""
+    sized_by: Annotated[str, Field(min_length=1, max_length=64)] | None = None
+    """How many bytes it takes is in the number field of that name before it."""
+    members: Annotated[list[DeclaredMember], Field(min_length=1, max_length=32)]
+    """What is to be known of it. Everything else is passed on as it is."""
+
+
 class DeclaredField(Model):
     """One field. Every field that is no constant, no length and not the correlation id is also a
     metadata key that routes can match on."""
@@ -89,6 +130,8 @@ class DeclaredField(Model):
     """Text that goes up to this separator, or to the end of the message."""
     entries: DeclaredEntries | None = None
     """A list of keys with values, which become metadata keys of their own."""
+    message: DeclaredMessage | None = None
+    """A protobuf message within the message, of which some members are fields too."""
     mask: Annotated[int, Field(ge=0, le=2**64 - 1)] | None = None
     """For `bits_of`: which bits, such as 0x80; the lowest of them counts 1."""
     value: Annotated[int, Field(ge=0, le=2**64 - 1)] | None = None
@@ -139,6 +182,15 @@ class KindRule(Model):
     send."""
 
 
+class NumberRange(Model):
+    """Numbers without gaps."""
+
+    first: Annotated[int, Field(ge=0, le=2**64 - 1)]
+    """The first."""
+    last: Annotated[int, Field(ge=0, le=2**64 - 1)]
+    """The last."""
+
+
 class DeclaredStatus(Model):
     """Where a response says how it went."""
 
@@ -153,6 +205,9 @@ class DeclaredStatus(Model):
     )
     """Its values where the service itself answered with an error. All others are errors of the
     server."""
+    server_errors: Annotated[list[NumberRange], Field(max_length=16)] = Field(default_factory=list)
+    """Its values that are errors of the server. With these, all others are the service's own
+    errors."""
 
 
 class DeclaredTimeout(Model):
@@ -274,7 +329,7 @@ def engine_json(declaration: Declaration) -> dict[str, Any]:
 
 
 # Fields whose values are names of the engine's enumerations.
-_NAMES = frozenset({"byte_order", "kind", "sent_by", "unit"})
+_NAMES = frozenset({"byte_order", "kind", "sent_by", "type", "unit"})
 
 
 def _upper(value: Any) -> Any:

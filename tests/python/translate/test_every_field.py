@@ -577,6 +577,7 @@ def test_every_field_of_ours_has_an_effect_or_is_told_of(kind: str, path: str) -
 
 
 _ORDINARY: dict[Any, Any] = {int: 1, str: "a", bool: True}
+_OF_A_FORM = {"path": "1.2"}
 
 
 def content_with(model: type[BaseModel], path: tuple[str, ...]) -> Json:
@@ -596,7 +597,7 @@ def content_with(model: type[BaseModel], path: tuple[str, ...]) -> Json:
         elif issubclass(annotation, BaseModel):
             value = content_with(annotation, path[1:] if on_path else ())
         else:
-            value = _ORDINARY[annotation]
+            value = _OF_A_FORM.get(name, _ORDINARY[annotation])
         content[name] = [value] if listed else value
     return content
 

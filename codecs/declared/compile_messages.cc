@@ -1,0 +1,234 @@
+// See compiler.h: messages within the message, and their members.
+#include <algorithm>
+#include <charconv>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "codecs/declared/compiler.h"
+#include "codecs/declared/numbers.h"
+
+namespace metaprotocol::declared {
+namespace {
+
+// Protobuf's.
+constexpr uint32_t kLargestNumber = (1u << 29) - 1;
+// The reader notes in the bits of one number which it has seen.
+constexpr size_t kMaxNodes = 64;
+
+MemberType TypeOf(config::DeclaredMemberType type) {
+  switch (type) {
+    case config::DeclaredMemberType::TEXT:
+      break;
+    case config::DeclaredMemberType::UINT64:
+      return MemberType::kUnsigned;
+    case config::DeclaredMemberType::INT64:
+      return MemberType::kSigned;
+    case config::DeclaredMemberType::INT32:
+      return MemberType::kSigned32;
+    case config::DeclaredMemberType::PRESENCE:
+      return MemberType::kPresence;
+    case config::DeclaredMemberType::ENTRIES:
+      return MemberType::kEntries;
+  }
+  return MemberType::kText;
+}
+
+// "1.2"; its form has been checked in reading.
+std::vector<uint32_t> NumbersOf(std::string_view path) {
+  std::vector<uint32_t> numbers;
+  while (!path.empty()) {
+    const size_t dot = std::min(path.find('.'), path.size());
+    uint32_t number = 0;
+    std::from_chars(path.data(), path.data() + dot, number);
+    numbers.push_back(number);
+    path.remove_prefix(std::min(dot + 1, path.size()));
+  }
+  return numbers;
+}
+
+// The message under `number` in that of `parent`, which is made if there is none yet.
+uint8_t NodeUnder(SubMessage& message, uint8_t parent, uint32_t number) {
+  const auto added = static_cast<uint8_t>(message.nodes.size());
+  std::vector<ProtoNode::Case>& cases = message.nodes[parent].cases;
+  const auto fits = [number](const ProtoNode::Case& known) {
+    return known.number == number && known.wire == WireType::kLength &&
+           (known.member == kNoField || known.type == MemberType::kPresence);
+  };
+  const auto found = std::find_if(cases.begin(), cases.end(), fits);
+  if (found != cases.end() && found->node != ProtoNode::kNone) return found->node;
+  if (found != cases.end()) {
+    found->node = added;
+  } else {
+    cases.push_back({.number = number, .node = added});
+  }
+  message.nodes.emplace_back();
+  return added;
+}
+
+}  // namespace
+
+void Compiler::CompileMembers(const config::DeclaredMessage& from, const std::string& path,
+                              size_t side, bool tell) {
+  Layout& here = layout(side);
+  const auto fail = [&](std::string place, std::string value, std::string message) {
+    failed_ = true;
+    if (tell) findings_.Error(std::move(place), std::move(value), std::move(message));
+  };
+  SubMessage message;
+  message.field = static_cast<FieldIndex>(here.fields.size() - 1);
+  message.nodes.emplace_back();
+  for (size_t i = 0; i < from.members.size(); ++i) {
+    const config::DeclaredMember& member = from.members[i];
+    const std::string place = Index(path, "members", i);
+    if (IndexOf(side, member.name) != kNoField) {
+      fail(place + ".name", QuoteShort(member.name),
+           "is the name of another field; names must be unique");
+      continue;
+    }
+    if (here.fields.size() == kMaxFields) {
+      fail(place, QuoteShort(member.name),
+           "is one field too many; " + std::to_string(kMaxFields) + " are the most");
+      return;
+    }
+    const std::vector<uint32_t> numbers = NumbersOf(member.path);
+    if (numbers.empty()) continue;  // told in reading
+    if (*std::max_element(numbers.begin(), numbers.end()) > kLargestNumber) {
+      fail(place + ".path", QuoteShort(member.path),
+           "has a number above " + std::to_string(kLargestNumber));
+      continue;
+    }
+    if (message.nodes.size() + numbers.size() > kMaxNodes) {
+      fail(place + ".path", QuoteShort(member.path),
+           "leads into one message too many; " + std::to_string(kMaxNodes) + " are the most");
+      continue;
+    }
+    Field field;
+    field.name = member.name;
+    field.type = FieldType::kMember;
+    field.source = message.field;
+    field.offset = kVariable;
+    field.member = TypeOf(member.type);
+    field.number_in_message = numbers.back();
+    field.depth = static_cast<uint8_t>(numbers.size() - 1);
+    field.required = member.required;
+    field.without = member.without;
+    if (member.value) {
+      field.has_constant = true;
+      field.number = *member.value;
+      if (!field.is_number()) {
+        fail(place + ".value", std::to_string(*member.value), "is for numbers and presence");
+      }
+    }
+    if (!field.without.empty() && !field.is_text()) {
+      fail(place + ".without", QuoteShort(field.without), "is for texts");
+    }
+    for (const config::NumberName& name : member.names) {
+      field.names.emplace_back(name.number, name.name);
+    }
+    std::sort(field.names.begin(), field.names.end());
+    if (!field.names.empty() && !field.is_number()) {
+      fail(place + ".names", "", "are for numbers");
+    }
+    uint8_t node = 0;
+    for (size_t j = 0; j + 1 < numbers.size(); ++j) node = NodeUnder(message, node, numbers[j]);
+    const auto index = static_cast<FieldIndex>(here.fields.size());
+    const bool is_varint = field.is_number() && field.member != MemberType::kPresence;
+    const WireType wire = is_varint ? WireType::kVarint : WireType::kLength;
+    std::vector<ProtoNode::Case>& cases = message.nodes[node].cases;
+    const auto same = std::find_if(cases.begin(), cases.end(), [&](const ProtoNode::Case& known) {
+      return known.number == numbers.back() && known.wire == wire;
+    });
+    const ProtoNode::Case added = {
+        .number = numbers.back(), .wire = wire, .type = field.member, .member = index};
+    if (same == cases.end()) {
+      cases.push_back(added);
+    } else if (same->member == kNoField && field.member == MemberType::kPresence) {
+      same->member = index;
+      same->type = field.member;
+    } else if (same->type == MemberType::kEntries && field.is_text()) {
+      here.fields[same->member].or_text = true;
+      cases.insert(same + 1, added);
+    } else {
+      fail(place + ".path", QuoteShort(member.path),
+           "is that of another member; only entries may have a text beside them, after them");
+      continue;
+    }
+    if (field.required || field.has_constant || !field.without.empty()) {
+      here.demands.push_back(index);
+    }
+    if (field.is_list()) here.lists.push_back(index);
+    here.fields.push_back(std::move(field));
+    ++message.members;
+  }
+  for (ProtoNode& node : message.nodes) {
+    std::stable_sort(node.cases.begin(), node.cases.end(),
+                     [](const auto& a, const auto& b) { return a.number < b.number; });
+    for (size_t number = 0; number < node.first.size(); ++number) {
+      const auto found = std::find_if(node.cases.begin(), node.cases.end(),
+                                      [&](const auto& known) { return known.number == number; });
+      node.first[number] = static_cast<uint8_t>(found - node.cases.begin());
+    }
+  }
+  here.fields[message.field].message = static_cast<uint8_t>(here.messages.size());
+  here.messages.push_back(std::move(message));
+}
+
+// Another id may take more or fewer bytes, so that all numbers that count them have to be known,
+// and to be where they can be changed without reading the message anew.
+void Compiler::CompileIdInMessage(size_t side, FieldIndex index, const std::string& path) {
+  Layout& here = layout(side);
+  const Field& field = here.fields[index];
+  const Field& message = here.fields[field.source];
+  const std::string value = QuoteShort(from_.correlation_id);
+  const bool wide = field.member == MemberType::kUnsigned || field.member == MemberType::kSigned;
+  if (!wide || field.has_constant) {
+    Error(path, value, "must be a number of 64 bits (UINT64 or INT64) in its message");
+    return;
+  }
+  if (field.depth != 0) {
+    Error(path, value, "is in a message within the message; it must be directly in a field's");
+    return;
+  }
+  std::vector<FieldIndex> lengths;
+  if (message.source != kNoField) lengths.push_back(message.source);
+  for (const FieldIndex span : here.spans) {
+    const bool around = span < field.source && here.fields[span].through >= field.source;
+    if (around) lengths.push_back(span);
+  }
+  // What the framing adds up may be among these already.
+  const auto summands = std::count_if(lengths.begin(), lengths.end(), [&](FieldIndex length) {
+    return std::find(here.length_fields.begin(), here.length_fields.end(), length) !=
+           here.length_fields.end();
+  });
+  if (!tables_.delimiter.empty() || summands > 1 ||
+      (summands == 0 && here.free_length == kNoField)) {
+    Error(
+        path, value,
+        "is in a message, which takes more or fewer bytes with other ids: this needs framing by a "
+        "length in which that message counts once");
+    return;
+  }
+  if (summands == 0) lengths.push_back(here.free_length);
+  if (message.source == kNoField) {
+    if (message.offset == kVariable) {
+      Error(path, value, "is in a message whose length is not at a fixed place");
+      return;
+    }
+    here.id_lengths.emplace_back(message.offset, message.width);
+  }
+  for (const FieldIndex length : lengths) {
+    const Field& counts = here.fields[length];
+    if (counts.type != FieldType::kNumber || counts.offset == kVariable || length > field.source) {
+      Error(path, value,
+            "is in a message that " + counts.name +
+                " counts, which must have whole bytes at a fixed place before it");
+      return;
+    }
+    here.id_lengths.emplace_back(counts.offset, counts.width);
+  }
+  here.id = index;
+  tables_.id_bits = tables_.id_bits == 0 ? 64 : std::min(tables_.id_bits, 64);
+}
+
+}  // namespace metaprotocol::declared

@@ -1,0 +1,66 @@
+// Protobuf messages that are fields of a declared message: reading what is known of them, and
+// writing them with some of it changed.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "codecs/declared/reading.h"
+#include "codecs/declared/tables.h"
+#include "src/codec/bytes.h"
+#include "src/codec/mutation.h"
+#include "src/codec/protobuf.h"
+
+namespace metaprotocol::declared {
+
+// Values of the members of the message at [begin, end). False if it cannot be read; then they have
+// values as far as it can.
+bool ReadMembers(const Layout& layout, const SubMessage& message, Bytes bytes, size_t begin,
+                 size_t end, Values& values);
+
+// What is an entry of the list `field`, a member; nothing if it is something else.
+inline std::optional<ProtoEntry> EntryOf(const Field& field, Bytes bytes) {
+  // As all peers write them, as far as they are short: a key and a value, in this order.
+  const auto byte = [bytes](size_t at) { return static_cast<unsigned char>(bytes[at]); };
+  if (bytes.size() >= 4 && byte(0) == 0x0a && byte(1) < 0x80) {
+    const size_t key = byte(1);
+    if (bytes.size() >= 4 + key && byte(2 + key) == 0x12 && byte(3 + key) < 0x80 &&
+        bytes.size() == 4 + key + byte(3 + key) && key != 0) {
+      return ProtoEntry{bytes.substr(2, key), bytes.substr(4 + key)};
+    }
+  }
+  auto entry = ReadProtoEntry(bytes);
+  if (entry && field.or_text && entry->key.empty()) entry.reset();
+  return entry;
+}
+
+// Calls `each(key, value)` for the entries of the list `field`, which lie in `area`.
+template <class Each>
+void ForEachMemberEntry(const Field& field, Bytes area, Each each) {
+  ProtoReader reader(area);
+  for (ProtoField found; reader.Next(found);) {
+    if (!found.is(field.number_in_message, WireType::kLength)) continue;
+    if (const auto entry = EntryOf(field, found.bytes)) each(entry->key, entry->value);
+  }
+}
+
+// What is written of a member in place of what was there.
+struct MemberChange {
+  FieldIndex member = kNoField;
+  bool gone = false;
+  uint64_t number = 0;
+  std::string_view text = {};                 // texts
+  std::span<const MutationOp> mutation = {};  // lists
+};
+
+// Appends the message `old` with these changes; what they do not name stays as it is, byte by byte.
+// Nothing else than `changes` is in a message that is made anew ("").
+void AppendMessage(const Layout& layout, const SubMessage& message, Bytes old,
+                   std::span<const MemberChange> changes, std::string& out);
+
+}  // namespace metaprotocol::declared
