@@ -25,7 +25,7 @@ def codec(
     """A folder for a codec in C++ that builds, with vectors and tests that pass, to be changed.
 
     It needs nothing of MetaProtocol's sources, but the Python package for its headers."""
-    from metaprotocol.scaffold import BadName, FolderExists, write_codec
+    from metaprotocol.scaffold import BadFolder, BadName, FolderExists, write_codec
     from metaprotocol.translate.protocols import BUILT_IN_PROTOCOLS
 
     target = folder or Path(f"{name}-codec")
@@ -34,7 +34,7 @@ def codec(
     except BadName as error:
         text = str(error)
         raise Failure(ExitCode.USAGE, f"{text[:1].upper()}{text[1:]}.") from None
-    except FolderExists as error:
+    except (BadFolder, FolderExists) as error:
         raise Failure(ExitCode.USAGE, f"{error}.", "Give another one with --output.") from None
     if as_json:
         write_json({"folder": str(target), "files": [str(path) for path in files]})

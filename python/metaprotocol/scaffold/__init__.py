@@ -14,7 +14,7 @@ from pathlib import Path
 
 from metaprotocol.errors import Error
 
-__all__ = ["BadName", "FolderExists", "write_codec"]
+__all__ = ["BadFolder", "BadName", "FolderExists", "write_codec"]
 
 _NAME = re.compile(r"[a-z][a-z0-9]{0,39}")
 
@@ -23,13 +23,18 @@ class BadName(Error, ValueError):
     """A protocol cannot be called so; the text says why."""
 
 
+class BadFolder(Error, ValueError):
+    """The folder's name cannot be written in a resource."""
+
+
 class FolderExists(Error, FileExistsError):
     """Something is there already."""
 
 
 def write_codec(name: str, folder: Path, taken: frozenset[str] = frozenset()) -> list[Path]:
     """Makes a folder for a codec of that name; the files in it. BadName for one that port names
-    cannot have or that is ``taken``, FolderExists if there is something in the folder."""
+    cannot have or that is ``taken``, FolderExists if there is something in the folder, BadFolder if
+    its name is no text."""
     if not _NAME.fullmatch(name):
         raise BadName(
             f'a protocol cannot be called "{name}": small letters and digits are possible, a '
@@ -39,12 +44,17 @@ def write_codec(name: str, folder: Path, taken: frozenset[str] = frozenset()) ->
         raise BadName(f'there is a protocol "{name}" already')
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise FolderExists(f"{folder} exists already")
+    here = str(folder.absolute())
+    try:
+        here.encode()
+    except UnicodeEncodeError:
+        raise BadFolder("The folder's name is not UTF-8, and a resource has to have it") from None
     written = []
     for place, content in _files(resources.files("metaprotocol.scaffold") / "codec"):
         path = folder / _renamed(place, name)
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix != ".bin":
-            text = _renamed(content.decode(), name).replace("FOLDER", str(folder.absolute()))
+            text = _renamed(content.decode(), name).replace("FOLDER", here)
             content = text.encode()
         path.write_bytes(content)
         written.append(path)
