@@ -81,6 +81,19 @@ class DeltaWatch(Watch):
         return bool(self._removals) and not self._removes_at_once
 
     @property
+    def settled(self) -> bool:
+        """See ``Watch``. Asked of every type whenever something happens to one."""
+        return not (
+            self._in_flight
+            or self._sends
+            or self._removals
+            or self._chunks
+            or self._absent
+            or self._batches
+            or self._must_answer
+        )
+
+    @property
     def ready(self) -> bool:
         """See ``Watch``."""
         return len(self._in_flight) < self._limits.in_flight

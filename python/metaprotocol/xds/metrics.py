@@ -58,12 +58,33 @@ class Metrics:
             buckets=_SECONDS,
             registry=registry,
         )
+        self._of: dict[str, TypeMetrics] = {}
         registry.register(_Resources(f"{name}_resources", counts))
+
+    def of(self, type_url: str) -> TypeMetrics:
+        """Those of one type."""
+        label = self.label(type_url)
+        found = self._of.get(label)
+        if found is None:
+            found = self._of[label] = TypeMetrics(self, label)
+        return found
 
     @staticmethod
     def label(type_url: str) -> str:
         """The value of the label "type"."""
         return SHORT_NAMES.get(type_url, "other")
+
+
+class TypeMetrics:
+    """The counters of one type, which are looked up once: each response needs some."""
+
+    def __init__(self, metrics: Metrics, label: str) -> None:
+        self.responses = metrics.responses.labels(label)
+        self.bytes = metrics.bytes.labels(label)
+        self.resources_sent = metrics.resources_sent.labels(label)
+        self.acks = metrics.acks.labels(label)
+        self.nacks = metrics.nacks.labels(label)
+        self.delay = metrics.delay.labels(label)
 
 
 class _Resources(Collector):

@@ -274,15 +274,15 @@ class XdsServer:
 
     def on_outcome(self, stream: Stream, outcome: Outcome) -> None:
         """A client has answered."""
-        label = self.metrics.label(outcome.type_url)
+        counted = self.metrics.of(outcome.type_url)
         node = stream.session.node
         node_id = "" if node is None else node.id
         if outcome.accepted:
-            self.metrics.acks.labels(label).inc()
+            counted.acks.inc()
             waited = asyncio.get_running_loop().time() - outcome.since
-            self.metrics.delay.labels(label).observe(waited)
+            counted.delay.observe(waited)
         else:
-            self.metrics.nacks.labels(label).inc()
+            counted.nacks.inc()
         if outcome.refused:
             names = tuple(outcome.refused)
             nack = Nack(

@@ -111,8 +111,12 @@ class Session:
     def next_response(self, now: float) -> Response | None:
         """The next response to write, None if nothing is due (yet; see ``wake_at``)."""
         self.wake_at = None
-        for type_url in self._update_order:
-            watch = self.watches[type_url]
+        watches = self.watches
+        busy = [type_url for type_url in self._update_order if not watches[type_url].settled]
+        if not busy:
+            return None
+        for type_url in busy:
+            watch = watches[type_url]
             while watch.has_updates and watch.ready:
                 if self._waits(UPDATES_AFTER.get(type_url, ()), now):
                     break
@@ -121,8 +125,13 @@ class Session:
                     self._rewarm(response, now)
                     return response
         for type_url in self._removal_order:
-            watch = self.watches[type_url]
-            if not watch.has_removals or not watch.ready or watch.has_updates:
+            watch = watches[type_url]
+            if (
+                type_url not in busy
+                or not watch.has_removals
+                or not watch.ready
+                or watch.has_updates
+            ):
                 continue
             users = REMOVALS_AFTER.get(type_url, ())
             if not self._in_use(users) and not self._waits(users, now):
@@ -149,6 +158,8 @@ class Session:
         none, it is settled."""
         oldest = None
         for type_url, watch in self.watches.items():
+            if watch.settled:
+                continue
             since = watch.owes_since
             if since is None or (oldest is not None and since >= oldest):
                 continue

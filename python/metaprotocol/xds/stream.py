@@ -121,10 +121,10 @@ class Stream:
                 break
             finally:
                 self.writing_since = None
-            label = metrics.label(response.type_url)
-            metrics.responses.labels(label).inc()
-            metrics.bytes.labels(label).inc(len(response.payload))
-            metrics.resources_sent.labels(label).inc(response.resources)
+            counted = metrics.of(response.type_url)
+            counted.responses.inc()
+            counted.bytes.inc(len(response.payload))
+            counted.resources_sent.inc(response.resources)
         self._set_timer()
         self._owner.on_progress(self)
 
