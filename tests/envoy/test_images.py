@@ -27,13 +27,14 @@ from metaprotocol.envoy.config import (
     Module,
 )
 from metaprotocol.image import ImageOptions, Kind
-from metaprotocol.image.build import build_image
+from metaprotocol.image.build import build_image, join_index
 from metaprotocol.image.contents import ENVOY, PYTHON_HOME, USER
 from metaprotocol.image.places import Layout, parse_place
 from metaprotocol.peers.dubbo import DubboClient, DubboServer
 from metaprotocol.peers.thrift import Encoding, Framing, GreeterHandler
 from metaprotocol.peers.thrift.apache import ApacheClient, ApacheServer
 
+from tests.testkit.images import elf, small_image
 from tests.testkit.independent import crane
 from tests.testkit.registry import running_registry
 from tests.testkit.stage import SERVICE, Provider, proxy
@@ -44,6 +45,7 @@ pytestmark = [
 ]
 
 CONTAINER = f"metaprotocol-test-{os.getpid()}"
+X86_64, AARCH64 = 62, 183  # what ELF files say of the processor
 LIBRARIES = {"libc.so.6", "libm.so.6", "libpthread.so.0", "libdl.so.2", "librt.so.1"}
 
 
@@ -243,26 +245,50 @@ def test_a_registry_takes_the_image_and_others_fetch_it(tmp_path: Path) -> None:
             assert based.layers[:2] == built.layers
 
 
+def crane_says(command: str, *arguments: object) -> str:
+    finished = subprocess.run(
+        [crane(), command, *map(str, arguments)], capture_output=True, text=True, check=False
+    )
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    return finished.stdout.strip()
+
+
 def test_crane_finds_the_image_valid_and_copies_it_within_the_registry(
     image: Layout, tmp_path: Path
 ) -> None:
-    program = crane()
     with running_registry(tmp_path) as host:
         place = parse_place(f"{host}/mesh/proxy:1")
         built = build_image(ImageOptions(find_module(), base=image), [place])
-
-        def said(command: str, *arguments: str) -> str:
-            finished = subprocess.run(
-                [program, command, *arguments], capture_output=True, text=True, check=False
-            )
-            assert finished.returncode == 0, finished.stdout + finished.stderr
-            return finished.stdout.strip()
-
-        assert said("digest", str(place)) == built.digest
+        assert crane_says("digest", place) == built.digest
         # Reads every layer: digests, sizes, and that what is unpacked is what the image says.
-        said("validate", "--remote", str(place))
-        said("copy", str(place), f"{host}/other/proxy:2")
-        assert said("digest", f"{host}/other/proxy:2") == built.digest
+        crane_says("validate", "--remote", place)
+        crane_says("copy", place, f"{host}/other/proxy:2")
+        assert crane_says("digest", f"{host}/other/proxy:2") == built.digest
+
+
+def test_each_processor_gets_its_own_image_from_an_index(tmp_path: Path) -> None:
+    images = {}
+    with running_registry(tmp_path) as host:
+        for name, machine in (("amd64", X86_64), ("arm64", AARCH64)):
+            (folder := tmp_path / name).mkdir()
+            base = small_image(folder, {"architecture": name})
+            place = parse_place(f"{host}/mesh/{name}:1")
+            module = elf(folder / "libmetaprotocol.so", machine)
+            images[name] = (place, build_image(ImageOptions(module, base=base), [place]))
+        index = parse_place(f"{host}/mesh/proxy:1")
+        digest = join_index([place for place, _ in images.values()], [index])
+        assert crane_says("digest", index) == digest
+        crane_says("validate", "--remote", index)
+        for name, (_, built) in images.items():
+            own = crane_says("digest", "--platform", f"linux/{name}", index)
+            assert own == built.digest
+            # As a base it gives each module what is for its processor.
+            module = tmp_path / name / "libmetaprotocol.so"
+            again = build_image(
+                ImageOptions(module, base=index), [Layout(tmp_path / "again", name)]
+            )
+            assert again.architecture == name
+            assert again.layers[:2] == built.layers
 
 
 def test_docker_archives_are_read_by_another_program(image: Layout, tmp_path: Path) -> None:

@@ -180,7 +180,10 @@ _add(
     "",
     "metaprotocol image build -o docker-archive:proxy.tar   # then: docker load -i proxy.tar",
     "metaprotocol image build --base docker.io/istio/proxyv2:1.31.0 -o registry.local/proxy:1",
+    "metaprotocol image build --envoy ./envoy --codec build/acme_codec.so -o oci:images:proxy",
     "metaprotocol image build --kind control-plane -o oci:images:control-plane",
+    "metaprotocol image build --label org.opencontainers.image.vendor=Acme --sbom proxy.spdx.json "
+    "-o registry.local/proxy:1 -o oci:images:proxy",
     to=_images,
 )
 _add(
