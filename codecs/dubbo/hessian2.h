@@ -139,6 +139,13 @@ class Hessian2Reader {
   static uint64_t Load32(const char* p) {
     return Load8(p) | Load8(p + 8) | Load8(p + 16) | Load8(p + 24);
   }
+  // Two words in one register.
+  using Words = uint64_t __attribute__((vector_size(16)));
+  static Words Load16(const char* p) {
+    Words words;
+    std::memcpy(&words, p, sizeof words);
+    return words;
+  }
   static bool Are32Ascii(const char* p) { return (Load32(p) & kTopBits) == 0; }
   static bool IsAsciiText(Bytes raw) {
     const char* p = raw.data();
@@ -149,6 +156,13 @@ class Hessian2Reader {
       return raw.empty() || ((at(0) | at(raw.size() / 2) | at(raw.size() - 1)) & 0x80) == 0;
     }
     uint64_t seen = Load8(end - 8);
+    if (end - p > 64) {
+      Words words = {};
+      for (; end - p > 64; p += 64) {
+        words |= Load16(p) | Load16(p + 16) | Load16(p + 32) | Load16(p + 48);
+      }
+      seen |= words[0] | words[1];
+    }
     for (; end - p > 32; p += 32) seen |= Load32(p);
     for (; end - p > 8; p += 8) seen |= Load8(p);
     return (seen & kTopBits) == 0;

@@ -308,5 +308,18 @@ TEST(Utf8, TellsStrictFromBroken) {
   EXPECT_FALSE(IsAscii("01234567\xc3"));
 }
 
+// Strings are looked at many bytes at a time: a character of two bytes takes one more than its
+// string's length says, wherever it stands.
+TEST(Hessian2, ACharacterThatIsNotAsciiIsSeenWhereverItStands) {
+  for (size_t units = 1; units <= 300; ++units) {
+    const std::string head = {static_cast<char>(0x30 + (units >> 8)), static_cast<char>(units)};
+    EXPECT_EQ(Skipped(head + std::string(units, 'a') + "Z"), head.size() + units);
+    for (size_t at = 0; at < units; ++at) {
+      const std::string text = std::string(at, 'a') + "\xc3\xa9" + std::string(units - at - 1, 'a');
+      EXPECT_EQ(Skipped(head + text + "Z"), head.size() + text.size()) << units << ", " << at;
+    }
+  }
+}
+
 }  // namespace
 }  // namespace metaprotocol::dubbo
