@@ -84,6 +84,13 @@ class EngineImpl final : public Engine {
     context_.AdvanceTimers([this](Timer& timer) { Fire(timer); });
     sessions_.NextTurn();
     while (sessions_.ServeLine()) Settle();
+    hub_.NextTurn();
+    while (hub_.ServeLine()) Settle();
+  }
+  void WriteGathered() noexcept override {
+    assert(depth_ == 0 && "not within another event");
+    const Event event(*this);
+    hub_.WriteGathered();
   }
   void Drain() noexcept override {
     const Event event(*this);

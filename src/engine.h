@@ -77,6 +77,9 @@ class Engine {
   // --- time
   // As asked for with Host::SetTimer; spurious calls are harmless. Not within another event.
   virtual void Tick() = 0;
+  // The turn is over in which Host::Gathers was true; spurious calls are harmless. Not within
+  // another event.
+  virtual void WriteGathered() = 0;
 
   // --- life
   // Takes no new requests on any session, tells clients so where the protocol can, and closes each

@@ -24,6 +24,11 @@ constexpr uint64_t kSoonUs = 100;
 // A turn with less than both has not kept anybody waiting.
 constexpr size_t kReadsWorthATurn = 16;
 constexpr size_t kBytesWorthATurn = size_t{64} << 10;
+// With so many reads in a turn on average, its end is asked for at its beginning, and what goes
+// upstream is gathered until then.
+constexpr size_t kReadsOfBusyTurn = 2;
+// The average is over about as many turns.
+constexpr size_t kTurnsOfAverage = 4;
 
 std::atomic<std::thread::id> main_thread;
 
@@ -93,7 +98,7 @@ void Worker::AddWakeSource(void* scheduler) {
   wake_sources_.push_back(scheduler);
   Wakeups::Get().SetScheduler(entry_, scheduler);
   ArmTimer();
-  if (pending()) RequestWake();
+  RequestWake();  // for whatever waits since the one before went away
 }
 
 void Worker::RemoveWakeSource(void* scheduler) {
@@ -199,14 +204,24 @@ void Worker::SetTimer(uint64_t at_us) {
 void Worker::CountRead(size_t bytes) {
   ++reads_in_turn_;
   bytes_in_turn_ += bytes;
-  if (reads_in_turn_ >= kReadsWorthATurn || bytes_in_turn_ >= kBytesWorthATurn) RequestWake();
+  if (turn_is_whole_ || reads_in_turn_ >= kReadsWorthATurn || bytes_in_turn_ >= kBytesWorthATurn) {
+    RequestWake();
+  }
 }
 
 // What another thread commits from now on comes in the next turn. Before, it might have become part
 // of this one.
 void Worker::EndTurn() {
   ++turn_;
+  if (reads_in_turn_ != 0) {
+    if (turn_is_whole_) {
+      reads_of_average_ += reads_in_turn_ - reads_of_average_ / kTurnsOfAverage;
+    }
+    // Of turns that nobody has told apart, the next one is looked at.
+    turn_is_whole_ = !turn_is_whole_ || reads_of_average_ >= kReadsOfBusyTurn * kTurnsOfAverage;
+  }
   reads_in_turn_ = bytes_in_turn_ = 0;
+  WithEngine([](Engine& engine) { engine.WriteGathered(); });
   if (std::exchange(tick_in_next_turn_, false)) ArmTimer();
 }
 

@@ -100,6 +100,7 @@ class Worker final : public Host {
   uint64_t NowUs() override;
   void SetTimer(uint64_t at_us) override;
   uint64_t Turn() override { return turn_; }
+  bool Gathers() override { return turn_is_whole_ && wake_requested_; }
   uint64_t Random() override;
   bool LogEnabled(LogLevel level) override;
   void Log(LogLevel level, std::string_view text) override;
@@ -149,6 +150,10 @@ class Worker final : public Host {
   uint64_t turn_ = 1;
   size_t reads_in_turn_ = 0;
   size_t bytes_in_turn_ = 0;
+  // Of the turns whose end was asked for with their first read, as the present one's is if it
+  // `is_whole`: the reads of an average one, times the number of turns in the average.
+  size_t reads_of_average_ = 0;
+  bool turn_is_whole_ = false;
   // Connections that the engine has closed and whose last bytes are on their way, oldest first.
   IntrusiveList<ClientConnection, ClosingLink> closing_;
   IntrusiveList<ClientConnection, ClientLink> clients_;

@@ -118,6 +118,9 @@ class Host {
   // number of the present turn: it may be the former one's for a few more events, never the next
   // one's. A host that has no such loop has a turn for each question.
   virtual uint64_t Turn() { return ++turn_; }
+  // Whether what goes to servers may gather, because more events come in the present turn: then
+  // the host calls Engine::WriteGathered when that is over.
+  virtual bool Gathers() { return false; }
 
   // Microseconds since 1970, for people. 0 where there is no calendar.
   virtual uint64_t UnixTimeUs() { return 0; }

@@ -29,7 +29,8 @@ struct Lease {
   enum class State : uint8_t {
     kOpening,  // asked for; what is written waits in `out`
     kReady,
-    kGone,  // given back, reset or lost; kept until the present event is over
+    kClosed,  // the host has closed it, and what had come before is being handled
+    kGone,    // given back, reset or lost; kept until the present event is over
   };
 
   // `max_bytes`: see ClusterPolicy::max_lease_bytes_in_flight.
@@ -60,6 +61,8 @@ struct Lease {
   bool poolable = true;   // the server may be given somebody else's requests on it
   bool unconfirmed = false;  // nothing has come since a message without reply was written
   bool dirty = false;        // in WorkerHub's list of leases to flush
+  bool in_line = false;      // what is in `in` waits for the next turn
+  bool gathering = false;    // in WorkerHub's list of leases to flush when the turn is over
   bool settling = false;     // in WorkerHub's list of leases to look after
   bool announced = false;    // asked for, and counted as opened
   bool connected = false;    // has been ready

@@ -47,6 +47,9 @@ std::string_view TextFor(LeaseCloseReason reason) {
 // nobody waits for a reply on it.
 constexpr uint64_t kStalledPatienceUs = 30 * 1000 * 1000;
 
+// With more than this, a lease does not wait for the end of the turn.
+constexpr size_t kMostGathered = size_t{64} << 10;
+
 // What a server that closes idle connections can bring this down to.
 constexpr uint64_t kLeastIdleUs = 1000;
 
@@ -126,9 +129,30 @@ void WorkerHub::Settle() {
     lease.dirty = false;
     if (lease.state == Lease::State::kGone) continue;
     if (!lease.announced) AnnounceOpening(lease);
+    if (Gathers(lease)) continue;
     Flush(lease);
     Probe(lease);
   }
+}
+
+// Where many clients are read in one turn, their requests go to a server in one write.
+bool WorkerHub::Gathers(Lease& lease) {
+  if (lease.state != Lease::State::kReady || lease.out.empty()) return false;
+  if (lease.out.size() >= kMostGathered || !context_.host.Gathers()) return false;
+  if (!lease.gathering) gathering_.push_back(lease.id);
+  lease.gathering = true;
+  return true;
+}
+
+void WorkerHub::WriteGathered() {
+  for (const LeaseId id : gathering_) {
+    Lease* const lease = Find(id);
+    if (lease == nullptr) continue;
+    lease->gathering = false;
+    Flush(*lease);
+    Probe(*lease);
+  }
+  gathering_.clear();
 }
 
 void WorkerHub::Probe(Lease& lease) {
@@ -249,6 +273,8 @@ void WorkerHub::LeaseClosed(LeaseId id, LeaseCloseReason reason) {
   if (lease == nullptr) return;
   Series& series = SeriesOf(lease->pool);
   const bool opening = lease->state == Lease::State::kOpening;
+  if (lease->in_line) HandleTheRest(*lease);
+  if (lease->state == Lease::State::kGone) return;
   series.Add(opening ? Counter::kLeasesFailed : Counter::kLeasesLost);
   if (reason == LeaseCloseReason::kConnectFailed ||
       (reason == LeaseCloseReason::kRemoteClose && !lease->answered && lease->written != 0)) {

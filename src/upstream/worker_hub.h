@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -20,6 +21,11 @@
 #include "src/upstream/lease.h"
 
 namespace metaprotocol {
+
+// A worker handles so many messages from servers in one turn; the leases that have more stand in
+// line until the next, and are not read on once so many bytes of theirs have gathered.
+inline constexpr size_t kRepliesPerTurn = 3072;
+inline constexpr size_t kMostUnhandled = size_t{1} << 20;
 
 class WorkerHub : private LeaseOpener {
  public:
@@ -92,9 +98,17 @@ class WorkerHub : private LeaseOpener {
   void LeaseDrained(LeaseId id);
   void LeaseTimer(Lease& lease);
 
+  // --- turns
+  // A turn has begun, and those in line go on.
+  void NextTurn();
+  // Goes on with the first lease in line; false if there is none, or the turn is over.
+  bool ServeLine();
+
   // Writes what has gathered and looks after leases that have become idle. Called at the end of
   // each event of the engine, until nobody is unsettled.
   void Settle();
+  // Writes what may have gathered over several events.
+  void WriteGathered();
   bool unsettled() const { return !settling_.empty() || !unlocked_.empty() || !dirty_.empty(); }
   // The present event is over.
   void FreeGone();
@@ -126,11 +140,15 @@ class WorkerHub : private LeaseOpener {
   void SettleLease(Lease& lease);
   void SettleDrained(Lease& lease);
   void Flush(Lease& lease);
+  bool Gathers(Lease& lease);
   void Probe(Lease& lease);
   void UpdateBooks(Lease& lease);
   static void CorrectBooks(Lease& lease, size_t owed);
   void SettlePause(Lease& lease);
 
+  void TakeUpTurn();
+  void StandInLine(Lease& lease);
+  void HandleTheRest(Lease& lease);
   size_t ParseUpstream(Lease& lease, Bytes bytes);
   Handled HandleUpstreamMessage(Lease& lease, Message& message, Bytes bytes);
   Handled HandleResponse(Lease& lease, Message& message, Bytes bytes);
@@ -181,7 +199,11 @@ class WorkerHub : private LeaseOpener {
   size_t lease_count_ = 0;
 
   std::vector<Lease*> dirty_;
+  std::vector<LeaseId> gathering_;  // some may be gone
   std::vector<Lease*> settling_;
+  std::deque<LeaseId> line_;  // those whose turn is over; some may be gone
+  uint64_t turn_ = 0;
+  size_t left_in_turn_ = 0;           // messages
   std::vector<LeasePool*> unlocked_;  // pools with room for attempts that wait
   Message message_;                   // reused for every response
 };

@@ -1,6 +1,7 @@
 // Replies: from an upstream connection's bytes to the attempts that wait for them.
 #include <algorithm>
 #include <cassert>
+#include <limits>
 #include <string>
 #include <utility>
 
@@ -34,6 +35,7 @@ void WorkerHub::LeaseData(LeaseId id, std::span<const Bytes> slices) {
   if (found == nullptr) return;
   Lease& lease = *found;
   assert(lease.state == Lease::State::kReady && "no data before the lease is ready");
+  TakeUpTurn();
   lease.answered = true;
   if (lease.unconfirmed) {
     lease.unconfirmed = false;
@@ -50,8 +52,63 @@ void WorkerHub::LeaseData(LeaseId id, std::span<const Bytes> slices) {
       continue;
     }
     lease.in.Append(slice);
-    if (lease.in.size() >= lease.need) lease.in.Consume(ParseUpstream(lease, lease.in.view()));
+    if (lease.in_line) {
+      if (lease.in.size() >= kMostUnhandled) MarkSettling(lease);
+    } else if (lease.in.size() >= lease.need) {
+      lease.in.Consume(ParseUpstream(lease, lease.in.view()));
+    }
   }
+}
+
+// --- turns
+
+// A new turn has room for messages again, unless somebody stands in line: those come first.
+void WorkerHub::TakeUpTurn() {
+  if (!line_.empty()) return;
+  const uint64_t turn = context_.host.Turn();
+  if (turn == turn_) return;
+  turn_ = turn;
+  left_in_turn_ = kRepliesPerTurn;
+}
+
+void WorkerHub::StandInLine(Lease& lease) {
+  lease.need = 0;
+  lease.in_line = true;
+  line_.push_back(lease.id);
+  MarkSettling(lease);  // it may have to be paused
+  context_.TickSoon();
+}
+
+void WorkerHub::NextTurn() {
+  if (line_.empty()) return;
+  turn_ = context_.host.Turn();
+  left_in_turn_ = kRepliesPerTurn;
+}
+
+bool WorkerHub::ServeLine() {
+  if (line_.empty()) return false;
+  if (left_in_turn_ == 0) {
+    context_.TickSoon();
+    return false;
+  }
+  Lease* const lease = Find(line_.front());
+  line_.pop_front();
+  if (lease == nullptr) return true;
+  lease->in_line = false;
+  lease->in.Consume(ParseUpstream(*lease, lease->in.view()));
+  MarkSettling(*lease);
+  return true;
+}
+
+// Its connection is closed, but the replies in it are for those who wait. There is no more of them
+// than was let gather.
+void WorkerHub::HandleTheRest(Lease& lease) {
+  lease.in_line = false;
+  lease.state = Lease::State::kClosed;
+  DrainLease(lease);
+  const size_t left = std::exchange(left_in_turn_, std::numeric_limits<size_t>::max());
+  lease.in.Consume(ParseUpstream(lease, lease.in.view()));
+  left_in_turn_ = left;
 }
 
 // Passes on what belongs to a message whose head has been dealt with already.
@@ -73,6 +130,11 @@ void WorkerHub::StreamFromUpstream(Lease& lease, Bytes& bytes) {
 size_t WorkerHub::ParseUpstream(Lease& lease, Bytes bytes) {
   size_t used = 0;
   while (used < bytes.size() && lease.state != Lease::State::kGone) {
+    if (left_in_turn_ == 0) {
+      StandInLine(lease);
+      return used;
+    }
+    --left_in_turn_;
     const Bytes rest = bytes.substr(used);
     const UpstreamProtocol& protocol = *lease.pool.protocol;
     DecodeOptions options;
@@ -176,8 +238,10 @@ void WorkerHub::RejectUpstream(Lease& lease, std::string_view why, LocalReply re
                                std::string_view text) {
   SeriesOf(lease.pool).Add(Counter::kUpstreamMalformed);
   Warn(lease, why);
-  SeriesOf(lease.pool).Add(Counter::kLeasesReset);
-  context_.host.ResetLease(lease.id);
+  if (lease.state != Lease::State::kClosed) {
+    SeriesOf(lease.pool).Add(Counter::kLeasesReset);
+    context_.host.ResetLease(lease.id);
+  }
   Discard(lease, reply, text);
 }
 

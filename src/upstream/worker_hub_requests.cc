@@ -401,8 +401,8 @@ void WorkerHub::PauseReply(Attempt& attempt, bool paused) {
   MarkSettling(*lease);
 }
 
-// A lease is only paused if that holds up nobody else's replies, nor one of the same client that
-// has to go before the one that it is paused for.
+// For a client, a lease is only paused if that holds up nobody else's replies, nor one of the same
+// client that has to go before the one that it is paused for.
 void WorkerHub::SettlePause(Lease& lease) {
   if (lease.state != Lease::State::kReady) return;
   const auto needed = [&](const Attempt& attempt) {
@@ -410,7 +410,8 @@ void WorkerHub::SettlePause(Lease& lease) {
   };
   const bool in_turn = lease.paused_for != nullptr && (!lease.codec->traits().ordered_replies ||
                                                        &lease.attempts.front() == lease.paused_for);
-  const bool paused = in_turn && lease.attempts.Find(needed) == nullptr;
+  const bool much = lease.in_line && lease.in.size() >= kMostUnhandled;
+  const bool paused = much || (in_turn && lease.attempts.Find(needed) == nullptr);
   if (paused == lease.host_paused) return;
   lease.host_paused = paused;
   context_.host.PauseLease(lease.handle, paused);

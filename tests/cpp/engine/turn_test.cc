@@ -204,5 +204,117 @@ TEST_F(Turns, TurnsWithFewMessagesHaveNoLine) {
   EXPECT_EQ(SeenOf(1).size(), 3 * kMessagesPerTurn);
 }
 
+// What one event of a server's connection costs, and what becomes of the rest.
+class ServerTurns : public Turns {
+ protected:
+  SimConnection& server() { return *world.connections.front(); }
+  // Replies that nobody waits for.
+  std::string Unasked(size_t count) const {
+    std::string messages;
+    for (size_t i = 0; i < count; ++i) messages += world.wire().Make('R', 900'000 + i, "x");
+    return messages;
+  }
+  uint64_t Handled() { return world.Count(Counter::kUnsolicited); }
+};
+
+TEST_F(ServerTurns, OneEventHandlesABoundedNumberOfReplies) {
+  server().Send(Unasked(4 * kRepliesPerTurn));
+  EXPECT_LE(Handled(), kRepliesPerTurn);
+  EXPECT_GE(Handled(), kRepliesPerTurn / 2);
+  world.RunFor(kMs);
+  EXPECT_EQ(Handled(), 4 * kRepliesPerTurn);
+}
+
+TEST_F(ServerTurns, TheBoundIsForAllEventsOfATurnTogether) {
+  for (int i = 0; i < 8; ++i) server().Send(Unasked(kRepliesPerTurn / 2));
+  EXPECT_LE(Handled(), kRepliesPerTurn);
+  world.RunFor(kMs);
+  EXPECT_EQ(Handled(), 4 * kRepliesPerTurn);
+}
+
+TEST_F(ServerTurns, RepliesBehindManyOthersComeInTheirOrderAndWhole) {
+  Manual(world, "h1");
+  SimClient& client = world.Connect();
+  for (uint64_t id = 1; id <= 3; ++id) client.Send(world.Request(id, std::string(id * 100, 'q')));
+  world.RunFor(kMs);
+  const std::vector<WireMessage> requests = server().requests;
+  ASSERT_GE(requests.size(), 3u);
+  std::string bytes = Unasked(2 * kRepliesPerTurn);
+  for (size_t i = requests.size() - 3; i < requests.size(); ++i) {
+    bytes += world.wire().Make('R', requests[i].id, requests[i].token, std::string(20'000, 'r'));
+  }
+  // In pieces that end within messages.
+  for (size_t at = 0; at < bytes.size(); at += 10'007) server().Send(bytes.substr(at, 10'007));
+  EXPECT_EQ(Kinds(client.Take()), "");
+  world.RunFor(kMs);
+  EXPECT_EQ(Tokens(client.Take()), (Texts{"1", "2", "3"}));
+}
+
+TEST_F(ServerTurns, OtherServersAreServedInTheirTurn) {
+  world.SetHosts("a", {"h1", "h2"});
+  Manual(world, "h2");
+  // Some request goes to the other host.
+  SimClient& client = world.Connect();
+  for (uint64_t id = 1; world.connections.size() < 2 && id < 10; ++id) {
+    client.Send(world.Request(id));
+    world.RunFor(kMs);
+  }
+  ASSERT_EQ(world.connections.size(), 2u);
+  client.Take();
+  SimConnection& other = *world.connections.back();
+  server().Send(Unasked(4 * kRepliesPerTurn));
+  other.Reply(other.requests.front());
+  EXPECT_EQ(Kinds(client.Take()), "");
+  std::string replies;
+  for (int i = 0; i < 10 && replies.empty(); ++i) {
+    world.RunFor(1);
+    replies = Kinds(client.Take());
+  }
+  EXPECT_EQ(replies, "R");
+  EXPECT_LT(Handled(), 4 * kRepliesPerTurn);
+}
+
+TEST_F(ServerTurns, AServerThatSendsOnWhileItStandsInLineIsNotRead) {
+  // As many as nobody may keep.
+  const std::string each = Unasked(1);
+  const size_t count = 2 * kMostUnhandled / each.size();
+  server().Send(Unasked(count));
+  world.Connect().Send(world.Request(5));  // anything that happens
+  server().Send(each);
+  EXPECT_FALSE(server().to_send.empty());
+  EXPECT_LT(Handled(), count);
+  world.RunFor(kSecond);
+  EXPECT_TRUE(server().to_send.empty());
+  EXPECT_EQ(Handled(), count + 1);
+}
+
+TEST_F(ServerTurns, RepliesOfAServerThatClosesInLineAreDelivered) {
+  Manual(world, "h1");
+  SimClient& client = world.Connect();
+  client.Send(world.Request(1));
+  world.RunFor(kMs);
+  const WireMessage request = server().requests.back();
+  server().Send(Unasked(3 * kRepliesPerTurn) + world.wire().Make('R', request.id, "mine"));
+  EXPECT_EQ(Kinds(client.Take()), "");
+  server().Close();
+  world.RunFor(kMs);
+  EXPECT_EQ(Tokens(client.Take()), (Texts{"mine"}));
+  EXPECT_EQ(world.lease_count(), 0u);
+}
+
+TEST_F(ServerTurns, WhatCannotBeReadInLineIsNobodysAfterTheConnectionIsClosed) {
+  Manual(world, "h1");
+  SimClient& client = world.Connect();
+  client.Send(world.Request(1));
+  world.RunFor(kMs);
+  const WireMessage request = server().requests.back();
+  server().Send(Unasked(2 * kRepliesPerTurn) + std::string(64, '\xff') +
+                world.wire().Make('R', request.id, "lost"));
+  server().Close();
+  world.RunFor(kMs);
+  ASSERT_EQ(Kinds(client.Take()), "E");
+  EXPECT_EQ(world.lease_count(), 0u);
+}
+
 }  // namespace
 }  // namespace metaprotocol::test

@@ -26,6 +26,7 @@ class ScriptRun : public ScriptRecord {
     world = std::make_unique<SimWorld>(MakeSnapshot(), setting.seed, MakeWire());
     began_us = world->now();
     world->max_piece = setting.max_piece;
+    world->gathers = setting.seed % 2 == 1;
     world->high_watermark = setting.watermark_bytes;
     ClusterPolicy& policy = world->policy;
     policy.balance.kind = static_cast<BalancePolicy::Kind>(setting.balance % 5);

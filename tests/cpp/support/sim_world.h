@@ -55,7 +55,8 @@ class SimWorld : public Host {
   size_t max_piece = 0;                      // bytes are cut into random pieces up to this; 0: not
   bool odd_bytes = false;  // somebody sends what may be no message, and somebody gets it
   std::vector<std::string> violations;
-  uint64_t turn = 0;  // the number of the present one; 0: each event is a turn of its own
+  uint64_t turn = 0;     // the number of the present one; 0: each event is a turn of its own
+  bool gathers = false;  // what goes to servers waits until time passes or another event is due
   size_t ticks = 0;
   size_t warnings = 0;  // logged
   size_t pauses = 0;
@@ -171,6 +172,9 @@ class SimWorld : public Host {
     const uint64_t end = now_us_ + duration_us;
     size_t steps = 0;
     while (true) {
+      if (std::exchange(gathered_, false)) {
+        WithEngine([](Engine& engine) { engine.WriteGathered(); });
+      }
       const uint64_t event = events_.empty() ? kNoTimer : events_.begin()->first;
       const uint64_t next = std::min(event, timer_us_);
       if (next > end || next == kNoTimer) break;
@@ -368,6 +372,11 @@ class SimWorld : public Host {
   }
   uint64_t NowUs() override { return now_us_; }
   uint64_t Turn() override { return turn != 0 ? turn : Host::Turn(); }
+  bool Gathers() override {
+    CheckInside("Gathers");
+    gathered_ = gathered_ || gathers;
+    return gathers;
+  }
   void SetTimer(uint64_t at_us) override {
     CheckInside("SetTimer");
     if (at_us != kNoTimer && at_us <= now_us_) Violation("SetTimer in the past");
@@ -630,6 +639,7 @@ class SimWorld : public Host {
   std::unique_ptr<Wire> wire_;
   uint64_t now_us_ = 1000 * kSecond;
   uint64_t timer_us_ = kNoTimer;
+  bool gathered_ = false;  // since WriteGathered
   std::multimap<uint64_t, std::function<void()>> events_;
   int depth_ = 1;  // the engine may call while it is made
   std::map<LeaseId, std::unique_ptr<LeaseRecord>> leases_;

@@ -22,7 +22,9 @@ class StubHost : public Host {
  public:
   std::vector<LeaseId> opened;
   std::map<void*, std::string> written;
-  bool paused = false;  // the lease
+  std::vector<size_t> writes;  // their sizes
+  bool paused = false;         // the lease
+  bool gathers = false;
 
   void WriteSession(SessionHandle, Bytes) override {}
   void CloseSession(SessionHandle, CloseMode) override {}
@@ -30,7 +32,11 @@ class StubHost : public Host {
   void OpenLease(LeaseId lease, std::string_view, std::string_view) override {
     opened.push_back(lease);
   }
-  void WriteLease(LeaseHandle lease, Bytes bytes) override { written[lease].append(bytes); }
+  void WriteLease(LeaseHandle lease, Bytes bytes) override {
+    written[lease].append(bytes);
+    writes.push_back(bytes.size());
+  }
+  bool Gathers() override { return gathers; }
   void ProbeLease(LeaseHandle) override {}
   void PauseLease(LeaseHandle, bool now) override { paused = now; }
   void ReleaseLease(LeaseId) override {}
@@ -341,6 +347,76 @@ TEST_F(AttemptTest, PauseOfRequestsOfTheSameOwnerIsTheirOwnAffair) {
   EndEvent();
   EXPECT_FALSE(host_.paused);
   hub_.Abandon(other_, Cause::kGivenUp);
+}
+
+TEST_F(AttemptTest, RequestsOfSeveralEventsGatherUntilTheTurnIsOver) {
+  SetHost();
+  Start(attempt_);
+  Connect();
+  EndEvent();
+  host_.writes.clear();
+  host_.gathers = true;
+  other_.sink = this;
+  Attempt third;
+  third.sink = this;
+  Start(other_);
+  EndEvent();
+  Start(third);
+  EndEvent();
+  EXPECT_TRUE(host_.writes.empty());
+  hub_.WriteGathered();
+  EXPECT_EQ(host_.writes, std::vector<size_t>{2 * size_});
+  hub_.WriteGathered();
+  EXPECT_EQ(host_.writes.size(), 1u) << "it is written once";
+  for (Attempt* attempt : {&attempt_, &other_, &third}) hub_.Abandon(*attempt, Cause::kGivenUp);
+}
+
+TEST_F(AttemptTest, MuchIsNotGathered) {
+  SetHost();
+  Start(attempt_);
+  Connect();
+  EndEvent();
+  host_.writes.clear();
+  host_.gathers = true;
+  const std::string body(5000, 'x');  // less than what is written without being gathered first
+  std::vector<std::unique_ptr<Attempt>> attempts;
+  while (host_.writes.empty() && attempts.size() < 100) {
+    attempts.push_back(std::make_unique<Attempt>());
+    attempts.back()->sink = this;
+    Start(*attempts.back(), 'Q', body);
+    EndEvent();
+  }
+  ASSERT_EQ(host_.writes.size(), 1u);
+  EXPECT_GE(host_.writes[0], size_t{64} << 10);
+  EXPECT_LE(host_.writes[0], (size_t{64} << 10) + 6000);
+  attempts.push_back(std::make_unique<Attempt>());
+  attempts.back()->sink = this;
+  Start(*attempts.back());
+  EndEvent();
+  EXPECT_EQ(host_.writes.size(), 1u) << "and then it gathers again";
+  hub_.WriteGathered();
+  EXPECT_EQ(host_.writes.size(), 2u);
+  hub_.Abandon(attempt_, Cause::kGivenUp);
+  for (const auto& attempt : attempts) hub_.Abandon(*attempt, Cause::kGivenUp);
+}
+
+TEST_F(AttemptTest, WhatHasGatheredWasNeverWrittenIfTheConnectionIsLost) {
+  SetHost();
+  other_.sink = this;
+  Start(other_);
+  Connect();
+  EndEvent();
+  Answer("");
+  EndEvent();
+  ends_.clear();
+  addresses_.clear();
+  host_.gathers = true;
+  Start(attempt_);
+  EndEvent();
+  Lose();
+  EndEvent();
+  ExpectEnd(Cause::kNeverWritten, 0, false);
+  hub_.WriteGathered();  // the lease is gone
 }
 
 TEST_F(AttemptTest, AvoidsAHostIfThereIsAnother) {
