@@ -91,6 +91,8 @@ class Hessian2Reader {
     const char* const begin = bytes_.data();
     const char* const end = begin + std::min(bytes_.size(), position_ + bytes);
     const char* p = begin + std::max(position_, ascii_end_);
+    for (; end - p >= 64 && Are64Ascii(p); p += 64) {
+    }
     for (; end - p >= 32 && Are32Ascii(p); p += 32) {
     }
     if (p < end && end - p < 32 && IsAsciiText({p, end})) p = end;
@@ -146,6 +148,13 @@ class Hessian2Reader {
     std::memcpy(&words, p, sizeof words);
     return words;
   }
+  static Words Load64(const char* p) {
+    return Load16(p) | Load16(p + 16) | Load16(p + 32) | Load16(p + 48);
+  }
+  static bool Are64Ascii(const char* p) {
+    const Words words = Load64(p);
+    return ((words[0] | words[1]) & kTopBits) == 0;
+  }
   static bool Are32Ascii(const char* p) { return (Load32(p) & kTopBits) == 0; }
   static bool IsAsciiText(Bytes raw) {
     const char* p = raw.data();
@@ -158,9 +167,7 @@ class Hessian2Reader {
     uint64_t seen = Load8(end - 8);
     if (end - p > 64) {
       Words words = {};
-      for (; end - p > 64; p += 64) {
-        words |= Load16(p) | Load16(p + 16) | Load16(p + 32) | Load16(p + 48);
-      }
+      for (; end - p > 64; p += 64) words |= Load64(p);
       seen |= words[0] | words[1];
     }
     for (; end - p > 32; p += 32) seen |= Load32(p);

@@ -2,7 +2,7 @@
 #include "codecs/dubbo/request.h"
 
 #include <algorithm>
-#include <charconv>
+#include <limits>
 #include <string>
 
 #include "codecs/dubbo/attachments.h"
@@ -120,10 +120,13 @@ std::string_view Trimmed(std::string_view text) {
 
 // Milliseconds in decimal; 0, none, for what is no such number.
 uint64_t TimeoutUs(std::string_view text) {
-  uint32_t milliseconds = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), milliseconds);
-  const bool number = error == std::errc() && end == text.data() + text.size();
-  return number ? uint64_t{milliseconds} * 1000 : 0;
+  uint64_t milliseconds = 0;
+  for (const char c : text) {
+    if (c < '0' || c > '9') return 0;
+    milliseconds = milliseconds * 10 + static_cast<uint64_t>(c - '0');
+    if (milliseconds > std::numeric_limits<uint32_t>::max()) return 0;
+  }
+  return milliseconds * 1000;
 }
 
 // What the two say together: the short name is the call's own, and the long one may come from a
@@ -271,13 +274,20 @@ bool NamesTimeout(Bytes rest) {
 uint64_t TimeoutBehind(Hessian2Reader& reader, Bytes body, HessianRequestHead& head, size_t fields,
                        size_t arguments) {
   if (body.size() > kMaxTimeoutSearch || !NamesTimeout(body.substr(reader.position()))) return 0;
+  reader.LookAhead(kUsualAttachments);
+  Bytes types;
   std::string_view error;
-  if ((fields < kHeadFields && !ReadHessianHead(reader, fields, kHeadFields, head, error)) ||
-      !SkipArguments(reader, head.arguments, arguments) || reader.AtEnd() ||
+  // As nearly always, or in whatever other form.
+  if (fields == kParameterTypes && reader.TakePlainString(types)) {
+    if (!CountArguments(types, head.arguments)) return 0;
+  } else if (fields < kHeadFields && !ReadHessianHead(reader, fields, kHeadFields, head, error)) {
+    return 0;
+  }
+  if (!SkipArguments(reader, head.arguments, arguments) || reader.AtEnd() ||
       (reader.tag() != 'H' && reader.tag() != 'M') || !reader.ReadMapBegin()) {
     return 0;
   }
-  reader.LookAhead(kUsualAttachments);
+  reader.LookAhead(kUsualAttachments);  // nothing is looked at twice
   Timeouts timeouts;
   for (;;) {
     Bytes key;
