@@ -20,6 +20,7 @@ bool Compiler::Compile() {
   CompileKinds();
   CompileId();
   CompileStatusAndTimeout();
+  CompileCrc32();
   if (failed_) return false;
   CompileTemplates();
   NumberKeys();
@@ -85,6 +86,19 @@ void Compiler::NumberKeys() {
   }
 }
 
+LengthPart Compiler::PartOf(const Layout& here, FieldIndex index) {
+  const Field* field = &here.fields[index];
+  LengthPart part;
+  if (field->type == FieldType::kBits) {
+    part.mask = field->mask;
+    part.shift = std::countr_zero(field->mask);
+    field = &here.fields[field->source];
+  }
+  part.offset = field->offset;
+  part.width = field->width;
+  return part;
+}
+
 // What is looked up for every message, in the form in which it is wanted.
 void Compiler::Prepare(Layout& here) const {
   here.id_in_message = here.id != kNoField && here.fields[here.id].type == FieldType::kMember;
@@ -107,16 +121,7 @@ void Compiler::Prepare(Layout& here) const {
     here.opening.emplace_back(field.offset, std::move(bytes));
   }
   for (const FieldIndex index : here.length_fields) {
-    const Field* field = &here.fields[index];
-    LengthPart part;
-    if (field->type == FieldType::kBits) {
-      part.mask = field->mask;
-      part.shift = std::countr_zero(field->mask);
-      field = &here.fields[field->source];
-    }
-    part.offset = field->offset;
-    part.width = field->width;
-    here.length_parts.push_back(part);
+    here.length_parts.push_back(PartOf(here, index));
   }
 }
 

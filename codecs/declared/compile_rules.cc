@@ -253,4 +253,36 @@ void Compiler::CompileStatusAndTimeout() {
   }
 }
 
+void Compiler::CompileCrc32() {
+  if (!from_.crc32) return;
+  const std::string path = path_ + ".crc32";
+  if (!tables_.delimiter.empty()) {
+    Error(path, "", "needs framing by a length: behind a delimiter is the next message");
+    return;
+  }
+  for (const size_t side : {kRequestSide, kResponseSide}) {
+    Layout& here = layout(side);
+    here.crc32 = true;
+    for (size_t i = 0; i < from_.crc32->when.size(); ++i) {
+      const config::FieldIs& condition = from_.crc32->when[i];
+      const std::string place = Index(path, "when", i);
+      const FieldIndex index = NumberField(side, condition.field, place + ".field");
+      if (index == kNoField) continue;
+      const Field& field = here.fields[index];
+      if (field.type == FieldType::kUntil || field.offset == kVariable) {
+        Error(place + ".field", QuoteShort(condition.field),
+              "is not at a fixed place: the fields before it must have fixed sizes");
+        continue;
+      }
+      if (condition.values.empty()) {
+        Error(place + ".values", QuoteShort(condition.field), "must be given");
+        continue;
+      }
+      const LengthPart part = PartOf(here, index);
+      here.crc32_when.push_back({part, condition.values});
+      here.head_bytes = std::max(here.head_bytes, part.offset + part.width);
+    }
+  }
+}
+
 }  // namespace metaprotocol::declared

@@ -47,6 +47,8 @@ class Compiler {
   void NumberKeys();
   static void FindNeeded(Layout& here);
   void Prepare(Layout& here) const;
+  // Where the number field, at a fixed place, is.
+  static LengthPart PartOf(const Layout& here, FieldIndex index);
 
   // --- compile_fields.cc: the fields of each side
   void CompileFields(size_t side);
@@ -79,6 +81,7 @@ class Compiler {
   static MessageKind KindOf(config::KindRuleKind kind);
   void CompileId();
   void CompileStatusAndTimeout();
+  void CompileCrc32();
 
   // --- compile_templates.cc: messages of the proxy's own
   void CompileTemplates();

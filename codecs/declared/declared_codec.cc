@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "codecs/declared/compile.h"
+#include "codecs/declared/crc32.h"
 #include "codecs/declared/numbers.h"
 #include "codecs/declared/protobuf_members.h"
 #include "codecs/declared/reading.h"
@@ -113,11 +114,15 @@ class Decoding {
       }
       return DecodeResult::TooLarge("message over the size limit");
     }
-    if (bytes_.size() < message_.length && !options_.allow_partial) {
+    if (bytes_.size() < message_.length && (!options_.allow_partial || ends_with_crc32_)) {
       return DecodeResult::NeedMore(message_.length);
     }
     bytes_ = bytes_.substr(0, std::min(bytes_.size(), message_.length));
-    return ReadHead();
+    const DecodeResult head = ReadHead();
+    if (!ends_with_crc32_ || head.status != DecodeResult::Status::kMessage) return head;
+    const uint64_t checksum = LoadNumber(bytes_.data() + end_, kCrc32Bytes, tables_.little_endian);
+    if (checksum == Crc32(bytes_.substr(0, end_))) return head;
+    return DecodeResult::Undecodable("a checksum that does not fit its message");
   }
 
  private:
@@ -135,9 +140,8 @@ class Decoding {
     if (bytes_.size() < layout_.head_bytes) return DecodeResult::NeedMore(layout_.head_bytes);
     uint64_t length = 0;
     for (const LengthPart& part : layout_.length_parts) {
-      const uint64_t whole =
-          LoadNumber(bytes_.data() + part.offset, part.width, tables_.little_endian);
-      if (__builtin_add_overflow(length, (whole & part.mask) >> part.shift, &length)) {
+      const uint64_t number = NumberAt(part, tables_.little_endian, bytes_);
+      if (__builtin_add_overflow(length, number, &length)) {
         return DecodeResult::Error("a length beyond all bounds");
       }
     }
@@ -147,8 +151,9 @@ class Decoding {
     if (whole < static_cast<int64_t>(layout_.head_bytes)) {
       return DecodeResult::Error("a length shorter than the message's own head");
     }
-    message_.length = static_cast<size_t>(whole);
-    end_ = message_.length;
+    end_ = message_.length = static_cast<size_t>(whole);
+    ends_with_crc32_ = EndsWithCrc32(layout_, tables_.little_endian, bytes_);
+    if (ends_with_crc32_) message_.length += kCrc32Bytes;
     return DecodeResult::Ok();
   }
 
@@ -340,6 +345,7 @@ class Decoding {
   const DecodeOptions& options_;
   Message& message_;
   size_t end_ = 0;  // of fields and body
+  bool ends_with_crc32_ = false;
 };
 
 }  // namespace
@@ -351,6 +357,8 @@ DeclaredCodec::DeclaredCodec(Tables tables)
   traits_.multiplexed = tables_.id_bits != 0;
   traits_.ordered_replies = tables_.ordered_replies;
   traits_.stateful = tables_.stateful;
+  traits_.whole_to_encode = std::any_of(std::begin(tables_.layouts), std::end(tables_.layouts),
+                                        [](const Layout& layout) { return layout.crc32; });
   traits_.metadata_keys = keys_;
 }
 
@@ -384,9 +392,27 @@ DecodeResult DeclaredCodec::Decode(DecodeState* state, Direction direction, Byte
 
 Encoded DeclaredCodec::Encode(const Message& message, Bytes bytes, const EncodeOptions& options,
                               std::string& out) const {
+  const Layout& layout = tables_.layout(DirectionOf(message.tag));
+  if (!EndsWithCrc32(layout, tables_.little_endian, bytes)) {
+    return EncodeContent(message, bytes, message.length, options, out);
+  }
+  const size_t content = message.length - kCrc32Bytes;
+  const size_t start = out.size();
+  Encoded encoded = EncodeContent(message, bytes, content, options, out);
+  if (encoded.impossible || out.size() == start) return encoded;  // as it was
+  const uint32_t head = Crc32(Bytes(out).substr(start));
+  const uint32_t crc = Crc32(bytes.substr(encoded.head, content - encoded.head), head);
+  encoded.tail_bytes = kCrc32Bytes;
+  StoreNumber(encoded.tail.data(), kCrc32Bytes, tables_.little_endian, crc);
+  return encoded;
+}
+
+// All but the checksum; `length`: without it.
+Encoded DeclaredCodec::EncodeContent(const Message& message, Bytes bytes, size_t length,
+                                     const EncodeOptions& options, std::string& out) const {
   const Direction direction = DirectionOf(message.tag);
   const Layout& layout = tables_.layout(direction);
-  const size_t end = message.length - std::min(message.length, tables_.delimiter.size());
+  const size_t end = length - std::min(length, tables_.delimiter.size());
   Replaced replaced;
   if (layout.id != kNoField) replaced.id = options.id;
   if (options.timeout_us != 0 && message.timeout_us != 0) {
@@ -460,7 +486,9 @@ std::vector<DeclaredCodec::Explained> DeclaredCodec::Explain(Direction direction
                                                              std::string_view& error) const {
   std::vector<Explained> explained;
   const Layout& layout = tables_.layout(direction);
-  const size_t end = bytes.size() - std::min(bytes.size(), tables_.delimiter.size());
+  size_t end = bytes.size() - std::min(bytes.size(), tables_.delimiter.size());
+  const bool headed = bytes.size() >= layout.head_bytes + kCrc32Bytes;
+  if (headed && EndsWithCrc32(layout, tables_.little_endian, bytes)) end -= kCrc32Bytes;
   for (size_t count = 1; count <= layout.fields.size(); ++count) {
     Values values;
     const ReadResult read = ReadFields(layout, tables_.little_endian, bytes, end, 0, count, values);

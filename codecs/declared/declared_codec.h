@@ -45,6 +45,9 @@ class DeclaredCodec final : public Codec {
   std::vector<Explained> Explain(Direction direction, Bytes bytes, std::string_view& error) const;
 
  private:
+  Encoded EncodeContent(const Message& message, Bytes bytes, size_t length,
+                        const EncodeOptions& options, std::string& out) const;
+
   const Tables tables_;
   std::vector<std::string_view> keys_;
   CodecTraits traits_;

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <utility>
 
 #include "src/codec/entry_mutation.h"
 
@@ -141,28 +142,26 @@ class MemberWriter {
 
   void Append(size_t index, Bytes old, std::string& out) const {
     const ProtoNode& node = message_.nodes[index];
-    std::vector<EntryMutation> lists;  // by case, if any changes: empty where it is no list
-    if (HasChangedList(node)) lists = SeenLists(node, old);
+    Lists lists = ChangedLists(node, old);
     uint64_t there = 0;  // by node
     ProtoReader reader(old);
     for (ProtoField field; reader.Next(field);) {
-      const size_t place = CaseOf(node, field);
-      if (place < node.cases.size()) {
-        const ProtoNode::Case& known = node.cases[place];
-        if (known.type == MemberType::kEntries && known.node == ProtoNode::kNone) {
-          if (!lists.empty() && !lists[place].Keeps(ReadProtoEntry(field.bytes)->key)) continue;
-        } else if (known.node != ProtoNode::kNone && Changed(known.node)) {
-          there |= uint64_t{1} << known.node;
-          AppendWithin(known, field.bytes, true, out);
+      std::string_view key;
+      if (const ProtoNode::Case* const known = CaseOf(node, field, key); known != nullptr) {
+        if (known->node != ProtoNode::kNone && Changed(known->node)) {
+          there |= uint64_t{1} << known->node;
+          AppendWithin(*known, field.bytes, true, out);
           continue;
-        } else if (ChangeOf(known) != nullptr) {
-          continue;  // written below
+        }
+        if (ChangeOf(*known) != nullptr) {
+          const EntryMutation* const list = lists.of(*known);
+          if (list == nullptr) continue;  // written below
+          if (!list->Keeps(key)) continue;
         }
       }
       out += old.substr(field.begin, field.end - field.begin);
     }
-    for (size_t i = 0; i < node.cases.size(); ++i) {
-      const ProtoNode::Case& known = node.cases[i];
+    for (const ProtoNode::Case& known : node.cases) {
       const MemberChange* const change = ChangeOf(known);
       if (known.node != ProtoNode::kNone) {
         const bool made = (there >> known.node & 1) == 0;
@@ -171,8 +170,8 @@ class MemberWriter {
         }
       } else if (change == nullptr || change->gone) {
         continue;
-      } else if (known.type == MemberType::kEntries) {
-        lists[i].ForEachNew([&](std::string_view key, std::string_view value) {
+      } else if (const EntryMutation* const list = lists.of(known)) {
+        list->ForEachNew([&](std::string_view key, std::string_view value) {
           AppendProtoEntry(out, known.number, key, value);
         });
       } else if (known.wire == WireType::kLength) {
@@ -200,41 +199,51 @@ class MemberWriter {
   }
   bool Changed(size_t index) const { return (changed_ >> index & 1) != 0; }
 
-  bool HasChangedList(const ProtoNode& node) const {
-    return std::any_of(node.cases.begin(), node.cases.end(), [&](const ProtoNode::Case& known) {
-      return known.type == MemberType::kEntries && ChangeOf(known) != nullptr;
-    });
-  }
+  // The mutations of a message's lists; mostly of one or none.
+  struct Lists {
+    std::vector<std::pair<const ProtoNode::Case*, EntryMutation>> all;
 
-  // The mutations of the lists in `old`, shown all its entries.
-  std::vector<EntryMutation> SeenLists(const ProtoNode& node, Bytes old) const {
-    std::vector<EntryMutation> lists;
-    lists.reserve(node.cases.size());
-    for (const ProtoNode::Case& known : node.cases) {
-      const MemberChange* const change = ChangeOf(known);
-      const bool list = known.type == MemberType::kEntries && change != nullptr;
-      lists.emplace_back(list ? change->mutation : std::span<const MutationOp>());
+    EntryMutation* of(const ProtoNode::Case& known) {
+      for (auto& [list, mutation] : all) {
+        if (list == &known) return &mutation;
+      }
+      return nullptr;
     }
+  };
+
+  // Those that change, shown all the entries in `old`.
+  Lists ChangedLists(const ProtoNode& node, Bytes old) const {
+    Lists lists;
+    for (const ProtoNode::Case& known : node.cases) {
+      if (known.type != MemberType::kEntries) continue;
+      const MemberChange* const change = ChangeOf(known);
+      if (change != nullptr) lists.all.emplace_back(&known, EntryMutation(change->mutation));
+    }
+    if (lists.all.empty()) return lists;
     ProtoReader reader(old);
     for (ProtoField field; reader.Next(field);) {
-      const size_t place = CaseOf(node, field);
-      if (place < lists.size() && !lists[place].empty()) {
-        lists[place].See(ReadProtoEntry(field.bytes)->key);
-      }
+      std::string_view key;
+      const ProtoNode::Case* const known = CaseOf(node, field, key);
+      if (known == nullptr) continue;
+      if (EntryMutation* const list = lists.of(*known)) list->See(key);
     }
     return lists;
   }
 
-  // Which case a field is; how many there are if it is none.
-  size_t CaseOf(const ProtoNode& node, const ProtoField& field) const {
+  // Which case a field is, and its key if that is an entry; null if it is none.
+  const ProtoNode::Case* CaseOf(const ProtoNode& node, const ProtoField& field,
+                                std::string_view& key) const {
     for (size_t i = FirstCase(node, field.number); i < node.cases.size(); ++i) {
       const ProtoNode::Case& known = node.cases[i];
       if (known.number != field.number) break;
       if (known.wire != field.type) continue;
-      const bool entry = known.type == MemberType::kEntries && known.member != kNoField;
-      if (!entry || EntryOf(layout_.fields[known.member], field.bytes)) return i;
+      if (known.type != MemberType::kEntries || known.member == kNoField) return &known;
+      const auto entry = EntryOf(layout_.fields[known.member], field.bytes);
+      if (!entry) continue;
+      key = entry->key;
+      return &known;
     }
-    return node.cases.size();
+    return nullptr;
   }
 
   // A message within the message. `anyway`: also if nothing is in it.

@@ -212,6 +212,14 @@ class FieldReader {
 
 }  // namespace
 
+bool EndsWithCrc32(const Layout& layout, bool little_endian, Bytes bytes) {
+  if (!layout.crc32) return false;
+  return std::all_of(layout.crc32_when.begin(), layout.crc32_when.end(), [&](const NumberIs& is) {
+    const uint64_t number = NumberAt(is.number, little_endian, bytes);
+    return std::find(is.values.begin(), is.values.end(), number) != is.values.end();
+  });
+}
+
 ReadResult ReadFields(const Layout& layout, bool little_endian, Bytes bytes, size_t end,
                       size_t from, size_t count, Values& values) {
   return FieldReader(layout, little_endian, bytes, end, values).Read(from, count);

@@ -42,6 +42,14 @@ struct ReadResult {
 ReadResult ReadFields(const Layout& layout, bool little_endian, Bytes bytes, size_t end,
                       size_t from, size_t count, Values& values);
 
+inline uint64_t NumberAt(const LengthPart& part, bool little_endian, Bytes bytes) {
+  const uint64_t whole = LoadNumber(bytes.data() + part.offset, part.width, little_endian);
+  return (whole & part.mask) >> part.shift;
+}
+
+// Whether a message, of which all that the framing needs is there, ends with a checksum.
+bool EndsWithCrc32(const Layout& layout, bool little_endian, Bytes bytes);
+
 inline Bytes Content(const Value& value, Bytes bytes) {
   return bytes.substr(value.content, value.content_end - value.content);
 }

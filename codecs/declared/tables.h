@@ -147,6 +147,12 @@ struct LengthPart {
   int shift = 0;
 };
 
+// One of the conditions on which messages end with a checksum: a number at a fixed place.
+struct NumberIs {
+  LengthPart number;
+  std::vector<uint64_t> values;
+};
+
 // What messages of one side look like.
 struct Layout {
   std::vector<Field> fields;
@@ -157,6 +163,9 @@ struct Layout {
   int64_t length_base = 0;
   // The one of them that is changed with the message's length: the last that is no field's size.
   FieldIndex free_length = kNoField;
+  // Whether messages, or those of which all of `crc32_when` hold, end with a checksum.
+  bool crc32 = false;
+  std::vector<NumberIs> crc32_when;
   // Bytes after which the length is known; no message is shorter.
   size_t head_bytes = 0;
 

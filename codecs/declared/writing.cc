@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "codecs/declared/crc32.h"
 #include "codecs/declared/numbers.h"
 #include "codecs/declared/protobuf_members.h"
 #include "src/codec/entry_mutation.h"
@@ -343,6 +344,10 @@ bool AppendTemplate(const Tables& tables, Direction direction, const Template& f
   out.append(body);
   writer.Finish(0);
   out.append(tables.delimiter);
+  const Bytes written = Bytes(out).substr(begin);
+  if (EndsWithCrc32(layout, tables.little_endian, written)) {
+    AppendNumber(out, kCrc32Bytes, tables.little_endian, Crc32(written));
+  }
   return true;
 }
 

@@ -86,3 +86,42 @@ async def test_sofa_bolt_is_routed_by_service_and_keeps_what_its_peers_say(tmp_p
         assert routed[same] == direct[same]
     assert routed["plus"] == "3"
     assert routed["many"] == "true"
+
+
+async def test_bolt_for_java_is_routed_and_takes_the_checksums_of_what_was_changed(
+    tmp_path: Path,
+) -> None:
+    peer = independent.bolt_java()
+
+    def called(service: str) -> dict[str, object]:
+        return {"attributes": {"sofa_head_target_service": {"exact": service}}}
+
+    routes = [
+        {"name": "retired", "match": called("Retired"), "directReply": {"kind": "no_route"}},
+        {
+            "name": "stock",
+            "match": called("Stock"),
+            "route": to("v2"),
+            "requestMutation": [{"key": "sofa_head_target_service", "value": "Shelves"}],
+        },
+        {"name": "slow", "match": called("Slow"), "route": to("v1"), "timeout": "300ms"},
+        {"name": "others", "route": to("v1")},
+    ]
+    with peer.provider("v1") as one, peer.provider("v2") as two:
+        direct = await asyncio.to_thread(peer.consume, one, "")
+        folder = mesh(tmp_path / "mesh", "bolt2", [one, two], routes)
+        with Proxy(folder, concurrency=1) as proxy:
+            port = await asyncio.to_thread(proxy.port, HOST, 7000)
+            routed = await asyncio.to_thread(peer.consume, port, "")
+    assert direct["stock"] == "v1 got two for Stock"
+    # The service is in the body as well, from which the provider has it.
+    assert routed["stock"] == "v2 got two for Stock"
+    assert direct["retired"] == "v1 got x for Retired"
+    assert "NO_PROCESSOR" in routed["retired"]
+    assert direct["slow"] == "v1 got sleep for Slow"
+    assert routed["slow"].startswith("InvokeTimeoutException ")
+    # Its text names the peer's address.
+    assert direct["fail"].split()[0] == routed["fail"].split()[0] == "InvokeServerException"
+    for same in ("orders", "unchecked", "large", "tell", "parallel"):
+        assert routed[same] == direct[same], same
+    assert routed["parallel"] == "200"

@@ -24,7 +24,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       declared::Make(declared::kSizes),  declared::Make(declared::kNullable),
       brpc::CreateBrpcCodec("").codec,   brpc::CreateBrpcCodec(R"({"authentication": true})").codec,
       trpc::CreateTrpcCodec("").codec,   declared::Make(declared::kHeads),
-      declared::Make(declared::kBrpc),
+      declared::Make(declared::kBrpc),   declared::Make(declared::kChecked),
   };
   if (size == 0) return 0;
   const Codec& codec = *kCodecs[(data[0] >> 1) % kCodecs.size()];

@@ -154,6 +154,11 @@ def brpc() -> Peer:
     return _java_peer("brpc", "brpc", "BrpcPeer")
 
 
+def bolt_java() -> Peer:
+    """SOFA Bolt for Java, which speaks version 2 with checksums, as consumer and provider."""
+    return _java_peer("bolt-java", "bolt-java", "BoltPeer")
+
+
 def rocketmq() -> Peer:
     """A broker of RocketMQ as provider, its producer and consumers as consumer."""
     return _java_peer("rocketmq", "rocketmq", "RocketmqPeer")

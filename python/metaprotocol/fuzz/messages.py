@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import struct
+import zlib
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -110,7 +111,18 @@ class _Writer:
             return bytes(self._out) + b"body" + str(delimiter).encode()
         self._out += b"body"
         self._length(framing["length"])
+        crc32 = self._all.get("crc32")
+        if isinstance(crc32, dict) and all(map(self._holds, _list(crc32.get("when")))):
+            self._append(zlib.crc32(self._out), 4)
         return bytes(self._out)
+
+    def _holds(self, condition: dict[str, Any]) -> bool:
+        name = str(condition["field"])
+        (field,) = [field for field in self._fields if field["name"] == name]
+        mask = int(field.get("mask", 2**64 - 1))
+        place, width = self._places[str(field.get("bits_of", name))]
+        number = int.from_bytes(self._out[place : place + width], self._byteorder()) & mask
+        return number // (mask & -mask) in _list(condition.get("values"))
 
     def _field(self, field: dict[str, Any]) -> None:
         name = str(field["name"])

@@ -273,6 +273,14 @@ class MessageTemplate(Model):
     """What follows the fields."""
 
 
+class DeclaredCrc32(Model):
+    """A CRC-32, as in zlib and Ethernet, of all that is before it: the last 4 bytes of a message,
+    which `framing` does not count."""
+
+    when: Annotated[list[FieldIs], Field(max_length=8)] = Field(default_factory=list)
+    """Which messages end with it; all of these must hold. Without any: all do."""
+
+
 class Declaration(Model):
     """A protocol in terms of its bytes: where a message ends, which fields it begins with, and
     what they mean. What follows the fields is the body, which is passed on as it is."""
@@ -320,6 +328,9 @@ class Declaration(Model):
     id."""
     go_away: MessageTemplate | None = None
     """What tells a client to send no more requests on its connection."""
+    crc32: DeclaredCrc32 | None = None
+    """The checksum at the end of messages. Messages are waited for as a whole then: those that it
+    does not fit are refused, and those that the proxy changes get another one."""
 
 
 def engine_json(declaration: Declaration) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from metaprotocol.fuzz.targets import Target, UnknownTarget, find
 
 ROOT = Path(__file__).resolve().parents[3]
 ACME = str(ROOT / "examples" / "private-protocol" / "protocol.yaml")
-NAMES = ["bolt", "brpc", "dubbo", "kafka", "rocketmq", "thrift", "trpc", ACME]
+NAMES = ["bolt", "bolt2", "brpc", "dubbo", "kafka", "rocketmq", "thrift", "trpc", ACME]
 
 
 def command(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -182,7 +182,7 @@ def test_decode_explains_every_field_at_its_place(tmp_path: Path) -> None:
 
 def test_a_target_that_there_is_not_is_told_with_what_there_is(tmp_path: Path) -> None:
     with pytest.raises(
-        UnknownTarget, match="codecs are bolt, brpc, dubbo, kafka, rocketmq, thrift, trpc"
+        UnknownTarget, match="codecs are bolt, bolt2, brpc, dubbo, kafka, rocketmq, thrift, trpc"
     ):
         find("bold")
     (tmp_path / "no.yaml").write_text("a: 1")

@@ -108,7 +108,7 @@ def test_an_unknown_protocol_lists_those_that_exist() -> None:
     result = translated(service(port_name="tcp-metaprotocol-xyz") + service("stock"))
     found = only(result, "unknown-protocol")
     assert found.field == "spec.ports[0].name"
-    known = "bolt, brpc, dubbo, kafka, rocketmq, thrift, trpc"
+    known = "bolt, bolt2, brpc, dubbo, kafka, rocketmq, thrift, trpc"
     assert found.fix == f"there are {known}; an ApplicationProtocol adds one"
     assert result.names(LISTENER) == ["stock.shop.svc.cluster.local|20880"]
 
@@ -118,7 +118,7 @@ def test_an_unknown_codec_lists_those_that_exist() -> None:
     codes = {item.object: item for item in result.said("unknown-codec")}
     found = codes["ApplicationProtocol qza"]
     assert found.severity is Severity.ERROR
-    assert found.fix == "it has bolt, brpc, dubbo, kafka, rocketmq, thrift, trpc"
+    assert found.fix == "it has bolt, bolt2, brpc, dubbo, kafka, rocketmq, thrift, trpc"
     assert codes["ServiceEntry shop/stock"].fix == "see ApplicationProtocol qza"
 
 

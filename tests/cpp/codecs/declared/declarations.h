@@ -118,6 +118,21 @@ inline constexpr std::string_view kHeads = R"({
   "errorReply": {"set": [{"field": "name", "text": "{text}"}], "body": "{reply}"}
 })";
 
+// A checksum at the end of messages that say so.
+inline constexpr std::string_view kChecked = R"({
+  "framing": {"length": {"fields": ["length"], "after": "length"}},
+  "fields": [
+    {"name": "flags", "bytes": 1},
+    {"name": "checked", "bitsOf": "flags", "mask": 1},
+    {"name": "id", "bytes": 4},
+    {"name": "length", "bytes": 2},
+    {"name": "method", "lengthPrefix": 1}],
+  "correlationId": "id",
+  "crc32": {"when": [{"field": "checked", "values": [1]}]},
+  "errorReply": {"set": [{"field": "method", "text": "{reply}"}], "copied": ["flags"],
+                 "body": "{text}"}
+})";
+
 // bRPC's baidu_std, whose head is protobuf: what codecs/brpc knows of it but for three things. It
 // does not look into how much of a body is attachment, refuses methods with a dot in place of
 // splitting them, and has one name for a service in place of two.
