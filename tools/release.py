@@ -34,6 +34,7 @@ import pythons
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build" / "manylinux"
 BIN = Path(sys.executable).parent
+CONSTRAINTS = ROOT / "tools" / "constraints.txt"
 
 GLIBC = "2.28"
 MINORS = (11, 12, 13, 14)
@@ -119,6 +120,9 @@ def wheel(python: Path, out: Path) -> Path:
             ZIG=str(zig()),
             METAPROTOCOL_TARGET=target,
             CCACHE_COMPILERTYPE="clang",
+            # For what it builds with; until 25.3 pip knew the first alone.
+            PIP_CONSTRAINT=str(CONSTRAINTS),
+            PIP_BUILD_CONSTRAINT=str(CONSTRAINTS),
             # What it would look at is a script, which is the same for each version of zig.
             CCACHE_COMPILERCHECK=f"string:ziglang {version('ziglang')} {target}",
         )
