@@ -181,6 +181,82 @@ def test_more_than_its_rights_it_has_not(controlled: Mesh) -> None:
     assert answer["status"]["allowed"] is False
 
 
+CACHE = f"""
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {{name: cache, namespace: {NAMESPACE}}}
+spec:
+  hosts: [cache.example]
+  addresses: [240.1.0.8]
+  ports: [{{number: 6379, name: tcp-redis, protocol: TCP}}]
+  resolution: STATIC
+  exportTo: ["."]
+  endpoints: [{{address: 10.244.0.99}}]
+---
+apiVersion: redis.aeraki.io/v1alpha1
+kind: RedisService
+metadata: {{name: cache, namespace: {NAMESPACE}}}
+spec:
+  host: [cache.example]
+  settings: {{opTimeout: 2s, readPolicy: ANY, auth: {{secret: {{name: cache}}}}}}
+  redis:
+  - match: {{key: {{prefix: "s:", removePrefix: true}}}}
+    route: {{host: cache.example}}
+    mirror: [{{route: {{host: cache.example}}, percentage: {{value: 5}}}}]
+  - route: {{host: cache.example, port: 6379}}
+  faults: [{{type: DELAY, delay: 1s, percentage: {{value: 5}}, commands: [GET]}}]
+---
+apiVersion: redis.aeraki.io/v1alpha1
+kind: RedisDestination
+metadata: {{name: cache, namespace: {NAMESPACE}}}
+spec:
+  host: cache.example
+  trafficPolicy:
+    connectionPool:
+      tcp: {{connectTimeout: 2s, tcpKeepalive: {{time: 30s}}}}
+      redis: {{mode: PROXY, auth: {{secret: {{name: cache, usernameField: user}}}}}}
+"""
+
+
+def test_redis_is_accepted_and_its_statuses_say_so(controlled: Mesh) -> None:
+    group = f"/apis/redis.aeraki.io/v1alpha1/namespaces/{NAMESPACE}"
+    paths = (f"{group}/redisservices/cache", f"{group}/redisdestinations/cache")
+    filters = [f"{FILTERS}/metaprotocol-{kind}-cache.example" for kind in ("clusters", "outbound")]
+
+    def says(path: str, status: str) -> bool:
+        conditions = ((controlled.get(path) or {}).get("status") or {}).get("conditions") or ()
+        return ("Accepted", status) in [(item["type"], item["status"]) for item in conditions]
+
+    def gone(path: str) -> bool:
+        return controlled.get(path) is None
+
+    controlled.apply_text(CACHE)
+    for path in paths:
+        wait_for(path, partial(says, path, "True"))
+    for path in filters:
+        wait_for(path, partial(controlled.get, path))
+    # What the schema alone can tell.
+    both = CACHE.split("---")[1].replace("cache}}}", "cache}, plain: {password: p}}}")
+    with pytest.raises(ApiError, match="must have exactly one of secret and plain"):
+        controlled.apply_text(both)
+    without = CACHE.split("---")[1].replace("delay: 1s, ", "")
+    with pytest.raises(ApiError, match="must have a delay"):
+        controlled.apply_text(without)
+    # What it cannot: the status says it, and the password is in no filter.
+    plain = CACHE.split("---")[2].replace(
+        "secret: {name: cache, usernameField: user}", "plain: {password: seen-by-nobody}"
+    )
+    controlled.apply_text(plain)
+    wait_for("refusal", partial(says, paths[1], "False"))
+    for path in (*filters, paths[0]):
+        assert "seen-by-nobody" not in str(controlled.get(path))
+    assert "seen-by-nobody" not in controlled.processes["controller"].log.read_text()
+    for path in (*paths, f"{SERVICES}/cache"):
+        controlled.delete(path)
+    for path in filters:
+        wait_for(path, partial(gone, path))
+
+
 def test_what_is_deleted_takes_its_filters_with_it(controlled: Mesh) -> None:
     controlled.delete(f"{SERVICES}/carts")
     wait_for("the end", lambda: not (controlled.get(FILTERS) or {})["items"])

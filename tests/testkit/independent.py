@@ -169,6 +169,11 @@ def kafka() -> Peer:
     return _java_peer("kafka", "kafka", "KafkaPeer")
 
 
+def zookeeper() -> Peer:
+    """A ZooKeeper server as provider."""
+    return _java_peer("zookeeper", "zookeeper", "ZooKeeperPeer")
+
+
 def trpc() -> Peer:
     """trpc-go, as consumer and provider."""
     command = (str(_go_program("trpc", "trpc-peer", ".")),)

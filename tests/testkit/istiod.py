@@ -130,6 +130,16 @@ class Istiod:
             }
         )
 
+    def as_static(self, objects: Iterable[Json]) -> Bootstrap:
+        """The same without a stream, where no filter of ours is among it."""
+        made = self._patched([item for item in objects if item["kind"] == "EnvoyFilter"])
+        assert not made["EXTENSION_CONFIG"]
+        parsed = {
+            kind: [self._builder.types.parse(MESSAGES[kind], item) for item in made[kind]]
+            for kind in ("LISTENER", "CLUSTER")
+        }
+        return Bootstrap(listeners=parsed["LISTENER"], clusters=parsed["CLUSTER"])
+
     def serve(self, filters: dict[str, Message | None]) -> None:
         """Serves other filters, by name, than those of the EnvoyFilters."""
         self.server.apply({FILTER: filters})
@@ -163,6 +173,8 @@ class Istiod:
                             self._merge(item, value)
                 case "NETWORK_FILTER", "REPLACE":
                     _replace(made["LISTENER"], patch["match"]["listener"], value)
+                case "NETWORK_FILTER", "INSERT_BEFORE":
+                    _replace(made["LISTENER"], patch["match"]["listener"], value, before=True)
         for kind, items in made.items():
             names = [item["name"] for item in items]
             assert len(names) == len(set(names)), f"Envoy refuses a {kind} that comes twice"
@@ -183,7 +195,7 @@ def _is_meant(match: Json, name: str) -> bool:
     return parsed is not None and (parsed[0], parsed[2]) == (match["portNumber"], match["service"])
 
 
-def _replace(listeners: list[Json], match: Json, value: Json) -> None:
+def _replace(listeners: list[Json], match: Json, value: Json, *, before: bool = False) -> None:
     chain_match = match["filterChain"]
     for listener in listeners:
         if listener["name"] != match["name"]:
@@ -191,7 +203,9 @@ def _replace(listeners: list[Json], match: Json, value: Json) -> None:
         for chain in listener["filter_chains"]:
             port = chain["filter_chain_match"]["destination_port"]
             if chain_match.get("destinationPort", port) == port:
-                chain["filters"] = [
-                    value if item["name"] == chain_match["filter"]["name"] else item
-                    for item in chain["filters"]
-                ]
+                made = []
+                for item in chain["filters"]:
+                    meant = item["name"] == chain_match["filter"]["name"]
+                    made += [value] if meant else []
+                    made += [item] if before or not meant else []
+                chain["filters"] = made

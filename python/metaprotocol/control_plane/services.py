@@ -10,8 +10,12 @@ from google.protobuf.message import Message
 
 from metaprotocol.config.v1 import ProxyConfig
 from metaprotocol.envoy.descriptors import EnvoyTypes
+from metaprotocol.envoy.redis import REDIS_FILTER
+from metaprotocol.envoy.zookeeper import ZOOKEEPER_FILTER
 from metaprotocol.translate import Snapshot
 from metaprotocol.translate.naming import FILTER, LISTENER
+
+_NATIVE = {REDIS_FILTER: "redis", ZOOKEEPER_FILTER: "zookeeper"}
 
 
 @dataclass(frozen=True)
@@ -21,7 +25,7 @@ class ServedService:
     host: str
     port: int
     protocol: str
-    """The codec's name; "redis": it is Envoy's own filter."""
+    """The codec's name; "redis" and "zookeeper" have Envoy's own filters."""
     listener: str
     """The name of Envoy's listener, and of its filter."""
     address: str
@@ -67,8 +71,9 @@ def _service(
     address = socket.get("address", "")
     shown = f"[{address}]" if ":" in address else address
     proxy = ProxyConfig()
-    filters = types.to_dict(listener)["filter_chains"][0]["filters"]
-    redis = filters[0].get("typed_config", {}).get("prefix_routes")
+    (first, *_) = types.to_dict(listener)["filter_chains"][0]["filters"]
+    native = _NATIVE.get(first["name"])
+    routes = first.get("typed_config", {}).get("prefix_routes", {})
     if extension is not None:
         typed = types.to_dict(extension).get("typed_config", {})
         text = typed.get("filter_config", {}).get("value", "{}")
@@ -76,10 +81,10 @@ def _service(
     return ServedService(
         host=host or name,
         port=int(port) if port.isdecimal() else 0,
-        protocol=proxy.protocol.codec if redis is None else "redis",
+        protocol=native or proxy.protocol.codec,
         listener=name,
         address=f"{shown}:{socket.get('port_value', 0)}",
         routes=sum(len(table.routes) for table in proxy.route_tables)
-        if redis is None
-        else len(redis.get("routes", ())) + ("catch_all_route" in redis),
+        if native is None
+        else len(routes.get("routes", ())) + ("catch_all_route" in routes),
     )

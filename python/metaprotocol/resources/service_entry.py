@@ -66,13 +66,13 @@ def metaprotocol_of(name: str) -> str | None:
     return words[1] if len(words) > 1 else ""
 
 
-NATIVE_PROTOCOLS = ("redis",)
+NATIVE_PROTOCOLS = ("redis", "zookeeper")
 """Protocols for which Envoy has filters of its own."""
 
 
 def native_of(name: str) -> str | None:
     """Which of ``NATIVE_PROTOCOLS`` a port name or appProtocol asks for: ``tcp-redis``,
-    ``tcp-redis-2``, ``redis``; None: none of them."""
+    ``tcp-redis-2``, ``zookeeper``; None: none of them."""
     word = name.lower().removeprefix("tcp-").partition("-")[0]
     return word if word in NATIVE_PROTOCOLS else None
 

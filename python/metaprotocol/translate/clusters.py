@@ -32,6 +32,7 @@ from metaprotocol.translate.redis_clusters import (
 )
 from metaprotocol.translate.redis_plan import RedisServers
 from metaprotocol.translate.reporting import Diagnostics, Report
+from metaprotocol.translate.zookeeper import ZOOKEEPER, tcp_message
 
 # Envoy's max_ejection_time by default.
 _LONGEST_EJECTION = timedelta(seconds=300)
@@ -102,6 +103,7 @@ class ClusterTranslator:
         if not shut:
             self._clusters(service, policies, routed, grpc, made, report)
             self._redis_clusters(service, policies, redis or RedisServers(), made, report)
+            self._zookeeper_clusters(service, policies, made, report)
         for client, other in policies.for_clients.items():
             theirs = made.for_clients[client] = self.translate(service, other, routed, grpc, redis)
             if other.unreadable:
@@ -181,6 +183,32 @@ class ClusterTranslator:
             made.origins[CLUSTER, name] = origins
             if servers.login is not None:
                 made.secrets |= servers.login.contents
+
+    def _zookeeper_clusters(
+        self, service: Service, policies: HostPolicies, made: HostClusters, report: Report
+    ) -> None:
+        """The clusters of the ports that speak ZooKeeper; in a mesh they are Istio's."""
+        for port in service.ports:
+            if port.native != ZOOKEEPER or self._options.target is Target.ISTIO:
+                continue
+            name = cluster_name(port.number, "", service.host)
+            policy = policies.policy("", port.number)
+            origins = (*service.owners, *{id(owner): owner for owner in policy.owners}.values())
+            cluster = self._parts(service, Cluster(name), policy, report)
+            if cluster is None:
+                made.refused[name] = origins
+                continue
+            hosts = _hosts(service, port, None)
+            if not hosts:
+                _no_endpoint(service, None, report)
+            if service.resolution not in (STATIC, NONE):
+                cluster = replace(cluster, hosts=hosts, dns=Dns.STRICT)
+            else:
+                cluster = replace(cluster, endpoints=AdsSource())
+                made.resources[ENDPOINTS, name] = self._messages.load_assignment(name, hosts)
+                made.origins[ENDPOINTS, name] = origins
+            made.resources[CLUSTER, name] = tcp_message(self._messages.builder, cluster)
+            made.origins[CLUSTER, name] = origins
 
     def _close(self, theirs: HostClusters, made: HostClusters) -> None:
         """Leaves clusters that some clients must not use without hosts for them, where others may

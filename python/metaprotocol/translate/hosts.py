@@ -56,6 +56,7 @@ from metaprotocol.translate.routes import (
 from metaprotocol.translate.services import BIND_ANNOTATION
 from metaprotocol.translate.tracing import planned_tracing
 from metaprotocol.translate.visibility import Namespaces, both
+from metaprotocol.translate.zookeeper import ZOOKEEPER, zookeeper_filters
 
 _DUBBO = "dubbo"
 
@@ -69,8 +70,8 @@ class Filter:
     visible_to: Namespaces
     variants: dict[Clients, Message] = field(default_factory=dict)
     """What it is for some clients, where that is something else."""
-    in_listener: bool = False
-    """It is one of Envoy's own, and in the listener itself."""
+    chain: tuple[Message, ...] = ()
+    """Filters of Envoy's own that are in the listener itself, ``message`` among them."""
 
 
 @dataclass(frozen=True)
@@ -134,6 +135,8 @@ class HostTranslator:
             made.missing = made.missing or bool(redis)
         elif any(port.native == REDIS for port in service.ports):
             self._redis_ports(service, made, report)
+        if service is not None:
+            self._zookeeper_ports(service, made, report)
         made.diagnostics = report.diagnostics
         return made
 
@@ -197,10 +200,23 @@ class HostTranslator:
             made.missing = made.missing or done.missing
             first = [] if plan.owner is port.owner else [plan.owner]
             origins = (*([unreadable] if unreadable is not None else first), port.owner)
-            made.filters[name] = Filter(done.message, origins, service.visible_to, in_listener=True)
+            chain = (done.message,)
+            made.filters[name] = Filter(done.message, origins, service.visible_to, chain=chain)
             if self._options.target is Target.ENVOY:
                 routed = plan.owner is not service.first
                 self._claim(service, port, routed, service.visible_to, made, report)
+
+    def _zookeeper_ports(self, service: Service, made: HostFilters, report: Report) -> None:
+        for port in service.ports:
+            if port.native != ZOOKEEPER:
+                continue
+            name = filter_name(service.host, port.number)
+            policy = self._known.policies(service.host).policy("", port.number)
+            chain = zookeeper_filters(self._messages.builder, service, port, policy)
+            origins = (port.owner, *policy.owners)
+            made.filters[name] = Filter(chain[0], origins, service.visible_to, chain=chain)
+            if self._options.target is Target.ENVOY:
+                self._claim(service, port, False, service.visible_to, made, report)
 
     def _claim(
         self,

@@ -38,6 +38,7 @@ from metaprotocol.translate.naming import (
     parse_cluster_name,
 )
 from metaprotocol.translate.options import Options, Target
+from metaprotocol.translate.redis_filters import REDIS
 from metaprotocol.translate.reporting import Report, age
 from metaprotocol.translate.routes import shut_table
 from metaprotocol.translate.secret_files import SecretFiles
@@ -259,8 +260,11 @@ class _Objects:
             name = filter_name(service.host, port.number)
             if name not in listeners:
                 continue
-            if port.native:
+            if port.native == REDIS:
                 self._outbound_redis(service, port, listeners[name], used)
+                continue
+            if port.native:
+                self._outbound_counted(service, port, listeners[name])
                 continue
             routed = self._ports(service)[port.number].plan is not None
             refused = self._by_locality(service, port, routed)
@@ -303,6 +307,14 @@ class _Objects:
             )
             uses = {(use.host, use.port) for use in redis.uses}
             used.setdefault(namespace, set()).update(uses)
+
+    def _outbound_counted(self, service: Service, port: Port, listeners: Sequence[str]) -> None:
+        """ZooKeeper: a filter that counts, before Istio's TCP proxy."""
+        made = self._filters(service)[filter_name(service.host, port.number)]
+        for namespace in self._clients(service, made.visible_to):
+            patches = [self._patches.before(listener, made.message) for listener in listeners]
+            name = f"metaprotocol-outbound-{service.host}"
+            self._add(namespace, name, patches, (service.first, port.owner), ours=False)
 
     def _redis_clusters(self, namespace: str, service: Service, port: int) -> None:
         name = cluster_name(port, "", service.host)

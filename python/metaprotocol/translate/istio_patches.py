@@ -70,6 +70,12 @@ class Patches:
             "patch": {"operation": "REPLACE", "value": self._value(filter_)},
         }
 
+    def before(self, listener: str, filter_: Message) -> Json:
+        """A filter of Envoy's own before the TCP proxy of a client's listener."""
+        made = self.native(listener, filter_)
+        made["patch"]["operation"] = "INSERT_BEFORE"
+        return made
+
     def redis_cluster(
         self, name: str, cluster: Message | None, servers: RedisServers
     ) -> list[Json]:

@@ -49,7 +49,7 @@ class Port:
     allocated: tuple[str, ...] = ()
     """Addresses that Istio has given the service itself, for clients that ask it for names."""
     native: str | None = None
-    """The protocol that is spoken there by a filter of Envoy's own: "redis"."""
+    """The protocol that is spoken there by a filter of Envoy's own: "redis", "zookeeper"."""
 
 
 @dataclass(frozen=True)

@@ -416,7 +416,7 @@ class Translator:
                 del self._named[name]
             return
         visible = made.visible_to
-        own = (made.message,) if made.in_listener else ()
+        own = made.chain
         if not own:
             made_filter = Made(made.message, _keys(made.origins), visible, made.variants)
             self._put((FILTER, name), made_filter)

@@ -1,0 +1,54 @@
+"""Ports that speak ZooKeeper: Envoy's own filter, which counts, before its TCP proxy."""
+
+from __future__ import annotations
+
+from google.protobuf.message import Message
+
+from metaprotocol.config.v1 import ClusterPolicy
+from metaprotocol.envoy.config import Cluster, ConfigBuilder
+from metaprotocol.envoy.fields import Json
+from metaprotocol.envoy.zookeeper import tcp_filter, zookeeper_filter
+from metaprotocol.translate.model import Port, Service
+from metaprotocol.translate.naming import cluster_name
+from metaprotocol.translate.policy import Policy
+
+ZOOKEEPER = "zookeeper"
+
+_FILTER = "envoy.config.listener.v3.Filter"
+_BALANCING = {
+    ClusterPolicy.ROUND_ROBIN: "ROUND_ROBIN",
+    ClusterPolicy.LEAST_REQUEST: "LEAST_REQUEST",
+    ClusterPolicy.RANDOM: "RANDOM",
+    ClusterPolicy.RING_HASH: "RING_HASH",
+    ClusterPolicy.MAGLEV: "MAGLEV",
+}
+
+
+def zookeeper_filters(
+    builder: ConfigBuilder, service: Service, port: Port, policy: Policy
+) -> tuple[Message, Message]:
+    """The filters of a port's listener."""
+    name = cluster_name(port.number, "", service.host)
+    balancing = policy.balancing.value.message.policy if policy.balancing is not None else None
+    by_source = balancing in (ClusterPolicy.RING_HASH, ClusterPolicy.MAGLEV)
+    return (
+        counting_filter(builder, service, port),
+        builder.types.parse(_FILTER, tcp_filter(name, by_source=by_source)),
+    )
+
+
+def counting_filter(builder: ConfigBuilder, service: Service, port: Port) -> Message:
+    """The filter that counts, for a listener that has a TCP proxy already."""
+    name = cluster_name(port.number, "", service.host)
+    return builder.types.parse(_FILTER, zookeeper_filter(name))
+
+
+def tcp_message(builder: ConfigBuilder, cluster: Cluster) -> Message:
+    """envoy.config.cluster.v3.Cluster of servers that get whole connections."""
+    made: Json = builder.plain_cluster(cluster)
+    made["lb_policy"] = _BALANCING.get(cluster.policy.policy, "LEAST_REQUEST")
+    if made["lb_policy"] == "RING_HASH" and (size := cluster.policy.minimum_ring_size):
+        made["ring_hash_lb_config"] = {"minimum_ring_size": size}
+    if made["lb_policy"] == "MAGLEV" and (size := cluster.policy.maglev_table_size):
+        made["maglev_lb_config"] = {"table_size": size}
+    return builder.types.parse("envoy.config.cluster.v3.Cluster", made)
