@@ -79,6 +79,10 @@ def controlled(cluster: Mesh) -> Iterator[Mesh]:
     cluster.wait_for_controller()
     yield cluster
     cluster.processes.pop("controller").stop()
+    # The next scenarios find nothing of this one that is not accepted.
+    group = f"/apis/metaprotocol.aeraki.io/v1alpha1/namespaces/{NAMESPACE}"
+    cluster.delete(f"{group}/metarouters/carts")
+    cluster.delete(f"/apis/networking.istio.io/v1/namespaces/{NAMESPACE}/destinationrules/carts")
 
 
 def test_filters_and_status_are_written_with_the_rights_of_the_manifests(controlled: Mesh) -> None:

@@ -234,4 +234,6 @@ def test_a_release_of_one_namespace_works_there_with_the_rights_of_its_role(
     assert written_in == {FOLLOWED}
 
     cluster.delete(f"/apis/networking.istio.io/v1/namespaces/{FOLLOWED}/serviceentries/stalls")
+    group = f"/apis/metaprotocol.aeraki.io/v1alpha1/namespaces/{FOLLOWED}"
+    cluster.delete(f"{group}/metarouters/stalls")
     wait_for("the end of the filters", lambda: not (cluster.get(filters) or {})["items"])

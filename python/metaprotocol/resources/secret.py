@@ -7,7 +7,7 @@ import base64
 import binascii
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
 
 from metaprotocol.resources.base import Resource
 from metaprotocol.resources.types import error
@@ -27,6 +27,11 @@ def _base64(value: str) -> str:
     return value
 
 
+def _or_nothing(value: Any) -> Any:
+    # As Kubernetes' own programs print what is empty.
+    return {} if value is None else value
+
+
 Encoded = Annotated[str, Field(max_length=2 * _LARGEST), AfterValidator(_base64)]
 
 
@@ -43,9 +48,13 @@ class Secret(Resource):
     api_version: Literal["v1"] = "v1"
     kind: Literal["Secret"] = "Secret"
     spec: Any = None
-    data: dict[str, Encoded] = Field(default_factory=dict, repr=False)
+    data: Annotated[dict[str, Encoded], BeforeValidator(_or_nothing)] = Field(
+        default_factory=dict, repr=False
+    )
     """Values in base64."""
-    string_data: dict[str, str] = Field(default_factory=dict, repr=False)
+    string_data: Annotated[dict[str, str], BeforeValidator(_or_nothing)] = Field(
+        default_factory=dict, repr=False
+    )
     """Values as they are, which go over those of ``data``."""
 
     def value(self, key: str) -> bytes | None:
