@@ -192,8 +192,10 @@ class HessianAttachment {
   std::string_view key() const { return key_; }
 
   void SetIn(Metadata& metadata) const {
-    if (!entry_.string_value || !metadata.WantsNamed(key_)) return;
-    if (entry_.value.IsView()) {
+    if (!metadata.WantsNamed(key_)) return;
+    if (!entry_.string_value) {
+      metadata.SetNamedUntold(key_);
+    } else if (entry_.value.IsView()) {
       metadata.SetNamed(key_, entry_.value.raw);
     } else {
       metadata.SetNamedCopy(key_, entry_.value.Text());
@@ -402,6 +404,7 @@ bool ReadJsonAttachments(Bytes line, HeadText& head, Message& message) {
     const bool is_timeout = Timeouts::Knows(key);
     if (!member.string_value()) {
       if (key == kShortTimeout) timeouts.Add(key, TimeoutUs(member.value));
+      message.metadata.SetNamedUntold(key);
       continue;
     }
     if (key != kGroup && !is_timeout && !message.metadata.WantsNamed(key)) continue;

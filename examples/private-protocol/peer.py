@@ -1,7 +1,7 @@
 """Client and server of a protocol that nobody else speaks; protocol.yaml says how it looks.
 
-    python peer.py serve v1=21891 v2=21892
-    python peer.py call ADDRESS:PORT METHOD [KEY=VALUE ...]
+python peer.py serve v1=21891 v2=21892
+python peer.py call ADDRESS:PORT METHOD [KEY=VALUE ...]
 """
 
 from __future__ import annotations

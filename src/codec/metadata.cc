@@ -11,11 +11,19 @@ void Metadata::SetNamedCopy(std::string_view name, const std::string& value) {
     return;
   }
   keys_->ForEachNamed(name, [&](uint32_t slot, bool exact) {
+    if (!exact && keys_->wants_spellings(slot)) AddSpelling(name);
     const Rank rank = exact ? Rank::kExact : Rank::kOtherCase;
     if (rank < slots_[slot].rank) return;
     slots_[slot].copy = value;
     Fill(slot, slots_[slot].copy, rank);
   });
+}
+
+void Metadata::AddSpelling(std::string_view name) {
+  if (too_many_spellings()) return;
+  if (std::find(spellings_.begin(), spellings_.end(), name) == spellings_.end()) {
+    spellings_.emplace_back(name);
+  }
 }
 
 std::optional<std::string_view> Metadata::Find(std::string_view name) const {

@@ -31,6 +31,7 @@ class Metadata {
     filled_.clear();
     others_.clear();
     if (!owned_.empty()) owned_.clear();
+    if (!spellings_.empty()) spellings_.clear();
     alternative_slot_ = MetadataKeys::kNone;
     unread_ = false;
     keys_ = keys;
@@ -61,7 +62,15 @@ class Metadata {
       return;
     }
     keys_->ForEachNamed(name, [&](uint32_t slot, bool exact) {
+      if (!exact && keys_->wants_spellings(slot)) AddSpelling(name);
       Fill(slot, value, exact ? Rank::kExact : Rank::kOtherCase);
+    });
+  }
+  // What a peer put under `name` is nothing that can be told.
+  void SetNamedUntold(std::string_view name) {
+    if (keys_ == nullptr || keys_->everything()) return;
+    keys_->ForEachNamed(name, [&](uint32_t slot, bool exact) {
+      if (!exact && keys_->wants_spellings(slot)) AddSpelling(name);
     });
   }
   // The same for a value that is not contiguous in the message. It is kept once for each key,
@@ -97,6 +106,11 @@ class Metadata {
   }
   // By name; slower than by slot.
   std::optional<std::string_view> Find(std::string_view name) const;
+  // How peers have written keys of MetadataKeys::WantSpellings, where that is not as we do; once
+  // each, and no more than kMostSpellings.
+  const std::vector<std::string>& spellings() const { return spellings_; }
+  bool too_many_spellings() const { return spellings_.size() > kMostSpellings; }
+  static constexpr size_t kMostSpellings = 32;
   // All there is, in order of the slots and then of appearance.
   std::vector<std::pair<std::string_view, std::string_view>> Entries() const;
 
@@ -130,6 +144,8 @@ class Metadata {
     target.rank = rank;
   }
 
+  void AddSpelling(std::string_view name);
+
   const MetadataKeys* keys_ = nullptr;
   std::vector<Slot> slots_;
   std::vector<uint32_t> filled_;
@@ -139,6 +155,7 @@ class Metadata {
   // Where everything is wanted: what peers named, as it came.
   std::vector<std::pair<std::string, std::string>> others_;
   std::forward_list<std::string> owned_;
+  std::vector<std::string> spellings_;  // one more than kMostSpellings at most
 };
 
 }  // namespace metaprotocol

@@ -44,7 +44,13 @@ uint32_t MetadataKeys::Want(std::string_view name) {
     slot = Add(name);
     named_lengths_ |= LengthBit(name);
   }
-  wanted_[slot] = 1;
+  if (!wants(slot)) wanted_[slot] = 1;
+  return slot;
+}
+
+uint32_t MetadataKeys::WantSpellings(std::string_view name) {
+  const uint32_t slot = Want(name);
+  wanted_[slot] = kWithSpellings;
   return slot;
 }
 

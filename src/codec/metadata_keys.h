@@ -29,12 +29,16 @@ class MetadataKeys {
 
   // The slot of `name`, which is wanted from now on.
   uint32_t Want(std::string_view name);
+  // The same; and messages tell in which other cases of letters peers write it
+  // (Metadata::spellings).
+  uint32_t WantSpellings(std::string_view name);
 
   size_t size() const { return names_.size(); }
   size_t own() const { return own_; }
   std::string_view name(uint32_t slot) const { return names_[slot]; }
   bool everything() const { return everything_; }
   bool wants(uint32_t slot) const { return wanted_[slot] != 0; }
+  bool wants_spellings(uint32_t slot) const { return wanted_[slot] == kWithSpellings; }
   // Anything that peers name (attachments, headers), as opposed to the protocol's own keys.
   bool wants_named() const { return everything_ || names_.size() > own_; }
   // Whether a message that nobody here can read (Metadata::SetUnread) says this all the same.
@@ -72,7 +76,8 @@ class MetadataKeys {
   void Grow();
 
   std::vector<std::string> names_;  // by slot; the protocol's own first
-  std::vector<uint8_t> wanted_;     // 0 or 1
+  static constexpr uint8_t kWithSpellings = 2;
+  std::vector<uint8_t> wanted_;  // 0, 1 or kWithSpellings
   size_t own_ = 0;
   std::vector<std::string> of_unread_;
   bool everything_ = false;

@@ -92,6 +92,51 @@ std::unique_ptr<GlobalRateLimit> LoadGlobalRateLimit(const config::GlobalRateLim
   return limit;
 }
 
+std::unique_ptr<ExternalAuthorization> LoadExternalAuthorization(
+    const config::ExternalAuthorization& config, const std::string& protocol,
+    const std::string& path, MetadataKeys& keys, Findings& findings) {
+  auto check = std::make_unique<ExternalAuthorization>(protocol, keys);
+  check->cluster = config.cluster;
+  check->timeout_us = static_cast<uint64_t>(config.timeout.count());
+  check->failure_mode_allow = config.failure_mode_allow;
+  check->max_body_bytes = config.max_body_bytes;
+  const auto place = [&](std::string_view list, size_t i) {
+    return path + "." + std::string(list) + "[" + std::to_string(i) + "]";
+  };
+  for (size_t i = 0; i < config.metadata.size(); ++i) {
+    CheckKey(config.metadata[i], place("metadata", i), findings);
+    check->metadata.emplace_back(config.metadata[i], keys);
+  }
+  if (config.metadata.empty()) {
+    for (uint32_t slot = 0; slot < keys.own(); ++slot) {
+      check->metadata.emplace_back(std::string(keys.name(slot)), keys);
+    }
+  }
+  for (const config::KeyValue& told : config.context) {
+    check->context.emplace_back(told.key, told.value);
+  }
+  std::vector<RouteTable::Rule> rules(1);
+  rules[0].conditions = LoadConditions(config.match, path + ".match", findings);
+  std::vector<RouteTable::BuildError> errors;
+  check->match = RouteTable::Build("", std::move(rules), keys, errors);
+  for (const RouteTable::BuildError& error : errors) {
+    ReportBadRegex(error, config.match, path + ".match", findings);
+  }
+  for (size_t i = 0; i < config.proxy_metadata.size(); ++i) {
+    const std::string& key = config.proxy_metadata[i];
+    if (IsConnectionKey(key)) {
+      findings.Error(place("proxy_metadata", i), QuoteShort(key), "is of the connection");
+    } else if (keys.IsOwn(key)) {
+      findings.Error(place("proxy_metadata", i), QuoteShort(key),
+                     "is a field of the protocol, which clients have to fill");
+    } else {
+      check->AddProxyKey(key, keys);
+    }
+  }
+  if (check->match == nullptr) return nullptr;
+  return check;
+}
+
 std::unique_ptr<Fault> LoadFault(const config::Fault& config, const std::string& path,
                                  Findings& findings) {
   auto fault = std::make_unique<Fault>();

@@ -7,6 +7,7 @@
 #include "generated/config_schema.h"
 #include "src/config/findings.h"
 #include "src/filter/authorization/authorization.h"
+#include "src/filter/external_authorization/external_authorization.h"
 #include "src/filter/fault/fault.h"
 #include "src/filter/global_rate_limit/global_rate_limit.h"
 #include "src/filter/local_rate_limit/local_rate_limit.h"
@@ -28,13 +29,19 @@ std::unique_ptr<Authorization> LoadAuthorization(const config::Authorization& co
                                                  const std::string& path, MetadataKeys& keys,
                                                  Findings& findings);
 
+// `protocol`: the codec's name.
+std::unique_ptr<ExternalAuthorization> LoadExternalAuthorization(
+    const config::ExternalAuthorization& config, const std::string& protocol,
+    const std::string& path, MetadataKeys& keys, Findings& findings);
+
 std::unique_ptr<Fault> LoadFault(const config::Fault& config, const std::string& path,
                                  Findings& findings);
 
 // `config` is a config::Filter or a config::RouteFilter, of which one of the kinds is there.
 template <typename Config>
-std::unique_ptr<const Filter> LoadFilter(const Config& config, const std::string& path,
-                                         MetadataKeys& keys, Findings& findings) {
+std::unique_ptr<const Filter> LoadFilter(const Config& config, const std::string& protocol,
+                                         const std::string& path, MetadataKeys& keys,
+                                         Findings& findings) {
   if (config.local_rate_limit) {
     return LoadLocalRateLimit(*config.local_rate_limit, path + ".local_rate_limit", keys, findings);
   }
@@ -45,6 +52,10 @@ std::unique_ptr<const Filter> LoadFilter(const Config& config, const std::string
   if (config.fault) return LoadFault(*config.fault, path + ".fault", findings);
   if (config.authorization) {
     return LoadAuthorization(*config.authorization, path + ".authorization", keys, findings);
+  }
+  if (config.external_authorization) {
+    return LoadExternalAuthorization(*config.external_authorization, protocol,
+                                     path + ".external_authorization", keys, findings);
   }
   return nullptr;  // the reader has said so
 }

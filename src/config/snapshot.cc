@@ -221,6 +221,11 @@ class TableLoader {
       add("authorization",
           LoadAuthorization(*config.authorization, path + ".authorization", keys_, findings_));
     }
+    if (config.external_authorization) {
+      add("external_authorization",
+          LoadExternalAuthorization(*config.external_authorization, config_.protocol.codec,
+                                    path + ".external_authorization", keys_, findings_));
+    }
     if (config.local_rate_limit) {
       add("local_rate_limit", LoadLocalRateLimit(*config.local_rate_limit,
                                                  path + ".local_rate_limit", keys_, findings_));
@@ -236,7 +241,7 @@ class TableLoader {
         findings_.Error(place + ".name", QuoteShort(from.name),
                         "is the name of another filter of the table; names must be unique");
       }
-      add(from.name, LoadFilter(from, place, keys_, findings_));
+      add(from.name, LoadFilter(from, config_.protocol.codec, place, keys_, findings_));
     }
   }
 
@@ -260,7 +265,9 @@ class TableLoader {
         Snapshot::Table::RouteFilter other;
         other.route = first_route + static_cast<uint32_t>(i);
         other.position = *position;
-        if (!from.disabled) other.filter = LoadFilter(from, place, keys_, findings_);
+        if (!from.disabled) {
+          other.filter = LoadFilter(from, config_.protocol.codec, place, keys_, findings_);
+        }
         table.route_filters.push_back(std::move(other));
       }
     }

@@ -157,6 +157,7 @@ class Exchanges final : public AttemptSink {
   static Router::Sender SenderOf(const Exchange& exchange);
   static uint64_t TimeoutUs(const Exchange& exchange, const RequestView& request);
   void Forward(Exchange& exchange, const RequestView& request);
+  const Mutation& ChangesOf(const Exchange& exchange);
   std::optional<AttemptResult> StartAttempt(Exchange& exchange, const Router::Sender& sender,
                                             const RequestView& request, uint64_t left_us);
   bool MayBeTriedAgain(const Exchange& exchange, const RequestView& request) const;

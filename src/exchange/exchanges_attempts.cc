@@ -43,7 +43,11 @@ void Exchanges::Forward(Exchange& exchange, const RequestView& request) {
     return;
   }
   series.Add(Counter::kRequestBytes, request.message.length);
-  router_.Mirror(sender, request);
+  if (!exchange.route_->mirrors.empty()) {
+    // A copy that cannot be sent may have others tried again, which have changes of their own.
+    const Mutation changes = ChangesOf(exchange);
+    router_.Mirror(sender, request, changes);
+  }
   if (ended) {
     series.Add(Counter::kOneWay);
     End(exchange, Outcome::Kind::kSent);
@@ -53,17 +57,21 @@ void Exchanges::Forward(Exchange& exchange, const RequestView& request) {
   if (MayBeTriedAgain(exchange, request)) Keep(exchange, request, std::move(held));
 }
 
+// Of its route and its filters. Good until the next call.
+const Mutation& Exchanges::ChangesOf(const Exchange& exchange) {
+  const Mutation& of_route = exchange.route_->request_mutation;
+  if (exchange.changes_.empty()) return of_route;
+  all_changes_ = of_route;
+  all_changes_.insert(all_changes_.end(), exchange.changes_.begin(), exchange.changes_.end());
+  return all_changes_;
+}
+
 // `left_us`: for all attempts that are still to come; 0: any time.
 std::optional<AttemptResult> Exchanges::StartAttempt(Exchange& exchange,
                                                      const Router::Sender& sender,
                                                      const RequestView& request, uint64_t left_us) {
   const Route& route = *exchange.route_;
-  const Mutation* mutation = &route.request_mutation;
-  if (!exchange.changes_.empty()) {
-    all_changes_ = *mutation;
-    all_changes_.insert(all_changes_.end(), exchange.changes_.begin(), exchange.changes_.end());
-    mutation = &all_changes_;
-  }
+  const Mutation* const mutation = &ChangesOf(exchange);
   const bool limited =
       route.retry != nullptr && request.whole() && exchange.expects_reply_ && !exchange.is_stream();
   const uint64_t timeout_us = limited ? Router::TryTimeoutUs(route, left_us) : left_us;

@@ -63,6 +63,9 @@ enum class Counter : uint8_t {
   kFaultAborts,           // requests that a fault filter has failed; also among the fault replies
   kAuthorizationDenied,   // requests that an authorization filter has denied
   kAuthorizationAudited,  // requests that met a policy which only counts
+  kExternalAuthorizationCalls,     // requests that an authorization service was asked about
+  kExternalAuthorizationFailures,  // of these: without a verdict
+  kExternalAuthorizationDenied,    // requests denied by its word, or for want of it
   // Labels: the protocol alone.
   kAccessLogEntries,  // lines for access logs
   kAccessLogLost,     // lines that were not written: too many waited, or the file failed

@@ -12,7 +12,7 @@ constexpr uint64_t kMirrorTimeoutUs = 60 * 1000 * 1000;
 
 void Mirrors::Copy(const ProtocolState& protocol, LeaseOwner& owner, SnapshotUse& use,
                    const Route& route, const Message& message, Bytes bytes,
-                   std::optional<uint64_t> hash) {
+                   const Mutation& mutation, std::optional<uint64_t> hash) {
   SnapshotUse::RouteState& state = use.routes[route.index];
   state.mirrors.resize(route.mirrors.size());
   for (size_t i = 0; i < route.mirrors.size(); ++i) {
@@ -40,9 +40,8 @@ void Mirrors::Copy(const ProtocolState& protocol, LeaseOwner& owner, SnapshotUse
     const uint64_t configured =
         route.timeout_us != 0 ? route.timeout_us : use.snapshot->default_timeout_us;
     const uint64_t shorter = configured < message.timeout_us ? configured : 0;  // than the client's
-    const auto ended =
-        hub_.Start(copy, {use.upstream, owner, *target.cluster, route.request_mutation, message,
-                          bytes, hash, true, shorter});
+    const auto ended = hub_.Start(copy, {use.upstream, owner, *target.cluster, mutation, message,
+                                         bytes, hash, true, shorter});
     if (ended) {
       Finish(copy, ended->cause);
       continue;

@@ -24,7 +24,8 @@ class Mirrors final : public AttemptSink {
 
   // Copies what has been forwarded; `bytes` is what was there of `message`.
   void Copy(const ProtocolState& protocol, LeaseOwner& owner, SnapshotUse& use, const Route& route,
-            const Message& message, Bytes bytes, std::optional<uint64_t> hash);
+            const Message& message, Bytes bytes, const Mutation& mutation,
+            std::optional<uint64_t> hash);
   void CopyTimer(Timer& timer);
 
   size_t count() const { return count_; }

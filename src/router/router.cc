@@ -52,10 +52,10 @@ std::optional<AttemptResult> Router::Start(const Sender& sender, const SnapshotU
   return ended;
 }
 
-void Router::Mirror(const Sender& sender, const RequestView& request) {
+void Router::Mirror(const Sender& sender, const RequestView& request, const Mutation& mutation) {
   if (sender.route.mirrors.empty()) return;
   mirrors_.Copy(sender.protocol, sender.mirror_leases, sender.use, sender.route, request.message,
-                request.bytes, HashOf(sender, request.message));
+                request.bytes, mutation, HashOf(sender, request.message));
 }
 
 uint64_t Router::TimeoutUs(const Snapshot& snapshot, const Route& route, const Message& message) {

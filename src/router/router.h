@@ -42,8 +42,9 @@ class Router {
                                      Attempt& attempt, const RequestView& request,
                                      const Mutation& mutation, uint64_t timeout_us,
                                      std::string_view avoid);
-  // To be called after Start: what was forwarded is copied to the route's mirrors.
-  void Mirror(const Sender& sender, const RequestView& request);
+  // To be called after Start: what was forwarded is copied to the route's mirrors, with the same
+  // changes.
+  void Mirror(const Sender& sender, const RequestView& request, const Mutation& mutation);
   // For all attempts together: the shorter one of the route's and the client's own; 0: none.
   static uint64_t TimeoutUs(const Snapshot& snapshot, const Route& route, const Message& message);
   // For one attempt, if that much is left for all: 0: none, both ways.

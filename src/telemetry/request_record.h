@@ -11,15 +11,12 @@
 #include <string_view>
 #include <vector>
 
+#include "src/codec/called_keys.h"
 #include "src/codec/codec.h"
 #include "src/route/match_input.h"
 #include "src/telemetry/trace_context.h"
 
 namespace metaprotocol {
-
-// Under which keys codecs tell what is called; of several the first that has a value.
-inline constexpr std::array<std::string_view, 3> kServiceKeys = {"interface", "service", "callee"};
-inline constexpr std::array<std::string_view, 2> kMethodKeys = {"method", "func"};
 
 // The keys that somebody wants to see when a request has ended, each once. Made while a
 // configuration is loaded.

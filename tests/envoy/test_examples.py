@@ -544,6 +544,43 @@ async def test_rate_limit_per_value_has_a_bucket_for_each_user(tmp_path: Path) -
         assert await answers(client, 20, attachments={"user": "amy"}) == {"list by v1": 4, over: 16}
 
 
+async def test_external_authorization_asks_a_service_who_may_call(tmp_path: Path) -> None:
+    authorizer = await asyncio.create_subprocess_exec(
+        sys.executable, str(EXAMPLES / "external-authorization" / "authorizer.py"), "0",
+        stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        assert authorizer.stdout is not None
+        first = await asyncio.wait_for(authorizer.stdout.readline(), 30)
+        others = {9000: int(first.split()[-1])}
+        async with (
+            running("external-authorization", tmp_path, dubbo=("v1",), others=others) as stage,
+            stage.consumer() as client,
+        ):
+            lie = {"user": "root"}
+            assert await answer(client, attachments=lie) == "list by v1"
+            got = stage.calls["v1"]
+            assert "user" not in got[-1].attachments
+            with pytest.raises(DubboError, match="bring a token"):
+                await client.call(INTERFACE, "buy", attachments=lie)
+            token = {"token": "of-ada", **lie}
+            assert await answer(client, "buy", attachments=token) == "buy by v1"
+            assert got[-1].attachments["user"] == "ada"
+            assert "token" not in got[-1].attachments
+            assert len(got) == 2, "the provider has not seen what was denied"
+            authorizer.kill()
+            await authorizer.wait()
+            with pytest.raises(DubboError, match="gave no verdict"):
+                await client.call(INTERFACE, "buy", attachments=token)
+            stage.edit("routes.yaml", ("failureModeAllow: false", "failureModeAllow: true"))
+            await becomes("buy by v1", lambda: answer(client, "buy", attachments=token))
+            assert "user" not in got[-1].attachments
+    finally:
+        if authorizer.returncode is None:
+            authorizer.kill()
+            await authorizer.wait()
+
+
 async def test_private_protocol_is_routed_by_its_declaration(tmp_path: Path) -> None:
     peer = _module(EXAMPLES / "private-protocol" / "peer.py")
     orders = ("orders.demo.svc.cluster.local", 7000)

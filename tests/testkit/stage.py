@@ -99,8 +99,8 @@ class Provider:
     """A Dubbo provider whose answers tell what it was asked.
 
     Methods: ``slow`` (seconds) answers after that long, ``fail`` throws, ``big`` (n) returns n
-    characters, ``echo`` returns its arguments, any other returns the provider's name. Every reply
-    carries the attachments "provider" and "secret".
+    characters, ``echo`` returns its arguments, ``attachments`` the call's attachments, any other
+    returns the provider's name. Every reply carries the attachments "provider" and "secret".
     """
 
     def __init__(self, name: str) -> None:
@@ -121,6 +121,8 @@ class Provider:
                 value = "x" * size
             case "echo", arguments:
                 value = list(arguments)
+            case "attachments", _:
+                value = dict(call.attachments)
         return Answer(value, {"provider": self.name, "secret": "s"})
 
 

@@ -222,7 +222,12 @@ def explain(snapshot: FilterSnapshot, metadata: Sequence[tuple[str, str]]) -> Ex
 def _limits(
     proxy: ProxyConfig, table: RouteTable, pairs: tuple[tuple[str, str], ...]
 ) -> Iterator[str]:
-    """The limits that the call is under, each as a phrase."""
+    """Who is asked about the call, and the limits that it is under, each as a phrase."""
+    if table.HasField("external_authorization"):
+        check = table.external_authorization
+        if _holds(proxy.protocol, check.match, pairs):
+            what = "lets it pass" if check.failure_mode_allow else "denies it"
+            yield f"{check.cluster} allows it; no verdict {what}"
     if table.HasField("local_rate_limit"):
         limit = table.local_rate_limit
         rules = (rule for rule in limit.rules if _holds(proxy.protocol, rule.match, pairs))

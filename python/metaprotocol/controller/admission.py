@@ -192,9 +192,13 @@ def _hosts_in(router: MetaRouter) -> Iterator[str]:
         if route.mirror is not None:
             destinations.append(route.mirror)
         yield from (destination.host for destination in destinations)
+    asked = []
     if spec.global_rate_limit is not None:
-        parsed = parse_cluster_name(spec.global_rate_limit.rate_limit_service)
-        if parsed is not None:
+        asked.append(spec.global_rate_limit.rate_limit_service)
+    if spec.external_authorization is not None:
+        asked.append(spec.external_authorization.service)
+    for name in asked:
+        if (parsed := parse_cluster_name(name)) is not None:
             yield parsed[2]
 
 

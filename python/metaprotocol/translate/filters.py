@@ -40,7 +40,7 @@ _POLICY = re.compile(
     r"(?:\.rules\[(?P<rule>\d+)\](?:\.match\[(?P<condition>\d+)\])?)?"
 )
 _STEP = re.compile(r"(?P<name>\w+)(?:\[(?P<index>\d+)\])?")
-_RATE_LIMITS = ("local_rate_limit", "global_rate_limit")
+_WHOLE_TABLE = ("local_rate_limit", "global_rate_limit", "external_authorization")
 # The engine tells all errors at once; what is put in their place has none but in rare cases.
 _MOST_ROUNDS = 4
 _UPSTREAM_CONNECTIONS = {
@@ -299,7 +299,7 @@ def _place(path: str, config: ProxyConfig, table: Table) -> tuple[Place | None, 
         route = config.route_tables[0].routes[int(match["route"])]
         fix = "what it may match gets an error until it is fixed"
         return table.plan.place(here, route), fix
-    if here.startswith(_RATE_LIMITS):
+    if here.startswith(_WHOLE_TABLE):
         return table.plan.place(here, None), "every request gets an error until it is fixed"
     return None, ""
 

@@ -59,6 +59,9 @@ from metaprotocol.translate.visibility import Namespaces, both
 from metaprotocol.translate.zookeeper import ZOOKEEPER, zookeeper_filters
 
 _DUBBO = "dubbo"
+_KEPT_BY_SERVERS = (
+    "authorization", "external_authorization", "local_rate_limit", "global_rate_limit",
+)  # fmt: skip
 
 
 @dataclass
@@ -86,9 +89,9 @@ class PortFilters:
     uses: frozenset[Use]
 
     @property
-    def limited(self) -> bool:
-        """Whether rates are limited."""
-        return self.plan is not None and self.plan.limited
+    def keeps_out(self) -> str:
+        """What is kept out, other than by policies, in words for people; "": nothing."""
+        return self.plan.keeps_out if self.plan is not None else ""
 
 
 @dataclass
@@ -400,7 +403,7 @@ class HostTranslator:
         if self._options.target is Target.ENVOY:
             return [(name, table)]
         inbound = inbound_table(service, port)
-        for limit in ("authorization", "local_rate_limit", "global_rate_limit"):
+        for limit in _KEPT_BY_SERVERS:
             if table.message.HasField(limit):
                 getattr(inbound.message, limit).CopyFrom(getattr(table.message, limit))
                 table.message.ClearField(limit)

@@ -405,24 +405,24 @@ class _Objects:
             return
         selector = port.pods
         if not selector:
-            limits = self._ports(service)[port.number].limited
+            limits = self._ports(service)[port.number].keeps_out
             add = self._report.warning if limits else self._report.info
             add(
                 port.owner, "no-workload-selector", "spec.workloadSelector",
                 "the service's pods are not known; "
-                + ("its rate limits have no effect" if limits else "their side stays plain TCP"),
+                + (f"its {limits} have no effect" if limits else "their side stays plain TCP"),
                 fix=f'add workloadSelector, or annotation {SELECTOR_ANNOTATION}: "app: name"',
             )  # fmt: skip
             return
         taken = (service.namespace, frozenset(selector.items()), port.target)
         holder = self._inbound.setdefault(taken, name)
         if holder != name:
-            if self._ports(service)[port.number].limited:
+            if limits := self._ports(service)[port.number].keeps_out:
                 self._report.warning(
                     port.owner, "inbound-conflict", port.field,
                     f"{holder.removeprefix('inbound|')} has the inbound side of port {port.target} "
                     "of these pods", value=port.target,
-                    fix="its rate limits hold, those for this host do not",
+                    fix=f"its {limits} hold, those for this host do not",
                 )  # fmt: skip
             return
         otherwise = self._shut(service, port, name, _NOT_YET)

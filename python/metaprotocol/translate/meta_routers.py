@@ -8,6 +8,7 @@ from datetime import timedelta
 
 from metaprotocol.config.v1 import (
     DirectReply,
+    ExternalAuthorization,
     GlobalRateLimit,
     KeyValue,
     LocalRateLimit,
@@ -25,6 +26,7 @@ from metaprotocol.translate.matches import conditions
 from metaprotocol.translate.plan import (
     Destination,
     Place,
+    PlannedCheck,
     PlannedQuestion,
     PlannedRoute,
     RoutePlan,
@@ -42,6 +44,7 @@ _LONGEST_PAUSE = timedelta(hours=1)
 
 _STEP = re.compile(r"(?P<name>\w+)(?:\[(?P<index>\d+)\])?\.?")
 _LOCAL, _GLOBAL = "spec.localRateLimit", "spec.globalRateLimit"
+_CHECK = "spec.externalAuthorization"
 # Parts of a route that have another name in a MetaRouter.
 _RENAMED = {
     "name": "name",
@@ -85,6 +88,9 @@ class _Reader:
             None if spec.access_logs is None else [access_log(log) for log in spec.access_logs],
             None if spec.tracing is None else planned_tracing(spec.tracing),
             exported_to(spec.export_to, router.key.namespace),
+            None
+            if spec.external_authorization is None
+            else self._check(spec.external_authorization),
             place=_places(router),
         )
 
@@ -194,6 +200,19 @@ class _Reader:
             limit.descriptors.add(key=descriptor.property, descriptor_key=descriptor.descriptor_key)
         return PlannedQuestion(limit, written.rate_limit_service)
 
+    def _check(self, written: meta_router.ExternalAuthorization) -> PlannedCheck:
+        check = ExternalAuthorization(
+            match=conditions(written.match),
+            timeout=self._bounded(written.timeout, f"{_CHECK}.timeout", _LONGEST_QUESTION),
+            failure_mode_allow=written.failure_mode_allow,
+            metadata=written.metadata,
+            max_body_bytes=written.max_body_bytes,
+            proxy_metadata=written.proxy_metadata,
+        )
+        for key in sorted(written.context):
+            check.context.add(key=key, value=written.context[key])
+        return PlannedCheck(check, written.service)
+
     def _bounded(
         self, written: timedelta, field: str, longest: timedelta = LONGEST_TIME
     ) -> timedelta:
@@ -243,6 +262,8 @@ def _field(router: MetaRouter, path: str, route: Route | None) -> str:
         return _field_of_local_limit(router, rest)
     if name == "global_rate_limit":
         return _field_of_global_limit(router, rest)
+    if name == "external_authorization":
+        return _field_of_check(router, rest)
     return "spec"
 
 
@@ -292,6 +313,18 @@ def _field_of_global_limit(router: MetaRouter, path: str) -> str:
     if name == "descriptors" and index is not None:
         return f"{_GLOBAL}.descriptors[{index}].property"
     return _GLOBAL
+
+
+def _field_of_check(router: MetaRouter, path: str) -> str:
+    written = router.spec.external_authorization
+    name, index, rest = _first_step(path)
+    if written is not None and name == "match":
+        return _CHECK + _field_of_match(sorted(written.match.attributes), index, rest)
+    if name == "cluster":
+        return f"{_CHECK}.service"
+    if name in ("metadata", "proxy_metadata") and index is not None:
+        return f"{_CHECK}.{'metadata' if name == 'metadata' else 'proxyMetadata'}[{index}]"
+    return _CHECK
 
 
 def _first_step(path: str) -> tuple[str, int | None, str]:

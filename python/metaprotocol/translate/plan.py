@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from metaprotocol.config.v1 import (
     AccessLog,
+    ExternalAuthorization,
     GlobalRateLimit,
     Limits,
     LocalRateLimit,
@@ -72,6 +73,15 @@ class PlannedQuestion(NamedTuple):
     """Its cluster, by Envoy's name of it."""
 
 
+class PlannedCheck(NamedTuple):
+    """An authorization service that is asked about requests."""
+
+    message: ExternalAuthorization
+    """All but the cluster. Not to be changed."""
+    service: str
+    """Its cluster, by Envoy's name of it."""
+
+
 class PlannedTracing(NamedTuple):
     """Spans, and who gets them."""
 
@@ -100,6 +110,7 @@ class RoutePlan:
     tracing: PlannedTracing | None = None
     """Spans of the requests. None: what the protocol says."""
     visible_to: Namespaces = None
+    check: PlannedCheck | None = None
     place: Callable[[str, Route | None], Place] = field(kw_only=True, compare=False)
     """Where a part of a route table is written, by the engine's path of it, such as
     "routes[0].match[1].regex"; and the route that it is in, with the names of keys."""
@@ -110,6 +121,11 @@ class RoutePlan:
         return self.owner.key
 
     @property
-    def limited(self) -> bool:
-        """Whether it limits rates."""
-        return self.local_rate_limit is not None or self.global_rate_limit is not None
+    def keeps_out(self) -> str:
+        """What says which requests may pass, in words for people; "": nothing."""
+        said = []
+        if self.local_rate_limit is not None or self.global_rate_limit is not None:
+            said.append("rate limits")
+        if self.check is not None:
+            said.append("questions to an authorization service")
+        return " and ".join(said)

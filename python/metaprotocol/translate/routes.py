@@ -22,7 +22,14 @@ from metaprotocol.translate.authorization import MadePolicy
 from metaprotocol.translate.clusters import hash_keys
 from metaprotocol.translate.model import Port, Service
 from metaprotocol.translate.naming import cluster_name, inbound_cluster_name, parse_cluster_name
-from metaprotocol.translate.plan import Destination, Place, PlannedQuestion, PlannedRoute, RoutePlan
+from metaprotocol.translate.plan import (
+    Destination,
+    Place,
+    PlannedCheck,
+    PlannedQuestion,
+    PlannedRoute,
+    RoutePlan,
+)
 from metaprotocol.translate.policy import HostPolicies
 from metaprotocol.translate.protocols import CodecInfo
 from metaprotocol.translate.reporting import Diagnostics, Report
@@ -48,7 +55,7 @@ class Use:
     port: int
     subset: str = ""
     grpc: bool = False
-    """It is asked about rate limits or gets spans, instead of requests."""
+    """It is asked about requests or gets spans, instead of requests."""
 
 
 @dataclass(frozen=True)
@@ -145,6 +152,8 @@ class RouteTranslator:
                     self._check_key(key, f"{here}.per_value_of[{place}]", None)
         if plan.global_rate_limit is not None:
             self._global_rate_limit(plan.global_rate_limit)
+        if plan.check is not None:
+            self._external_authorization(plan.check)
         self._table.diagnostics = self._report.diagnostics
         return self._table
 
@@ -300,6 +309,41 @@ class RouteTranslator:
             planned.service, self._plan.place("global_rate_limit.cluster", None),
             "a rate limit service", self._known, self._table, self._report,
         )  # fmt: skip
+
+    def _external_authorization(self, planned: PlannedCheck) -> None:
+        check = self._table.message.external_authorization
+        check.CopyFrom(planned.message)
+        self._check_keys(_keys(check.match), "external_authorization", None)
+        for name in ("metadata", "proxy_metadata"):
+            for index, key in enumerate(getattr(check, name)):
+                self._check_key(key, f"external_authorization.{name}[{index}]", None)
+        check.cluster = asked_cluster(
+            planned.service, self._plan.place("external_authorization.cluster", None),
+            "an authorization service", self._known, self._table, self._report,
+        )  # fmt: skip
+        self._warn_of_proxy_metadata({key.lower() for key in check.proxy_metadata})
+
+    def _warn_of_proxy_metadata(self, keys: set[str]) -> None:
+        """Conditions on what only the authorization service may set see what clients send."""
+        table = self._table.message
+        places: list[tuple[str, Route | None, Iterable[Condition]]] = [
+            (f"routes[{index}]", route, route.match) for index, route in enumerate(table.routes)
+        ]
+        places += [
+            (f"local_rate_limit.rules[{index}]", None, rule.match)
+            for index, rule in enumerate(table.local_rate_limit.rules)
+        ]
+        places.append(("global_rate_limit", None, table.global_rate_limit.match))
+        places.append(("external_authorization", None, table.external_authorization.match))
+        for path, route, match in places:
+            for index, condition in enumerate(match):
+                if condition.key.lower() in keys:
+                    owner, field = self._plan.place(f"{path}.match[{index}].key", route)
+                    self._report.warning(
+                        owner, "proxy-metadata", field,
+                        "sees what the client has sent: what the authorization service says goes "
+                        "to servers only", value=condition.key,
+                    )  # fmt: skip
 
     def _look_up(self, host: str, written: str) -> None:
         # The short name, too: a service that comes to have it changes what is meant.

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cctype>
 #include <string>
 #include <utility>
 #include <vector>
@@ -135,6 +136,37 @@ TEST(Metadata, MovesWithItsBytes) {
   EXPECT_EQ(held.Alternative(0)->data(), moved.data());
   EXPECT_EQ(held.Get(lane)->data(), moved.data() + 11);
   EXPECT_EQ(held.Get(copy), "short");
+}
+
+TEST(Metadata, TellsTheSpellingsOfKeysThatSomebodyWantsSo) {
+  MetadataKeys keys(kOwn);
+  const uint32_t user = keys.WantSpellings("x-user");
+  keys.Want("other");
+  keys.Want("x-user");
+  Metadata metadata;
+  metadata.Clear(&keys);
+  metadata.SetNamed("x-user", "a");
+  metadata.SetNamed("X-User", "b");
+  metadata.SetNamedCopy("X-USER", "c");
+  metadata.SetNamed("X-User", "d");
+  metadata.SetNamedUntold("x-USER");
+  metadata.SetNamedUntold("x-user");
+  metadata.SetNamed("Other", "e");
+  metadata.SetNamed("x-users", "f");
+  EXPECT_EQ(metadata.spellings(), (std::vector<std::string>{"X-User", "X-USER", "x-USER"}));
+  EXPECT_EQ(metadata.Get(user), "a");
+  EXPECT_FALSE(metadata.too_many_spellings());
+  metadata.Clear(&keys);
+  EXPECT_TRUE(metadata.spellings().empty());
+  for (int i = 1; i < 64; ++i) {
+    std::string name = "x-user";
+    for (size_t bit = 0; bit < name.size(); ++bit) {
+      if (((i >> bit) & 1) != 0) name[bit] = static_cast<char>(std::toupper(name[bit]));
+    }
+    metadata.SetNamed(name, "v");
+  }
+  EXPECT_EQ(metadata.spellings().size(), 31u) << "of five letters, but for the one in lower case";
+  metadata.Clear(&keys);
 }
 
 }  // namespace

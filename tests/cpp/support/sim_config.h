@@ -76,6 +76,9 @@ struct SimConfig {
   std::function<void(Tracing&)> change_tracing = {};
   // Behind the limits, in order.
   std::vector<std::pair<std::string, std::shared_ptr<const Filter>>> filters = {};
+  // Likewise, of filters that look at metadata; behind those.
+  using MakeFilter = std::function<std::shared_ptr<const Filter>(MetadataKeys&)>;
+  std::vector<std::pair<std::string, MakeFilter>> make_filters = {};
 };
 
 inline std::unique_ptr<LocalRateLimit> BuildLocalRateLimit(SimConfig& config, MetadataKeys& keys) {
@@ -186,6 +189,7 @@ inline std::shared_ptr<const Snapshot> BuildSnapshot(SimConfig config) {
     snapshot->telemetry.tracing = std::move(tracing);
   }
   for (auto& [name, filter] : config.filters) table.filters.push_back({name, std::move(filter)});
+  for (const auto& [name, make] : config.make_filters) table.filters.push_back({name, make(keys)});
   snapshot->response_keys = MetadataKeys(config.codec->traits().metadata_keys);
   for (const std::string& key : config.response_keys) snapshot->response_keys.Want(key);
   snapshot->Compile();

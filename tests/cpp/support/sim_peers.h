@@ -78,7 +78,15 @@ struct SimServer {
 
 // The rate limit service.
 struct SimLimiter {
-  enum class Mode : uint8_t { kPasses, kRefuses, kFails, kSilent, kSaysNothing, kSaysNonsense };
+  enum class Mode : uint8_t {
+    kPasses,
+    kRefuses,
+    kFails,
+    kSilent,
+    kSaysNothing,
+    kSaysNonsense,
+    kSays
+  };
   struct Question {
     std::string cluster;
     std::string path;
@@ -87,6 +95,7 @@ struct SimLimiter {
   };
 
   Mode mode = Mode::kPasses;
+  std::string says;  // kSays
   uint64_t delay_us = 50;
   std::vector<Question> questions;
 
@@ -101,6 +110,8 @@ struct SimLimiter {
         return std::string();
       case Mode::kSaysNonsense:
         return std::string("\x0a\x7fxx", 4);
+      case Mode::kSays:
+        return says;
       case Mode::kFails:
       case Mode::kSilent:
         break;

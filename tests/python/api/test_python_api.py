@@ -348,6 +348,9 @@ localRateLimit:
   - match: {attributes: {method: {exact: get}}}
     perValueOf: [user, lane]
     tokenBucket: {maxTokens: 5, tokensPerFill: 2, fillInterval: 1500ms}
+externalAuthorization:
+  service: authz
+  match: {attributes: {user: {present: true}}}
 globalRateLimit:
   domain: shop
   rateLimitService: limiter
@@ -363,12 +366,13 @@ def test_an_explanation_names_the_limits_that_a_call_is_under(folder: Path) -> N
     mesh = metaprotocol.load(folder)
     found = mesh.explain(HOST, {"method": "get", "user": "ann"})
     assert found.limits == (
+        "authz allows it; no verdict denies it",
         'the bucket of user="ann", lane="" has a token: 5 at once, 2 more every 1.5 s',
         'limiter lets it pass, told "shop" and who="ann"; no answer lets it pass',
     )
     assert 'if the bucket of user="ann"' in str(found)
     assert found.to_dict()["limits"] == list(found.limits)
-    assert mesh.explain(HOST, {"method": "put", "user": "ann"}).limits == (
+    assert mesh.explain(HOST, {"method": "put"}).limits == (
         "the common bucket has a token: 9 at once, 1 more every 1 s",
     )
     assert len(mesh.explain(HOST, {"method": "get"}).limits) == 1, "there is nothing to ask about"

@@ -454,6 +454,32 @@ def test_a_table_of_buckets_that_is_hardly_meant(
     assert warning.field == f"spec.localRateLimit.conditions[0].{place}"
 
 
+def test_an_authorization_service_is_asked_about_all_and_fails_closed_if_not_told() -> None:
+    written = {"service": "authz"}
+    check = load_one(router_with([], externalAuthorization=written)).spec.external_authorization
+    assert check.timeout == timedelta(milliseconds=200)
+    assert check.failure_mode_allow is False
+    assert not check.match.attributes
+    assert check.max_body_bytes == 0
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "place"),
+    [
+        ("service", "", "service"),
+        ("timeout", "0s", "timeout"),
+        ("maxBodyBytes", 65537, "maxBodyBytes"),
+        ("metadata", [""], "metadata[0]"),
+        ("proxyMetadata", [f"k{i}" for i in range(33)], "proxyMetadata"),
+        ("context", {f"k{i}": "v" for i in range(65)}, "context"),
+    ],
+)
+def test_what_a_question_cannot_have(field: str, value: Any, place: str) -> None:
+    written = {"service": "authz", field: value}
+    error = only_error(router_with([], externalAuthorization=written))
+    assert error.field == f"spec.externalAuthorization.{place}"
+
+
 def test_a_global_limit_waits_20_milliseconds_and_counts_all_if_not_told() -> None:
     limit = {
         "domain": "d",

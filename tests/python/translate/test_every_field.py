@@ -389,6 +389,7 @@ LIMITED_EACH = spec_with(
     localRateLimit={**BUCKET, "conditions": [{**CONDITION, "perValueOf": ["user"]}]}
 )
 ASKED = spec_with(globalRateLimit=QUESTION)
+CHECKED = spec_with(externalAuthorization={"service": "outbound|9000||authz.example"})
 RETRIED = spec_with(routes=[{**ROUTE, "retries": {"attempts": 1}}])
 _HALF = {"percentage": {"value": 50.0}}
 FAULTY = spec_with(
@@ -484,6 +485,14 @@ OURS: dict[str, dict[str, tuple[Any, Json | None]]] = {
         **{name: (value, spec_with(**TRACED)) for name, value in TRACING.items()},
         "oneWayMethods[]": (["note"], None),  # told of: the port speaks Dubbo
         "globalRateLimit.domain": ("other", ASKED),
+        **{
+            f"externalAuthorization.{name}": (value, CHECKED)
+            for name, value in {
+                "service": "other", "timeout": "1s", "failureModeAllow": True,
+                "metadata[]": ["user"], "maxBodyBytes": 9, "proxyMetadata[]": ["who"],
+                "context": {"a": "b"},
+            }.items()
+        },
         "globalRateLimit.requestTimeout": ("1s", ASKED),
         "globalRateLimit.denyOnFail": (True, ASKED),
         "globalRateLimit.rateLimitService": ("other", ASKED),
@@ -544,6 +553,7 @@ OURS: dict[str, dict[str, tuple[Any, Json | None]]] = {
 # field by field: test_every_field_of_a_declaration_goes_to_the_engine.
 _SHOWN_ELSEWHERE = (
     "localRateLimit.conditions[].match", "globalRateLimit.match", "accessLogs[].match",
+    "externalAuthorization.match",
     "declaration.",
 )  # fmt: skip
 

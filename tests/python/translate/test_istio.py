@@ -7,6 +7,7 @@ import re
 from typing import Any
 
 import pytest
+from metaprotocol.diagnostics import Severity
 from metaprotocol.resources import Inventory
 from metaprotocol.translate import Options, Target
 from metaprotocol.translate.istio import ENABLED_LABEL, IstioObjects, IstioOptions, istio_objects
@@ -303,6 +304,17 @@ def test_of_two_hosts_with_the_same_pods_one_limits_rates() -> None:
     (found,) = [item for item in result.diagnostics if item.code == "inbound-conflict"]
     assert found.object == "ServiceEntry shop/b"
     assert len([item for item in names(result) if "inbound" in item]) == 1
+
+
+def test_an_authorization_service_that_nobody_asks_is_warned_of() -> None:
+    asks = "  externalAuthorization: {service: authz}"
+    (found,) = [
+        item
+        for item in made(service() + router("[]", extra=asks)).diagnostics
+        if item.code == "no-workload-selector"
+    ]
+    assert found.severity is Severity.WARNING
+    assert "its questions to an authorization service have no effect" in str(found)
 
 
 def test_a_port_that_istio_takes_for_something_else_is_told_of() -> None:

@@ -17,8 +17,10 @@ from metaprotocol.config.v1.authorization_pb2 import (
 )
 from metaprotocol.config.v1.cluster_policy_pb2 import ClusterPolicy
 from metaprotocol.config.v1.condition_pb2 import Condition, IntegerRange, StringList
+from metaprotocol.config.v1.external_authorization_pb2 import ExternalAuthorization
 from metaprotocol.config.v1.fault_pb2 import Fault, FaultAbort, FaultDelay
 from metaprotocol.config.v1.filter_pb2 import Filter, RouteFilter
+from metaprotocol.config.v1.key_value_pb2 import KeyValue
 from metaprotocol.config.v1.proxy_config_pb2 import Limits, Protocol, ProxyConfig, RouteTable
 from metaprotocol.config.v1.rate_limit_pb2 import (
     GlobalRateLimit,
@@ -30,7 +32,6 @@ from metaprotocol.config.v1.rate_limit_pb2 import (
 from metaprotocol.config.v1.retry_pb2 import Retry
 from metaprotocol.config.v1.route_pb2 import (
     DirectReply,
-    KeyValue,
     Mirror,
     Mutation,
     Route,
@@ -48,6 +49,7 @@ __all__ = [
     "ClusterPolicy",
     "Condition",
     "DirectReply",
+    "ExternalAuthorization",
     "Fault",
     "FaultAbort",
     "FaultDelay",
