@@ -64,6 +64,11 @@ void Compiler::CompileField(const DeclaredField& from, const std::string& path, 
     fail(".name", QuoteShort(from.name), "is the name of another field; names must be unique");
     return;
   }
+  if (here.fields.size() == kMaxFields) {  // members of messages count, too
+    fail(".name", QuoteShort(from.name),
+         "is one field too many; " + std::to_string(kMaxFields) + " are the most");
+    return;
+  }
   Field field;
   field.name = from.name;
   field.nullable = from.nullable;

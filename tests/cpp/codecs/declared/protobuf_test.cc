@@ -295,5 +295,33 @@ TEST(DeclaredProtobufTest, WhatIsWrongIsToldByFieldValueAndFix) {
       "in a field's");
 }
 
+// 32 members in each of three messages, then another field, or another message.
+TEST(DeclaredProtobufTest, MembersCountAmongTheFieldsThatAMessageMayHave) {
+  const auto error = [](size_t plain, const std::string& last) {
+    std::string json = R"({"framing": {"length": {"fields": ["n"], "after": "n"}}, "fields": [
+        {"name": "n", "bytes": 4})";
+    for (size_t i = 0; i < plain; ++i) {
+      json += R"(, {"name": "p)" + std::to_string(i) + R"(", "bytes": 1})";
+    }
+    for (const char* const message : {"a", "b"}) {
+      json += std::string(R"(, {"name": ")") + message +
+              R"(", "message": {"lengthPrefix": 2, "members": [)";
+      for (int i = 1; i <= 32; ++i) {
+        const std::string number = std::to_string(i);
+        json += std::string(i == 1 ? "" : ", ") + R"({"name": ")" + message + number +
+                R"(", "path": ")" + number + R"("})";
+      }
+      json += "]}}";
+    }
+    return CreateDeclaredCodec("test", json + last + "]}").error;
+  };
+  // The length, two messages and their 64 members are 67; 29 others make 96.
+  EXPECT_EQ(error(29, ""), "");
+  const std::string many = "is one field too many; 96 are the most";
+  EXPECT_NE(error(29, R"(, {"name": "last", "bytes": 1})").find("\"last\": " + many),
+            std::string::npos);
+  EXPECT_NE(error(30, "").find("\"b32\": " + many), std::string::npos);
+}
+
 }  // namespace
 }  // namespace metaprotocol::declared
