@@ -32,7 +32,7 @@ from metaprotocol.translate.redis_clusters import (
 )
 from metaprotocol.translate.redis_plan import RedisServers
 from metaprotocol.translate.reporting import Diagnostics, Report
-from metaprotocol.translate.zookeeper import ZOOKEEPER, tcp_message
+from metaprotocol.translate.zookeeper import ZOOKEEPER, tcp_message, tell_hash
 
 # Envoy's max_ejection_time by default.
 _LONGEST_EJECTION = timedelta(seconds=300)
@@ -195,6 +195,7 @@ class ClusterTranslator:
             policy = policies.policy("", port.number)
             origins = (*service.owners, *{id(owner): owner for owner in policy.owners}.values())
             cluster = self._parts(service, Cluster(name), policy, report)
+            tell_hash(policy, report)
             if cluster is None:
                 made.refused[name] = origins
                 continue

@@ -35,7 +35,7 @@ from metaprotocol.translate.reporting import Report, bounded_time
 T = TypeVar("T")
 W = TypeVar("W")
 
-_SOURCE_ADDRESS = "connection.source_address"
+SOURCE_ADDRESS = "connection.source_address"
 
 _SYSTEM = "system"
 """Istio's name for the operating system's CAs, in place of a file."""
@@ -149,7 +149,7 @@ class _Reader:
             ring = written.ring_hash.minimum_ring_size if written.ring_hash else None
             if size := ring or written.minimum_ring_size:
                 message.minimum_ring_size = size
-        return (written.http_header_name or _SOURCE_ADDRESS,)
+        return (written.http_header_name or SOURCE_ADDRESS,)
 
     # --- connections
 

@@ -11,6 +11,8 @@ from metaprotocol.envoy.zookeeper import tcp_filter, zookeeper_filter
 from metaprotocol.translate.model import Port, Service
 from metaprotocol.translate.naming import cluster_name
 from metaprotocol.translate.policy import Policy
+from metaprotocol.translate.reporting import Report
+from metaprotocol.translate.traffic_policies import SOURCE_ADDRESS
 
 ZOOKEEPER = "zookeeper"
 
@@ -41,6 +43,16 @@ def counting_filter(builder: ConfigBuilder, service: Service, port: Port) -> Mes
     """The filter that counts, for a listener that has a TCP proxy already."""
     name = cluster_name(port.number, "", service.host)
     return builder.types.parse(_FILTER, zookeeper_filter(name))
+
+
+def tell_hash(policy: Policy, report: Report) -> None:
+    """Tells of a hash of something that whole connections do not have."""
+    part = policy.balancing
+    if part is not None and set(part.value.hash_on) - {SOURCE_ADDRESS}:
+        report.warning(
+            part.owner, "hash-key", f"{part.field}.consistentHash",
+            "ZooKeeper's connections are balanced by where they come from", fix="use useSourceIp",
+        )  # fmt: skip
 
 
 def tcp_message(builder: ConfigBuilder, cluster: Cluster) -> Message:

@@ -78,6 +78,13 @@ def test_a_destination_rule_is_kept_to(balancer: str, policy: str, by_source: bo
     assert ("hash_policy" in filters(found)[1]["typed_config"]) is by_source
 
 
+def test_a_hash_of_what_connections_do_not_have_is_told() -> None:
+    balancer = "{consistentHash: {httpHeaderName: user}}"
+    found = made(SERVICE + rule(f"{{loadBalancer: {balancer}}}"))
+    (told,) = found.said("hash-key")
+    assert told.field == "spec.trafficPolicy.loadBalancer.consistentHash"
+
+
 def test_nothing_is_sent_to_servers_of_a_rule_that_cannot_be_read() -> None:
     found = made(SERVICE + rule("{tls: {mode: SIMPEL}}"), broken=True)
     assert found.names(CLUSTER) == []
