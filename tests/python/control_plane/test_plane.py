@@ -145,6 +145,33 @@ async def test_a_source_that_cannot_go_on_is_told_and_followed_again(
         assert "control-plane-fault" not in codes(plane)
 
 
+async def test_source_translation_and_server_are_counted(
+    builder: ConfigBuilder, folder: Path
+) -> None:
+    async with planed(builder, folder, http=("127.0.0.1", 0)) as plane, ClientSession() as client:
+
+        def value(name: str, **labels: str) -> float:
+            found = plane.server.metrics.registry.get_sample_value(f"metaprotocol_{name}", labels)
+            return -1.0 if found is None else found
+
+        generation = value("translation_generation")
+        assert value("source_batches_total") >= 1
+        assert value("source_readable") == 1
+        assert generation == plane.snapshot.generation
+        assert value("translation_objects") == len(plane.inventory)
+        assert value("translation_diagnostics", severity="error") == 0
+        assert value("translation_failures_total") == 0
+        save(folder / ROUTER_FILE, router_yaml(to("v9")))
+        await until(lambda: value("translation_diagnostics", severity="error") == 1)
+        assert value("source_batches_total") >= 2
+        assert value("translation_generation") > generation
+        assert value("translation_seconds_count") >= 2
+        async with client.get(f"http://{plane.http_address}/metrics") as answer:
+            text = await answer.text()
+        for name in ("source_batches", "translation_seconds", "task_failures", "xds_streams"):
+            assert f"metaprotocol_{name}" in text
+
+
 async def test_a_start_that_is_cancelled_ends_at_once_whatever_it_has_been_doing(
     builder: ConfigBuilder, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
