@@ -32,14 +32,18 @@ class SecretFolder:
     """See the module's description. Not for several threads at once."""
 
     def __init__(self, path: Path | None = None) -> None:
-        """``path`` is made if it is not there, and stays; without it a temporary folder is used.
-        StateError if it is not safe, or not possible."""
+        """``path`` is made if it is not there, and stays; without it a temporary folder is used,
+        which is made when there is something to write. StateError if it is not safe, or not
+        possible."""
         self._temporary = path is None
+        self._kept: set[str] = set()
+        if path is None:
+            name = f"metaprotocol-secrets-{secrets.token_hex(16)}"
+            self._path = Path(tempfile.gettempdir()).resolve() / name
+            self.files = SecretFiles(self._path, secrets.token_bytes(_KEY_BYTES))
+            return
         try:
-            if path is None:
-                path = Path(tempfile.mkdtemp(prefix="metaprotocol-secrets-"))
-            else:
-                path.mkdir(parents=True, exist_ok=True, mode=0o700)
+            path.mkdir(parents=True, exist_ok=True, mode=0o700)
             status = path.stat()
             if status.st_uid != os.geteuid() or status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
                 raise StateError(
@@ -49,12 +53,15 @@ class SecretFolder:
         except OSError as error:
             raise StateError(f"the folder {path} cannot be used: {error}") from None
         self._path = path.resolve()
-        self._kept: set[str] = set()
 
     def write(self, contents: Mapping[str, bytes]) -> None:
         """Makes these the files, by their paths. What cannot be written is logged: an Envoy then
         refuses what names it, and keeps what it has."""
+        if not contents and not self._path.exists():
+            return
         try:
+            if self._temporary and not self._path.exists():
+                self._path.mkdir(mode=0o700)  # and fails if somebody else has made it
             for path, content in contents.items():
                 _write(Path(path), content)
             names = {Path(path).name for path in contents}
