@@ -53,7 +53,8 @@ class BrpcTwins {
     if (status != Status::kMessage || one.kind == MessageKind::kOther) return std::nullopt;
     if (one.status != other.status || one.status_code != other.status_code) return "reply status";
     if (one.timeout_us != other.timeout_us) return "timeout";
-    if (SharesKeys(bytes)) return std::nullopt;
+    // Of a response that is a request as well, one reads what is called and the other does not.
+    if (SharesKeys(bytes) || (response && Holds(bytes, 1))) return std::nullopt;
     if (hand.Named() != twin.Named()) return "metadata";
     const Bytes whole = bytes.substr(0, one.length);
     for (const uint64_t id : {uint64_t{0}, uint64_t{127}, uint64_t{128}, UINT64_MAX}) {
@@ -117,10 +118,13 @@ class BrpcTwins {
   };
 
   // The codec by hand takes authentication data without a byte for none.
-  static bool IsAuthenticatedByNothing(Bytes bytes) {
+  static bool IsAuthenticatedByNothing(Bytes bytes) { return Holds(bytes, 7); }
+
+  // Whether the meta has that field, a text or a message.
+  static bool Holds(Bytes bytes, uint32_t number) {
     ProtoReader meta(bytes.substr(12, LoadBe32(bytes.data() + 8)));
     bool found = false;
-    for (ProtoField field; meta.Next(field);) found |= field.is(7, WireType::kLength);
+    for (ProtoField field; meta.Next(field);) found |= field.is(number, WireType::kLength);
     return found;
   }
 
