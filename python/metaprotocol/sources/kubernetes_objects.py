@@ -36,8 +36,6 @@ ORIGIN = Origin("kubernetes")
 _SAID_ELSEWHERE = ("Endpoints", "Deployment", "StatefulSet")
 # Where there is a cluster istiod enforces it, or nobody.
 _ISTIODS = "AuthorizationPolicy"
-# Who has no Redis need not have its kinds.
-_REDIS = "redis.aeraki.io"
 # What is not read, but told of where somebody has written it.
 _TOLD_OF = ("RequestAuthentication", "VirtualService", "Gateway")
 _ISTIO_VERSIONS = ("v1", "v1beta1", "v1alpha3")
@@ -52,7 +50,7 @@ FOLLOWED: tuple[ApiKind, ...] = (
             kind.plural,
             kind.versions,
             kind.namespaced,
-            essential=kind.name != _ISTIODS and kind.group != _REDIS,
+            essential=kind.name != _ISTIODS,
         )
         for kind in KINDS
         if kind.model is not None and kind.name not in _NOT_FOLLOWED
