@@ -227,8 +227,7 @@ struct CodecTraits {
 //   Decode                               until it says kMessage, then for the next message
 //   CheckBody                            for what is passed on of a request before it is whole
 //   CarryOver, then Encode               for a response, once, and for each message of a stream
-//   that
-//                                        comes from the server
+//                                        that comes from the server
 //   Encode                               for a request, once for each place it goes to: none, one,
 //                                        or several (mirrors, retries), at once or later, then on a
 //                                        copy of message and bytes
