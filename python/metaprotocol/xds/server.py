@@ -412,10 +412,6 @@ class XdsServer:
             await self._refuse(stream, refused, context)
         except Exception as error:
             await self._refuse(stream, self._failed(stream, error), context)
-        except asyncio.CancelledError:
-            if stream.refused is None:
-                raise
-            await self._refuse(stream, stream.refused, context)
         finally:
             self._streams.discard(stream)
             self._silent.discard(stream)

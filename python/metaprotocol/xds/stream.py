@@ -59,20 +59,26 @@ class Stream:
         other exception is the server's, whoever has met it."""
         reader = asyncio.create_task(self._read())
         try:
-            while not self._ended:
+            while True:
                 await self._write_all()
-                if self._error is not None:
-                    raise self._error
-                if self._refused is not None:
-                    raise self._refused
+                if self._ended or self._error is not None or self._refused is not None:
+                    break
                 await self._wake.wait()
                 self._wake.clear()
+        except asyncio.CancelledError:
+            # Of a write that was cut short there is a reason: the call would never end without it.
+            if self._error is None and self._refused is None:
+                raise
         finally:
             if self._timer is not None:
                 self._timer.cancel()
             reader.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await reader
+        if self._error is not None:
+            raise self._error
+        if self._refused is not None:
+            raise self._refused
 
     def wake(self) -> None:
         """There may be something to send."""
@@ -89,11 +95,6 @@ class Stream:
         self._wake.set()
         if self.writing_since is not None and self._task is not None:
             self._task.cancel()
-
-    @property
-    def refused(self) -> StreamRefused | None:
-        """Why the server ends the stream, if it does."""
-        return self._refused
 
     @property
     def asked_since(self) -> float | None:

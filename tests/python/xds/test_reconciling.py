@@ -222,6 +222,37 @@ async def test_a_stream_whose_handler_fails_ends_with_an_error_and_no_other_noti
         assert count == 1
 
 
+async def until_it_ends(client: XdsClient) -> None:
+    while True:
+        await client.response()
+
+
+@pytest.mark.parametrize("delta", [True, False])
+async def test_a_handler_that_fails_while_a_response_is_written_ends_the_stream_as_well(
+    types: EnvoyTypes, messages: Messages, delta: bool
+) -> None:
+    def fail(*_: object) -> None:
+        raise KeyError("a fault in the handler")
+
+    async with serving(types) as server:
+        server.on_nack = fail
+        server.apply({CDS: {}, LDS: {"l": messages.listener("l")}})
+        async with XdsClient(types, server.port, delta=delta) as client:
+            await client.request(CDS)
+            await client.ack(await client.response())
+            await client.request(LDS)
+            first = await client.response()
+            large: Any = messages.cluster("a")
+            large.alt_stat_name = "x" * 16_000_000  # more than a client takes unread
+            server.apply({CDS: {"a": large}})
+            await eventually(lambda: any(item.writing_since for item in server._streams))
+            await client.nack(first, "Error adding/updating listener(s) l: no")
+            with pytest.raises(StreamEnded) as ended:
+                await until_it_ends(client)
+            assert ended.value.code is grpc.StatusCode.INTERNAL
+        await eventually(lambda: not server._streams)
+
+
 @pytest.mark.parametrize("delta", [True, False])
 @pytest.mark.parametrize(
     "node",
