@@ -394,7 +394,7 @@ def test_faults_are_for_their_commands_alone(
             one.get("key")
         began = time.monotonic()
         assert one.incr("key") == 2
-        assert time.monotonic() - began >= 0.3
+        assert time.monotonic() - began >= 0.2  # its clock is that of the last event
         assert servers[CACHE].calls("get") == 0
 
 
@@ -412,7 +412,7 @@ def test_a_server_that_does_not_answer_costs_its_own_clients_the_time_that_is_se
         ) as proxy:
             began = time.monotonic()
             assert "upstream" in answer(proxy)
-            assert time.monotonic() - began >= 0.4
+            assert time.monotonic() - began >= 0.3  # its clock is that of the last event
             assert client(proxy, host=SESSIONS).set("key", "value")
         thread.join(10)
         for connection in taken:
