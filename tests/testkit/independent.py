@@ -92,7 +92,7 @@ class Peer:
             command,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=120,
             check=False,
         )
         assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
