@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from metaprotocol.api.explain import Line, Tone
+from metaprotocol.envoy.fields import percent_of
 
 REDIS = "redis"
 _FILTER = "type.googleapis.com/envoy.extensions.filters.network.redis_proxy.v3.RedisProxy"
@@ -169,9 +170,7 @@ def explain_redis(snapshot: RedisSnapshot, command: str, key: str) -> RedisExpla
 
 
 def _percent(fraction: Mapping[str, Any] | None) -> float:
-    if fraction is None:
-        return 100.0
-    return float(fraction.get("default_value", {}).get("numerator", 0)) / 10_000
+    return 100.0 if fraction is None else percent_of(fraction)
 
 
 def _faults(proxy: Mapping[str, Any], command: str) -> Iterator[str]:

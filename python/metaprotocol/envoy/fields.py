@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from metaprotocol.config.v1 import ClusterPolicy
 from metaprotocol.envoy.parts import (
     AdsSource,
     ClientTls,
@@ -20,6 +21,9 @@ from metaprotocol.envoy.parts import (
 )
 
 Json: TypeAlias = dict[str, Any]
+
+_MILLIONTHS = 10_000
+"""In a percent."""
 
 
 def type_url(name: str) -> str:
@@ -118,6 +122,30 @@ def xds_server(cluster: str, delta: bool) -> Json:
         ],
         "set_node_on_first_message_only": True,
     }
+
+
+def hash_balancer(policy: ClusterPolicy) -> Json:
+    """Of envoy.config.cluster.v3.Cluster: the policy's ring, or a table where it has none."""
+    if policy.policy == ClusterPolicy.RING_HASH:
+        made: Json = {"lb_policy": "RING_HASH"}
+        if size := policy.minimum_ring_size:
+            made["ring_hash_lb_config"] = {"minimum_ring_size": size}
+        return made
+    made = {"lb_policy": "MAGLEV"}
+    if size := policy.maglev_table_size:
+        made["maglev_lb_config"] = {"table_size": size}
+    return made
+
+
+def fraction(percent: float) -> Json:
+    """envoy.config.core.v3.RuntimeFractionalPercent."""
+    numerator = round(percent * _MILLIONTHS)
+    return {"default_value": {"numerator": numerator, "denominator": "MILLION"}}
+
+
+def percent_of(fraction: Mapping[str, Any]) -> float:
+    """The percentage in one that ``fraction`` has made."""
+    return float(fraction.get("default_value", {}).get("numerator", 0)) / _MILLIONTHS
 
 
 def load_assignment(name: str, hosts: Sequence[Host]) -> Json:

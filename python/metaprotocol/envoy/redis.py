@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from metaprotocol.config.v1 import ClusterPolicy
 from metaprotocol.envoy.config import ConfigBuilder
-from metaprotocol.envoy.fields import Json, load_assignment, merged, type_url
+from metaprotocol.envoy.fields import Json, hash_balancer, load_assignment, merged, type_url
 from metaprotocol.envoy.parts import Cluster, Host
 
 _REDIS = "envoy.extensions.filters.network.redis_proxy.v3"
@@ -49,14 +48,8 @@ def redis_cluster(
                 "redirect_refresh_threshold": 5,
             },
         }
-    elif cluster.policy.policy == ClusterPolicy.RING_HASH:
-        made["lb_policy"] = "RING_HASH"
-        if size := cluster.policy.minimum_ring_size:
-            made["ring_hash_lb_config"] = {"minimum_ring_size": size}
     else:
-        made["lb_policy"] = "MAGLEV"
-        if size := cluster.policy.maglev_table_size:
-            made["maglev_lb_config"] = {"table_size": size}
+        made |= hash_balancer(cluster.policy)
     if password:
         options: Json = {
             "@type": type_url(f"{_REDIS}.RedisProtocolOptions"),

@@ -13,9 +13,9 @@ import logging
 import os
 import stat
 import time
-from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 import watchfiles
 
@@ -33,7 +33,9 @@ from metaprotocol.sources.folder import (
 from metaprotocol.sources.source import Batch, Health, Progress
 from metaprotocol.worker import Worker
 
-__all__ = ["FolderLimits", "FolderSource", "Store", "load_folder"]
+__all__ = ["FolderLimits", "FolderSource", "Saver", "Store", "load_folder"]
+
+T = TypeVar("T")
 
 _LOG = logging.getLogger(__name__)
 
@@ -63,6 +65,41 @@ class Store(LastGood, Protocol):
 
     def close(self) -> None:
         """Nothing is read or written afterwards."""
+
+
+class Saver(Generic[T]):
+    """Saves what a source has read, in its thread, as soon as what was made of it is told."""
+
+    def __init__(
+        self,
+        store: Store,
+        worker: Worker,
+        kept: Callable[[Mapping[str, T]], Mapping[str, Content | None]],
+    ) -> None:
+        """``kept``: what of it is saved; called in the thread."""
+        self._store = store
+        self._worker = worker
+        self._kept = kept
+        self._unsaved: dict[str, T] = {}
+
+    def add(self, read: Mapping[str, T]) -> None:
+        """To be saved with the next."""
+        self._unsaved |= read
+
+    async def save(self) -> None:
+        """Saves what there is."""
+        if self._unsaved:
+            await self._worker.run(self._save)
+            self._unsaved = {}
+
+    def close(self) -> None:
+        """The last thing in the thread: saves what nobody has waited for, and closes the store."""
+        if self._unsaved:
+            self._save()
+        self._store.close()
+
+    def _save(self) -> None:
+        self._store.save(self._kept(self._unsaved))
 
 
 def load_folder(
@@ -121,7 +158,9 @@ class FolderSource:
         self._names: set[str] = set()
         self._patient_until = 0.0
         self._look_again = 0.0
-        self._unsaved: dict[str, Content | None] = {}
+        self._saver: Saver[Content | None] | None = None
+        if store is not None:
+            self._saver = Saver(store, self._worker, lambda read: read)
         self._unwatched = ""
 
     @property
@@ -181,37 +220,27 @@ class FolderSource:
             yield self._batch
             if self._store is not None and self._state.present:
                 await self._worker.run(self._store.keep_only, self._state.names)
-            await self._save()
+            if self._saver is not None:
+                await self._saver.save()
             while True:
                 if self._take(await self._next_look()):
                     yield self._batch
-                await self._save()
+                if self._saver is not None:
+                    await self._saver.save()
         finally:
             closed = True
             await _ended(watching)
 
     def close(self) -> None:
         """Ends the thread that reads, and closes the store, after what is under way."""
-        self._worker.close(self._close_store if self._store is not None else None)
+        self._worker.close(self._saver.close if self._saver is not None else None)
 
     def _take(self, look: Look) -> bool:
         changes, news = self._state.take(look)
         self._batch = Batch(self._state.inventory, changes, self._state.diagnostics)
-        if self._store is not None:
-            self._unsaved |= {**look.contents, **dict.fromkeys(look.gone)}
+        if self._saver is not None:
+            self._saver.add({**look.contents, **dict.fromkeys(look.gone)})
         return news
-
-    async def _save(self) -> None:
-        if self._store is not None and self._unsaved:
-            await self._worker.run(self._store.save, self._unsaved)
-            self._unsaved = {}
-
-    def _close_store(self) -> None:
-        assert self._store is not None
-        if self._unsaved:  # which nobody has waited for
-            self._store.save(self._unsaved)
-            self._unsaved = {}
-        self._store.close()
 
     async def _next_look(self) -> Look:
         """Waits until there is something to look at, and looks."""

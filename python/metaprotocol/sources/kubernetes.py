@@ -14,7 +14,7 @@ from metaprotocol.diagnostics import Diagnostic, Severity
 from metaprotocol.kubernetes import ApiKind, Client, Json, Name, Pauses, Reflector
 from metaprotocol.resources.base import Key
 from metaprotocol.resources.inventory import Changes, Inventory
-from metaprotocol.sources.files import Store
+from metaprotocol.sources.files import Saver, Store
 from metaprotocol.sources.kubernetes_objects import (
     FOLLOWED,
     ORIGIN,
@@ -53,8 +53,10 @@ class KubernetesSource:
         last right, over a restart, of kinds without which more may be possible."""
         self._state = ObjectState(store)
         self._store = store
-        self._unsaved: dict[str, ReadObject | None] = {}
         self._worker = Worker("kubernetes")
+        self._saver: Saver[ReadObject | None] | None = None
+        if store is not None:
+            self._saver = Saver(store, self._worker, to_keep)
         self._batch = Batch(Inventory(), Changes(), ())
         self._quiet = quiet
         self._storm = storm
@@ -134,12 +136,14 @@ class KubernetesSource:
             await self._take()
             yield self._batch
             await self._forget_others()
-            await self._save()
+            if self._saver is not None:
+                await self._saver.save()
             while True:
                 await self._something(tasks)
                 if await self._take():
                     yield self._batch
-                await self._save()
+                if self._saver is not None:
+                    await self._saver.save()
         finally:
             for task in tasks:
                 task.cancel()
@@ -147,7 +151,7 @@ class KubernetesSource:
 
     def close(self) -> None:
         """See ``Source``."""
-        self._worker.close(self._close_store if self._store is not None else None)
+        self._worker.close(self._saver.close if self._saver is not None else None)
 
     # ---
 
@@ -169,19 +173,6 @@ class KubernetesSource:
             store.keep_only([*there, *kept])
 
         await self._worker.run(forget)
-
-    async def _save(self) -> None:
-        if self._store is not None and self._unsaved:
-            store, unsaved = self._store, self._unsaved
-            await self._worker.run(lambda: store.save(to_keep(unsaved)))
-            self._unsaved = {}
-
-    def _close_store(self) -> None:
-        assert self._store is not None
-        if self._unsaved:  # which nobody has waited for
-            self._store.save(to_keep(self._unsaved))
-            self._unsaved = {}
-        self._store.close()
 
     async def _settled(self, tasks: list[asyncio.Task[None]], progress: Progress | None) -> None:
         while True:
@@ -223,8 +214,8 @@ class KubernetesSource:
         except BaseException:
             self._changed = {**changed, **self._changed}
             raise
-        if self._store is not None:
-            self._unsaved |= found
+        if self._saver is not None:
+            self._saver.add(found)
         before = self._batch
         inventory, changes = before.inventory, Changes()
         if made := self._state.take(found):

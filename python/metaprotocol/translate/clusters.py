@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
@@ -153,7 +154,7 @@ class ClusterTranslator:
             owners = list(policy.owners)
             if servers.owner is not None:
                 owners.append(servers.owner)
-            origins = (*service.owners, *{id(owner): owner for owner in owners}.values())
+            origins = _origins(service, owners)
             cluster = self._parts(service, Cluster(name), policy, report)
             in_istio = self._options.target is Target.ISTIO
             if in_istio and cluster is not None and servers.cluster:
@@ -169,13 +170,8 @@ class ClusterTranslator:
             hosts = [] if in_istio else _hosts(service, port, None)
             if not hosts and not servers.seeds and not in_istio:
                 _no_endpoint(service, None, report)
-            by_name = service.resolution not in (STATIC, NONE)
-            if by_name:
-                cluster = replace(cluster, hosts=hosts, dns=Dns.STRICT)
-            elif not servers.cluster:
-                cluster = replace(cluster, endpoints=AdsSource())
-                made.resources[ENDPOINTS, name] = self._messages.load_assignment(name, hosts)
-                made.origins[ENDPOINTS, name] = origins
+            if not servers.cluster or service.resolution not in (STATIC, NONE):
+                cluster = self._with_hosts(service, cluster, hosts, origins, made)
             builder = self._messages.builder
             made.resources[CLUSTER, name] = redis_message(
                 builder, cluster, servers, service, port, hosts
@@ -193,7 +189,7 @@ class ClusterTranslator:
                 continue
             name = cluster_name(port.number, "", service.host)
             policy = policies.policy("", port.number)
-            origins = (*service.owners, *{id(owner): owner for owner in policy.owners}.values())
+            origins = _origins(service, policy.owners)
             cluster = self._parts(service, Cluster(name), policy, report)
             tell_hash(policy, report)
             if cluster is None:
@@ -202,14 +198,26 @@ class ClusterTranslator:
             hosts = _hosts(service, port, None)
             if not hosts:
                 _no_endpoint(service, None, report)
-            if service.resolution not in (STATIC, NONE):
-                cluster = replace(cluster, hosts=hosts, dns=Dns.STRICT)
-            else:
-                cluster = replace(cluster, endpoints=AdsSource())
-                made.resources[ENDPOINTS, name] = self._messages.load_assignment(name, hosts)
-                made.origins[ENDPOINTS, name] = origins
+            cluster = self._with_hosts(service, cluster, hosts, origins, made)
             made.resources[CLUSTER, name] = tcp_message(self._messages.builder, cluster)
             made.origins[CLUSTER, name] = origins
+
+    def _with_hosts(
+        self,
+        service: Service,
+        cluster: Cluster,
+        hosts: list[Host],
+        origins: tuple[Resource, ...],
+        made: HostClusters,
+    ) -> Cluster:
+        """``cluster`` with its endpoints, which are looked up by name or are a resource of their
+        own."""
+        if service.resolution not in (STATIC, NONE):
+            return replace(cluster, hosts=hosts, dns=Dns.STRICT)
+        place = (ENDPOINTS, cluster.name)
+        made.resources[place] = self._messages.load_assignment(cluster.name, hosts)
+        made.origins[place] = origins
+        return replace(cluster, endpoints=AdsSource())
 
     def _close(self, theirs: HostClusters, made: HostClusters) -> None:
         """Leaves clusters that some clients must not use without hosts for them, where others may
@@ -249,10 +257,9 @@ class ClusterTranslator:
         hosts = _hosts(service, port, chosen)
         if not hosts:
             _no_endpoint(service, chosen, report)
-        origins: tuple[Resource, ...] = service.owners
         if chosen is not None:
             owners.append(chosen.owner)
-        origins = (*origins, *{id(owner): owner for owner in owners}.values())
+        origins = _origins(service, owners)
         made.origins[CLUSTER, name] = origins
         if service.resolution in (STATIC, NONE):
             made.resources[ENDPOINTS, name] = self._messages.load_assignment(name, hosts)
@@ -361,6 +368,11 @@ def _watched(cluster: Cluster, outliers: Outliers) -> Cluster:
         cluster = replace(cluster, extra={**cluster.extra, "outlier_detection": longest})
     cluster.policy.panic_threshold_percent = outliers.min_health_percent
     return replace(cluster, outlier_detection=detection)
+
+
+def _origins(service: Service, owners: Iterable[Resource]) -> tuple[Resource, ...]:
+    """What a cluster of a service is made of."""
+    return (*service.owners, *{id(owner): owner for owner in owners}.values())
 
 
 def _hosts(service: Service, port: Port, subset: Subset | None) -> list[Host]:

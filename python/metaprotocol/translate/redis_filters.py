@@ -14,12 +14,12 @@ from typing import Any
 from google.protobuf.message import Message
 
 from metaprotocol.envoy.config import ConfigBuilder
-from metaprotocol.envoy.fields import type_url
+from metaprotocol.envoy.fields import fraction, type_url
 from metaprotocol.envoy.redis import REDIS_FILTER, REDIS_PROXY, file_source
 from metaprotocol.translate.model import Port, Service
 from metaprotocol.translate.naming import cluster_name
 from metaprotocol.translate.redis_plan import Json, RedisPlan, RedisRoute, Target
-from metaprotocol.translate.redis_services import OP_TIMEOUT, fraction
+from metaprotocol.translate.redis_services import OP_TIMEOUT
 from metaprotocol.translate.reporting import Report
 from metaprotocol.translate.routes import Known, Use, no_host_fix
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
+from metaprotocol.envoy.fields import fraction
 from metaprotocol.resources import RedisDestination, RedisService, Resource, Secret, Unreadable
 from metaprotocol.resources.redis import (
     RedisAuth,
@@ -39,12 +40,6 @@ OP_TIMEOUT = "60s"
 
 _PASSWORD_KEYS = ("password", "token")
 """Of a Secret, where nothing is said; the first that there is."""
-_MILLION = 10_000
-
-
-def fraction(percent: float) -> Json:
-    """envoy.config.core.v3.RuntimeFractionalPercent."""
-    return {"default_value": {"numerator": round(percent * _MILLION), "denominator": "MILLION"}}
 
 
 def default_plan(service: Service) -> RedisPlan:

@@ -40,8 +40,6 @@ SOURCE_ADDRESS = "connection.source_address"
 _SYSTEM = "system"
 """Istio's name for the operating system's CAs, in place of a file."""
 
-# The engine's bound.
-
 _SIMPLE = {
     # Istio's own choice where nothing is said.
     "UNSPECIFIED": ClusterPolicy.LEAST_REQUEST,

@@ -6,7 +6,7 @@ from google.protobuf.message import Message
 
 from metaprotocol.config.v1 import ClusterPolicy
 from metaprotocol.envoy.config import Cluster, ConfigBuilder
-from metaprotocol.envoy.fields import Json
+from metaprotocol.envoy.fields import Json, hash_balancer
 from metaprotocol.envoy.zookeeper import tcp_filter, zookeeper_filter
 from metaprotocol.translate.model import Port, Service
 from metaprotocol.translate.naming import cluster_name
@@ -21,9 +21,8 @@ _BALANCING = {
     ClusterPolicy.ROUND_ROBIN: "ROUND_ROBIN",
     ClusterPolicy.LEAST_REQUEST: "LEAST_REQUEST",
     ClusterPolicy.RANDOM: "RANDOM",
-    ClusterPolicy.RING_HASH: "RING_HASH",
-    ClusterPolicy.MAGLEV: "MAGLEV",
 }
+_HASHES = (ClusterPolicy.RING_HASH, ClusterPolicy.MAGLEV)
 
 
 def zookeeper_filters(
@@ -32,7 +31,7 @@ def zookeeper_filters(
     """The filters of a port's listener."""
     name = cluster_name(port.number, "", service.host)
     balancing = policy.balancing.value.message.policy if policy.balancing is not None else None
-    by_source = balancing in (ClusterPolicy.RING_HASH, ClusterPolicy.MAGLEV)
+    by_source = balancing in _HASHES
     return (
         counting_filter(builder, service, port),
         builder.types.parse(_FILTER, tcp_filter(name, by_source=by_source)),
@@ -58,9 +57,9 @@ def tell_hash(policy: Policy, report: Report) -> None:
 def tcp_message(builder: ConfigBuilder, cluster: Cluster) -> Message:
     """envoy.config.cluster.v3.Cluster of servers that get whole connections."""
     made: Json = builder.plain_cluster(cluster)
-    made["lb_policy"] = _BALANCING.get(cluster.policy.policy, "LEAST_REQUEST")
-    if made["lb_policy"] == "RING_HASH" and (size := cluster.policy.minimum_ring_size):
-        made["ring_hash_lb_config"] = {"minimum_ring_size": size}
-    if made["lb_policy"] == "MAGLEV" and (size := cluster.policy.maglev_table_size):
-        made["maglev_lb_config"] = {"table_size": size}
+    policy = cluster.policy
+    if policy.policy in _HASHES:
+        made |= hash_balancer(policy)
+    else:
+        made["lb_policy"] = _BALANCING.get(policy.policy, "LEAST_REQUEST")
     return builder.types.parse("envoy.config.cluster.v3.Cluster", made)
