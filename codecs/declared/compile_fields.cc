@@ -128,18 +128,7 @@ void Compiler::CompileField(const DeclaredField& from, const std::string& path, 
     fail(".nullable", "true", "is for fields with a length");
   }
   CompileConstant(from, field, fail);
-  for (const config::NumberName& name : from.names) {
-    field.names.emplace_back(name.number, name.name);
-  }
-  if (!field.names.empty() && !field.is_number()) {
-    fail(".names", "", "are for number fields; this one is text");
-  }
-  std::sort(field.names.begin(), field.names.end());
-  const auto same = std::adjacent_find(field.names.begin(), field.names.end(),
-                                       [](auto& a, auto& b) { return a.first == b.first; });
-  if (same != field.names.end()) {
-    fail(".names", std::to_string(same->first), "has two names; each number may have one");
-  }
+  CompileNames(from.names, field, fail);
   field.offset = NextOffset(here);
   if (field.is_list()) here.lists.push_back(static_cast<FieldIndex>(here.fields.size()));
   here.fields.push_back(std::move(field));

@@ -123,13 +123,10 @@ void Compiler::CompileMembers(const config::DeclaredMessage& from, const std::st
     if (!field.without.empty() && !field.is_text()) {
       fail(place + ".without", QuoteShort(field.without), "is for texts");
     }
-    for (const config::NumberName& name : member.names) {
-      field.names.emplace_back(name.number, name.name);
-    }
-    std::sort(field.names.begin(), field.names.end());
-    if (!field.names.empty() && !field.is_number()) {
-      fail(place + ".names", "", "are for numbers");
-    }
+    CompileNames(member.names, field,
+                 [&](std::string_view part, std::string value, std::string message) {
+                   fail(place + std::string(part), std::move(value), std::move(message));
+                 });
     uint8_t node = 0;
     for (size_t j = 0; j + 1 < numbers.size(); ++j) node = NodeUnder(message, node, numbers[j]);
     const auto index = static_cast<FieldIndex>(here.fields.size());

@@ -2,11 +2,13 @@
 // it.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <set>
 #include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include "codecs/declared/tables.h"
 #include "generated/config_schema.h"
@@ -56,6 +58,21 @@ class Compiler {
   void CompileSpan(const config::DeclaredField& from, const std::string& path, size_t side);
   void CompileField(const config::DeclaredField& from, const std::string& path, size_t side,
                     bool tell);
+  // Of fields, and of members of messages.
+  template <class Fail>
+  static void CompileNames(const std::vector<config::NumberName>& from, Field& field,
+                           const Fail& fail) {
+    for (const config::NumberName& name : from) field.names.emplace_back(name.number, name.name);
+    if (!field.names.empty() && !field.is_number()) {
+      fail(".names", "", "are for number fields; this one is text");
+    }
+    std::sort(field.names.begin(), field.names.end());
+    const auto same = std::adjacent_find(field.names.begin(), field.names.end(),
+                                         [](auto& a, auto& b) { return a.first == b.first; });
+    if (same != field.names.end()) {
+      fail(".names", std::to_string(same->first), "has two names; each number may have one");
+    }
+  }
   template <class Fail>
   void CompileConstant(const config::DeclaredField& from, Field& field, const Fail& fail);
   template <class Fail, class SourceOf>

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <optional>
 #include <string_view>
+#include <utility>
 
 #include "src/route/address_range.h"
 
@@ -97,6 +98,17 @@ void ReportBadRegex(const RouteTable::BuildError& error,
                     Findings& findings) {
   findings.Error(path + "[" + std::to_string(error.condition) + "].regex",
                  QuoteShort(configs[error.condition].regex.value_or("")), error.message);
+}
+
+std::unique_ptr<const RouteTable> LoadMatch(const std::vector<config::Condition>& configs,
+                                            const std::string& path, MetadataKeys& keys,
+                                            Findings& findings) {
+  std::vector<RouteTable::Rule> rules(1);
+  rules[0].conditions = LoadConditions(configs, path, findings);
+  std::vector<RouteTable::BuildError> errors;
+  auto match = RouteTable::Build("", std::move(rules), keys, errors);
+  for (const RouteTable::BuildError& error : errors) ReportBadRegex(error, configs, path, findings);
+  return match;
 }
 
 }  // namespace metaprotocol

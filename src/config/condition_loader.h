@@ -1,6 +1,7 @@
 // From the conditions of a configuration to those that rules are compiled from.
 #pragma once
 
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -21,5 +22,10 @@ void CheckKey(const std::string& key, const std::string& path, Findings& finding
 void ReportBadRegex(const RouteTable::BuildError& error,
                     const std::vector<config::Condition>& configs, const std::string& path,
                     Findings& findings);
+
+// The table of one rule with those conditions; null, and told, if that cannot be.
+std::unique_ptr<const RouteTable> LoadMatch(const std::vector<config::Condition>& configs,
+                                            const std::string& path, MetadataKeys& keys,
+                                            Findings& findings);
 
 }  // namespace metaprotocol

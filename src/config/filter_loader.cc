@@ -81,13 +81,7 @@ std::unique_ptr<GlobalRateLimit> LoadGlobalRateLimit(const config::GlobalRateLim
     CheckKey(from.key, path + ".descriptors[" + std::to_string(i) + "].key", findings);
     limit->descriptors.push_back({KeyRef(from.key, keys), from.descriptor_key});
   }
-  std::vector<RouteTable::Rule> rules(1);
-  rules[0].conditions = LoadConditions(config.match, path + ".match", findings);
-  std::vector<RouteTable::BuildError> errors;
-  limit->match = RouteTable::Build("", std::move(rules), keys, errors);
-  for (const RouteTable::BuildError& error : errors) {
-    ReportBadRegex(error, config.match, path + ".match", findings);
-  }
+  limit->match = LoadMatch(config.match, path + ".match", keys, findings);
   if (limit->match == nullptr) return nullptr;
   return limit;
 }
@@ -115,13 +109,7 @@ std::unique_ptr<ExternalAuthorization> LoadExternalAuthorization(
   for (const config::KeyValue& told : config.context) {
     check->context.emplace_back(told.key, told.value);
   }
-  std::vector<RouteTable::Rule> rules(1);
-  rules[0].conditions = LoadConditions(config.match, path + ".match", findings);
-  std::vector<RouteTable::BuildError> errors;
-  check->match = RouteTable::Build("", std::move(rules), keys, errors);
-  for (const RouteTable::BuildError& error : errors) {
-    ReportBadRegex(error, config.match, path + ".match", findings);
-  }
+  check->match = LoadMatch(config.match, path + ".match", keys, findings);
   for (size_t i = 0; i < config.proxy_metadata.size(); ++i) {
     const std::string& key = config.proxy_metadata[i];
     if (IsConnectionKey(key)) {

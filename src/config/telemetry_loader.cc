@@ -18,7 +18,9 @@ class Loader {
     log.path = config.path;
     if (config.text) log.format = LogFormat::Text(Compile(*config.text, path + ".text"));
     if (config.json) log.format = LoadJson(*config.json, path + ".json.fields");
-    if (!config.match.empty()) log.match = LoadMatch(config.match, path + ".match");
+    if (!config.match.empty()) {
+      log.match = LoadMatch(config.match, path + ".match", keys_, findings_);
+    }
     log.chance = Route::ChanceOf(config.percent);
     log.failures_only = config.failures_only;
     log.min_duration_us = static_cast<uint64_t>(config.min_duration.count());
@@ -74,18 +76,6 @@ class Loader {
       fields.emplace_back(field.name, Compile(field.value, place + ".value"));
     }
     return LogFormat::Json(std::move(fields));
-  }
-
-  std::shared_ptr<const RouteTable> LoadMatch(const std::vector<config::Condition>& config,
-                                              const std::string& path) {
-    std::vector<RouteTable::Rule> rules(1);
-    rules[0].conditions = LoadConditions(config, path, findings_);
-    std::vector<RouteTable::BuildError> errors;
-    auto match = RouteTable::Build("", std::move(rules), keys_, errors);
-    for (const RouteTable::BuildError& error : errors) {
-      ReportBadRegex(error, config, path, findings_);
-    }
-    return match;
   }
 
   Telemetry& made_;

@@ -157,7 +157,7 @@ class Exchanges final : public AttemptSink {
   static Router::Sender SenderOf(const Exchange& exchange);
   static uint64_t TimeoutUs(const Exchange& exchange, const RequestView& request);
   void Forward(Exchange& exchange, const RequestView& request);
-  const Mutation& ChangesOf(const Exchange& exchange);
+  static const Mutation& ChangesOf(const Exchange& exchange, Mutation& room);
   std::optional<AttemptResult> StartAttempt(Exchange& exchange, const Router::Sender& sender,
                                             const RequestView& request, uint64_t left_us);
   bool MayBeTriedAgain(const Exchange& exchange, const RequestView& request) const;
@@ -195,7 +195,6 @@ class Exchanges final : public AttemptSink {
   ObjectPool<Exchange> pool_;
   size_t count_ = 0;
   std::unordered_map<CallId, Exchange*> calls_;  // who waits for which answer
-  Mutation all_changes_;  // of the request that is being started: its route's and its filters'
 };
 
 }  // namespace metaprotocol

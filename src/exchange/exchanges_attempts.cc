@@ -44,9 +44,8 @@ void Exchanges::Forward(Exchange& exchange, const RequestView& request) {
   }
   series.Add(Counter::kRequestBytes, request.message.length);
   if (!exchange.route_->mirrors.empty()) {
-    // A copy that cannot be sent may have others tried again, which have changes of their own.
-    const Mutation changes = ChangesOf(exchange);
-    router_.Mirror(sender, request, changes);
+    Mutation room;
+    router_.Mirror(sender, request, ChangesOf(exchange, room));
   }
   if (ended) {
     series.Add(Counter::kOneWay);
@@ -57,13 +56,14 @@ void Exchanges::Forward(Exchange& exchange, const RequestView& request) {
   if (MayBeTriedAgain(exchange, request)) Keep(exchange, request, std::move(held));
 }
 
-// Of its route and its filters. Good until the next call.
-const Mutation& Exchanges::ChangesOf(const Exchange& exchange) {
+// Of its route and its filters; `room` is where they are put together if both have any. That is the
+// caller's: what cannot be sent may have others tried again, which have changes of their own.
+const Mutation& Exchanges::ChangesOf(const Exchange& exchange, Mutation& room) {
   const Mutation& of_route = exchange.route_->request_mutation;
   if (exchange.changes_.empty()) return of_route;
-  all_changes_ = of_route;
-  all_changes_.insert(all_changes_.end(), exchange.changes_.begin(), exchange.changes_.end());
-  return all_changes_;
+  room = of_route;
+  room.insert(room.end(), exchange.changes_.begin(), exchange.changes_.end());
+  return room;
 }
 
 // `left_us`: for all attempts that are still to come; 0: any time.
@@ -71,14 +71,15 @@ std::optional<AttemptResult> Exchanges::StartAttempt(Exchange& exchange,
                                                      const Router::Sender& sender,
                                                      const RequestView& request, uint64_t left_us) {
   const Route& route = *exchange.route_;
-  const Mutation* const mutation = &ChangesOf(exchange);
+  Mutation room;
+  const Mutation& mutation = ChangesOf(exchange, room);
   const bool limited =
       route.retry != nullptr && request.whole() && exchange.expects_reply_ && !exchange.is_stream();
   const uint64_t timeout_us = limited ? Router::TryTimeoutUs(route, left_us) : left_us;
   exchange.Become(Exchange::State::kTrying);
   exchange.attempt_.sink = this;
   const std::optional<AttemptResult> ended =
-      router_.Start(sender, *exchange.target_, exchange.attempt_, request, *mutation, timeout_us,
+      router_.Start(sender, *exchange.target_, exchange.attempt_, request, mutation, timeout_us,
                     exchange.host_address_);
   if (!ended || ended->cause != AttemptResult::Cause::kRefused) {
     ++exchange.attempts_;

@@ -317,11 +317,7 @@ bool SessionManager::Drained(const Session& session) const {
 
 // A new turn has room for messages again, unless somebody stands in line: those come first.
 void SessionManager::TakeUpTurn() {
-  if (!line_.empty()) return;
-  const uint64_t turn = context_.host.Turn();
-  if (turn == turn_) return;
-  turn_ = turn;
-  left_in_turn_ = kMessagesPerTurn;
+  if (line_.empty()) turn_.TakeUp(context_.host.Turn());
 }
 
 bool SessionManager::StandInLine(Session& session, size_t bytes) {
@@ -340,14 +336,12 @@ void SessionManager::LeaveLine(Session& session) {
 }
 
 void SessionManager::NextTurn() {
-  if (line_.empty()) return;
-  turn_ = context_.host.Turn();
-  left_in_turn_ = kMessagesPerTurn;
+  if (!line_.empty()) turn_.Begin(context_.host.Turn());
 }
 
 bool SessionManager::ServeLine() {
   if (line_.empty()) return false;
-  if (left_in_turn_ == 0) {
+  if (turn_.over()) {
     context_.TickSoon();
     return false;
   }

@@ -14,6 +14,7 @@
 
 #include "src/base/handled.h"
 #include "src/base/request_view.h"
+#include "src/base/turn_share.h"
 #include "src/engine_context.h"
 #include "src/exchange/exchange.h"
 #include "src/exchange/exchanges.h"
@@ -179,8 +180,7 @@ class SessionManager final : public ExchangeClient {
   // Those that have more messages than the turn has room for, in the order in which they go on.
   IntrusiveList<Session, TurnLink> line_;
   size_t bytes_in_line_ = 0;
-  uint64_t turn_ = 0;        // the host's number of it
-  size_t left_in_turn_ = 0;  // messages
+  TurnShare turn_{kMessagesPerTurn};
   bool draining_ = false;
   std::vector<Session*> dirty_;
   std::vector<Session*> attention_;

@@ -75,11 +75,7 @@ size_t SessionManager::Parse(Session& session, Bytes bytes, size_t bytes_to_come
   Message& message = scratch_;
   while (used < bytes.size() && session.pause_reasons == 0 && !session.close_wanted &&
          !session.gone) {
-    if (left_in_turn_ != 0) {
-      --left_in_turn_;
-    } else if (StandInLine(session, bytes.size() - used + bytes_to_come)) {
-      break;
-    }
+    if (!turn_.Take() && StandInLine(session, bytes.size() - used + bytes_to_come)) break;
     TakeUpNewest(session);
     const Bytes rest = bytes.substr(used);
     const Snapshot& snapshot = *session.use->snapshot;

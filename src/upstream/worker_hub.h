@@ -15,6 +15,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "src/base/turn_share.h"
 #include "src/engine_context.h"
 #include "src/upstream/attempt.h"
 #include "src/upstream/cluster.h"
@@ -202,8 +203,7 @@ class WorkerHub : private LeaseOpener {
   std::vector<LeaseId> gathering_;  // some may be gone
   std::vector<Lease*> settling_;
   std::deque<LeaseId> line_;  // those whose turn is over; some may be gone
-  uint64_t turn_ = 0;
-  size_t left_in_turn_ = 0;           // messages
+  TurnShare turn_{kRepliesPerTurn};
   std::vector<LeasePool*> unlocked_;  // pools with room for attempts that wait
   Message message_;                   // reused for every response
 };

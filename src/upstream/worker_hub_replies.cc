@@ -1,7 +1,6 @@
 // Replies: from an upstream connection's bytes to the attempts that wait for them.
 #include <algorithm>
 #include <cassert>
-#include <limits>
 #include <string>
 #include <utility>
 
@@ -64,11 +63,7 @@ void WorkerHub::LeaseData(LeaseId id, std::span<const Bytes> slices) {
 
 // A new turn has room for messages again, unless somebody stands in line: those come first.
 void WorkerHub::TakeUpTurn() {
-  if (!line_.empty()) return;
-  const uint64_t turn = context_.host.Turn();
-  if (turn == turn_) return;
-  turn_ = turn;
-  left_in_turn_ = kRepliesPerTurn;
+  if (line_.empty()) turn_.TakeUp(context_.host.Turn());
 }
 
 void WorkerHub::StandInLine(Lease& lease) {
@@ -80,14 +75,12 @@ void WorkerHub::StandInLine(Lease& lease) {
 }
 
 void WorkerHub::NextTurn() {
-  if (line_.empty()) return;
-  turn_ = context_.host.Turn();
-  left_in_turn_ = kRepliesPerTurn;
+  if (!line_.empty()) turn_.Begin(context_.host.Turn());
 }
 
 bool WorkerHub::ServeLine() {
   if (line_.empty()) return false;
-  if (left_in_turn_ == 0) {
+  if (turn_.over()) {
     context_.TickSoon();
     return false;
   }
@@ -106,9 +99,9 @@ void WorkerHub::HandleTheRest(Lease& lease) {
   lease.in_line = false;
   lease.state = Lease::State::kClosed;
   DrainLease(lease);
-  const size_t left = std::exchange(left_in_turn_, std::numeric_limits<size_t>::max());
+  const TurnShare present = std::exchange(turn_, TurnShare::Boundless());
   lease.in.Consume(ParseUpstream(lease, lease.in.view()));
-  left_in_turn_ = left;
+  turn_ = present;
 }
 
 // Passes on what belongs to a message whose head has been dealt with already.
@@ -130,11 +123,10 @@ void WorkerHub::StreamFromUpstream(Lease& lease, Bytes& bytes) {
 size_t WorkerHub::ParseUpstream(Lease& lease, Bytes bytes) {
   size_t used = 0;
   while (used < bytes.size() && lease.state != Lease::State::kGone) {
-    if (left_in_turn_ == 0) {
+    if (!turn_.Take()) {
       StandInLine(lease);
       return used;
     }
-    --left_in_turn_;
     const Bytes rest = bytes.substr(used);
     const UpstreamProtocol& protocol = *lease.pool.protocol;
     DecodeOptions options;

@@ -14,36 +14,33 @@
 #include "src/filter/external_authorization/check_messages.h"
 #include "tests/cpp/engine/stream_world.h"
 #include "tests/cpp/engine/world.h"
+#include "tests/cpp/support/proto_fields.h"
 
 namespace metaprotocol::test {
 namespace {
+
+using test::proto::Text;
 
 constexpr uint64_t kMs = SimWorld::kMs;
 constexpr uint64_t kSecond = SimWorld::kSecond;
 using Mode = SimLimiter::Mode;
 using Headers = std::vector<std::pair<std::string, std::string>>;
 
-std::string Field(uint32_t number, std::string_view bytes) {
-  std::string out;
-  AppendProtoBytes(out, number, bytes);
-  return out;
-}
-
 // A CheckResponse that is OK and has these headers written, and these keys removed.
 std::string Allows(const Headers& headers = {}, const std::vector<std::string>& removed = {}) {
   std::string ok;
   for (const auto& [key, value] : headers) {
-    ok += Field(2, Field(1, Field(1, key) + Field(2, value)));
+    ok += Text(2, Text(1, Text(1, key) + Text(2, value)));
   }
-  for (const std::string& key : removed) ok += Field(5, key);
-  return Field(1, "") + Field(3, ok);
+  for (const std::string& key : removed) ok += Text(5, key);
+  return Text(1, "") + Text(3, ok);
 }
 
 // One with the status PERMISSION_DENIED and a body.
 std::string Denies(std::string_view body) {
   std::string status;
   AppendProtoVarint(status, 1, 7);
-  return Field(1, status) + Field(2, body.empty() ? "" : Field(3, body));
+  return Text(1, status) + Text(2, body.empty() ? "" : Text(3, body));
 }
 
 struct Settings {
@@ -137,9 +134,9 @@ TEST(ExternalAuthorization, ADenialIsTheProtocolsOwnErrorWithTheServicesWords) {
     };
     EXPECT_EQ(told(Denies("too late")), "denied");
     EXPECT_EQ(told(Denies("")), "denied");
-    EXPECT_EQ(told(Field(2, "")), "denied") << "a denied_response without a status";
-    EXPECT_EQ(told(Field(5, "")), "denied") << "an error_response";
-    EXPECT_EQ(told(Allows() + Field(2, "")), "denied") << "both";
+    EXPECT_EQ(told(Text(2, "")), "denied") << "a denied_response without a status";
+    EXPECT_EQ(told(Text(5, "")), "denied") << "an error_response";
+    EXPECT_EQ(told(Allows() + Text(2, "")), "denied") << "both";
     client.Send(world.OneWay(2));
     world.RunFor(kSecond);
     EXPECT_TRUE(world.Seen().empty());
@@ -225,7 +222,7 @@ TEST(ExternalAuthorization, SeesTheFirstBytesOfTheMessage) {
       EXPECT_LT(asked.size(), 200u);
       continue;
     }
-    EXPECT_NE(asked.find(Field(12, request.substr(0, most))), std::string::npos);
+    EXPECT_NE(asked.find(Text(12, request.substr(0, most))), std::string::npos);
   }
 }
 

@@ -7,18 +7,15 @@
 #include <string>
 
 #include "src/codec/protobuf.h"
+#include "tests/cpp/support/proto_fields.h"
 
 namespace metaprotocol {
 namespace {
 
+using test::proto::Text;
+
 using namespace std::string_literals;
 using Kind = CheckVerdict::Kind;
-
-std::string Field(uint32_t number, std::string_view bytes) {
-  std::string out;
-  AppendProtoBytes(out, number, bytes);
-  return out;
-}
 
 TEST(CheckMessages, WritesARequestAsProtobufDoes) {
   CheckRequestWriter writer;
@@ -45,41 +42,41 @@ TEST(CheckMessages, WritesARequestAsProtobufDoes) {
 }
 
 TEST(CheckMessages, AllowsOnlyWhatSaysSo) {
-  EXPECT_EQ(ReadCheckResponse(Field(1, "")).kind, Kind::kAllowed) << "a status, which is OK";
-  EXPECT_EQ(ReadCheckResponse(Field(1, "\x08\x00"s)).kind, Kind::kAllowed);
-  EXPECT_EQ(ReadCheckResponse(Field(3, "")).kind, Kind::kAllowed) << "an ok_response";
+  EXPECT_EQ(ReadCheckResponse(Text(1, "")).kind, Kind::kAllowed) << "a status, which is OK";
+  EXPECT_EQ(ReadCheckResponse(Text(1, "\x08\x00"s)).kind, Kind::kAllowed);
+  EXPECT_EQ(ReadCheckResponse(Text(3, "")).kind, Kind::kAllowed) << "an ok_response";
   EXPECT_EQ(ReadCheckResponse("").kind, Kind::kNone);
-  EXPECT_EQ(ReadCheckResponse(Field(4, "")).kind, Kind::kNone) << "dynamic_metadata alone";
-  EXPECT_EQ(ReadCheckResponse(Field(1, "\x08\x07")).kind, Kind::kDenied);
-  EXPECT_EQ(ReadCheckResponse(Field(1, "\x08\x07") + Field(3, "")).kind, Kind::kDenied);
-  EXPECT_EQ(ReadCheckResponse(Field(1, "") + Field(2, "")).kind, Kind::kDenied);
-  EXPECT_EQ(ReadCheckResponse(Field(1, "") + Field(5, "")).kind, Kind::kDenied);
-  EXPECT_EQ(ReadCheckResponse(Field(1, "\xff")).kind, Kind::kNone) << "broken";
-  EXPECT_EQ(ReadCheckResponse(Field(1, "") + "\xff").kind, Kind::kNone) << "broken";
-  EXPECT_EQ(ReadCheckResponse(Field(3, "\xff")).kind, Kind::kNone) << "broken";
-  EXPECT_EQ(ReadCheckResponse(Field(3, Field(2, "\xff"))).kind, Kind::kNone) << "broken";
-  EXPECT_EQ(ReadCheckResponse(Field(3, Field(2, Field(1, "\xff")))).kind, Kind::kNone) << "broken";
+  EXPECT_EQ(ReadCheckResponse(Text(4, "")).kind, Kind::kNone) << "dynamic_metadata alone";
+  EXPECT_EQ(ReadCheckResponse(Text(1, "\x08\x07")).kind, Kind::kDenied);
+  EXPECT_EQ(ReadCheckResponse(Text(1, "\x08\x07") + Text(3, "")).kind, Kind::kDenied);
+  EXPECT_EQ(ReadCheckResponse(Text(1, "") + Text(2, "")).kind, Kind::kDenied);
+  EXPECT_EQ(ReadCheckResponse(Text(1, "") + Text(5, "")).kind, Kind::kDenied);
+  EXPECT_EQ(ReadCheckResponse(Text(1, "\xff")).kind, Kind::kNone) << "broken";
+  EXPECT_EQ(ReadCheckResponse(Text(1, "") + "\xff").kind, Kind::kNone) << "broken";
+  EXPECT_EQ(ReadCheckResponse(Text(3, "\xff")).kind, Kind::kNone) << "broken";
+  EXPECT_EQ(ReadCheckResponse(Text(3, Text(2, "\xff"))).kind, Kind::kNone) << "broken";
+  EXPECT_EQ(ReadCheckResponse(Text(3, Text(2, Text(1, "\xff")))).kind, Kind::kNone) << "broken";
 }
 
 TEST(CheckMessages, ADenialsBodyGoesBeforeItsStatus) {
-  const std::string status = Field(1, "\x08\x07" + Field(2, "no"));
+  const std::string status = Text(1, "\x08\x07" + Text(2, "no"));
   EXPECT_EQ(ReadCheckResponse(status).text, "no");
-  EXPECT_EQ(ReadCheckResponse(status + Field(2, Field(3, "never"))).text, "never");
-  EXPECT_EQ(ReadCheckResponse(Field(2, Field(3, "never")) + status).text, "never");
-  EXPECT_EQ(ReadCheckResponse(status + Field(2, "")).text, "no");
-  EXPECT_EQ(ReadCheckResponse(status + Field(2, Field(3, std::string(9000, 'x')))).text,
+  EXPECT_EQ(ReadCheckResponse(status + Text(2, Text(3, "never"))).text, "never");
+  EXPECT_EQ(ReadCheckResponse(Text(2, Text(3, "never")) + status).text, "never");
+  EXPECT_EQ(ReadCheckResponse(status + Text(2, "")).text, "no");
+  EXPECT_EQ(ReadCheckResponse(status + Text(2, Text(3, std::string(9000, 'x')))).text,
             std::string(kMostDenialText, 'x'));
 }
 
 TEST(CheckMessages, HeadersAreChanges) {
   const auto header = [](std::string_view key, std::string_view value, std::string more = {}) {
-    return Field(2, Field(1, Field(1, key) + Field(2, value)) + more);
+    return Text(2, Text(1, Text(1, key) + Text(2, value)) + more);
   };
-  const auto raw = Field(2, Field(1, Field(1, "raw") + Field(3, "\xff")));
+  const auto raw = Text(2, Text(1, Text(1, "raw") + Text(3, "\xff")));
   const CheckVerdict verdict = ReadCheckResponse(
-      Field(3, header("a", "1") + header("b", "2", "\x18\x01") + header("c", "3", "\x18\x02") +
-                   header("d", "4", "\x18\x03") + header(":path", "/") + header("", "") + raw +
-                   Field(5, "gone") + Field(5, ":method")));
+      Text(3, header("a", "1") + header("b", "2", "\x18\x01") + header("c", "3", "\x18\x02") +
+                  header("d", "4", "\x18\x03") + header(":path", "/") + header("", "") + raw +
+                  Text(5, "gone") + Text(5, ":method")));
   EXPECT_EQ(verdict.kind, Kind::kAllowed);
   ASSERT_EQ(verdict.changes.size(), 5u);
   EXPECT_EQ(verdict.changes[0].kind, MutationOp::Kind::kSet);
@@ -95,14 +92,14 @@ TEST(CheckMessages, HeadersAreChanges) {
 TEST(CheckMessages, AVerdictWithTooManyChangesIsNone) {
   std::string ok;
   for (size_t i = 0; i < kMostCheckChanges; ++i) {
-    ok += Field(2, Field(1, Field(1, std::to_string(i))));
+    ok += Text(2, Text(1, Text(1, std::to_string(i))));
   }
-  EXPECT_EQ(ReadCheckResponse(Field(3, ok)).changes.size(), kMostCheckChanges);
-  EXPECT_EQ(ReadCheckResponse(Field(3, ok + Field(5, "x"))).kind, Kind::kNone);
+  EXPECT_EQ(ReadCheckResponse(Text(3, ok)).changes.size(), kMostCheckChanges);
+  EXPECT_EQ(ReadCheckResponse(Text(3, ok + Text(5, "x"))).kind, Kind::kNone);
 }
 
 TEST(CheckMessages, NothingThatIsCutOffOrChangedIsTakenForMoreThanItSays) {
-  const std::string denied = Field(1, "\x08\x07" + Field(2, "no")) + Field(2, Field(3, "never"));
+  const std::string denied = Text(1, "\x08\x07" + Text(2, "no")) + Text(2, Text(3, "never"));
   std::mt19937 random(3);
   for (int i = 0; i < 20000; ++i) {
     std::string message = denied;

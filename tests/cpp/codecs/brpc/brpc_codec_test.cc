@@ -11,9 +11,14 @@
 
 #include "src/codec/conformance.h"
 #include "src/codec/protobuf.h"
+#include "tests/cpp/support/proto_fields.h"
 
 namespace metaprotocol::brpc {
 namespace {
+
+using test::proto::Entry;
+using test::proto::Number;
+using test::proto::Text;
 
 using Status = DecodeResult::Status;
 using Kind = MutationOp::Kind;
@@ -27,29 +32,13 @@ std::string Frame(const std::string& meta, const std::string& body = "body") {
   return out + meta + body;
 }
 
-std::string Bytes1(uint32_t number, std::string_view bytes) {
-  std::string out;
-  AppendProtoBytes(out, number, bytes);
-  return out;
-}
-std::string Number(uint32_t number, uint64_t value) {
-  std::string out;
-  AppendProtoVarint(out, number, value);
-  return out;
-}
-std::string Entry(uint32_t number, std::string_view key, std::string_view value) {
-  std::string out;
-  AppendProtoEntry(out, number, key, value);
-  return out;
-}
-
-const std::string kCall = Bytes1(1, "example.EchoService") + Bytes1(2, "Echo");
+const std::string kCall = Text(1, "example.EchoService") + Text(2, "Echo");
 
 std::string RequestMeta(const std::string& more_of_request = "", const std::string& more = "") {
-  return Bytes1(1, kCall + more_of_request) + Number(4, 300) + more;
+  return Text(1, kCall + more_of_request) + Number(4, 300) + more;
 }
 std::string ResponseMeta(uint64_t error_code, const std::string& more = "") {
-  return Bytes1(2, Number(1, error_code) + Bytes1(2, "text")) + Number(4, 300) + more;
+  return Text(2, Number(1, error_code) + Text(2, "text")) + Number(4, 300) + more;
 }
 
 // One message, decoded with everything wanted; its metadata point into `bytes`.
@@ -81,8 +70,8 @@ Decoded Request(const std::string& wire) { return {BrpcCodec(), Direction::kRequ
 Decoded Response(const std::string& wire) { return {BrpcCodec(), Direction::kResponse, wire}; }
 
 TEST(BrpcCodec, ReadsServiceMethodAndUserFields) {
-  const Decoded request = Request(Frame(RequestMeta(Number(3, 77) + Bytes1(7, "req-1"),
-                                                    Entry(9, "user", "ann") + Entry(9, "x", ""))));
+  const Decoded request = Request(Frame(
+      RequestMeta(Number(3, 77) + Text(7, "req-1"), Entry(9, "user", "ann") + Entry(9, "x", ""))));
   ASSERT_EQ(request.result.status, Status::kMessage);
   EXPECT_EQ(request.message.kind, MessageKind::kRequest);
   EXPECT_EQ(request.message.id, 300u);
@@ -107,16 +96,16 @@ TEST(BrpcCodec, ReadsJavasExtFieldsUnderTheNumberOfRequestId) {
 // A server reads all of these alike.
 TEST(BrpcCodec, ReadsExtFieldsHoweverTheyAreWritten) {
   const std::string written[] = {
-      Bytes1(2, "ann") + Bytes1(1, "user"),
-      Bytes1(1, "x") + Bytes1(2, "bob") + Bytes1(1, "user") + Bytes1(2, "ann"),
-      Bytes1(1, "user") + Bytes1(2, "ann") + Number(9, 1),
+      Text(2, "ann") + Text(1, "user"),
+      Text(1, "x") + Text(2, "bob") + Text(1, "user") + Text(2, "ann"),
+      Text(1, "user") + Text(2, "ann") + Number(9, 1),
       "\x8a\x00"s +
           "\x04"
           "user" +
-          Bytes1(2, "ann"),
+          Text(2, "ann"),
   };
   for (const std::string& entry : written) {
-    const Decoded request = Request(Frame(RequestMeta(Bytes1(7, entry))));
+    const Decoded request = Request(Frame(RequestMeta(Text(7, entry))));
     EXPECT_EQ(request.Find("user"), "ann") << testing::PrintToString(entry);
     EXPECT_EQ(request.Find("request_id"), "(absent)");
   }
@@ -131,9 +120,9 @@ TEST(BrpcCodec, UserFieldsCannotStandInForTheMethod) {
 TEST(BrpcCodec, TheMethodIsWhatFollowsTheLastDot) {
   for (const auto& [service, method] : Entries{
            {"a.b.EchoService", "Echo"}, {"a.b", "EchoService.Echo"}, {"a", "b.EchoService.Echo"}}) {
-    for (const std::string& call : {Bytes1(1, service) + Bytes1(2, method),
-                                    Bytes1(2, "x") + Bytes1(2, method) + Bytes1(1, service)}) {
-      const Decoded request = Request(Frame(Bytes1(1, call)));
+    for (const std::string& call :
+         {Text(1, service) + Text(2, method), Text(2, "x") + Text(2, method) + Text(1, service)}) {
+      const Decoded request = Request(Frame(Text(1, call)));
       ASSERT_EQ(request.result.status, Status::kMessage);
       EXPECT_EQ(request.Find("service"), "a.b.EchoService");
       EXPECT_EQ(request.Find("interface"), "a.b.EchoService");
@@ -155,14 +144,13 @@ TEST(BrpcCodec, ReadsTheErrorCodeOfResponses) {
   EXPECT_EQ(status(2001), ReplyStatus::kError);
   EXPECT_EQ(status(7), ReplyStatus::kException);
   EXPECT_EQ(status(static_cast<uint64_t>(-1)), ReplyStatus::kException);
-  EXPECT_EQ(Response(Frame(Bytes1(2, "") + Number(4, 1))).message.status, ReplyStatus::kOk);
+  EXPECT_EQ(Response(Frame(Text(2, "") + Number(4, 1))).message.status, ReplyStatus::kOk);
 }
 
 TEST(BrpcCodec, ChangesTheIdAloneHoweverLongItIs) {
   const BrpcCodec codec;
-  for (const std::string& meta :
-       {RequestMeta(), RequestMeta("", Entry(9, "a", "b")), Bytes1(1, kCall),
-        Number(4, 1) + Bytes1(1, kCall) + Number(4, 2)}) {
+  for (const std::string& meta : {RequestMeta(), RequestMeta("", Entry(9, "a", "b")),
+                                  Text(1, kCall), Number(4, 1) + Text(1, kCall) + Number(4, 2)}) {
     const Decoded request = Request(Frame(meta));
     EXPECT_EQ(request.Encoded(codec, {.id = request.message.id}), request.bytes);
     for (const uint64_t id : {uint64_t{0}, uint64_t{127}, uint64_t{1} << 63}) {
@@ -221,16 +209,16 @@ TEST(BrpcCodec, ReadsTheTimeoutAndPassesAShorterOneOn) {
 TEST(BrpcCodec, OneMalformedMessageCostsItsOwnCall) {
   const std::string id = Number(4, 300);
   for (const std::string& meta : {
-           id + "\x0a\x7f",                                      // no protobuf
-           id + Bytes1(1, "\x0a\x7f"),                           // nor this
-           id + Bytes1(1, Bytes1(1, "Service")),                 // no method
-           id,                                                   // neither request nor response
-           id + Bytes1(1, kCall) + Bytes1(1, kCall),             // two requests
-           id + Bytes1(1, kCall) + Number(5, 5),                 // attachment over the body
-           id + Bytes1(1, kCall) + Bytes1(8, Number(1, 1)),      // a stream
-           id + Bytes1(1, kCall) + Bytes1(7, "somebody"),        // authentication, not configured
-           id + Bytes1(1, kCall) + Bytes1(9, "\x0a\x7f"),        // a broken entry
-           id + Bytes1(1, kCall) + Number(5, uint64_t{1} << 31)  // negative attachment
+           id + "\x0a\x7f",                                    // no protobuf
+           id + Text(1, "\x0a\x7f"),                           // nor this
+           id + Text(1, Text(1, "Service")),                   // no method
+           id,                                                 // neither request nor response
+           id + Text(1, kCall) + Text(1, kCall),               // two requests
+           id + Text(1, kCall) + Number(5, 5),                 // attachment over the body
+           id + Text(1, kCall) + Text(8, Number(1, 1)),        // a stream
+           id + Text(1, kCall) + Text(7, "somebody"),          // authentication, not configured
+           id + Text(1, kCall) + Text(9, "\x0a\x7f"),          // a broken entry
+           id + Text(1, kCall) + Number(5, uint64_t{1} << 31)  // negative attachment
        }) {
     const Decoded request = Request(Frame(meta));
     EXPECT_EQ(request.result.status, Status::kUndecodable) << testing::PrintToString(meta);
@@ -295,7 +283,7 @@ TEST(BrpcCodec, AClientsAuthenticationGoesWithEachOfItsRequests) {
   const auto ann = codec.NewDecodeState(Direction::kRequest);
   const auto bob = codec.NewDecodeState(Direction::kRequest);
   const std::string plain = Frame(RequestMeta());
-  const std::string with = Frame(RequestMeta("", Bytes1(7, "ann")));
+  const std::string with = Frame(RequestMeta("", Text(7, "ann")));
   const Decoded first(codec, Direction::kRequest, with, ann.get());
   EXPECT_EQ(first.Encoded(codec, {.id = 300}), with);
   const Decoded second(codec, Direction::kRequest, plain, ann.get());
@@ -303,7 +291,7 @@ TEST(BrpcCodec, AClientsAuthenticationGoesWithEachOfItsRequests) {
   const Decoded other(codec, Direction::kRequest, plain, bob.get());
   EXPECT_EQ(other.Encoded(codec, {.id = 300}), plain);
   const Decoded long_one(codec, Direction::kRequest,
-                         Frame(RequestMeta("", Bytes1(7, std::string(4097, 'x')))), bob.get());
+                         Frame(RequestMeta("", Text(7, std::string(4097, 'x')))), bob.get());
   EXPECT_EQ(long_one.result.status, Status::kUndecodable);
 }
 

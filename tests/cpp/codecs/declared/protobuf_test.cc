@@ -8,28 +8,17 @@
 
 #include "src/codec/conformance.h"
 #include "tests/cpp/codecs/declared/brpc_twin.h"
+#include "tests/cpp/support/proto_fields.h"
 
 namespace metaprotocol::declared {
 namespace {
 
+using test::proto::Entry;
+using test::proto::Number;
+using test::proto::Text;
+
 std::string Frame(const std::string& meta, const std::string& body = "body") {
   return "PRPC" + Be32(meta.size() + body.size()) + Be32(meta.size()) + meta + body;
-}
-
-std::string Part(uint32_t number, std::string_view bytes) {
-  std::string out;
-  AppendProtoBytes(out, number, bytes);
-  return out;
-}
-std::string Number(uint32_t number, uint64_t value) {
-  std::string out;
-  AppendProtoVarint(out, number, value);
-  return out;
-}
-std::string Entry(uint32_t number, std::string_view key, std::string_view value) {
-  std::string out;
-  AppendProtoEntry(out, number, key, value);
-  return out;
 }
 
 // Metas as peers write them, and as nobody would.
@@ -55,28 +44,28 @@ class Metas {
     const uint64_t wide = uint64_t{random_()} << 32 | random_();
     return wide >> Below(64);
   }
-  std::string Text() {
+  std::string AnyText() {
     static const std::string kTexts[] = {"",     "user",  "tenant", "zone", "a.b.Service",
                                          "echo", "Method"};
     return kTexts[Below(std::size(kTexts))];
   }
   std::string Request() {
     std::string request;
-    if (Below(16) != 0) request += Part(1, Text());
-    if (Below(16) != 0) request += Part(2, Below(8) != 0 ? "echo" : Text());
+    if (Below(16) != 0) request += Text(1, AnyText());
+    if (Below(16) != 0) request += Text(2, Below(8) != 0 ? "echo" : AnyText());
     if (Below(2) == 0) request += Number(3, Value());
     if (Below(2) == 0) request += Number(8, Value());
     for (size_t i = 0, parts = Below(4); i < parts; ++i) {
-      request += Below(3) == 0 ? Part(7, Text()) : Entry(7, Text(), Text());
+      request += Below(3) == 0 ? Text(7, AnyText()) : Entry(7, AnyText(), AnyText());
     }
-    return Part(1, request);
+    return Text(1, request);
   }
   std::string Response() {
     std::string response;
     if (Below(4) != 0) response += Number(1, Below(2) == 0 ? 0 : 900 + Below(2200));
     if (Below(2) == 0) response += Number(1, Value());
-    if (Below(2) == 0) response += Part(2, Text());
-    return Part(2, response);
+    if (Below(2) == 0) response += Text(2, AnyText());
+    return Text(2, response);
   }
   std::string Any(int depth) {
     const auto number = static_cast<uint32_t>(1 + Below(10));
@@ -84,16 +73,16 @@ class Metas {
       case 0:
         return Number(number, Value());
       case 1:
-        return Part(Below(4) == 0 ? number : 10, Text());
+        return Text(Below(4) == 0 ? number : 10, AnyText());
       case 2:
-        return Entry(Below(2) == 0 ? 9 : 10, Text(), Text());
+        return Entry(Below(2) == 0 ? 9 : 10, AnyText(), AnyText());
       case 3: {
         std::string out;
         AppendProtoFixed64(out, number, Value());
         return out;
       }
       default:
-        return Part(10 + number, Any(depth - 1));
+        return Text(10 + number, Any(depth - 1));
     }
   }
 
@@ -183,10 +172,10 @@ struct Seen {
 };
 
 const std::string kWithin =
-    Part(1, Part(3, "get")) + Number(5, 9) + Entry(6, "user", "ann") + Part(7, "unknown");
+    Text(1, Text(3, "get")) + Number(5, 9) + Entry(6, "user", "ann") + Text(7, "unknown");
 
 TEST(DeclaredProtobufTest, MembersAreFieldsHoweverDeepTheyLie) {
-  const Seen seen(Own(Number(1, 7) + Part(2, kWithin) + Number(4, UINT64_MAX)));
+  const Seen seen(Own(Number(1, 7) + Text(2, kWithin) + Number(4, UINT64_MAX)));
   ASSERT_EQ(seen.result.status, DecodeResult::Status::kMessage) << seen.result.error;
   EXPECT_EQ(seen.message.id, 7u);
   EXPECT_EQ(seen.message.timeout_us, 9'000'000u);
@@ -199,20 +188,20 @@ TEST(DeclaredProtobufTest, MembersAreFieldsHoweverDeepTheyLie) {
 }
 
 TEST(DeclaredProtobufTest, AnotherIdChangesTheLengthsAroundItAndNothingElse) {
-  const Seen seen(Own(Part(2, kWithin) + Number(1, 7) + Number(4, 0)));
-  EXPECT_EQ(seen.Written({.id = 300}), Own(Part(2, kWithin) + Number(1, 300) + Number(4, 0)));
+  const Seen seen(Own(Text(2, kWithin) + Number(1, 7) + Number(4, 0)));
+  EXPECT_EQ(seen.Written({.id = 300}), Own(Text(2, kWithin) + Number(1, 300) + Number(4, 0)));
   EXPECT_EQ(seen.Written({.id = 7}), seen.bytes);
-  const Seen absent(Own(Part(2, kWithin)));
-  EXPECT_EQ(absent.Written({.id = 300}), Own(Part(2, kWithin) + Number(1, 300)));
+  const Seen absent(Own(Text(2, kWithin)));
+  EXPECT_EQ(absent.Written({.id = 300}), Own(Text(2, kWithin) + Number(1, 300)));
 }
 
 TEST(DeclaredProtobufTest, AnIdThatNoLengthCanSayIsImpossible) {
   // The head's length has one byte.
-  const Seen seen(Own(Part(2, kWithin + std::string(180, '\x10')) + Number(1, 7)));
+  const Seen seen(Own(Text(2, kWithin + std::string(180, '\x10')) + Number(1, 7)));
   ASSERT_EQ(seen.result.status, DecodeResult::Status::kMessage) << seen.result.error;
   std::string out;
   EXPECT_FALSE(Seen::Codec()->Encode(seen.message, seen.bytes, {.id = 8}, out).impossible);
-  const Seen longer(Own(Part(2, kWithin + Part(9, std::string(215, 'x'))) + Number(1, 7)));
+  const Seen longer(Own(Text(2, kWithin + Text(9, std::string(215, 'x'))) + Number(1, 7)));
   ASSERT_EQ(longer.result.status, DecodeResult::Status::kMessage) << longer.result.error;
   out.clear();
   EXPECT_TRUE(
@@ -221,12 +210,12 @@ TEST(DeclaredProtobufTest, AnIdThatNoLengthCanSayIsImpossible) {
 }
 
 TEST(DeclaredProtobufTest, MutationsAndTimeoutsChangeWhatTheyNameAndNothingElse) {
-  const Seen seen(Own(Number(1, 7) + Part(2, kWithin) + Number(4, 0)));
+  const Seen seen(Own(Number(1, 7) + Text(2, kWithin) + Number(4, 0)));
   const std::vector<MutationOp> ops = {{MutationOp::Kind::kSet, "method", "put"},
                                        {MutationOp::Kind::kRemove, "user", ""},
                                        {MutationOp::Kind::kSet, "zone", "b"}};
   const std::string within =
-      Part(7, "unknown") + Part(1, Part(3, "put")) + Number(5, 2) + Entry(6, "zone", "b");
+      Text(7, "unknown") + Text(1, Text(3, "put")) + Number(5, 2) + Entry(6, "zone", "b");
   const std::string written = seen.Written({.id = 8, .mutation = ops, .timeout_us = 1'500'000});
   const Seen mutated(written);
   ASSERT_EQ(mutated.result.status, DecodeResult::Status::kMessage) << mutated.result.error;
@@ -235,17 +224,17 @@ TEST(DeclaredProtobufTest, MutationsAndTimeoutsChangeWhatTheyNameAndNothingElse)
   EXPECT_EQ(mutated.Find("method"), "put");
   EXPECT_EQ(mutated.Find("user"), "(absent)");
   EXPECT_EQ(mutated.Find("zone"), "b");
-  EXPECT_NE(written.find(Part(7, "unknown")), std::string::npos);
+  EXPECT_NE(written.find(Text(7, "unknown")), std::string::npos);
   EXPECT_TRUE(written.ends_with("!rest"));
-  EXPECT_EQ(written.size(), Own(Number(1, 8) + Part(2, within) + Number(4, 0)).size());
+  EXPECT_EQ(written.size(), Own(Number(1, 8) + Text(2, within) + Number(4, 0)).size());
 }
 
 TEST(DeclaredProtobufTest, WhatIsDemandedOfAMessageIsRefusedWithoutItAndAnswered) {
-  const Seen without(Own(Number(1, 7) + Part(2, Number(5, 9))));
+  const Seen without(Own(Number(1, 7) + Text(2, Number(5, 9))));
   EXPECT_EQ(without.result.status, DecodeResult::Status::kUndecodable);
   EXPECT_EQ(without.message.kind, MessageKind::kRequest);
   EXPECT_EQ(without.message.id, 7u);
-  const Seen twice(Own(Part(2, kWithin) + Part(2, kWithin) + Number(1, 7)));
+  const Seen twice(Own(Text(2, kWithin) + Text(2, kWithin) + Number(1, 7)));
   EXPECT_EQ(twice.result.status, DecodeResult::Status::kUndecodable);
   EXPECT_EQ(twice.message.id, 7u);  // what is behind the fault is read all the same
   const Seen group(Own(Number(1, 7) + "\x13"));
@@ -255,12 +244,12 @@ TEST(DeclaredProtobufTest, WhatIsDemandedOfAMessageIsRefusedWithoutItAndAnswered
 TEST(DeclaredProtobufTest, RepliesAreWrittenMemberByMember) {
   std::string out;
   ASSERT_TRUE(Seen::Codec()->Reply({.id = 300}, LocalReply::kNoRoute, "no way", out));
-  EXPECT_EQ(out, Own(Number(1, 300) + Part(2, Part(1, Part(3, "no way"))) + Number(4, UINT64_MAX),
+  EXPECT_EQ(out, Own(Number(1, 300) + Text(2, Text(1, Text(3, "no way"))) + Number(4, UINT64_MAX),
                      std::string(1, '\0') + "no_route"));
   // A text that is no UTF-8 is none that protobuf's readers take.
   out.clear();
   ASSERT_TRUE(Seen::Codec()->Reply({.id = 1}, LocalReply::kNoRoute, "\xff", out));
-  EXPECT_NE(out.find(Part(3, "no_route")), std::string::npos);
+  EXPECT_NE(out.find(Text(3, "no_route")), std::string::npos);
 }
 
 std::string ErrorsOf(std::string_view member, std::string_view more = "") {
@@ -286,6 +275,9 @@ TEST(DeclaredProtobufTest, WhatIsWrongIsToldByFieldValueAndFix) {
                  "them, after them");
   EXPECT_EQ(ErrorsOf(R"({"name": "a", "path": "1", "value": 1})"),
             at + "0].value: 1: is for numbers and presence");
+  EXPECT_EQ(ErrorsOf(R"({"name": "a", "path": "1", "type": "INT64",
+                        "names": [{"number": 2, "name": "x"}, {"number": 2, "name": "y"}]})"),
+            at + "0].names: 2: has two names; each number may have one");
   EXPECT_EQ(ErrorsOf(R"({"name": "a", "path": "1", "type": "INT32"})", R"(, "correlationId": "a")"),
             "declaration.correlation_id: \"a\": must be a number of 64 bits (UINT64 or INT64) in "
             "its message");

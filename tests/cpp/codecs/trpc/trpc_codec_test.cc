@@ -11,9 +11,14 @@
 #include "codecs/trpc/heads.h"
 #include "src/codec/conformance.h"
 #include "src/codec/protobuf.h"
+#include "tests/cpp/support/proto_fields.h"
 
 namespace metaprotocol::trpc {
 namespace {
+
+using test::proto::Entry;
+using test::proto::Number;
+using test::proto::Text;
 
 using Status = DecodeResult::Status;
 using Kind = MutationOp::Kind;
@@ -41,22 +46,6 @@ std::string Unary(const std::string& head, uint32_t frame_id = 300, int version 
 }
 std::string Stream(int type, const std::string& body) {
   return Frame({.type = 1, .stream_type = type, .id = 9}, "", body);
-}
-
-std::string Text(uint32_t number, std::string_view bytes) {
-  std::string out;
-  AppendProtoBytes(out, number, bytes);
-  return out;
-}
-std::string Number(uint32_t number, uint64_t value) {
-  std::string out;
-  AppendProtoVarint(out, number, value);
-  return out;
-}
-std::string Entry(uint32_t number, std::string_view key, std::string_view value) {
-  std::string out;
-  AppendProtoEntry(out, number, key, value);
-  return out;
 }
 
 std::string Request(const std::string& more = "") {
