@@ -120,7 +120,7 @@ async def test_header_mutation_changes_requests_and_replies(tmp_path: Path) -> N
 
 
 async def test_consistent_hash_keeps_a_user_on_a_host(tmp_path: Path) -> None:
-    users = [f"user-{number}" for number in range(60)]
+    users = [f"user-{number}" for number in range(200)]
 
     async def homes(client: DubboClient) -> dict[str, object]:
         return {user: await answer(client, attachments={"user": user}) for user in users}
@@ -145,7 +145,9 @@ async def test_consistent_hash_keeps_a_user_on_a_host(tmp_path: Path) -> None:
             after = await homes(client)
         others = [user for user in users if before[user] != "list by v3"]
         moved = [user for user in others if after[user] != before[user]]
-        assert len(moved) <= len(others) / 5, "with fewer hosts each has more of the ring"
+        # With fewer hosts each has more of the ring, which moves an eighth of the others, more or
+        # less as the hosts' ports fall; modulo the number of hosts it would be half.
+        assert len(moved) <= len(others) / 3
         assert set(after.values()) == {"list by v1", "list by v2"}
 
 
