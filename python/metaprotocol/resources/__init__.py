@@ -17,6 +17,7 @@ from metaprotocol.resources.secret import Secret
 from metaprotocol.resources.service_entry import ServiceEntry, ServiceEntrySpec, ServicePort
 from metaprotocol.resources.unenforced import Unenforced
 from metaprotocol.resources.unreadable import Unreadable
+from metaprotocol.resources.virtual_service import VirtualService, VirtualServiceSpec
 
 __all__ = [
     "ApplicationProtocol",
@@ -43,6 +44,8 @@ __all__ = [
     "ServicePort",
     "Unenforced",
     "Unreadable",
+    "VirtualService",
+    "VirtualServiceSpec",
     "kubernetes",
     "load_bytes",
     "load_text",

@@ -16,6 +16,7 @@ from metaprotocol.resources.meta_router import MetaRouter
 from metaprotocol.resources.redis import RedisDestination, RedisService
 from metaprotocol.resources.service_entry import ServiceEntry
 from metaprotocol.resources.unreadable import FOR_ANY_HOST, GUARDS, Unreadable
+from metaprotocol.resources.virtual_service import VirtualService
 
 __all__ = ["Changes", "Inventory"]
 
@@ -390,7 +391,7 @@ def _hosts_of(resource: Resource | None) -> set[str]:
 def _guarded(resource: Resource | None) -> set[str]:
     """The hosts, as written, for which a resource says what is allowed."""
     match resource:
-        case MetaRouter():
+        case MetaRouter() | VirtualService():
             return set(resource.spec.hosts)
         case RedisService():
             return set(resource.spec.host)

@@ -20,6 +20,7 @@ from metaprotocol.resources.meta_router import MetaRouter
 from metaprotocol.resources.redis import RedisDestination, RedisService
 from metaprotocol.resources.secret import Secret
 from metaprotocol.resources.service_entry import ServiceEntry
+from metaprotocol.resources.virtual_service import VirtualService
 from metaprotocol.resources.workload_entry import WorkloadEntry
 
 __all__ = ["KINDS", "MODELS", "Kind", "Reader", "find_kind", "guards", "kinds_read_by"]
@@ -91,6 +92,7 @@ _SECURITY = "security.istio.io"
 KINDS: tuple[Kind, ...] = (
     _read(ApplicationProtocol, "applicationprotocols", Reader.PROTOCOL, "protocol"),
     _read(MetaRouter, "metarouters", Reader.ROUTES, "hosts"),
+    _read(VirtualService, "virtualservices", Reader.ROUTES, "hosts"),
     _read(ServiceEntry, "serviceentries", Reader.SERVICE),
     _read(DestinationRule, "destinationrules", Reader.POLICY, "host"),
     _read(WorkloadEntry, "workloadentries", Reader.ENDPOINTS),
@@ -118,11 +120,6 @@ KINDS: tuple[Kind, ...] = (
     Kind(_NETWORKING, "Gateway", "gateways", effect="no gateway listens for it"),
     Kind(_NETWORKING, "ProxyConfig", "proxyconfigs"),
     Kind(_NETWORKING, "Sidecar", "sidecars", effect="what it hides can be reached"),
-    Kind(
-        _NETWORKING, "VirtualService", "virtualservices",
-        effect="its routes have no effect",
-        effect_in_istio="its routes have no effect on these ports; a MetaRouter's have",
-    ),
     Kind(_NETWORKING, "WorkloadGroup", "workloadgroups"),
     Kind("telemetry.istio.io", "", "", effect="nothing is recorded by it"),
     Kind("extensions.istio.io", "", "", effect="what it adds does not run"),

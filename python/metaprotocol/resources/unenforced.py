@@ -7,7 +7,6 @@ that each can be told of, with the services that it leaves as they are.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
 from typing import Any, ClassVar, Self
 
 from pydantic import Field
@@ -28,8 +27,6 @@ class UnenforcedSpec(Model):
     """What it means that it is not enforced."""
     effect_in_istio: str = ""
     """The same where istiod enforces the rest of it."""
-    hosts: list[str] = Field(default_factory=list)
-    """The hosts it is for, as written; none: it does not go by hosts."""
     labels: dict[str, str] = Field(default_factory=dict)
     """The labels of the pods it is for; none: those of all in its namespace."""
 
@@ -63,7 +60,6 @@ class Unenforced(Resource):
                 name=name,
                 effect=known.effect,
                 effect_in_istio=known.effect_in_istio,
-                hosts=list(_texts(content.get("hosts"))) if kind == "VirtualService" else [],
                 labels=_labels(content),
             ),
         )
@@ -72,12 +68,6 @@ class Unenforced(Resource):
     def key(self) -> Key:
         """That of the object."""
         return Key(self.spec.kind, self.spec.namespace, self.spec.name)
-
-
-def _texts(value: object) -> Iterator[str]:
-    for item in value if isinstance(value, list) else ():
-        if isinstance(item, str):
-            yield item
 
 
 def _labels(spec: dict[str, Any]) -> dict[str, str]:

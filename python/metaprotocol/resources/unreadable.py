@@ -19,6 +19,7 @@ from metaprotocol.diagnostics import did_you_mean
 from metaprotocol.resources.base import Key, Metadata, Model, Resource
 from metaprotocol.resources.kinds import MODELS, guards
 from metaprotocol.resources.types import host_problem
+from metaprotocol.resources.virtual_service import MESH
 
 __all__ = [
     "FOR_ANY_HOST",
@@ -192,12 +193,15 @@ def kind_in(text: str) -> str | None:
 
 def hosts_in(kind: str, value: dict[str, Any]) -> list[str] | None:
     """What an object with errors is for, if those leave it readable: a MetaRouter's hosts, a
-    DestinationRule's host, an ApplicationProtocol's protocol. None if they do not."""
+    DestinationRule's host, an ApplicationProtocol's protocol; nothing, if it is a VirtualService
+    for gateways alone. None if they do not."""
     if GUARDS.get(kind) == ANY_HOST:
         return [ANY_HOST]
     spec = value.get("spec")
     if not isinstance(spec, dict):
         return None
+    if kind == "VirtualService" and _for_gateways(spec.get("gateways")):
+        return []
     found = spec.get(GUARDS[kind]) if kind in GUARDS else None
     if isinstance(found, str):
         found = [found]
@@ -210,3 +214,13 @@ def hosts_in(kind: str, value: dict[str, Any]) -> list[str] | None:
         host_problem(host.removeprefix("*.")) for host in hosts if host != "*"
     )
     return None if wrong else hosts
+
+
+def _for_gateways(gateways: object) -> bool:
+    """Whether these are a VirtualService's gateways, and clients with sidecars not among them."""
+    return (
+        isinstance(gateways, list)
+        and bool(gateways)
+        and all(isinstance(gateway, str) for gateway in gateways)
+        and MESH not in gateways
+    )

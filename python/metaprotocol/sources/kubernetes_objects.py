@@ -37,7 +37,7 @@ _SAID_ELSEWHERE = ("Endpoints", "Deployment", "StatefulSet")
 # Where there is a cluster istiod enforces it, or nobody.
 _ISTIODS = "AuthorizationPolicy"
 # What is not read, but told of where somebody has written it.
-_TOLD_OF = ("RequestAuthentication", "VirtualService", "Gateway")
+_TOLD_OF = ("RequestAuthentication", "Gateway")
 _ISTIO_VERSIONS = ("v1", "v1beta1", "v1alpha3")
 # What is in Secrets is for those who mount them, and for nobody else to read.
 _NOT_FOLLOWED = (*_SAID_ELSEWHERE, "Secret")

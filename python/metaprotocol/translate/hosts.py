@@ -15,6 +15,7 @@ from metaprotocol.resources import (
     MetaRouter,
     Resource,
     Unreadable,
+    VirtualService,
 )
 from metaprotocol.translate.access import AccessPolicy
 from metaprotocol.translate.addresses import Claim, local_address
@@ -55,6 +56,11 @@ from metaprotocol.translate.routes import (
 )
 from metaprotocol.translate.services import BIND_ANNOTATION
 from metaprotocol.translate.tracing import planned_tracing
+from metaprotocol.translate.virtual_services import (
+    told_apart,
+    virtual_service_for,
+    virtual_service_plan,
+)
 from metaprotocol.translate.visibility import Namespaces, both
 from metaprotocol.translate.zookeeper import ZOOKEEPER, zookeeper_filters
 
@@ -109,15 +115,45 @@ class HostFilters:
     """A host that is written somewhere is not there."""
     diagnostics: Diagnostics = ()
 
+    def add_uses(self, other: HostFilters) -> None:
+        """Takes over where those of other clients lead, who has said so, and what is to be said of
+        them."""
+        report = Report()
+        report.extend(self.diagnostics)
+        report.extend(other.diagnostics)
+        self.diagnostics = report.diagnostics
+        self.uses |= other.uses
+        self.looked_up |= other.looked_up
+        self.missing = self.missing or other.missing
+        for number, port in other.ports.items():
+            own = self.ports.get(number)
+            if own is not None:
+                plan = own.plan or port.plan
+                self.ports[number] = replace(own, plan=plan, uses=own.uses | port.uses)
+        for name, made in other.filters.items():
+            if name in self.filters:
+                mine = self.filters[name]
+                known = {origin.key for origin in mine.origins}
+                mine.origins += tuple(it for it in made.origins if it.key not in known)
+
 
 class HostTranslator:
-    """Makes the filters of hosts, each by itself."""
+    """Makes the filters of hosts, each by itself, as they are for some clients (None: for those of
+    whom nothing in particular is known)."""
 
-    def __init__(self, messages: Messages, options: Options, index: Index, known: Known) -> None:
+    def __init__(
+        self,
+        messages: Messages,
+        options: Options,
+        index: Index,
+        known: Known,
+        clients: Clients | None = None,
+    ) -> None:
         self._messages = messages
         self._options = options
         self._index = index
         self._known = known
+        self._clients = clients
         self._redis = RedisReader(index, options.secrets)
 
     def translate(self, host: str) -> HostFilters:
@@ -142,6 +178,13 @@ class HostTranslator:
             self._zookeeper_ports(service, made, report)
         made.diagnostics = report.diagnostics
         return made
+
+    def clients(self, host: str) -> set[Clients]:
+        """Those whom VirtualServices may give other routes of ``host`` than all others."""
+        service = self._known.service(host)
+        if service is None or not service.ours or self._index.routers(host):
+            return set()
+        return told_apart(service, self._index.virtual_services(host), self._options)
 
     def _no_service(self, host: str, routers: Sequence[MetaRouter], report: Report) -> None:
         for router in routers:
@@ -172,12 +215,13 @@ class HostTranslator:
                 router, "gateways", "spec.gateways",
                 "gateways are not configured; the routes hold where clients have an Envoy",
             )  # fmt: skip
-        shut = self._shut(service, router) if service.ours else None
+        virtual = self._virtual_service(service, router, report) if service.ours else None
+        shut = self._shut(service, router, virtual) if service.ours else None
         if shut is not None:
             report.warning(
                 shut, "fail-closed", "",
                 f"{service.host} answers an error to every request before this can be read: "
-                "it may be a MetaRouter for it that denies or limits some",
+                f"it may be a {shut.spec.kind or 'MetaRouter'} for it that denies or limits some",
             )  # fmt: skip
         policies = self._policies(service, report) if service.ours else []
         plan = route_plan(router, report) if router is not None and service.ours else None
@@ -186,7 +230,51 @@ class HostTranslator:
             if found is not None:
                 doubt = shut or self._shut_protocol(service, port, found[1], report)
                 doubt = doubt or self._shut_policy(service, port, found[0], report)
-                self._port(service, port, plan, *found, doubt, policies, made, report)
+                said = plan
+                if virtual is not None and doubt is None:
+                    said = virtual_service_plan(
+                        virtual, service, port, self._clients, self._options, report
+                    )
+                self._port(service, port, said, *found, doubt, policies, made, report)
+
+    def _virtual_service(
+        self, service: Service, router: MetaRouter | None, report: Report
+    ) -> VirtualService | None:
+        """The VirtualService that has the routes of a service, if a MetaRouter has them not."""
+        candidates = self._index.virtual_services(service.host)
+        if router is not None:
+            for item in candidates:
+                if item.spec.in_mesh and self._names(item, service.host):
+                    report.warning(
+                        item, "router-conflict", self._host_field(item, service.host),
+                        f"{router.key} has the routes of {service.host} on ports of ours",
+                        value=service.host, fix="remove one of the two",
+                    )  # fmt: skip
+            return None
+        chosen = virtual_service_for(service.host, candidates, self._clients, self._options)
+        others = {self._clients, *self.clients(service.host)}
+        winners = [
+            virtual_service_for(service.host, candidates, clients, self._options)
+            for clients in sorted(others, key=lambda clients: (clients is not None, str(clients)))
+        ]
+        first = next((winner for winner in winners if winner is not None), None)
+        for item in candidates:
+            if item in winners or not item.spec.in_mesh or not self._names(item, service.host):
+                continue
+            if first is not None:
+                report.error(
+                    item, "router-conflict", self._host_field(item, service.host),
+                    f"{first.key} has the routes of {service.host}", value=service.host,
+                    fix="of several VirtualServices for a host the oldest has it, then the first "
+                    "by namespace and name",
+                )  # fmt: skip
+        return chosen
+
+    def _names(self, virtual: VirtualService, host: str) -> bool:
+        """Whether it has just this host, rather than a pattern."""
+        return any(
+            self._known.resolve(name, virtual.key.namespace) == host for name in virtual.spec.hosts
+        )
 
     def _redis_ports(self, service: Service, made: HostFilters, report: Report) -> None:
         plan, unreadable = self._redis.plan_of(service, report)
@@ -239,10 +327,20 @@ class HostTranslator:
             )
         )  # fmt: skip
 
-    def _shut(self, service: Service, router: MetaRouter | None) -> Unreadable | None:
-        """What cannot be read and may be a MetaRouter that has the routes of a service."""
+    def _shut(
+        self, service: Service, router: MetaRouter | None, virtual: VirtualService | None
+    ) -> Unreadable | None:
+        """What cannot be read and may be what has the routes of a service: a MetaRouter, or where
+        there is none a VirtualService."""
         for item in self._index.unreadable("MetaRouter", service.host):
+            if item.spec.kind != "MetaRouter" and virtual is not None:
+                continue
             if router is None or (item.spec.name and age(item) < age(router)):
+                return item
+        if router is not None:
+            return None
+        for item in self._index.unreadable("VirtualService", service.host):
+            if virtual is None or (item.spec.name and age(item) < age(virtual)):
                 return item
         return None
 
@@ -471,7 +569,7 @@ class HostTranslator:
                     fix=f"widen exportTo of {service.first.key}, or narrow this one",
                 )  # fmt: skip
 
-    def _host_field(self, router: MetaRouter, host: str) -> str:
+    def _host_field(self, router: MetaRouter | VirtualService, host: str) -> str:
         for index, name in enumerate(router.spec.hosts):
             if self._known.resolve(name, router.key.namespace) == host:
                 return f"spec.hosts[{index}]"

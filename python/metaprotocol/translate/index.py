@@ -20,6 +20,7 @@ from metaprotocol.resources import (
     ServiceEntry,
     Unenforced,
     Unreadable,
+    VirtualService,
     kubernetes,
 )
 from metaprotocol.resources.kinds import Reader, kinds_read_by
@@ -41,7 +42,7 @@ class Touched:
     services: set[str] = field(default_factory=set)
     """Hosts whose ServiceEntries or DestinationRules are others."""
     routes: set[str] = field(default_factory=set)
-    """Hosts whose MetaRouters are others."""
+    """Hosts whose MetaRouters or VirtualServices are others."""
     protocols: set[str] = field(default_factory=set)
     unenforced: set[Key] = field(default_factory=set)
     """Objects that ask for what is not done."""
@@ -55,6 +56,8 @@ class Index:
         self._objects: dict[Key, Resource] = {}
         self._entries: dict[str, set[Key]] = {}
         self._routers: dict[str, set[Key]] = {}
+        self._virtual: dict[str, set[Key]] = {}
+        self._wildcard_virtual: dict[str, set[Key]] = {}
         self._rules: dict[str, set[Key]] = {}
         self._wildcard_rules: dict[str, set[Key]] = {}
         self._protocols: dict[str, set[Key]] = {}
@@ -91,6 +94,8 @@ class Index:
                     self._owner(key, hosts, add, touched)
                 case MetaRouter():
                     self._router(key, present, add, touched)
+                case VirtualService():
+                    self._virtual_service(key, present, add, touched)
                 case DestinationRule():
                     self._rule(key, present, add, touched)
                 case ApplicationProtocol():
@@ -132,8 +137,9 @@ class Index:
             touched.services.add(host)
             if "." not in host:
                 # Whoever writes the short name may now mean this service, or no longer.
-                for other in self._routers.get(host, ()):
-                    touched.routes.update(self._names(host, other))
+                for routing in (self._routers, self._virtual):
+                    for other in routing.get(host, ()):
+                        touched.routes.update(self._names(host, other))
                 for other in self._rules.get(host, ()):
                     touched.services.update(self._names(host, other))
                 for other in self._redis["RedisService"].get(host, ()):
@@ -145,6 +151,18 @@ class Index:
         for host in router.spec.hosts:
             for name in self._names(host, key):
                 _change(self._routers, name, key, add)
+                touched.routes.add(name)
+
+    def _virtual_service(
+        self, key: Key, virtual: VirtualService, add: bool, touched: Touched
+    ) -> None:
+        for host in virtual.spec.hosts:
+            if is_wildcard(host):
+                _change(self._wildcard_virtual, host, key, add)
+                touched.routes.update(name for name in self._entries if host_matches(host, name))
+                continue
+            for name in self._names(host, key):
+                _change(self._virtual, name, key, add)
                 touched.routes.add(name)
 
     def _rule(self, key: Key, rule: DestinationRule, add: bool, touched: Touched) -> None:
@@ -229,6 +247,19 @@ class Index:
             for router in self._get(self._routers, host, MetaRouter)
             if any(self.resolve(name, router.key.namespace) == host for name in router.spec.hosts)
         ]
+
+    def virtual_services(self, host: str) -> list[VirtualService]:
+        """The VirtualServices that cover that host."""
+        found = {
+            virtual.key: virtual
+            for virtual in self._get(self._virtual, host, VirtualService)
+            if any(self.resolve(name, virtual.key.namespace) == host for name in virtual.spec.hosts)
+        }
+        for pattern in self._wildcard_virtual:
+            if host_matches(pattern, host):
+                virtual_services = self._get(self._wildcard_virtual, pattern, VirtualService)
+                found |= {virtual.key: virtual for virtual in virtual_services}
+        return [found[key] for key in sorted(found)]
 
     def redis_services(self, host: str) -> list[RedisService]:
         """The RedisServices for that host."""

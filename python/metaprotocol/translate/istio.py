@@ -21,6 +21,7 @@ from dataclasses import dataclass, field, replace
 
 from google.protobuf.message import Message
 
+from metaprotocol.audience import Clients
 from metaprotocol.diagnostics import Diagnostic
 from metaprotocol.envoy.config import Carrier, ConfigBuilder
 from metaprotocol.envoy.descriptors import EnvoyTypes
@@ -271,16 +272,15 @@ class _Objects:
             if refused and not routed:
                 continue
             made = self._filters(service)[name]
-            config = made.message
-            if refused:
-                config = self._shut(service, port, name, "its load balancing is not possible")
+            shut = self._shut(service, port, name, "its load balancing is not possible")
             otherwise = self._shut(service, port, name, _NOT_YET)
             for namespace in self._clients(service, made.visible_to):
                 patches = [
                     self._patches.outbound(listener, name, otherwise)
                     for listener in listeners[name]
                 ]
-                patches.append(self._patches.filter(OUTBOUND, config))
+                config = made.variants.get(Clients(namespace), made.message)
+                patches.append(self._patches.filter(OUTBOUND, shut if refused else config))
                 made_of = (service.first, *made.origins)
                 self._add(namespace, f"metaprotocol-outbound-{service.host}", patches, made_of)
                 if refused:

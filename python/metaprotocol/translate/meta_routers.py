@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 
@@ -30,6 +29,7 @@ from metaprotocol.translate.plan import (
     PlannedQuestion,
     PlannedRoute,
     RoutePlan,
+    first_step,
 )
 from metaprotocol.translate.reporting import LONGEST_TIME, SHORTEST_TIME, Report, bounded_time
 from metaprotocol.translate.tracing import planned_tracing
@@ -40,9 +40,10 @@ FAULT_FILTER = "fault"
 
 # The engine's bounds.
 _LONGEST_QUESTION = timedelta(minutes=1)
-_LONGEST_PAUSE = timedelta(hours=1)
+LONGEST_PAUSE = timedelta(hours=1)
+"""The engine's bound on delays."""
+"""Of a fault, or before a retry."""
 
-_STEP = re.compile(r"(?P<name>\w+)(?:\[(?P<index>\d+)\])?\.?")
 _LOCAL, _GLOBAL = "spec.localRateLimit", "spec.globalRateLimit"
 _CHECK = "spec.externalAuthorization"
 # Parts of a route that have another name in a MetaRouter.
@@ -144,9 +145,9 @@ class _Reader:
             retry.per_try_timeout.FromTimedelta(bounded)
         if written.backoff is not None:
             # The engine's shortest pause is as good as none.
-            base = min(max(written.backoff, SHORTEST_TIME), _LONGEST_PAUSE)
+            base = min(max(written.backoff, SHORTEST_TIME), LONGEST_PAUSE)
             retry.backoff.FromTimedelta(base)
-            retry.max_backoff.FromTimedelta(min(base * 10, _LONGEST_PAUSE))
+            retry.max_backoff.FromTimedelta(min(base * 10, LONGEST_PAUSE))
 
     def _fault(self, written: Fault, field: str, route: Route) -> None:
         """In place of the table's filter of that name, which does nothing."""
@@ -155,7 +156,7 @@ class _Reader:
         if written.delay is not None:
             fault.delay.percent = written.delay.percentage.value
             bounded = self._bounded(
-                written.delay.fixed_delay, f"{field}.delay.fixedDelay", _LONGEST_PAUSE
+                written.delay.fixed_delay, f"{field}.delay.fixedDelay", LONGEST_PAUSE
             )
             fault.delay.duration.FromTimedelta(bounded)
         if written.abort is not None:
@@ -255,7 +256,7 @@ def _places(router: MetaRouter) -> Callable[[str, Route | None], Place]:
 
 def _field(router: MetaRouter, path: str, route: Route | None) -> str:
     """Where in a MetaRouter the part of a route table is written that the engine calls ``path``."""
-    name, index, rest = _first_step(path)
+    name, index, rest = first_step(path)
     if name == "routes" and index is not None and index < len(router.spec.routes):
         return f"spec.routes[{index}]{_field_of_route(rest, route)}"
     if name == "local_rate_limit":
@@ -268,7 +269,7 @@ def _field(router: MetaRouter, path: str, route: Route | None) -> str:
 
 
 def _field_of_route(path: str, route: Route | None) -> str:
-    name, index, rest = _first_step(path)
+    name, index, rest = first_step(path)
     if name == "match":
         keys = [condition.key for condition in route.match] if route is not None else []
         return _field_of_match(keys, index, rest)
@@ -284,18 +285,18 @@ def _field_of_route(path: str, route: Route | None) -> str:
 def _field_of_match(keys: Sequence[str], index: int | None, path: str) -> str:
     if index is None or index >= len(keys):
         return ".match"
-    kind = {"one_of": "oneOf", "key": ""}.get(name := _first_step(path)[0], name)
+    kind = {"one_of": "oneOf", "key": ""}.get(name := first_step(path)[0], name)
     steps = ["match", "attributes", keys[index]]
     return "." + join_path([*steps, kind] if kind else steps)
 
 
 def _field_of_local_limit(router: MetaRouter, path: str) -> str:
     limit = router.spec.local_rate_limit
-    name, index, rest = _first_step(path)
+    name, index, rest = first_step(path)
     if name != "rules" or limit is None or index is None or index >= len(limit.conditions):
         return _LOCAL
     here = f"{_LOCAL}.conditions[{index}]"
-    name, condition, rest = _first_step(rest)
+    name, condition, rest = first_step(rest)
     if name == "per_value_of":
         return f"{here}.perValueOf[{condition}]"
     if name != "match":
@@ -305,7 +306,7 @@ def _field_of_local_limit(router: MetaRouter, path: str) -> str:
 
 def _field_of_global_limit(router: MetaRouter, path: str) -> str:
     limit = router.spec.global_rate_limit
-    name, index, rest = _first_step(path)
+    name, index, rest = first_step(path)
     if name == "cluster":
         return f"{_GLOBAL}.rateLimitService"
     if limit is not None and name == "match":
@@ -317,7 +318,7 @@ def _field_of_global_limit(router: MetaRouter, path: str) -> str:
 
 def _field_of_check(router: MetaRouter, path: str) -> str:
     written = router.spec.external_authorization
-    name, index, rest = _first_step(path)
+    name, index, rest = first_step(path)
     if written is not None and name == "match":
         return _CHECK + _field_of_match(sorted(written.match.attributes), index, rest)
     if name == "cluster":
@@ -325,12 +326,3 @@ def _field_of_check(router: MetaRouter, path: str) -> str:
     if name in ("metadata", "proxy_metadata") and index is not None:
         return f"{_CHECK}.{'metadata' if name == 'metadata' else 'proxyMetadata'}[{index}]"
     return _CHECK
-
-
-def _first_step(path: str) -> tuple[str, int | None, str]:
-    """Of "rules[1].match": "rules", 1, "match"."""
-    match = _STEP.match(path)
-    if match is None:
-        return "", None, ""
-    index = match["index"]
-    return match["name"], int(index) if index is not None else None, path[match.end() :]

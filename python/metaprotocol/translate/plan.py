@@ -9,6 +9,7 @@ is found out about it later, by the engine or by an Envoy, is told of that field
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -24,6 +25,17 @@ from metaprotocol.config.v1 import (
 )
 from metaprotocol.resources import Key, Resource
 from metaprotocol.translate.visibility import Namespaces
+
+_STEP = re.compile(r"(?P<name>\w+)(?:\[(?P<index>\d+)\])?\.?")
+
+
+def first_step(path: str) -> tuple[str, int | None, str]:
+    """Of the engine's path "rules[1].match": "rules", 1, "match"."""
+    match = _STEP.match(path)
+    if match is None:
+        return "", None, ""
+    index = match["index"]
+    return match["name"], int(index) if index is not None else None, path[match.end() :]
 
 
 class Place(NamedTuple):

@@ -322,26 +322,27 @@ class Translator:
         return used_otherwise
 
     def _add_variants(self, host: str, filters: HostFilters) -> None:
-        """Adds what the filters are for clients to whom DestinationRules say something else: where
-        they balance by hash, routes have the keys."""
+        """Adds what the filters are for clients to whom DestinationRules say something else (where
+        they balance by hash, routes have the keys), or VirtualServices give other routes."""
         names = {host, *filters.looked_up}
         clients = {client for name in names for client in self._policies(name).for_clients}
+        routed = self._host_translator.clients(host)
         told: dict[str, dict[Clients, Message]] = {}
-        for client in sorted(overlapping(clients)):
+        for client in sorted(overlapping(clients | routed)):
             known = replace(self.known, policies=lambda name: self._policies(name).of(client))  # noqa: B023
-            translator = HostTranslator(self._messages, self._options, self._index, known)
-            for name, other in translator.translate(host).filters.items():
+            translator = HostTranslator(self._messages, self._options, self._index, known, client)
+            made = translator.translate(host)
+            for name, other in made.filters.items():
                 told.setdefault(name, {})[client] = other.message
-        for name, made in filters.filters.items():
-            made.variants |= _differing(told.get(name, {}), made.message)
+            if routed:
+                filters.add_uses(made)
+        for name, found in filters.filters.items():
+            found.variants |= _differing(told.get(name, {}), found.message)
 
     def _say_unenforced(self, keys: set[Key], reshaped: Sequence[Service]) -> None:
         """Objects that ask for what is not done are others, or services that they may be for."""
         if reshaped and self._index.unenforced():
-            hosts = {service.host for service in reshaped}
-            keys = keys | self._unenforceable.about(
-                hosts, {service.namespace for service in reshaped}
-            )
+            keys = keys | self._unenforceable.about({service.namespace for service in reshaped})
         for key in keys:
             self._say(("unenforced", str(key)), self._unenforceable.findings(key))
 

@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from metaprotocol.resources import Key, Unenforced
 from metaprotocol.translate.index import Index
 from metaprotocol.translate.model import Service
-from metaprotocol.translate.naming import full_host, host_matches, is_wildcard
 from metaprotocol.translate.options import Options, Target
 from metaprotocol.translate.reporting import Diagnostics, Report
 
@@ -31,15 +30,10 @@ class Unenforceable:
         if new is not None and new.ours:
             self._services.setdefault(new.namespace, {})[host] = new
 
-    def about(self, hosts: set[str], namespaces: set[str]) -> set[Key]:
-        """The objects that may be about one of these hosts, which are in one of the namespaces."""
+    def about(self, namespaces: set[str]) -> set[Key]:
+        """The objects that may be about services in one of the namespaces."""
         namespaces = namespaces | {self._options.root_namespace}
-        return {
-            item.key
-            for item in self._index.unenforced()
-            if (item.spec.namespace in namespaces and not item.spec.hosts)
-            or any(self._may_match(item, host, hosts) for host in item.spec.hosts)
-        }
+        return {item.key for item in self._index.unenforced() if item.spec.namespace in namespaces}
 
     def findings(self, key: Key) -> Diagnostics:
         """What is to be said about one object."""
@@ -52,7 +46,7 @@ class Unenforceable:
             if hosts and item.spec.effect_in_istio:
                 text = f"{item.spec.effect_in_istio}: {_listed(hosts)}"
                 report.warning(item, "not-enforced", "kind", text)
-        elif hosts or not item.spec.hosts:
+        else:
             where = f", for {_listed(hosts)}" if hosts else ""
             report.warning(
                 item, "not-enforced", "kind",
@@ -62,11 +56,6 @@ class Unenforceable:
 
     def _hosts(self, item: Unenforced) -> list[str]:
         spec = item.spec
-        if spec.hosts:
-            ours = {host for services in self._services.values() for host in services}
-            return sorted(
-                {found for host in spec.hosts for found in self._matching(item, host, ours)}
-            )
         everywhere = spec.namespace == self._options.root_namespace
         namespaces = self._services if everywhere else (spec.namespace,)
         return sorted(
@@ -75,17 +64,6 @@ class Unenforceable:
             for host, service in self._services.get(namespace, {}).items()
             if any(_may_be(port.pods.items(), spec.labels) for port in service.ours)
         )
-
-    def _may_match(self, item: Unenforced, host: str, among: set[str]) -> bool:
-        """As ``_matching``, but whatever else there is that a short name may stand for."""
-        full = full_host(host, item.spec.namespace, self._options.cluster_domain)
-        return not among.isdisjoint({host, full} | self._matching(item, host, among))
-
-    def _matching(self, item: Unenforced, host: str, among: set[str]) -> set[str]:
-        """Those of ``among`` that a host, as written in an object, stands for."""
-        if is_wildcard(host):
-            return {name for name in among if host_matches(host, name)}
-        return {self._index.resolve(host, item.spec.namespace)} & among
 
 
 def _may_be(pods: Iterable[tuple[str, str]], labels: dict[str, str]) -> bool:

@@ -155,7 +155,7 @@ def test_objects_of_other_programs_are_passed_over_with_a_note() -> None:
         ("extensions/v1beta1", "Deployment"),
         ("v1", "ConfigMap"),
         ("serving.knative.dev/v1", "Service"),
-        ("networking.istio.io/v1", "VirtualService"),
+        ("networking.istio.io/v1", "Sidecar"),
         ("other.example/v1", "MetaRouter"),
     ):
         result = load_text(f"apiVersion: {version}\nkind: {kind}\nmetadata: {{name: x}}", "a.yaml")

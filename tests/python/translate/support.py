@@ -185,6 +185,17 @@ spec:
 """
 
 
+def virtual_service(name: str, spec: str, *, namespace: str = "shop", metadata: str = "") -> str:
+    """A VirtualService; ``spec`` in flow style."""
+    return f"""
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {{name: {name}, namespace: {namespace}{metadata}}}
+spec: {spec}
+---
+"""
+
+
 def unenforced(kind: str, version: str, spec: str, *, namespace: str = "shop") -> str:
     """An object that is not ours; ``spec`` in flow style."""
     return f"""

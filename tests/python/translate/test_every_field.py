@@ -19,6 +19,7 @@ from metaprotocol.resources import (
     Inventory,
     MetaRouterSpec,
     ServiceEntrySpec,
+    VirtualServiceSpec,
     load_text,
     service_entry,
 )
@@ -43,6 +44,7 @@ FIELDS = [
 SPECS: dict[str, type[BaseModel]] = {
     "ServiceEntry": ServiceEntrySpec,
     "DestinationRule": DestinationRuleSpec,
+    "VirtualService": VirtualServiceSpec,
     "WorkloadEntry": service_entry.WorkloadEntry,
     "MetaRouter": MetaRouterSpec,
     "ApplicationProtocol": ApplicationProtocolSpec,
@@ -87,10 +89,12 @@ def world(kind: str, spec: Json, **others: Json) -> tuple[Any, list[tuple[str, s
     """What is made of a world in which the object of that kind says this, and what is told of it:
     codes and fields."""
     specs = {**(REDIS if kind in REDIS and kind != "ServiceEntry" else WORLD), **others, kind: spec}
+    if kind == "VirtualService":
+        del specs["MetaRouter"]  # which comes before it
     objects = []
     for name, content in specs.items():
         group = "metaprotocol.aeraki.io/v1alpha1"
-        if name in ("ServiceEntry", "DestinationRule", "WorkloadEntry"):
+        if name in ("ServiceEntry", "DestinationRule", "VirtualService", "WorkloadEntry"):
             group = "networking.istio.io/v1"
         if name.startswith("Redis"):
             group = "redis.aeraki.io/v1alpha1"
@@ -140,7 +144,7 @@ def has_effect(
     kind: str, path: str, value: Any, context: Json | None = None, **others: Json
 ) -> bool:
     """Whether a value at a path makes a difference to ``context``, or is told of."""
-    base = context if context is not None else {**REDIS, **WORLD}[kind]
+    base = context if context is not None else {**REDIS, **WORLD, "VirtualService": VIRTUAL}[kind]
     changed = put(base, path.removesuffix("[]"), value)
     before, _ = world(kind, base, **others)
     after, told = world(kind, changed, **others)
@@ -287,6 +291,131 @@ OTHERS: dict[str, dict[str, tuple[Any, Json | None]]] = {
         "weight": (7, None),
     },
 }
+_TO = {"destination": {"host": ORDERS}}
+_TO_V1 = {"destination": {"host": ORDERS, "subset": "v1"}}
+VIRTUAL: Json = {"hosts": [ORDERS], "http": [{"name": "a", "route": [_TO]}]}
+
+
+def http(**fields: Any) -> Json:
+    return {"hosts": [ORDERS], "http": [{"name": "a", "route": [_TO], **fields}]}
+
+
+def tcp(**fields: Any) -> Json:
+    return {"hosts": [ORDERS], "tcp": [{"route": [_TO], **fields}]}
+
+
+MATCHING = http(match=[{"headers": {"method": {"prefix": "z"}}}])
+NO_ROUTE: Json = {"hosts": [ORDERS], "http": [{}]}
+DIRECT_RESPONSE: Json = {"hosts": [ORDERS], "http": [{"directResponse": {"status": 503}}]}
+MIRRORING = http(mirror={"host": ORDERS})
+RETRYING = http(retries={"attempts": 1})
+DELAYED = http(fault={"delay": {"percentage": {"value": 50.0}, "fixedDelay": "1s"}})
+ABORTED = http(fault={"abort": {"percentage": {"value": 50.0}, "httpStatus": 404}})
+_TEXT_KINDS = ("exact", "prefix", "regex")
+_LISTS = ("allowHeaders[]", "allowMethods[]", "allowOrigin[]", "exposeHeaders[]")
+OTHERS["VirtualService"] = {
+    "exportTo[]": (["."], None),
+    "gateways[]": (["edge"], None),
+    "hosts[]": (["other.example"], None),
+    **{f"http[].corsPolicy.{name}": (["a"], None) for name in _LISTS},
+    **{f"http[].corsPolicy.allowOrigins[].{kind}": ("a", None) for kind in _TEXT_KINDS},
+    "http[].corsPolicy.allowCredentials": (True, None),
+    "http[].corsPolicy.maxAge": ("7s", None),
+    "http[].corsPolicy.unmatchedPreflights": ("IGNORE", None),
+    "http[].delegate.name": ("a", NO_ROUTE),
+    "http[].delegate.namespace": ("a", NO_ROUTE),
+    "http[].directResponse.body.bytes": ("YQ==", DIRECT_RESPONSE),
+    "http[].directResponse.body.string": ("a", DIRECT_RESPONSE),
+    "http[].directResponse.status": (403, DIRECT_RESPONSE),
+    "http[].fault.abort.grpcStatus": ("UNAVAILABLE", http(fault={"abort": {
+        "percentage": {"value": 50.0}}})),
+    "http[].fault.abort.http2Error": ("a", ABORTED),
+    "http[].fault.abort.httpStatus": (403, ABORTED),
+    "http[].fault.abort.percentage.value": (7.0, ABORTED),
+    "http[].fault.delay.exponentialDelay": ("7s", DELAYED),
+    "http[].fault.delay.fixedDelay": ("7s", DELAYED),
+    "http[].fault.delay.percent": (7, http(fault={"delay": {"fixedDelay": "1s"}})),
+    "http[].fault.delay.percentage.value": (7.0, DELAYED),
+    **{
+        f"http[].{place}headers.{side}.{how}": (value, None)
+        for place in ("", "route[].")
+        for side in ("request", "response")
+        for how, value in (("add", {"a": "b"}), ("remove[]", ["a"]), ("set", {"a": "b"}))
+    },
+    **{
+        f"http[].match[].{name}.{kind}": ("a", MATCHING)
+        for name in ("authority", "method", "scheme", "uri")
+        for kind in _TEXT_KINDS
+    },
+    **{
+        f"http[].match[].{name}{{}}.{kind}": ("a", http(match=[{name: {"method": {}}}]))
+        for name in ("headers", "queryParams", "withoutHeaders")
+        for kind in _TEXT_KINDS
+    },
+    "http[].match[].gateways[]": (["edge"], MATCHING),
+    "http[].match[].ignoreUriCase": (True, MATCHING),
+    "http[].match[].name": ("b", MATCHING),
+    "http[].match[].port": (7, MATCHING),
+    "http[].match[].sourceLabels": ({"app": "a"}, MATCHING),
+    "http[].match[].sourceNamespace": ("a", MATCHING),
+    "http[].match[].statPrefix": ("a", MATCHING),
+    "http[].mirror.host": ("other.example", MIRRORING),
+    "http[].mirror.port.number": (7, MIRRORING),
+    "http[].mirror.subset": ("v1", MIRRORING),
+    "http[].mirrorPercent": (7, MIRRORING),
+    "http[].mirrorPercentage.value": (7.0, MIRRORING),
+    "http[].mirror_percent": (7, MIRRORING),
+    "http[].mirrors[].destination.host": ("other.example", http(mirrors=[_TO])),
+    "http[].mirrors[].destination.port.number": (7, http(mirrors=[_TO])),
+    "http[].mirrors[].destination.subset": ("v1", http(mirrors=[_TO])),
+    "http[].mirrors[].percentage.value": (7.0, http(mirrors=[_TO])),
+    "http[].name": ("b", None),
+    **{
+        f"http[].redirect.{name}": (value, NO_ROUTE)
+        for name, value in {
+            "authority": "a", "derivePort": "FROM_REQUEST_PORT", "port": 7, "prefixRewrite": "a",
+            "redirectCode": 301, "scheme": "a", "uri": "a",
+        }.items()
+    },
+    "http[].retries.attempts": (7, RETRYING),
+    "http[].retries.backoff": ("7s", RETRYING),
+    "http[].retries.perTryTimeout": ("7s", RETRYING),
+    "http[].retries.retryIgnorePreviousHosts": (False, RETRYING),
+    "http[].retries.retryOn": ("5xx,70", RETRYING),
+    "http[].retries.retryRemoteLocalities": (True, RETRYING),
+    "http[].rewrite.authority": ("a", None),
+    "http[].rewrite.uri": ("a", None),
+    "http[].rewrite.uriRegexRewrite.match": ("a", None),
+    "http[].rewrite.uriRegexRewrite.rewrite": ("a", None),
+    "http[].timeout": ("7s", None),
+    "tcp[].match[].destinationSubnets[]": (["10.0.0.0/8"], tcp()),
+    "tcp[].match[].gateways[]": (["edge"], tcp()),
+    "tcp[].match[].port": (7, tcp()),
+    "tcp[].match[].sourceLabels": ({"app": "a"}, tcp()),
+    "tcp[].match[].sourceNamespace": ("a", tcp()),
+    "tcp[].match[].sourceSubnet": ("10.0.0.0/8", tcp()),
+    **{
+        f"tls[].match[].{name}": (value, None)
+        for name, value in {
+            "destinationSubnets[]": ["10.0.0.0/8"], "gateways[]": ["edge"], "port": 7,
+            "sniHosts[]": ["a.example"], "sourceLabels": {"app": "a"}, "sourceNamespace": "a",
+        }.items()
+    },
+    "tls[].route[].destination.host": ("other.example", None),
+    "tls[].route[].destination.port.number": (
+        7, {**VIRTUAL, "tls": [{"route": [_TO]}]}),
+    "tls[].route[].destination.subset": ("v1", {**VIRTUAL, "tls": [{"route": [_TO]}]}),
+    "tls[].route[].weight": (7, {**VIRTUAL, "tls": [{"route": [_TO]}]}),
+    **{
+        f"{place}[].route[].{name}": (value, {"hosts": [ORDERS], place: [{"route": [
+            {**_TO, "weight": 1}, {**_TO_V1, "weight": 1}]}]})
+        for place in ("http", "tcp")
+        for name, value in {
+            "destination.host": "other.example", "destination.port.number": 7,
+            "destination.subset": "v1", "weight": 7,
+        }.items()
+    },
+}  # fmt: skip
 SELECTING = {
     **{key: value for key, value in WORLD["ServiceEntry"].items() if key != "endpoints"},
     "workloadSelector": {"labels": {"app": "orders"}},
@@ -316,7 +445,7 @@ def test_every_field_of_istio_has_an_effect_or_is_told_of(kind: str, path: str) 
         entries["DestinationRule"] = put(WORLD["DestinationRule"], "trafficPolicy", SIMPLE_TLS)
     if path == "workloadSelector.labels":
         entries["WorkloadEntry"] = {"address": "10.0.0.9", "labels": {"app": "orders"}}
-    assert has_effect(kind, path, value, context_, **entries), path
+    assert has_effect(kind, path.replace("{}", ".method"), value, context_, **entries), path
 
 
 @pytest.mark.parametrize(("kind", "path", "words"), [f for f in FIELDS if len(f) == 3])
@@ -627,7 +756,7 @@ def test_every_field_of_a_declaration_goes_to_the_engine() -> None:
 
 def test_every_field_of_istio_is_in_the_models() -> None:
     for kind, path, *_ in FIELDS:
-        *owner, last = path.replace("[]", ".0").removesuffix(".0").split(".")
+        *owner, last = path.replace("[]", ".0").replace("{}", ".x").removesuffix(".0").split(".")
         model = _model_at(SPECS[kind], [int(step) if step.isdigit() else step for step in owner])
         assert model is not None, path
         assert last in {info.alias or name for name, info in model.model_fields.items()}, path

@@ -22,6 +22,7 @@ from tests.python.translate.support import (
     rule,
     service,
     unenforced,
+    virtual_service,
 )
 
 
@@ -248,13 +249,22 @@ spec: {protocol: dubbo, codec: nothing}
 POLICIES: tuple[str, ...] = (
     unenforced("AuthorizationPolicy", "security.istio.io/v1", "{}"),
     unenforced("Sidecar", "networking.istio.io/v1", "{}", namespace="istio-system"),
-    unenforced("VirtualService", "networking.istio.io/v1", "{hosts: [orders]}"),
-    unenforced("VirtualService", "networking.istio.io/v1", "{hosts: ['*.local']}", namespace="x"),
+    virtual_service("orders", "{hosts: [orders], http: [{route: [{destination: {host: b}}]}]}"),
+    virtual_service(
+        "w", f"{{hosts: ['*.local'], exportTo: [x, shop], tcp: [{{{TO_ORDERS}}}]}}", namespace="x"
+    ),
+    virtual_service(
+        "labels",
+        "{hosts: [orders, a], http: [{match: [{sourceLabels: {app: web}}], "
+        f"{TO_ORDERS}}}, {{{TO_ORDERS}, timeout: 1s}}]}}",
+    ),
 )
 
 BROKEN: tuple[str, ...] = (
     *(router("[{name: x}]", name=name) for name in NAMES),
     rule("  trafficPolicy: {tls: {mode: NONE}}"),
+    virtual_service("orders", "{hosts: [orders], http: [{}]}"),
+    virtual_service("w", "{hosts: ['*'], http: [{}]}"),
     rule("  trafficPolicy: {tls: {mode: NONE}}", name="w", host="*.svc.cluster.local"),
     service("b") + router(f"[{{name: x, {TO_ORDERS}, timeout: 1}}]", name="b"),
     router(f"[{{name: x, {TO_ORDERS}, {{]", name="a"),

@@ -65,37 +65,17 @@ def test_many_services_are_counted() -> None:
     assert "and 7 more" in found.message
 
 
-@pytest.mark.parametrize("host", [ORDERS, "orders", "'*.svc.cluster.local'", "'*'"])
-def test_a_virtual_service_for_a_port_of_ours_is_a_warning(host: str) -> None:
-    (found,) = told(unenforced("VirtualService", NETWORKING, f"{{hosts: [{host}]}}"))
-    assert found.severity is Severity.WARNING
-    assert ORDERS in found.message
-
-
-@pytest.mark.parametrize("host", ["other.example", "orders.shop", "'*.example'"])
-def test_a_virtual_service_for_others_is_none(host: str) -> None:
-    assert told(unenforced("VirtualService", NETWORKING, f"{{hosts: [{host}]}}")) == []
-
-
-def test_a_virtual_service_for_a_plain_port_is_none() -> None:
-    plain = service("plain", port_name="tcp", address="127.0.0.4")
-    host = "plain.shop.svc.cluster.local"
-    assert told(plain + unenforced("VirtualService", NETWORKING, f"{{hosts: [{host}]}}")) == []
-
-
 def test_for_istio_only_what_istiod_does_not_do_is_told() -> None:
     options = Options(target=Target.ISTIO)
     assert told(unenforced("PeerAuthentication", SECURITY, "{}"), options) == []
     assert told(unenforced("Sidecar", NETWORKING, "{}"), options) == []
     (found,) = told(unenforced("AuthorizationPolicy", SECURITY, "{}"), options)
     assert "as TCP" in found.message
-    (found,) = told(unenforced("VirtualService", NETWORKING, "{hosts: [orders]}"), options)
-    assert "MetaRouter" in found.message
 
 
 @pytest.mark.parametrize(
     "text", ["spec: []", "spec: {hosts: x, selector: [], workloadSelector: 1}"]
 )
 def test_objects_of_any_form_do_no_harm(text: str) -> None:
-    odd = unenforced("VirtualService", NETWORKING, "{}").replace("spec: {}", text)
+    odd = unenforced("EnvoyFilter", NETWORKING, "{}").replace("spec: {}", text)
     assert told(odd + unenforced("Sidecar", NETWORKING, "{}").replace("spec: {}", text))
