@@ -56,11 +56,8 @@ from metaprotocol.translate.routes import (
 )
 from metaprotocol.translate.services import BIND_ANNOTATION
 from metaprotocol.translate.tracing import planned_tracing
-from metaprotocol.translate.virtual_services import (
-    told_apart,
-    virtual_service_for,
-    virtual_service_plan,
-)
+from metaprotocol.translate.virtual_service_choice import told_apart, virtual_service_for
+from metaprotocol.translate.virtual_services import virtual_service_plan
 from metaprotocol.translate.visibility import Namespaces, both
 from metaprotocol.translate.zookeeper import ZOOKEEPER, zookeeper_filters
 

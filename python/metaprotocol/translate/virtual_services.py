@@ -1,10 +1,8 @@
 """VirtualServices to plans.
 
-Which VirtualService has a host depends on the client, as in Istio: of those that `exportTo` shows
-to it the one with the most specific host, and of several with that host the oldest. Its http routes
-come first, read as Aeraki reads them (headers are metadata), then its tcp routes. As in Istio a
-match that is for another port, another client or gateways alone is left out, and if none is left
-there are no routes for that port and client.
+The http routes come first, read as Aeraki reads them (headers are metadata), then the tcp routes.
+As in Istio a match that is for another port, another client or gateways alone is left out, and if
+none is left there are no routes for that port and client.
 
 What depends on something that requests here do not have (a path, say), or that cannot be done,
 opens nothing: the route keeps its place and answers an error to all that meets the rest of its
@@ -14,11 +12,12 @@ conditions.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from math import gcd
 
-from metaprotocol.audience import Clients, overlapping
+from metaprotocol.audience import Clients
 from metaprotocol.config.v1 import Condition, DirectReply, Mutation, Retry, Route
 from metaprotocol.diagnostics import join_path
 from metaprotocol.resources import VirtualService, meta_router, virtual_service
@@ -26,23 +25,20 @@ from metaprotocol.resources.traffic import RETRY_ON, LocalReplyKind
 from metaprotocol.resources.virtual_service import MESH
 from metaprotocol.translate.meta_routers import FAULT_FILTER, LONGEST_PAUSE, mutations
 from metaprotocol.translate.model import Port, Service
-from metaprotocol.translate.naming import full_host, is_wildcard
 from metaprotocol.translate.options import Options, Target
 from metaprotocol.translate.plan import Destination, Place, PlannedRoute, RoutePlan, first_step
 from metaprotocol.translate.reporting import (
     LONGEST_TIME,
     SHORTEST_TIME,
     Report,
-    age,
     bounded_time,
 )
 from metaprotocol.translate.routes import FAULT
-from metaprotocol.translate.visibility import exported_to
 
 METHOD = "method"
 """The metadata key that the method of an http match is about."""
 
-_LARGEST_WEIGHT = 1_000_000
+_LARGEST_SUM = 10_000  # of weights, after division by their greatest common divisor
 _MOST_RETRIES = 100
 _LEAST_PERCENT = 0.000001
 _LONGEST_NAME = 240
@@ -88,75 +84,6 @@ _PARTS = {
     "retry": "retries",
     "filters": "fault",
 }
-
-
-# --- whose routes count
-
-
-def virtual_service_for(
-    host: str, candidates: Iterable[VirtualService], clients: Clients | None, options: Options
-) -> VirtualService | None:
-    """Of ``candidates``, whose hosts all cover ``host``, the one whose routes these clients (None:
-    none in particular) have."""
-    seen = [item for item in candidates if item.spec.in_mesh and _sees(clients, item, options)]
-    return min(
-        seen,
-        key=lambda item: (*_generality(item, host, options), *age(item)),
-        default=None,
-    )
-
-
-def told_apart(
-    service: Service, candidates: Sequence[VirtualService], options: Options
-) -> set[Clients]:
-    """The clients that may have other routes than all others."""
-    if not options.respect_export_to:
-        return set()
-    namespaces: set[str] = set()
-    labels: set[tuple[tuple[str, str], ...]] = set()
-    for item in candidates:
-        exported = exported_to(item.spec.export_to, item.key.namespace)
-        namespaces |= exported or set()
-        for match in _matches(item):
-            if match.source_namespace:
-                namespaces.add(match.source_namespace)
-            if match.source_labels:
-                labels.add(Clients.of("", match.source_labels.items()).labels)
-                namespaces |= {item.key.namespace, service.namespace}
-    found = {Clients(namespace) for namespace in namespaces}
-    if options.target is Target.ENVOY:
-        # In Istio, objects are for namespaces.
-        found |= overlapping({Clients(name, own) for name in namespaces for own in labels})
-    return found
-
-
-def _sees(clients: Clients | None, item: VirtualService, options: Options) -> bool:
-    visible = exported_to(item.spec.export_to, item.key.namespace)
-    if visible is None or not options.respect_export_to:
-        return True
-    return clients is not None and clients.namespace in visible
-
-
-def _generality(item: VirtualService, host: str, options: Options) -> tuple[bool, int]:
-    """The less, the more specific is the host by which it covers ``host``."""
-    namespace = item.key.namespace
-    full = [full_host(name, namespace, options.cluster_domain) for name in item.spec.hosts]
-    if host in full or host in item.spec.hosts:
-        return False, 0
-    fitting = [len(name) for name in full if is_wildcard(name) and host.endswith(name[1:])]
-    return True, -max(fitting, default=0)
-
-
-def _matches(
-    item: VirtualService,
-) -> Iterable[virtual_service.HttpMatch | virtual_service.TcpMatch]:
-    for http in item.spec.http:
-        yield from http.match
-    for tcp in item.spec.tcp:
-        yield from tcp.match
-
-
-# --- what its routes are
 
 
 def virtual_service_plan(
@@ -443,10 +370,7 @@ class _Reader:
         here: str,
     ) -> list[Destination]:
         """Where requests go. A single destination gets all."""
-        largest = max((share.weight for share in shares), default=0)
-        weights = [share.weight for share in shares]
-        if largest > _LARGEST_WEIGHT:
-            weights = [-(-weight * _LARGEST_WEIGHT // largest) for weight in weights]
+        weights = _in_bounds([share.weight for share in shares])
         return [
             _destination(share.destination, f"{here}.route[{index}].destination", weight)
             for index, (share, weight) in enumerate(zip(shares, weights, strict=True))
@@ -652,6 +576,16 @@ def _destination(
 ) -> Destination:
     port = written.port.number if written.port else 0
     return Destination(written.host, written.subset or "", port, place, weight, percent)
+
+
+def _in_bounds(weights: Sequence[int]) -> list[int]:
+    """Weights with the same shares, or nearly so: the engine bounds their sum. What has a share
+    keeps one."""
+    total, divisor = sum(weights), gcd(*weights) or 1
+    if total // divisor <= _LARGEST_SUM:
+        return [weight // divisor if total > _LARGEST_SUM else weight for weight in weights]
+    least = _LARGEST_SUM - len(weights)
+    return [-(-weight * least // total) for weight in weights]
 
 
 def _shown(percent: float) -> float:
