@@ -236,8 +236,8 @@ def test_each_error_of_the_translation_is_the_objects_own_or_anothers() -> None:
     }  # fmt: skip
     of_foreign_kinds = {
         "address-conflict", "bad-endpoints", "calls-itself", "endpoint-address", "host-conflict",
-        "cannot-be-honoured", "locality-lb", "maglev-table-size", "tls-credential-name", "tls-istio-mutual",
-        "unknown-protocol",
+        "cannot-be-honoured", "locality-lb", "maglev-table-size", "tls-credential-name",
+        "tls-istio-mutual", "unknown-protocol",
     }  # fmt: skip
     found: set[str] = set()
     for path in SOURCES.glob("*.py"):
