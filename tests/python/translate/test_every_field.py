@@ -1,5 +1,5 @@
 """Every field of every kind that is read changes what is made, or is told of: none is dropped in
-silence. Istio's fields are those of its own schema (istio_fields.txt), ours those of the models."""
+silence. Istio's fields are those of its schema (istio_fields.list), ours those of the models."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ Json = dict[str, Any]
 
 FIELDS = [
     line.split()
-    for line in (Path(__file__).parents[1] / "resources" / "istio_fields.txt")
+    for line in (Path(__file__).parents[1] / "resources" / "istio_fields.list")
     .read_text(encoding="utf-8")
     .splitlines()
     if not line.startswith("#")
