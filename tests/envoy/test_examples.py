@@ -431,6 +431,44 @@ async def test_thrift_goes_by_method_and_header(tmp_path: Path) -> None:
         assert await asyncio.to_thread(_stored_by, port) == "v1"
 
 
+async def test_virtual_service_routes_dubbo_and_thrift(tmp_path: Path) -> None:
+    async with (
+        running("virtual-service", tmp_path, dubbo=("v1", "v2"), thrift=("v1", "v2")) as stage,
+        stage.consumer() as client,
+    ):
+        port = await stage.port(GREETER)
+        assert await answers(client, 100) == {"list by v1": 90, "list by v2": 10}
+        assert await answer(client, attachments={"user": "test-7"}) == "list by v2, lane canary"
+        assert await answer(client, "buyer") == "buyer by v2, lane canary"
+        guest = await answers(client, 20, method="buy", attachments={"user": "guest"})
+        assert guest == {"buy by v1": 18, "buy by v2": 2}
+        with pytest.raises(DubboError, match="use order"):
+            await client.call(INTERFACE, "oldOrder")
+        assert await asyncio.to_thread(_greeting, port) == "v1 greets you"
+        assert await asyncio.to_thread(_greeting, port, {"user": "test-7"}) == "v2 greets you"
+        assert await asyncio.to_thread(_greeting, port, {"user": "ann"}) == "v1 greets you"
+        stage.edit("routes.yaml", ("weight: 90", "weight: 0"))
+        await becomes({"list by v2": 10}, lambda: answers(client, 10))
+
+        # What cannot be honoured answers an error, and what cannot be read keeps what was there.
+        stage.edit("routes.yaml", ("- headers: {user: {prefix: test-}}", "- uri: {prefix: /a}"))
+        await becomes(None, lambda: asyncio.to_thread(_greeted_by, port))
+        stage.edit("routes.yaml", ("- uri: {prefix: /a}", "- method: {exact: greet}"))
+        await becomes("v2 greets you", lambda: asyncio.to_thread(_greeted_by, port))
+        stage.edit("routes.yaml", ("weight: 0", "wieght: 0"), ("exact: greet", "exact: store"))
+        await becomes("v1 greets you", lambda: asyncio.to_thread(_greeted_by, port))
+        assert await answers(client, 10) == {"list by v2": 10}
+        assert not client.closed
+
+
+def _greeted_by(port: int) -> str | None:
+    """None: the call fails with the protocol's own error."""
+    try:
+        return _greeting(port)
+    except ApplicationError:
+        return None
+
+
 async def test_kubernetes_files_work_with_programs_in_place_of_pods(tmp_path: Path) -> None:
     async with (
         running("kubernetes", tmp_path, dubbo=("v1", "v2")) as stage,

@@ -117,7 +117,9 @@ class HostFilters:
         them."""
         report = Report()
         report.extend(self.diagnostics)
-        report.extend(other.diagnostics)
+        # A route that none of their requests gets to has those of others.
+        for_all = (it for it in other.diagnostics if it.diagnostic.code != "unreachable-route")
+        report.extend(tuple(for_all))
         self.diagnostics = report.diagnostics
         self.uses |= other.uses
         self.looked_up |= other.looked_up

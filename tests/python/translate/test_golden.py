@@ -30,6 +30,7 @@ from tests.python.translate.support import (
 ISTIO_CASES = [
     "default-route", "version-routing", "ports", "several-hosts", "resolutions", "export-to",
     "istio-servers", "consistent-hash", "tls", "other-services", "local-rate-limit",
+    "virtual-service",
 ]  # fmt: skip
 
 
