@@ -1,5 +1,5 @@
-# RE2, nlohmann_json, GoogleTest and the build-time Python; see tools/fetch_sources.py for why RE2 is compiled
-# here. Downloads live outside the build folder proper, so that all builds of a tree share them.
+# RE2, nlohmann_json, libyaml, GoogleTest and the build-time Python; see tools/fetch_sources.py for why RE2 and
+# libyaml are compiled here. Downloads live outside the build folder proper, so that all builds of a tree share them.
 
 set(METAPROTOCOL_THIRD_PARTY_DIR "${PROJECT_SOURCE_DIR}/build/third_party" CACHE PATH
     "Where fetched sources are kept")
@@ -76,6 +76,20 @@ if(NOT nlohmann_json_FOUND)
   target_include_directories(metaprotocol_json SYSTEM INTERFACE
                              ${METAPROTOCOL_THIRD_PARTY_DIR}/nlohmann_json)
   add_library(nlohmann_json::nlohmann_json ALIAS metaprotocol_json)
+endif()
+
+# --- libyaml, of which reading is used. As C++, which it is as well: no second compiler has to be found.
+if(METAPROTOCOL_BUILD_PYTHON)
+  metaprotocol_fetch(libyaml src/scanner.c)
+  set(yaml_dir "${METAPROTOCOL_THIRD_PARTY_DIR}/libyaml")
+  set(yaml_sources ${yaml_dir}/src/api.c ${yaml_dir}/src/parser.c ${yaml_dir}/src/reader.c
+                   ${yaml_dir}/src/scanner.c)
+  set_source_files_properties(${yaml_sources} PROPERTIES LANGUAGE CXX)
+  add_library(metaprotocol_yaml STATIC ${yaml_sources})
+  target_include_directories(metaprotocol_yaml SYSTEM PUBLIC ${yaml_dir}/include)
+  target_compile_definitions(metaprotocol_yaml PUBLIC YAML_DECLARE_STATIC PRIVATE
+    YAML_VERSION_MAJOR=0 YAML_VERSION_MINOR=2 YAML_VERSION_PATCH=5 YAML_VERSION_STRING="0.2.5")
+  target_compile_options(metaprotocol_yaml PRIVATE -w)
 endif()
 
 # --- pybind11, from the Python environment that the build runs in

@@ -23,7 +23,7 @@ from pathlib import Path
 
 CPP_SUFFIXES = {".cc", ".h"}
 OUR_CPP_FOLDERS = ("include", "src", "codecs", "envoy_ext", "tests", "bench", "generated")
-THIRD_PARTY_HEADERS = ("re2/", "nlohmann/", "gtest/", "gmock/", "pybind11/")
+THIRD_PARTY_HEADERS = ("re2/", "nlohmann/", "gtest/", "gmock/", "pybind11/", "yaml.h")
 INCLUDE = re.compile(r'^\s*#\s*include\s*(["<])([^">]+)[">]')
 
 # What every part of the engine may use.
@@ -73,7 +73,8 @@ PYTHON_SHARED = frozenset({"audience", "codec_library", "diagnostics", "errors",
 PYTHON_RULES: dict[str, frozenset[str]] = {
     "_native": frozenset(),
     "config": frozenset(),
-    "resources": frozenset(),
+    # Reads documents in C++.
+    "resources": frozenset({"_native"}),
     "envoy": frozenset({"config", "_native"}),
     "dubbo": frozenset(),
     # Not in the package that is installed for production, so nothing there may need it.

@@ -2,8 +2,8 @@
 
 The Envoy module must be one self-contained, position-independent file. Debian's libre2.a is not
 position independent and its shared library would be a run-time dependency, so RE2 is compiled here
-from source. nlohmann_json (header only) and GoogleTest are taken from the system where it has them;
-this is the way to have them without being root.
+from source, and so is libyaml for the Python bindings. nlohmann_json (header only) and GoogleTest
+are taken from the system where it has them; this is the way to have them without being root.
 
 Every source lists several origins, tried in order, and every archive is checked against its SHA-256
 before a byte of it is unpacked. Nothing needs root. Only the standard library is used, because this
@@ -236,6 +236,24 @@ SOURCES = {
                     ),
                 ),
                 download=_from_apt(["download", "nlohmann-json3-dev"]),
+            ),
+        ),
+    ),
+    "libyaml": Source(
+        name="libyaml",
+        version="0.2.5",
+        proof=("include/yaml.h", "src/api.c", "src/scanner.c"),
+        origins=(
+            Origin(
+                title="Debian source package libyaml",
+                archives=(
+                    Archive(
+                        name="libyaml_0.2.5.orig.tar.gz",
+                        sha256="fa240dbf262be053f3898006d502d514936c818e422afdcf33921c63bed9bf2e",
+                        root="libyaml-0.2.5",
+                    ),
+                ),
+                download=_from_apt(["source", "--download-only", "libyaml"]),
             ),
         ),
     ),

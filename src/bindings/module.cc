@@ -3,9 +3,11 @@
 
 #include "src/bindings/codec_bindings.h"
 #include "src/bindings/engine_bindings.h"
+#include "src/bindings/yaml_bindings.h"
 
 PYBIND11_MODULE(_engine, module) {
   module.doc() = "MetaProtocol's engine and codecs.";
   metaprotocol::BindCodecs(module);
   metaprotocol::BindEngine(module);
+  metaprotocol::BindYaml(module);
 }

@@ -1,6 +1,6 @@
 """The C++ extension; see metaprotocol.engine."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 from metaprotocol.engine.host import Host
@@ -181,3 +181,12 @@ class Engine:
     def dump_json(self) -> str: ...
 
 def codec_names() -> list[str]: ...
+def read_yaml(
+    text: str, words: dict[str, Any], number: Callable[[str], Any], values: int, depth: int
+) -> tuple[Any, dict[tuple[str | int, ...], int]] | None:
+    """What a YAML document says, with at most so many values and so deep; and where in the text
+    the keys of its outermost mapping are, and those of the mappings in that. None: it has something
+    out of the ordinary, such as an error.
+
+    ``words`` and ``number`` say what texts without quotes mean; the latter is asked about those
+    that begin as numbers do, and may raise ValueError."""

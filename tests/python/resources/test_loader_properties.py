@@ -163,13 +163,13 @@ def test_the_parser_in_python_reads_what_the_one_in_c_reads(text: str) -> None:
             fast = document.value(LIMITS)[0]
         except YamlProblem:
             continue
-        chosen = yaml_reader._Parser
-        yaml_reader._Parser = None
+        chosen = yaml_reader._Parser, yaml_reader._read_yaml
+        yaml_reader._Parser = yaml_reader._read_yaml = None
         try:
             slow = document.value(LIMITS)[0]
         except YamlProblem:
             # It is the stricter one in places.
             continue
         finally:
-            yaml_reader._Parser = chosen
+            yaml_reader._Parser, yaml_reader._read_yaml = chosen
         assert slow == fast
