@@ -46,6 +46,7 @@ from metaprotocol.resources.service_entry import (
     WorkloadEntry,
     WorkloadSelector,
 )
+from metaprotocol.resources.virtual_service import VirtualService, VirtualServiceSpec
 from metaprotocol.translate import Options
 from metaprotocol.translate.istio import IstioOptions
 from metaprotocol.xds import XdsError
@@ -94,6 +95,8 @@ __all__ = [
     "Subset",
     "TrafficPolicy",
     "UpdateRejected",
+    "VirtualService",
+    "VirtualServiceSpec",
     "WorkloadEntry",
     "WorkloadSelector",
     "XdsError",

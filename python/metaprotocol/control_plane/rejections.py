@@ -18,6 +18,7 @@ from metaprotocol.resources import (
     MetaRouter,
     Resource,
     ServiceEntry,
+    VirtualService,
 )
 
 CODE = "rejected-by-envoy"
@@ -35,7 +36,7 @@ _MIN_QUOTED = 4
 _LISTED = 3
 """Nodes and resources that a diagnostic names; the others are counted."""
 
-_LIKELY = (MetaRouter, DestinationRule, ServiceEntry, ApplicationProtocol)
+_LIKELY = (MetaRouter, VirtualService, DestinationRule, ServiceEntry, ApplicationProtocol)
 """In whose fields the cause of a refusal is looked for first."""
 
 _FIX = "Envoy keeps the last version it accepted"
