@@ -90,8 +90,12 @@ async def behave(server: Server, peer: Peer, message: Message) -> None:
     a flood: data without end."""
     if message.kind == "Q":
         peer.send(Message("R", message.id))
+    elif message.kind == "S" and message.keys == "mode=stalled":
+        STALLED.add(message.id)
     elif message.kind in "DLF":
-        peer.send(message)
+        # Who writes to a connection that was closed meanwhile loses what it has not read yet.
+        if message.body != PIECE or message.id not in STALLED:
+            peer.send(message)
     elif message.kind == "S" and message.keys == "mode=flood":
         task = asyncio.create_task(flood(server, peer, message.id))
         task.add_done_callback(lambda _: None)
@@ -111,6 +115,7 @@ def reset_of(stage: Stage, keys: str) -> bool:
     return any(message.kind == "Z" and message.id in opened for message in seen)
 
 
+STALLED: set[int] = set()
 FLOODS: list[asyncio.Task[None]] = []
 WINDOWED = [0]
 
