@@ -250,24 +250,30 @@ class HostTranslator:
                         value=service.host, fix="remove one of the two",
                     )  # fmt: skip
             return None
-        chosen = virtual_service_for(service.host, candidates, self._clients, self._options)
-        others = {self._clients, *self.clients(service.host)}
-        winners = [
-            virtual_service_for(service.host, candidates, clients, self._options)
-            for clients in sorted(others, key=lambda clients: (clients is not None, str(clients)))
-        ]
-        first = next((winner for winner in winners if winner is not None), None)
+        if self._clients is None:
+            self._tell_outdone(service, candidates, report)
+        return virtual_service_for(service.host, candidates, self._clients, self._options)
+
+    def _tell_outdone(
+        self, service: Service, candidates: Sequence[VirtualService], report: Report
+    ) -> None:
+        """Tells of VirtualServices whose routes nobody has, because another one has the host."""
+        winners = {
+            winner.key: winner
+            for clients in (None, *sorted(self.clients(service.host)))
+            if (winner := virtual_service_for(service.host, candidates, clients, self._options))
+        }
         for item in candidates:
-            if item in winners or not item.spec.in_mesh or not self._names(item, service.host):
+            if item.key in winners or not item.spec.in_mesh:
                 continue
-            if first is not None:
+            if winners and self._names(item, service.host):
                 report.error(
                     item, "router-conflict", self._host_field(item, service.host),
-                    f"{first.key} has the routes of {service.host}", value=service.host,
+                    f"{min(winners.values(), key=age).key} has the routes of {service.host}",
+                    value=service.host,
                     fix="of several VirtualServices for a host the oldest has it, then the first "
                     "by namespace and name",
                 )  # fmt: skip
-        return chosen
 
     def _names(self, virtual: VirtualService, host: str) -> bool:
         """Whether it has just this host, rather than a pattern."""

@@ -34,6 +34,7 @@ from metaprotocol.translate.reporting import (
     bounded_time,
 )
 from metaprotocol.translate.routes import FAULT
+from metaprotocol.translate.virtual_service_choice import told_apart
 
 METHOD = "method"
 """The metadata key that the method of an http match is about."""
@@ -139,6 +140,8 @@ class _Reader:
         self._clients = clients
         self._options = options
         self._report = report
+        self._labelled = {known.namespace for known in told_apart(service, [owner], options)}
+        """Namespaces in which clients are told apart by their labels."""
         self._routes: list[PlannedRoute] = []
         self._written: list[_Written] = []
         self._names: set[str] = set()
@@ -271,6 +274,8 @@ class _Reader:
     def _labels(self) -> dict[str, str] | None:
         """Those of the clients' workloads; None: they are not known."""
         if self._clients is None or self._options.target is Target.ISTIO:
+            return None
+        if self._clients.namespace not in self._labelled:  # a DestinationRule tells them apart
             return None
         return dict(self._clients.labels)
 

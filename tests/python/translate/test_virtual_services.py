@@ -275,6 +275,22 @@ def test_clients_get_the_routes_for_their_labels_and_namespace() -> None:
     assert seen("elsewhere", app="web") == ["error", "v1"], "nobody is taken for somebody else"
 
 
+def test_clients_whom_other_rules_tell_apart_are_not_taken_for_known() -> None:
+    """A DestinationRule for some workloads of a namespace says nothing of their other labels."""
+    hashing = "  trafficPolicy: {loadBalancer: {consistentHash: {httpHeaderName: user}}}"
+    selecting = "  workloadSelector: {matchLabels: {app: web}}"
+    result = translated(
+        service() + SUBSETS
+        + rule(f"{hashing}\n{selecting}", name="own", namespace="far", host=ORDERS)
+        + virtual_service("orders", "{hosts: [orders], http: [{match: [{sourceLabels: {lane: a}}], "
+        f"route: [{V2}]}}, {{{TO_ORDERS}}}]}}")
+    )  # fmt: skip
+    for clients in (Clients("far"), Clients.of("far", {"app": "web", "lane": "a"}.items())):
+        first, second = variant(result, clients)
+        assert "direct_reply" in first, clients
+    assert second["hash_on"] == ["user"]
+
+
 def test_clients_see_what_is_exported_to_their_namespace() -> None:
     private = "{hosts: [%s], exportTo: [.], http: [{route: [%s]}]}"
     there = V2.replace("orders", ORDERS)
