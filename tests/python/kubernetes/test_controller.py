@@ -201,6 +201,35 @@ async def test_a_changed_route_is_one_written_filter_and_nothing_is_written_by_i
             assert written == [f"metaprotocol-outbound-{HOST}", "status"]
 
 
+def virtual_service(subset: str, extra: str = "") -> str:
+    return f"""
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {{name: orders, namespace: shop}}
+spec:
+  hosts: [orders]
+  http: [{{route: [{{destination: {{host: orders, subset: {subset}}}}}]{extra}}}]
+"""
+
+
+async def test_a_virtual_service_has_the_routes_where_no_router_has_them(
+    builder: ConfigBuilder, tmp_path: Path
+) -> None:
+    async with ApiServer() as server:
+        server.load(f"{SERVICE}---{virtual_service('v1')}")
+        async with controlled(builder, server, tmp_path):
+            await eventually(lambda: "|v1|" in outbound(server))
+            server.load(virtual_service("v2"))
+            await eventually(lambda: "|v2|" in outbound(server))
+            right = outbound(server)
+            server.load(virtual_service("v1", ", unknown: 1"))  # a CRD newer than this program
+            server.load(router("v1"))
+            await eventually(lambda: "|v1|" in outbound(server))
+            server.remove("metarouters", "shop", "orders")
+            await eventually(lambda: outbound(server) == right)  # what was last good
+            assert not [item for item in server.writes() if "virtualservices" in item.path]
+
+
 async def test_an_edit_of_a_filter_is_undone_and_a_deleted_one_comes_back(
     builder: ConfigBuilder, tmp_path: Path
 ) -> None:
