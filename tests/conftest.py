@@ -10,15 +10,21 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from metaprotocol.envoy.binary import find_envoy, find_module
 from metaprotocol.envoy.config import ConfigBuilder, Module
 from metaprotocol.envoy.descriptors import EnvoyTypes
 
 # The test command says the same of the same code: random tests have fixed seeds. `make search`
-# looks for what they do not find.
-settings.register_profile("fixed", derandomize=True, print_blob=True)
-settings.register_profile("search", derandomize=False, print_blob=True)
+# looks for what they do not find. Neither says how fast a machine has to be.
+settings.register_profile(
+    "fixed",
+    derandomize=True,
+    print_blob=True,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.register_profile("search", settings.get_profile("fixed"), derandomize=False)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
 
 
