@@ -72,7 +72,7 @@ class Peer:
                 process.kill()
             process.stdin.close()
             try:
-                process.wait(10)
+                process.wait(60)  # Dubbo alone waits up to ten seconds for calls under way
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()

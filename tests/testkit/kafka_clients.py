@@ -30,7 +30,7 @@ def librdkafka_round(bootstrap: str, topic: str, client: str) -> list[bytes]:
         {
             "bootstrap.servers": bootstrap,
             "client.id": client,
-            "message.timeout.ms": 20_000,
+            "message.timeout.ms": 60_000,
             "queue.buffering.max.ms": 0,
         }
     )
@@ -38,7 +38,7 @@ def librdkafka_round(bootstrap: str, topic: str, client: str) -> list[bytes]:
         producer.produce(
             topic, message, partition=0, on_delivery=lambda why, _: failures.append(why)
         )
-    assert producer.flush(25) == 0
+    assert producer.flush(65) == 0
     assert failures == [None, None, None]
     consumer = confluent_kafka.Consumer(
         {"bootstrap.servers": bootstrap, "client.id": client, "group.id": "-"}
@@ -46,7 +46,7 @@ def librdkafka_round(bootstrap: str, topic: str, client: str) -> list[bytes]:
     consumer.assign([confluent_kafka.TopicPartition(topic, 0, 0)])
     values: list[bytes] = []
     while len(values) < 3:
-        [received] = consumer.consume(1, 20)
+        [received] = consumer.consume(1, 60)
         assert received.error() is None
         values.append(received.value() or b"")
     consumer.close()

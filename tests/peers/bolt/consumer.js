@@ -15,10 +15,10 @@ async function result(call) {
 }
 
 async function main() {
-  const client = new RpcClient({ logger: quiet, responseTimeout: 5000 });
+  const client = new RpcClient({ logger: quiet, responseTimeout: 30000 });
   const consumer = async service => {
     const made = client.createConsumer({
-      interfaceName: `org.metaprotocol.${service}`, serverHost: address, responseTimeout: 5000,
+      interfaceName: `org.metaprotocol.${service}`, serverHost: address, responseTimeout: 30000,
     });
     await made.ready();
     return made;

@@ -144,7 +144,7 @@ func consume(port string) {
 		client.WithTarget("ip://127.0.0.1:" + port),
 		client.WithProtocol("trpc"),
 		client.WithCurrentSerializationType(codec.SerializationTypeNoop),
-		client.WithTimeout(5 * time.Second),
+		client.WithTimeout(30 * time.Second),
 		client.WithMultiplexed(true),
 	}
 	call := func(name string, text string, more ...client.Option) (string, error) {

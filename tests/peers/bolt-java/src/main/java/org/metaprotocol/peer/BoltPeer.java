@@ -110,27 +110,27 @@ public final class BoltPeer {
     CustomSerializerManager.registerCustomSerializer(Call.class.getName(), new ServiceInHeader());
     RpcClient client = new RpcClient();
     client.startup();
-    String to = "127.0.0.1:" + port + "?_PROTOCOL=2&_VERSION=2";
-    print("orders", () -> client.invokeSync(to, new Call("Orders", "one"), 5000));
-    print("stock", () -> client.invokeSync(to, new Call("Stock", "two"), 5000));
+    String to = "127.0.0.1:" + port + "?_PROTOCOL=2&_VERSION=2&_CONNECTTIMEOUT=30000";
+    print("orders", () -> client.invokeSync(to, new Call("Orders", "one"), 30_000));
+    print("stock", () -> client.invokeSync(to, new Call("Stock", "two"), 30_000));
     InvokeContext unchecked = new InvokeContext();
     unchecked.put(InvokeContext.BOLT_CRC_SWITCH, false);
-    print("unchecked", () -> client.invokeSync(to, new Call("Orders", "plain"), unchecked, 5000));
+    print("unchecked", () -> client.invokeSync(to, new Call("Orders", "plain"), unchecked, 30_000));
     String large = "x".repeat(300000);
     print(
         "large",
-        () -> ((String) client.invokeSync(to, new Call("Orders", large), 5000)).length());
-    print("fail", () -> client.invokeSync(to, new Call("Orders", "fail"), 5000));
-    print("retired", () -> client.invokeSync(to, new Call("Retired", "x"), 5000));
-    print("slow", () -> client.invokeSync(to, new Call("Slow", "sleep"), 5000));
+        () -> ((String) client.invokeSync(to, new Call("Orders", large), 30_000)).length());
+    print("fail", () -> client.invokeSync(to, new Call("Orders", "fail"), 30_000));
+    print("retired", () -> client.invokeSync(to, new Call("Retired", "x"), 30_000));
+    print("slow", () -> client.invokeSync(to, new Call("Slow", "sleep"), 30_000));
     print(
         "tell",
         () -> {
-          client.invokeSync(to, new Call("Orders", "forget"), 5000);
+          client.invokeSync(to, new Call("Orders", "forget"), 30_000);
           for (int i = 0; i < 3; ++i) client.oneway(to, new Call("Orders", "tell"));
           Object told = null;
           for (int i = 0; i < 100; ++i) {
-            told = client.invokeSync(to, new Call("Orders", "told"), 5000);
+            told = client.invokeSync(to, new Call("Orders", "told"), 30_000);
             if (told.toString().endsWith(" 3")) break;
             Thread.sleep(50);
           }
@@ -143,7 +143,7 @@ public final class BoltPeer {
       calls.add(
           threads.submit(
               () -> {
-                Object got = client.invokeSync(to, new Call("Orders", text), 5000);
+                Object got = client.invokeSync(to, new Call("Orders", text), 30_000);
                 return got.toString().contains(" got " + text + " ");
               }));
     }

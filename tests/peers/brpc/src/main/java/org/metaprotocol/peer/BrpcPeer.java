@@ -117,7 +117,9 @@ public final class BrpcPeer {
   private static void consume(int port) throws Exception {
     RpcClientOptions options = new RpcClientOptions();
     options.setProtocolType(Options.ProtocolType.PROTOCOL_BAIDU_STD_VALUE);
-    options.setReadTimeoutMillis(5000);
+    options.setConnectTimeoutMillis(30_000);
+    options.setWriteTimeoutMillis(30_000);
+    options.setReadTimeoutMillis(30_000);
     options.setMaxTryTimes(1);
     RpcClient client = new RpcClient("list://127.0.0.1:" + port, options);
     Greeter greeter = BrpcProxy.getProxy(client, Greeter.class);

@@ -193,7 +193,7 @@ public final class DubboPeer {
     reference.setUrl(
         "dubbo://127.0.0.1:" + port + "/" + Greeter.class.getName()
             + "?serialization=hessian2&client=loopback");
-    reference.setTimeout(5000);
+    reference.setTimeout(30_000);
     reference.setRetries(0);
     reference.setCheck(false);
     MethodConfig oneWay = new MethodConfig();

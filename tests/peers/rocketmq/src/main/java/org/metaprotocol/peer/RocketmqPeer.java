@@ -38,6 +38,7 @@ import org.apache.rocketmq.remoting.netty.NettyClientConfig;
 import org.apache.rocketmq.remoting.netty.NettyRemotingServer;
 import org.apache.rocketmq.remoting.netty.NettyRequestProcessor;
 import org.apache.rocketmq.remoting.netty.NettyServerConfig;
+import org.apache.rocketmq.remoting.netty.NettySystemConfig;
 import org.apache.rocketmq.remoting.protocol.RemotingCommand;
 import org.apache.rocketmq.remoting.protocol.ResponseCode;
 import org.apache.rocketmq.remoting.protocol.route.BrokerData;
@@ -66,6 +67,7 @@ public final class RocketmqPeer {
     config.setBrokerName("broker");
     config.setAutoCreateTopicEnable(true);
     config.setDefaultTopicQueueNums(QUEUES);
+    config.setBrokerFastFailureEnable(false); // it refuses messages that have waited for 200 ms
     NettyServerConfig server = new NettyServerConfig();
     server.setBindAddress("127.0.0.1");
     server.setListenPort(0);
@@ -77,6 +79,7 @@ public final class RocketmqPeer {
     store.setMaxHashSlotNum(100);
     store.setMaxIndexNum(1000);
     store.setTimerWheelEnable(false);
+    store.setOsPageCacheBusyTimeOutMills(60_000); // or it refuses messages after a slow write
     BrokerController broker = new BrokerController(config, server, new NettyClientConfig(), store);
     if (!broker.initialize()) throw new IllegalStateException("the broker cannot be initialized");
     broker.start();
@@ -161,6 +164,7 @@ public final class RocketmqPeer {
     DefaultLitePullConsumer consumer = new DefaultLitePullConsumer("readers-" + topic);
     consumer.setNamesrvAddr(nameServer);
     consumer.setVipChannelEnabled(false);
+    consumer.setMqClientApiTimeout(30_000);
     consumer.setAutoCommit(false);
     // Not by a seek: it interrupts a pull under way, whose messages are lost or come twice, or whose
     // connection is closed, and with it whatever else waits there.
@@ -187,6 +191,7 @@ public final class RocketmqPeer {
   /** A consumer that waits at the broker, which answers when there is something. */
   private static DefaultMQPushConsumer listen(String nameServer, Set<String> received) throws Exception {
     DefaultMQPushConsumer consumer = new DefaultMQPushConsumer("listeners");
+    consumer.setMqClientApiTimeout(30_000);
     consumer.setNamesrvAddr(nameServer);
     consumer.setVipChannelEnabled(false);
     consumer.setConsumeFromWhere(ConsumeFromWhere.CONSUME_FROM_FIRST_OFFSET);
@@ -209,7 +214,8 @@ public final class RocketmqPeer {
     DefaultMQProducer producer = new DefaultMQProducer("senders");
     producer.setNamesrvAddr(nameServer);
     producer.setVipChannelEnabled(false);
-    producer.setSendMsgTimeout(10_000);
+    producer.setSendMsgTimeout(30_000);
+    producer.setMqClientApiTimeout(30_000);
     producer.setRetryTimesWhenSendFailed(0);
     producer.start();
     Set<String> pushed = ConcurrentHashMap.newKeySet();
@@ -268,6 +274,7 @@ public final class RocketmqPeer {
 
   public static void main(String[] arguments) throws Exception {
     System.setProperty(RemotingCommand.SERIALIZE_TYPE_PROPERTY, "ROCKETMQ"); // heads are binary
+    System.setProperty(NettySystemConfig.COM_ROCKETMQ_REMOTING_CLIENT_CONNECT_TIMEOUT, "30000");
     if (arguments[0].equals("provider")) {
       provider();
     } else {
