@@ -23,7 +23,14 @@ from metaprotocol.envoy.config import (
 from metaprotocol.envoy.process import EnvoyProcess
 from metaprotocol.peers.dubbo import DubboClient, DubboError, DubboServer, Status
 
-from tests.testkit.stage import SERVICE, Provider, dubbo_proxy, eventually, running_envoy
+from tests.testkit.stage import (
+    SERVICE,
+    Provider,
+    dubbo_proxy,
+    eventually,
+    nobody_at,
+    running_envoy,
+)
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -33,6 +40,7 @@ class Stage:
     envoy: EnvoyProcess
     ports: dict[str, int]
     servers: dict[str, DubboServer]
+    providers: dict[str, Provider]
 
     async def reached(self, cluster: str, calls: int = 40, **options: str) -> Counter[str]:
         """Who answers that many calls to the cluster, one after the other."""
@@ -101,9 +109,10 @@ def localities(name: str, zones: dict[str, tuple[int, list[int]]]) -> Cluster:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def stage(builder: ConfigBuilder) -> AsyncIterator[Stage]:
     async with AsyncExitStack() as stack:
+        providers = {name: Provider(name) for name in ("a", "b", "c", "mortal")}
         servers = {
-            name: await stack.enter_async_context(DubboServer(Provider(name)))
-            for name in ("a", "b", "c", "mortal")
+            name: await stack.enter_async_context(DubboServer(provider))
+            for name, provider in providers.items()
         }
         wanted = clusters({name: server.port for name, server in servers.items()})
         routes = [
@@ -130,7 +139,7 @@ async def stage(builder: ConfigBuilder) -> AsyncIterator[Stage]:
         ]
         envoy = stack.enter_context(running_envoy(builder, Bootstrap(listeners, named)))
         ports = {listener.name: envoy.listener_port(listener.name) for listener in listeners}
-        yield Stage(envoy, ports, servers)
+        yield Stage(envoy, ports, servers, providers)
 
 
 @pytest.mark.parametrize(
@@ -180,11 +189,11 @@ async def test_random_reaches_every_host(stage: Stage) -> None:
 async def test_least_request_avoids_the_busy_host(stage: Stage) -> None:
     before = sum(stage.servers[name].calls for name in "ab")
     async with await DubboClient.connect("127.0.0.1", stage.ports["dubbo"]) as client:
-        slow = [
-            asyncio.create_task(client.call(SERVICE, "slow", 1.0, group="least")) for _ in range(10)
-        ]
+        slow = [asyncio.create_task(client.call(SERVICE, "held", group="least")) for _ in range(10)]
         await eventually(lambda: sum(stage.servers[name].calls for name in "ab") == before + 10)
-        quick = [(await client.call(SERVICE, "m", group="least")).value for _ in range(20)]
+        quick = [(await client.call(SERVICE, "m", group="least")).value for _ in range(40)]
+        for name in "ab":
+            stage.providers[name].released.set()
         held = Counter([(await call).value for call in slow])
     assert held == {"a": 5, "b": 5}, "open requests are counted"
     assert set(quick) == {"a", "b"}
@@ -220,30 +229,33 @@ async def test_a_host_that_fails_its_health_check_gets_nothing(stage: Stage) -> 
         await asyncio.sleep(0.05)
     port = stage.servers["mortal"].port
     await stage.servers["mortal"].stop()
-    healthy = "cluster.checked.membership_healthy"
-    await eventually(lambda: stage.envoy.stats(f"^{healthy}$")[healthy] == 1)
-    await asyncio.sleep(0.05)
-    assert await stage.reached("checked") == {"a": 40}
+    with nobody_at(port):
+        healthy = "cluster.checked.membership_healthy"
+        await eventually(lambda: stage.envoy.stats(f"^{healthy}$")[healthy] == 1)
+        await asyncio.sleep(0.05)
+        assert await stage.reached("checked") == {"a": 40}
     async with DubboServer(Provider("mortal"), port=port):
         while not await both():
             await asyncio.sleep(0.05)
 
 
 async def calls_at_once(stage: Stage, listener: str, clients: int) -> tuple[int, int]:
-    """New and most open connections to c, for 5 calls at once from each of that many clients."""
-    server = stage.servers["c"]
-    before, most = server.accepted, 0
+    """New connections to c, and those open while 5 calls of each of that many clients are under
+    way."""
+    server, provider = stage.servers["c"], stage.providers["c"]
+    before, called = server.accepted, server.calls
+    provider.released.clear()
     connected = [
         await DubboClient.connect("127.0.0.1", stage.ports[listener]) for _ in range(clients)
     ]
     calls = [
-        asyncio.create_task(client.call(SERVICE, "slow", 1.0, group="one"))
+        asyncio.create_task(client.call(SERVICE, "held", group="one"))
         for client in connected
         for _ in range(5)
     ]
-    while not all(call.done() for call in calls):
-        most = max(most, server.open_connections)
-        await asyncio.sleep(0.01)
+    await eventually(lambda: server.calls == called + len(calls))
+    most = server.open_connections
+    provider.released.set()
     for call in calls:
         assert (await call).value == "c"
     for client in connected:

@@ -126,7 +126,7 @@ async def test_a_clients_timeout_is_kept_and_a_shorter_one_is_passed_on(tmp_path
             "name": "short",
             "match": {"attributes": {"method": {"exact": "Short"}}},
             "route": to("v1"),
-            "timeout": "0.3s",
+            "timeout": "20s",
         },
         {"name": "others", "route": to("v1")},
     ]
@@ -138,7 +138,7 @@ async def test_a_clients_timeout_is_kept_and_a_shorter_one_is_passed_on(tmp_path
                 assert await caller.receive() == (1, 0)
                 caller.send(call(2, method="Silent", timeout_ms=200))
                 assert await caller.receive() == (2, 1008)
-    assert seen[0].timeout_ms <= 300
+    assert seen[0].timeout_ms <= 20_000
     assert seen[1].timeout_ms <= 200
 
 

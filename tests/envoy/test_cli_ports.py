@@ -132,7 +132,7 @@ async def test_a_port_that_becomes_free_is_taken_and_told_of(tmp_path: Path) -> 
             run = await taken.__aenter__()
             assert listening(await run.ready()) == {HOST: False}
         try:
-            await eventually(lambda: bool(run.of("services")), "the port", 15.0)
+            await eventually(lambda: bool(run.of("services")), "the port")
             assert listening(run.of("services")[-1]) == {HOST: True}
             assert await answers(port, 3) == {"v1": 3}
         finally:

@@ -69,7 +69,7 @@ async def test_sofa_bolt_is_routed_by_service_and_keeps_what_its_peers_say(tmp_p
             "match": {"attributes": {"service": {"exact": "org.metaprotocol.Stock:1.0"}}},
             "route": to("v2"),
         },
-        {"name": "others", "route": to("v1"), "timeout": "1s"},
+        {"name": "others", "route": to("v1"), "timeout": "20s"},
     ]
     with peer.provider("v1") as one, peer.provider("v2") as two:
         direct = await asyncio.to_thread(peer.consume, one, "")

@@ -33,7 +33,15 @@ from metaprotocol.peers.dubbo import (
     Status,
 )
 
-from tests.testkit.stage import SERVICE, Metrics, Provider, dubbo_proxy, eventually, running_envoy
+from tests.testkit.stage import (
+    SERVICE,
+    Metrics,
+    Provider,
+    dubbo_proxy,
+    eventually,
+    nobody_at,
+    running_envoy,
+)
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -111,10 +119,7 @@ async def stage(builder: ConfigBuilder) -> AsyncIterator[Stage]:
             for name, provider in providers.items()
         }
         ports = {name: server.port for name, server in servers.items()}
-        gone = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
-        refused = gone.sockets[0].getsockname()[1]
-        gone.close()
-        await gone.wait_closed()
+        refused = stack.enter_context(nobody_at())
         v1 = [Host("127.0.0.1", ports[name]) for name in ("v1a", "v1b", "v1c")]
         bootstrap = Bootstrap(
             [MetaProtocolListener("dubbo", dubbo_proxy(*routes()))],
@@ -275,7 +280,7 @@ async def test_equal_keys_are_hashed_to_the_same_host(stage: Stage) -> None:
     reached: dict[str, set[str]] = {}
     for _ in range(3):
         async with await stage.connect() as client:
-            for user in range(30):
+            for user in range(100):  # so many that each host surely has some
                 given = {"user": f"user-{user}"}
                 reply = await client.call(SERVICE, "hashed", attachments=given)
                 reached.setdefault(given["user"], set()).add(reply.value)

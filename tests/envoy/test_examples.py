@@ -159,15 +159,19 @@ async def slept(client: DubboClient, seconds: float) -> object:
 
 
 async def test_timeout_ends_slow_calls_of_one_method(tmp_path: Path) -> None:
-    async with running("timeout", tmp_path, dubbo=("v1",)) as stage, stage.consumer() as client:
+    slower = ("timeout: 500ms", "timeout: 2s")
+    async with (
+        running("timeout", tmp_path, dubbo=("v1",), slower=slower) as stage,
+        stage.consumer() as client,
+    ):
         begin = time.monotonic()
-        slow = asyncio.create_task(slept(client, 2.0))
+        slow = asyncio.create_task(slept(client, 60.0))
         assert await slept(client, 0.05) == "sleep by v1", "while the slow one is in flight"
         assert await slow == Status.SERVER_TIMEOUT
-        assert 0.45 < time.monotonic() - begin < 1.9
+        assert 1.9 < time.monotonic() - begin < 50
         assert await answer(client) == "list by v1"
-        stage.edit("routes.yaml", ("timeout: 500ms", "timeout: 3s"))
-        await becomes("sleep by v1", lambda: slept(client, 0.8))
+        stage.edit("routes.yaml", ("timeout: 2s", "timeout: 60s"))
+        await becomes("sleep by v1", lambda: slept(client, 2.5))
 
 
 async def test_access_log_has_each_call_once(tmp_path: Path) -> None:
@@ -175,7 +179,7 @@ async def test_access_log_has_each_call_once(tmp_path: Path) -> None:
         user = {"user": "ada"}
 
         def lines(beginning: str) -> list[str]:
-            log = stage.proxy.envoy.log_path.read_text().splitlines()
+            log = stage.proxy.envoy.log_path.read_text().rpartition("\n")[0].splitlines()
             return [line for line in log if line.startswith(beginning)]
 
         assert await answer(client, attachments=user) == "list by v1"
@@ -189,6 +193,7 @@ async def test_access_log_has_each_call_once(tmp_path: Path) -> None:
         ]
         assert found[0]["host"]
         assert found[1]["host"] is None
+        await eventually(lambda: lines("failed: "))
         assert lines("failed: ") == ["failed: buy of ada: sold out"]
         stage.edit("routes.yaml", ("failuresOnly: true", "failuresOnly: false"))
 
@@ -277,8 +282,9 @@ async def test_retry_loses_no_call_with_a_provider(tmp_path: Path) -> None:
         stage.consumer() as client,
     ):
         begin = time.monotonic()
-        assert await slept(client, 2.0) == Status.SERVER_TIMEOUT
-        assert 1.9 < time.monotonic() - begin < 2.95, "each attempt has its time"
+        assert await slept(client, 20.0) == Status.SERVER_TIMEOUT
+        assert time.monotonic() - begin > 1.9, "each attempt has its time"
+        assert sum(map(len, stage.calls.values())) == 4, "three more than one"
         values: list[object] = []
 
         async def load() -> None:
@@ -516,8 +522,8 @@ async def test_mirror_copies_a_share_of_calls_that_nobody_waits_for(tmp_path: Pa
         copies = stage.calls["v2"]
         assert await answers(client, 2000) == {"list by v1": 2000}
         await becomes(True, _settled(copies))
-        # Five standard deviations of 2,000 draws at one in four.
-        assert abs(len(copies) - 500) < 97
+        # Nearly six standard deviations of 2,000 draws at one in four.
+        assert abs(len(copies) - 500) < 115
         assert {call.method for call in copies} == {"list"}
         stage.edit("routes.yaml", ("value: 25", "value: 100"))
 
@@ -537,7 +543,7 @@ def _settled(calls: list[Call]) -> Callable[[], Awaitable[bool]]:
 
     async def settled() -> bool:
         before = len(calls)
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.5)
         return len(calls) == before
 
     return settled
@@ -634,14 +640,14 @@ async def test_private_protocol_is_routed_by_its_declaration(tmp_path: Path) -> 
                     reply = await client.send(method, headers, b"!")
                     return f"{reply.status} {reply.body.decode()}"
 
-                slow = asyncio.create_task(said("order", sleep="0.3"))
+                slow = asyncio.create_task(said("order", sleep="2"))
                 assert await said("order") == "0 order by v1!"
                 assert await said("order", user="test-7") == (
                     "0 order by v2 lane=test user=test-7!"
                 )
                 assert await said("oldOrder") == "2 no_route: oldOrder is retired, use order"
                 assert not slow.done(), "an answer overtakes it"
-                assert await slow == "0 order by v1 sleep=0.3!"
+                assert await slow == "0 order by v1 sleep=2!"
                 assert (await client.send("", type_=peer.HEARTBEAT)).type == peer.HEARTBEAT_REPLY
                 await client.send("remember", {"user": "test-1"}, b"it", peer.TELL)
 
@@ -763,7 +769,7 @@ def test_redis_keeps_sessions_apart_and_asks_for_passwords(tmp_path: Path) -> No
             assert client.set("user:7", "known")
             assert client.get("session:7") == "open"
             assert cache.data() == {"user:7": "known"}
-            deadline = time.monotonic() + 20
+            deadline = time.monotonic() + 60
             while sessions.data() != {"7": "open", "user:7": "known"}:
                 assert time.monotonic() < deadline, "no copy"
                 time.sleep(0.05)

@@ -51,6 +51,10 @@ LIMITS = Limits(
     max_message_bytes=1 << 20,
     max_requests_in_flight=10,
     max_unread_reply_bytes=8 << 20,
+)
+# For clients that are slow on purpose: on a busy machine each may be so for a second.
+IMPATIENT = Limits(
+    max_unread_reply_bytes=8 << 20,
     slow_client_timeout=timedelta(seconds=1),
     message_timeout=timedelta(seconds=0.7),
 )
@@ -77,8 +81,9 @@ async def stage(builder: ConfigBuilder) -> AsyncIterator[Stage]:
         route = Route(match=[Condition(key="interface", exact=SERVICE)], cluster="p")
         filters = {
             "dubbo": LIMITS,
+            "impatient": IMPATIENT,
             "few": Limits(max_sessions_per_worker=2),
-            "idle": Limits(idle_timeout=timedelta(seconds=0.3)),
+            "idle": Limits(idle_timeout=timedelta(seconds=1)),
         }
         listeners = [
             MetaProtocolListener(name, dubbo_proxy(route, name=name, limits=limits))
@@ -152,7 +157,7 @@ async def closed_after(port: int, data: bytes) -> bytes:
     """What comes back before Envoy closes the connection on which ``data`` was sent."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(data)
-    answer = await asyncio.wait_for(reader.read(-1), 5)
+    answer = await asyncio.wait_for(reader.read(-1), 60)
     writer.close()
     return answer
 
@@ -248,7 +253,7 @@ async def test_random_bytes_close_their_connection(stage: Stage) -> None:
         with contextlib.suppress(ConnectionError):
             writer.write(data)
             writer.write_eof()
-            await asyncio.wait_for(reader.read(-1), 5)
+            await asyncio.wait_for(reader.read(-1), 60)
         writer.close()
     assert (await _greeted(stage)) == "p"
 
@@ -301,20 +306,20 @@ async def test_clients_that_reset_while_calls_are_under_way(stage: Stage, others
 
 
 async def test_a_client_that_never_reads_is_closed(stage: Stage) -> None:
-    before = stage.total("slow_clients_closed", protocol="dubbo")
-    connection = socket.create_connection(("127.0.0.1", stage.port))
+    before = stage.total("slow_clients_closed", protocol="impatient")
+    connection = socket.create_connection(("127.0.0.1", stage.ports["impatient"]))
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     connection.setblocking(False)
     with contextlib.suppress(BlockingIOError):
         for number in range(100):
             connection.send(request(number, 500_000, method="big"))
-    await eventually(lambda: stage.total("slow_clients_closed", protocol="dubbo") == before + 1)
+    await eventually(lambda: stage.total("slow_clients_closed", protocol="impatient") == before + 1)
     connection.close()
 
 
 async def test_a_client_that_sends_a_byte_now_and_then_is_closed(stage: Stage) -> None:
-    reader, writer = await asyncio.open_connection("127.0.0.1", stage.port)
-    data = request(1, "argument")
+    reader, writer = await asyncio.open_connection("127.0.0.1", stage.ports["impatient"])
+    data = request(1, "a" * 3000)  # a minute's worth
     ended = asyncio.create_task(reader.read(-1))
     begin = asyncio.get_running_loop().time()
     with contextlib.suppress(ConnectionError):
@@ -324,8 +329,9 @@ async def test_a_client_that_sends_a_byte_now_and_then_is_closed(stage: Stage) -
             writer.write(bytes([byte]))
             await writer.drain()
             await asyncio.sleep(0.02)
+    await asyncio.wait([ended], timeout=5)  # where writing has failed first
     assert ended.done(), "a message may take 0.7 s, this one had more"
-    assert 0.6 < asyncio.get_running_loop().time() - begin < len(data) * 0.02 + 5
+    assert asyncio.get_running_loop().time() - begin > 0.6
     writer.close()
 
 
@@ -336,7 +342,7 @@ async def test_a_slow_but_steady_client_is_served(stage: Stage) -> None:
         writer.write(bytes([byte]))
         await writer.drain()
     frames = FrameReader()
-    replies = frames.feed(await asyncio.wait_for(reader.read(1 << 16), 5))
+    replies = frames.feed(await asyncio.wait_for(reader.read(1 << 16), 60))
     assert [reply.id for reply in replies] == [1]
     writer.close()
 
@@ -370,7 +376,7 @@ async def test_a_client_that_is_done_sending_still_gets_its_replies(stage: Stage
     writer.write(request(1, 0.2, method="slow") + request(2))
     writer.write_eof()
     frames = FrameReader()
-    replies = frames.feed(await asyncio.wait_for(reader.read(-1), 5))
+    replies = frames.feed(await asyncio.wait_for(reader.read(-1), 60))
     assert sorted(reply.id for reply in replies) == [1, 2]
     writer.close()
 
@@ -381,7 +387,7 @@ async def test_pipelined_requests_in_one_segment_are_all_answered(stage: Stage) 
     frames = FrameReader()
     replies: dict[int, object] = {}
     while len(replies) < 200:
-        for reply in frames.feed(await asyncio.wait_for(reader.read(1 << 16), 5)):
+        for reply in frames.feed(await asyncio.wait_for(reader.read(1 << 16), 60)):
             assert isinstance(reply, Response)
             replies[reply.id] = reply.value
     assert replies == {number: [number] for number in range(200)}
@@ -395,7 +401,7 @@ async def test_a_burst_of_small_messages_is_served_in_its_order(stage: Stage, ot
     beats = (struct.pack(">HBBQI", 0xDABB, 0xE2, 0, number, 1) + b"N" for number in range(count))
     writer.write(b"".join(beats))
     writer.write_eof()
-    answers = await asyncio.wait_for(reader.read(-1), 30)
+    answers = await asyncio.wait_for(reader.read(-1), 60)
     size = len(answers) // count
     ids = [struct.unpack_from(">Q", answers, at + 4)[0] for at in range(0, len(answers), size)]
     assert ids == list(range(count))
@@ -418,7 +424,7 @@ async def test_clients_may_use_one_id_for_several_requests(stage: Stage) -> None
     frames = FrameReader()
     replies: list[tuple[int, object]] = []
     while len(replies) < 3:
-        for reply in frames.feed(await asyncio.wait_for(reader.read(1 << 16), 5)):
+        for reply in frames.feed(await asyncio.wait_for(reader.read(1 << 16), 60)):
             assert isinstance(reply, Response)
             replies.append((reply.id, reply.value))
     assert sorted(replies, key=str) == [(9, ["one"]), (9, ["two"]), (1 << 63, ["three"])]
@@ -430,7 +436,7 @@ async def test_connections_over_the_limit_are_refused(stage: Stage) -> None:
     for client in clients:
         assert (await client.call(SERVICE, "m")).value == "p"
     third = await DubboClient.connect("127.0.0.1", stage.ports["few"])
-    await asyncio.wait_for(third.wait_closed(), 5)
+    await asyncio.wait_for(third.wait_closed(), 60)
     await eventually(lambda: stage.total("sessions_refused", protocol="few") == 1)
     for client in (*clients, third):
         await client.close()
@@ -451,8 +457,8 @@ async def test_connections_over_the_limit_are_refused(stage: Stage) -> None:
 
 async def test_an_idle_connection_is_closed_but_not_a_waiting_one(stage: Stage) -> None:
     async with await DubboClient.connect("127.0.0.1", stage.ports["idle"]) as client:
-        assert (await client.call(SERVICE, "slow", 0.8)).value == "p"
-        await asyncio.wait_for(client.wait_closed(), 5)
+        assert (await client.call(SERVICE, "slow", 2.0)).value == "p"
+        await asyncio.wait_for(client.wait_closed(), 60)
     await eventually(lambda: stage.total("idle_sessions_closed", protocol="idle") == 1)
 
 
@@ -460,7 +466,7 @@ async def test_strangers_on_the_carrier_are_refused(stage: Stage) -> None:
     preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes.fromhex("000000040000000000")
     for data in (preface * 3, b"x" * 100, b"x"):
         connection = socket.socket(socket.AF_UNIX)
-        connection.settimeout(5)
+        connection.settimeout(60)
         await asyncio.to_thread(connection.connect, "\0" + CARRIER.address[1:])
         connection.sendall(data)
         connection.shutdown(socket.SHUT_WR)

@@ -72,7 +72,7 @@ def stage(builder: ConfigBuilder) -> Iterator[Stage]:
                 if name.endswith("alone"):
                     # A server that takes the next message for the rest of a broken one never
                     # answers.
-                    filters.default_timeout.FromTimedelta(timedelta(seconds=1))
+                    filters.default_timeout.FromTimedelta(timedelta(seconds=3))
                 listeners.append(MetaProtocolListener(name, filters))
         filters = proxy("thrift", Route(cluster="framed"), name="impatient", limits=IMPATIENT)
         listeners.append(MetaProtocolListener("impatient", filters))
@@ -112,7 +112,7 @@ def _others(stage: Stage) -> Iterator[None]:
     assert failures == []
 
 
-def until(condition: Callable[[], object], timeout: float = 30.0) -> None:
+def until(condition: Callable[[], object], timeout: float = 60.0) -> None:
     deadline = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < deadline
@@ -165,7 +165,7 @@ UNFRAMED = {
 
 def sent(port: int, data: bytes) -> bytes:
     """What comes back until the connection is closed."""
-    with socket.create_connection(("127.0.0.1", port), 5) as connection:
+    with socket.create_connection(("127.0.0.1", port), 60) as connection:
         with contextlib.suppress(ConnectionError):
             connection.sendall(data)
         answer = b""
@@ -210,7 +210,7 @@ def test_a_malformed_frame_is_told_so_and_closes_its_connection(stage: Stage, da
 def test_a_malformed_struct_in_a_frame_costs_its_own_call(stage: Stage, data: bytes) -> None:
     before = stage.malformed()
     good = framed(call(ARGUMENT))
-    with socket.create_connection(("127.0.0.1", stage.framed), 5) as connection:
+    with socket.create_connection(("127.0.0.1", stage.framed), 60) as connection:
         connection.sendall(good + framed(data) + good)
         with connection.makefile("rb") as stream:
             answers = [stream.read(int.from_bytes(stream.read(4), "big")) for _ in range(3)]
@@ -241,7 +241,7 @@ def test_a_reply_to_nothing_is_dropped_and_counted(stage: Stage) -> None:
 def test_a_client_that_sends_a_byte_now_and_then_is_closed(stage: Stage) -> None:
     before = stage.impatient("slow_clients_closed")
     begin = time.monotonic()
-    with socket.create_connection(("127.0.0.1", stage.ports["impatient"]), 5) as connection:
+    with socket.create_connection(("127.0.0.1", stage.ports["impatient"]), 60) as connection:
 
         def trickle() -> None:
             for byte in framed(call(ARGUMENT * 40)):
@@ -258,7 +258,7 @@ def test_a_client_that_never_reads_is_closed(stage: Stage) -> None:
     before = stage.impatient("slow_clients_closed")
     name = b"x" * 300_000
     argument = b"\x0b\x00\x01" + struct.pack(">I", len(name)) + name + b"\x00"
-    with socket.create_connection(("127.0.0.1", stage.ports["impatient"]), 5) as connection:
+    with socket.create_connection(("127.0.0.1", stage.ports["impatient"]), 60) as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         connection.settimeout(1)
         with contextlib.suppress(OSError):
@@ -274,7 +274,7 @@ def test_clients_that_reset_while_calls_are_under_way(stage: Stage) -> None:
     def run(seed: int) -> None:
         own, made = random.Random(seed), 0
         while made < 100:
-            connection = socket.create_connection(("127.0.0.1", stage.ports["impatient"]), 5)
+            connection = socket.create_connection(("127.0.0.1", stage.ports["impatient"]), 60)
             for _ in range(own.randrange(1, 5)):
                 with contextlib.suppress(ConnectionError):
                     connection.sendall(framed(call(ARGUMENT)))
@@ -300,7 +300,7 @@ def test_random_bytes_end_in_an_answer_or_a_closed_connection(stage: Stage) -> N
         name = ("framed-alone", "unframed-alone")[number % 2]
         message = framed(bytes(data)) if name == "framed-alone" else bytes(data)
         with (
-            socket.create_connection(("127.0.0.1", stage.ports[name]), 5) as connection,
+            socket.create_connection(("127.0.0.1", stage.ports[name]), 60) as connection,
             contextlib.suppress(ConnectionError),
         ):
             connection.sendall(message)
@@ -327,7 +327,7 @@ def test_a_message_hidden_behind_another_in_one_frame_is_not_passed_on(stage: St
     on a connection that may by then be another client's."""
     name = "framed-alone"
     before = stage.handlers[name].calls["greet"]
-    with socket.create_connection(("127.0.0.1", stage.ports[name]), 5) as connection:
+    with socket.create_connection(("127.0.0.1", stage.ports[name]), 60) as connection:
         connection.sendall(framed(call(ARGUMENT) + call(ARGUMENT)))
         connection.recv(1 << 16)
     with thriftpy_client(stage.ports[name]) as client:
@@ -342,7 +342,7 @@ def test_a_message_hidden_behind_one_that_is_passed_on_as_it_arrives_is_not(stag
     who = b"x" * 100_000  # more than is waited for
     argument = b"\x0b\x00\x01" + struct.pack(">I", len(who)) + who + b"\x00"
     message = framed(call(argument) + call(ARGUMENT))
-    with socket.create_connection(("127.0.0.1", stage.ports[name]), 5) as connection:
+    with socket.create_connection(("127.0.0.1", stage.ports[name]), 60) as connection:
         connection.sendall(message[:50_000])
         time.sleep(0.05)
         connection.sendall(message[50_000:])

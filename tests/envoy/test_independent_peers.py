@@ -20,7 +20,7 @@ from metaprotocol.peers.dubbo import DubboServer
 from tests.testkit import independent
 from tests.testkit.greeter import Greeter
 from tests.testkit.independent import INTERFACE, Peer
-from tests.testkit.stage import Metrics, dubbo_proxy, running_envoy
+from tests.testkit.stage import Metrics, dubbo_proxy, eventually, running_envoy
 
 INTERFACE_CONDITION = Condition(key="interface", exact=INTERFACE)
 
@@ -76,12 +76,9 @@ async def test_a_consumer_raises_envoys_own_errors(builder: ConfigBuilder, peer:
                 assert "no route matches" in results[call]
                 assert peer.name == "node" or results[call].startswith("RpcException")
             assert results["greet"].startswith("1.0.0 greets")
-            for _ in range(100):
-                if Metrics(envoy).total("local_reply_no_route") >= 2:
-                    break
-                await asyncio.sleep(0.05)
-            else:
-                pytest.fail("the calls without a route were not counted")
+            await eventually(
+                lambda: Metrics(envoy).total("local_reply_no_route") >= 2, "all are counted"
+            )
 
 
 async def test_a_provider_that_shuts_down_in_order_loses_no_call(builder: ConfigBuilder) -> None:

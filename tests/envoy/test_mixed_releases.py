@@ -68,11 +68,7 @@ async def proxies(
 async def all_answered_by(loads: dict[str, Load], provider: str) -> None:
     """Every call through every Envoy goes to that provider, and to no other any more."""
     for load in loads.values():
-        await eventually(lambda load=load: load.answered[provider] > 0, provider, 20.0)  # type: ignore[misc]
-        load.mark()
-    for load in loads.values():
-        await eventually(lambda load=load: load.answered.total() > 30, provider, 20.0)  # type: ignore[misc]
-        assert set(load.answered) == {provider}
+        await load.settles_on(provider, calls=30)
 
 
 @pytest.fixture

@@ -33,6 +33,7 @@ from tests.testkit.stage import (
     dubbo_load,
     dubbo_proxy,
     eventually,
+    nobody_at,
     running_envoy,
 )
 
@@ -138,21 +139,19 @@ async def test_nobody_else_notices_servers_that_are_gone(
     builder: ConfigBuilder, closes: bool
 ) -> None:
     route = Route(name="down", match=method("down"), cluster="down", retry=RETRY, timeout=ALL)
-    hole = Hole(closes=True)
-    async with hole:
-        pass
     async with Hole(closes=True) as closing:
-        down = closing.port if closes else hole.port
-        async with running(builder, down, route) as (envoy, port):
-            async with dubbo_load(port, clients=2) as load:
-                seen = await outcomes(port, "down")
-                load.check()
-            assert seen.total() == CALLS
-            assert "good" not in seen
-            await eventually(
-                lambda: Metrics(envoy).total("requests", cluster="down") == CALLS, "all counted"
-            )
-            assert Metrics(envoy).total("retries", cluster="down") <= CALLS * ATTEMPTS
+        with nobody_at() as nobody:
+            down = closing.port if closes else nobody
+            async with running(builder, down, route) as (envoy, port):
+                async with dubbo_load(port, clients=2) as load:
+                    seen = await outcomes(port, "down")
+                    load.check()
+                assert seen.total() == CALLS
+                assert "good" not in seen
+                await eventually(
+                    lambda: Metrics(envoy).total("requests", cluster="down") == CALLS, "all counted"
+                )
+                assert Metrics(envoy).total("retries", cluster="down") <= CALLS * ATTEMPTS
 
 
 @pytest.mark.parametrize("closes", [True, False])

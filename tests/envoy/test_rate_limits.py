@@ -8,6 +8,7 @@ import struct
 from collections import Counter
 from contextlib import ExitStack
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -85,7 +86,7 @@ async def test_a_local_limit_holds_for_all_workers_and_over_updates(
         rules=[
             LocalRateLimitRule(match=[method("put")], token_bucket=bucket(7)),
             LocalRateLimitRule(
-                match=[method("often")], token_bucket=bucket(5, timedelta(seconds=0.5))
+                match=[method("often")], token_bucket=bucket(5, timedelta(seconds=5))
             ),
         ],
     )
@@ -111,7 +112,7 @@ async def test_a_local_limit_holds_for_all_workers_and_over_updates(
             assert await outcomes(port, "list", 25, clients=8) == {"a": 100, over: 100}
             assert await outcomes(port, "put", 2, clients=8) == {"a": 7, over: 9}
             assert await outcomes(port, "often", 3, clients=4) == {"a": 5, over: 7}
-            await asyncio.sleep(0.6)
+            await asyncio.sleep(5.2)  # it fills every five seconds from its first use on
             assert await outcomes(port, "often", 3, clients=2) == {"a": 5, over: 1}
 
             # A changed route fills no bucket; a changed bucket begins full.
@@ -265,10 +266,11 @@ async def test_a_service_says_what_passes(builder: ConfigBuilder) -> None:
             # Clients that leave while they wait, with a reset.
             for _ in range(10):
                 _, writer = await asyncio.open_connection("127.0.0.1", strict_port)
+                asked = len(limiter.asked)
                 invocation = DubboClient.invocation(SERVICE, "slow", ())
                 writer.write(encode_request(Request(1, invocation)))
                 await writer.drain()
-                await asyncio.sleep(0.02)
+                await eventually(partial(_asked_more, limiter, asked))
                 linger = struct.pack("ii", 1, 0)
                 writer.get_extra_info("socket").setsockopt(
                     socket.SOL_SOCKET, socket.SO_LINGER, linger
@@ -287,6 +289,10 @@ async def test_a_service_says_what_passes(builder: ConfigBuilder) -> None:
 
             await eventually(counted)
             assert await outcomes(port, "list", 1) == {"a": 1}
+
+
+def _asked_more(limiter: RateLimiter, before: int) -> bool:
+    return len(limiter.asked) > before
 
 
 @pytest.mark.asyncio

@@ -221,6 +221,7 @@ async def test_a_client_that_does_not_read_is_sent_no_more_than_its_window(stage
     async with connected(stage.port) as stalled, connected(stage.port) as client:
         stalled.writer.transport.pause_reading()  # type: ignore[attr-defined]
         stalled.send(Message("S", 1), Message("W", 1, b"%d" % (64 << 20)))
+        await eventually(lambda: WINDOWED[0] > 0)
         granted = -1
         while WINDOWED[0] != granted:  # until no more is granted
             granted = WINDOWED[0]

@@ -181,7 +181,7 @@ async def test_every_worker_shakes_hands_on_both_sides(stage: Stage) -> None:
             await stack.enter_async_context(
                 await DubboClient.connect("127.0.0.1", stage.port, tls=tls, server_name="any")
             )
-            for _ in range(24)
+            for _ in range(60)  # so many that surely each worker has some
         ]
         calls = [client.call(SERVICE, "m", group="secure") for client in clients]
         assert {reply.value for reply in await asyncio.gather(*calls)} == {"secure"}

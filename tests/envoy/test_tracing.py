@@ -211,11 +211,11 @@ async def test_calls_and_streams_of_trpc_leave_spans(builder: ConfigBuilder) -> 
 
 @pytest.mark.parametrize("kind", ["that has gone", "that does not answer", "that does not read"])
 async def test_nobody_notices_a_collector(builder: ConfigBuilder, kind: str) -> None:
-    listener = socket.create_server(("127.0.0.1", 0))
-    port = listener.getsockname()[1]
-    if kind == "that has gone":
-        listener.close()
-    try:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        if kind != "that has gone":
+            listener.listen()
+        port = listener.getsockname()[1]
         async with Collector(builder.types, silent=True) as collector:
             if kind == "that does not answer":
                 port = collector.port
@@ -225,12 +225,10 @@ async def test_nobody_notices_a_collector(builder: ConfigBuilder, kind: str) -> 
                 async with await DubboClient.connect("127.0.0.1", client_port) as client:
                     for _ in range(600):  # 5 MB, where 1 MiB may wait
                         await client.call(SERVICE, "list")
-                assert time.monotonic() - began < 30, "calls go on"
+                assert time.monotonic() - began < 60, "calls go on"
                 await eventually(lambda: Metrics(envoy).total("spans") == 600)
-                await eventually(lambda: Metrics(envoy).total("spans_lost") > 300, "losses", 30)
+                await eventually(lambda: Metrics(envoy).total("spans_lost") > 300, "losses")
                 await eventually(lambda: Metrics(envoy).total("responses_ok") == 600)
-    finally:
-        listener.close()
 
 
 async def test_spans_arrive_again_when_the_collector_is_back(builder: ConfigBuilder) -> None:

@@ -27,7 +27,7 @@ SHOP = ("shop.demo.svc.cluster.local", 20880)
 GREETER = ("greeter.demo.svc.cluster.local", 9090)
 FIRST_DUBBO_PORT = 21881
 FIRST_THRIFT_PORT = 21991
-ARRIVAL_SECONDS = 10.0
+ARRIVAL_SECONDS = 60.0
 
 
 @dataclass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import socket
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -40,7 +41,7 @@ def running_envoy(
     ) as envoy:
         yield envoy
         envoy.check()
-        code = envoy.stop()
+        code = envoy.stop(grace=60.0)
         log = envoy.log()
         alarms = [line for line in log.splitlines() if _ALARMING.search(line)]
         assert not alarms, "\n".join(alarms)
@@ -86,7 +87,7 @@ class Metrics:
 
 
 async def eventually(
-    condition: Callable[[], object], what: str = "", timeout: float = 10.0
+    condition: Callable[[], object], what: str = "", timeout: float = 60.0
 ) -> None:
     """Waits until ``condition()`` is true; the test fails if that takes too long."""
     deadline = time.monotonic() + timeout
@@ -95,16 +96,27 @@ async def eventually(
         await asyncio.sleep(0.02)
 
 
+@contextmanager
+def nobody_at(port: int = 0) -> Iterator[int]:
+    """A port of loopback where connections are refused: held, so that nobody else gets it."""
+    with socket.socket() as held:
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.bind(("127.0.0.1", port))
+        yield held.getsockname()[1]
+
+
 class Provider:
     """A Dubbo provider whose answers tell what it was asked.
 
-    Methods: ``slow`` (seconds) answers after that long, ``fail`` throws, ``big`` (n) returns n
-    characters, ``echo`` returns its arguments, ``attachments`` the call's attachments, any other
-    returns the provider's name. Every reply carries the attachments "provider" and "secret".
+    Methods: ``slow`` (seconds) answers after that long, ``held`` when ``released`` is set, ``fail``
+    throws, ``big`` (n) returns n characters, ``echo`` returns its arguments, ``attachments`` the
+    call's attachments, any other returns the provider's name. Every reply carries the attachments
+    "provider" and "secret".
     """
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self.released = asyncio.Event()
         self.calls: Counter[str] = Counter()
         self.last: Call | None = None
 
@@ -115,6 +127,8 @@ class Provider:
         match call.method, call.arguments:
             case "slow", (seconds, *_):
                 await asyncio.sleep(seconds)
+            case "held", _:
+                await self.released.wait()
             case "fail", _:
                 raise DubboException(java_exception("org.example.Failure", self.name))
             case "big", (size, *_):
@@ -137,6 +151,20 @@ class Load:
     def mark(self) -> None:
         """Forgets the answers so far."""
         self.answered.clear()
+
+    async def settles_on(self, *providers: str, calls: int = 200) -> None:
+        """Waits until these have answered that many calls and nobody else has any of them, and then
+        as many again: calls under way when a change comes may still go where they were sent."""
+        deadline = time.monotonic() + 60
+        while True:
+            self.mark()
+            await eventually(lambda: self.answered.total() > calls or self.failures)
+            if set(self.answered) == set(providers):
+                break
+            assert time.monotonic() < deadline, f"{providers}: still {self.answered}"
+        self.mark()
+        await eventually(lambda: self.answered.total() > calls or self.failures)
+        assert set(self.answered) == set(providers)
 
     def check(self) -> None:
         """No call has failed, and no connection was closed."""
