@@ -108,8 +108,19 @@ void Compiler::Prepare(Layout& here) const {
   }
   for (size_t i = 0; i < here.fields.size(); ++i) {
     const Field& field = here.fields[i];
-    if (field.is_list() || field.key != MetadataKeys::kNone) {
-      here.said.push_back(static_cast<FieldIndex>(i));
+    const auto index = static_cast<FieldIndex>(i);
+    // The entries of members are told as they are read.
+    if (field.type == FieldType::kEntries || field.key != MetadataKeys::kNone) {
+      here.said.push_back({index, field.is_list(), field.key});
+    }
+    if (!field.until.empty()) here.separated.push_back(index);
+    if (field.type != FieldType::kMember) {
+      here.last = index;
+      const bool is_text = field.is_text() && !field.has_constant;
+      if (is_text || field.is_list() || field.type == FieldType::kMessage || index == here.id ||
+          index == here.timeout) {
+        here.writable.push_back(index);
+      }
     }
     if (!field.has_constant || field.offset == kVariable) continue;
     std::string bytes = field.text;
@@ -118,7 +129,7 @@ void Compiler::Prepare(Layout& here) const {
     } else if (field.is_number()) {
       continue;  // bits, or digits that may begin with zeros
     }
-    here.opening.emplace_back(field.offset, std::move(bytes));
+    here.opening.push_back({field.offset, std::move(bytes)});
   }
   for (const FieldIndex index : here.length_fields) {
     here.length_parts.push_back(PartOf(here, index));
@@ -139,9 +150,14 @@ void Compiler::FindNeeded(Layout& here) {
   }
   here.telling = needed;
   for (const FieldIndex index : here.length_fields) need(index);
-  for (const FieldIndex index : here.demands) need(index);
+  for (const Demand& demand : here.demands) need(demand.field);
   for (size_t i = 0; i < here.fields.size(); ++i) {
     if (here.fields[i].has_constant) need(static_cast<FieldIndex>(i));
+  }
+  // All members of a message are read with it.
+  while (needed > 0 && needed < here.fields.size() &&
+         here.fields[needed].type == FieldType::kMember) {
+    ++needed;
   }
   here.needed = needed;
   for (const FieldIndex index : {here.id, here.timeout}) {

@@ -128,7 +128,11 @@ void Compiler::CompileMembers(const config::DeclaredMessage& from, const std::st
                    fail(place + std::string(part), std::move(value), std::move(message));
                  });
     uint8_t node = 0;
-    for (size_t j = 0; j + 1 < numbers.size(); ++j) node = NodeUnder(message, node, numbers[j]);
+    field.within = 1;
+    for (size_t j = 0; j + 1 < numbers.size(); ++j) {
+      node = NodeUnder(message, node, numbers[j]);
+      field.within |= uint64_t{1} << node;
+    }
     const auto index = static_cast<FieldIndex>(here.fields.size());
     const bool is_varint = field.is_number() && field.member != MemberType::kPresence;
     const WireType wire = is_varint ? WireType::kVarint : WireType::kLength;
@@ -152,7 +156,8 @@ void Compiler::CompileMembers(const config::DeclaredMessage& from, const std::st
       continue;
     }
     if (field.required || field.has_constant || !field.without.empty()) {
-      here.demands.push_back(index);
+      here.demands.push_back(
+          {index, field.required, field.has_constant, field.number, field.without});
     }
     if (field.is_list()) here.lists.push_back(index);
     here.fields.push_back(std::move(field));
@@ -161,10 +166,12 @@ void Compiler::CompileMembers(const config::DeclaredMessage& from, const std::st
   for (ProtoNode& node : message.nodes) {
     std::stable_sort(node.cases.begin(), node.cases.end(),
                      [](const auto& a, const auto& b) { return a.number < b.number; });
-    for (size_t number = 0; number < node.first.size(); ++number) {
-      const auto found = std::find_if(node.cases.begin(), node.cases.end(),
-                                      [&](const auto& known) { return known.number == number; });
-      node.first[number] = static_cast<uint8_t>(found - node.cases.begin());
+    node.by_tag.fill(ProtoNode::kNone);
+    for (size_t i = node.cases.size(); i-- > 0;) {
+      ProtoNode::Case& known = node.cases[i];
+      known.or_text = known.is_list() && here.fields[known.member].or_text;
+      const uint64_t tag = ProtoTag(known.number, known.wire);
+      if (tag < node.by_tag.size()) node.by_tag[tag] = static_cast<uint8_t>(i);
     }
   }
   here.fields[message.field].message = static_cast<uint8_t>(here.messages.size());

@@ -85,9 +85,11 @@ const std::string* NameOf(const Field& field, uint64_t number) {
   return found != field.names.end() && found->first == number ? &found->second : nullptr;
 }
 
-bool Contains(const std::vector<uint64_t>& values, uint64_t value) {
-  if (values.size() == 1) return values.front() == value;
+bool ContainsAmongAll(const std::vector<uint64_t>& values, uint64_t value) {
   return std::find(values.begin(), values.end(), value) != values.end();
+}
+inline bool Contains(const std::vector<uint64_t>& values, uint64_t value) {
+  return values.size() == 1 ? values.front() == value : ContainsAmongAll(values, value);
 }
 
 // One call of Decode.
@@ -128,10 +130,10 @@ class Decoding {
  private:
   // Constants at fixed places, as far as they are there.
   bool BeginsAsDeclared() const {
-    for (const auto& [offset, wanted] : layout_.opening) {
-      if (offset >= bytes_.size()) break;
-      const size_t size = std::min(bytes_.size() - offset, wanted.size());
-      if (bytes_.substr(offset, size) != Bytes(wanted.data(), size)) return false;
+    for (const Opening& opening : layout_.opening) {
+      if (opening.offset >= bytes_.size()) break;
+      const size_t size = std::min(bytes_.size() - opening.offset, opening.bytes.size());
+      if (bytes_.substr(opening.offset, size) != Bytes(opening.bytes.data(), size)) return false;
     }
     return true;
   }
@@ -152,7 +154,7 @@ class Decoding {
       return DecodeResult::Error("a length shorter than the message's own head");
     }
     end_ = message_.length = static_cast<size_t>(whole);
-    ends_with_crc32_ = EndsWithCrc32(layout_, tables_.little_endian, bytes_);
+    ends_with_crc32_ = layout_.crc32 && EndsWithCrc32(layout_, tables_.little_endian, bytes_);
     if (ends_with_crc32_) message_.length += kCrc32Bytes;
     return DecodeResult::Ok();
   }
@@ -182,21 +184,27 @@ class Decoding {
     const size_t wanted = options_.interest.mask >> (8 * static_cast<size_t>(direction_)) & 0xff;
     const size_t count = std::min(layout_.fields.size(), std::max(layout_.needed, wanted));
     const size_t end = std::min(end_, message_.length);
+    const bool wants_named =
+        options_.interest.keys != nullptr && options_.interest.keys->wants_named();
+    Metadata* const entries = wants_named ? &message_.metadata : nullptr;
     Values values;
     const ReadResult read =
-        ReadFields(layout_, tables_.little_endian, bytes_, end, 0, layout_.needed, values);
+        ReadFields(layout_, tables_.little_endian, bytes_, end, 0, layout_.needed, values, entries);
     if (direction_ == Direction::kResponse) message_.tag = kFromServer;
     if (read.status == ReadResult::Status::kNeedMore) return DecodeResult::NeedMore(read.need);
-    if (!read.ok()) return Undecodable(read, values);
-    TakeKind(values);
+    // What a broken message is, in so far as fixed places tell it. If not even they do, nobody can
+    // be answered, but where the next one begins is known.
+    message_.kind = MessageKind::kOther;
+    if (read.ok() || read.fields >= layout_.telling) TakeKind(values);
+    if (!read.ok()) return DecodeResult::Undecodable(read.error);
     if (!layout_.demands.empty() && message_.kind != MessageKind::kOther) {
       if (const std::string_view fault = Fault(values); !fault.empty()) {
         return DecodeResult::Undecodable(fault);
       }
     }
     if (count > layout_.needed) {
-      const ReadResult more =
-          ReadFields(layout_, tables_.little_endian, bytes_, end, layout_.needed, count, values);
+      const ReadResult more = ReadFields(layout_, tables_.little_endian, bytes_, end,
+                                         layout_.needed, count, values, entries);
       if (more.status == ReadResult::Status::kNeedMore) return DecodeResult::NeedMore(more.need);
       if (!more.ok()) return DecodeResult::Undecodable(more.error);
     }
@@ -204,24 +212,15 @@ class Decoding {
     return DecodeResult::Ok();
   }
 
-  // What a broken message is, in so far as fixed places tell it.
-  DecodeResult Undecodable(const ReadResult& read, const Values& values) {
-    // If not even that, nobody can be answered, but where the next one begins is known.
-    message_.kind = MessageKind::kOther;
-    if (read.fields >= layout_.telling) TakeKind(values);
-    return DecodeResult::Undecodable(read.error);
-  }
-
   // What is wrong with the members of messages; "" if nothing is.
   std::string_view Fault(const Values& values) const {
-    for (const FieldIndex index : layout_.demands) {
-      const Field& field = layout_.fields[index];
-      const Value& value = values[index];
-      if (field.required && !value.present) return "what it needs is not in its message";
-      if (field.has_constant && value.number != field.number) {
+    for (const Demand& demand : layout_.demands) {
+      const Value& value = values[demand.field];
+      if (demand.required && !value.present) return "what it needs is not in its message";
+      if (demand.has_constant && value.number != demand.number) {
         return "a field does not hold what it always does";
       }
-      for (const char c : field.without) {
+      for (const char c : demand.without) {
         if (Content(value, bytes_).find(c) == Bytes::npos) continue;
         return "a text has a character that it must not have";
       }
@@ -240,7 +239,13 @@ class Decoding {
     if (layout_.id != kNoField) {
       const Value& id = values[layout_.id];
       message_.id = id.number;
-      if (layout_.id_in_message) message_.tag |= IdPlace{id.begin, id.end - id.begin}.Pack();
+      if (layout_.id_in_message) {
+        // Where there is none, one goes behind all other members.
+        const IdPlace place =
+            id.present ? IdPlace{id.begin, id.end - id.begin}
+                       : IdPlace{values[layout_.fields[layout_.id].source].content_end, 0};
+        message_.tag |= place.Pack();
+      }
     }
     unsigned bit = 0;
     for (const FieldIndex index : layout_.copies) {
@@ -306,17 +311,13 @@ class Decoding {
   void TakeMetadata(const Values& values, size_t count) {
     if (options_.interest.keys == nullptr) return;
     Metadata& metadata = message_.metadata;
-    for (const FieldIndex index : layout_.said) {
-      if (index >= count) break;
-      const Field& field = layout_.fields[index];
-      const Value& value = values[index];
-      if (field.is_list()) {
-        if (!options_.interest.keys->wants_named()) continue;
-        if (field.type == FieldType::kMember) {
-          ForEachMemberEntry(field, Content(value, bytes_),
-                             [&](Bytes key, Bytes text) { metadata.SetNamed(key, text); });
-          continue;
-        }
+    const MetadataKeys& keys = *options_.interest.keys;
+    for (const Said& said : layout_.said) {
+      if (said.field >= count) break;
+      const Value& value = values[said.field];
+      if (!value.present || !(said.list ? keys.wants_named() : keys.wants(said.key))) continue;
+      const Field& field = layout_.fields[said.field];
+      if (said.list) {
         size_t used = 0;
         ForEachEntry(field.entries, tables_.little_endian, field.nullable, Content(value, bytes_),
                      value.number, field.entries.extent == Entries::Extent::kCount, used,
@@ -325,7 +326,6 @@ class Decoding {
                      });
         continue;
       }
-      if (!metadata.Wants(field.key) || !value.present) continue;
       if (!field.is_number()) {
         metadata.SetOwn(field.key, Content(value, bytes_));
       } else if (const std::string* name = NameOf(field, value.number)) {
@@ -428,9 +428,7 @@ Encoded DeclaredCodec::EncodeContent(const Message& message, Bytes bytes, size_t
       ReadFields(layout, tables_.little_endian, bytes, end, 0, layout.fields.size(), values).ok()) {
     const Bytes content = bytes.substr(0, end);
     if (AppendMutated(tables_, direction, content, values, options.mutation, replaced, out)) {
-      size_t last = layout.fields.size() - 1;
-      while (layout.fields[last].type == FieldType::kMember) --last;
-      return {.head = values[last].end};
+      return {.head = values[layout.last].end};
     }
   }
   if (timeout_in_message) replaced.timeout.reset();  // it has no room

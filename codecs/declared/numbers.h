@@ -23,6 +23,7 @@ inline uint64_t LoadNumber(const char* p, size_t width, bool little_endian) {
 }
 
 inline void StoreNumber(char* p, size_t width, bool little_endian, uint64_t value) {
+  if (width == 4 && !little_endian) return StoreBe32(p, static_cast<uint32_t>(value));
   for (size_t i = 0; i < width; ++i) {
     p[little_endian ? i : width - 1 - i] = static_cast<char>(value & 0xff);
     value >>= 8;
@@ -30,9 +31,9 @@ inline void StoreNumber(char* p, size_t width, bool little_endian, uint64_t valu
 }
 
 inline void AppendNumber(std::string& out, size_t width, bool little_endian, uint64_t value) {
-  const size_t begin = out.size();
-  out.resize(begin + width);
-  StoreNumber(&out[begin], width, little_endian, value);
+  char bytes[8];
+  StoreNumber(bytes, width, little_endian, value);
+  out.append(bytes, width);
 }
 
 // The largest number of so many bytes.

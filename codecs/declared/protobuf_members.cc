@@ -3,21 +3,9 @@
 
 #include <algorithm>
 #include <array>
-#include <utility>
-
-#include "src/codec/entry_mutation.h"
 
 namespace metaprotocol::declared {
 namespace {
-
-// Where the cases of that number begin, if there are any.
-size_t FirstCase(const ProtoNode& node, uint32_t number) {
-  if (number < node.first.size()) return node.first[number];
-  return static_cast<size_t>(
-      std::lower_bound(node.cases.begin(), node.cases.end(), number,
-                       [](const auto& known, uint32_t wanted) { return known.number < wanted; }) -
-      node.cases.begin());
-}
 
 // What ProtoReader does, in the one loop that every message goes through: most tags and lengths are
 // of one byte.
@@ -37,11 +25,11 @@ inline bool TakeVarint(const char*& at, const char* end, size_t max_bytes, uint6
 
 class MemberReader {
  public:
-  MemberReader(const Layout& layout, const SubMessage& message, Bytes bytes, Values& values)
-      : layout_(layout), message_(message), bytes_(bytes), values_(values) {}
+  MemberReader(const SubMessage& message, Bytes bytes, Values& values, Metadata* metadata)
+      : message_(message), bytes_(bytes), values_(values), metadata_(metadata) {}
 
-  // The message of `index` at [at, end). What is wrong with one within it keeps nothing from being
-  // read behind that.
+  // The message of the node `index` at [at, end). What is wrong with one within it keeps nothing
+  // from being read behind that.
   bool Read(size_t index, const char* at, const char* const end) {
     const ProtoNode& node = message_.nodes[index];
     bool whole = true;
@@ -49,11 +37,9 @@ class MemberReader {
       const char* const begin = at;
       uint64_t tag = 0;
       if (!TakeVarint(at, end, 5, tag) || tag < 8 || tag > UINT32_MAX) return false;
-      const auto number = static_cast<uint32_t>(tag >> 3);
-      const auto type = static_cast<WireType>(tag & 7);
       uint64_t value = 0;
       size_t size = 0;
-      switch (type) {
+      switch (static_cast<WireType>(tag & 7)) {
         case WireType::kVarint:
           if (!TakeVarint(at, end, kMaxVarintBytes, value)) return false;
           break;
@@ -75,21 +61,20 @@ class MemberReader {
       if (size > static_cast<size_t>(end - at)) return false;
       const char* const content = at;
       at += size;
-      for (size_t i = FirstCase(node, number); i < node.cases.size(); ++i) {
-        const ProtoNode::Case& known = node.cases[i];
-        if (known.number != number) break;
-        if (known.wire != type) continue;
-        if (known.type == MemberType::kEntries && known.member != kNoField) {
-          const Field& list = layout_.fields[known.member];
-          if (AddEntry(values_[known.member], list, begin, content, at)) break;
-          if (list.or_text) continue;  // the text, then
-          whole = false;
-          break;
+      const ProtoNode::Case* known = node.Find(tag);
+      if (known == nullptr) continue;
+      if (known->is_list()) {
+        if (const auto entry = EntryOf(known->or_text, Bytes(content, size))) {
+          AddEntry(values_[known->member], begin, at);
+          if (metadata_ != nullptr) metadata_->SetNamed(entry->key, entry->value);
+          continue;
         }
-        if (known.member != kNoField) SetValue(known, begin, content, at, value);
-        if (known.node != ProtoNode::kNone) whole &= ReadWithin(known.node, content, at);
-        break;
+        whole &= known->or_text;
+        if (!known->or_text) continue;
+        ++known;
       }
+      if (known->member != kNoField) SetValue(*known, begin, content, at, value);
+      if (known->node != ProtoNode::kNone) whole &= ReadWithin(known->node, content, at);
     }
     return whole;
   }
@@ -106,14 +91,11 @@ class MemberReader {
     values_[known.member] = {Place(begin), Place(content), Place(end), Place(end), number, true};
   }
 
-  bool AddEntry(Value& list, const Field& field, const char* begin, const char* content,
-                const char* end) const {
-    if (!EntryOf(field, Bytes(content, static_cast<size_t>(end - content)))) return false;
+  void AddEntry(Value& list, const char* begin, const char* end) const {
     if (!list.present) list.begin = list.content = Place(begin);
     list.content_end = list.end = Place(end);
     list.present = true;
     ++list.number;
-    return true;
   }
 
   // Readers merge what is there twice; nobody writes that.
@@ -124,10 +106,10 @@ class MemberReader {
     return Read(node, begin, end);
   }
 
-  const Layout& layout_;
   const SubMessage& message_;
   const Bytes bytes_;
   Values& values_;
+  Metadata* const metadata_;
   uint64_t seen_ = 0;  // by node
 };
 
@@ -135,43 +117,40 @@ class MemberWriter {
  public:
   MemberWriter(const Layout& layout, const SubMessage& message,
                std::span<const MemberChange> changes)
-      : layout_(layout), message_(message) {
-    for (const MemberChange& change : changes) changes_[change.member] = &change;
-    FindChanged(0);
+      : message_(message) {
+    std::fill_n(changes_.begin(), message.members, nullptr);
+    for (const MemberChange& change : changes) {
+      changes_[Place(change.member)] = &change;
+      changed_ |= layout.fields[change.member].within;
+    }
   }
 
   void Append(size_t index, Bytes old, std::string& out) const {
     const ProtoNode& node = message_.nodes[index];
-    Lists lists = ChangedLists(node, old);
     uint64_t there = 0;  // by node
+    size_t done = 0;     // of `old`: what stays is written in as few pieces as there are
     ProtoReader reader(old);
     for (ProtoField field; reader.Next(field);) {
-      std::string_view key;
-      if (const ProtoNode::Case* const known = CaseOf(node, field, key); known != nullptr) {
-        if (known->node != ProtoNode::kNone && Changed(known->node)) {
-          there |= uint64_t{1} << known->node;
-          AppendWithin(*known, field.bytes, true, out);
-          continue;
-        }
-        if (ChangeOf(*known) != nullptr) {
-          const EntryMutation* const list = lists.of(*known);
-          if (list == nullptr) continue;  // written below
-          if (!list->Keeps(key)) continue;
-        }
-      }
-      out += old.substr(field.begin, field.end - field.begin);
+      const ProtoNode::Case* const known = node.Find(ProtoTag(field.number, field.type));
+      if (known == nullptr) continue;
+      const bool within = Changed(known->node);
+      if (!within && Stays(*known, field)) continue;
+      out.append(old, done, field.begin - done);
+      done = field.end;
+      if (!within) continue;  // written below
+      there |= uint64_t{1} << known->node;
+      AppendWithin(*known, field.bytes, out);
     }
+    out.append(old, done);
     for (const ProtoNode::Case& known : node.cases) {
       const MemberChange* const change = ChangeOf(known);
       if (known.node != ProtoNode::kNone) {
         const bool made = (there >> known.node & 1) == 0;
-        if (made && (change != nullptr || Changed(known.node))) {
-          AppendWithin(known, {}, change != nullptr, out);
-        }
+        if (made && (change != nullptr || Changed(known.node))) AppendNew(known, out);
       } else if (change == nullptr || change->gone) {
         continue;
-      } else if (const EntryMutation* const list = lists.of(known)) {
-        list->ForEachNew([&](std::string_view key, std::string_view value) {
+      } else if (change->entries) {
+        change->entries->ForEachNew([&](std::string_view key, std::string_view value) {
           AppendProtoEntry(out, known.number, key, value);
         });
       } else if (known.wire == WireType::kLength) {
@@ -183,90 +162,60 @@ class MemberWriter {
   }
 
  private:
+  size_t Place(FieldIndex member) const { return size_t{member} - message_.field - 1; }
   const MemberChange* ChangeOf(const ProtoNode::Case& known) const {
-    return known.member == kNoField ? nullptr : changes_[known.member];
+    return known.member == kNoField ? nullptr : changes_[Place(known.member)];
+  }
+  // Whether something in the message of that node, or in one within it, changes.
+  bool Changed(uint8_t node) const {
+    return node != ProtoNode::kNone && (changed_ >> node & 1) != 0;
   }
 
-  // Notes whether something in the message of that node, or in one within it, changes.
-  bool FindChanged(size_t index) {
-    bool changed = false;
-    for (const ProtoNode::Case& known : message_.nodes[index].cases) {
-      changed |= ChangeOf(known) != nullptr;
-      if (known.node != ProtoNode::kNone) changed |= FindChanged(known.node);
-    }
-    if (changed) changed_ |= uint64_t{1} << index;
-    return changed;
-  }
-  bool Changed(size_t index) const { return (changed_ >> index & 1) != 0; }
-
-  // The mutations of a message's lists; mostly of one or none.
-  struct Lists {
-    std::vector<std::pair<const ProtoNode::Case*, EntryMutation>> all;
-
-    EntryMutation* of(const ProtoNode::Case& known) {
-      for (auto& [list, mutation] : all) {
-        if (list == &known) return &mutation;
-      }
-      return nullptr;
-    }
-  };
-
-  // Those that change, shown all the entries in `old`.
-  Lists ChangedLists(const ProtoNode& node, Bytes old) const {
-    Lists lists;
-    for (const ProtoNode::Case& known : node.cases) {
-      if (known.type != MemberType::kEntries) continue;
-      const MemberChange* const change = ChangeOf(known);
-      if (change != nullptr) lists.all.emplace_back(&known, EntryMutation(change->mutation));
-    }
-    if (lists.all.empty()) return lists;
-    ProtoReader reader(old);
-    for (ProtoField field; reader.Next(field);) {
-      std::string_view key;
-      const ProtoNode::Case* const known = CaseOf(node, field, key);
-      if (known == nullptr) continue;
-      if (EntryMutation* const list = lists.of(*known)) list->See(key);
-    }
-    return lists;
+  bool Stays(const ProtoNode::Case& known, const ProtoField& field) const {
+    const MemberChange* const change = ChangeOf(known);
+    if (!known.is_list() || (change == nullptr && !known.or_text)) return change == nullptr;
+    const auto entry = EntryOf(known.or_text, field.bytes);
+    if (!entry) return !known.or_text || ChangeOf(*(&known + 1)) == nullptr;
+    return change == nullptr || change->entries->Keeps(entry->key);
   }
 
-  // Which case a field is, and its key if that is an entry; null if it is none.
-  const ProtoNode::Case* CaseOf(const ProtoNode& node, const ProtoField& field,
-                                std::string_view& key) const {
-    for (size_t i = FirstCase(node, field.number); i < node.cases.size(); ++i) {
-      const ProtoNode::Case& known = node.cases[i];
-      if (known.number != field.number) break;
-      if (known.wire != field.type) continue;
-      if (known.type != MemberType::kEntries || known.member == kNoField) return &known;
-      const auto entry = EntryOf(layout_.fields[known.member], field.bytes);
-      if (!entry) continue;
-      key = entry->key;
-      return &known;
-    }
-    return nullptr;
+  // A message within the message; returns how many bytes it has.
+  size_t AppendWithin(const ProtoNode::Case& known, Bytes old, std::string& out) const {
+    return AppendProtoMessage(out, known.number, [&] { Append(known.node, old, out); });
+  }
+  // One that was not there: only if it is to be there, or something in it.
+  void AppendNew(const ProtoNode::Case& known, std::string& out) const {
+    const size_t begin = out.size();
+    if (AppendWithin(known, {}, out) == 0 && ChangeOf(known) == nullptr) out.resize(begin);
   }
 
-  // A message within the message. `anyway`: also if nothing is in it.
-  void AppendWithin(const ProtoNode::Case& known, Bytes old, bool anyway, std::string& out) const {
-    std::string within;
-    Append(known.node, old, within);
-    if (anyway || !within.empty()) AppendProtoBytes(out, known.number, within);
-  }
-
-  const Layout& layout_;
   const SubMessage& message_;
-  std::array<const MemberChange*, kMaxFields> changes_{};
-  uint64_t changed_ = 0;  // by node
+  std::array<const MemberChange*, kMaxFields> changes_;  // by member
+  uint64_t changed_ = 0;                                 // by node
 };
 
 }  // namespace
 
-bool ReadMembers(const Layout& layout, const SubMessage& message, Bytes bytes, size_t begin,
-                 size_t end, Values& values) {
-  const Value absent = {end, end, end, end, 0, false};
-  std::fill_n(&values[message.field + 1], message.members, absent);
-  return MemberReader(layout, message, bytes, values)
-      .Read(0, bytes.data() + begin, bytes.data() + end);
+const ProtoNode::Case* ProtoNode::FindAmongAll(uint64_t tag) const {
+  const uint64_t number = tag >> 3;
+  const auto first =
+      std::lower_bound(cases.begin(), cases.end(), number,
+                       [](const auto& known, uint64_t wanted) { return known.number < wanted; });
+  for (auto known = first; known != cases.end() && known->number == number; ++known) {
+    if (ProtoTag(known->number, known->wire) == tag) return &*known;
+  }
+  return nullptr;
+}
+
+bool ReadMembers(const SubMessage& message, Bytes bytes, Bytes content, Values& values,
+                 Metadata* metadata) {
+  Value* const first = &values[message.field + 1];
+  for (Value* value = first; value != first + message.members; ++value) {
+    value->number = 0;
+    value->present = false;
+  }
+  return MemberReader(message, bytes, values, metadata)
+      .Read(0, content.data(), content.data() + content.size());
 }
 
 void AppendMessage(const Layout& layout, const SubMessage& message, Bytes old,

@@ -8,23 +8,23 @@
 #include <span>
 #include <string>
 #include <string_view>
-#include <vector>
 
 #include "codecs/declared/reading.h"
 #include "codecs/declared/tables.h"
 #include "src/codec/bytes.h"
-#include "src/codec/mutation.h"
+#include "src/codec/entry_mutation.h"
 #include "src/codec/protobuf.h"
 
 namespace metaprotocol::declared {
 
-// Values of the members of the message at [begin, end). False if it cannot be read; then they have
-// values as far as it can.
-bool ReadMembers(const Layout& layout, const SubMessage& message, Bytes bytes, size_t begin,
-                 size_t end, Values& values);
+// Values of the members of the message that `content`, a part of `bytes`, is. False if it cannot be
+// read; then they have values as far as it can. `metadata`, if any, gets the entries of lists.
+bool ReadMembers(const SubMessage& message, Bytes bytes, Bytes content, Values& values,
+                 Metadata* metadata);
 
-// What is an entry of the list `field`, a member; nothing if it is something else.
-inline std::optional<ProtoEntry> EntryOf(const Field& field, Bytes bytes) {
+// What is an entry of a list that is a member; nothing if it is something else. `or_text`: what has
+// no key is none.
+inline std::optional<ProtoEntry> EntryOf(bool or_text, Bytes bytes) {
   // As all peers write them, as far as they are short: a key and a value, in this order.
   const auto byte = [bytes](size_t at) { return static_cast<unsigned char>(bytes[at]); };
   if (bytes.size() >= 4 && byte(0) == 0x0a && byte(1) < 0x80) {
@@ -35,7 +35,7 @@ inline std::optional<ProtoEntry> EntryOf(const Field& field, Bytes bytes) {
     }
   }
   auto entry = ReadProtoEntry(bytes);
-  if (entry && field.or_text && entry->key.empty()) entry.reset();
+  if (or_text && entry && entry->key.empty()) entry.reset();
   return entry;
 }
 
@@ -45,7 +45,7 @@ void ForEachMemberEntry(const Field& field, Bytes area, Each each) {
   ProtoReader reader(area);
   for (ProtoField found; reader.Next(found);) {
     if (!found.is(field.number_in_message, WireType::kLength)) continue;
-    if (const auto entry = EntryOf(field, found.bytes)) each(entry->key, entry->value);
+    if (const auto entry = EntryOf(field.or_text, found.bytes)) each(entry->key, entry->value);
   }
 }
 
@@ -55,7 +55,7 @@ struct MemberChange {
   bool gone = false;
   uint64_t number = 0;
   std::string_view text = {};                 // texts
-  std::span<const MutationOp> mutation = {};  // lists
+  std::optional<EntryMutation> entries = {};  // lists; it has seen those of the message
 };
 
 // Appends the message `old` with these changes; what they do not name stays as it is, byte by byte.

@@ -11,16 +11,17 @@ namespace {
 
 using Status = ReadResult::Status;
 
-ReadResult Broken(std::string_view error, size_t fields = 0) {
-  return {Status::kBroken, 0, error, fields};
-}
-ReadResult NeedMore(size_t need) { return {Status::kNeedMore, need, {}}; }
-
 // One message's fields, from the first.
 class FieldReader {
  public:
-  FieldReader(const Layout& layout, bool little_endian, Bytes bytes, size_t end, Values& values)
-      : layout_(layout), little_(little_endian), bytes_(bytes), end_(end), values_(values) {}
+  FieldReader(const Layout& layout, bool little_endian, Bytes bytes, size_t end, Values& values,
+              Metadata* metadata)
+      : layout_(layout),
+        little_(little_endian),
+        bytes_(bytes),
+        end_(end),
+        values_(values),
+        metadata_(metadata) {}
 
   ReadResult Read(size_t from, size_t count) {
     for (size_t before = from; at_ == 0 && before-- > 0;) {
@@ -33,27 +34,33 @@ class FieldReader {
       Value& value = values_[i];
       value.begin = value.content = at_;
       value.present = true;
-      ReadResult result = ReadOne(field, value);
-      if (!result.ok()) {
-        if (result.fields == 0) result.fields = i;
-        return result;
-      }
-      if (field.has_constant && !HasConstant(field, value)) {
-        return Broken("a field does not hold what it always does", i);
+      if (!ReadOne(field, value) || !HoldsConstant(field, value)) {
+        if (result_.fields == 0) result_.fields = i;
+        return result_;
       }
       at_ = value.end;
       if (field.type == FieldType::kMessage) i += layout_.messages[field.message].members;
       for (const FieldIndex span : layout_.spans) {
         if (layout_.fields[span].through != index) continue;
         if (values_[span].number != at_ - values_[span].end) {
-          return Broken("fields do not end where a length says", i);
+          Broken("fields do not end where a length says", i);
+          return result_;
         }
       }
     }
-    return {};
+    return result_;
   }
 
  private:
+  bool Broken(std::string_view error, size_t fields = 0) {
+    result_ = {Status::kBroken, 0, error, fields};
+    return false;
+  }
+  bool NeedMore(size_t need) {
+    result_ = {Status::kNeedMore, need, {}};
+    return false;
+  }
+
   // The numbers that messages begin with, as far as they are there and hold what they must;
   // returns how many that are.
   size_t ReadPlain(size_t count) {
@@ -71,41 +78,36 @@ class FieldReader {
     return most;
   }
 
-  ReadResult ReadOne(const Field& field, Value& value) {
+  bool ReadOne(const Field& field, Value& value) {
     switch (field.type) {
       case FieldType::kNumber: {
-        const ReadResult result = Take(field.width, value);
-        if (result.ok()) {
-          value.number = LoadNumber(bytes_.data() + value.content, field.width, little_);
-        }
-        return result;
+        if (!Take(field.width, value)) return false;
+        value.number = LoadNumber(bytes_.data() + value.content, field.width, little_);
+        return true;
       }
       case FieldType::kBits:
         value.content_end = value.end = at_;
         value.number = (values_[field.source].number & field.mask) >> std::countr_zero(field.mask);
-        return {};
+        return true;
       case FieldType::kFixedText: {
-        const ReadResult result = Take(field.width, value);
-        while (result.ok() && value.content_end > value.content &&
+        if (!Take(field.width, value)) return false;
+        while (value.content_end > value.content &&
                (bytes_[value.content_end - 1] == '\0' || bytes_[value.content_end - 1] == ' ')) {
           --value.content_end;
         }
-        return result;
+        return true;
       }
-      case FieldType::kPrefixed: {
-        const ReadResult result = TakePrefix(field, value);
-        return result.ok() ? TakeText(field, field.width, value) : result;
-      }
+      case FieldType::kPrefixed:
+        return TakePrefix(field, value) && TakeText(field, field.width, value);
       case FieldType::kSized:
         value.number = values_[field.source].number;
         return TakeText(field, layout_.fields[field.source].width, value);
-      case FieldType::kUntil: {
-        const ReadResult result = TakeUntil(field.until, value);
-        if (result.ok() && field.decimal && !ParseDecimal(Content(value, bytes_), value.number)) {
+      case FieldType::kUntil:
+        if (!TakeUntil(field.until, value)) return false;
+        if (field.decimal && !ParseDecimal(Content(value, bytes_), value.number)) {
           return Broken("a number has something else than digits, or is too large");
         }
-        return result;
-      }
+        return true;
       case FieldType::kEntries:
         return ReadEntries(field, value);
       case FieldType::kMessage:
@@ -117,23 +119,22 @@ class FieldReader {
   }
 
   // Fields of known size: `size` bytes from value.content.
-  ReadResult Take(uint64_t size, Value& value) {
+  bool Take(uint64_t size, Value& value) {
     if (end_ - value.content < size) return Broken("a field goes beyond the message's end");
     value.content_end = value.end = value.content + static_cast<size_t>(size);
-    return value.end <= bytes_.size() ? ReadResult{} : NeedMore(value.end);
+    return value.end <= bytes_.size() || NeedMore(value.end);
   }
 
   // The number of `field.width` bytes before the content.
-  ReadResult TakePrefix(const Field& field, Value& value) {
-    const ReadResult result = Take(field.width, value);
-    if (!result.ok()) return result;
+  bool TakePrefix(const Field& field, Value& value) {
+    if (!Take(field.width, value)) return false;
     value.number = LoadNumber(bytes_.data() + value.content, field.width, little_);
     value.content = value.end;
-    return result;
+    return true;
   }
 
   // Text of value.number bytes, which was read from a number of `width` bytes.
-  ReadResult TakeText(const Field& field, size_t width, Value& value) {
+  bool TakeText(const Field& field, size_t width, Value& value) {
     if (field.nullable && value.number == LargestNumber(width)) {
       value.present = false;
       return Take(0, value);
@@ -141,38 +142,34 @@ class FieldReader {
     return Take(value.number, value);
   }
 
-  ReadResult TakeUntil(std::string_view separator, Value& value) {
+  bool TakeUntil(std::string_view separator, Value& value) {
     if (bytes_.size() < end_) return NeedMore(end_);
     const size_t found = bytes_.substr(0, end_).find(separator, value.content);
     value.content_end = found == Bytes::npos ? end_ : found;
     value.end = found == Bytes::npos ? end_ : found + separator.size();
-    return {};
+    return true;
   }
 
-  ReadResult ReadEntries(const Field& field, Value& value) {
+  bool ReadEntries(const Field& field, Value& value) {
     const Entries& entries = field.entries;
-    ReadResult result;
     switch (entries.extent) {
       case Entries::Extent::kBytes:
-        result = TakePrefix(field, value);
-        if (result.ok()) result = TakeText(field, field.width, value);
+        if (!TakePrefix(field, value) || !TakeText(field, field.width, value)) return false;
         break;
       case Entries::Extent::kSized:
         value.number = values_[field.source].number;
-        result = TakeText(field, layout_.fields[field.source].width, value);
+        if (!TakeText(field, layout_.fields[field.source].width, value)) return false;
         break;
       case Entries::Extent::kUntil:
-        result = TakeUntil(field.until, value);
+        if (!TakeUntil(field.until, value)) return false;
         break;
       case Entries::Extent::kCount:
-        result = TakePrefix(field, value);
-        if (!result.ok()) return result;
+        if (!TakePrefix(field, value)) return false;
         // Where it ends is known once it has been gone through, which is done once.
         if (bytes_.size() < end_) return NeedMore(end_);
         value.content_end = end_;
         break;
     }
-    if (!result.ok()) return result;
     size_t used = 0;
     const bool counted = entries.extent == Entries::Extent::kCount;
     if (!ForEachEntry(entries, little_, field.nullable, Content(value, bytes_), value.number,
@@ -180,26 +177,27 @@ class FieldReader {
       return Broken("a list of entries is broken");
     }
     if (counted) value.end = value.content_end = value.content + used;
-    return {};
+    return true;
   }
 
-  ReadResult ReadMessage(const Field& field, Value& value) {
-    ReadResult result;
+  bool ReadMessage(const Field& field, Value& value) {
     if (field.source == kNoField) {
-      result = TakePrefix(field, value);
+      if (!TakePrefix(field, value)) return false;
     } else {
       value.number = values_[field.source].number;
     }
-    if (result.ok()) result = Take(value.number, value);
-    if (!result.ok()) return result;
+    if (!Take(value.number, value)) return false;
     const SubMessage& message = layout_.messages[field.message];
-    if (ReadMembers(layout_, message, bytes_, value.content, value.content_end, values_)) return {};
+    if (ReadMembers(message, bytes_, Content(value, bytes_), values_, metadata_)) return true;
     return Broken("a message within the message cannot be read",
                   size_t{message.field} + 1 + message.members);
   }
 
-  bool HasConstant(const Field& field, const Value& value) const {
-    return field.is_number() ? value.number == field.number : Content(value, bytes_) == field.text;
+  bool HoldsConstant(const Field& field, const Value& value) {
+    if (!field.has_constant) return true;
+    const bool holds =
+        field.is_number() ? value.number == field.number : Content(value, bytes_) == field.text;
+    return holds || Broken("a field does not hold what it always does");
   }
 
   const Layout& layout_;
@@ -207,7 +205,9 @@ class FieldReader {
   const Bytes bytes_;
   const size_t end_;
   Values& values_;
+  Metadata* const metadata_;
   size_t at_ = 0;
+  ReadResult result_;
 };
 
 }  // namespace
@@ -221,8 +221,8 @@ bool EndsWithCrc32(const Layout& layout, bool little_endian, Bytes bytes) {
 }
 
 ReadResult ReadFields(const Layout& layout, bool little_endian, Bytes bytes, size_t end,
-                      size_t from, size_t count, Values& values) {
-  return FieldReader(layout, little_endian, bytes, end, values).Read(from, count);
+                      size_t from, size_t count, Values& values, Metadata* metadata) {
+  return FieldReader(layout, little_endian, bytes, end, values, metadata).Read(from, count);
 }
 
 }  // namespace metaprotocol::declared

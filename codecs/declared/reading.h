@@ -9,12 +9,13 @@
 #include "codecs/declared/numbers.h"
 #include "codecs/declared/tables.h"
 #include "src/codec/bytes.h"
+#include "src/codec/metadata.h"
 
 namespace metaprotocol::declared {
 
 // What was read of one field: where it is, with its length or separator, and its content. Of the
 // members of a message, of their last occurrence; of a list in one, from the first entry to the
-// last.
+// last. Of a member that is not there `number` is 0, and where it is is not said.
 struct Value {
   size_t begin;  // of all
   size_t content;
@@ -38,9 +39,10 @@ struct ReadResult {
 };
 
 // Reads the fields from `from` to `count` of a message whose fields and body end at `end`; only the
-// first bytes of it may be there. `values`: of those before `from`.
+// first bytes of it may be there. `values`: of those before `from`. `metadata`, if any, gets the
+// entries of the lists that are members of a message.
 ReadResult ReadFields(const Layout& layout, bool little_endian, Bytes bytes, size_t end,
-                      size_t from, size_t count, Values& values);
+                      size_t from, size_t count, Values& values, Metadata* metadata = nullptr);
 
 inline uint64_t NumberAt(const LengthPart& part, bool little_endian, Bytes bytes) {
   const uint64_t whole = LoadNumber(bytes.data() + part.offset, part.width, little_endian);
@@ -51,7 +53,7 @@ inline uint64_t NumberAt(const LengthPart& part, bool little_endian, Bytes bytes
 bool EndsWithCrc32(const Layout& layout, bool little_endian, Bytes bytes);
 
 inline Bytes Content(const Value& value, Bytes bytes) {
-  return bytes.substr(value.content, value.content_end - value.content);
+  return !value.present ? Bytes() : bytes.substr(value.content, value.content_end - value.content);
 }
 
 // Calls `each(key, value, present, raw)` for what is in a list; false if it is broken. `present`:

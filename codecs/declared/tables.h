@@ -55,17 +55,26 @@ struct Entries {
 // A protobuf message as a tree of what is known of it.
 struct ProtoNode {
   static constexpr uint8_t kNone = 0xff;
-  // Of one number there may be several: first entries, then a text.
   struct Case {
     uint32_t number = 0;
     WireType wire = WireType::kLength;
     MemberType type = MemberType::kText;
     FieldIndex member = kNoField;
     uint8_t node = kNone;  // a message within the message
+    bool or_text = false;  // entries: what has no key is the text that the next case is
+
+    bool is_list() const { return type == MemberType::kEntries && member != kNoField; }
   };
   std::vector<Case> cases;  // by number
-  // The first case of a number below 16, or how many there are.
-  std::array<uint8_t, 16> first{};
+  // By tags of one byte: the first case, or kNone.
+  std::array<uint8_t, 128> by_tag{};
+
+  // The first case of such fields; null if there is none.
+  const Case* Find(uint64_t tag) const {
+    if (tag >= by_tag.size()) return FindAmongAll(tag);
+    return by_tag[tag] == kNone ? nullptr : &cases[by_tag[tag]];
+  }
+  const Case* FindAmongAll(uint64_t tag) const;
 };
 
 // A message that is a field, by its format.
@@ -97,6 +106,7 @@ struct Field {
   MemberType member = MemberType::kText;
   uint32_t number_in_message = 0;  // protobuf's, in the message that it is directly in
   uint8_t depth = 0;               // 0: directly in the message that is a field
+  uint64_t within = 0;             // the nodes around it, as bits
   bool or_text = false;  // entries: what has no key is not one, but the text of the same number
   bool required = false;
   std::string without;
@@ -153,6 +163,29 @@ struct NumberIs {
   std::vector<uint64_t> values;
 };
 
+// Something that is asked of a member of a message.
+struct Demand {
+  FieldIndex field = kNoField;
+  bool required = false;
+  bool has_constant = false;
+  uint64_t number = 0;  // the constant
+  std::string without;  // characters that it must not have
+};
+
+// A field that is a metadata key of the protocol's own, or a list of what peers name; but those in
+// messages.
+struct Said {
+  FieldIndex field = kNoField;
+  bool list = false;
+  uint32_t key = MetadataKeys::kNone;
+};
+
+// A constant at a fixed place.
+struct Opening {
+  size_t offset = 0;
+  std::string bytes;
+};
+
 // What messages of one side look like.
 struct Layout {
   std::vector<Field> fields;
@@ -176,10 +209,12 @@ struct Layout {
   FieldIndex timeout = kNoField;
   std::vector<FieldIndex> lists;  // which mutations change
   std::vector<SubMessage> messages;
-  std::vector<FieldIndex> demands;  // members of which something is demanded
-  std::vector<FieldIndex> said;     // fields that are metadata keys, and lists
-  // Constants at fixed places, and where they stand.
-  std::vector<std::pair<size_t, std::string>> opening;
+  std::vector<Demand> demands;
+  std::vector<Said> said;
+  std::vector<Opening> opening;
+  std::vector<FieldIndex> writable;   // what mutations and other numbers change; not members
+  std::vector<FieldIndex> separated;  // fields with `until`
+  FieldIndex last = kNoField;         // that is no member
   // Where the id is in a message: the numbers that count its bytes, as offset and width.
   std::vector<std::pair<size_t, size_t>> id_lengths;
   std::vector<FieldIndex> spans;   // fields with `through`
@@ -189,6 +224,13 @@ struct Layout {
   size_t telling = 0;  // so many fields tell kind, id, status and timeout
   size_t needed = 0;   // so many fields tell everything but metadata
   bool replaced_at_fixed_places = true;  // id and timeout
+
+  // The field that stands behind `index` and its members.
+  size_t Behind(size_t index) const {
+    const Field& field = fields[index];
+    const bool is_message = field.type == FieldType::kMessage;
+    return index + 1 + (is_message ? messages[field.message].members : 0);
+  }
 };
 
 // A message that the proxy writes, by the fields of its layout.

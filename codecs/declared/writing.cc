@@ -59,6 +59,16 @@ class Writer {
     Begin(index);
     out_.append(bytes);
   }
+  // The fields from `first` to `end` as they are in `bytes`.
+  void Copy(size_t first, size_t end, Bytes bytes, const Values& values) {
+    if (first == end) return;
+    const size_t begin = values[first].begin;
+    for (size_t i = first; i < end; i = layout_.Behind(i)) {
+      places_[i] = out_.size() + values[i].begin - begin;
+    }
+    const size_t next = end < layout_.fields.size() ? values[end].begin : values[layout_.last].end;
+    out_.append(bytes, begin, next - begin);
+  }
   // A text field; false if it cannot be written. `closed`: with its separator.
   bool Text(FieldIndex index, std::string_view text, bool closed = true) {
     const Field& field = layout_.fields[index];
@@ -112,23 +122,27 @@ class Writer {
     out_.append(content);
     return true;
   }
-  // A message within the message; false if its length cannot say how long it is.
-  bool Message(FieldIndex index, std::string_view content) {
+  // A message within the message, which `append()` writes; false if its length cannot say how long
+  // it is.
+  template <class Append>
+  bool Message(FieldIndex index, Append append) {
     const Field& field = layout_.fields[index];
     Begin(index);
-    if (field.source == kNoField) {
-      if (content.size() > LargestNumber(field.width)) return false;
-      AppendNumber(out_, field.width, tables_.little_endian, content.size());
-    }
-    out_.append(content);
-    return field.source == kNoField || SetLength(field, content.size());
+    if (field.source == kNoField) AppendNumber(out_, field.width, tables_.little_endian, 0);
+    const size_t begin = out_.size();
+    append();
+    const size_t size = out_.size() - begin;
+    if (field.source != kNoField) return SetLength(field, size);
+    if (size > LargestNumber(field.width)) return false;
+    StoreNumber(&out_[begin - field.width], field.width, tables_.little_endian, size);
+    return true;
   }
   // What counts the bytes of some fields, once all are written and nothing else is; false if it
   // cannot say them.
   bool Spans() {
     for (const FieldIndex index : layout_.spans) {
       const Field& field = layout_.fields[index];
-      const size_t next = size_t{field.through} + 1;
+      const size_t next = layout_.Behind(field.through);
       const size_t end = next < layout_.fields.size() ? places_[next] : out_.size();
       if (!SetNumber(index, end - places_[index] - field.width)) return false;
     }
@@ -242,9 +256,9 @@ size_t Room(const Layout& layout, const Field& field) {
 }
 
 // The message `field` of a template: the members that it names, the id and the status.
-std::string NewMessage(const Layout& layout, const Field& field, const Template& from,
-                       const Filling& filling, const std::array<uint64_t, kMaxFields>& numbers,
-                       uint64_t status) {
+void AppendNewMessage(const Layout& layout, const Field& field, const Template& from,
+                      const Filling& filling, const std::array<uint64_t, kMaxFields>& numbers,
+                      uint64_t status, std::string& out) {
   const SubMessage& message = layout.messages[field.message];
   std::vector<MemberChange> changes;
   std::vector<std::string> texts(message.members);
@@ -262,9 +276,7 @@ std::string NewMessage(const Layout& layout, const Field& field, const Template&
     }
     changes.push_back(change);
   }
-  std::string out;
   AppendMessage(layout, message, {}, changes, out);
-  return out;
 }
 
 }  // namespace
@@ -302,7 +314,9 @@ bool AppendTemplate(const Tables& tables, Direction direction, const Template& f
         writer.Begin(index);
         break;
       case FieldType::kMessage:
-        if (!writer.Message(index, NewMessage(layout, field, from, filling, numbers, status))) {
+        if (!writer.Message(index, [&] {
+              AppendNewMessage(layout, field, from, filling, numbers, status, out);
+            })) {
           writer.Discard();
           return false;
         }
@@ -390,7 +404,8 @@ bool AppendPart(std::string& out, size_t width, bool little_endian, bool nullabl
 // the first if none has, and what they replace leaves them all.
 struct ListChanges {
   FieldIndex target = kNoField;
-  ListMutation split;  // owns what the next two have, where they are no one else's
+  bool all_named = true;  // no key of the protocol's own is among them
+  ListMutation split;     // owns what the next two have, where they are no one else's
   std::span<const MutationOp> in_target;
   std::span<const MutationOp> elsewhere;
 
@@ -426,6 +441,8 @@ bool HasKey(const Tables& tables, const Field& field, Bytes content, const Value
 
 void PlanLists(const Tables& tables, const Layout& layout, Bytes bytes, const Values& values,
                std::span<const MutationOp> mutation, ListChanges& plan) {
+  plan.all_named = std::none_of(mutation.begin(), mutation.end(),
+                                [&](const MutationOp& op) { return IsOwn(tables, op.key); });
   if (layout.lists.empty()) return;
   plan.target = layout.lists.front();
   for (const FieldIndex list : layout.lists) {
@@ -437,9 +454,7 @@ void PlanLists(const Tables& tables, const Layout& layout, Bytes bytes, const Va
   const bool alone = std::all_of(layout.lists.begin(), layout.lists.end(), [&](FieldIndex list) {
     return list == plan.target || Content(values[list], bytes).empty();
   });
-  const bool all_named = std::none_of(mutation.begin(), mutation.end(),
-                                      [&](const MutationOp& op) { return IsOwn(tables, op.key); });
-  if (alone && (all_named || layout.fields[plan.target].type == FieldType::kEntries)) {
+  if (alone && (plan.all_named || layout.fields[plan.target].type == FieldType::kEntries)) {
     plan.in_target = mutation;
     return;
   }
@@ -463,29 +478,34 @@ std::vector<MemberChange> MemberChanges(const Layout& layout, const SubMessage& 
                                         Bytes bytes, const Values& values,
                                         std::span<const MutationOp> mutation,
                                         const ListChanges& lists, const Replaced& replaced) {
+  const auto has = [&](FieldIndex index) {
+    return index != kNoField && layout.fields[index].source == message.field &&
+           layout.fields[index].type == FieldType::kMember;
+  };
   std::vector<MemberChange> changes;
-  for (size_t i = 0; i < message.members; ++i) {
+  changes.reserve(4);
+  if (replaced.id && has(layout.id)) {
+    changes.push_back({.member = layout.id, .number = *replaced.id});
+  }
+  if (replaced.timeout && has(layout.timeout)) {
+    const bool narrow = layout.fields[layout.timeout].member == MemberType::kSigned32;
+    const uint64_t most = narrow ? std::numeric_limits<int32_t>::max() : UINT64_MAX;
+    changes.push_back({.member = layout.timeout, .number = std::min(*replaced.timeout, most)});
+  }
+  for (const FieldIndex list : layout.lists) {
+    if (!has(list) || lists.of(list).empty()) continue;
+    EntryMutation entries(lists.of(list));
+    ForEachMemberEntry(layout.fields[list], Content(values[list], bytes),
+                       [&](Bytes key, Bytes) { entries.See(key); });
+    changes.push_back({.member = list, .entries = std::move(entries)});
+  }
+  for (size_t i = 0; !lists.all_named && i < message.members; ++i) {
     const auto index = static_cast<FieldIndex>(message.field + 1 + i);
     const Field& field = layout.fields[index];
-    MemberChange change{.member = index};
-    if (index == layout.id && replaced.id) {
-      change.number = *replaced.id;
-    } else if (index == layout.timeout && replaced.timeout) {
-      change.number = *replaced.timeout;
-      if (field.member == MemberType::kSigned32) {
-        change.number = std::min<uint64_t>(change.number, std::numeric_limits<int32_t>::max());
-      }
-    } else if (field.is_list() && !lists.of(index).empty()) {
-      change.mutation = lists.of(index);
-    } else if (const auto text = field.is_text()
-                                     ? NewText(field, Content(values[index], bytes), mutation)
-                                     : std::nullopt) {
-      change.text = *text;
-      change.gone = text->empty() && !field.required;
-    } else {
-      continue;
-    }
-    changes.push_back(change);
+    if (!field.is_text()) continue;
+    const auto text = NewText(field, Content(values[index], bytes), mutation);
+    if (!text) continue;
+    changes.push_back({.member = index, .gone = text->empty() && !field.required, .text = *text});
   }
   return changes;
 }
@@ -608,51 +628,56 @@ bool AppendMutated(const Tables& tables, Direction direction, Bytes bytes, const
   Writer writer(tables, direction, out);
   ListChanges lists;
   PlanLists(tables, layout, bytes, values, mutation, lists);
-  size_t end = 0;
-  bool open = false;  // a field went up to the message's end for want of its separator
-  for (size_t i = 0; i < layout.fields.size(); ++i) {
-    const auto index = static_cast<FieldIndex>(i);
-    const Field& field = layout.fields[i];
-    const Value& value = values[i];
-    if (field.type == FieldType::kMember) {  // written with its message
-      writer.Begin(index);
-      continue;
-    }
-    end = value.end;
-    const bool was_open = open;
-    open = open || (!field.until.empty() && value.end == value.content_end);
+  // Whether one of the fields up to this one went up to the message's end for want of its
+  // separator.
+  const auto open = [&](size_t count) {
+    return std::any_of(layout.separated.begin(), layout.separated.end(), [&](FieldIndex field) {
+      return field < count && values[field].end == values[field].content_end;
+    });
+  };
+  size_t done = 0;  // so many fields are written
+  for (const FieldIndex index : layout.writable) {
+    const Field& field = layout.fields[index];
     bool written = true;
     if (index == layout.id && replaced.id) {
+      writer.Copy(done, index, bytes, values);
       writer.Id(index, *replaced.id);
     } else if (index == layout.timeout && replaced.timeout) {
+      writer.Copy(done, index, bytes, values);
       writer.Number(index, std::min(*replaced.timeout, LargestNumber(field.width)));
-    } else if (field.is_list() && !lists.of(index).empty()) {
+    } else if (field.type == FieldType::kEntries) {
+      if (lists.of(index).empty()) continue;
+      writer.Copy(done, index, bytes, values);
       std::string content;
       size_t count = 0;
-      written = !was_open &&
-                MutatedEntries(tables, field, Content(value, bytes), value, lists.of(index),
-                               content, count) &&
-                writer.List(index, content, count, !open);
+      written = !open(index) &&
+                MutatedEntries(tables, field, Content(values[index], bytes), values[index],
+                               lists.of(index), content, count) &&
+                writer.List(index, content, count, !open(index + 1));
     } else if (field.type == FieldType::kMessage) {
       const SubMessage& message = layout.messages[field.message];
       const std::vector<MemberChange> changes =
           MemberChanges(layout, message, bytes, values, mutation, lists, replaced);
-      std::string content;
-      AppendMessage(layout, message, Content(value, bytes), changes, content);
-      written = writer.Message(index, content);
-    } else if (const auto text = field.is_text() && !field.has_constant
-                                     ? NewText(field, Content(value, bytes), mutation)
-                                     : std::nullopt) {
-      written = !was_open && writer.Text(index, *text, !open);
+      if (changes.empty()) continue;
+      writer.Copy(done, index, bytes, values);
+      written = writer.Message(index, [&] {
+        AppendMessage(layout, message, Content(values[index], bytes), changes, out);
+      });
     } else {
-      writer.Raw(index, bytes.substr(value.begin, value.end - value.begin));
+      if (lists.all_named || !field.is_text() || field.has_constant) continue;
+      const auto text = NewText(field, Content(values[index], bytes), mutation);
+      if (!text) continue;
+      writer.Copy(done, index, bytes, values);
+      written = !open(index) && writer.Text(index, *text, !open(index + 1));
     }
     if (!written) {
       writer.Discard();
       return false;
     }
+    done = layout.Behind(index);
   }
-  if (writer.Spans() && writer.Finish(bytes.size() - end)) return true;
+  writer.Copy(done, layout.fields.size(), bytes, values);
+  if (writer.Spans() && writer.Finish(bytes.size() - values[layout.last].end)) return true;
   writer.Discard();
   return false;
 }

@@ -80,5 +80,20 @@ inline void AppendProtoFixed64(std::string& out, uint32_t number, uint64_t value
 }
 void AppendProtoEntry(std::string& out, uint32_t number, std::string_view key,
                       std::string_view value);
+// Appends a field that is a message, which `append()` writes behind what is in `out` by then: the
+// length before it is made good once it is known. Returns how many bytes the message has.
+template <class Append>
+size_t AppendProtoMessage(std::string& out, uint32_t number, Append append) {
+  AppendVarint(ProtoTag(number, WireType::kLength), out);
+  const size_t begin = out.size();
+  out.push_back('\0');  // mostly it fits one byte
+  append();
+  const size_t size = out.size() - begin - 1;
+  char length[kMaxVarintBytes];
+  const size_t bytes = StoreVarint(length, size);
+  out[begin] = length[0];
+  if (bytes > 1) out.insert(begin + 1, length + 1, bytes - 1);
+  return size;
+}
 
 }  // namespace metaprotocol

@@ -92,5 +92,16 @@ TEST(Protobuf, WritesWhatItReads) {
   EXPECT_EQ(message, "\x4a\x06\x0a\x01k\x12\x01v");
 }
 
+TEST(Protobuf, TheLengthOfAMessageIsMadeGoodHoweverManyBytesItTakes) {
+  for (const size_t size : {0, 1, 127, 128, 16383, 16384, 3000000}) {
+    const std::string content(size, 'x');
+    std::string at_once = "before";
+    AppendProtoBytes(at_once, 300, content);
+    std::string made_good = "before";
+    EXPECT_EQ(AppendProtoMessage(made_good, 300, [&] { made_good += content; }), size);
+    EXPECT_EQ(made_good, at_once) << size;
+  }
+}
+
 }  // namespace
 }  // namespace metaprotocol

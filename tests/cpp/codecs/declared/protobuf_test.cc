@@ -229,6 +229,65 @@ TEST(DeclaredProtobufTest, MutationsAndTimeoutsChangeWhatTheyNameAndNothingElse)
   EXPECT_EQ(written.size(), Own(Number(1, 8) + Text(2, within) + Number(4, 0)).size());
 }
 
+TEST(DeclaredProtobufTest, MessagesAroundALongTextGetLongerLengths) {
+  const std::string tail = Text(7, "unknown");
+  const auto head = [&](const std::string& method) {
+    return Number(1, 5) + Text(2, Text(1, Text(3, method)) + tail);
+  };
+  for (const size_t size : {1, 110, 120, 123, 124, 125, 126, 127, 128, 200}) {
+    const std::string method(size, 'm');
+    const std::vector<MutationOp> ops = {{MutationOp::Kind::kSet, "method", method}};
+    // A text that is set is written behind what else its message has, which is nothing here.
+    EXPECT_EQ(Seen(Own(head("get"))).Written({.id = 5, .mutation = ops}),
+              Own(Text(2, Text(1, Text(3, method)) + tail) + Number(1, 5)))
+        << size;
+  }
+}
+
+// Tags of fields from 16 on have two bytes and more.
+TEST(DeclaredProtobufTest, FieldsMayHaveAnyNumber) {
+  const auto codec = Make(R"({
+    "framing": {"length": {"fields": ["bytes"], "after": "bytes"}},
+    "fields": [
+      {"name": "bytes", "bytes": 2},
+      {"name": "head", "message": {"lengthPrefix": 1, "members": [
+        {"name": "id", "path": "16", "type": "UINT64"},
+        {"name": "method", "path": "300.20"},
+        {"name": "tags", "path": "536870911", "type": "ENTRIES"},
+        {"name": "label", "path": "536870911"},
+        {"name": "size", "path": "300.21", "type": "UINT64"}]}}],
+    "correlationId": "id"})");
+  const std::string entry = Entry(536870911, "user", "ann");
+  const auto wire = [&](uint64_t id, const std::string& list) {
+    return Own(Number(20, 1) + Number(16, id) + Text(300, Text(20, "get") + Number(21, 7)) +
+                   Text(536870911, "plain") + list + Text(16, "no number"),
+               "body");
+  };
+  std::string bytes = wire(77, entry);
+  bytes[1] = static_cast<char>(bytes.size() - 2);
+  MetadataKeys keys = MetadataKeys::Everything(codec->traits().metadata_keys);
+  Message message;
+  message.Clear(&keys);
+  DecodeOptions options;
+  options.interest = codec->InterestIn(keys);
+  ASSERT_EQ(codec->Decode(nullptr, Direction::kRequest, bytes, options, message).status,
+            DecodeResult::Status::kMessage);
+  EXPECT_EQ(message.id, 77u);
+  EXPECT_EQ(message.metadata.Find("method"), "get");
+  EXPECT_EQ(message.metadata.Find("size"), "7");
+  EXPECT_EQ(message.metadata.Find("user"), "ann");
+  EXPECT_EQ(message.metadata.Find("label"), "plain");
+  const std::vector<MutationOp> ops = {{MutationOp::Kind::kRemove, "user", ""}};
+  std::string out;
+  const Encoded encoded = codec->Encode(message, bytes, {.id = 77, .mutation = ops}, out);
+  out.append(encoded.Unchanged(bytes));
+  std::string wanted = Own(Number(20, 1) + Text(300, Text(20, "get") + Number(21, 7)) +
+                               Text(536870911, "plain") + Text(16, "no number") + Number(16, 77),
+                           "body");
+  wanted[1] = static_cast<char>(wanted.size() - 2);
+  EXPECT_EQ(out, wanted);
+}
+
 TEST(DeclaredProtobufTest, WhatIsDemandedOfAMessageIsRefusedWithoutItAndAnswered) {
   const Seen without(Own(Number(1, 7) + Text(2, Number(5, 9))));
   EXPECT_EQ(without.result.status, DecodeResult::Status::kUndecodable);
