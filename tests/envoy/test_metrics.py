@@ -32,6 +32,11 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 OPERATIONS = Path(__file__).resolve().parents[2] / "docs" / "operations.md"
 METRICS = Path(__file__).resolve().parents[2] / "src" / "observe" / "metrics.cc"
 PREFIX = "envoy_dynamicmodulescustom_metaprotocol_"
+DIRECT = Route(
+    name="direct",
+    match=[Condition(key="method", exact="direct")],
+    direct_reply=DirectReply(kind="denied"),
+)
 # Each is the label `protocol` of its metrics, and so has counts of its own.
 LISTENERS = {"main": None, "timed": None, "few": Limits(max_sessions_per_worker=1)}
 
@@ -50,8 +55,7 @@ async def stage(builder: ConfigBuilder) -> AsyncIterator[Stage]:
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(DubboServer(Provider("p")))
         routes = [
-            Route(name="direct", match=[Condition(key="method", exact="direct")],
-                  direct_reply=DirectReply(kind="denied")),
+            DIRECT,
             Route(name="hasty", match=[Condition(key="method", exact="slow")], cluster="p",
                   timeout=timedelta(seconds=0.1)),
             Route(name="p", match=[Condition(key="interface", exact=SERVICE)], cluster="p"),
@@ -153,6 +157,21 @@ async def test_both_stats_pages_have_them(stage: Stage) -> None:
     name = "dynamicmodulescustom.metaprotocol.requests"
     await eventually(lambda: name in stage.envoy.admin(f"/stats?filter={name}"))
     assert f"# TYPE {PREFIX}requests counter" in stage.envoy.stats_prometheus("metaprotocol")
+
+
+async def test_a_runtime_value_takes_envoy_s_prefix_from_the_names(builder: ConfigBuilder) -> None:
+    strip = "envoy.reloadable_features.dynamic_modules_strip_custom_stat_prefix"
+    runtime = {"layers": [{"name": "static", "static_layer": {strip: True}}]}
+    bootstrap = Bootstrap(
+        [MetaProtocolListener("main", dubbo_proxy(DIRECT, name="main"))],
+        extra={"layered_runtime": runtime},
+    )
+    with running_envoy(builder, bootstrap) as envoy:
+        async with await DubboClient.connect("127.0.0.1", envoy.listener_port("main")) as client:
+            with pytest.raises(DubboError):
+                await client.call(SERVICE, "direct")
+        sample = re.compile(r'^metaprotocol_requests\{protocol="main",.*\} 1$', re.MULTILINE)
+        await eventually(lambda: sample.search(envoy.stats_prometheus()), "the name")
 
 
 async def test_refused_connections_are_counted_per_listener_name(stage: Stage) -> None:
