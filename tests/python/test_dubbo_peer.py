@@ -167,7 +167,7 @@ async def test_a_server_closes_a_connection_that_does_not_speak_dubbo() -> None:
     async with DubboServer(respond) as server:
         client = await DubboClient.connect("127.0.0.1", server.port)
         await client.send_bytes(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        await asyncio.wait_for(client.wait_closed(), 5)
+        await asyncio.wait_for(client.wait_closed(), 60)
         assert [type(error) for error in server.errors] == [FrameError]
         await client.close()
 
@@ -179,7 +179,7 @@ async def test_stopping_the_server_leaves_nothing_open() -> None:
     calls = [asyncio.create_task(client.call(SERVICE, "sleep", 30)) for client in clients]
     while server.calls < 3:
         await asyncio.sleep(0.005)
-    await asyncio.wait_for(server.stop(), 5)
+    await asyncio.wait_for(server.stop(), 20)
     assert server.open_connections == 0
     assert [type(e) for e in await asyncio.gather(*calls, return_exceptions=True)] == (
         [ConnectionError] * 3

@@ -76,7 +76,7 @@ def test_two_run_side_by_side() -> None:
 def test_draining_is_passed_on() -> None:
     with EnvoyProcess(config(static_resources=ECHO)) as envoy:
         envoy.drain_listeners(graceful=False)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while not envoy.stats("listener_stopped")["listener_manager.listener_stopped"]:
             assert time.monotonic() < deadline
             time.sleep(0.02)
@@ -140,11 +140,17 @@ def test_one_that_never_gets_ready_is_stopped() -> None:
             },
         ]
     }
-    envoy = EnvoyProcess(config(static_resources=waiting), ready_timeout=1.5)
-    with pytest.raises(EnvoyError, match=r"not ready after 1\.5 s: its state is PRE_INITIALIZING"):
-        envoy.start()
-    assert envoy.returncode is not None
-    envoy.clean()
+    for patience in (1.5, 6.0, 30.0):  # on a busy machine it opens no admin page in the first
+        envoy = EnvoyProcess(config(static_resources=waiting), ready_timeout=patience)
+        with pytest.raises(EnvoyError, match=f"not ready after {patience} s: ") as raised:
+            envoy.start()
+        assert envoy.returncode is not None
+        envoy.clean()
+        if "its state is PRE_INITIALIZING" in str(raised.value):
+            break
+        assert "it opened no admin page" in str(raised.value)
+    else:
+        pytest.fail("it opened no admin page")
 
 
 def test_admin_refusals_are_errors() -> None:

@@ -58,7 +58,7 @@ def test_dubbo_calls_are_answered_and_counted() -> None:
         assert process.stdout is not None
         logged = process.stdout.read().splitlines()
         assert logged.count("v2 gets org.example.Shop.buy") == 1000
-        assert process.wait(10) == 0
+        assert process.wait(60) == 0
 
 
 def test_thrift_calls_are_answered_and_counted() -> None:
@@ -73,7 +73,7 @@ def test_thrift_calls_are_answered_and_counted() -> None:
         assert process.stdout is not None
         logged = process.stdout.read().splitlines()
         assert logged == [*["v1 gets greet"] * 3, "v2 gets store", "v2 gets add"]
-        assert process.wait(10) == 0
+        assert process.wait(60) == 0
 
 
 @pytest.mark.parametrize("protocol", ["dubbo", "thrift"])
@@ -81,7 +81,7 @@ def test_servers_can_end_with_the_process_that_holds_their_input(protocol: str) 
     with serving(protocol, "--until-stdin-ends") as (process, _):
         assert process.stdin is not None
         process.stdin.close()
-        assert process.wait(10) == 0
+        assert process.wait(60) == 0
 
 
 @pytest.mark.parametrize("protocol", ["dubbo", "thrift"])

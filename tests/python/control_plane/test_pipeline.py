@@ -92,7 +92,7 @@ async def test_a_failed_translation_is_told_and_tried_again_without_another_chan
             await stage.pipeline.reached()
         (told,) = stage.pipeline.diagnostics
         assert "ValueError: a fault of ours" in told.message
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not stage.published:
                 await asyncio.sleep(0.005)
         assert stage.failures == 2

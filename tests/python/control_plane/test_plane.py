@@ -28,7 +28,7 @@ CLUSTER = f"outbound|20880||{HOST}"
 NAME = f"{HOST}|20880"
 
 
-async def until(condition: Callable[[], object], seconds: float = 20.0) -> None:
+async def until(condition: Callable[[], object], seconds: float = 60.0) -> None:
     async with asyncio.timeout(seconds):
         while not condition():
             await asyncio.sleep(0.01)
@@ -180,7 +180,7 @@ async def test_a_start_that_is_cancelled_ends_at_once_whatever_it_has_been_doing
             owner: Any = Translator
             if method == "_read":
                 from metaprotocol.sources.folder import FolderState as owner
-            patched.setattr(owner, method, lambda *_: time.sleep(5.0))
+            patched.setattr(owner, method, lambda *_: time.sleep(12.0))
             plane = ControlPlane(builder.types, Options(), folder=folder)
             starting = asyncio.create_task(plane.start())
             await asyncio.sleep(0.3)
@@ -188,7 +188,7 @@ async def test_a_start_that_is_cancelled_ends_at_once_whatever_it_has_been_doing
             starting.cancel()
             await asyncio.wait([starting])
             assert starting.cancelled()
-            assert time.monotonic() - began < 3.0
+            assert time.monotonic() - began < 10.0
 
 
 async def test_loading_tells_how_far_it_is(builder: ConfigBuilder, folder: Path) -> None:
@@ -231,7 +231,7 @@ async def test_reading_is_safe_while_a_thread_translates(
 async def test_one_silent_client_hides_nothing_and_is_shown(
     builder: ConfigBuilder, folder: Path, delta: bool
 ) -> None:
-    limits = Limits(answer_seconds=1.0)
+    limits = Limits(answer_seconds=3.0)
     async with (
         planed(builder, folder, limits=limits) as plane,
         XdsClient(builder.types, plane.port, delta=delta, node="good") as good,

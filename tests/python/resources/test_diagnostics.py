@@ -82,9 +82,9 @@ def test_near_words_are_suggested_and_others_not(word: str, meant: str | None) -
 
 
 def test_a_word_too_long_to_be_a_mistake_costs_nothing() -> None:
-    begun = time.perf_counter()
+    begun = time.process_time()
     assert did_you_mean("x" * 1_000_000, ["weight"]) is None
-    assert time.perf_counter() - begun < 0.1
+    assert time.process_time() - begun < 0.5
 
 
 def test_long_values_are_shortened_and_stay_in_one_line() -> None:

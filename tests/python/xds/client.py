@@ -153,7 +153,7 @@ class XdsClient:
     async def raw(self, data: bytes) -> None:
         await self.call.write(data)
 
-    async def response(self, timeout: float = 5.0) -> Response:
+    async def response(self, timeout: float = 60.0) -> Response:
         """The next response. StreamEnded if there is none."""
         try:
             async with asyncio.timeout(timeout):
@@ -166,11 +166,16 @@ class XdsClient:
 
     async def nothing(self, seconds: float = 0.15) -> None:
         """Fails if a response comes within that time."""
+        if (response := await self.response_if_any(seconds)) is not None:
+            raise AssertionError(f"a response came: {response.message}")
+
+    async def response_if_any(self, seconds: float) -> Response | None:
+        """The next response, if it comes within that time."""
         # A read that is given up would end the call, so it is kept for the next response.
         read = asyncio.ensure_future(self.call.read())
         done, _ = await asyncio.wait({read}, timeout=seconds)
         if done:
-            raise AssertionError(f"a response came: {self._response.FromString(read.result())}")
+            return Response(self.types, self._response.FromString(read.result()))
         original = self.call.read
 
         async def pending() -> Any:
@@ -178,6 +183,7 @@ class XdsClient:
             return await read
 
         self.call.read = pending
+        return None
 
     async def ack(self, response: Response, **fields: Any) -> None:
         """Accepts; in the state-of-the-world protocol ``resource_names`` has to be told again."""
