@@ -23,7 +23,7 @@ OUT = ROOT / "build" / "coverage"
 RELEASE = ROOT / "build" / "release"
 FLAGS = [
     *("-std=c++20", "-O1", "-g0", "-fprofile-instr-generate", "-fcoverage-mapping"),
-    *("-fsanitize=fuzzer-no-link", f"-I{ROOT}", f"-I{RELEASE}"),
+    *("-fsanitize=fuzzer-no-link", f"-I{ROOT}", f"-I{ROOT}/include", f"-I{RELEASE}"),
     *("-isystem", f"{ROOT}/build/third_party/nlohmann_json"),
     *("-isystem", f"{ROOT}/build/third_party/re2"),
 ]
@@ -70,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         program = OUT / source.stem
         subprocess.run(
             [clang, "-fprofile-instr-generate", "-fsanitize=fuzzer", main_object,
-             *objects[: len(codecs)], *archives, "-lpthread", "-ldl", "-o", program],
+             *objects[: len(codecs)], *archives, "-rdynamic", "-lpthread", "-ldl", "-o", program],
             check=True,
         )  # fmt: skip
         profile = program.with_suffix(".profraw")
