@@ -108,7 +108,7 @@ def homes(
         yield {Home.ENVOY: envoy, Home.RELAY: relay}
 
 
-BRIEF = replace(full_plan(), rounds=1, closed_seconds=0.1, open_seconds=0.1, warmup_seconds=0.05)
+BRIEF = replace(full_plan(), rounds=1, closed_seconds=0.4, open_seconds=0.4, warmup_seconds=0.05)
 
 
 @pytest.mark.parametrize("proxy", [*ALL_PROXIES, FLOOR], ids=lambda proxy: proxy.listener)

@@ -50,7 +50,7 @@ def alive(pid: int) -> bool:
 
 
 def wait_until_gone(pids: set[int]) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while any(map(alive, pids)):
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -139,7 +139,7 @@ def test_it_tells_when_each_change_arrived() -> None:
     times = [float(at) for at, *_ in arrived]
     assert times == sorted(times)
     for _, _, first, everywhere in arrived:
-        assert 0 < float(first) <= float(everywhere) < 5000
+        assert 0 < float(first) <= float(everywhere) < 20_000
 
 
 @pytest.mark.parametrize(
@@ -177,7 +177,7 @@ def test_when_interrupted_it_stops_everything(
     with process:
         assert len(running) >= 5, "four providers and Envoy"
         process.send_signal(number)
-        output, _ = process.communicate(timeout=30)
+        output, _ = process.communicate(timeout=100)
     assert process.returncode == 130, output
     assert "none failed, no connection closed" in output
     assert output.endswith("interrupted\n")

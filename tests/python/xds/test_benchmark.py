@@ -26,8 +26,8 @@ def test_a_changed_file_is_followed_to_the_last_ack(tmp_path: Path) -> None:
     assert result.load_cpu > 0
     assert result.resources == 6 * (3 + 3 + 1 + 1), "clusters, endpoints, listener, filter of each"
     assert len(result.change_seconds) == 2
-    assert all(0 < seconds < 5 for seconds in result.change_seconds)
-    assert 0 < result.storm_seconds < 5
+    assert all(0 < seconds < 60 for seconds in result.change_seconds)
+    assert 0 < result.storm_seconds < 60
     assert result.connected_bytes > 0
 
     report.write(tmp_path / "figures.json", [result])
