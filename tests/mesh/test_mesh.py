@@ -88,6 +88,26 @@ spec:
 """
 
 
+def virtual_service(subset: str) -> str:
+    return f"""
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {{name: orders, namespace: {NAMESPACE}}}
+spec:
+  hosts: [{HOST}]
+  http:
+  - name: by method
+    match: [{{method: {{prefix: new}}, sourceNamespace: {NAMESPACE}}}]
+    route: [{{destination: {{host: {HOST}, subset: v2}}}}]
+  - name: of others
+    match: [{{sourceNamespace: elsewhere}}]
+    directResponse: {{status: 403}}
+  tcp:
+  - match: [{{port: 20880}}]
+    route: [{{destination: {{host: {HOST}, subset: {subset}}}}}]
+"""
+
+
 def outbound(mesh: Mesh) -> str:
     return str((mesh.get(f"{FILTERS}/metaprotocol-outbound-{HOST}") or {}).get("spec"))
 
@@ -200,6 +220,27 @@ def test_connections_of_a_plain_tcp_listener_reach_the_same_clusters(orders: Mes
     result = orders.call("client", "240.1.0.2:3306", times=20)
     assert (result["answers"], result["failed"], result["closed"]) == ({"v2": 20}, {}, 0)
     assert orders.call("client", TARGET)["answers"] == {"v1": 1}, "ours beside it"
+
+
+def test_a_virtual_service_has_the_routes_while_there_is_no_router(orders: Mesh) -> None:
+    """istiod reads it as well, for the listener that our filter is in."""
+    virtual = f"/apis/networking.istio.io/v1/namespaces/{NAMESPACE}/virtualservices/orders"
+    routes = f"/apis/metaprotocol.aeraki.io/v1alpha1/namespaces/{NAMESPACE}/metarouters/orders"
+    load = orders.load("client", TARGET, seconds=15, connections=2)
+    orders.apply_text(virtual_service("v2"))
+    assert orders.call("client", TARGET, times=10)["answers"] == {"v1": 10}, "the router's"
+    orders.delete(routes)
+    wait_for("v2", lambda: orders.call("client", TARGET)["answers"] == {"v2": 1}, seconds=30)
+    orders.apply_text(virtual_service("v1"))
+    wait_for("v1", lambda: orders.call("client", TARGET)["answers"] == {"v1": 1}, seconds=30)
+    assert orders.call("client", TARGET, method="newOrder", times=10)["answers"] == {"v2": 10}
+    assert orders.call("client", TARGET, times=10)["answers"] == {"v1": 10}
+    orders.apply_text(router("v1"))
+    orders.delete(virtual)
+    wait_for("the router", lambda: "canary" in outbound(orders), seconds=30)
+    result = finished(load)
+    assert (result["failed"], result["closed"]) == ({}, 0)
+    assert result["answers"].keys() == {"v1", "v2"}
 
 
 def test_pods_that_come_and_go_lose_no_call(orders: Mesh) -> None:
