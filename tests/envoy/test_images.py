@@ -36,6 +36,7 @@ from metaprotocol.peers.thrift.apache import ApacheClient, ApacheServer
 
 from tests.testkit.images import elf, small_image
 from tests.testkit.independent import crane
+from tests.testkit.mesh import free_port
 from tests.testkit.registry import running_registry
 from tests.testkit.stage import SERVICE, Provider, proxy
 
@@ -125,13 +126,6 @@ def container(
 def needs_runc() -> None:
     if shutil.which("runc") is None:
         pytest.skip("runc is not installed")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def wait_for(port: int, log: Path, process: subprocess.Popen[bytes]) -> None:

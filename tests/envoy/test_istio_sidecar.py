@@ -4,7 +4,6 @@ that istiod would make, patched as istiod would, and the filters, all over one A
 from __future__ import annotations
 
 import asyncio
-import socket
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -23,6 +22,7 @@ from metaprotocol.translate.istio import istio_objects
 
 from tests.python.translate.support import CASES, case_names, case_text, read
 from tests.testkit.istiod import MESSAGES, Istiod, cluster, tcp_listener
+from tests.testkit.mesh import free_port
 from tests.testkit.stage import SERVICE, Provider, eventually
 
 OPTIONS = Options(module=Module(find_module()))
@@ -36,12 +36,6 @@ def test_every_patch_is_a_message_of_this_envoy(builder: ConfigBuilder, name: st
     for item in made.objects:
         for patch in item["spec"].get("configPatches", ()):
             builder.types.parse(MESSAGES[patch["applyTo"]], patch["patch"]["value"])
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
 
 
 ROUTES = f"""
@@ -109,7 +103,7 @@ spec:
 async def mesh(builder: ConfigBuilder, *, refused: bool = False) -> AsyncIterator[Mesh]:
     """A running mesh; if ``refused``, the module takes no filter that istiod delivers."""
     async with DubboServer(Provider("v1")) as one, DubboServer(Provider("v2")) as two:
-        port, plain = _free_port(), _free_port()
+        port, plain = free_port(), free_port()
         listeners = [
             tcp_listener(f"127.0.0.9_{port}", "127.0.0.9", port, f"outbound|{port}||{HOST}"),
             tcp_listener("virtualInbound", "127.0.0.9", one.port, f"inbound|{one.port}||"),

@@ -4,7 +4,6 @@ wire protocol, and an ADS server in istiod's place. `make test-mesh` has the rea
 from __future__ import annotations
 
 import asyncio
-import socket
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from metaprotocol.translate.istio import IstioOptions
 
 from tests.testkit.api_server import ApiServer
 from tests.testkit.istiod import Istiod, cluster, tcp_listener
+from tests.testkit.mesh import free_port
 from tests.testkit.stage import SERVICE, Provider, eventually
 
 # A second on a quiet machine; more than a test is given otherwise where all its waits are long.
@@ -65,12 +65,6 @@ def filters(server: ApiServer) -> list[dict[str, Any]]:
     return [item for (plural, _, _), item in server.objects.items() if plural == "envoyfilters"]
 
 
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
-
-
 async def deliver(server: ApiServer, istiod: Istiod) -> None:
     """What istiod does: follows the EnvoyFilters, and serves what is in them."""
     before: list[dict[str, Any]] = []
@@ -88,7 +82,7 @@ async def test_a_changed_router_reaches_calls_in_a_sidecar_without_a_closed_conn
     async with ApiServer() as server, DubboServer(Provider("v1")) as one, DubboServer(
         Provider("v2")
     ) as two:  # fmt: skip
-        port = _free_port()
+        port = free_port()
         listeners = [
             tcp_listener(f"127.0.0.9_{port}", "127.0.0.9", port, f"outbound|{port}||{HOST}"),
             tcp_listener("virtualInbound", "127.0.0.9", one.port, f"inbound|{one.port}||"),

@@ -6,7 +6,7 @@ import asyncio
 import socket
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 from metaprotocol.config.v1 import Condition, ProxyConfig, Route, SpanAttribute, Tracing
@@ -26,6 +26,7 @@ from tests.testkit.stage import (
     Provider,
     dubbo_proxy,
     eventually,
+    nobody_at,
     proxy,
     running_envoy,
 )
@@ -233,16 +234,16 @@ async def test_nobody_notices_a_collector(builder: ConfigBuilder, kind: str) -> 
 
 async def test_spans_arrive_again_when_the_collector_is_back(builder: ConfigBuilder) -> None:
     collector = Collector(builder.types)
-    async with collector:
-        pass  # its port is free again
-    async with (
-        running(builder, collector.port) as (envoy, port, _),
-        await DubboClient.connect("127.0.0.1", port) as client,
-    ):
+    async with AsyncExitStack() as stack:
+        async with collector:
+            pass  # its port is free again
+        stack.enter_context(nobody_at(collector.port))
+        envoy, port, _ = await stack.enter_async_context(running(builder, collector.port))
+        client = await stack.enter_async_context(await DubboClient.connect("127.0.0.1", port))
         await client.call(SERVICE, "list")
         await eventually(lambda: Metrics(envoy).total("spans_lost") == 1, "a loss")
         async with collector:
-            for _ in range(100):
+            for _ in range(300):
                 await client.call(SERVICE, "list")
                 await asyncio.sleep(0.2)
                 if collector.spans:

@@ -14,12 +14,18 @@ ROUTER_FILE = "router.yaml"
 SERVICE_FILE = "service.yaml"
 
 
+_given: set[int] = set()
+
+
 def free_port() -> int:
-    """A TCP port of loopback that nobody has now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A TCP port of loopback that nobody has now, another one each time."""
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port: int = probe.getsockname()[1]
+        if port not in _given:
+            _given.add(port)
+            return port
 
 
 def service_yaml(port: int, providers: Mapping[str, int], host: str = HOST) -> str:

@@ -98,9 +98,11 @@ async def eventually(
 
 @contextmanager
 def nobody_at(port: int = 0) -> Iterator[int]:
-    """A port of loopback where connections are refused: held, so that nobody else gets it."""
+    """A port of loopback where connections are refused: held, so that nobody else gets it by
+    chance. Who asks for it, as gRPC's servers do, may share it."""
     with socket.socket() as held:
         held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         held.bind(("127.0.0.1", port))
         yield held.getsockname()[1]
 
