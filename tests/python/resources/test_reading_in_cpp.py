@@ -61,7 +61,7 @@ def check(text: str, limits: Limits = LIMITS) -> bool:
     return True
 
 
-@settings(max_examples=1_000)
+@settings(max_examples=500)
 @given(YAMLISH)
 @example("\ufeffa: b")
 @example("a: b\n? c\n: \u2028d\n")
@@ -162,13 +162,35 @@ def test_bounds_on_depth_are_those_of_python(inner: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "piece", ["[", "{", "- ", "? ", "a: {", "'", '"', "|", "a", "#", "&a ", "*a ", "a: b\n", "[],"]
+    ("start", "piece"),
+    [
+        ("x: ", "["),
+        ("x: ", "{"),
+        ("", "- "),
+        ("", "? "),
+        ("x: [", "a,"),
+        ("x: [", "[],"),
+        ("x: [", "[a: b],"),
+        ("x:\n", "- a\n"),
+        ("x:\n", "- ? a\n"),
+        ("x:\n", "- {a: {b: {c: d}}}\n"),
+        ("x: a", "\n\n a"),
+        ("x: 'a", "\n\n''"),
+        ('x: "', "\\u00e9"),
+        ("x: |", "\n  a"),
+        ("x: >", "\n  a\n"),
+        ("x: 1", "0"),
+        ("x: ", "é"),
+        ("x: ", " "),
+        ("x: y ", "#"),
+        ("x: y\n", "# z\n"),
+    ],
 )
-def test_large_hostile_files_cost_no_more_than_their_bytes(piece: str) -> None:
-    text = "x: " + piece * (2**20 // len(piece))
+def test_a_large_hostile_file_costs_no_more_than_its_bytes(start: str, piece: str) -> None:
+    text = start + piece * (2**21 // len(piece))
     began = time.process_time()
     in_cpp(text, Limits())
-    assert time.process_time() - began < 10.0
+    assert time.process_time() - began < 20.0
 
 
 def test_other_threads_go_on_while_a_large_document_is_read() -> None:
