@@ -19,9 +19,19 @@ constexpr size_t kMaxEventBytes = 1024;
 
 ReplyStatus StatusOfType(int32_t type) {
   if (type < 0 || type >= kResponseTypes) return ReplyStatus::kError;
-  return type % kWithAttachments == static_cast<int32_t>(ResponseType::kException)
+  return type == static_cast<int32_t>(ResponseType::kException) ||
+                 type == static_cast<int32_t>(ResponseType::kExceptionWithAttachments)
              ? ReplyStatus::kException
              : ReplyStatus::kOk;
+}
+
+// The type as nearly always, a Hessian int of one byte; false: it stands there in another form, or
+// has not come yet.
+bool ReadShortType(Bytes bytes, int32_t& type) {
+  constexpr uint8_t kShortZero = 0x90;
+  if (bytes.size() <= kHeaderBytes) return false;
+  type = static_cast<uint8_t>(bytes[kHeaderBytes]) - kShortZero;
+  return type >= 0 && type < kResponseTypes;
 }
 
 DecodeResult DecodeResponse(Bytes bytes, const Header& header, const DecodeOptions& options,
@@ -37,8 +47,12 @@ DecodeResult DecodeResponse(Bytes bytes, const Header& header, const DecodeOptio
   }
   if (header.body_bytes == 0) return DecodeResult::Ok();
   if (header.serialization() == Serialization::kHessian2) {
-    Hessian2Reader reader(bytes.substr(kHeaderBytes, header.body_bytes));
     int32_t type = 0;
+    if (ReadShortType(bytes, type)) {
+      message.status = StatusOfType(type);
+      return DecodeResult::Ok();
+    }
+    Hessian2Reader reader(bytes.substr(kHeaderBytes, header.body_bytes));
     if (!reader.ReadInt(type)) {
       if (reader.truncated() && bytes.size() < message.length) {
         return DecodeResult::NeedMore(std::min(message.length, kHeaderBytes + reader.need()));

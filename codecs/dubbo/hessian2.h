@@ -46,6 +46,40 @@ struct HessianString {
   std::string_view TextOfOther(Metadata& owner) const;
 };
 
+// Walks over strings of the most common form, ASCII in one piece behind a length of one or two
+// bytes, and over nothing else. Small enough to live in registers, where nearly all strings of
+// nearly all messages are passed over.
+class PlainStrings {
+ public:
+  // All between `at` and `end` is ASCII.
+  PlainStrings(const char* at, const char* end) : at_(at), end_(end) {}
+
+  // False, with nothing taken, for what is not of that form or does not end here.
+  bool Take(Bytes& text) {
+    if (end_ - at_ < 2) return false;
+    const char* begin = at_ + 1;
+    size_t units = static_cast<uint8_t>(*at_);
+    if (units > 0x1f) {
+      if ((units & 0xfc) != 0x30) return false;
+      units = (units & 3) << 8 | static_cast<uint8_t>(*begin++);
+    }
+    if (static_cast<size_t>(end_ - begin) < units) return false;
+    text = {begin, units};
+    at_ = begin + units;
+    return true;
+  }
+  bool TakeTag(char tag) {
+    if (at_ == end_ || *at_ != tag) return false;
+    ++at_;
+    return true;
+  }
+  const char* at() const { return at_; }
+
+ private:
+  const char* at_;
+  const char* end_;
+};
+
 // Walks one Hessian 2 stream. After a failed call the position is of no use; `truncated()` says
 // whether more bytes could have helped, `error()` what was wrong.
 class Hessian2Reader {
@@ -93,10 +127,20 @@ class Hessian2Reader {
     const char* p = begin + std::max(position_, ascii_end_);
     for (; end - p >= 64 && Are64Ascii(p); p += 64) {
     }
-    for (; end - p >= 32 && Are32Ascii(p); p += 32) {
+    // The last few, nearly always together with some before them.
+    if (p < end && end - p < 64 &&
+        ((end - begin >= 64 && Are64Ascii(end - 64)) || IsAsciiText({p, end}))) {
+      p = end;
     }
-    if (p < end && end - p < 32 && IsAsciiText({p, end})) p = end;
     ascii_end_ = static_cast<size_t>(p - begin);
+  }
+  // What LookAhead has seen from here on...
+  PlainStrings Plain() const {
+    return {bytes_.data() + position_, bytes_.data() + std::max(position_, ascii_end_)};
+  }
+  // ...of which that much was taken.
+  void Continue(const PlainStrings& plain) {
+    position_ = static_cast<size_t>(plain.at() - bytes_.data());
   }
   // One chunk of a string; `ascii` turns false where it is not.
   bool ReadStringChunk(bool& last, Bytes& characters, bool& ascii);
@@ -155,7 +199,6 @@ class Hessian2Reader {
     const Words words = Load64(p);
     return ((words[0] | words[1]) & kTopBits) == 0;
   }
-  static bool Are32Ascii(const char* p) { return (Load32(p) & kTopBits) == 0; }
   static bool IsAsciiText(Bytes raw) {
     const char* p = raw.data();
     const char* const end = p + raw.size();

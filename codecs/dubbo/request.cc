@@ -45,9 +45,9 @@ constexpr size_t kMaxPartialHead = size_t{16} << 10;
 // One that is shorter may be.
 constexpr size_t kShortHead = 512;
 
-// Heads, and attachments, are as long as this or shorter as a rule.
+// Heads, and whole requests or their attachments, are as long as this or shorter as a rule.
 constexpr size_t kUsualHead = 128;
-constexpr size_t kUsualAttachments = 512;
+constexpr size_t kUsualBytes = 512;
 
 // Requests longer than this are not searched for a timeout that nobody else's wish brings to light.
 constexpr size_t kMaxTimeoutSearch = size_t{64} << 10;
@@ -151,21 +151,33 @@ struct HeadText {
   bool has(HeadField field) const { return fields[field].data() != nullptr; }
 };
 
-void SetHead(Serialization serialization, HeadText& head, Metadata& metadata) {
-  if (!head.group_copy.empty()) head.group = metadata.Own(std::move(head.group_copy));
-  metadata.SetOwn(kInterfaceKey, head.fields[kPath]);
-  metadata.SetOwn(kMethodKey, head.fields[kMethod]);
+// `mask`: nearly always two or three of the keys are wanted, and the others cost one test each.
+void SetStrings(Serialization serialization, uint64_t mask,
+                const std::array<std::string_view, kHeadFields>& fields,
+                std::string_view called_method, Metadata& metadata) {
+  const auto set = [&](Key key, std::string_view value) {
+    if ((mask & Bit(key)) != 0) metadata.SetOwn(key, value);
+  };
+  set(kInterfaceKey, fields[kPath]);
+  set(kMethodKey, fields[kMethod]);
   // Null strings count as empty.
-  metadata.SetOwn(kVersionKey, head.fields[kServiceVersion]);
+  set(kVersionKey, fields[kServiceVersion]);
+  set(kDubboVersionKey, fields[kDubboVersion]);
+  set(kParameterTypesKey, fields[kParameterTypes]);
+  if ((mask & Bit(kSerializationKey)) != 0) {
+    metadata.SetOwn(kSerializationKey, SerializationName(serialization));
+  }
+  set(kCalledMethodKey, called_method);
+}
+
+void SetHead(Serialization serialization, uint64_t mask, HeadText& head, Metadata& metadata) {
+  SetStrings(serialization, mask, head.fields, head.called_method, metadata);
+  if (!head.group_copy.empty()) head.group = metadata.Own(std::move(head.group_copy));
   if (head.group.data() != nullptr) metadata.SetOwn(kGroupKey, head.group);
   if (metadata.Wants(kServiceKey)) {
     metadata.SetOwn(kServiceKey, metadata.Own(ServiceKey(head.group, head.fields[kPath],
                                                          head.fields[kServiceVersion])));
   }
-  metadata.SetOwn(kDubboVersionKey, head.fields[kDubboVersion]);
-  metadata.SetOwn(kParameterTypesKey, head.fields[kParameterTypes]);
-  metadata.SetOwn(kSerializationKey, SerializationName(serialization));
-  metadata.SetOwn(kCalledMethodKey, head.called_method);
 }
 
 // A long head that trickles in is not read anew for each byte: at least half as much again has to
@@ -267,48 +279,110 @@ bool NamesTimeout(Bytes rest) {
   return named(rest.substr(rest.size() - kTail)) || named(rest);
 }
 
-// The timeout of a whole request of which `reader` has taken the head's first `fields` and
-// `arguments` arguments, and whose attachments nobody else wants to see. 0 if there is none, or
-// something is wrong, which then is the server's business.
-//
-// Nearly all long ones that have none are told by a search for the words. Where one stands is only
-// a key if the values before it end there, which they need not: arguments can hold any bytes.
-uint64_t TimeoutBehind(Hessian2Reader& reader, Bytes body, HessianRequestHead& head, size_t fields,
-                       size_t arguments) {
-  if (body.size() > kMaxTimeoutSearch || !NamesTimeout(body.substr(reader.position()))) return 0;
-  reader.LookAhead(kUsualAttachments);
-  Bytes types;
-  std::string_view error;
-  // As nearly always, or in whatever other form.
-  if (fields == kParameterTypes && reader.TakePlainString(types)) {
-    if (!CountArguments(types, head.arguments)) return 0;
-  } else if (fields < kHeadFields && !ReadHessianHead(reader, fields, kHeadFields, head, error)) {
-    return 0;
+// What has been read of a request before its timeout is looked for.
+struct HeadSeen {
+  size_t fields = 0;          // of the head
+  size_t arguments = 0;       // how many there are; only known once all fields are read
+  size_t arguments_read = 0;  // of them
+};
+
+// Leads `reader` from there to the first attachment; false: there is none, or something is wrong.
+bool SkipToAttachments(Hessian2Reader& reader, HeadSeen seen) {
+  if (seen.fields < kHeadFields) {
+    HessianRequestHead head;
+    std::string_view error;
+    if (!ReadHessianHead(reader, seen.fields, kHeadFields, head, error)) return false;
+    seen.arguments = head.arguments;
   }
-  if (!SkipArguments(reader, head.arguments, arguments) || reader.AtEnd() ||
-      (reader.tag() != 'H' && reader.tag() != 'M') || !reader.ReadMapBegin()) {
-    return 0;
+  return SkipArguments(reader, seen.arguments, seen.arguments_read) && !reader.AtEnd() &&
+         (reader.tag() == 'H' || reader.tag() == 'M') && reader.ReadMapBegin();
+}
+
+// Entries of two plain strings, as nearly all attachments are. Returns where the first one begins
+// that is anything else.
+PlainStrings SkipPlainEntries(PlainStrings plain, Timeouts& timeouts) {
+  Bytes key;
+  Bytes value;
+  for (PlainStrings next = plain; next.Take(key) && next.Take(value); plain = next) {
+    if (Timeouts::Knows(key)) timeouts.Add(key, TimeoutUs(value));
   }
-  reader.LookAhead(kUsualAttachments);  // nothing is looked at twice
+  return plain;
+}
+
+// All attachments, if they are such entries; false, if anything is not.
+bool TakePlainAttachments(PlainStrings plain, Timeouts& timeouts) {
+  if (!plain.TakeTag('H')) return false;
+  return SkipPlainEntries(plain, timeouts).TakeTag('Z');
+}
+
+// What the attachments say that begin where `reader` is.
+uint64_t TimeoutAmongAttachments(Hessian2Reader& reader, Bytes body) {
   Timeouts timeouts;
   for (;;) {
-    Bytes key;
-    Bytes value;
-    const bool plain_key = reader.TakePlainString(key);
-    if (plain_key && reader.TakePlainString(value)) {
-      if (Timeouts::Knows(key)) timeouts.Add(key, TimeoutUs(value));
-      continue;
-    }
-    if (!plain_key && reader.TakeMapEnd()) break;
+    reader.Continue(SkipPlainEntries(reader.Plain(), timeouts));
+    if (reader.TakeMapEnd()) break;
     HessianEntry entry;
-    entry.key.raw = key;
-    entry.string_key = plain_key;
-    if (!(plain_key ? ReadHessianValue(reader, entry) : ReadHessianEntry(reader, entry))) break;
-    if (entry.string_key && Timeouts::Knows(entry.key.raw)) {
-      timeouts.Add(entry.key.raw, HessianAttachment(entry, body).AsTimeoutUs());
+    if (!ReadHessianEntry(reader, entry)) break;
+    if (!entry.string_key) continue;
+    const HessianAttachment attachment(entry, body);
+    if (Timeouts::Knows(attachment.key())) {
+      timeouts.Add(attachment.key(), attachment.AsTimeoutUs());
     }
   }
   return timeouts.us();
+}
+
+// The timeout of a whole request of which `reader` has taken what was `seen`, and whose attachments
+// nobody else wants to see. 0 if there is none, or something is wrong, which then is the server's
+// business.
+//
+// Nearly all long ones that have none are told by a search for the words. Where one stands is only
+// a key if the values before it end there, which they need not: arguments can hold any bytes.
+uint64_t TimeoutBehind(Hessian2Reader& reader, Bytes body, HeadSeen seen) {
+  if (body.size() > kMaxTimeoutSearch || !NamesTimeout(body.substr(reader.position()))) return 0;
+  reader.LookAhead(kUsualBytes);
+  if (!SkipToAttachments(reader, seen)) return 0;
+  reader.LookAhead(kUsualBytes);  // nothing is looked at twice
+  return TimeoutAmongAttachments(reader, body);
+}
+
+// A request as nearly all are: the strings that are wanted of its head in their most common form,
+// and nothing wanted from behind it but the timeout. False, with nothing done, for every other.
+bool DecodeUsualRequest(Bytes bytes, uint64_t mask, Message& message) {
+  if ((mask & kWantTail) != 0) return false;
+  const bool wants_timeout = Waits(message) && bytes.size() >= message.length;
+  const Bytes body = bytes.substr(kHeaderBytes, message.length - kHeaderBytes);
+  Hessian2Reader reader(body);
+  // All of a short message in one go.
+  reader.LookAhead(wants_timeout ? kUsualBytes : kUsualHead);
+  PlainStrings plain = reader.Plain();
+  std::array<std::string_view, kHeadFields> fields;
+  HeadSeen seen{.fields = FieldsFor(mask)};
+  for (size_t i = 0; i < seen.fields; ++i) {
+    if (!plain.Take(fields[i])) return false;
+  }
+  if ((mask & Bit(kCalledMethodKey)) != 0 && IsGeneric(fields[kMethod])) return false;
+  if (wants_timeout && seen.fields == kParameterTypes && plain.Take(fields[kParameterTypes])) {
+    seen.fields = kHeadFields;
+  }
+  if (seen.fields == kHeadFields && !CountArguments(fields[kParameterTypes], seen.arguments)) {
+    return false;
+  }
+  if (ReadsResponseAttachments(fields[kDubboVersion])) message.tag |= kTagReadsResponseAttachments;
+  if (wants_timeout) {
+    Bytes argument;
+    while (seen.arguments_read < seen.arguments && plain.Take(argument)) ++seen.arguments_read;
+    const bool at_end = seen.fields == kHeadFields && seen.arguments_read == seen.arguments;
+    Timeouts timeouts;
+    if (at_end && TakePlainAttachments(plain, timeouts)) {
+      message.timeout_us = timeouts.us();
+    } else {
+      reader.Continue(plain);
+      message.timeout_us = TimeoutBehind(reader, body, seen);
+    }
+  }
+  SetStrings(Serialization::kHessian2, mask, fields, fields[kMethod], message.metadata);
+  return true;
 }
 
 // `bytes` may be cut short only if nothing behind the head is wanted.
@@ -372,9 +446,11 @@ DecodeResult DecodeHessianRequest(Bytes bytes, uint64_t mask, Message& message) 
     if (!read) return failed({});
     if (Waits(message)) message.timeout_us = timeouts.us();
   } else if (complete && Waits(message)) {
-    message.timeout_us = TimeoutBehind(reader, body, head, count, arguments_read);
+    message.timeout_us = TimeoutBehind(
+        reader, body,
+        {.fields = count, .arguments = head.arguments, .arguments_read = arguments_read});
   }
-  SetHead(Serialization::kHessian2, text, message.metadata);
+  SetHead(Serialization::kHessian2, mask, text, message.metadata);
   return DecodeResult::Ok();
 }
 
@@ -475,7 +551,7 @@ DecodeResult DecodeJsonRequest(Bytes bytes, uint64_t mask, Message& message) {
       return DecodeResult::Undecodable("fastjson attachments are malformed");
     }
   }
-  SetHead(Serialization::kFastjson, text, message.metadata);
+  SetHead(Serialization::kFastjson, mask, text, message.metadata);
   return DecodeResult::Ok();
 }
 
@@ -506,7 +582,10 @@ DecodeResult DecodeRequest(Bytes bytes, const Header& header, const DecodeOption
   }
   const bool hessian = header.serialization() == Serialization::kHessian2;
   if (FieldsFor(mask) != 0) {
-    if (hessian) return DecodeHessianRequest(bytes, mask, message);
+    if (hessian) {
+      return DecodeUsualRequest(bytes, mask, message) ? DecodeResult::Ok()
+                                                      : DecodeHessianRequest(bytes, mask, message);
+    }
     if (fastjson) return DecodeJsonRequest(bytes, mask, message);
   }
   // Nobody asks for the head, but the reply may depend on the version in front of it.
@@ -515,8 +594,7 @@ DecodeResult DecodeRequest(Bytes bytes, const Header& header, const DecodeOption
   const Bytes body = bytes.substr(kHeaderBytes, message.length - kHeaderBytes);
   if (hessian && bytes.size() >= message.length && Waits(message)) {
     Hessian2Reader reader(body);
-    HessianRequestHead head;
-    message.timeout_us = TimeoutBehind(reader, body, head, 0, 0);
+    message.timeout_us = TimeoutBehind(reader, body, {});
   }
   // Only what is certain to be there: a longer text is no version, however much of it has come.
   const Bytes version = body.substr(0, kVersionBytes);

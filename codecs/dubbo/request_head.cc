@@ -1,6 +1,8 @@
 // See request_head.h.
 #include "codecs/dubbo/request_head.h"
 
+#include <cstring>
+
 namespace metaprotocol::dubbo {
 namespace {
 
@@ -10,10 +12,12 @@ constexpr std::string_view kBadTypes = "malformed parameter types";
 
 bool CountArguments(std::string_view descriptor, size_t& count) {
   count = 0;
-  for (size_t i = 0; i < descriptor.size(); ++i) {
-    while (i < descriptor.size() && descriptor[i] == '[') ++i;
-    if (i == descriptor.size()) return false;
-    switch (descriptor[i]) {
+  const char* p = descriptor.data();
+  for (const char* const end = p + descriptor.size(); p != end; ++p, ++count) {
+    while (*p == '[') {
+      if (++p == end) return false;
+    }
+    switch (*p) {
       case 'V':
       case 'Z':
       case 'B':
@@ -25,15 +29,15 @@ bool CountArguments(std::string_view descriptor, size_t& count) {
       case 'S':
         break;
       case 'L': {
-        const size_t end = descriptor.find(';', i);
-        if (end == std::string_view::npos || end == i + 1) return false;
-        i = end;
+        const auto left = static_cast<size_t>(end - p);
+        const auto* const name_end = static_cast<const char*>(std::memchr(p, ';', left));
+        if (name_end == nullptr || name_end == p + 1) return false;
+        p = name_end;
         break;
       }
       default:
         return false;
     }
-    ++count;
   }
   return true;
 }

@@ -245,6 +245,43 @@ TEST(DubboRequest, TellsTheTimeoutWhereverItStandsInALongRequest) {
   }
 }
 
+// Short messages of plain strings are read in one go, the others piece by piece: who asks for an
+// attachment has them all read piece by piece.
+TEST(DubboRequest, ReadsTheSameOfAPlainRequestWhicheverWayItIsRead) {
+  const std::string real = Text("timeout") + Text("1500");
+  const auto check = [](const std::string& frame, uint64_t timeout_us) {
+    for (const std::vector<std::string_view>& keys :
+         {std::vector<std::string_view>{}, {"method"}, {"called_method"}, {"parameter_types"}}) {
+      std::vector<std::string_view> more = keys;
+      more.emplace_back("nobody");
+      const Decoded usual = Decode(Direction::kRequest, frame, Wanting(keys));
+      const Decoded whole = Decode(Direction::kRequest, frame, Wanting(more));
+      ASSERT_EQ(usual.result.status, ResultStatus::kMessage);
+      EXPECT_EQ(whole.result.status, ResultStatus::kMessage);
+      EXPECT_EQ(usual.message.timeout_us, timeout_us);
+      EXPECT_EQ(whole.message.timeout_us, timeout_us);
+      EXPECT_EQ(usual.message.tag, whole.message.tag);
+      for (const std::string_view key : keys) EXPECT_EQ(usual.Value(key), whole.Value(key));
+    }
+  };
+  // Over all forms of a length, and over what is looked at in one go.
+  for (size_t length = 0; length < 700; length = length < 40 ? length + 1 : length + 13) {
+    SCOPED_TRACE(length);
+    const std::string text = Text(std::string(length, 'x'));
+    const std::string types = "Ljava/lang/String;I[[J";
+    check(Call("m", types, text + "\x90" + text, real), 1'500'000);
+    check(Call("m", "Ljava/lang/String;", text, Text("a") + text + real), 1'500'000);
+    check(Call("m", "Ljava/lang/String;", text, real + text + Text("b")), 1'500'000);
+    check(Call("m", "Ljava/lang/String;", text, Text("a") + text + text + Text("b")), 0);
+  }
+  for (const std::string& odd : {Text("\u00e9"), "N"s, "T"s, "\x93"s, "R\0\1aS\0\1b"s}) {
+    check(Call("m", "Ljava/lang/Object;", odd, real), 1'500'000);
+    check(Call("m", "", "", Text("a") + odd + real), 1'500'000);
+    check(Call("m", "", "", real + Text("a") + odd), 1'500'000);
+  }
+  check(Call("m", "", "", "R\0\4timeS\0\3out"s + Text("1500")), 1'500'000);
+}
+
 TEST(DubboRequest, WritesAShorterTimeoutInPlaceOfTheClients) {
   const auto attachments = [](const std::string& before, const Mutation& mutation = {}) {
     const std::string frame = Call("m", "", "", before);
