@@ -52,7 +52,8 @@ void ExactIndex::Seal() {
   size_t bytes = 0;
   for (const auto& [joined, rules] : building_) bytes += joined.size();
   characters_.reserve(bytes);  // never grows below, so that views into it stay valid
-  buckets_.resize(std::bit_ceil(building_.size() * 2));
+  few_ = building_.size() <= kFew;
+  buckets_.resize(few_ ? 0 : std::bit_ceil(building_.size() * 2));
   for (const auto& [joined, rules] : building_) {
     Bucket bucket{0, static_cast<uint32_t>(candidates_.size()), static_cast<uint32_t>(rules.size()),
                   static_cast<uint32_t>(texts_.size())};
@@ -66,6 +67,10 @@ void ExactIndex::Seal() {
       at += length;
       texts_.emplace_back(begin, length);
       bucket.hash = TextHash(texts_.back(), bucket.hash);
+    }
+    if (few_) {
+      buckets_.push_back(bucket);
+      continue;
     }
     size_t slot = bucket.hash & (buckets_.size() - 1);
     while (buckets_[slot].count != 0) slot = (slot + 1) & (buckets_.size() - 1);
@@ -124,6 +129,14 @@ void ExactIndex::TryValues(Search& search, size_t key) const {
 }
 
 void ExactIndex::TryTuple(const Search& search) const {
+  if (few_) {
+    for (const Bucket& bucket : buckets_) {
+      if (!Holds(bucket, search)) continue;
+      TryCandidates(bucket, search);
+      return;
+    }
+    return;
+  }
   uint64_t hash = 0;
   for (size_t key = 0; key < keys_.size(); ++key) {
     if (search.tuple[key].size > longest_[key]) return;
@@ -132,18 +145,27 @@ void ExactIndex::TryTuple(const Search& search) const {
   const size_t mask = buckets_.size() - 1;
   for (size_t slot = hash & mask; buckets_[slot].count != 0; slot = (slot + 1) & mask) {
     const Bucket& bucket = buckets_[slot];
-    if (bucket.hash != hash) continue;
-    size_t same = 0;
-    while (same < keys_.size() && texts_[bucket.tuple + same] == search.tuple[same].view()) ++same;
-    if (same < keys_.size()) continue;
-    for (uint32_t i = 0; i < bucket.count; ++i) {
-      const uint32_t rule = candidates_[bucket.candidates + i];
-      if (rule >= search.best.rule) return;
-      const Verdict verdict = search.rules[rule].Check(search.input);
-      if (verdict == Verdict::kNo) continue;
-      search.best = {rule, verdict == Verdict::kUndecided};
-      return;
-    }
+    if (bucket.hash != hash || !Holds(bucket, search)) continue;
+    TryCandidates(bucket, search);
+    return;
+  }
+}
+
+bool ExactIndex::Holds(const Bucket& bucket, const Search& search) const {
+  const std::string_view* const texts = &texts_[bucket.tuple];
+  for (size_t key = 0, count = keys_.size(); key < count; ++key) {
+    if (texts[key] != search.tuple[key].view()) return false;
+  }
+  return true;
+}
+
+void ExactIndex::TryCandidates(const Bucket& bucket, const Search& search) const {
+  for (uint32_t i = 0; i < bucket.count; ++i) {
+    const uint32_t rule = candidates_[bucket.candidates + i];
+    if (rule >= search.best.rule) return;
+    const Verdict verdict = search.rules[rule].Check(search.input);
+    if (verdict == Verdict::kNo) continue;
+    search.best = {rule, verdict == Verdict::kUndecided};
     return;
   }
 }

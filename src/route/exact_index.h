@@ -88,6 +88,10 @@ class ExactIndex {
   void FindAmongSeveral(Search& search) const;
   // Improves `search.best` by the rules that want exactly `search.tuple`.
   void TryTuple(const Search& search) const;
+  // Whether the bucket's tuple is `search.tuple`.
+  bool Holds(const Bucket& bucket, const Search& search) const;
+  // Improves `search.best` by the rules of that bucket.
+  void TryCandidates(const Bucket& bucket, const Search& search) const;
   // The same for every value of keys_[key], which may have several, with those that are there of
   // the others.
   void TryValues(Search& search, size_t key) const;
@@ -100,7 +104,11 @@ class ExactIndex {
   // While building: the rules that want each tuple, its texts joined with their lengths.
   std::map<std::string, std::vector<uint32_t>> building_;
 
-  // Sealed: an open-addressed table, at most half full, its size a power of two.
+  // Sealed: an open-addressed table, at most half full, its size a power of two. Up to kFew tuples
+  // are simply one after the other: most of them differ in the length of some text, which is seen
+  // in less time than it takes to compute a hash.
+  static constexpr size_t kFew = 4;
+  bool few_ = false;
   std::vector<Bucket> buckets_;
   std::vector<uint32_t> candidates_;
   std::vector<std::string_view> texts_;  // keys_.size() per tuple, views into characters_
