@@ -6,6 +6,15 @@
 #include "src/filter/local_reply_text.h"
 
 namespace metaprotocol {
+namespace {
+
+const FilterChain& NoFilters() {
+  static const FilterChain kNone;
+  return kNone;
+}
+
+}  // namespace
+
 // --- the beginning
 
 bool Exchanges::WantsWhole(const SnapshotUse& use, const Route& route, const Message& message,
@@ -21,7 +30,6 @@ bool Exchanges::WantsWhole(const SnapshotUse& use, const Route& route, const Mes
 
 Exchange& Exchanges::New(const ExchangeOrigin& origin, SnapshotUse& use, const Route* route,
                          const Message& message) {
-  static const FilterChain kNoFilters;
   Exchange& exchange = pool_.Acquire(*this);
   exchange.Become(Exchange::State::kFiltering);
   exchange.origin_ = &origin;
@@ -33,7 +41,7 @@ Exchange& Exchanges::New(const ExchangeOrigin& origin, SnapshotUse& use, const R
   exchange.snapshot_ = &use;
   ++use.users;
   exchange.route_ = route;
-  exchange.chain_ = route != nullptr ? &use.snapshot->ChainOf(*route) : &kNoFilters;
+  exchange.chain_ = route != nullptr ? &use.snapshot->ChainOf(*route) : &NoFilters();
   exchange.position_ = 0;
   if (exchange.chain_->needs().state) exchange.states_.resize(exchange.chain_->size());
   exchange.target_ = nullptr;
@@ -364,41 +372,8 @@ void Exchanges::Log(Exchange& exchange, Outcome::Kind kind) {
 
 // --- counting
 
-Counter Exchanges::CounterFor(ReplyStatus status) {
-  switch (status) {
-    case ReplyStatus::kOk:
-      return Counter::kResponsesOk;
-    case ReplyStatus::kException:
-      return Counter::kResponsesException;
-    case ReplyStatus::kError:
-      break;
-  }
-  return Counter::kResponsesError;
-}
-
-void Exchanges::RecordTime(const Exchange& exchange) {
-  exchange.series_->Record(Histogram::kRequestTimeUs, context_.now_us() - exchange.started_us_);
-}
-
-void Exchanges::CountRequest(Exchange& exchange) {
-  if (exchange.counted_ || !exchange.expects_reply_) return;
-  exchange.counted_ = true;
-  SeriesOf(exchange).Add(Counter::kRequests);
-}
-
-Series& Exchanges::SeriesOf(Exchange& exchange) {
-  if (exchange.series_ == nullptr) {
-    UseSeries(exchange,
-              SeriesFor(exchange.origin_->protocol, *exchange.snapshot_, exchange.route_));
-  }
-  return *exchange.series_;
-}
-
-void Exchanges::UseSeries(Exchange& exchange, Series& series) {
-  if (exchange.series_ == &series) return;
-  if (exchange.series_ != nullptr) exchange.series_->Add(Gauge::kExchangesActive, -1);
-  series.Add(Gauge::kExchangesActive, 1);
-  exchange.series_ = &series;
+void Exchanges::UseOwnSeries(Exchange& exchange) {
+  UseSeries(exchange, SeriesFor(exchange.origin_->protocol, *exchange.snapshot_, exchange.route_));
 }
 
 Series& Exchanges::SeriesFor(const ProtocolState& protocol, SnapshotUse& use, const Route* route) {

@@ -157,12 +157,13 @@ class Exchanges final : public AttemptSink {
   static Router::Sender SenderOf(const Exchange& exchange);
   static uint64_t TimeoutUs(const Exchange& exchange, const RequestView& request);
   void Forward(Exchange& exchange, const RequestView& request);
-  static const Mutation& ChangesOf(const Exchange& exchange, Mutation& room);
+  static const Mutation& ChangesOf(const Exchange& exchange, std::optional<Mutation>& room);
   std::optional<AttemptResult> StartAttempt(Exchange& exchange, const Router::Sender& sender,
                                             const RequestView& request, uint64_t left_us);
   bool MayBeTriedAgain(const Exchange& exchange, const RequestView& request) const;
   void Keep(Exchange& exchange, const RequestView& request, std::unique_ptr<HeldRequest> held);
   void ForgetRequest(Exchange& exchange);
+  void ForgetHeldRequest(Exchange& exchange);
   bool PrepareRetry(Exchange& exchange);
   static bool MayMove(const Exchange& exchange);
   bool RetryInstead(Exchange& exchange, const Message& reply);
@@ -177,12 +178,24 @@ class Exchanges final : public AttemptSink {
   bool PassOn(Exchange& exchange, const Codec& codec, Message& message, Bytes bytes);
   void EndReply(Exchange& exchange);
   void Reply(Exchange& exchange, LocalReply reply, std::string_view text);
-  static Counter CounterFor(ReplyStatus status);
+  static Counter CounterFor(ReplyStatus status) {
+    switch (status) {
+      case ReplyStatus::kOk:
+        return Counter::kResponsesOk;
+      case ReplyStatus::kException:
+        return Counter::kResponsesException;
+      case ReplyStatus::kError:
+        break;
+    }
+    return Counter::kResponsesError;
+  }
   void CountRequest(Exchange& exchange);
   void RecordTime(const Exchange& exchange);
   Series& SeriesOf(Exchange& exchange);
-  void UseSeries(Exchange& exchange, Series& series);
-  void Remember(Exchange& exchange, const AttemptResult& result);
+  void UseOwnSeries(Exchange& exchange);
+  static void UseSeries(Exchange& exchange, Series& series);
+  static void Remember(Exchange& exchange, const AttemptResult& result);
+  static void RememberHost(Exchange& exchange, std::string_view address);
   AttemptResult Abandon(Exchange& exchange, AttemptResult::Cause why);
   void End(Exchange& exchange, Outcome::Kind kind);
   void Log(Exchange& exchange, Outcome::Kind kind);
@@ -196,5 +209,43 @@ class Exchanges final : public AttemptSink {
   size_t count_ = 0;
   std::unordered_map<CallId, Exchange*> calls_;  // who waits for which answer
 };
+
+// Inline: a few instructions each, of every request.
+
+inline void Exchanges::RecordTime(const Exchange& exchange) {
+  exchange.series_->Record(Histogram::kRequestTimeUs, context_.now_us() - exchange.started_us_);
+}
+
+inline void Exchanges::UseSeries(Exchange& exchange, Series& series) {
+  if (exchange.series_ == &series) return;
+  if (exchange.series_ != nullptr) exchange.series_->Add(Gauge::kExchangesActive, -1);
+  series.Add(Gauge::kExchangesActive, 1);
+  exchange.series_ = &series;
+}
+
+inline Series& Exchanges::SeriesOf(Exchange& exchange) {
+  if (exchange.series_ == nullptr) UseOwnSeries(exchange);
+  return *exchange.series_;
+}
+
+inline void Exchanges::CountRequest(Exchange& exchange) {
+  if (exchange.counted_ || !exchange.expects_reply_) return;
+  exchange.counted_ = true;
+  SeriesOf(exchange).Add(Counter::kRequests);
+}
+
+// Nearly always nothing is kept. The right to a retry is only taken while the request is.
+inline void Exchanges::ForgetRequest(Exchange& exchange) {
+  if (exchange.held_request_ != nullptr) ForgetHeldRequest(exchange);
+}
+
+// Which host was tried: for who wants the outcome, and so that a retry prefers another one.
+inline void Exchanges::Remember(Exchange& exchange, const AttemptResult& result) {
+  if (exchange.chain_->needs().outcome || exchange.held_request_ != nullptr ||
+      exchange.record_ != nullptr) {
+    RememberHost(exchange, result.host_address);
+  }
+  if (exchange.record_ != nullptr && result.bytes_written != 0) exchange.record_->connected = true;
+}
 
 }  // namespace metaprotocol

@@ -44,7 +44,7 @@ void Exchanges::Forward(Exchange& exchange, const RequestView& request) {
   }
   series.Add(Counter::kRequestBytes, request.message.length);
   if (!exchange.route_->mirrors.empty()) {
-    Mutation room;
+    std::optional<Mutation> room;
     router_.Mirror(sender, request, ChangesOf(exchange, room));
   }
   if (ended) {
@@ -58,12 +58,12 @@ void Exchanges::Forward(Exchange& exchange, const RequestView& request) {
 
 // Of its route and its filters; `room` is where they are put together if both have any. That is the
 // caller's: what cannot be sent may have others tried again, which have changes of their own.
-const Mutation& Exchanges::ChangesOf(const Exchange& exchange, Mutation& room) {
+const Mutation& Exchanges::ChangesOf(const Exchange& exchange, std::optional<Mutation>& room) {
   const Mutation& of_route = exchange.route_->request_mutation;
   if (exchange.changes_.empty()) return of_route;
-  room = of_route;
-  room.insert(room.end(), exchange.changes_.begin(), exchange.changes_.end());
-  return room;
+  Mutation& both = room.emplace(of_route);
+  both.insert(both.end(), exchange.changes_.begin(), exchange.changes_.end());
+  return both;
 }
 
 // `left_us`: for all attempts that are still to come; 0: any time.
@@ -71,16 +71,17 @@ std::optional<AttemptResult> Exchanges::StartAttempt(Exchange& exchange,
                                                      const Router::Sender& sender,
                                                      const RequestView& request, uint64_t left_us) {
   const Route& route = *exchange.route_;
-  Mutation room;
+  std::optional<Mutation> room;
   const Mutation& mutation = ChangesOf(exchange, room);
   const bool limited =
       route.retry != nullptr && request.whole() && exchange.expects_reply_ && !exchange.is_stream();
   const uint64_t timeout_us = limited ? Router::TryTimeoutUs(route, left_us) : left_us;
   exchange.Become(Exchange::State::kTrying);
   exchange.attempt_.sink = this;
-  const std::optional<AttemptResult> ended =
+  std::optional<AttemptResult> ended =
       router_.Start(sender, *exchange.target_, exchange.attempt_, request, mutation, timeout_us,
                     exchange.host_address_);
+  if (ended && ended->text.empty()) ended->text = LocalReplyText(ended->reply);
   if (!ended || ended->cause != AttemptResult::Cause::kRefused) {
     ++exchange.attempts_;
     if (exchange.record_ != nullptr) exchange.record_->sent_us = context_.now_us();
@@ -117,7 +118,7 @@ void Exchanges::Keep(Exchange& exchange, const RequestView& request,
       held != nullptr ? std::move(held) : std::make_unique<HeldRequest>(request);
 }
 
-void Exchanges::ForgetRequest(Exchange& exchange) {
+void Exchanges::ForgetHeldRequest(Exchange& exchange) {
   router_.retries().Forget(std::exchange(exchange.kept_bytes_, 0));
   exchange.held_request_.reset();
   exchange.retry_.Return();
@@ -288,13 +289,8 @@ void Exchanges::EndReply(Exchange& exchange) {
   client_->OnReplyEnd(exchange);
 }
 
-// Which host was tried: for who wants the outcome, and so that a retry prefers another one.
-void Exchanges::Remember(Exchange& exchange, const AttemptResult& result) {
-  if (exchange.chain_->needs().outcome || exchange.held_request_ != nullptr ||
-      exchange.record_ != nullptr) {
-    exchange.host_address_.assign(result.host_address);
-  }
-  if (exchange.record_ != nullptr && result.bytes_written != 0) exchange.record_->connected = true;
+void Exchanges::RememberHost(Exchange& exchange, std::string_view address) {
+  exchange.host_address_.assign(address);
 }
 
 AttemptResult Exchanges::Abandon(Exchange& exchange, AttemptResult::Cause why) {

@@ -40,8 +40,11 @@ struct SnapshotUse {
   Series* protocol_series = nullptr;           // labels: the protocol alone
   bool is_told = false;                        // somebody is told of ended requests
   std::vector<std::shared_ptr<LogSink>> logs;  // parallel to Telemetry::logs
-  // Snapshots with the same codec and mode have the same, and so share upstream connections.
-  std::shared_ptr<UpstreamProtocol> upstream;
+  // ProtocolState::upstream. Of the type that the hub takes: to convert the pointer for each
+  // request would count its references up and down, which in a process with threads costs as much
+  // as a hundred other instructions.
+  std::shared_ptr<const UpstreamProtocol> upstream;
+  bool ordered_replies = false;  // CodecTraits::ordered_replies
   uint64_t users = 0;
 };
 
@@ -51,7 +54,10 @@ struct ProtocolState {
   uint64_t version = 0;  // of the slot, when `current` was taken
   SnapshotUse* current = nullptr;
   std::vector<std::unique_ptr<SnapshotUse>> snapshots;  // current, and older ones still in use
-  Series* series = nullptr;                             // labels: the protocol alone
+  // Of the current snapshot, kept up to date. Snapshots with the same codec and mode have the same,
+  // and so share upstream connections.
+  std::shared_ptr<UpstreamProtocol> upstream;
+  Series* series = nullptr;  // labels: the protocol alone
   uint32_t sessions = 0;
 };
 

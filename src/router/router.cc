@@ -2,7 +2,6 @@
 
 #include <algorithm>
 
-#include "src/filter/local_reply_text.h"
 #include "src/router/targets.h"
 
 namespace metaprotocol {
@@ -34,34 +33,16 @@ void Router::LookUp(const Sender& sender, SnapshotUse::Target& target) {
                 sender.route.clusters[choice].name);
 }
 
-std::optional<AttemptResult> Router::Start(const Sender& sender, const SnapshotUse::Target& target,
-                                           Attempt& attempt, const RequestView& request,
-                                           const Mutation& mutation, uint64_t timeout_us,
-                                           std::string_view avoid) {
-  if (target.cluster == nullptr) {
-    AttemptResult refused;
-    refused.reply = LocalReply::kClusterNotFound;
-    refused.text = LocalReplyText(refused.reply);
-    return refused;
-  }
-  auto ended = hub_.Start(
-      attempt, {sender.use.upstream, sender.leases, *target.cluster, mutation, request.message,
-                request.bytes, HashOf(sender, request.message), request.arrived,
-                timeout_us < request.message.timeout_us ? timeout_us : 0, avoid});
-  if (ended && ended->text.empty()) ended->text = LocalReplyText(ended->reply);
-  return ended;
+AttemptResult Router::NoCluster() {
+  AttemptResult refused;
+  refused.reply = LocalReply::kClusterNotFound;
+  return refused;
 }
 
 void Router::Mirror(const Sender& sender, const RequestView& request, const Mutation& mutation) {
   if (sender.route.mirrors.empty()) return;
   mirrors_.Copy(sender.protocol, sender.mirror_leases, sender.use, sender.route, request.message,
                 request.bytes, mutation, HashOf(sender, request.message));
-}
-
-uint64_t Router::TimeoutUs(const Snapshot& snapshot, const Route& route, const Message& message) {
-  const uint64_t ours = route.timeout_us != 0 ? route.timeout_us : snapshot.default_timeout_us;
-  if (ours == 0 || message.timeout_us == 0) return std::max(ours, message.timeout_us);
-  return std::min(ours, message.timeout_us);
 }
 
 uint64_t Router::TryTimeoutUs(const Route& route, uint64_t left_us) {

@@ -2,6 +2,7 @@
 // it, how long that may take, and who else gets a copy.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <optional>
 #include <string_view>
@@ -35,18 +36,29 @@ class Router {
   SnapshotUse::Target& ChooseTarget(const Sender& sender);
   // The same one again: clusters may have come and gone.
   void LookUp(const Sender& sender, SnapshotUse::Target& target);
-  // As WorkerHub::Start. `mutation`: of the request; `timeout_us`: for this
-  // attempt, 0: none; `avoid`: the address
-  // of a host that is only taken if there is no other.
+  // As WorkerHub::Start. `mutation`: of the request; `timeout_us`: for this attempt, 0: none;
+  // `avoid`: the address of a host that is only taken if there is no other. A result may have no
+  // text: then LocalReplyText says it.
   std::optional<AttemptResult> Start(const Sender& sender, const SnapshotUse::Target& target,
                                      Attempt& attempt, const RequestView& request,
                                      const Mutation& mutation, uint64_t timeout_us,
-                                     std::string_view avoid);
+                                     std::string_view avoid) {
+    if (target.cluster == nullptr) return NoCluster();
+    std::optional<uint64_t> hash;
+    if (!sender.route.hash_keys.empty()) hash = HashOf(sender, request.message);
+    return hub_.Start(attempt, {sender.use.upstream, sender.leases, *target.cluster, mutation,
+                                request.message, request.bytes, hash, request.arrived,
+                                timeout_us < request.message.timeout_us ? timeout_us : 0, avoid});
+  }
   // To be called after Start: what was forwarded is copied to the route's mirrors, with the same
   // changes.
   void Mirror(const Sender& sender, const RequestView& request, const Mutation& mutation);
   // For all attempts together: the shorter one of the route's and the client's own; 0: none.
-  static uint64_t TimeoutUs(const Snapshot& snapshot, const Route& route, const Message& message);
+  static uint64_t TimeoutUs(const Snapshot& snapshot, const Route& route, const Message& message) {
+    const uint64_t ours = route.timeout_us != 0 ? route.timeout_us : snapshot.default_timeout_us;
+    if (ours == 0 || message.timeout_us == 0) return std::max(ours, message.timeout_us);
+    return std::min(ours, message.timeout_us);
+  }
   // For one attempt, if that much is left for all: 0: none, both ways.
   static uint64_t TryTimeoutUs(const Route& route, uint64_t left_us);
 
@@ -55,6 +67,7 @@ class Router {
   const Mirrors& mirrors() const { return mirrors_; }
 
  private:
+  static AttemptResult NoCluster();
   static std::optional<uint64_t> HashOf(const Sender& sender, const Message& message);
 
   EngineContext& context_;

@@ -51,27 +51,29 @@ void SessionManager::TakeUpNewest(ProtocolState& protocol) {
   } else {
     const bool compatible = previous->snapshot->codec_key == use->snapshot->codec_key &&
                             previous->snapshot->upstream_mode == use->snapshot->upstream_mode;
-    if (compatible) {
-      use->upstream = previous->upstream;
-    } else {
-      previous->upstream->retired = true;
-      hub_.DrainProtocol(*previous->upstream);
+    if (!compatible) {
+      protocol.upstream->retired = true;
+      hub_.DrainProtocol(*protocol.upstream);
+      protocol.upstream = nullptr;
     }
   }
-  if (use->upstream == nullptr) {
-    use->upstream = std::make_shared<UpstreamProtocol>();
-    use->upstream->name = protocol.name;
-    use->upstream->codec = use->snapshot->codec;
-    use->upstream->mode = use->snapshot->upstream_mode;
+  if (protocol.upstream == nullptr) {
+    protocol.upstream = std::make_shared<UpstreamProtocol>();
+    protocol.upstream->name = protocol.name;
+    protocol.upstream->codec = use->snapshot->codec;
+    protocol.upstream->mode = use->snapshot->upstream_mode;
   }
   if (previous != nullptr) ContinueTurns(*previous, *use);
-  use->upstream->response_interest = use->snapshot->response_interest;
-  use->upstream->response_keys =
+  UpstreamProtocol& upstream = *protocol.upstream;
+  upstream.response_interest = use->snapshot->response_interest;
+  upstream.response_keys =
       use->snapshot->response_interest.keys == nullptr
           ? nullptr
           : std::shared_ptr<const MetadataKeys>(use->snapshot, &use->snapshot->response_keys);
-  use->upstream->max_message_bytes = use->snapshot->limits.max_message_bytes;
-  use->upstream->stream_message_bytes = use->snapshot->limits.stream_message_bytes;
+  upstream.max_message_bytes = use->snapshot->limits.max_message_bytes;
+  upstream.stream_message_bytes = use->snapshot->limits.stream_message_bytes;
+  use->upstream = protocol.upstream;
+  use->ordered_replies = use->snapshot->codec->traits().ordered_replies;
   use->protocol_series = protocol.series;
   use->is_told = use->snapshot->telemetry.any();
   for (const AccessLog& log : use->snapshot->telemetry.logs) {
@@ -115,8 +117,7 @@ void SessionManager::RenewSilentSessions() {
   }
 }
 
-// Between two messages a session takes up the newest configuration.
-void SessionManager::TakeUpNewest(Session& session) {
+void SessionManager::TakeUpNewer(Session& session) {
   ProtocolState& protocol = session.protocol;
   if (protocol.version != protocol.slot->version()) TakeUpNewest(protocol);
   if (session.use == protocol.current) return;
@@ -353,6 +354,16 @@ bool SessionManager::ServeLine() {
 
 // --- the end of an event
 
+void SessionManager::ListDirty(Session& session) {
+  session.dirty = true;
+  dirty_.push_back(&session);
+}
+
+void SessionManager::ListAttention(Session& session) {
+  session.attention = true;
+  attention_.push_back(&session);
+}
+
 void SessionManager::WriteNow(Session& session, Bytes bytes) {
   CallHost(session, [&] { context_.host.WriteSession(session.handle, bytes); });
 }
@@ -381,7 +392,7 @@ void SessionManager::PauseOrResumeReplies(Session& session) {
   const size_t waiting = session.unwritten();
   if (waiting <= kMostWaiting && !session.replies_paused) return;
   const Exchange* first = session.replying;
-  if (first == nullptr && session.use->snapshot->codec->traits().ordered_replies) {
+  if (first == nullptr && session.use->ordered_replies) {
     first = FirstToAnswer(session);
   }
   session.replies_paused = false;

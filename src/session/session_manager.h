@@ -99,7 +99,13 @@ class SessionManager final : public ExchangeClient {
 
   ProtocolState* ProtocolFor(const std::shared_ptr<ConfigSlot>& slot);
   void TakeUpNewest(ProtocolState& protocol);
-  void TakeUpNewest(Session& session);
+  // Between two messages a session takes up the newest configuration.
+  void TakeUpNewest(Session& session) {
+    const ProtocolState& protocol = session.protocol;
+    if (session.use == protocol.current && protocol.version == protocol.slot->version()) return;
+    TakeUpNewer(session);
+  }
+  void TakeUpNewer(Session& session);
   void RenewSilentSessions();
   static void DropUse(SnapshotUse& use) { --use.users; }
 
@@ -111,6 +117,7 @@ class SessionManager final : public ExchangeClient {
   // With so many bytes; false if there is no room for them.
   bool StandInLine(Session& session, size_t bytes);
   void LeaveLine(Session& session);
+  static DecodeOptions DecodingOf(const Snapshot& snapshot);
   size_t Parse(Session& session, Bytes bytes, size_t bytes_to_come);
   Handled HandleMessage(Session& session, const RequestView& message);
   Handled HandleRequest(Session& session, const RequestView& request);
@@ -140,7 +147,12 @@ class SessionManager final : public ExchangeClient {
   static bool MayWrite(Session& session, const Exchange& exchange);
   static Exchange* FirstToAnswer(Session& session);
   void Write(Session& session, Bytes bytes);
-  void MakeRoom(Session& session, size_t bytes);
+  // So much is going to be appended to what the session is written.
+  void MakeRoom(Session& session, size_t bytes) {
+    const size_t needed = session.out.size() + bytes;
+    if (needed > session.out.capacity()) GrowOut(session, needed);
+  }
+  void GrowOut(Session& session, size_t needed);
   void PutAway(std::string& buffer);
   std::string& OutFor(Session& session);
   void FinishReply(Exchange& exchange);
@@ -159,8 +171,15 @@ class SessionManager final : public ExchangeClient {
   void StartMessageClock(Session& session);
   void ArmNoLaterThan(Session& session, uint64_t deadline_us);
   bool Drained(const Session& session) const;
-  void MarkDirty(Session& session);
-  void MarkAttention(Session& session);
+  void MarkDirty(Session& session) {
+    if (!session.dirty) ListDirty(session);
+  }
+  void MarkAttention(Session& session) {
+    if (!session.attention && !session.gone) ListAttention(session);
+  }
+  // Once per session and event: calls, so that whoever marks one stays small.
+  void ListDirty(Session& session);
+  void ListAttention(Session& session);
   void Flush(Session& session, bool whatever_is_unread = false);
   void WriteNow(Session& session, Bytes bytes);
   void KeepWithinBudget(Session& session);
@@ -224,18 +243,6 @@ inline bool SessionManager::TooMuchInFlight(const Session& session) {
   return session.exchange_count >= limits.max_requests_in_flight ||
          session.bytes_in_flight >= limits.max_bytes_in_flight ||
          session.held_bytes >= limits.max_unread_reply_bytes / 2;
-}
-
-inline void SessionManager::MarkDirty(Session& session) {
-  if (session.dirty) return;
-  session.dirty = true;
-  dirty_.push_back(&session);
-}
-
-inline void SessionManager::MarkAttention(Session& session) {
-  if (session.attention || session.gone) return;
-  session.attention = true;
-  attention_.push_back(&session);
 }
 
 }  // namespace metaprotocol

@@ -67,23 +67,30 @@ void SessionManager::ParseBuffered(Session& session, size_t bytes_to_come) {
   if (!session.gone) session.in.Consume(used);
 }
 
+DecodeOptions SessionManager::DecodingOf(const Snapshot& snapshot) {
+  DecodeOptions options;
+  options.interest = snapshot.request_interest;
+  options.max_message_bytes = snapshot.limits.max_message_bytes;
+  options.allow_partial =
+      snapshot.request_interest.head_suffices && !snapshot.codec->traits().whole_to_encode;
+  return options;
+}
+
 // Handles every message in `bytes`; returns how many bytes were used up.
 size_t SessionManager::Parse(Session& session, Bytes bytes, size_t bytes_to_come) {
   size_t used = 0;
   session.need = 0;
   TakeUpTurn();
   Message& message = scratch_;
+  const SnapshotUse* use = nullptr;  // whose `options` are
+  DecodeOptions options;
   while (used < bytes.size() && session.pause_reasons == 0 && !session.close_wanted &&
          !session.gone) {
     if (!turn_.Take() && StandInLine(session, bytes.size() - used + bytes_to_come)) break;
     TakeUpNewest(session);
     const Bytes rest = bytes.substr(used);
     const Snapshot& snapshot = *session.use->snapshot;
-    DecodeOptions options;
-    options.interest = snapshot.request_interest;
-    options.max_message_bytes = snapshot.limits.max_message_bytes;
-    options.allow_partial =
-        snapshot.request_interest.head_suffices && !snapshot.codec->traits().whole_to_encode;
+    if (std::exchange(use, session.use) != session.use) options = DecodingOf(snapshot);
     message.Clear(options.interest.keys);
     const DecodeResult result = snapshot.codec->Decode(session.decode_state.get(),
                                                        Direction::kRequest, rest, options, message);

@@ -70,7 +70,7 @@ void SessionManager::StopSending(Session& session) {
 // of another.
 bool SessionManager::MayWrite(Session& session, const Exchange& exchange) {
   if (session.replying != nullptr) return session.replying == &exchange;
-  if (!session.use->snapshot->codec->traits().ordered_replies) return true;
+  if (!session.use->ordered_replies) return true;
   return FirstToAnswer(session) == &exchange;
 }
 
@@ -79,10 +79,7 @@ Exchange* SessionManager::FirstToAnswer(Session& session) {
   return session.exchanges.Find([](const Exchange& exchange) { return exchange.expects_reply(); });
 }
 
-// So much is going to be appended to what the session is written.
-void SessionManager::MakeRoom(Session& session, size_t bytes) {
-  const size_t needed = session.out.size() + bytes;
-  if (needed <= session.out.capacity()) return;
+void SessionManager::GrowOut(Session& session, size_t needed) {
   if (spare_buffers_.empty()) {
     if (session.out.empty() && needed > kKeepLittle) session.out.reserve(needed);
     return;
@@ -160,7 +157,7 @@ bool SessionManager::OnReply(Exchange& exchange, const Codec& codec, const Messa
     if (encoded.impossible) return false;
     CheckEncoded(encoded, message, bytes);
     Write(session, encoded.Unchanged(bytes));
-    session.out.append(encoded.Tail());
+    if (encoded.tail_bytes != 0) session.out.append(encoded.Tail());
     if (bytes.size() < message.length) session.replying = &exchange;
     return true;
   }
@@ -223,7 +220,7 @@ void SessionManager::FinishReply(Exchange& exchange) {
   const bool direct = exchange.held.empty();
   if (session.sending == &exchange) StopSending(session);
   if (!direct) {
-    if (session.use->snapshot->codec->traits().ordered_replies) return;  // until it is its turn
+    if (session.use->ordered_replies) return;  // until it is its turn
     OutFor(session).append(exchange.held);
   }
   const bool was_replying = session.replying == &exchange;
@@ -238,7 +235,7 @@ void SessionManager::WriteHeldReplies(Session& session) {
     Write(session, session.after_reply);
     ClearKeepingLittle(session.after_reply);
   }
-  if (session.use->snapshot->codec->traits().ordered_replies) {
+  if (session.use->ordered_replies) {
     while (Exchange* const next = FirstToAnswer(session)) {
       Exchange& first = *next;
       const bool complete = first.state() == Exchange::State::kReplied;

@@ -14,17 +14,18 @@ Lease* SharedLeases::Take(const LeaseNeed& need) {
       need.arrived && need.length / kPassingBy <= protocol->stream_message_bytes;
   if (need.present < need.length && !passing_by) return TakeForItself();
 
-  const uint32_t few = policy().exchanges_per_shared_lease / 4;
+  const ClusterPolicy& policy = this->policy();
+  const uint32_t few = policy.exchanges_per_shared_lease / 4;
   Lease* best = nullptr;
   uint32_t considered = 0;
   for (Lease* lease : leases) {
     if (!lease->takes_requests() || !lease->HasRoomFor(need.length)) continue;
     if (best == nullptr || lease->attempt_count < best->attempt_count) best = lease;
     if (best->attempt_count < few) return best;
-    if (++considered >= policy().max_shared_leases_per_host) break;
+    if (++considered >= policy.max_shared_leases_per_host) break;
   }
-  const bool full = best != nullptr && best->attempt_count >= policy().exchanges_per_shared_lease &&
-                    considered < policy().max_shared_leases_per_host;
+  const bool full = best != nullptr && best->attempt_count >= policy.exchanges_per_shared_lease &&
+                    considered < policy.max_shared_leases_per_host;
   if (best != nullptr && !full) return best;
   Lease* opened = OpenIfRoom();
   return opened != nullptr ? opened : best;

@@ -110,6 +110,21 @@ void WorkerHub::Flush(Lease& lease) {
   ClearKeepingMuch(lease.out);
 }
 
+void WorkerHub::ListDirty(Lease& lease) {
+  lease.dirty = true;
+  dirty_.push_back(&lease);
+}
+
+void WorkerHub::ListSettling(Lease& lease) {
+  lease.settling = true;
+  settling_.push_back(&lease);
+}
+
+void WorkerHub::ListNoted(UpstreamHost& host) {
+  host.noted = true;
+  noted_.push_back(&host);
+}
+
 void WorkerHub::Settle() {
   while (!settling_.empty()) {
     Lease& lease = *settling_.back();

@@ -181,6 +181,10 @@ class WorkerHub : private LeaseOpener {
   Series& SeriesOf(LeasePool& pool);
   // Something of the host's has ended: it may be forgotten when the event is over.
   void Note(UpstreamHost& host);
+  // Rarely more than once per event: calls, so that whoever marks something stays small.
+  void ListDirty(Lease& lease);
+  void ListSettling(Lease& lease);
+  void ListNoted(UpstreamHost& host);
 
   EngineContext& context_;
 
@@ -209,9 +213,7 @@ class WorkerHub : private LeaseOpener {
 };
 
 inline void WorkerHub::MarkDirty(Lease& lease) {
-  if (lease.dirty) return;
-  lease.dirty = true;
-  dirty_.push_back(&lease);
+  if (!lease.dirty) ListDirty(lease);
 }
 
 // Called wherever Lease::Owed or Lease::Orphaned may have become something else. Nearly always
@@ -222,15 +224,11 @@ inline void WorkerHub::UpdateBooks(Lease& lease) {
 }
 
 inline void WorkerHub::Note(UpstreamHost& host) {
-  if (host.noted) return;
-  host.noted = true;
-  noted_.push_back(&host);
+  if (!host.noted) ListNoted(host);
 }
 
 inline void WorkerHub::MarkSettling(Lease& lease) {
-  if (lease.settling) return;
-  lease.settling = true;
-  settling_.push_back(&lease);
+  if (!lease.settling) ListSettling(lease);
 }
 
 }  // namespace metaprotocol

@@ -122,6 +122,7 @@ void WorkerHub::StreamFromUpstream(Lease& lease, Bytes& bytes) {
 // Handles every message in `bytes`; returns how many bytes were used up.
 size_t WorkerHub::ParseUpstream(Lease& lease, Bytes bytes) {
   size_t used = 0;
+  const bool allow_partial = !lease.codec->traits().whole_to_encode;
   while (used < bytes.size() && lease.state != Lease::State::kGone) {
     if (!turn_.Take()) {
       StandInLine(lease);
@@ -132,7 +133,7 @@ size_t WorkerHub::ParseUpstream(Lease& lease, Bytes bytes) {
     DecodeOptions options;
     options.interest = protocol.response_interest;
     options.max_message_bytes = protocol.max_message_bytes;
-    options.allow_partial = !lease.codec->traits().whole_to_encode;
+    options.allow_partial = allow_partial;
     message_.Clear(options.interest.keys);
     const DecodeResult result = lease.codec->Decode(lease.decode_state.get(), Direction::kResponse,
                                                     rest, options, message_);
@@ -282,10 +283,8 @@ Handled WorkerHub::HandleUpstreamMessage(Lease& lease, Message& message, Bytes b
 
 Handled WorkerHub::HandleResponse(Lease& lease, Message& message, Bytes bytes) {
   Attempt* attempt = nullptr;
-  bool late = false;
   if (lease.ids) {
     attempt = lease.ids->Find(message.id);
-    late = lease.ids->Issued(message.id);
     if (attempt == nullptr && lease.ids->CameLate(message.id) && lease.quiet()) MarkSettling(lease);
   } else {
     if (!lease.attempts.empty()) attempt = &lease.attempts.front();
@@ -303,6 +302,7 @@ Handled WorkerHub::HandleResponse(Lease& lease, Message& message, Bytes bytes) {
     attempt = nullptr;
   }
   if (attempt == nullptr) {
+    const bool late = lease.ids && lease.ids->Issued(message.id);
     SeriesOf(lease.pool).Add(late ? Counter::kLateReplies : Counter::kUnsolicited);
     if (!lease.ids) HandleStray(lease);
     return Handled::kDone;

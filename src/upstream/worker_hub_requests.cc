@@ -109,7 +109,7 @@ std::optional<AttemptResult> WorkerHub::StartOn(Lease& lease, Attempt& attempt,
   }
   CheckEncoded(encoded, request.message, request.bytes);
   Append(lease, encoded.Unchanged(request.bytes));
-  lease.out.append(encoded.Tail());
+  if (encoded.tail_bytes != 0) lease.out.append(encoded.Tail());
   attempt.end_byte_ = lease.position();
   UpdateBooks(lease);
   MarkDirty(lease);
