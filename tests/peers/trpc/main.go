@@ -24,6 +24,8 @@ import (
 	"trpc.group/trpc-go/trpc-go/server"
 	"trpc.group/trpc-go/trpc-go/stream"
 	"trpc.group/trpc-go/trpc-go/transport"
+	"trpc.group/trpc-go/trpc-go/transport/tnet"
+	"trpc.group/trpc-go/trpc-go/transport/tnet/multiplex"
 )
 
 const service = "trpc.example.greeter.Greeter"
@@ -145,7 +147,7 @@ func consume(port string) {
 		client.WithProtocol("trpc"),
 		client.WithCurrentSerializationType(codec.SerializationTypeNoop),
 		client.WithTimeout(30 * time.Second),
-		client.WithMultiplexed(true),
+		client.WithMultiplexedPool(tnet.NewMuxPool(multiplex.WithDialTimeout(30 * time.Second))), // not 200 ms
 	}
 	call := func(name string, text string, more ...client.Option) (string, error) {
 		ctx, message := codec.WithNewMessage(context.Background())
