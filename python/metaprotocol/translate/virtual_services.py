@@ -206,6 +206,12 @@ class _Reader:
         ]
         if not route.match:
             sets = [_Conditions()]
+        if sets:
+            self._report.warning(
+                self._owner, "tcp-route", here,
+                "has a destination for each request, where Istio's have one for each connection",
+                fix="write it as the last http route",
+            )  # fmt: skip
         destinations = self._destinations(route.route, here)
         self._add("", Route(), _Written(here), sets, "", destinations, [])
 

@@ -102,7 +102,7 @@ def test_weights_are_shares_of_their_sum() -> None:
         one, other = f"{V1[:-1]}, weight: {first}}}", f"{V2[:-1]}, weight: {second}}}"
         for key in ("http", "tcp"):
             result = given(**{key: f"[{{route: [{one}, {other}]}}]"})
-            assert result.diagnostics == ()
+            assert {item.code for item in result.diagnostics} <= {"tcp-route"}
             (route,) = result.routes(NAME)
             shares = {
                 item["name"].split("|")[2]: item["weight"] for item in route["weighted_clusters"]
@@ -222,7 +222,9 @@ def test_http_routes_come_before_tcp_routes() -> None:
         f"[{{route: [{V1}]}}]",
     )
     assert clusters(result) == ["v2", "v1"]
-    assert result.diagnostics == ()
+    (told,) = result.diagnostics
+    assert (told.code, told.severity) == ("tcp-route", Severity.WARNING), "connections, in Istio"
+    assert told.field == "spec.tcp[0]"
 
 
 def test_matches_for_other_ports_gateways_and_namespaces_are_left_out() -> None:
@@ -334,9 +336,9 @@ def test_the_oldest_has_the_host_and_the_others_are_told() -> None:
 
 
 def test_the_most_specific_host_comes_first() -> None:
-    wide = virtual_service("a", f"{{hosts: ['*'], tcp: [{{route: [{V1}]}}]}}", metadata=AGED % 1)
-    near = virtual_service("b", f"{{hosts: ['*.local'], tcp: [{{route: [{V2}]}}]}}")
-    exact = virtual_service("c", f"{{hosts: [orders], tcp: [{{{TO_ORDERS}}}]}}")
+    wide = virtual_service("a", f"{{hosts: ['*'], http: [{{route: [{V1}]}}]}}", metadata=AGED % 1)
+    near = virtual_service("b", f"{{hosts: ['*.local'], http: [{{route: [{V2}]}}]}}")
+    exact = virtual_service("c", f"{{hosts: [orders], http: [{{{TO_ORDERS}}}]}}")
     assert clusters(translated(service() + SUBSETS + wide)) == ["v1"]
     assert clusters(translated(service() + SUBSETS + wide + near)) == ["v2"]
     result = translated(service() + SUBSETS + wide + near + exact)
