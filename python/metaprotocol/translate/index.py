@@ -157,23 +157,28 @@ class Index:
         self, key: Key, virtual: VirtualService, add: bool, touched: Touched
     ) -> None:
         for host in virtual.spec.hosts:
-            if is_wildcard(host):
-                _change(self._wildcard_virtual, host, key, add)
-                touched.routes.update(name for name in self._entries if host_matches(host, name))
-                continue
-            for name in self._names(host, key):
-                _change(self._virtual, name, key, add)
-                touched.routes.add(name)
+            touched.routes |= self._cover(host, self._virtual, self._wildcard_virtual, key, add)
 
     def _rule(self, key: Key, rule: DestinationRule, add: bool, touched: Touched) -> None:
         host = rule.spec.host
+        touched.services |= self._cover(host, self._rules, self._wildcard_rules, key, add)
+
+    def _cover(
+        self,
+        host: str,
+        by_name: dict[str, set[Key]],
+        by_wildcard: dict[str, set[Key]],
+        key: Key,
+        add: bool,
+    ) -> set[str]:
+        """Notes for what host an object is, which may be a pattern; the names that this changes."""
         if is_wildcard(host):
-            _change(self._wildcard_rules, host, key, add)
-            touched.services.update(name for name in self._entries if host_matches(host, name))
-            return
-        for name in self._names(host, key):
-            _change(self._rules, name, key, add)
-            touched.services.add(name)
+            _change(by_wildcard, host, key, add)
+            return {name for name in self._entries if host_matches(host, name)}
+        names = self._names(host, key)
+        for name in names:
+            _change(by_name, name, key, add)
+        return names
 
     def _redis_object(
         self, key: Key, hosts: Iterable[str], secret: str, add: bool, touched: Touched

@@ -12,10 +12,11 @@ conditions.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from math import gcd
+from typing import TypeVar
 
 from metaprotocol.audience import Clients
 from metaprotocol.config.v1 import Condition, DirectReply, Mutation, Retry, Route
@@ -98,6 +99,9 @@ def virtual_service_plan(
     """What a VirtualService says about a port, for these clients; None: nothing. ``report`` is told
     what of it is not done."""
     return _Reader(owner, service, port, clients, options, report).read()
+
+
+_MatchT = TypeVar("_MatchT", virtual_service.HttpMatch, virtual_service.TcpMatch)
 
 
 @dataclass
@@ -189,23 +193,11 @@ class _Reader:
         destinations = self._destinations(route.route, here)
         mirrors = self._mirrors(route, here)
         written.mirrors = [mirror.field for mirror in mirrors]
-        sets = [
-            self._http_conditions(match, f"{here}.match[{index}]")
-            for index, match in enumerate(route.match)
-            if self._may_hold(match, f"{here}.match[{index}]")
-        ]
-        if not route.match:
-            sets = [_Conditions()]
+        sets = self._sets(route.match, here, self._http_conditions)
         self._add(route.name, message, written, sets, broken, destinations, mirrors)
 
     def _tcp(self, route: virtual_service.TcpRoute, here: str) -> None:
-        sets = [
-            self._tcp_conditions(match, f"{here}.match[{index}]")
-            for index, match in enumerate(route.match)
-            if self._may_hold(match, f"{here}.match[{index}]")
-        ]
-        if not route.match:
-            sets = [_Conditions()]
+        sets = self._sets(route.match, here, self._tcp_conditions)
         if sets:
             self._report.warning(
                 self._owner, "tcp-route", here,
@@ -214,6 +206,21 @@ class _Reader:
             )  # fmt: skip
         destinations = self._destinations(route.route, here)
         self._add("", Route(), _Written(here), sets, "", destinations, [])
+
+    def _sets(
+        self,
+        matches: Sequence[_MatchT],
+        here: str,
+        conditions: Callable[[_MatchT, str], _Conditions],
+    ) -> list[_Conditions]:
+        """What each match asks for that may hold; without matches there is nothing to ask for."""
+        if not matches:
+            return [_Conditions()]
+        return [
+            conditions(match, place)
+            for index, match in enumerate(matches)
+            if self._may_hold(match, place := f"{here}.match[{index}]")
+        ]
 
     def _add(
         self,
