@@ -181,8 +181,8 @@ def test_with_cert_manager_it_has_no_right_to_any_secret(narrow_values: Path) ->
     items = rendered(RELEASE, HOME, "--values", str(narrow_values))
     assert not [right for right in rights(items) if right[1] == "secrets"]
     configuration = only(items, "ValidatingWebhookConfiguration")
-    (hook,) = configuration["webhooks"]
-    assert hook["namespaceSelector"]["matchExpressions"][0]["values"] == [FOLLOWED]
+    for hook in configuration["webhooks"]:
+        assert hook["namespaceSelector"]["matchExpressions"][0]["values"] == [FOLLOWED]
     secret = only(items, "Certificate")["spec"]["secretName"]
     annotation = configuration["metadata"]["annotations"]["cert-manager.io/inject-ca-from"]
     assert annotation == f"{HOME}/{secret}"

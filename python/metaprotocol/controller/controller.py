@@ -12,7 +12,7 @@ import logging
 import os
 import secrets
 import socket
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -23,7 +23,7 @@ from metaprotocol.controller.admission import Admission
 from metaprotocol.controller.certificate_files import CertificateFiles
 from metaprotocol.controller.events import Condition, EventWriter
 from metaprotocol.controller.istio_writer import IstioWriter
-from metaprotocol.controller.status import KINDS, StatusWriter, accepted
+from metaprotocol.controller.status import FOREIGN, KINDS, StatusWriter, accepted
 from metaprotocol.controller.webhook import Webhook
 from metaprotocol.diagnostics import Diagnostic, Severity
 from metaprotocol.envoy.config import Module
@@ -31,6 +31,7 @@ from metaprotocol.kubernetes import Client, Lease
 from metaprotocol.resources import Key
 from metaprotocol.sources.kubernetes import KubernetesSource
 from metaprotocol.translate.istio import IstioOptions
+from metaprotocol.translate.naming import FILTER
 
 if TYPE_CHECKING:
     from metaprotocol.controller.certificates import OwnCertificate
@@ -203,19 +204,40 @@ class Controller:
         writer = self.writer if self.writer is not None and self.writer.present else None
         if writer is not None and writer.reconciled is not self._plane.inventory:
             return {}  # it will tell when it has written what the newest asks for
+        translated = writer.wanted.diagnostics if writer else self._plane.snapshot.diagnostics
         by_object: dict[str, list[Diagnostic]] = {}
-        for item in self._diagnostics(writer):
+        for item in (*self._source.snapshot.diagnostics, *translated):
             by_object.setdefault(item.object, []).append(item)
-        made = {}
+        made: dict[Key, list[Condition]] = {}
         for key in self._source.keys(KINDS):
-            conditions = accepted(by_object.get(str(key), ()))
-            conditions.append(self._programmed(key, conditions[0], writer))
-            made[key] = conditions
+            made[key] = self._said_of(key, by_object, writer)
+        if foreign := self._source.keys(FOREIGN):
+            ours = self._origins(writer)
+            told = {item.object for item in translated if item.severity is not Severity.INFO}
+            for key in foreign:
+                if key in ours:
+                    made[key] = self._said_of(key, by_object, writer)
+                elif str(key) in told:
+                    text = "no filter was made from it"
+                    unused = Condition("Programmed", "False", "NotUsed", text)
+                    made[key] = [*accepted(by_object[str(key)]), unused]
+                else:
+                    made[key] = []
         return made
 
-    def _diagnostics(self, writer: IstioWriter | None) -> Iterable[Diagnostic]:
-        yield from self._source.snapshot.diagnostics
-        yield from writer.wanted.diagnostics if writer else self._plane.snapshot.diagnostics
+    def _said_of(
+        self, key: Key, by_object: dict[str, list[Diagnostic]], writer: IstioWriter | None
+    ) -> list[Condition]:
+        conditions = accepted(by_object.get(str(key), ()))
+        conditions.append(self._programmed(key, conditions[0], writer))
+        return conditions
+
+    def _origins(self, writer: IstioWriter | None) -> Collection[Key]:
+        """What the filters of our ports were made from."""
+        if writer is not None:
+            return writer.wanted.about.keys()
+        filters = self._plane.snapshot.made[FILTER].values()
+        return {key for made in filters for key in made.origins}
 
     def _programmed(self, key: Key, acceptance: Condition, writer: IstioWriter | None) -> Condition:
         kind = "Programmed"
@@ -224,7 +246,7 @@ class Controller:
             return Condition(kind, "False", acceptance.reason, text)
         if writer is not None:
             failures = writer.failures()
-            for name in writer.about(key):
+            for name in writer.wanted.about.get(key, ()):
                 if name in failures:
                     text = f"EnvoyFilter {name.namespace}/{name.name}: {failures[name]}"
                     return Condition(kind, "False", "NotWritten", text)

@@ -16,6 +16,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from metaprotocol.diagnostics import Diagnostic
 from metaprotocol.envoy.descriptors import EnvoyTypes
@@ -66,6 +67,15 @@ class Wanted:
     diagnostics: tuple[Diagnostic, ...] = ()
     inventory: Inventory = field(default_factory=Inventory)
     """What it was made from."""
+
+    @cached_property
+    def about(self) -> Mapping[Key, list[Name]]:
+        """The EnvoyFilters that say something of a resource."""
+        found: dict[Key, list[Name]] = {}
+        for name, keys in self.made_of.items():
+            for key in keys:
+                found.setdefault(key, []).append(name)
+        return found
 
 
 @dataclass
@@ -156,10 +166,6 @@ class IstioWriter:
     def failures(self) -> dict[Name, str]:
         """The EnvoyFilters that could not be written, and why."""
         return {name: failure.message for name, failure in self._failures.items()}
-
-    def about(self, key: Key) -> list[Name]:
-        """The EnvoyFilters that say something of a resource."""
-        return [name for name, keys in self.wanted.made_of.items() if key in keys]
 
     def want(self, inventory: Inventory) -> None:
         """From now on these are the resources."""

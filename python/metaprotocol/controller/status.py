@@ -1,9 +1,14 @@
-"""Says on each object of our kinds and Aeraki's for Redis what became of it.
+"""Says on each object of our kinds, of Aeraki's for Redis, and of Istio's that have routes of ours
+what became of it.
 
 The conditions are those of the CRDs: Accepted, Programmed, and Conflicted where there is a
 conflict. Written by server-side apply to the status alone, only where something is another than is
 there, and not faster than a bound; a status never changes what an object asks for, so that writing
 one causes nothing here.
+
+Istio's objects have conditions of others in the same list, which the API server takes as a whole:
+ours carry a prefix, those of others are written again as they are, and where an object has nothing
+to do with us any more ours are taken away.
 """
 
 from __future__ import annotations
@@ -26,6 +31,10 @@ _LOG = logging.getLogger(__name__)
 MANAGER = "metaprotocol-status"
 KINDS = ("ApplicationProtocol", "MetaRouter", "RedisDestination", "RedisService")
 """The kinds whose CRDs have our conditions."""
+FOREIGN = ("VirtualService",)
+"""Those of Istio's kinds that say something about ports of ours."""
+PREFIX = "metaprotocol.aeraki.io/"
+"""Of the types of our conditions there."""
 
 _LINES = 10
 """Problems that are told in one message."""
@@ -91,7 +100,8 @@ class StatusWriter:
         self._next_at = 0.0
 
     def want(self, conditions: Mapping[Key, list[Condition]]) -> None:
-        """From now on this is to be said of the objects."""
+        """From now on this is to be said of the objects; of one of Istio's without conditions,
+        nothing."""
         self._wanted = conditions
         self._news.set()
 
@@ -134,7 +144,7 @@ class StatusWriter:
             else:
                 self.writes += 1
                 if self._events is not None:
-                    await self._events.tell(there, _conditions(there), conditions)
+                    await self._events.tell(there, _ours(key, there), conditions)
         return failed
 
     async def _slowly(self) -> None:
@@ -144,26 +154,33 @@ class StatusWriter:
             await asyncio.sleep(self._next_at - now)
 
 
-def _conditions(there: Json) -> dict[str, Json]:
-    """By type."""
+def _conditions(there: Json) -> list[Json]:
+    found = (there.get("status") or {}).get("conditions") or ()
+    return [item for item in found if isinstance(item, dict)]
+
+
+def _ours(key: Key, there: Json) -> dict[str, Json]:
+    """Those that are ours, by type."""
+    prefix = PREFIX if key.kind in FOREIGN else ""
     return {
-        str(item.get("type")): item
-        for item in (there.get("status") or {}).get("conditions") or ()
-        if isinstance(item, dict)
+        name.removeprefix(prefix): item
+        for item in _conditions(there)
+        if (name := str(item.get("type"))).startswith(prefix)
     }
 
 
 def _status(key: Key, there: Json, conditions: list[Condition]) -> Json | None:
     """What to apply; None if it is there already."""
+    foreign = key.kind in FOREIGN
     metadata = there.get("metadata") or {}
     generation = metadata.get("generation")
-    said = _conditions(there)
+    said = _ours(key, there)
     now = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     made, same = [], True
     for condition in conditions:
         old = said.get(condition.type, {})
         value: Json = {
-            "type": condition.type,
+            "type": f"{PREFIX}{condition.type}" if foreign else condition.type,
             "status": condition.status,
             "reason": condition.reason,
             "message": condition.message,
@@ -172,14 +189,18 @@ def _status(key: Key, there: Json, conditions: list[Condition]) -> Json | None:
         same = same and all(old.get(name) == item for name, item in value.items())
         since = old.get("lastTransitionTime") if old.get("status") == condition.status else None
         made.append({**value, "lastTransitionTime": since or now})
-    ours = {condition.type for condition in conditions}
-    same = same and not ("Conflicted" in said and "Conflicted" not in ours)
-    if same:
+    wanted = {condition.type for condition in conditions}
+    gone = said.keys() - wanted if foreign else said.keys() & {"Conflicted"} - wanted
+    if same and not gone:
         return None
     name: Json = {"name": key.name} | ({"namespace": key.namespace} if key.namespace else {})
+    status: Json = {"observedGeneration": generation, "conditions": made}
+    if foreign:
+        others = [it for it in _conditions(there) if it not in said.values()]
+        status = {"conditions": [*others, *made]} if others or made else {}
     return {
         "apiVersion": there["apiVersion"],
         "kind": key.kind,
         "metadata": name,
-        "status": {"observedGeneration": generation, "conditions": made},
+        "status": status,
     }

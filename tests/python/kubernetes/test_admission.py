@@ -11,7 +11,7 @@ import yaml
 from metaprotocol.controller.admission import ABOUT_OTHERS, Admission, Review
 from metaprotocol.envoy.config import ConfigBuilder
 from metaprotocol.resources import Inventory, load_text
-from metaprotocol.translate import Options
+from metaprotocol.translate import Options, Translator
 
 SOURCES = Path(__file__).resolve().parents[3] / "python/metaprotocol/translate"
 
@@ -88,8 +88,22 @@ spec:
 """
 
 
+VIRTUAL = """
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: orders, namespace: shop}
+spec:
+  hosts: [orders.example]
+  http:
+  - match: [{method: {exact: get}}]
+    route: [{destination: {host: orders.example}}]
+"""
+
+
 @pytest.mark.parametrize(
-    "text", [ROUTER, PROTOCOL, POLICY, REDIS], ids=["router", "protocol", "policy", "redis"]
+    "text",
+    [ROUTER, PROTOCOL, POLICY, REDIS, VIRTUAL],
+    ids=["router", "protocol", "policy", "redis", "virtual service"],
 )
 def test_what_is_right_passes_without_a_word(admission: Admission, text: str) -> None:
     assert codes(review(admission, text)) == ([], [])
@@ -132,6 +146,98 @@ def test_an_error_has_field_and_fix(
     errors = [item for item in found.errors if item.field == field]
     assert errors
     assert fix in errors[0].fix
+
+
+PATH = VIRTUAL.replace("method: {exact: get}", "uri: {prefix: /a}")
+MIXED = SERVICE.replace("-dubbo}]", "-dubbo}, {number: 80, name: http}]")
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        (("exact: get", "regex: 'a{2000}'"), "spec.http[0].match[0].method.regex"),
+        (("method: {exact: get}", "uri: {prefix: /a}"), "spec.http[0].match[0].uri"),
+        (
+            ("route: [{destination: {host: orders.example}}]", "delegate: {name: other}"),
+            "spec.http[0].delegate",
+        ),
+        (("http:", "htpp:"), "spec.htpp"),
+    ],
+    ids=["regex", "path", "delegate", "a field that there is not"],
+)
+def test_a_virtual_service_for_ports_of_ours_alone_is_refused_with_its_place(
+    admission: Admission, change: tuple[str, str], field: str
+) -> None:
+    text = VIRTUAL.replace(*change)
+    found = review(admission, text)
+    assert [(item.object, item.field) for item in found.errors] == [
+        ("VirtualService shop/orders", field)
+    ]
+    # Its own former version is not in its way.
+    assert review(admission, text, f"{SERVICE}---{VIRTUAL}").errors == found.errors
+
+
+@pytest.mark.parametrize(
+    ("text", "others"),
+    [
+        (PATH, MIXED),
+        (PATH.replace("hosts: [", "hosts: [elsewhere.example, "), SERVICE),
+        (PATH.replace("[orders.example]", "['*.example']"), SERVICE),
+        (PATH.replace("  http:", "  gateways: [mesh, edge]\n  http:"), SERVICE),
+    ],
+    ids=["another port", "another host", "a pattern", "a gateway"],
+)
+def test_one_that_may_be_for_others_as_well_is_warned_about(
+    admission: Admission, text: str, others: str
+) -> None:
+    found = review(admission, text, others)
+    assert codes(found) == ([], ["cannot-be-honoured"])
+
+
+@pytest.mark.parametrize(
+    ("text", "others"),
+    [
+        (PATH, ""),
+        (PATH, SERVICE.replace("tcp-metaprotocol-dubbo", "http")),
+        (PATH.replace("hosts: [orders.example]", "hosts: [orders]"), SERVICE),
+        (PATH.replace("  http:", "  gateways: [edge]\n  http:"), SERVICE),
+        (PATH.replace("hosts:", "hots:"), SERVICE),
+        (PATH.replace("http:", "htpp:"), SERVICE.replace("tcp-metaprotocol-dubbo", "http")),
+    ],
+    ids=["no service", "no port of ours", "another name", "gateways", "no hosts", "of others"],
+)
+def test_of_those_that_are_for_others_alone_nothing_is_said(
+    admission: Admission, text: str, others: str
+) -> None:
+    assert codes(review(admission, text, others)) == ([], [])
+
+
+def test_of_a_virtual_service_it_is_said_who_has_its_routes(admission: Admission) -> None:
+    assert codes(review(admission, VIRTUAL, f"{SERVICE}---{ROUTER}")) == ([], ["router-conflict"])
+    older = VIRTUAL.replace("name: orders,", "name: older,")
+    assert codes(review(admission, VIRTUAL, f"{SERVICE}---{older}")) == ([], ["router-conflict"])
+    subset = VIRTUAL.replace("{host: orders.example}", "{host: orders.example, subset: v1}")
+    assert codes(review(admission, subset)) == ([], ["no-subset"])
+
+
+def test_a_pattern_for_a_cluster_of_services_costs_a_bounded_number_of_them(
+    admission: Admission, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+    translate = Translator.update
+
+    def counted(self: Translator, inventory: Inventory, *rest: Any) -> Any:
+        seen.append(len(inventory))
+        return translate(self, inventory, *rest)
+
+    monkeypatch.setattr(Translator, "update", counted)
+    many = "---".join(
+        SERVICE.replace("name: orders,", f"name: s{number},").replace("orders.", f"s{number}.")
+        for number in range(500)
+    )
+    found = review(admission, PATH.replace("[orders.example]", "['*.example']"), many)
+    assert {item.code for item in found.warnings} >= {"cannot-be-honoured"}
+    assert max(seen) < 60
 
 
 def test_a_password_in_clear_text_is_refused_and_not_repeated(admission: Admission) -> None:
@@ -230,13 +336,12 @@ def test_each_error_of_the_translation_is_the_objects_own_or_anothers() -> None:
     """One that another object can bring about, and that is not in the list, would refuse files that
     are applied in another order."""
     own = {
-        "bad-bind", "bad-declaration", "bad-library", "mesh-wide", "plain-password", "rejected",
-        "too-many-rules",
-        "unknown-codec",
+        "bad-bind", "bad-declaration", "bad-library", "cannot-be-honoured", "mesh-wide",
+        "plain-password", "rejected", "too-many-rules", "unknown-codec",
     }  # fmt: skip
     of_foreign_kinds = {
         "address-conflict", "bad-endpoints", "calls-itself", "endpoint-address", "host-conflict",
-        "cannot-be-honoured", "locality-lb", "maglev-table-size", "tls-credential-name",
+        "locality-lb", "maglev-table-size", "tls-credential-name",
         "tls-istio-mutual", "unknown-protocol",
     }  # fmt: skip
     found: set[str] = set()

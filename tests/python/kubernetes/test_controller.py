@@ -227,7 +227,73 @@ async def test_a_virtual_service_has_the_routes_where_no_router_has_them(
             await eventually(lambda: "|v1|" in outbound(server))
             server.remove("metarouters", "shop", "orders")
             await eventually(lambda: outbound(server) == right)  # what was last good
-            assert not [item for item in server.writes() if "virtualservices" in item.path]
+            paths = {item.path for item in server.writes("virtualservices")}
+            assert {path.rpartition("/")[2] for path in paths} == {"status"}
+
+
+def said_of_istios(server: ApiServer, name: str = "orders") -> dict[str, dict[str, Any]]:
+    """The conditions of a VirtualService, without the prefix of ours."""
+    found = server.find("virtualservices", "shop", name) or {}
+    said = (found.get("status") or {}).get("conditions") or ()
+    return {item["type"].removeprefix("metaprotocol.aeraki.io/"): item for item in said}
+
+
+async def test_a_virtual_service_says_what_became_of_it_beside_what_others_say(
+    builder: ConfigBuilder, tmp_path: Path
+) -> None:
+    other = {"type": "PassedValidation", "status": "True", "reason": "no errors found"}
+    async with ApiServer() as server:
+        server.load(f"{SERVICE}---{virtual_service('v1')}")
+        there = server.find("virtualservices", "shop", "orders")
+        assert there is not None
+        server.put({**there, "status": {"conditions": [other], "observedGeneration": "1"}})
+        async with controlled(builder, server, tmp_path):
+            await eventually(lambda: "Programmed" in said_of_istios(server))
+            said = said_of_istios(server)
+            assert (said["Accepted"]["status"], said["Accepted"]["reason"]) == ("True", "Accepted")
+            assert said["Accepted"]["type"] == "metaprotocol.aeraki.io/Accepted"
+            assert said["Programmed"]["reason"] == "NotReported"
+            assert said["PassedValidation"] == other
+            server.load(virtual_service("v1", ", match: [{uri: {prefix: /a}}]"))
+            await eventually(lambda: said_of_istios(server)["Accepted"]["status"] == "False")
+            said = said_of_istios(server)
+            assert said["Accepted"]["observedGeneration"] == 2
+            assert "spec.http[0].match[0].uri" in said["Accepted"]["message"]
+            assert said["PassedValidation"] == other
+            await eventually(lambda: events(server))
+            assert events(server)[0][:2] == ("Warning", "Invalid")
+            server.load(virtual_service("v2"))
+            await eventually(lambda: said_of_istios(server)["Accepted"]["status"] == "True")
+            await eventually(lambda: events(server)[-1][:2] == ("Normal", "Accepted"))
+            # A router of the host has the routes: it is told, and the routes are not in use.
+            server.load(router("v1"))
+            await eventually(lambda: said_of_istios(server)["Programmed"]["reason"] == "NotUsed")
+            assert said_of_istios(server)["Accepted"]["reason"] == "AcceptedWithWarnings"
+            # Without the port it has nothing to do with us: only what others say stays.
+            server.remove("metarouters", "shop", "orders")
+            server.load(SERVICE.replace("tcp-metaprotocol-dubbo", "tcp"))
+            await eventually(lambda: said_of_istios(server) == {"PassedValidation": other})
+
+
+async def test_nothing_is_said_of_virtual_services_of_others(
+    builder: ConfigBuilder, tmp_path: Path
+) -> None:
+    web = """
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: web, namespace: shop}
+spec:
+  hosts: [web.shop.svc.cluster.local]
+  http: [{match: [{uri: {prefix: /a}}], route: [{destination: {host: web}}], unknown: 1}]
+"""
+    gateways = virtual_service("v1").replace("name: orders,", "name: edge,")
+    gateways = gateways.replace("  http:", "  gateways: [edge]\n  http:")
+    async with ApiServer() as server:
+        server.load(f"{MESH}---{web}---{gateways}")
+        async with controlled(builder, server, tmp_path):
+            await eventually(lambda: conditions(server).get("Programmed"))
+            await asyncio.sleep(0.3)  # nothing more comes
+            assert server.writes("virtualservices") == []
 
 
 async def test_an_edit_of_a_filter_is_undone_and_a_deleted_one_comes_back(
