@@ -18,7 +18,7 @@ from metaprotocol.envoy.process import EnvoyProcess
 from metaprotocol.peers.dubbo import DubboClient, DubboError, DubboServer
 from metaprotocol.resources import Inventory
 from metaprotocol.translate import Options
-from metaprotocol.translate.istio import istio_objects
+from metaprotocol.translate.istio import ENABLED_LABEL, istio_objects
 
 from tests.python.translate.support import CASES, case_names, case_text, read
 from tests.testkit.istiod import MESSAGES, Istiod, cluster, tcp_listener
@@ -65,7 +65,18 @@ class Mesh:
     """Where it listens without a filter of ours, for both."""
 
     def objects(self, routes: str) -> list[dict[str, Any]]:
-        """The EnvoyFilters for the mesh with these routes."""
+        """The EnvoyFilters for the mesh with these routes of a MetaRouter."""
+        return self.objects_of(f"""
+apiVersion: metaprotocol.aeraki.io/v1alpha1
+kind: MetaRouter
+metadata: {{name: orders, namespace: shop}}
+spec:
+  hosts: [{HOST}]
+  routes: {routes}
+""")
+
+    def objects_of(self, routes: str) -> list[dict[str, Any]]:
+        """The same with any object that has routes."""
         text = f"""
 apiVersion: networking.istio.io/v1
 kind: ServiceEntry
@@ -85,12 +96,7 @@ spec:
   host: {HOST}
   subsets: [{{name: v1, labels: {{version: v1}}}}, {{name: v2, labels: {{version: v2}}}}]
 ---
-apiVersion: metaprotocol.aeraki.io/v1alpha1
-kind: MetaRouter
-metadata: {{name: orders, namespace: shop}}
-spec:
-  hosts: [{HOST}]
-  routes: {routes}
+{routes}
 """
         inventory = Inventory.of(read(text))
         return istio_objects(inventory, OPTIONS, self.builder.types).objects
@@ -130,6 +136,46 @@ async def mesh(builder: ConfigBuilder, *, refused: bool = False) -> AsyncIterato
             finally:
                 await asyncio.to_thread(envoy.stop)
                 envoy.clean()
+
+
+BY_LABELS = f"""
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {{name: orders, namespace: shop}}
+spec:
+  hosts: [{HOST}]
+  http:
+  - match: [{{sourceLabels: {{app: web, lane: blue}}}}]
+    directResponse: {{status: 403}}
+  - match: [{{sourceLabels: {{app: web}}}}, {{sourceLabels: {{lane: blue}}}}]
+    route: [{{destination: {{host: {HOST}, subset: v2}}}}]
+  - route: [{{destination: {{host: {HOST}, subset: v1}}}}]
+"""
+
+
+async def test_a_sidecar_has_the_routes_for_its_own_labels(builder: ConfigBuilder) -> None:
+    async with mesh(builder) as made:
+        objects = made.objects_of(BY_LABELS)
+
+        async def answered(**labels: str) -> str:
+            made.istiod.apply(objects, {ENABLED_LABEL: "true", **labels})
+            async with await made.client() as client:
+                try:
+                    return str((await client.call(SERVICE, "m")).value)
+                except DubboError as error:
+                    return str(error)
+
+        async def becomes(wanted: str, **labels: str) -> None:
+            async with asyncio.timeout(60):
+                while wanted not in await answered(**labels):
+                    await asyncio.sleep(0.02)
+
+        for _ in range(2):
+            await becomes("v1")
+            await becomes("v2", app="web", version="7")
+            await becomes("denied", app="web", lane="blue")
+            await becomes("v2", lane="blue")
+            await becomes("v1", app="other")
 
 
 async def test_calls_are_routed_and_limited_by_a_patched_sidecar(builder: ConfigBuilder) -> None:

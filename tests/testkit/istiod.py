@@ -4,7 +4,7 @@ clusters that it would make, and served over one ADS stream, as sidecars have it
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -113,9 +113,15 @@ class Istiod:
         made["static_resources"] = {"clusters": [self._builder.to_dict(xds)]}
         return made
 
-    def apply(self, objects: Iterable[Json]) -> None:
-        """Takes EnvoyFilters in place of all former ones."""
-        made = self._patched([item for item in objects if item["kind"] == "EnvoyFilter"])
+    def apply(self, objects: Iterable[Json], labels: Mapping[str, str] | None = None) -> None:
+        """Takes EnvoyFilters in place of all former ones. ``labels``: the workload's; None: it has
+        all that any of them wants."""
+        made = self._patched(
+            sorted(
+                (item for item in objects if _is_for(item, labels)),
+                key=lambda item: item["spec"]["priority"],
+            )
+        )
         self.server.apply(
             {
                 url: {
@@ -186,6 +192,13 @@ class Istiod:
         assert len(message.load_balancing_policy.policies) <= 1, "it was patched twice"
         item.clear()
         item.update(self._builder.types.to_dict(message))
+
+
+def _is_for(item: Json, labels: Mapping[str, str] | None) -> bool:
+    if item["kind"] != "EnvoyFilter":
+        return False
+    wanted = item["spec"].get("workloadSelector", {}).get("labels", {})
+    return labels is None or labels.items() >= wanted.items()
 
 
 def _is_meant(match: Json, name: str) -> bool:

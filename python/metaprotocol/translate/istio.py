@@ -6,6 +6,7 @@ reached. Every object has a workload selector or is for one namespace; none is f
 
     metaprotocol                        per namespace: carrier, worker cluster
     metaprotocol-outbound-<host>        per namespace with clients: filters on their listeners
+    metaprotocol-outbound-<host>-<...>  the same for clients with certain labels
     metaprotocol-clusters-<host>        per namespace with clients: balancing, and ways there
     metaprotocol-inbound-<host>-<port>  where a service's pods are: filter and application
 
@@ -29,7 +30,14 @@ from metaprotocol.resources import Inventory, Key, Resource, ServiceEntry
 from metaprotocol.translate.addresses import Address, AddressBook, Claim, own_address_in_istio
 from metaprotocol.translate.filters import proxy_config
 from metaprotocol.translate.hosts import Filter, PortFilters
-from metaprotocol.translate.istio_patches import INBOUND, OUTBOUND, Json, Patches, envoy_filter
+from metaprotocol.translate.istio_patches import (
+    INBOUND,
+    OUTBOUND,
+    PRIORITY,
+    Json,
+    Patches,
+    envoy_filter,
+)
 from metaprotocol.translate.model import NONE, Port, Service
 from metaprotocol.translate.naming import (
     CLUSTER,
@@ -285,9 +293,35 @@ class _Objects:
                 self._add(namespace, f"metaprotocol-outbound-{service.host}", patches, made_of)
                 if refused:
                     continue
+                self._for_workloads(namespace, service, name, listeners[name], otherwise)
                 used.setdefault(namespace, set()).update(
                     (host, number) for number, _, host in self._led_to(service, port)
                 )
+
+    def _for_workloads(
+        self,
+        namespace: str,
+        service: Service,
+        name: str,
+        listeners: Sequence[str],
+        otherwise: Message,
+    ) -> None:
+        """What clients with certain labels get in place of the others' filter, under a name of its
+        own. Theirs is there before the TCP proxy is looked for that the others' takes the place
+        of; of several that are for a workload that with the most labels is first."""
+        made = self._filters(service)[name]
+        for clients, config in sorted(made.variants.items(), key=lambda item: item[0]):
+            if clients.namespace != namespace or not clients.labels:
+                continue
+            digest = hashlib.sha256(repr(clients.labels).encode()).hexdigest()[:10]
+            own = f"{name}|{digest}"
+            patches = [self._patches.outbound(listener, own, otherwise) for listener in listeners]
+            patches.append(self._patches.filter(OUTBOUND, config, own))
+            self._add(
+                namespace, f"metaprotocol-outbound-{service.host}-{digest}", patches,
+                (service.first, *made.origins), dict(clients.labels),
+                priority=PRIORITY - len(clients.labels),
+            )  # fmt: skip
 
     def _outbound_redis(
         self,
@@ -487,6 +521,7 @@ class _Objects:
         selector: Mapping[str, str] | None = None,
         *,
         ours: bool = True,
+        priority: int = PRIORITY,
     ) -> None:
         """Adds patches to an object. ``ours``: they need what is there once for each namespace."""
         key = (namespace, _object_name(name))
@@ -497,7 +532,7 @@ class _Objects:
                 self._namespaces.add(namespace)
             return
         labels = {**(selector or {}), **self._istio.workload_labels}
-        self._objects[key] = envoy_filter(key[1], namespace, labels, patches)
+        self._objects[key] = envoy_filter(key[1], namespace, labels, patches, priority)
         if ours:
             self._namespaces.add(namespace)
 

@@ -32,6 +32,8 @@ from metaprotocol.translate.redis_plan import RedisServers
 Json: TypeAlias = dict[str, Any]
 
 OUTBOUND, INBOUND = "SIDECAR_OUTBOUND", "SIDECAR_INBOUND"
+PRIORITY = 10
+"""Of EnvoyFilters that are for no clients in particular: what istiod applies before has less."""
 
 _TCP_PROXY = "envoy.filters.network.tcp_proxy"
 _TYPED_STRUCT = "type.googleapis.com/xds.type.v3.TypedStruct"
@@ -110,10 +112,11 @@ class Patches:
         }
         return self._replace(INBOUND, match, inbound_filter_name(host, port), otherwise)
 
-    def filter(self, context: str, config: Message) -> Json:
-        """The filter itself, as istiod's extension config discovery delivers it. A proxy must get
-        each name only once."""
-        return _add("EXTENSION_CONFIG", context, self._value(config))
+    def filter(self, context: str, config: Message, name: str = "") -> Json:
+        """The filter itself, as istiod's extension config discovery delivers it, under another name
+        if one is given. A proxy must get each name only once."""
+        value = self._value(config)
+        return _add("EXTENSION_CONFIG", context, {**value, "name": name or value["name"]})
 
     def application(self, host: str, target: int) -> Json:
         """The cluster with the application itself. Istio's own passes connections to where they
@@ -165,10 +168,14 @@ class Patches:
 
 
 def envoy_filter(
-    name: str, namespace: str, selector: Mapping[str, str], patches: Sequence[Json]
+    name: str,
+    namespace: str,
+    selector: Mapping[str, str],
+    patches: Sequence[Json],
+    priority: int = PRIORITY,
 ) -> Json:
     """An EnvoyFilter object."""
-    spec: Json = {"priority": 10, "configPatches": list(patches)}
+    spec: Json = {"priority": priority, "configPatches": list(patches)}
     if selector:
         spec = {"workloadSelector": {"labels": dict(sorted(selector.items()))}, **spec}
     return {

@@ -12,7 +12,7 @@ from metaprotocol.audience import Clients, overlapping
 from metaprotocol.resources import VirtualService, virtual_service
 from metaprotocol.translate.model import Service
 from metaprotocol.translate.naming import full_host, is_wildcard
-from metaprotocol.translate.options import Options, Target
+from metaprotocol.translate.options import Options
 from metaprotocol.translate.reporting import age
 from metaprotocol.translate.visibility import exported_to
 
@@ -48,10 +48,7 @@ def told_apart(
                 labels.add(Clients.of("", match.source_labels.items()).labels)
                 namespaces |= {item.key.namespace, service.namespace}
     found = {Clients(namespace) for namespace in namespaces}
-    if options.target is Target.ENVOY:
-        # In Istio, objects are for namespaces.
-        found |= overlapping({Clients(name, own) for name in namespaces for own in labels})
-    return found
+    return found | overlapping({Clients(name, own) for name in namespaces for own in labels})
 
 
 def _sees(clients: Clients | None, item: VirtualService, options: Options) -> bool:

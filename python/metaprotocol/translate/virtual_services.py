@@ -26,7 +26,7 @@ from metaprotocol.resources.traffic import RETRY_ON, LocalReplyKind
 from metaprotocol.resources.virtual_service import MESH
 from metaprotocol.translate.meta_routers import FAULT_FILTER, LONGEST_PAUSE, mutations
 from metaprotocol.translate.model import Port, Service
-from metaprotocol.translate.options import Options, Target
+from metaprotocol.translate.options import Options
 from metaprotocol.translate.plan import Destination, Place, PlannedRoute, RoutePlan, first_step
 from metaprotocol.translate.reporting import (
     LONGEST_TIME,
@@ -286,7 +286,7 @@ class _Reader:
     @property
     def _labels(self) -> dict[str, str] | None:
         """Those of the clients' workloads; None: they are not known."""
-        if self._clients is None or self._options.target is Target.ISTIO:
+        if self._clients is None:
             return None
         if self._clients.namespace not in self._labelled:  # a DestinationRule tells them apart
             return None
@@ -297,7 +297,7 @@ class _Reader:
         if not match.source_labels or self._labels is not None:
             return ""
         place = f"{here}.sourceLabels"
-        if self._options.target is Target.ENVOY and self._options.respect_export_to:
+        if self._options.respect_export_to:
             self._report.warning(
                 self._owner, "source-labels", place,
                 "clients are told apart in the namespaces of this object and of the service, and "

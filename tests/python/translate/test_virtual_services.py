@@ -12,8 +12,8 @@ from metaprotocol.audience import Clients
 from metaprotocol.config.v1 import RouteTable
 from metaprotocol.diagnostics import Severity
 from metaprotocol.resources import Inventory, VirtualService
-from metaprotocol.translate import Options, Target, Translator
-from metaprotocol.translate.istio import IstioOptions, istio_objects
+from metaprotocol.translate import Options, Translator
+from metaprotocol.translate.istio import ENABLED_LABEL, IstioOptions, istio_objects
 from metaprotocol.translate.naming import FILTER
 from metaprotocol.translate.reporting import Report
 from metaprotocol.translate.virtual_services import virtual_service_plan
@@ -250,11 +250,10 @@ def test_one_whose_routes_are_all_for_other_ports_says_nothing_of_ours() -> None
 
 def test_labels_of_clients_that_are_not_told_apart_answer_an_error() -> None:
     text = f"[{{match: [{{sourceLabels: {{app: web}}}}], route: [{V2}]}}, {{route: [{V1}]}}]"
-    for options in (ONE_ENVOY, Options(target=Target.ISTIO)):
-        result = given(text, options=options)
-        (told,) = result.said("cannot-be-honoured")
-        assert told.field == "spec.http[0].match[0].sourceLabels"
-        assert clusters(result) == ["error", "v1"]
+    result = given(text, options=ONE_ENVOY)
+    (told,) = result.said("cannot-be-honoured")
+    assert told.field == "spec.http[0].match[0].sourceLabels"
+    assert clusters(result) == ["error", "v1"]
 
 
 def test_clients_get_the_routes_for_their_labels_and_namespace() -> None:
@@ -319,6 +318,35 @@ def test_istio_gets_them_by_namespace() -> None:
         if item["metadata"]["name"] == f"metaprotocol-outbound-{ORDERS}"
     }
     assert found == {"front": True, "shop": False}
+
+
+def test_istio_gets_them_by_labels_under_names_of_their_own() -> None:
+    """Of several for a workload that with the most labels comes first, and all of them before what
+    is for everybody, which looks for the TCP proxy that they have replaced."""
+    spec = (
+        "{hosts: [orders], http: [{match: [{sourceLabels: {app: web}}, {sourceLabels: {lane: a}}], "
+        f"route: [{V2}]}}, {{route: [{V1}]}}]}}"
+    )
+    text = service() + SUBSETS + virtual_service("own", spec)
+    made = istio_objects(Inventory.of(read(text)), Options(), envoy_types())
+    found = {}
+    for item in made.objects:
+        if "outbound" in item["metadata"]["name"]:
+            labels = item["spec"]["workloadSelector"]["labels"]
+            assert labels.pop(ENABLED_LABEL) == "true"
+            replace, extension = item["spec"]["configPatches"]
+            name = extension["patch"]["value"]["name"]
+            assert replace["patch"]["value"]["name"] == name
+            chosen = "v2" if "|v2|" in str(extension) else "v1"
+            found[name] = (item["spec"]["priority"], labels, chosen)
+    names = sorted(found)
+    assert names[0] == f"{ORDERS}|20880"
+    assert sorted(found.values(), key=str) == [
+        (10, {}, "v1"),
+        (8, {"app": "web", "lane": "a"}, "v2"),
+        (9, {"app": "web"}, "v2"),
+        (9, {"lane": "a"}, "v2"),
+    ]
 
 
 AGED = ', creationTimestamp: "2020-01-0%dT00:00:00Z"'
