@@ -3,98 +3,18 @@
 
 #include <optional>
 #include <string_view>
-#include <vector>
 
+#include "codecs/dubbo/attachment_plan.h"
 #include "codecs/dubbo/json_values.h"
+#include "codecs/dubbo/jsonb_attachments.h"
 #include "codecs/dubbo/request_head.h"
 
 namespace metaprotocol::dubbo {
 namespace {
 
-// What a whole mutation comes to for one key, depending on whether the message has the key. Worked
-// out beforehand, so that maps of any size are rewritten in one pass without remembering entries.
-class KeyPlan {
- public:
-  explicit KeyPlan(std::string_view key) : key_(key) {}
-
-  void Replace(std::string_view value) { if_present_ = {State::kValue, value}; }
-  void Apply(const MutationOp& op) {
-    switch (op.kind) {
-      case MutationOp::Kind::kSet:
-        if_present_ = {State::kValue, op.value};
-        if_absent_ = {State::kValue, op.value};
-        break;
-      case MutationOp::Kind::kAddIfAbsent:
-        if (if_present_.state == State::kGone) if_present_ = {State::kValue, op.value};
-        if (if_absent_.state == State::kGone) if_absent_ = {State::kValue, op.value};
-        break;
-      case MutationOp::Kind::kRemove:
-        if_present_ = {State::kGone, {}};
-        if_absent_ = {State::kGone, {}};
-        break;
-    }
-  }
-
-  std::string_view key() const { return key_; }
-  bool keeps() const { return if_present_.state == State::kKeep; }
-
-  // The value to write for the next present entry; nothing: drop it. Not to be called if keeps().
-  std::optional<std::string_view> TakeForPresent() {
-    const bool first = !seen_;
-    seen_ = true;
-    if (!first || if_present_.state == State::kGone) return std::nullopt;
-    return if_present_.value;
-  }
-  void MarkSeen() { seen_ = true; }
-  // The value to append after all entries.
-  std::optional<std::string_view> ValueIfNeverSeen() const {
-    if (seen_ || if_absent_.state == State::kGone) return std::nullopt;
-    return if_absent_.value;
-  }
-
- private:
-  enum class State { kKeep, kValue, kGone };
-  struct Outcome {
-    State state;
-    std::string_view value;
-  };
-
-  std::string_view key_;
-  Outcome if_present_{State::kKeep, {}};
-  Outcome if_absent_{State::kGone, {}};
-  bool seen_ = false;
-};
-
-class Plan {
- public:
-  // `timeout`: in place of what the message has under "timeout" and "_TO"; empty: as it is.
-  Plan(std::span<const MutationOp> mutation, std::string_view timeout) {
-    if (!timeout.empty()) {
-      for (const std::string_view key : {"timeout", "_TO"}) {
-        plans_.emplace_back(key).Replace(timeout);
-      }
-    }
-    for (const MutationOp& op : mutation) {
-      KeyPlan* plan = For(op.key);
-      if (plan == nullptr) plan = &plans_.emplace_back(op.key);
-      plan->Apply(op);
-    }
-  }
-  KeyPlan* For(std::string_view key) {
-    for (KeyPlan& plan : plans_) {
-      if (plan.key() == key) return &plan;
-    }
-    return nullptr;
-  }
-  const std::vector<KeyPlan>& all() const { return plans_; }
-
- private:
-  std::vector<KeyPlan> plans_;
-};
-
 // Appends what stands between the map's type and its 'Z' after the plan; `reader` is at the first
 // entry. `changed` tells whether that differs from what was there.
-bool RewriteHessianEntries(Hessian2Reader& reader, Bytes body, Plan& plan, bool& changed,
+bool RewriteHessianEntries(Hessian2Reader& reader, Bytes body, AttachmentPlan& plan, bool& changed,
                            std::string& out) {
   // References count earlier values, so an entry that made some can only go if none follow.
   Hessian2Reader ahead(reader);
@@ -130,7 +50,7 @@ bool RewriteHessianEntries(Hessian2Reader& reader, Bytes body, Plan& plan, bool&
   return true;
 }
 
-void AppendNewHessianEntries(const Plan& plan, bool& changed, std::string& out) {
+void AppendNewHessianEntries(const AttachmentPlan& plan, bool& changed, std::string& out) {
   for (const KeyPlan& key : plan.all()) {
     const std::optional<std::string_view> value = key.ValueIfNeverSeen();
     if (!value) continue;
@@ -141,7 +61,8 @@ void AppendNewHessianEntries(const Plan& plan, bool& changed, std::string& out) 
 }
 
 // `reader` is where the attachments are or would be. Appends them and what follows, rewritten.
-bool RewriteHessianAttachments(Hessian2Reader& reader, Bytes body, Plan& plan, std::string& out) {
+bool RewriteHessianAttachments(Hessian2Reader& reader, Bytes body, AttachmentPlan& plan,
+                               std::string& out) {
   bool changed = false;
   if (reader.AtEnd() || reader.tag() == 'N') {
     out.push_back('H');
@@ -175,7 +96,8 @@ void ReplaceJsonValue(Bytes body, JsonValues& values, std::string_view value, st
   }
 }
 
-bool RewriteJsonAttachments(Bytes body, JsonValues& values, Plan& plan, std::string& out) {
+bool RewriteJsonAttachments(Bytes body, JsonValues& values, AttachmentPlan& plan,
+                            std::string& out) {
   bool changed = false;
   bool any = false;
   std::string rewritten = "{";
@@ -220,11 +142,7 @@ bool RewriteJsonAttachments(Bytes body, JsonValues& values, Plan& plan, std::str
   return changed;
 }
 
-bool TypeHasValue(uint8_t type) {
-  return type % kWithAttachments != static_cast<uint8_t>(ResponseType::kNull);
-}
-
-bool RewriteHessianRequest(Bytes body, Plan& plan, std::string& out) {
+bool RewriteHessianRequest(Bytes body, AttachmentPlan& plan, std::string& out) {
   Hessian2Reader reader(body);
   HessianRequestHead head;
   std::string_view error;
@@ -236,7 +154,7 @@ bool RewriteHessianRequest(Bytes body, Plan& plan, std::string& out) {
   return RewriteHessianAttachments(reader, body, plan, out);
 }
 
-bool RewriteJsonRequest(Bytes body, Plan& plan, std::string& out) {
+bool RewriteJsonRequest(Bytes body, AttachmentPlan& plan, std::string& out) {
   JsonValues values(body, true);
   JsonRequestHead head;
   std::string_view error;
@@ -249,7 +167,7 @@ bool RewriteJsonRequest(Bytes body, Plan& plan, std::string& out) {
   return RewriteJsonAttachments(body, values, plan, out);
 }
 
-bool RewriteHessianResponse(Bytes body, Plan& plan, bool may_add, std::string& out) {
+bool RewriteHessianResponse(Bytes body, AttachmentPlan& plan, bool may_add, std::string& out) {
   Hessian2Reader reader(body);
   int32_t type = 0;
   if (!reader.ReadInt(type) || type < 0 || type >= kResponseTypes) return false;
@@ -267,7 +185,7 @@ bool RewriteHessianResponse(Bytes body, Plan& plan, bool may_add, std::string& o
   return RewriteHessianAttachments(reader, body, plan, out);
 }
 
-bool RewriteJsonResponse(Bytes body, Plan& plan, bool may_add, std::string& out) {
+bool RewriteJsonResponse(Bytes body, AttachmentPlan& plan, bool may_add, std::string& out) {
   JsonValues values(body, true);
   Bytes value;
   if (!values.Next(value) || value.size() != 1 || value[0] < '0' || value[0] > '5') return false;
@@ -303,13 +221,15 @@ bool ReadHessianValue(Hessian2Reader& reader, HessianEntry& entry) {
 bool RewriteRequestBody(Serialization serialization, Bytes body,
                         std::span<const MutationOp> mutation, std::string_view timeout,
                         std::string& out) {
-  Plan plan(mutation, timeout);
+  AttachmentPlan plan(mutation, timeout);
   const size_t before = out.size();
   bool changed = false;
   if (serialization == Serialization::kHessian2) {
     changed = RewriteHessianRequest(body, plan, out);
   } else if (serialization == Serialization::kFastjson) {
     changed = RewriteJsonRequest(body, plan, out);
+  } else if (serialization == Serialization::kFastjson2) {
+    changed = RewriteJsonbRequest(body, plan, out);
   }
   if (!changed) out.resize(before);
   return changed;
@@ -317,13 +237,15 @@ bool RewriteRequestBody(Serialization serialization, Bytes body,
 
 bool RewriteResponseBody(Serialization serialization, Bytes body,
                          std::span<const MutationOp> mutation, bool may_add, std::string& out) {
-  Plan plan(mutation, {});
+  AttachmentPlan plan(mutation, {});
   const size_t before = out.size();
   bool changed = false;
   if (serialization == Serialization::kHessian2) {
     changed = RewriteHessianResponse(body, plan, may_add, out);
   } else if (serialization == Serialization::kFastjson) {
     changed = RewriteJsonResponse(body, plan, may_add, out);
+  } else if (serialization == Serialization::kFastjson2) {
+    changed = RewriteJsonbResponse(body, plan, may_add, out);
   }
   if (!changed) out.resize(before);
   return changed;

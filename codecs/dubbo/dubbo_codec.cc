@@ -8,6 +8,7 @@
 #include "codecs/dubbo/frame.h"
 #include "codecs/dubbo/hessian2.h"
 #include "codecs/dubbo/json_values.h"
+#include "codecs/dubbo/jsonb.h"
 #include "codecs/dubbo/reply.h"
 #include "codecs/dubbo/request.h"
 
@@ -16,6 +17,9 @@ namespace {
 
 // Events are a null or a one-letter string; some serializations write class names around that.
 constexpr size_t kMaxEventBytes = 1024;
+
+// A length and a number, in the form of fastjson2 that takes most.
+constexpr size_t kTypeBytes = 4 + 5;
 
 ReplyStatus StatusOfType(int32_t type) {
   if (type < 0 || type >= kResponseTypes) return ReplyStatus::kError;
@@ -66,6 +70,14 @@ DecodeResult DecodeResponse(Bytes bytes, const Header& header, const DecodeOptio
         JsonValues::HasLengths(bytes.substr(kHeaderBytes)) ? kHeaderBytes + 4 : kHeaderBytes;
     if (message.length > type && bytes.size() <= type) return DecodeResult::NeedMore(type + 1);
     message.status = StatusOfType(message.length > type ? bytes[type] - '0' : -1);
+  } else if (header.serialization() == Serialization::kFastjson2) {
+    const Bytes body = bytes.substr(kHeaderBytes, header.body_bytes);
+    const size_t enough = std::min(message.length, kHeaderBytes + kTypeBytes);
+    if (bytes.size() < enough) return DecodeResult::NeedMore(enough);
+    Bytes document;
+    int32_t type = 0;
+    const bool read = JsonbValues(body).Next(document) && JsonbReader(document).ReadInt(type);
+    message.status = StatusOfType(read ? type : -1);
   }
   return DecodeResult::Ok();
 }
@@ -86,6 +98,10 @@ bool IsOtherEvent(Serialization serialization, Bytes body) {
   if (body.empty()) return false;
   if (serialization == Serialization::kHessian2) return body != "N";
   if (serialization == Serialization::kFastjson) return body.substr(0, 4) != "null";
+  Bytes document;
+  if (serialization == Serialization::kFastjson2) {
+    return !JsonbValues(body).Next(document) || !JsonbIsNull(document);
+  }
   return false;
 }
 

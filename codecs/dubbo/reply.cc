@@ -11,6 +11,7 @@
 
 #include "codecs/dubbo/hessian2.h"
 #include "codecs/dubbo/json_values.h"
+#include "codecs/dubbo/jsonb.h"
 #include "src/codec/utf8.h"
 #include "src/codec/varint.h"
 
@@ -151,14 +152,10 @@ bool AppendText(std::string& out, Serialization serialization, std::string_view 
       return true;
     }
     case Serialization::kFastjson2: {  // fastjson2/FastJson2ObjectOutput: length, then JSONB
-      const std::string ascii = ToAscii(text);
-      constexpr char kAscii = 0x79;
-      constexpr char kInt32 = 0x48;
-      AppendBe32(out, static_cast<uint32_t>(ascii.size() + 6));
-      out.push_back(kAscii);
-      out.push_back(kInt32);
-      AppendBe32(out, static_cast<uint32_t>(ascii.size()));
-      out.append(ascii);
+      std::string document;
+      AppendJsonbString(document, text);
+      AppendBe32(out, static_cast<uint32_t>(document.size()));
+      out.append(document);
       return true;
     }
     default:

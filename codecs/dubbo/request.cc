@@ -2,48 +2,17 @@
 #include "codecs/dubbo/request.h"
 
 #include <algorithm>
-#include <limits>
 #include <string>
 
 #include "codecs/dubbo/attachments.h"
+#include "codecs/dubbo/document_request.h"
 #include "codecs/dubbo/hessian2.h"
 #include "codecs/dubbo/json_values.h"
 #include "codecs/dubbo/request_head.h"
+#include "codecs/dubbo/request_text.h"
 
 namespace metaprotocol::dubbo {
 namespace {
-
-enum Key : OwnKey {
-  kInterfaceKey,
-  kMethodKey,
-  kVersionKey,
-  kGroupKey,
-  kServiceKey,
-  kDubboVersionKey,
-  kParameterTypesKey,
-  kSerializationKey,
-  kCalledMethodKey,
-  kKeyCount,
-};
-constexpr std::array<std::string_view, kKeyCount> kKeys = {
-    "interface",     "method",          "version",       "group",        "service",
-    "dubbo_version", "parameter_types", "serialization", "called_method"};
-
-constexpr std::string_view kGroup = "group";
-// The client's timeout in milliseconds, under its two names (README.md, "Timeout").
-constexpr std::string_view kTimeout = "timeout";
-constexpr std::string_view kShortTimeout = "_TO";
-
-// Bits of Interest::mask: one for each key, and one for all that peers name.
-constexpr uint64_t Bit(Key key) { return uint64_t{1} << key; }
-constexpr uint64_t kWantAttachments = Bit(kKeyCount);
-// These lie behind the arguments.
-constexpr uint64_t kWantTail = Bit(kGroupKey) | Bit(kServiceKey) | kWantAttachments;
-
-// A head that is longer than this is not waited for piece by piece: then the whole message is.
-constexpr size_t kMaxPartialHead = size_t{16} << 10;
-// One that is shorter may be.
-constexpr size_t kShortHead = 512;
 
 // Heads, and whole requests or their attachments, are as long as this or shorter as a rule.
 constexpr size_t kUsualHead = 128;
@@ -52,143 +21,16 @@ constexpr size_t kUsualBytes = 512;
 // Requests longer than this are not searched for a timeout that nobody else's wish brings to light.
 constexpr size_t kMaxTimeoutSearch = size_t{64} << 10;
 
-// How many of the head's strings have to be read for this mask.
-size_t FieldsFor(uint64_t mask) {
-  if (mask & (Bit(kParameterTypesKey) | kWantTail)) return kHeadFields;
-  if (mask & (Bit(kMethodKey) | Bit(kCalledMethodKey))) return kMethod + 1;
-  if (mask & Bit(kVersionKey)) return kServiceVersion + 1;
-  if (mask & Bit(kInterfaceKey)) return kPath + 1;
-  if (mask & Bit(kDubboVersionKey)) return kDubboVersion + 1;
-  return 0;
-}
-
-// The first two digits of each part of "2.0.2"; Version.isSupportResponseAttachment in
-// org.apache.dubbo.common says that 2.0.2 to 2.0.99 are protocol versions and what they can do.
-bool ReadsResponseAttachments(std::string_view version) {
-  constexpr std::string_view kPrefix = "2.0.";
-  if (version.size() <= kPrefix.size() || version.substr(0, kPrefix.size()) != kPrefix)
-    return false;
-  version.remove_prefix(kPrefix.size());
-  size_t patch = 0;
-  size_t digits = 0;
-  while (digits < version.size() && version[digits] >= '0' && version[digits] <= '9') {
-    if (digits == 2) return false;
-    patch = patch * 10 + static_cast<size_t>(version[digits++] - '0');
-  }
-  return digits != 0 && patch >= 2 && version.find('.') == std::string_view::npos;
-}
-
 // As many bytes as "2.0.99" takes in any of the forms that are read here.
 constexpr size_t kVersionBytes = 16;
 
-// Both: of a body of which only the beginning may be there; what cannot be read is nobody's
-// business here.
+// Of a body of which only the beginning may be there; what cannot be read is nobody's business
+// here.
 bool HessianVersionReadsAttachments(Bytes body) {
   Hessian2Reader reader(body);
   HessianString version;
   return reader.ReadString(version) && version.IsView() && ReadsResponseAttachments(version.raw);
 }
-bool JsonVersionReadsAttachments(Bytes body) {
-  Bytes token;
-  std::string_view version;
-  return JsonValues(body, false).Next(token) && JsonIsPlain(token, version) &&
-         ReadsResponseAttachments(version);
-}
-
-// "group/interface:version" without what is absent (org.apache.dubbo.common.BaseServiceMetadata).
-std::string ServiceKey(std::string_view group, std::string_view path, std::string_view version) {
-  std::string key;
-  key.reserve(group.size() + path.size() + version.size() + 2);
-  if (!group.empty()) key.append(group).push_back('/');
-  key.append(path);
-  if (!version.empty() && version != "0.0.0") key.append(":").append(version);
-  return key;
-}
-
-// Whether the first of three arguments names the method that is called
-// (org.apache.dubbo.rpc.filter.GenericFilter).
-bool IsGeneric(std::string_view method) { return method == "$invoke" || method == "$invokeAsync"; }
-constexpr size_t kGenericArguments = 3;
-
-// As Java's String.trim does it, and GenericFilter with it.
-std::string_view Trimmed(std::string_view text) {
-  const auto blank = [](char c) { return static_cast<unsigned char>(c) <= ' '; };
-  while (!text.empty() && blank(text.front())) text.remove_prefix(1);
-  while (!text.empty() && blank(text.back())) text.remove_suffix(1);
-  return text;
-}
-
-// Milliseconds in decimal; 0, none, for what is no such number.
-uint64_t TimeoutUs(std::string_view text) {
-  uint64_t milliseconds = 0;
-  for (const char c : text) {
-    if (c < '0' || c > '9') return 0;
-    milliseconds = milliseconds * 10 + static_cast<uint64_t>(c - '0');
-    if (milliseconds > std::numeric_limits<uint32_t>::max()) return 0;
-  }
-  return milliseconds * 1000;
-}
-
-// What the two say together: the short name is the call's own, and the long one may come from a
-// provider's URL.
-class Timeouts {
- public:
-  static bool Knows(std::string_view key) { return key == kTimeout || key == kShortTimeout; }
-  void Add(std::string_view key, uint64_t us) { (key == kTimeout ? long_us_ : short_us_) = us; }
-  uint64_t us() const { return short_us_ != 0 ? short_us_ : long_us_; }
-
- private:
-  uint64_t long_us_ = 0;
-  uint64_t short_us_ = 0;
-};
-
-// The decoded head as text, whatever serialization it came in. Null strings have no data().
-struct HeadText {
-  std::array<std::string_view, kHeadFields> fields;
-  std::string_view called_method;
-  std::string_view group;
-  std::string group_copy;  // what `group` is a view of where the message has it in pieces
-  bool has(HeadField field) const { return fields[field].data() != nullptr; }
-};
-
-// `mask`: nearly always two or three of the keys are wanted, and the others cost one test each.
-void SetStrings(Serialization serialization, uint64_t mask,
-                const std::array<std::string_view, kHeadFields>& fields,
-                std::string_view called_method, Metadata& metadata) {
-  const auto set = [&](Key key, std::string_view value) {
-    if ((mask & Bit(key)) != 0) metadata.SetOwn(key, value);
-  };
-  set(kInterfaceKey, fields[kPath]);
-  set(kMethodKey, fields[kMethod]);
-  // Null strings count as empty.
-  set(kVersionKey, fields[kServiceVersion]);
-  set(kDubboVersionKey, fields[kDubboVersion]);
-  set(kParameterTypesKey, fields[kParameterTypes]);
-  if ((mask & Bit(kSerializationKey)) != 0) {
-    metadata.SetOwn(kSerializationKey, SerializationName(serialization));
-  }
-  set(kCalledMethodKey, called_method);
-}
-
-void SetHead(Serialization serialization, uint64_t mask, HeadText& head, Metadata& metadata) {
-  SetStrings(serialization, mask, head.fields, head.called_method, metadata);
-  if (!head.group_copy.empty()) head.group = metadata.Own(std::move(head.group_copy));
-  if (head.group.data() != nullptr) metadata.SetOwn(kGroupKey, head.group);
-  if (metadata.Wants(kServiceKey)) {
-    metadata.SetOwn(kServiceKey, metadata.Own(ServiceKey(head.group, head.fields[kPath],
-                                                         head.fields[kServiceVersion])));
-  }
-}
-
-// A long head that trickles in is not read anew for each byte: at least half as much again has to
-// come.
-DecodeResult MoreHead(size_t have, size_t need, size_t length) {
-  if (have >= kHeaderBytes + kMaxPartialHead) return DecodeResult::NeedMore(length);
-  const size_t step = have < kShortHead ? 1 : have / 2;
-  return DecodeResult::NeedMore(std::min(length, std::max(have + step, kHeaderBytes + need)));
-}
-
-constexpr std::string_view kNoName = "request without interface or method";
 
 // One attachment as it is found; what is neither wanted nor known is not converted.
 class HessianAttachment {
@@ -263,10 +105,6 @@ bool SkipArguments(Hessian2Reader& reader, size_t count, size_t read) {
   }
   return true;
 }
-
-// Whether its client waits for a reply: a time limit of a message without one means nothing, and
-// stays as it is.
-bool Waits(const Message& message) { return message.kind == MessageKind::kRequest; }
 
 // Whether the name of a timeout is written anywhere in `rest`, whatever it is there. Attachments
 // come last, so that it is found near the end if at all.
@@ -403,16 +241,19 @@ DecodeResult DecodeHessianRequest(Bytes bytes, uint64_t mask, Message& message) 
   std::string_view error;
   reader.LookAhead(kUsualHead);
   if (!ReadHessianHead(reader, 0, count, head, error)) return failed(error);
-  const bool generic = (mask & Bit(kCalledMethodKey)) != 0 && head.fields[kMethod].IsView() &&
-                       IsGeneric(head.fields[kMethod].raw);
-  if (generic && count < kHeadFields) {
-    if (!ReadHessianHead(reader, count, kHeadFields, head, error)) return failed(error);
-    count = kHeadFields;
-  }
-
   HeadText text;
-  for (size_t i = 0; i < count; ++i) {
-    if (!head.fields[i].null) text.fields[i] = head.fields[i].Text(message.metadata);
+  const auto set_text = [&](size_t first) {
+    for (size_t i = first; i < count; ++i) {
+      if (!head.fields[i].null) text.fields[i] = head.fields[i].Text(message.metadata);
+    }
+  };
+  set_text(0);
+  const bool generic = (mask & Bit(kCalledMethodKey)) != 0 && IsGeneric(text.fields[kMethod]);
+  if (generic && count < kHeadFields) {
+    const size_t first = count;
+    if (!ReadHessianHead(reader, first, kHeadFields, head, error)) return failed(error);
+    count = kHeadFields;
+    set_text(first);
   }
   if ((count > kPath && !text.has(kPath)) || (count > kMethod && !text.has(kMethod))) {
     return DecodeResult::Undecodable(kNoName);
@@ -454,107 +295,6 @@ DecodeResult DecodeHessianRequest(Bytes bytes, uint64_t mask, Message& message) 
   return DecodeResult::Ok();
 }
 
-// The text of a JSON token: a view where nothing is escaped, else in `converted`. False if it is no
-// string.
-bool TextOf(Bytes token, std::string& converted, std::string_view& text, bool& is_view) {
-  is_view = JsonIsPlain(token, text);
-  if (is_view) return true;
-  if (!JsonText(token, converted)) return false;
-  text = converted;
-  return true;
-}
-
-// False: malformed.
-bool ReadJsonAttachments(Bytes line, HeadText& head, Message& message) {
-  JsonObjectReader object(line);
-  if (!object.Begin()) return false;
-  JsonMember member;
-  std::string converted_key;
-  std::string converted_value;
-  Timeouts timeouts;
-  while (object.Next(member)) {
-    std::string_view key;
-    std::string_view value;
-    bool is_view = false;
-    if (!TextOf(member.key, converted_key, key, is_view)) return false;
-    const bool is_timeout = Timeouts::Knows(key);
-    if (!member.string_value()) {
-      if (key == kShortTimeout) timeouts.Add(key, TimeoutUs(member.value));
-      message.metadata.SetNamedUntold(key);
-      continue;
-    }
-    if (key != kGroup && !is_timeout && !message.metadata.WantsNamed(key)) continue;
-    if (!TextOf(member.value, converted_value, value, is_view)) return false;
-    if (is_timeout) timeouts.Add(key, TimeoutUs(value));
-    if (key == kGroup) {
-      head.group_copy = is_view ? std::string() : converted_value;
-      head.group = is_view ? value : std::string_view(head.group_copy);
-    }
-    if (is_view) {
-      message.metadata.SetNamed(key, value);
-    } else {
-      message.metadata.SetNamedCopy(key, converted_value);
-    }
-  }
-  if (Waits(message)) message.timeout_us = timeouts.us();
-  return !object.malformed();
-}
-
-DecodeResult DecodeJsonRequest(Bytes bytes, uint64_t mask, Message& message) {
-  const bool complete = bytes.size() >= message.length;
-  JsonValues values(
-      bytes.substr(kHeaderBytes, complete ? message.length - kHeaderBytes : Bytes::npos), complete);
-  constexpr std::string_view kTooFew = "fastjson body has too few values";
-  constexpr std::string_view kNotAString = "fastjson body has no string where one belongs";
-  const auto ran_out = [&](std::string_view error) {
-    if (!error.empty()) return DecodeResult::Undecodable(error);
-    if (complete) return DecodeResult::Undecodable(kTooFew);
-    return MoreHead(bytes.size(), 0, message.length);
-  };
-  size_t count = FieldsFor(mask);
-  JsonRequestHead head;
-  std::string_view error;
-  if (!ReadJsonHead(values, 0, count, head, error)) return ran_out(error);
-  const bool generic = (mask & Bit(kCalledMethodKey)) != 0 && head.fields[kMethod].size() > 2 &&
-                       IsGeneric(head.fields[kMethod].substr(1, head.fields[kMethod].size() - 2));
-  if (generic && count < kHeadFields) {
-    if (!ReadJsonHead(values, count, kHeadFields, head, error)) return ran_out(error);
-    count = kHeadFields;
-  }
-  HeadText text;
-  for (size_t i = 0; i < count; ++i) {
-    if (head.fields[i] == "null") continue;
-    if (!JsonText(head.fields[i], message.metadata, text.fields[i])) {
-      return DecodeResult::Undecodable(kNotAString);
-    }
-  }
-  if ((count > kPath && !text.has(kPath)) || (count > kMethod && !text.has(kMethod))) {
-    return DecodeResult::Undecodable(kNoName);
-  }
-  if (ReadsResponseAttachments(text.fields[kDubboVersion])) {
-    message.tag |= kTagReadsResponseAttachments;
-  }
-  text.called_method = text.fields[kMethod];
-  size_t arguments_read = 0;
-  Bytes value;
-  if (generic && head.arguments == kGenericArguments) {
-    if (!values.Next(value)) return ran_out({});
-    std::string_view called;
-    if (JsonText(value, message.metadata, called)) text.called_method = Trimmed(called);
-    arguments_read = 1;
-  }
-  if (mask & kWantTail) {
-    for (size_t i = arguments_read; i < head.arguments; ++i) {
-      if (!values.Next(value)) return ran_out({});
-    }
-    if (values.Next(value) && value != "null" && !ReadJsonAttachments(value, text, message)) {
-      return DecodeResult::Undecodable("fastjson attachments are malformed");
-    }
-  }
-  SetHead(Serialization::kFastjson, mask, text, message.metadata);
-  return DecodeResult::Ok();
-}
-
 }  // namespace
 
 std::span<const std::string_view> RequestKeys() { return kKeys; }
@@ -575,8 +315,8 @@ DecodeResult DecodeRequest(Bytes bytes, const Header& header, const DecodeOption
   if (bytes.size() < message.length && (!options.allow_partial || NeedsWholeRequest(mask))) {
     return DecodeResult::NeedMore(message.length);
   }
-  const bool fastjson = header.serialization() == Serialization::kFastjson;
-  if (fastjson && header.body_bytes != 0) {
+  const bool documents = HasDocuments(header.serialization());
+  if (header.serialization() == Serialization::kFastjson && header.body_bytes != 0) {
     if (bytes.size() == kHeaderBytes) return DecodeResult::NeedMore(kHeaderBytes + 1);
     if (JsonValues::HasLengths(bytes.substr(kHeaderBytes))) message.tag |= kTagLengthPrefixed;
   }
@@ -586,11 +326,13 @@ DecodeResult DecodeRequest(Bytes bytes, const Header& header, const DecodeOption
       return DecodeUsualRequest(bytes, mask, message) ? DecodeResult::Ok()
                                                       : DecodeHessianRequest(bytes, mask, message);
     }
-    if (fastjson) return DecodeJsonRequest(bytes, mask, message);
+    if (documents) {
+      return DecodeDocumentRequest(bytes, header.serialization(), mask, message);
+    }
   }
   // Nobody asks for the head, but the reply may depend on the version in front of it.
   const size_t enough = std::min(message.length, kHeaderBytes + kVersionBytes);
-  if ((hessian || fastjson) && bytes.size() < enough) return DecodeResult::NeedMore(enough);
+  if ((hessian || documents) && bytes.size() < enough) return DecodeResult::NeedMore(enough);
   const Bytes body = bytes.substr(kHeaderBytes, message.length - kHeaderBytes);
   if (hessian && bytes.size() >= message.length && Waits(message)) {
     Hessian2Reader reader(body);
@@ -599,11 +341,11 @@ DecodeResult DecodeRequest(Bytes bytes, const Header& header, const DecodeOption
   // Only what is certain to be there: a longer text is no version, however much of it has come.
   const Bytes version = body.substr(0, kVersionBytes);
   if (hessian ? HessianVersionReadsAttachments(version)
-              : fastjson && JsonVersionReadsAttachments(version)) {
+              : documents && DocumentVersionReadsAttachments(version, header.serialization())) {
     message.tag |= kTagReadsResponseAttachments;
   }
   message.metadata.SetOwn(kSerializationKey, SerializationName(header.serialization()));
-  if (!hessian && !fastjson) message.metadata.SetUnread();
+  if (!hessian && !documents) message.metadata.SetUnread();
   return DecodeResult::Ok();
 }
 

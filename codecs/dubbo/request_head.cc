@@ -78,4 +78,19 @@ bool ReadJsonHead(JsonValues& values, size_t first, size_t end, JsonRequestHead&
   return true;
 }
 
+bool ReadJsonbHead(JsonbValues& values, size_t first, size_t end, JsonbRequestHead& head,
+                   std::string_view& error) {
+  for (size_t i = first; i < end; ++i) {
+    if (!values.Next(head.fields[i])) return false;
+  }
+  if (end < kHeadFields) return true;
+  const Bytes document = head.fields[kParameterTypes];
+  JsonbString string;
+  std::string types;
+  const bool is_text = JsonbStringOf(document, string) && string.Text(types);
+  if ((JsonbIsNull(document) || is_text) && CountArguments(types, head.arguments)) return true;
+  error = kBadTypes;
+  return false;
+}
+
 }  // namespace metaprotocol::dubbo

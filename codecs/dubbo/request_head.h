@@ -7,6 +7,7 @@
 
 #include "codecs/dubbo/hessian2.h"
 #include "codecs/dubbo/json_values.h"
+#include "codecs/dubbo/jsonb.h"
 #include "src/codec/bytes.h"
 
 namespace metaprotocol::dubbo {
@@ -41,6 +42,15 @@ struct JsonRequestHead {
 // The same for JSON; false with an empty `error` means that the values ran out.
 bool ReadJsonHead(JsonValues& values, size_t first, size_t end, JsonRequestHead& head,
                   std::string_view& error);
+
+struct JsonbRequestHead {
+  std::array<Bytes, kHeadFields> fields;  // documents
+  size_t arguments = 0;
+};
+
+// The same for JSONB.
+bool ReadJsonbHead(JsonbValues& values, size_t first, size_t end, JsonbRequestHead& head,
+                   std::string_view& error);
 
 // How many types a JVM parameter descriptor such as "Ljava/lang/String;[I" lists; false if it is
 // none.

@@ -28,7 +28,7 @@ VECTORS = Path(__file__).resolve().parents[1] / "vectors" / "dubbo"
 PEERS = sorted(path.name for path in VECTORS.iterdir() if path.is_dir())
 JAVA = [name for name in PEERS if name.startswith("java")]
 # The codec looks into the bodies of these; the others' are routed by their serialization.
-READABLE = [name for name in PEERS if not name.endswith(("-java", "-fastjson2"))]
+READABLE = [name for name in PEERS if not name.endswith("-java")]
 TWO_WAY, EVENT = 0x40, 0x20
 HEADER = 16
 
@@ -107,7 +107,7 @@ def routes() -> list[Route]:
         one_of=StringList(values=["Capture$DemoService", "demo.DemoService", "no.such.Service"]),
     )
     version, group = Condition(key="version", exact="1.2.3"), Condition(key="group", exact="blue")
-    unread = StringList(values=["java", "fastjson2"])
+    unread = StringList(values=["java"])
     new = Mutation(set=KeyValue(key="x-new", value="neu é😀"))
     return [
         Route(name="mutated", match=[demo, Condition(key="method", exact="refuse")],

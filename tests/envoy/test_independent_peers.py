@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import ExitStack
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, asynccontextmanager
 
 import pytest
 from metaprotocol.config.v1 import (
@@ -25,9 +26,11 @@ from tests.testkit.stage import Metrics, dubbo_proxy, eventually, running_envoy
 INTERFACE_CONDITION = Condition(key="interface", exact=INTERFACE)
 
 
-@pytest.fixture(scope="module", params=["node", "2.7.23", "3.2.16"])
+@pytest.fixture(scope="module", params=["node", "2.7.23", "3.2.16", "3.2.16 fastjson2"])
 def peer(request: pytest.FixtureRequest) -> Peer:
-    return independent.node() if request.param == "node" else independent.java(request.param)
+    return (
+        independent.node() if request.param == "node" else independent.java(*request.param.split())
+    )
 
 
 def routes(cluster: str) -> list[Route]:
@@ -59,15 +62,26 @@ async def test_a_consumer_and_a_provider_meet_through_envoy(
             assert routed == direct
 
 
+@asynccontextmanager
+async def _server_for(peer: Peer) -> AsyncIterator[int]:
+    """A server of ours, which speaks Hessian alone, or one of theirs."""
+    if "fastjson2" in peer.name:
+        with peer.provider("1.0.0") as port:
+            yield port
+    else:
+        async with DubboServer(Greeter("1.0.0")) as server:
+            yield server.port
+
+
 async def test_a_consumer_raises_envoys_own_errors(builder: ConfigBuilder, peer: Peer) -> None:
     """Calls of "fail" and "nothing" have no route: the consumer's library has to raise an error
     with Envoy's text, and go on."""
-    async with DubboServer(Greeter("1.0.0")) as server:
+    async with _server_for(peer) as server_port:
         unrouted = Condition(key="method", regex="fail|nothing", invert=True)
-        route = Route(match=[INTERFACE_CONDITION, unrouted], cluster="ours")
+        route = Route(match=[INTERFACE_CONDITION, unrouted], cluster="server")
         bootstrap = Bootstrap(
             [MetaProtocolListener("dubbo", dubbo_proxy(route))],
-            [Cluster("ours", [Host("127.0.0.1", server.port)])],
+            [Cluster("server", [Host("127.0.0.1", server_port)])],
         )
         with running_envoy(builder, bootstrap) as envoy:
             port = envoy.listener_port("dubbo")

@@ -13,7 +13,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -142,11 +142,16 @@ def _node_folder(name: str) -> Path:
     return folder
 
 
-def java(dubbo_version: str) -> Peer:
+def java(dubbo_version: str, serialization: str = "hessian2") -> Peer:
     """Apache Dubbo for Java in that version, as consumer and provider."""
-    return _java_peer(
-        f"java-{dubbo_version}", "java", "DubboPeer", f"-Ddubbo.version={dubbo_version}"
+    peer = _java_peer(
+        f"java-{dubbo_version}",
+        "java",
+        "DubboPeer",
+        f"-Ddubbo.version={dubbo_version}",
+        options=(f"-Dserialization={serialization}",),
     )
+    return replace(peer, name=f"{peer.name}-{serialization}")
 
 
 def brpc() -> Peer:
@@ -202,7 +207,9 @@ def _go_program(sources: str, name: str, package: str) -> Path:
     return program
 
 
-def _java_peer(name: str, sources: str, main: str, *properties: str) -> Peer:
+def _java_peer(
+    name: str, sources: str, main: str, *properties: str, options: tuple[str, ...] = ()
+) -> Peer:
     _need("java", "javac", "mvn")
     folder = _BUILD / name
     classpath = folder / "classpath"
@@ -220,6 +227,7 @@ def _java_peer(name: str, sources: str, main: str, *properties: str) -> Peer:
     command = (
         "java",
         *_JAVA_OPTIONS,
+        *options,
         f"-Duser.home={folder}",  # logs go there
         *("-cp", f"{folder / 'classes'}:{classpath.read_text().strip()}"),
         f"org.metaprotocol.peer.{main}",

@@ -228,7 +228,6 @@ TEST(DubboCodec, RoutesOtherSerializationsOnTheHeaderAlone) {
                                                                          {16, "gson"},
                                                                          {21, "protobuf-json"},
                                                                          {22, "protobuf"},
-                                                                         {23, "fastjson2"},
                                                                          {25, "kryo2"},
                                                                          {27, "msgpack"},
                                                                          {0, "0"},

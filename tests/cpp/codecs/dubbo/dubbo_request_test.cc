@@ -63,6 +63,20 @@ TEST(DubboRequest, TheCalledMethodIsWhatTheServerMakesOfIt) {
   EXPECT_EQ(Of(GenericCall("$invoke", "\x90"), "called_method"), "$invoke");
 }
 
+// However the client writes it, or a rule for the called method would be passed by.
+TEST(DubboRequest, AGenericCallIsOneInEveryWayToWriteItsName) {
+  const std::string head = Text("2.0.2") + Text("org.Demo") + Text("1");
+  const std::string tail = Text(kGenericTypes) + Text("sayHello") + "\x70\x90\x70\x90HZ";
+  for (const std::string& method : {Text("$invoke"), "R\0\3$in"s + "\4voke"}) {
+    EXPECT_EQ(Of(Request(head + method + tail), "called_method"), "sayHello");
+  }
+  const std::string escaped =
+      Fastjson({"\"2.0.2\"", "\"org.Demo\"", "\"1\"", "\"\\u0024invoke\"",
+                '"' + kGenericTypes + '"', "\"sayHello\"", "[]", "[]", "{}"},
+               false);
+  EXPECT_EQ(Of(escaped, "called_method"), "sayHello");
+}
+
 TEST(DubboRequest, TheCalledMethodNeedsNoMoreThanTheFirstArgument) {
   const std::string frame =
       Call("$invoke", kGenericTypes, Text("sayHello") + "\x70\x90" + Text(std::string(9000, 'x')));

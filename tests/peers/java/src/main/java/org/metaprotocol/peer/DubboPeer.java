@@ -53,6 +53,8 @@ public final class DubboPeer {
     int notes();
   }
 
+  private static final String SERIALIZATION = System.getProperty("serialization", "hessian2");
+
   public enum Colour {
     RED,
     GREEN
@@ -168,7 +170,7 @@ public final class DubboPeer {
     }
     ProtocolConfig protocol = new ProtocolConfig("dubbo", port);
     protocol.setServer("loopback");
-    protocol.setSerialization("hessian2");
+    protocol.setSerialization(SERIALIZATION);
     ServiceConfig<Greeter> service = new ServiceConfig<>();
     service.setApplication(application("provider"));
     service.setRegistry(new RegistryConfig("N/A"));
@@ -192,7 +194,7 @@ public final class DubboPeer {
     reference.setVersion(version);
     reference.setUrl(
         "dubbo://127.0.0.1:" + port + "/" + Greeter.class.getName()
-            + "?serialization=hessian2&client=loopback");
+            + "?serialization=" + SERIALIZATION + "&client=loopback");
     reference.setTimeout(30_000);
     reference.setRetries(0);
     reference.setCheck(false);
