@@ -52,8 +52,8 @@ bench: native .venv/.dev ## cost beside Envoy's own filters (QUICK=1: two minute
 	@$(BIN)/python -m bench $(if $(QUICK),--quick)
 
 .PHONY: bench-control-plane
-bench-control-plane: native .venv/.dev ## from a changed file to the last ACK of 500 proxies (QUICK=1; BESIDE=COMMIT: and that commit)
-	@$(BIN)/python -m bench.control_plane $(if $(QUICK),--quick) $(if $(BESIDE),--beside $(BESIDE))
+bench-control-plane: native .venv/.dev ## from a changed file to the last ACK of 500 proxies (QUICK=1; BESIDE=COMMIT: and that commit; TURNS=30: one change only, in turns)
+	@$(BIN)/python -m bench.control_plane $(if $(QUICK),--quick) $(if $(BESIDE),--beside $(BESIDE)) $(if $(TURNS),--turns $(TURNS))
 
 .PHONY: test-random-steps
 test-random-steps: native .venv/.dev ## 20,000 random changes, faults and restarts of the control plane (STEPS=20000)

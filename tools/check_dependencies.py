@@ -67,7 +67,9 @@ _CONTROL_PLANE = frozenset(
 )
 
 # Modules beside the packages, which all may import.
-PYTHON_SHARED = frozenset({"audience", "codec_library", "diagnostics", "errors", "logs", "worker"})
+PYTHON_SHARED = frozenset(
+    {"audience", "codec_library", "diagnostics", "errors", "logs", "versioned", "worker"}
+)
 
 # Package below metaprotocol -> packages it may import. Everything may import metaprotocol itself.
 PYTHON_RULES: dict[str, frozenset[str]] = {

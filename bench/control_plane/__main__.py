@@ -13,10 +13,19 @@ from rich.console import Console
 
 from bench.control_plane import report
 from bench.control_plane.beside import tree_of
-from bench.control_plane.measure import ENDPOINT_ROUTES, ROOT, BenchError, Result, Size, run
+from bench.control_plane.measure import (
+    ENDPOINT_ROUTES,
+    ROOT,
+    BenchError,
+    Result,
+    Size,
+    change_in_turns,
+    run,
+)
 
 _FULL = (Size(500, 10, 50), Size(5_000, 10, 50), Size(5_000, 10, 500))
 _QUICK = (Size(100, 10, 20), Size(1_000, 10, 20))
+_TURNS = (Size(500, 10, 20), Size(5_000, 10, 20))
 
 
 def main(
@@ -28,6 +37,9 @@ def main(
     beside: Annotated[
         str, typer.Option(help="a commit whose control plane is measured as well", metavar="COMMIT")
     ] = "",
+    turns: Annotated[
+        int, typer.Option(help="only one changed route, so often, in turns with that commit's")
+    ] = 0,
     output: Annotated[Path, typer.Option(help="where the figures go")] = ROOT
     / "build/bench-control-plane.json",
 ) -> None:
@@ -44,6 +56,13 @@ def main(
     trees = [ROOT]
     if beside:
         trees.append(tree_of(beside))
+    if turns:
+        for size in _TURNS[only - 1 : only] if only else _TURNS:
+            progress(f"{size.services:,} services, {size.proxies} proxies, in turns")
+            with tempfile.TemporaryDirectory(prefix="metaprotocol-bench-") as folder:
+                found = change_in_turns(size, Path(folder), trees, rounds=turns, workers=workers)
+            report.show_turns(console, found)
+        return
     results: list[Result] = []
     for size in sizes[only - 1 : only] if only else sizes:
         for tree in trees:

@@ -176,14 +176,7 @@ def run(
         result.resources = sum(begun["resources"].values())
         progress(f"{size.services:,} services loaded in {result.load_seconds:.1f} s")
 
-        fleets = []
-        first = 0
-        for worker in range(workers):
-            count = size.proxies // workers + (worker < size.proxies % workers)
-            resources = json.dumps(begun["resources"])
-            fleet = Process("proxies", begun["port"], first, count, RESOURCES=resources)
-            fleets.append(stack.enter_context(fleet))
-            first += count
+        fleets = _fleets(stack, begun, size, workers)
         result.connect_seconds = max(fleet.answer()["ready"] for fleet in fleets)
         used = _usage(plane, size)
         result.connect_cpu = used["cpu_seconds"] - begun["cpu_seconds"]
@@ -219,6 +212,61 @@ def run(
         result.endpoint_cpu = endpoint_cost(folder.with_name("endpoint"), endpoint_routes, tree)
         progress(f"one changed endpoint: {result.endpoint_cpu * 1e3:.1f} ms of CPU")
     return result
+
+
+@dataclass
+class Turns:
+    """What one changed route costs with the control planes of several trees, which run at the same
+    time and take turns, so that all meet the same noise."""
+
+    size: Size
+    cpu: dict[str, list[float]] = field(default_factory=dict)
+    """By tree, "" for this one: CPU seconds of each change."""
+
+    def ratio(self, tree: str) -> float:
+        """This tree's cost as a part of that one's: the median of the rounds'."""
+        return median(
+            ours / theirs for ours, theirs in zip(self.cpu[""], self.cpu[tree], strict=True)
+        )
+
+
+def change_in_turns(
+    size: Size, folder: Path, trees: Sequence[Path], *, rounds: int, workers: int
+) -> Turns:
+    """One changed route, ``rounds`` times in each tree, forwards and backwards."""
+    turns = Turns(size)
+    with ExitStack() as stack:
+        stages = []
+        for tree in trees:
+            world = World(folder / tree.name, size.services, size.routes)
+            world.write()
+            plane = stack.enter_context(Process("plane", world.folder, tree=tree))
+            begun = plane.answer()
+            fleets = _fleets(stack, begun, size, workers)
+            for fleet in fleets:
+                fleet.answer()
+            stages.append(("" if tree == ROOT else tree.name, world, plane, fleets))
+        for mark in range(rounds):
+            index = mark * 37 % size.services
+            for name, world, plane, fleets in stages if mark % 2 else reversed(stages):
+                before = _usage(plane, size)["cpu_seconds"]
+                _changed(world, fleets, [index], mark)
+                spent = _usage(plane, size)["cpu_seconds"] - before
+                turns.cpu.setdefault(name, []).append(spent)
+    return turns
+
+
+def _fleets(stack: ExitStack, begun: dict[str, Any], size: Size, workers: int) -> list[Process]:
+    """Processes with all proxies, which say when these have everything."""
+    fleets = []
+    first = 0
+    resources = json.dumps(begun["resources"])
+    for worker in range(workers):
+        count = size.proxies // workers + (worker < size.proxies % workers)
+        fleet = Process("proxies", begun["port"], first, count, RESOURCES=resources)
+        fleets.append(stack.enter_context(fleet))
+        first += count
+    return fleets
 
 
 def _while(plane: Process, size: Size, act: Callable[[], None]) -> float:

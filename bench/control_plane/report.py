@@ -12,7 +12,7 @@ from statistics import median
 from rich.console import Console
 from rich.table import Table
 
-from bench.control_plane.measure import Result
+from bench.control_plane.measure import Result, Turns
 
 _ROWS: tuple[tuple[str, Callable[[Result], str]], ...] = (
     ("load everything, s", lambda r: f"{r.load_seconds:.1f}"),
@@ -85,6 +85,13 @@ def show_beside(console: Console, results: Sequence[Result]) -> None:
             ),
         )
     console.print(table)
+
+
+def show_turns(console: Console, turns: Turns) -> None:
+    """What one changed route costs, in each tree and in proportion."""
+    for tree, spent in turns.cpu.items():
+        beside = f", {turns.ratio(tree):.2f} of it here" if tree else ""
+        console.print(f"  {tree or 'here'}: {median(spent) * 1e3:.1f} ms of CPU{beside}")
 
 
 def write(path: Path, results: Sequence[Result]) -> None:

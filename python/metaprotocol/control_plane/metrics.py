@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from metaprotocol.diagnostics import Diagnostic
 from metaprotocol.sources import Health
 from metaprotocol.translate import Snapshot
 
@@ -42,6 +43,8 @@ class PipelineMetrics:
             buckets=_SECONDS,
             registry=registry,
         )
+        self._counted: tuple[Diagnostic, ...] | None = None
+        """The diagnostics that the gauges show."""
         self._failures = Counter(
             f"{translation}_failures", "Translations that failed.", registry=registry
         )
@@ -60,6 +63,9 @@ class PipelineMetrics:
         self._generation.set(snapshot.generation)
         self._objects.set(len(snapshot.inventory))
         self._seconds.observe(seconds)
+        if snapshot.diagnostics is self._counted:  # as after most changes
+            return
+        self._counted = snapshot.diagnostics
         counts = {"error": 0, "warning": 0, "info": 0}
         for item in snapshot.diagnostics:
             counts[item.severity.value] = counts.get(item.severity.value, 0) + 1

@@ -17,6 +17,7 @@ from metaprotocol.resources.redis import RedisDestination, RedisService
 from metaprotocol.resources.service_entry import ServiceEntry
 from metaprotocol.resources.unreadable import FOR_ANY_HOST, GUARDS, Unreadable
 from metaprotocol.resources.virtual_service import VirtualService
+from metaprotocol.versioned import Versioned, differing
 
 __all__ = ["Changes", "Inventory"]
 
@@ -55,12 +56,14 @@ class Inventory(Mapping[Key, Resource]):
     and spares hosts that were served when it came, as long as what they were served by stays."""
 
     def __init__(self) -> None:
-        self._files: dict[str, dict[Key, Resource]] = {}
-        self._owners: dict[Key, list[str]] = {}
+        self._files: Versioned[str, dict[Key, Resource]] = Versioned()
+        self._owners: Versioned[Key, list[str]] = Versioned()
         """The files that have a key, by name."""
         self._contested: set[Key] = set()
         self._sorted: dict[str, list[Key]] = {}
         """Kind -> its keys, in order."""
+        self._own_lists: set[str] = set()
+        """The kinds whose lists in ``_sorted`` no copy has."""
         self._shut: dict[str, set[Key]] = {}
         """File -> the keys of what cannot be read in it."""
 
@@ -153,27 +156,22 @@ class Inventory(Mapping[Key, Resource]):
 
     def copy(self) -> Inventory:
         """The inventory as it is now, which later changes of this one leave alone. Files are
-        shared, so that it costs little."""
+        shared, so that it costs what was changed, not what there is."""
         made = Inventory()
-        made._files = dict(self._files)
-        made._owners = dict(self._owners)
+        made._files = self._files.copy()
+        made._owners = self._owners.copy()
         made._contested = set(self._contested)
         made._shut = dict(self._shut)
-        made._sorted = {kind: list(keys) for kind, keys in self._sorted.items()}
+        made._sorted = dict(self._sorted)
+        self._own_lists = set()
         return made
 
     def changes_since(self, before: Inventory) -> Changes:
         """How this inventory differs from an earlier copy of it, or from any other. Files that both
         share are not looked into."""
         keys: set[Key] = set()
-        mine, others = self._files, before._files
-        for file, now in mine.items():
-            then = others.get(file)
-            if now is not then:
-                keys.update(now, then or ())
-        if mine.keys() != others.keys():
-            for file in others.keys() - mine.keys():
-                keys.update(others[file])
+        for file in differing(self._files, before._files):
+            keys.update(self._files.get(file, ()), before._files.get(file, ()))
         return self._changes({key: before.get(key) for key in keys})
 
     # --- changing
@@ -322,7 +320,7 @@ class Inventory(Mapping[Key, Resource]):
         owners = self._owners.get(key)
         if owners is None:
             self._owners[key] = [file]
-            bisect.insort(self._sorted.setdefault(key.kind, []), key)
+            bisect.insort(self._own_list(key.kind), key)
         else:
             self._owners[key] = sorted([*owners, file])  # copies share the old list
             self._contested.add(key)
@@ -333,8 +331,15 @@ class Inventory(Mapping[Key, Resource]):
             self._contested.discard(key)
         if not owners:
             del self._owners[key]
-            keys = self._sorted[key.kind]
+            keys = self._own_list(key.kind)
             del keys[bisect.bisect_left(keys, key)]
+
+    def _own_list(self, kind: str) -> list[Key]:
+        """The keys of a kind, to be changed."""
+        if kind not in self._own_lists:
+            self._own_lists.add(kind)
+            self._sorted[kind] = list(self._sorted.get(kind, ()))
+        return self._sorted[kind]
 
     def _changes(self, before: Mapping[Key, Resource | None]) -> Changes:
         added, updated, removed, moved = set(), set(), set(), set()

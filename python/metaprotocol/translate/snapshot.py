@@ -15,6 +15,7 @@ from metaprotocol.diagnostics import Diagnostic
 from metaprotocol.resources import Inventory, Key, Resource
 from metaprotocol.translate.naming import TYPE_URLS
 from metaprotocol.translate.visibility import Namespaces
+from metaprotocol.versioned import Versioned, differing
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,7 @@ def _nothing() -> Everything:
 @dataclass(frozen=True)
 class Snapshot:
     """One generation of a translation, as a whole. What is the same as in the one before is the
-    same object, so that comparing two costs what differs."""
+    same object, and its mappings are ``Versioned``, so that comparing two costs what differs."""
 
     generation: int = 0
     """Counts the translator's snapshots; 0: nothing was translated yet."""
@@ -97,15 +98,11 @@ class Snapshot:
         changed: dict[str, dict[str, Message | None]] = {}
         for url in sorted(self.made.keys() | before.made.keys()):
             now, then = self.made.get(url, {}), before.made.get(url, {})
-            if now is then:
-                continue
             names = {
                 name
-                for name, made in now.items()
-                if (old := then.get(name)) is not made and _differs(made, old)
+                for name in differing(now, then)
+                if name not in now or _differs(now[name], then.get(name))
             }
-            if now.keys() != then.keys():
-                names |= then.keys() - now.keys()
             if names:
                 changed[url] = {
                     name: now[name].message if name in now else None for name in sorted(names)
@@ -113,14 +110,17 @@ class Snapshot:
         return changed
 
 
-def shared(made: Everything, before: Everything) -> dict[str, Mapping[str, Made]]:
+def shared(
+    made: Mapping[str, Versioned[str, Made]], before: Everything
+) -> dict[str, Versioned[str, Made]]:
     """``made`` with the objects of ``before`` wherever they say the same."""
-    result: dict[str, Mapping[str, Made]] = {}
+    result: dict[str, Versioned[str, Made]] = {}
     for url, now in made.items():
         then = before.get(url, {})
         kept = {name: _older(item, then.get(name)) for name, item in now.items()}
-        same = len(kept) == len(then) and all(then.get(name) is kept[name] for name in kept)
-        result[url] = then if same else kept
+        if not isinstance(then, Versioned) or differing(kept, then):
+            then = Versioned(kept)
+        result[url] = then
     return result
 
 

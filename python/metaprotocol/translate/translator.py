@@ -43,6 +43,7 @@ from metaprotocol.translate.services import build_service
 from metaprotocol.translate.snapshot import Made, Snapshot, shared
 from metaprotocol.translate.unenforced import Unenforceable
 from metaprotocol.translate.visibility import Namespaces, both
+from metaprotocol.versioned import Versioned
 
 Progress: TypeAlias = Callable[[int, int], None]
 """Told how much is done, and of how much. May raise, to end what it is told of."""
@@ -97,8 +98,11 @@ class Translator:
         """Name of a filter to its host."""
         self._book = AddressBook()
         self._holders: dict[Address, dict[str, Claim]] = {}
-        self._made: dict[str, Mapping[str, Made]] = {url: {} for url in TYPE_URLS}
-        self._changing: dict[str, dict[str, Made]] = {}
+        self._made: dict[str, Versioned[str, Made]] = {url: Versioned() for url in TYPE_URLS}
+        self._changing: set[str] = set(TYPE_URLS)
+        """The types whose resources no snapshot has as they are in ``_made``."""
+        self._secrets: dict[str, dict[str, bytes]] = {}
+        """Host to the files that its messages name."""
         self._found: dict[tuple[str, str], Diagnostics] = {}
         self._told: set[Key] = set()
         self._diagnostics: tuple[Diagnostic, ...] | None = ()
@@ -187,7 +191,7 @@ class Translator:
         before = self._snapshot
         if everything:
             self._made = shared(self._made, before.made)
-        self._changing = {}
+        self._changing = set()
         self._snapshot = Snapshot(
             before.generation + 1,
             inventory,
@@ -201,14 +205,23 @@ class Translator:
 
     def _secret_files(self) -> Mapping[str, bytes]:
         """The files with passwords that messages name, and what is to be in them."""
-        if not self._options.secrets.written:
-            return {}
         found: dict[str, bytes] = {}
-        for host in self._hosts.values():
-            for redis in host.filters.redis.values():
-                found |= redis.secrets
-            found |= host.clusters.secrets
+        for secrets in self._secrets.values():
+            found |= secrets
         return MappingProxyType(found)
+
+    def _note_secrets(self, host: str) -> None:
+        if not self._options.secrets.written:
+            return
+        found: dict[str, bytes] = {}
+        if (state := self._hosts.get(host)) is not None:
+            for redis in state.filters.redis.values():
+                found |= redis.secrets
+            found |= state.clusters.secrets
+        if found:
+            self._secrets[host] = found
+        else:
+            self._secrets.pop(host, None)
 
     def _step(self, done: int, total: int) -> None:
         """Some hosts are translated; the last moment to give up, if that is wanted."""
@@ -257,6 +270,7 @@ class Translator:
             self._publish_listener(name)
         for host in routes | clusters:
             self._forget_if_empty(host)
+            self._note_secrets(host)
         return routes | clusters
 
     def _read(self, host: str) -> bool:
@@ -463,13 +477,12 @@ class Translator:
         if name[1] in self._made[name[0]]:
             del self._writable(name[0])[name[1]]
 
-    def _writable(self, type_url: str) -> dict[str, Made]:
+    def _writable(self, type_url: str) -> Versioned[str, Made]:
         """The resources of a type, to be changed; snapshots keep what they have."""
-        changing = self._changing.get(type_url)
-        if changing is None:
-            changing = self._changing[type_url] = dict(self._made[type_url])
-            self._made[type_url] = changing
-        return changing
+        if type_url not in self._changing:
+            self._changing.add(type_url)
+            self._made[type_url] = self._made[type_url].copy()
+        return self._made[type_url]
 
     def _forget_if_empty(self, host: str) -> None:
         state = self._hosts[host]

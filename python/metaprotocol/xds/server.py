@@ -17,6 +17,7 @@ from prometheus_client import CollectorRegistry
 
 from metaprotocol.envoy.descriptors import EnvoyTypes
 from metaprotocol.envoy.parts import ServerTls
+from metaprotocol.versioned import differing
 from metaprotocol.xds.cache import ResourceCache
 from metaprotocol.xds.debounce import Debounce, Debouncer
 from metaprotocol.xds.limits import Limits, StreamRefused, XdsError
@@ -193,27 +194,20 @@ class XdsServer:
     def replace(self, resources: Mapping[str, Mapping[str, Offered]], generation: int = 0) -> None:
         """Takes these, by type URL and name, as all there is from now on.
 
-        What is the same object as in the last call costs nothing; what has not really changed is
-        not sent. So whoever calls this with everything never has to know what the server has, nor
-        what became of the calls before. ``generation`` is what the caller calls it, for
-        ``NodeState.generation``. TypeError, and nothing done, as in ``apply``.
+        What is the same object as in the last call is passed over, and costs nothing where the
+        mappings are ``Versioned``; what has not really changed is not sent. So whoever calls this
+        with everything never has to know what the server has, nor what became of the calls before.
+        ``generation`` is what the caller calls it, for ``NodeState.generation``. TypeError, and
+        nothing done, as in ``apply``.
         """
         changed: dict[str, dict[str, Offered | None]] = {}
         before = self._replaced
         known = self._known() if before is None else before
         for type_url in resources.keys() | known.keys():
             new = resources.get(type_url, _NOTHING)
-            old = known.get(type_url, _NOTHING)
-            if new is old:
-                continue
-            offers: dict[str, Offered | None] = {}
-            if old.keys() != new.keys():
-                offers = {name: None for name in old if name not in new}
-            for name, offered in new.items():
-                if before is None or old.get(name) is not offered:
-                    offers[name] = offered
-            if offers:
-                changed[type_url] = offers
+            names = differing(new, known.get(type_url, _NOTHING))
+            if names:
+                changed[type_url] = {name: new.get(name) for name in names}
         self._generation = generation
         self._take(changed)
         self._replaced = dict(resources)

@@ -1,5 +1,7 @@
 """Changes, faults and restarts in any order end where a fresh start begins: in the same bytes.
 
+What differs is found as it always is, and by looking at everything: both come to the same.
+
 METAPROTOCOL_RANDOM_STEPS sets how many steps there are; `make test-random-steps` takes 20,000.
 """
 
@@ -9,14 +11,16 @@ import contextlib
 import os
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
+from google.protobuf.message import Message
 from metaprotocol.control_plane.state import LastGoodStore
 from metaprotocol.envoy.config import ConfigBuilder
-from metaprotocol.resources import Inventory
+from metaprotocol.resources import Changes, Inventory, Key
 from metaprotocol.sources.files import load_folder
 from metaprotocol.sources.folder import Content, FolderState
-from metaprotocol.translate import Options, Translator
+from metaprotocol.translate import Options, Snapshot, Translator
 from metaprotocol.xds import XdsServer
 
 from tests.testkit.mesh import router_yaml, service_yaml, to
@@ -30,6 +34,44 @@ BROKEN = (
     "",
     "apiVersion: metaprotocol.aeraki.io/v1alpha1\nkind: MetaRouter\n",
 )
+
+
+def changes_of_everything(now: Inventory, before: Inventory) -> Changes:
+    """``Inventory.changes_since``, by a look at all objects."""
+    found: dict[str, set[Key]] = {"added": set(), "updated": set(), "removed": set()}
+    moved = set()
+    for key in {*now, *before}:
+        new, old = now.get(key), before.get(key)
+        if new is None:
+            found["removed"].add(key)
+        elif old is None:
+            found["added"].add(key)
+        elif new != old:
+            found["updated"].add(key)
+        elif new is not old:
+            moved.add(key)
+    return Changes(moved=frozenset(moved), **{kind: frozenset(of) for kind, of in found.items()})
+
+
+def differences_of_everything(now: Snapshot, before: Snapshot) -> dict[str, dict[str, Message]]:
+    """``Snapshot.changed_since``, by a look at all messages."""
+    found: dict[str, dict[str, Any]] = {}
+    for url in sorted({*now.made, *before.made}):
+        new, old = dict(now.made.get(url, {})), dict(before.made.get(url, {}))
+        for name in sorted({*new, *old}):
+            if name not in new:
+                found.setdefault(url, {})[name] = None
+            elif name not in old or not new[name].says_the_same_as(old[name]):
+                found.setdefault(url, {})[name] = new[name].message
+    return found
+
+
+def in_bytes(snapshot: Snapshot) -> dict[tuple[str, str], bytes]:
+    return {
+        (url, name): made.message.SerializeToString(deterministic=True)
+        for url, names in snapshot.made.items()
+        for name, made in names.items()
+    }
 
 
 class Fault(Exception):
@@ -125,11 +167,25 @@ class Stage:
             if failing and left < 0:
                 raise Fault
 
-        changes = inventory.changes_since(before) if before is not None else None
+        changes = None
+        if before is not None:
+            changes = inventory.changes_since(before)
+            assert changes == changes_of_everything(inventory, before)
+        served = self.translator.snapshot
         snapshot = self.translator.update(inventory, changes, progress)
+        assert snapshot.changed_since(served) == differences_of_everything(snapshot, served)
         self.translated = inventory
         self.server.replace(snapshot.made, snapshot.generation)
         self.server._flush()
+        assert self.served() == in_bytes(snapshot)
+
+    def served(self) -> dict[tuple[str, str], bytes]:
+        """What an Envoy that comes now is sent."""
+        return {
+            (url, name): entry.content
+            for url, entries in self.server._cache._types.items()
+            for name, entry in entries.items()
+        }
 
     def step(self) -> None:
         match self.random.choices(["write", "follow", "fail", "restart"], [10, 6, 3, 1])[0]:
@@ -150,16 +206,7 @@ class Stage:
         self.follow()
         inventory, _ = load_folder(self.folder)
         fresh = Translator(self.types, Options()).update(inventory, None)
-        served = {
-            (url, name): entry.content
-            for url, entries in self.server._cache._types.items()
-            for name, entry in entries.items()
-        }
-        assert served == {
-            (url, name): made.message.SerializeToString(deterministic=True)
-            for url, names in fresh.made.items()
-            for name, made in names.items()
-        }
+        assert self.served() == in_bytes(fresh)
         assert self.translator.snapshot.diagnostics == fresh.diagnostics
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from bench.control_plane import report
-from bench.control_plane.measure import Size, run
+from bench.control_plane.measure import ROOT, Size, change_in_turns, run
 
 
 def test_a_changed_file_is_followed_to_the_last_ack(tmp_path: Path) -> None:
@@ -35,3 +35,12 @@ def test_a_changed_file_is_followed_to_the_last_ack(tmp_path: Path) -> None:
     assert row["size"] == {"services": 6, "routes": 3, "proxies": 5}
     console = Console(width=100, record=True, quiet=True)
     report.show(console, [result])
+
+
+def test_trees_take_turns(tmp_path: Path) -> None:
+    turns = change_in_turns(Size(3, 3, 2), tmp_path, [ROOT], rounds=2, workers=1)
+    assert len(turns.cpu[""]) == 2
+    assert turns.ratio("") == 1.0
+    console = Console(width=100, record=True)
+    report.show_turns(console, turns)
+    assert "here: " in console.export_text()
