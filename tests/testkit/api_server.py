@@ -390,7 +390,8 @@ class ApiServer:
         if status:
             if old is None:
                 return _status(404, "not found", "NotFound")
-            return self._answer(self._store(served, {**old, "status": value["status"]}))
+            others = {key: it for key, it in (old.get("status") or {}).items() if key not in _OURS}
+            return self._answer(self._store(served, {**old, "status": others | value["status"]}))
         merged = copy.deepcopy(old or {})
         for name, item in value.items():
             if name == "metadata":
@@ -446,6 +447,10 @@ class ApiServer:
         self._log.append((self._version, plural, kind, item))
         self._news.set()
         self._news = asyncio.Event()
+
+
+_OURS = ("conditions", "observedGeneration")
+"""Fields of a status that belong to whoever applies it."""
 
 
 def _by_name(old: list[Json], new: list[Json]) -> list[Json]:

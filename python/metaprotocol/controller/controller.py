@@ -12,7 +12,7 @@ import logging
 import os
 import secrets
 import socket
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -23,7 +23,7 @@ from metaprotocol.controller.admission import Admission
 from metaprotocol.controller.certificate_files import CertificateFiles
 from metaprotocol.controller.events import Condition, EventWriter
 from metaprotocol.controller.istio_writer import IstioWriter
-from metaprotocol.controller.status import FOREIGN, KINDS, StatusWriter, accepted
+from metaprotocol.controller.status import FOREIGN, KINDS, ROUTES, StatusWriter, accepted
 from metaprotocol.controller.webhook import Webhook
 from metaprotocol.diagnostics import Diagnostic, Severity
 from metaprotocol.envoy.config import Module
@@ -31,7 +31,7 @@ from metaprotocol.kubernetes import Client, Lease
 from metaprotocol.resources import Key
 from metaprotocol.sources.kubernetes import KubernetesSource
 from metaprotocol.translate.istio import IstioOptions
-from metaprotocol.translate.naming import FILTER
+from metaprotocol.translate.naming import CLUSTER, FILTER
 
 if TYPE_CHECKING:
     from metaprotocol.controller.certificates import OwnCertificate
@@ -212,15 +212,17 @@ class Controller:
         for key in self._source.keys(KINDS):
             made[key] = self._said_of(key, by_object, writer)
         if foreign := self._source.keys(FOREIGN):
-            ours = self._origins(writer)
             told = {item.object for item in translated if item.severity is not Severity.INFO}
+            origins, used = self._origins(writer), self._in_use(writer)
             for key in foreign:
-                if key in ours:
+                if key in used and key.kind == ROUTES:
                     made[key] = self._said_of(key, by_object, writer)
-                elif str(key) in told:
+                elif key.kind == ROUTES and str(key) in told:
                     text = "no filter was made from it"
                     unused = Condition("Programmed", "False", "NotUsed", text)
                     made[key] = [*accepted(by_object[str(key)]), unused]
+                elif key in origins:
+                    made[key] = _doubts(by_object.get(str(key), ()))
                 else:
                     made[key] = []
         return made
@@ -233,6 +235,13 @@ class Controller:
         return conditions
 
     def _origins(self, writer: IstioWriter | None) -> Collection[Key]:
+        """What says something of ports of ours."""
+        if writer is not None:
+            return writer.wanted.origins
+        made = self._plane.snapshot.made
+        return {key for url in (FILTER, CLUSTER) for it in made[url].values() for key in it.origins}
+
+    def _in_use(self, writer: IstioWriter | None) -> Collection[Key]:
         """What the filters of our ports were made from."""
         if writer is not None:
             return writer.wanted.about.keys()
@@ -266,3 +275,9 @@ class Controller:
         if all(node.settled for node in nodes):
             return Condition(kind, "True", "Programmed", "all Envoys of this replica use it")
         return Condition(kind, "False", "Pending", "not all Envoys of this replica have it yet")
+
+
+def _doubts(diagnostics: Iterable[Diagnostic]) -> list[Condition]:
+    """Of a service, or a rule for one, of which there is nothing to be said while all is well."""
+    found = accepted(diagnostics)
+    return found if found[0].reason != "Accepted" else []

@@ -65,6 +65,8 @@ class Wanted:
     """ServiceEntries to the address that they are to get."""
     made_of: Mapping[Name, tuple[Key, ...]] = field(default_factory=dict)
     diagnostics: tuple[Diagnostic, ...] = ()
+    origins: frozenset[Key] = frozenset()
+    """The resources that say something of ports of ours."""
     inventory: Inventory = field(default_factory=Inventory)
     """What it was made from."""
 
@@ -239,7 +241,7 @@ class IstioWriter:
             else:
                 objects[name] = self._owned(name, item, made, inventory)
         made_of = {Name(*name): keys for name, keys in made.made_of.items()}
-        return Wanted(objects, addresses, made_of, made.diagnostics, inventory)
+        return Wanted(objects, addresses, made_of, made.diagnostics, made.origins, inventory)
 
     def _owned(self, name: Name, item: Json, made: IstioObjects, inventory: Inventory) -> Json:
         """An EnvoyFilter with our label, and with the services in its namespace as its owners: so

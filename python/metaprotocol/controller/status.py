@@ -31,7 +31,8 @@ _LOG = logging.getLogger(__name__)
 MANAGER = "metaprotocol-status"
 KINDS = ("ApplicationProtocol", "MetaRouter", "RedisDestination", "RedisService")
 """The kinds whose CRDs have our conditions."""
-FOREIGN = ("VirtualService",)
+ROUTES = "VirtualService"
+FOREIGN = (ROUTES, "DestinationRule", "ServiceEntry")
 """Those of Istio's kinds that say something about ports of ours."""
 PREFIX = "metaprotocol.aeraki.io/"
 """Of the types of our conditions there."""

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from google.protobuf.message import Message
@@ -85,6 +85,8 @@ class IstioObjects:
     diagnostics: tuple[Diagnostic, ...]
     made_of: Mapping[tuple[str, str], tuple[Key, ...]] = field(default_factory=dict)
     """Namespace and name of an EnvoyFilter to the resources that it says something of."""
+    origins: frozenset[Key] = frozenset()
+    """The resources that say something of ports of ours."""
 
 
 def istio_objects(
@@ -169,7 +171,14 @@ class _Objects:
         )
         objects = [self._objects[key] for key in sorted(self._objects)]
         made_of = {name: tuple(keys) for name, keys in self._made_of.items()}
-        return IstioObjects(objects, tuple(found), made_of)
+        return IstioObjects(objects, tuple(found), made_of, self._origins(services))
+
+    def _origins(self, services: Iterable[Service]) -> frozenset[Key]:
+        found = {key for keys in self._made_of.values() for key in keys}
+        for service in services:
+            found.update(owner.key for owner in service.owners)
+            found.update(rule.key for rule in self._translator.rules(service.host))
+        return frozenset(found)
 
     # --- clients
 

@@ -55,6 +55,8 @@ def test_only_our_own_is_written() -> None:
         ("networking.istio.io", "envoyfilters"): {"create", "patch", "delete"},
         ("networking.istio.io", "serviceentries"): {"patch"},
         ("networking.istio.io", "virtualservices/status"): {"patch"},
+        ("networking.istio.io", "destinationrules/status"): {"patch"},
+        ("networking.istio.io", "serviceentries/status"): {"patch"},
         ("admissionregistration.k8s.io", "validatingwebhookconfigurations"): {"get", "patch"},
     }
 

@@ -64,7 +64,7 @@ labels:
   resources: [serviceentries, workloadentries, destinationrules, virtualservices, gateways]
   verbs: [list, watch]
 - apiGroups: [networking.istio.io]
-  resources: [virtualservices/status]
+  resources: [virtualservices/status, destinationrules/status, serviceentries/status]
   verbs: [patch]
 - apiGroups: [security.istio.io]
   resources: [authorizationpolicies, requestauthentications]
