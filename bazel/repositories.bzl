@@ -114,6 +114,7 @@ def declare_repositories(existing = ()):
                     "options",
                     "proxy_config",
                     "rate_limit",
+                    "request_metrics",
                     "retry",
                     "route",
                     "tracing",

@@ -147,6 +147,8 @@ bool LbHostAddress(void* lb, uint32_t priority, size_t index, Buffer* out)
     METAPROTOCOL_CALLBACK(lb_get_host_address);
 uint32_t LbHostWeight(void* lb, uint32_t priority, size_t index)
     METAPROTOCOL_CALLBACK(lb_get_host_weight);
+bool LbHostMetadata(void* lb, uint32_t priority, size_t index, Buffer filter, Buffer key,
+                    Buffer* out) METAPROTOCOL_CALLBACK(lb_get_host_metadata_string);
 int LbHostHealth(void* lb, uint32_t priority, size_t index)
     METAPROTOCOL_CALLBACK(lb_get_host_health);
 bool LbHostLocality(void* lb, uint32_t priority, size_t index, Buffer* region, Buffer* zone,

@@ -125,6 +125,12 @@ class LoadBalancer {
       host.health = HealthOf(abi::LbHostHealth(envoy_, priority, i));
       host.priority = priority;
       host.zone = Locality(priority, i);
+      abi::Buffer workload{nullptr, 0};
+      if (abi::LbHostMetadata != nullptr &&
+          abi::LbHostMetadata(envoy_, priority, i, abi::ToBuffer("istio"),
+                              abi::ToBuffer("workload"), &workload)) {
+        host.workload = workload.view();
+      }
       const auto weight = weights.find(host.zone);
       if (weight != weights.end()) host.locality_weight = weight->second;
       hosts.push_back(std::move(host));

@@ -55,6 +55,10 @@ void MetricSink::DeliverAll() {
       DeliverHistogram(*series, i, std::unique_lock(series->mutex), {});
     }
   }
+  for (const auto& [labels, series] : request_series_) {
+    const std::lock_guard lock(series->mutex);
+    DeliverRequests(*series);
+  }
 }
 
 MetricWriter* MetricSink::Current(Series& series) {
@@ -108,6 +112,75 @@ void MetricSink::DeliverHistogram(Series& series, size_t histogram,
   lock.unlock();
   if (!former.empty()) writer->Record(handle, former);
   if (!values.empty()) writer->Record(handle, values);
+}
+
+// --- requests
+
+MetricSink::RequestSeries* MetricSink::Find(const RequestSeriesLabels& labels) {
+  const std::lock_guard lock(series_mutex_);
+  auto& series = request_series_[labels.Key()];
+  if (series == nullptr) {
+    series = std::make_unique<RequestSeries>();
+    series->labels = labels;
+  }
+  return series.get();
+}
+
+MetricWriter* MetricSink::Current(RequestSeries& series) {
+  MetricWriter* const writer = configs_.empty() ? nullptr : configs_.back().writer.get();
+  const uint64_t generation = configs_.empty() ? 0 : configs_.back().generation;
+  if (series.generation == generation) return writer;
+  series.generation = generation;
+  for (size_t i = 0; i < kRequestMetricCount; ++i) {
+    const bool wanted = writer != nullptr && series.labels.has(i);
+    series.handles[i] =
+        wanted ? writer->Find(static_cast<RequestMetric>(i), series.labels.of[i]) : 0;
+  }
+  return writer;
+}
+
+void MetricSink::DeliverRequests(RequestSeries& series) {
+  MetricWriter* const writer = Current(series);
+  const MetricWriter::Handle counter = series.handles[0];
+  if (writer == nullptr || counter == 0 || series.undelivered == 0) return;
+  writer->Add(counter, std::exchange(series.undelivered, 0));
+}
+
+// Each series of the samples is looked at once, and nothing that another worker may want is held
+// while histograms are written.
+void MetricSink::Record(std::span<RequestSample> samples, std::span<RequestSeries* const> series) {
+  std::sort(samples.begin(), samples.end(),
+            [](const RequestSample& a, const RequestSample& b) { return a.series < b.series; });
+  const std::shared_lock delivering(configs_mutex_);
+  std::vector<uint64_t> values;
+  while (!samples.empty()) {
+    RequestSeries& one = *series[samples.front().series];
+    const auto end = std::find_if(samples.begin(), samples.end(), [&](const RequestSample& sample) {
+      return sample.series != samples.front().series;
+    });
+    const std::span<const RequestSample> group(samples.begin(), end);
+    samples = samples.subspan(group.size());
+
+    std::unique_lock lock(one.mutex);
+    one.undelivered += group.size();
+    DeliverRequests(one);
+    const auto handles = one.handles;
+    lock.unlock();
+    const auto record = [&](RequestMetric metric, auto value_of) {
+      const MetricWriter::Handle handle = handles[static_cast<size_t>(metric)];
+      if (handle == 0) return;
+      values.clear();
+      for (const RequestSample& sample : group) values.push_back(value_of(sample));
+      configs_.back().writer->Record(handle, values);
+    };
+    // Whole milliseconds, as Istio's.
+    record(RequestMetric::kDuration,
+           [](const RequestSample& sample) { return sample.duration_us / 1000; });
+    record(RequestMetric::kRequestBytes,
+           [](const RequestSample& sample) { return sample.request_bytes; });
+    record(RequestMetric::kResponseBytes,
+           [](const RequestSample& sample) { return sample.response_bytes; });
+  }
 }
 
 void MetricSink::AddCounter(Series* series, Counter counter, uint64_t delta) {

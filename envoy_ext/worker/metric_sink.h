@@ -20,6 +20,7 @@
 
 #include "envoy_ext/worker/metric_writer.h"
 #include "src/observe/metrics.h"
+#include "src/observe/request_series.h"
 
 namespace metaprotocol::envoy {
 
@@ -38,6 +39,15 @@ class MetricSink {
     std::array<std::vector<uint64_t>, kHistogramCount> unrecorded;
   };
 
+  // The same for requests.
+  struct RequestSeries {
+    RequestSeriesLabels labels;
+    std::mutex mutex;         // guards what follows
+    uint64_t generation = 0;  // of the configuration that the handles belong to
+    std::array<MetricWriter::Handle, kRequestMetricCount> handles{};
+    uint64_t undelivered = 0;  // requests
+  };
+
   // The process's only one; never destroyed.
   static MetricSink& Get();
 
@@ -47,6 +57,11 @@ class MetricSink {
   void AddCounter(Series* series, Counter counter, uint64_t delta);
   void AddGauge(Series* series, Gauge gauge, int64_t delta);
   void RecordHistogram(Series* series, Histogram histogram, std::span<const uint64_t> values);
+
+  RequestSeries* Find(const RequestSeriesLabels& labels);
+  // `series`: by RequestSample::series. Sorts the samples. Of requests that end while there is no
+  // configuration only the number is kept.
+  void Record(std::span<RequestSample> samples, std::span<RequestSeries* const> series);
 
   // Called within the worker cluster's config_new: delivers to that configuration from now on.
   // False if Envoy allows it no metrics.
@@ -67,6 +82,8 @@ class MetricSink {
   // With configs_mutex_ held, and the series' own: the writer to deliver to, or null; `series`
   // loses the handles of an older one.
   MetricWriter* Current(Series& series);
+  MetricWriter* Current(RequestSeries& series);
+  void DeliverRequests(RequestSeries& series);
   void DeliverCounter(Series& series, size_t counter);
   void DeliverGauge(Series& series, size_t gauge);
   void DeliverHistogram(Series& series, size_t histogram, std::unique_lock<std::mutex> lock,
@@ -74,6 +91,7 @@ class MetricSink {
 
   std::mutex series_mutex_;
   std::map<std::tuple<std::string, std::string, std::string>, std::unique_ptr<Series>> series_;
+  std::map<std::string, std::unique_ptr<RequestSeries>, std::less<>> request_series_;
   // Held by all who deliver, so that no configuration goes meanwhile; alone by those who change
   // the list.
   std::shared_mutex configs_mutex_;

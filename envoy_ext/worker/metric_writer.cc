@@ -1,13 +1,17 @@
 #include "envoy_ext/worker/metric_writer.h"
 
+#include <algorithm>
 #include <array>
 #include <deque>
 #include <map>
 #include <mutex>
+#include <optional>
 #include <shared_mutex>
 #include <span>
 #include <string>
 #include <string_view>
+#include <tuple>
+#include <vector>
 
 #include "envoy_ext/abi/abi.h"
 
@@ -27,14 +31,28 @@ std::array<std::string_view, kLabelCount> Values(const SeriesLabels& labels) {
   return {labels.protocol, labels.route, labels.cluster};
 }
 
+// Envoy's numbers of all metrics.
+struct Numbers {
+  std::array<size_t, kCounterCount> counters{};
+  std::array<size_t, kGaugeCount> gauges{};
+  std::array<size_t, kHistogramCount> histograms{};
+  std::array<size_t, kRequestMetricCount> requests{};
+};
+
+template <typename Callback>
+bool Define(Callback callback, void* envoy_config, std::string_view name,
+            std::span<const std::string_view> label_names, size_t& id) {
+  std::vector<abi::Buffer> labels;
+  for (const std::string_view label : label_names) labels.push_back(abi::ToBuffer(label));
+  return callback(envoy_config, abi::ToBuffer(name), labels.data(), labels.size(), &id) ==
+         abi::kSuccess;
+}
+
 // Defines every metric, with its labels.
-bool DefineAll(void* envoy_config, std::array<size_t, kCounterCount>& counters,
-               std::array<size_t, kGaugeCount>& gauges,
-               std::array<size_t, kHistogramCount>& histograms) {
-  abi::Buffer labels[kLabelCount];
-  for (size_t i = 0; i < kLabelCount; ++i) labels[i] = abi::ToBuffer(kLabelNames[i]);
+bool DefineAll(void* envoy_config, Numbers& numbers) {
+  auto& [counters, gauges, histograms, requests] = numbers;
   const auto define = [&](auto callback, const std::string& name, size_t& id) {
-    return callback(envoy_config, abi::ToBuffer(name), labels, kLabelCount, &id) == abi::kSuccess;
+    return Define(callback, envoy_config, name, kLabelNames, id);
   };
   bool good = true;
   for (size_t i = 0; i < kCounterCount; ++i) {
@@ -48,6 +66,13 @@ bool DefineAll(void* envoy_config, std::array<size_t, kCounterCount>& counters,
   for (size_t i = 0; i < kHistogramCount; ++i) {
     const std::string name = Prefixed(HistogramName(static_cast<Histogram>(i)));
     good &= define(abi::ClusterDefineHistogram, name, histograms[i]);
+  }
+  for (size_t i = 0; i < kRequestMetricCount; ++i) {
+    const std::string_view name = kRequestMetricNames[i];
+    good &= i == 0 ? Define(abi::ClusterDefineCounter, envoy_config, name, kRequestLabelNames,
+                            requests[i])
+                   : Define(abi::ClusterDefineHistogram, envoy_config, name, kRequestLabelNames,
+                            requests[i]);
   }
   return good;
 }
@@ -65,17 +90,26 @@ class LabelledMetrics final : public MetricWriter {
 
   explicit LabelledMetrics(void* envoy_config) : envoy_(envoy_config) {}
 
-  bool Define() { return DefineAll(envoy_, counters_, gauges_, histograms_); }
+  bool Define() { return DefineAll(envoy_, numbers_); }
 
   Handle Find(Counter counter, const SeriesLabels& labels) override {
-    return Resolve(abi::ClusterResolveCounter, counters_[static_cast<size_t>(counter)], labels);
+    return Resolve(abi::ClusterResolveCounter, numbers_.counters[static_cast<size_t>(counter)],
+                   Values(labels));
   }
   Handle Find(Gauge gauge, const SeriesLabels& labels) override {
-    return Resolve(abi::ClusterResolveGauge, gauges_[static_cast<size_t>(gauge)], labels);
+    return Resolve(abi::ClusterResolveGauge, numbers_.gauges[static_cast<size_t>(gauge)],
+                   Values(labels));
   }
   Handle Find(Histogram histogram, const SeriesLabels& labels) override {
-    return Resolve(abi::ClusterResolveHistogram, histograms_[static_cast<size_t>(histogram)],
-                   labels);
+    return Resolve(abi::ClusterResolveHistogram,
+                   numbers_.histograms[static_cast<size_t>(histogram)], Values(labels));
+  }
+  Handle Find(RequestMetric metric, const RequestLabels& labels) override {
+    const size_t number = numbers_.requests[static_cast<size_t>(metric)];
+    if (metric == RequestMetric::kRequests) {
+      return Resolve(abi::ClusterResolveCounter, number, labels);
+    }
+    return Resolve(abi::ClusterResolveHistogram, number, labels);
   }
 
   void Add(Handle counter, uint64_t delta) override {
@@ -89,20 +123,19 @@ class LabelledMetrics final : public MetricWriter {
  private:
   static void* ToPointer(Handle handle) { return reinterpret_cast<void*>(handle); }
 
-  template <typename Callback>
-  Handle Resolve(Callback resolve, size_t id, const SeriesLabels& labels) {
-    abi::Buffer values[kLabelCount];
-    for (size_t i = 0; i < kLabelCount; ++i) values[i] = abi::ToBuffer(Values(labels)[i]);
+  template <typename Callback, typename Texts>
+  Handle Resolve(Callback resolve, size_t id, const Texts& labels) {
+    std::array<abi::Buffer, std::tuple_size_v<Texts>> values;
+    std::transform(labels.begin(), labels.end(), values.begin(),
+                   [](std::string_view value) { return abi::ToBuffer(value); });
     void* handle = nullptr;
     const std::lock_guard lock(mutex_);
-    if (resolve(envoy_, id, values, kLabelCount, &handle) != abi::kSuccess) return 0;
+    if (resolve(envoy_, id, values.data(), values.size(), &handle) != abi::kSuccess) return 0;
     return reinterpret_cast<Handle>(handle);
   }
 
   void* const envoy_;
-  std::array<size_t, kCounterCount> counters_{};
-  std::array<size_t, kGaugeCount> gauges_{};
-  std::array<size_t, kHistogramCount> histograms_{};
+  Numbers numbers_;
   std::mutex mutex_;  // what Envoy resolves labels with is no thread's in particular
 };
 
@@ -117,19 +150,34 @@ class MetricsByNumber final : public MetricWriter {
 
   explicit MetricsByNumber(void* envoy_config) : envoy_(envoy_config) {}
 
-  bool Define() { return DefineAll(envoy_, counters_, gauges_, histograms_); }
+  bool Define() { return DefineAll(envoy_, numbers_); }
 
   Handle Find(Counter counter, const SeriesLabels& labels) override {
     return Find(abi::ClusterDefineCounter, CounterName(counter),
-                counters_[static_cast<size_t>(counter)], labels);
+                numbers_.counters[static_cast<size_t>(counter)], labels);
   }
   Handle Find(Gauge gauge, const SeriesLabels& labels) override {
-    return Find(abi::ClusterDefineGauge, GaugeName(gauge), gauges_[static_cast<size_t>(gauge)],
-                labels);
+    return Find(abi::ClusterDefineGauge, GaugeName(gauge),
+                numbers_.gauges[static_cast<size_t>(gauge)], labels);
   }
   Handle Find(Histogram histogram, const SeriesLabels& labels) override {
     return Find(abi::ClusterDefineHistogram, HistogramName(histogram),
-                histograms_[static_cast<size_t>(histogram)], labels);
+                numbers_.histograms[static_cast<size_t>(histogram)], labels);
+  }
+
+  Handle Find(RequestMetric metric, const RequestLabels& labels) override {
+    const auto index = static_cast<size_t>(metric);
+    std::string name(kRequestMetricNames[index]);
+    for (const std::string& value : labels) name.append(1, '\0').append(value);
+    const std::lock_guard lock(mutex_);
+    if (KeepsWhatItIsTold()) return 0;
+    Handle& handle = handles_[name];
+    if (handle != 0) return handle;
+    Metric& made = metrics_.emplace_back();
+    made.number = numbers_.requests[index];
+    made.SetLabels(labels);
+    handle = metrics_.size();
+    return handle;
   }
 
   void Add(Handle counter, uint64_t delta) override {
@@ -160,9 +208,28 @@ class MetricsByNumber final : public MetricWriter {
   struct Metric {
     size_t number = 0;
     size_t label_count = 0;  // 0: they are in the metric's name
-    std::array<std::string, kLabelCount> values;
-    std::array<abi::Buffer, kLabelCount> buffers{};  // of `values`
+    std::vector<std::string> values;
+    std::vector<abi::Buffer> buffers;  // of `values`
+
+    template <typename Texts>
+    void SetLabels(const Texts& texts) {
+      label_count = texts.size();
+      values.assign(texts.begin(), texts.end());
+      for (const std::string& value : values) buffers.push_back(abi::ToBuffer(value));
+    }
   };
+
+  // Whether this is Envoy 1.38, where labels stay in memory with each value.
+  bool KeepsWhatItIsTold() {
+    if (!keeps_) {
+      // Of what is there already; nothing comes of it before it has a value.
+      size_t number = 0;
+      keeps_ = metaprotocol::envoy::Define(abi::ClusterDefineCounter, envoy_,
+                                           Prefixed(CounterName(Counter::kRequests)), kLabelNames,
+                                           number);
+    }
+    return *keeps_;
+  }
 
   // `number`: of the metric that has these labels by name.
   template <typename Callback>
@@ -177,23 +244,18 @@ class MetricsByNumber final : public MetricWriter {
     Metric& made = metrics_.emplace_back();
     if (define(envoy_, abi::ToBuffer(name), nullptr, 0, &made.number) != abi::kSuccess) {
       made.number = number;
-      made.label_count = kLabelCount;
-      for (size_t i = 0; i < kLabelCount; ++i) {
-        made.values[i] = Values(labels)[i];
-        made.buffers[i] = abi::ToBuffer(made.values[i]);
-      }
+      made.SetLabels(Values(labels));
     }
     handle = metrics_.size();
     return handle;
   }
 
   void* const envoy_;
-  std::array<size_t, kCounterCount> counters_{};
-  std::array<size_t, kGaugeCount> gauges_{};
-  std::array<size_t, kHistogramCount> histograms_{};
+  Numbers numbers_;
   std::shared_mutex mutex_;  // Envoy 1.38 finds metrics by number in a list that grows
   std::map<std::string, Handle> handles_;
   std::deque<Metric> metrics_;
+  std::optional<bool> keeps_;
 };
 
 }  // namespace

@@ -11,6 +11,7 @@
 #include <span>
 
 #include "src/observe/metrics.h"
+#include "src/observe/request_series.h"
 
 namespace metaprotocol::envoy {
 
@@ -29,6 +30,9 @@ class MetricWriter {
   virtual Handle Find(Counter counter, const SeriesLabels& labels) = 0;
   virtual Handle Find(Gauge gauge, const SeriesLabels& labels) = 0;
   virtual Handle Find(Histogram histogram, const SeriesLabels& labels) = 0;
+  // kRequests is a counter, the others are histograms. Not in Envoy 1.38, which would have to keep
+  // them apart by their names.
+  virtual Handle Find(RequestMetric metric, const RequestLabels& labels) = 0;
 
   virtual void Add(Handle counter, uint64_t delta) = 0;
   virtual void Set(Handle gauge, uint64_t value) = 0;

@@ -11,6 +11,7 @@
 #include "envoy_ext/log_writer/log_file.h"
 #include "envoy_ext/network_filter/client_connection.h"
 #include "envoy_ext/worker/dump.h"
+#include "envoy_ext/worker/own_workload.h"
 
 namespace metaprotocol::envoy {
 namespace {
@@ -376,6 +377,17 @@ void Worker::RecordHistogram(uint32_t series, Histogram histogram,
                              std::span<const uint64_t> values) {
   MetricSink::Get().RecordHistogram(series_[series], histogram, values);
 }
+
+void Worker::DefineRequestSeries(uint32_t series, const RequestSeriesLabels& labels) {
+  if (series >= request_series_.size()) request_series_.resize(series + 1, nullptr);
+  request_series_[series] = MetricSink::Get().Find(labels);
+}
+
+void Worker::RecordRequests(std::span<RequestSample> samples) {
+  MetricSink::Get().Record(samples, request_series_);
+}
+
+const Workload& Worker::OwnWorkload() { return envoy::OwnWorkload(); }
 
 std::string Worker::DumpJson() {
   return "{\"worker\": " + std::to_string(worker_index_) + ", \"leases\": " + leases_.DumpJson() +

@@ -111,6 +111,9 @@ class Worker final : public Host {
   void AddGauge(uint32_t series, Gauge gauge, int64_t delta) override;
   void RecordHistogram(uint32_t series, Histogram histogram,
                        std::span<const uint64_t> values) override;
+  void DefineRequestSeries(uint32_t series, const RequestSeriesLabels& labels) override;
+  void RecordRequests(std::span<RequestSample> samples) override;
+  const Workload& OwnWorkload() override;
 
  private:
   class EngineScope {
@@ -173,6 +176,7 @@ class Worker final : public Host {
   bool clusters_stale_ = false;
 
   std::vector<MetricSink::Series*> series_;
+  std::vector<MetricSink::RequestSeries*> request_series_;
   static std::array<uint64_t, 4> RandomSeed();
   std::array<uint64_t, 4> random_state_ = RandomSeed();  // before the engine, which asks at once
 

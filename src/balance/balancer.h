@@ -20,6 +20,7 @@ struct HostInfo {
   uint32_t priority = 0;         // 0 is tried first
   std::string zone = {};         // locality: hosts of one locality share the string
   uint32_t locality_weight = 0;  // 0: locality weighting is off
+  std::string workload = {};     // as Istio writes it down, see RequestMetrics; "": not known
 };
 
 struct BalancePolicy {

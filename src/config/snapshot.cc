@@ -387,6 +387,9 @@ void Snapshot::Compile() {
 }
 
 void Snapshot::ContinueWith(const Snapshot& before) const {
+  if (telemetry.metrics != nullptr && before.telemetry.metrics != nullptr) {
+    telemetry.metrics->ContinueWith(*before.telemetry.metrics);
+  }
   // By table and filter, and by route where it has one of its own.
   std::map<std::vector<std::string_view>, const Filter*> filters;
   const auto for_each_filter = [](const Snapshot& snapshot, const auto& f) {
@@ -435,8 +438,8 @@ SnapshotOrErrors LoadSnapshot(std::string_view json, const CodecRegistry& codecs
     snapshot->request_keys = MetadataKeys(traits.metadata_keys, traits.keys_of_unread);
   }
   TableLoader(config, snapshot->request_keys, findings).Load(*snapshot);
-  snapshot->telemetry =
-      LoadTelemetry(config.access_logs, config.tracing, snapshot->request_keys, findings);
+  snapshot->telemetry = LoadTelemetry(config.access_logs, config.tracing, config.request_metrics,
+                                      snapshot->request_keys, findings);
 
   SnapshotOrErrors result;
   result.errors = AllErrors(reading, findings);

@@ -1,5 +1,6 @@
 #include "src/config/telemetry_loader.h"
 
+#include <algorithm>
 #include <string>
 #include <utility>
 
@@ -48,7 +49,51 @@ class Loader {
     made_.tracing = std::move(tracing);
   }
 
+  void LoadMetrics(const config::RequestMetrics& config) {
+    auto metrics = std::make_shared<RequestMetrics>(
+        config.reporter == config::RequestMetricsReporter::DESTINATION
+            ? RequestMetrics::Reporter::kDestination
+            : RequestMetrics::Reporter::kSource,
+        config.max_methods, config.max_series, made_.keys, keys_);
+    metrics->service = config.service;
+    for (const config::NamedService& service : config.services) {
+      metrics->services.insert_or_assign(
+          service.host, RequestMetrics::Service{service.name, service.service_namespace});
+    }
+    for (const config::LabelOverrideMetric metric : config.disabled) {
+      metrics->metrics &= static_cast<uint8_t>(~(1u << static_cast<unsigned>(MetricOf(metric))));
+    }
+    for (size_t i = 0; i < config.overrides.size(); ++i) {
+      const config::LabelOverride& change = config.overrides[i];
+      const auto* const name =
+          std::find(kRequestLabelNames.begin(), kRequestLabelNames.end(), change.label);
+      if (name == kRequestLabelNames.end()) {
+        findings_.Error("request_metrics.overrides[" + std::to_string(i) + "].label",
+                        QuoteShort(change.label), "is no label of these metrics");
+        continue;
+      }
+      metrics->overrides.push_back({MetricOf(change.metric),
+                                    static_cast<RequestLabel>(name - kRequestLabelNames.begin()),
+                                    RequestMetrics::Shown(change.value)});
+    }
+    made_.metrics = std::move(metrics);
+  }
+
  private:
+  static RequestMetric MetricOf(config::LabelOverrideMetric metric) {
+    switch (metric) {
+      case config::LabelOverrideMetric::REQUESTS_TOTAL:
+        break;
+      case config::LabelOverrideMetric::REQUEST_DURATION:
+        return RequestMetric::kDuration;
+      case config::LabelOverrideMetric::REQUEST_BYTES:
+        return RequestMetric::kRequestBytes;
+      case config::LabelOverrideMetric::RESPONSE_BYTES:
+        return RequestMetric::kResponseBytes;
+    }
+    return RequestMetric::kRequests;
+  }
+
   static TraceFormat FormatOf(config::TracingFormat format) {
     switch (format) {
       case config::TracingFormat::W3C:
@@ -86,7 +131,8 @@ class Loader {
 }  // namespace
 
 Telemetry LoadTelemetry(const std::vector<config::AccessLog>& logs,
-                        const std::optional<config::Tracing>& tracing, MetadataKeys& keys,
+                        const std::optional<config::Tracing>& tracing,
+                        const std::optional<config::RequestMetrics>& metrics, MetadataKeys& keys,
                         Findings& findings) {
   Telemetry made;
   Loader loader(made, keys, findings);
@@ -94,6 +140,7 @@ Telemetry LoadTelemetry(const std::vector<config::AccessLog>& logs,
     loader.LoadLog(logs[i], "access_logs[" + std::to_string(i) + "]");
   }
   if (tracing) loader.LoadTracing(*tracing);
+  if (metrics) loader.LoadMetrics(*metrics);
   return made;
 }
 

@@ -1,4 +1,5 @@
-// Reads what is told of ended requests: access logs, whose formats are compiled, and tracing.
+// Reads what is told of ended requests: access logs, whose formats are compiled,
+// tracing, and metrics.
 #pragma once
 
 #include <optional>
@@ -11,7 +12,8 @@
 namespace metaprotocol {
 
 Telemetry LoadTelemetry(const std::vector<config::AccessLog>& logs,
-                        const std::optional<config::Tracing>& tracing, MetadataKeys& keys,
+                        const std::optional<config::Tracing>& tracing,
+                        const std::optional<config::RequestMetrics>& metrics, MetadataKeys& keys,
                         Findings& findings);
 
 }  // namespace metaprotocol

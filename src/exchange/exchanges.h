@@ -77,7 +77,7 @@ class Exchanges final : public AttemptSink {
   // Through the filters, to a server. It may have ended when this returns.
   void Run(Exchange& exchange, const RequestView& request);
   // A request that was refused before it became an exchange: for those who are told of ended ones.
-  void Refused(const ExchangeOrigin& origin, const SnapshotUse& use, const Message& message,
+  void Refused(const ExchangeOrigin& origin, SnapshotUse& use, const Message& message,
                LocalReply reply, std::string_view text) {
     if (use.is_told) logger_.Refused(use, origin, message, reply, text);
   }
@@ -245,7 +245,10 @@ inline void Exchanges::Remember(Exchange& exchange, const AttemptResult& result)
       exchange.record_ != nullptr) {
     RememberHost(exchange, result.host_address);
   }
-  if (exchange.record_ != nullptr && result.bytes_written != 0) exchange.record_->connected = true;
+  if (exchange.record_ != nullptr) {
+    if (result.bytes_written != 0) exchange.record_->connected = true;
+    exchange.record_->host_workload.assign(result.host_workload);
+  }
 }
 
 }  // namespace metaprotocol

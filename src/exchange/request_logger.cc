@@ -22,16 +22,17 @@ RequestRecord* RequestLogger::Begin(const SnapshotUse& use, const ExchangeOrigin
     trace = configured.tracing->Begin(
         input, [this] { return context_.Random(); }, changes);
   }
-  if (wanted == 0 && !(trace && trace->leaves_span)) return nullptr;
+  const bool told_of = wanted != 0 || (trace && trace->leaves_span);
+  if (!told_of && configured.metrics == nullptr) return nullptr;
   RequestRecord& record = pool_.Acquire();
   record.Begin(configured.keys, input);
-  record.SetRemote(origin.info.remote_address, origin.info.remote_port);
+  if (told_of) record.SetRemote(origin.info.remote_address, origin.info.remote_port);
   record.wanted = wanted;
   record.trace = trace;
   return &record;
 }
 
-void RequestLogger::End(const SnapshotUse& use, RequestRecord& record, EndedRequest ended) {
+void RequestLogger::End(SnapshotUse& use, RequestRecord& record, EndedRequest ended) {
   const Telemetry& configured = use.snapshot->telemetry;
   ended.protocol = use.snapshot->codec->traits().name;
   ended.ended_us = context_.now_us();
@@ -52,11 +53,25 @@ void RequestLogger::End(const SnapshotUse& use, RequestRecord& record, EndedRequ
     configured.tracing->WriteSpan(ended, line_);
     spans_.Add(*configured.tracing, line_, *use.protocol_series);
   }
+  if (configured.metrics != nullptr) Count(use, ended);
   pool_.Release(record);
 }
 
-void RequestLogger::Refused(const SnapshotUse& use, const ExchangeOrigin& origin,
-                            const Message& message, LocalReply reply, std::string_view text) {
+void RequestLogger::Count(SnapshotUse& use, const EndedRequest& ended) {
+  const RequestMetrics& metrics = *use.snapshot->telemetry.metrics;
+  RequestSample sample;
+  sample.series = metrics.SeriesOf(
+      metrics.PartsOf(ended), use.request_series, line_, [&](const RequestMetrics::Parts& parts) {
+        return context_.metrics.GetRequests(metrics.LabelsOf(parts, context_.host.OwnWorkload()));
+      });
+  sample.duration_us = ended.ended_us - ended.started_us;
+  sample.request_bytes = ended.request_bytes;
+  sample.response_bytes = ended.response_bytes;
+  context_.metrics.Add(sample);
+}
+
+void RequestLogger::Refused(SnapshotUse& use, const ExchangeOrigin& origin, const Message& message,
+                            LocalReply reply, std::string_view text) {
   Mutation changes;  // of what is not passed on
   RequestRecord* const record = Begin(use, origin, message, changes);
   if (record == nullptr) return;

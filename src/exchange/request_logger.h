@@ -1,4 +1,5 @@
-// Tells access logs and tracing of requests that have ended: of each one once, and of none before.
+// Tells access logs, tracing and metrics of requests that have ended: of each one once, and of none
+// before.
 #pragma once
 
 #include <optional>
@@ -24,9 +25,9 @@ class RequestLogger {
   RequestRecord* Begin(const SnapshotUse& use, const ExchangeOrigin& origin, const Message& message,
                        Mutation& changes);
   // `ended` has the record; its times on the calendar's clock are filled in here.
-  void End(const SnapshotUse& use, RequestRecord& record, EndedRequest ended);
+  void End(SnapshotUse& use, RequestRecord& record, EndedRequest ended);
   // Both at once, for a request that went nowhere.
-  void Refused(const SnapshotUse& use, const ExchangeOrigin& origin, const Message& message,
+  void Refused(SnapshotUse& use, const ExchangeOrigin& origin, const Message& message,
                LocalReply reply, std::string_view text);
 
   // See SpanExporter.
@@ -35,6 +36,8 @@ class RequestLogger {
   void CallDone(CallId call, std::optional<Bytes> reply) { spans_.CallDone(call, reply); }
 
  private:
+  void Count(SnapshotUse& use, const EndedRequest& ended);
+
   EngineContext& context_;
   SpanExporter spans_;
   ObjectPool<RequestRecord> pool_;

@@ -18,6 +18,7 @@
 #include "src/codec/bytes.h"
 #include "src/host/log_sink.h"
 #include "src/observe/metrics.h"
+#include "src/observe/request_series.h"
 
 namespace metaprotocol {
 
@@ -142,6 +143,15 @@ class Host {
   virtual void AddGauge(uint32_t series, Gauge gauge, int64_t delta) = 0;
   virtual void RecordHistogram(uint32_t series, Histogram histogram,
                                std::span<const uint64_t> values) = 0;
+  // The same for series of requests, which are numbered by themselves; samples may be put in
+  // another order. For whoever has no use for them nothing happens.
+  virtual void DefineRequestSeries(uint32_t /*series*/, const RequestSeriesLabels& /*labels*/) {}
+  virtual void RecordRequests(std::span<RequestSample> /*samples*/) {}
+  // Whom this proxy stands beside. Stays as it is.
+  virtual const Workload& OwnWorkload() {
+    static const Workload kUnknown;
+    return kUnknown;
+  }
 
  private:
   uint64_t turn_ = 0;

@@ -16,7 +16,20 @@ Series& MetricsBook::Get(std::string_view protocol, std::string_view route,
   return *entry;
 }
 
+uint32_t MetricsBook::GetRequests(const RequestSeriesLabels& labels) {
+  const auto [entry, is_new] = requests_by_labels_.try_emplace(
+      labels.Key(), static_cast<uint32_t>(requests_by_labels_.size()));
+  if (is_new) host_.DefineRequestSeries(entry->second, labels);
+  return entry->second;
+}
+
+void MetricsBook::HandOverSamples() {
+  host_.RecordRequests(samples_);
+  samples_.clear();
+}
+
 void MetricsBook::Flush() {
+  if (!samples_.empty()) HandOverSamples();
   for (const auto& series : series_) {
     if (!series->dirty_) continue;
     series->dirty_ = false;

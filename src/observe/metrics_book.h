@@ -9,8 +9,10 @@
 #include <unordered_map>
 #include <vector>
 
+#include "src/base/secret_hash.h"
 #include "src/host/host.h"
 #include "src/observe/metrics.h"
+#include "src/observe/request_series.h"
 
 namespace metaprotocol {
 
@@ -60,11 +62,25 @@ class MetricsBook {
   // The series of these labels, made on first use; stays valid.
   Series& Get(std::string_view protocol, std::string_view route, std::string_view cluster);
 
+  // The number of the request series of these labels, made on first use; stays valid.
+  uint32_t GetRequests(const RequestSeriesLabels& labels);
+  // Samples are handed over so many at a time, which does not hold up the worker for long.
+  void Add(const RequestSample& sample) {
+    samples_.push_back(sample);
+    if (samples_.size() >= kMostSamples) HandOverSamples();
+  }
+
   // Hands every difference to the host.
   void Flush();
 
  private:
+  static constexpr size_t kMostSamples = 256;
+
+  void HandOverSamples();
+
   Host& host_;
+  std::vector<RequestSample> samples_;
+  std::unordered_map<std::string, uint32_t, SecretHash> requests_by_labels_;
   std::vector<std::unique_ptr<Series>> series_;
   std::unordered_map<std::string, Series*> by_labels_;
 };

@@ -11,6 +11,7 @@
 #include "src/config/snapshot.h"
 #include "src/host/log_sink.h"
 #include "src/observe/metrics_book.h"
+#include "src/telemetry/request_metrics.h"
 #include "src/upstream/upstream_protocol.h"
 
 namespace metaprotocol {
@@ -40,6 +41,7 @@ struct SnapshotUse {
   Series* protocol_series = nullptr;           // labels: the protocol alone
   bool is_told = false;                        // somebody is told of ended requests
   std::vector<std::shared_ptr<LogSink>> logs;  // parallel to Telemetry::logs
+  RequestSeriesTable request_series;           // of Telemetry::metrics
   // ProtocolState::upstream. Of the type that the hub takes: to convert the pointer for each
   // request would count its references up and down, which in a process with threads costs as much
   // as a hundred other instructions.

@@ -26,6 +26,7 @@ void RequestRecord::Begin(const RecordedKeys& keys, const MatchInput& input) {
   trace.reset();
   sent_us = first_byte_us = 0;
   by_filter = connected = delayed = false;
+  host_workload.clear();
   values_.resize(keys.size());
   for (size_t i = 0; i < keys.size(); ++i) {
     const std::optional<std::string_view> found = keys.at(i).Find(input);

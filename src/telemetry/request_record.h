@@ -63,6 +63,7 @@ class RequestRecord {
   bool by_filter = false;           // the proxy's reply is a filter's
   bool connected = false;           // some of the request was sent to a server
   bool delayed = false;             // a fault filter made it wait
+  std::string host_workload;        // HostInfo::workload of the host that was tried last
 
  private:
   struct Value {

@@ -40,9 +40,10 @@ struct AttemptResult {
   Cause cause = Cause::kRefused;
   LocalReply reply = LocalReply::kUpstreamLost;  // what to say in place of the reply...
   std::string_view text;                         // ...and why; static
-  std::string_view host_address;  // of the host that was tried, "" if none; valid for this event
-  size_t bytes_written = 0;       // of the request, mutated, given to the connection
-  bool head_seen = false;         // the sink was given (the beginning of) a reply
+  std::string_view host_address;   // of the host that was tried, "" if none; valid for this event
+  std::string_view host_workload;  // likewise
+  size_t bytes_written = 0;        // of the request, mutated, given to the connection
+  bool head_seen = false;          // the sink was given (the beginning of) a reply
 };
 
 // What becomes of attempts. Called by the hub from within its own entry points only. The sink may

@@ -27,6 +27,7 @@ struct UpstreamHost {
 
   Cluster& cluster;
   const std::string address;
+  std::string workload;       // HostInfo::workload
   uint32_t index = kNoIndex;  // in the balancer's host set; kNoIndex once the host has left
   bool healthy = true;        // as the cluster's owner says
   bool noted = false;         // in the hub's list of hosts that may be forgotten
@@ -77,6 +78,7 @@ class Cluster {
       if (host == nullptr) host = std::make_unique<UpstreamHost>(*this, info.address);
       host->index = static_cast<uint32_t>(by_index_.size());
       host->healthy = info.health != HostHealth::kUnhealthy;
+      host->workload = info.workload;
       by_index_.push_back(host.get());
       active_.push_back(host->active);
     }

@@ -191,6 +191,7 @@ AttemptResult WorkerHub::ResultOf(const Attempt& attempt, AttemptResult::Cause c
   AttemptResult result;
   result.cause = cause;
   result.host_address = attempt.pool_->host.address;
+  result.host_workload = attempt.pool_->host.workload;
   result.head_seen = attempt.state_ == Attempt::State::kReplying;
   if (const Lease* lease = attempt.lease_) {
     const uint64_t written = std::clamp(lease->written, attempt.first_byte_, attempt.end_byte_);

@@ -245,6 +245,35 @@ async def test_tracing_leaves_a_span_of_each_call(tmp_path: Path) -> None:
         await collector.wait()
 
 
+async def test_metrics_count_each_call_as_istio_does(tmp_path: Path) -> None:
+    async with running("metrics", tmp_path, dubbo=("v1",)) as stage, stage.consumer() as client:
+
+        def counted(**labels: str) -> int:
+            texts = [f'{name}="{value}"' for name, value in labels.items()]
+            lines = stage.proxy.envoy.stats_prometheus().splitlines()
+            return sum(
+                int(line.rpartition(" ")[2])
+                for line in lines
+                if "istio_requests_total{" in line and all(text in line for text in texts)
+            )
+
+        for _ in range(3):
+            assert await answer(client) == "list by v1"
+        shop = {
+            "reporter": "source", "destination_service_name": "shop", "response_code": "200",
+            "request_service": INTERFACE, "request_method": "list",
+        }  # fmt: skip
+        await eventually(lambda: counted(**shop, request_protocol="dubbo") == 3)
+        text = "    maxMethods: 50\n"
+        stage.edit("routes.yaml", (text, f"{text}    labels: {{request_protocol: http}}\n"))
+
+        async def counted_as_http() -> bool:
+            await client.call(INTERFACE, "list")
+            return counted(**shop, request_protocol="http") > 0
+
+        await becomes(True, counted_as_http)
+
+
 async def test_fault_is_for_testers_only(tmp_path: Path) -> None:
     tester = {"user": "qa-7"}
     async with running("fault", tmp_path, dubbo=("v1",)) as stage, stage.consumer() as client:

@@ -158,6 +158,8 @@ def load_assignment(name: str, hosts: Sequence[Host]) -> Json:
         }
         if host.health is not Health.UNKNOWN:
             endpoint["health_status"] = host.health.value
+        if host.workload:
+            endpoint["metadata"] = {"filter_metadata": {"istio": {"workload": host.workload}}}
         place = (host.priority, host.region, host.zone, host.sub_zone)
         localities.setdefault(place, []).append(endpoint)
     endpoints = []

@@ -98,6 +98,8 @@ class Host:
     zone: str = ""
     region: str = ""
     sub_zone: str = ""
+    workload: str = ""
+    """For Istio's metrics, as istiod writes it: `name;namespace;service;revision;cluster`."""
 
 
 @dataclass(frozen=True)

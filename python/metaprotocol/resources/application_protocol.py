@@ -11,6 +11,7 @@ from metaprotocol.resources.base import Checked, Problem, Resource
 from metaprotocol.resources.declaration import Declaration
 from metaprotocol.resources.limits import Limits
 from metaprotocol.resources.meta_router import AccessLog
+from metaprotocol.resources.request_metrics import RequestMetrics
 from metaprotocol.resources.tracing import Tracing
 
 __all__ = ["ApplicationProtocol", "ApplicationProtocolSpec"]
@@ -49,6 +50,9 @@ class ApplicationProtocolSpec(Limits, Checked):
 
     tracing: Tracing | None = None
     """Spans of the requests of all services of the protocol, unless a MetaRouter says otherwise."""
+
+    request_metrics: RequestMetrics | None = None
+    """Istio's metrics of them, unless a MetaRouter says otherwise."""
 
     @property
     def codec_name(self) -> str:

@@ -29,6 +29,7 @@ from metaprotocol.resources import (
     limits,
     meta_router,
     redis,
+    request_metrics,
     tracing,
     traffic,
 )
@@ -213,6 +214,7 @@ _MODULES = (
     limits,
     meta_router,
     redis,
+    request_metrics,
     tracing,
     traffic,
 )

@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, Field
 
 from metaprotocol.resources.base import Checked, Model, Problem, Resource, underscore
 from metaprotocol.resources.limits import Limits
+from metaprotocol.resources.request_metrics import RequestMetrics
 from metaprotocol.resources.tracing import Tracing
 from metaprotocol.resources.traffic import Fault, LocalReplyKind, Percent, Retries
 from metaprotocol.resources.types import (
@@ -517,6 +518,8 @@ class MetaRouterSpec(Checked):
     has written; an empty list: nothing."""
     tracing: Tracing | None = None
     """Spans of the requests of these services, in place of what the ApplicationProtocol says."""
+    request_metrics: RequestMetrics | None = None
+    """Istio's metrics of them, likewise."""
     export_to: Annotated[list[ExportTo], Field(max_length=256)] = Field(default_factory=list)
     """Namespaces in which this holds; `.`: its own, `*`: all."""
 

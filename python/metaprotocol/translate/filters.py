@@ -51,6 +51,9 @@ _UPSTREAM_CONNECTIONS = {
 _ONE_WAY_METHODS = "one_way_methods"
 _LOGS = "access_logs"
 _TRACING = "tracing"
+_METRICS = "request_metrics"
+# What is told of requests; they go on without it.
+_TOLD = (_LOGS, _TRACING, _METRICS)
 
 
 @dataclass(frozen=True)
@@ -130,13 +133,14 @@ def accepted(
     report: Report,
     logs: Resource | None = None,
     tracing: Resource | None = None,
+    metrics: Resource | None = None,
 ) -> str | None:
     """``config`` in JSON in a form that the engine takes; what it refuses is reported.
 
     Nothing is left out, since what comes after would let through what was to be kept out. A route
     that is refused keeps its place and answers an error. With a rate limit, or a protocol, that is
-    refused every request gets one. None if the engine does not take even that. ``logs`` and
-    ``tracing``: who has written these, if it is not the owner.
+    refused every request gets one. None if the engine does not take even that. ``logs``,
+    ``tracing`` and ``metrics``: who has written these, if it is not the owner.
     """
     told: set[EngineError] = set()
     closed: set[int] = set()
@@ -147,11 +151,13 @@ def accepted(
             return text
         broken: dict[int, list[EngineError]] = {}
         for error in errors:
-            if error.path.startswith((_LOGS, _TRACING)):
+            if error.path.startswith(_TOLD):
                 if error not in told:
                     told.add(error)
                     if error.path.startswith(_LOGS):
                         tell_log(error, logs or owner, report)
+                    elif error.path.startswith(_METRICS):
+                        tell_metrics(error, metrics or owner, report)
                     else:
                         tell_tracing(error, tracing or owner, report)
                 continue
@@ -163,7 +169,7 @@ def accepted(
             broken.setdefault(int(match["route"]) if match else -1, []).append(error)
         if -1 in broken:
             break
-        for part in (_LOGS, _TRACING):
+        for part in _TOLD:
             if any(error.path.startswith(part) for error in errors):
                 config.ClearField(part)
         routes = config.route_tables[0].routes
@@ -259,6 +265,14 @@ def tell_tracing(error: EngineError, owner: Resource, report: Report) -> None:
     what, value = _value(error.what)
     place = "spec.tracing" + (".collector" if error.path.endswith(".cluster") else "")
     fix = "no spans are made until it is fixed"
+    report.error(owner, "rejected", place, what, value=value, fix=fix)
+
+
+def tell_metrics(error: EngineError, owner: Resource, report: Report) -> None:
+    """Reports a complaint of the engine about metrics. Requests go on without any."""
+    what, value = _value(error.what)
+    place = "spec.requestMetrics" + (".labels" if ".overrides" in error.path else "")
+    fix = "none are kept until it is fixed"
     report.error(owner, "rejected", place, what, value=value, fix=fix)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from google.protobuf.message import Message
 
 from metaprotocol.audience import Clients
-from metaprotocol.config.v1 import Tracing
+from metaprotocol.config.v1 import RequestMetrics, Tracing
 from metaprotocol.diagnostics import did_you_mean
 from metaprotocol.resources import (
     ApplicationProtocol,
@@ -43,6 +43,11 @@ from metaprotocol.translate.protocols import (
 from metaprotocol.translate.redis_filters import REDIS, RedisFilter, RedisTranslator
 from metaprotocol.translate.redis_services import RedisReader, tell_without_ports
 from metaprotocol.translate.reporting import Diagnostics, Report, age
+from metaprotocol.translate.request_metrics import (
+    metrics_of_clients,
+    metrics_of_servers,
+    planned_metrics,
+)
 from metaprotocol.translate.routes import (
     Known,
     RouteTranslator,
@@ -423,6 +428,7 @@ class HostTranslator:
         if shut is None:
             self._authorize(policies, service, port, codec, table, report)
         traced_by, tracing = self._tracing(plan, protocol, table, report)
+        counted_by, metrics = _metrics(plan, protocol)
         report.extend(table.diagnostics)
         made.uses |= table.uses
         made.looked_up |= table.hosts
@@ -450,10 +456,16 @@ class HostTranslator:
                 config.tracing.CopyFrom(tracing)
                 if side is not table:  # beside the servers
                     config.tracing.kind = Tracing.SERVER
+            if metrics is not None:
+                config.request_metrics.CopyFrom(
+                    metrics_of_clients(metrics, table, self._known)
+                    if side is table
+                    else metrics_of_servers(metrics, service)
+                )
             if self._options.target is Target.ENVOY:
                 config.listener_name = name  # which is named like its filter
             logged_by = owner if logs is not None else protocol
-            text = accepted(config, side, owner, protocol, report, logged_by, traced_by)
+            text = accepted(config, side, owner, protocol, report, logged_by, traced_by, counted_by)
             if text is not None:
                 message = self._messages.filter_config(name, text)
                 made.filters[name] = Filter(message, tuple(origins), visible)
@@ -579,6 +591,17 @@ class HostTranslator:
             if self._known.resolve(name, router.key.namespace) == host:
                 return f"spec.hosts[{index}]"
         return "spec.hosts"
+
+
+def _metrics(
+    plan: RoutePlan | None, protocol: ApplicationProtocol | None
+) -> tuple[Resource | None, RequestMetrics | None]:
+    """Istio's metrics of a port's requests, and who has asked for them."""
+    if plan is not None and plan.request_metrics is not None:
+        return plan.owner, plan.request_metrics.message
+    if protocol is not None and protocol.spec.request_metrics is not None:
+        return protocol, planned_metrics(protocol.spec.request_metrics).message
+    return None, None
 
 
 def loops(service: Service | None, claims: Sequence[Claim]) -> Diagnostics:

@@ -32,6 +32,7 @@ from metaprotocol.translate.plan import (
     first_step,
 )
 from metaprotocol.translate.reporting import LONGEST_TIME, SHORTEST_TIME, Report, bounded_time
+from metaprotocol.translate.request_metrics import planned_metrics
 from metaprotocol.translate.tracing import planned_tracing
 from metaprotocol.translate.visibility import exported_to
 
@@ -88,6 +89,7 @@ class _Reader:
             spec.one_way_methods,
             None if spec.access_logs is None else [access_log(log) for log in spec.access_logs],
             None if spec.tracing is None else planned_tracing(spec.tracing),
+            None if spec.request_metrics is None else planned_metrics(spec.request_metrics),
             exported_to(spec.export_to, router.key.namespace),
             None
             if spec.external_authorization is None

@@ -20,6 +20,7 @@ from metaprotocol.config.v1 import (
     GlobalRateLimit,
     Limits,
     LocalRateLimit,
+    RequestMetrics,
     Route,
     Tracing,
 )
@@ -104,6 +105,14 @@ class PlannedTracing(NamedTuple):
 
 
 @dataclass(frozen=True)
+class PlannedMetrics:
+    """Istio's metrics of requests."""
+
+    message: RequestMetrics | None
+    """All but what depends on the service; None: there are none. Not to be changed."""
+
+
+@dataclass(frozen=True)
 class RoutePlan:
     """What one object says about the requests of services."""
 
@@ -121,6 +130,8 @@ class RoutePlan:
     """What is written of the requests. None: what the protocol says."""
     tracing: PlannedTracing | None = None
     """Spans of the requests. None: what the protocol says."""
+    request_metrics: PlannedMetrics | None = None
+    """Likewise."""
     visible_to: Namespaces = None
     check: PlannedCheck | None = None
     place: Callable[[str, Route | None], Place] = field(kw_only=True, compare=False)

@@ -163,7 +163,8 @@ Exchanged Thrift() {
 // Runs until nothing is new, then counts.
 size_t AllocationsOfThousandRequests(const Exchanged& protocol, const std::string& mode,
                                      size_t sessions_count, bool& all_answered,
-                                     const std::string& filters = "") {
+                                     const std::string& filters = "",
+                                     const std::string& telemetry = "") {
   CodecRegistry codecs;
   RegisterBuiltinCodecs(codecs);
   const auto loaded = LoadSnapshot(
@@ -173,7 +174,7 @@ size_t AllocationsOfThousandRequests(const Exchanged& protocol, const std::strin
           {"name":"r","match":[)" +
           protocol.match + R"(],"weighted_clusters":[{"name":"a","weight":3},
           {"name":"b","weight":1}]}])" +
-          filters + "}]}",
+          filters + "}]" + telemetry + "}",
       codecs);
   EXPECT_NE(loaded.snapshot, nullptr) << FormatErrors(loaded.errors);
   if (loaded.snapshot == nullptr) return 0;
@@ -297,6 +298,14 @@ TEST(Allocation, FiltersThatHaveNothingToDoAllocateNothing) {
           "filters":[{"name":"more","local_rate_limit":{"rules":[{
               "match":[{"key":"method","exact":"other"}],
               "token_bucket":{"max_tokens":1,"fill_interval":"60s"}}]}}])"),
+            0u);
+  EXPECT_TRUE(all_answered);
+}
+
+TEST(Allocation, MetricsOfRequestsAllocateNothing) {
+  bool all_answered = false;
+  EXPECT_EQ(AllocationsOfThousandRequests(Dubbo(), "SHARED", 1, all_answered, "",
+                                          R"(,"request_metrics":{"reporter":"DESTINATION"})"),
             0u);
   EXPECT_TRUE(all_answered);
 }

@@ -497,6 +497,13 @@ TRACING = {
         "attributes{}.metadata": "user",
     }.items()
 }  # fmt: skip
+COUNTED = {"requestMetrics": {"maxMethods": 1}}
+COUNTING = {
+    f"requestMetrics.{name}": value
+    for name, value in {
+        "disabled": True, "maxMethods": 7, "maxSeries": 7, "labels": {"request_protocol": "http"},
+    }.items()
+}  # fmt: skip
 QUESTION = {
     "domain": "d",
     "rateLimitService": "outbound|8081||rls.example",
@@ -548,6 +555,10 @@ OURS: dict[str, dict[str, tuple[Any, Json | None]]] = {
         **{
             name: (value, {**WORLD["ApplicationProtocol"], **TRACED})
             for name, value in TRACING.items()
+        },
+        **{
+            name: (value, {**WORLD["ApplicationProtocol"], **COUNTED})
+            for name, value in COUNTING.items()
         },
     },
     "MetaRouter": {
@@ -612,6 +623,7 @@ OURS: dict[str, dict[str, tuple[Any, Json | None]]] = {
         **{f"limits.{name}": (value, None) for name, value in BOUNDS.items()},
         **LOGS,
         **{name: (value, spec_with(**TRACED)) for name, value in TRACING.items()},
+        **{name: (value, spec_with(**COUNTED)) for name, value in COUNTING.items()},
         "oneWayMethods[]": (["note"], None),  # told of: the port speaks Dubbo
         "globalRateLimit.domain": ("other", ASKED),
         **{

@@ -29,6 +29,11 @@ from metaprotocol.config.v1.rate_limit_pb2 import (
     RateLimitDescriptor,
     TokenBucket,
 )
+from metaprotocol.config.v1.request_metrics_pb2 import (
+    LabelOverride,
+    NamedService,
+    RequestMetrics,
+)
 from metaprotocol.config.v1.retry_pb2 import Retry
 from metaprotocol.config.v1.route_pb2 import (
     DirectReply,
@@ -57,14 +62,17 @@ __all__ = [
     "GlobalRateLimit",
     "IntegerRange",
     "KeyValue",
+    "LabelOverride",
     "Limits",
     "LocalRateLimit",
     "LocalRateLimitRule",
     "Mirror",
     "Mutation",
+    "NamedService",
     "Protocol",
     "ProxyConfig",
     "RateLimitDescriptor",
+    "RequestMetrics",
     "Retry",
     "Route",
     "RouteFilter",
