@@ -17,6 +17,10 @@ std::string_view TransportName(Transport transport) {
       return "unframed";
     case Transport::kHeader:
       return "header";
+    case Transport::kTTHeader:
+      return "ttheader";
+    case Transport::kTTHeaderFramed:
+      return "ttheader_framed";
     case Transport::kUnknown:
       break;
   }
@@ -69,7 +73,7 @@ DecodeResult Detect(Bytes bytes, Dialect& dialect) {
   } else if (length > 0 && (next & 0xFF00) == 0) {
     dialect = {Transport::kFramed, Protocol::kOldBinary};
   } else if (next == 0x1000) {
-    return DecodeResult::Error("not Thrift's own transport: TTHeader is not supported");
+    dialect = {Transport::kTTHeader, Protocol::kBinary};
   } else if (bytes.substr(4, 2) == "[1") {
     return DecodeResult::Error("Thrift's JSON protocol is not supported");
   } else if (!MayBeginText(static_cast<uint8_t>(next >> 8))) {

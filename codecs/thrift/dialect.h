@@ -13,10 +13,20 @@ namespace metaprotocol::thrift {
 
 enum class Transport : uint8_t {
   kUnknown,
-  kFramed,    // 4-byte length, message
-  kUnframed,  // the message alone; its end is where its struct ends
-  kHeader,    // THeader: 4-byte length, 0x0FFF, header, message
+  kFramed,          // 4-byte length, message
+  kUnframed,        // the message alone; its end is where its struct ends
+  kHeader,          // THeader: 4-byte length, 0x0FFF, header, message
+  kTTHeader,        // Kitex's: 4-byte length, 0x1000, header, message
+  kTTHeaderFramed,  // the same, and a 4-byte length before the message
 };
+
+inline bool IsTTHeader(Transport transport) {
+  return transport == Transport::kTTHeader || transport == Transport::kTTHeaderFramed;
+}
+// Whether keys and a second sequence number precede the message.
+inline bool HasHeader(Transport transport) {
+  return transport == Transport::kHeader || IsTTHeader(transport);
+}
 
 enum class Protocol : uint8_t {
   kUnknown,
@@ -46,8 +56,9 @@ struct Dialect {
 };
 
 // Tells the dialect of the message that begins at bytes[0]. THeader carries its protocol inside, so
-// `protocol` stays kUnknown there. kMessage stands for "detected". Asks for no byte that the
-// shortest possible message of what it still might be would not have.
+// `protocol` stays kUnknown there; whether a TTHeader frame has another in it is seen behind the
+// header. kMessage stands for "detected". Asks for no byte that the shortest possible message of
+// what it still might be would not have.
 DecodeResult Detect(Bytes bytes, Dialect& dialect);
 
 // What Encode and Reply must know of a message: Message::tag.

@@ -105,17 +105,17 @@ DecodeResult ReadHeader(Bytes bytes, size_t frame_end, HeaderInfo& info) {
   Cursor cursor(bytes, kHeaderFixedBytes, end);
   if (!ReadPreamble(cursor, info)) return cursor.failure();
   info.infos_offset = cursor.position();
-  info.body_offset = end;
+  info.header_end = info.body_offset = end;
   return DecodeResult::Ok();
 }
 
 DecodeResult ReadInfoHeaders(Bytes bytes, const HeaderInfo& info, Metadata& metadata) {
   Bytes tail;
-  Cursor cursor(bytes, info.infos_offset, info.body_offset);
+  Cursor cursor(bytes, info.infos_offset, info.header_end);
   const auto add = [&](std::string_view key, std::string_view value) {
     metadata.SetNamed(key, value);
   };
-  if (!ReadInfos(bytes, cursor, info.body_offset, tail, add)) return cursor.failure();
+  if (!ReadInfos(bytes, cursor, info.header_end, tail, add)) return cursor.failure();
   return DecodeResult::Ok();
 }
 

@@ -32,7 +32,9 @@ struct HeaderInfo {
   Protocol protocol = Protocol::kUnknown;
   uint32_t id = 0;             // sequence number of the header; the message behind it has its own
   size_t infos_offset = 0;     // where the info headers begin
+  size_t header_end = 0;       // where they end
   size_t body_offset = 0;      // where the message begins
+  bool framed = false;         // TTHeader: with its length before it
   uint8_t exception_type = 0;  // on error: the TApplicationException type that says it best, or 0
 };
 

@@ -7,6 +7,7 @@
 #include "codecs/thrift/message_head.h"
 #include "codecs/thrift/struct_skipper.h"
 #include "codecs/thrift/theader.h"
+#include "codecs/thrift/ttheader.h"
 #include "codecs/thrift/wire.h"
 #include "src/codec/utf8.h"
 #include "src/codec/varint.h"
@@ -147,21 +148,35 @@ class Decoding {
     if (IsMessage(result)) result = CheckName();
     if (!IsMessage(result)) return result;
     SetMetadata();
-    if (dialect_.transport != Transport::kHeader) return DecodeResult::Ok();
-    result = ReadInfoHeaders(bytes_, header_, message_.metadata);
+    if (!HasHeader(dialect_.transport)) return DecodeResult::Ok();
+    result = ReadInfos();
     return IsMessage(result) ? result : DecodeResult::Undecodable(result.error);
   }
 
   DecodeResult ReadFrameHead() {
     size_t position = 4;
-    if (dialect_.transport == Transport::kHeader) {
-      DecodeResult result = ReadHeader(bytes_, message_.length, header_);
-      dialect_.protocol = header_.protocol;
+    if (HasHeader(dialect_.transport)) {
+      const bool tt = IsTTHeader(dialect_.transport);
+      DecodeResult result = tt ? ReadTTHeader(bytes_, message_.length, header_)
+                               : ReadHeader(bytes_, message_.length, header_);
+      if (!tt) dialect_.protocol = header_.protocol;
+      if (header_.framed) dialect_.transport = Transport::kTTHeaderFramed;
       if (!IsMessage(result)) return result;
       position = header_.body_offset;
     }
     Cursor cursor(bytes_, position, message_.length);
     return ReadMessageHead(dialect_.protocol, cursor, head_);
+  }
+
+  DecodeResult ReadInfos() {
+    if (!IsTTHeader(dialect_.transport)) {
+      return ReadInfoHeaders(bytes_, header_, message_.metadata);
+    }
+    TTHeaderInfos infos;
+    const DecodeResult result = ReadTTHeaderInfos(bytes_, header_, message_.metadata, infos);
+    if (infos.service.data() != nullptr) message_.metadata.SetOwn(kServiceKey, infos.service);
+    if (head_.type == MessageType::kCall) message_.timeout_us = infos.timeout_us;
+    return result;
   }
 
   // As far as the frame is there; what follows goes through CheckBody.
@@ -269,8 +284,9 @@ class Decoding {
     message_.kind = KindOf(head_.type, direction_);
     if (message_.kind == MessageKind::kRequest && from_client() && IsOneWay()) {
       message_.kind = MessageKind::kOneWay;
+      message_.timeout_us = 0;
     }
-    const bool header = dialect_.transport == Transport::kHeader;
+    const bool header = HasHeader(dialect_.transport);
     const uint32_t id = head_.id_offset != 0 || !header ? head_.id : header_.id;
     message_.id = header && from_client() ? JoinIds(id, header_.id) : id;
     message_.reply_name = MethodOf(head_.name);
@@ -305,18 +321,32 @@ size_t StoreId(Protocol protocol, uint32_t id, char* p) {
   return 4;
 }
 
-// Appends what lies between the frame length and the message of a THeader frame: the fixed fields
-// with `header_id`, and the variable header. Returns how far in `bytes` that stands for.
-size_t AppendHeader(Bytes bytes, size_t message_bytes, uint32_t header_id,
-                    std::span<const MutationOp> mutation, std::string& out) {
+// What changes in the header of a frame.
+struct HeaderChange {
+  uint32_t id = 0;
+  std::span<const MutationOp> mutation;
+  uint64_t timeout_ms = 0;  // TTHeader; 0: as it is
+};
+
+// Appends what lies between the frame length and the message of a THeader or TTHeader frame: the
+// fixed fields, and the variable header. Returns how far in `bytes` that stands for.
+size_t AppendHeader(Transport transport, Bytes bytes, size_t message_bytes,
+                    const HeaderChange& change, std::string& out) {
   const size_t words = LoadBe16(bytes.data() + kHeaderSizeOffset);
   const size_t end = kHeaderFixedBytes + words * 4;
   out += bytes.substr(4, kHeaderIdOffset - 4);
-  AppendBe32(out, header_id);
+  AppendBe32(out, change.id);
   const size_t size_at = out.size();
   AppendBe16(out, static_cast<uint16_t>(words));
-  if (!mutation.empty() && message_bytes <= kMaxFrameBytes - kMaxHeaderBytes - 16 &&
-      AppendMutatedHeader(bytes, mutation, out)) {
+  const auto append_mutated = [&] {
+    if (message_bytes > kMaxFrameBytes - kMaxHeaderBytes - 16) return false;
+    if (!IsTTHeader(transport)) {
+      return !change.mutation.empty() && AppendMutatedHeader(bytes, change.mutation, out);
+    }
+    return (!change.mutation.empty() || change.timeout_ms != 0) &&
+           AppendMutatedTTHeader(bytes, change.mutation, change.timeout_ms, out);
+  };
+  if (append_mutated()) {
     StoreBe16(out.data() + size_at, static_cast<uint16_t>((out.size() - size_at - 2) / 4));
   } else {
     out += bytes.substr(kHeaderFixedBytes, end - kHeaderFixedBytes);
@@ -392,8 +422,11 @@ Encoded ThriftCodec::Encode(const Message& message, Bytes bytes, const EncodeOpt
     const size_t start = out.size();
     out.append(4, '\0');
     size_t copied = 4;
-    if (tag.dialect.transport == Transport::kHeader) {
-      copied = AppendHeader(bytes, message.length, HeaderId(id), options.mutation, out);
+    if (HasHeader(tag.dialect.transport)) {
+      HeaderChange change{HeaderId(id), options.mutation};
+      const bool shorter = options.timeout_us != 0 && message.timeout_us != 0;
+      if (shorter) change.timeout_ms = MillisecondsFrom(options.timeout_us);
+      copied = AppendHeader(tag.dialect.transport, bytes, message.length, change, out);
     }
     out += bytes.substr(copied, tag.id_offset - copied);
     out += new_id;
@@ -417,7 +450,12 @@ bool ThriftCodec::Reply(const ReplyContext& request, LocalReply reply, std::stri
   if (tag.dialect.transport != Transport::kUnframed) out.append(4, '\0');
   if (tag.dialect.transport == Transport::kHeader) {
     AppendPlainHeader(protocol, HeaderId(request.id), out);
+  } else if (IsTTHeader(tag.dialect.transport)) {
+    AppendPlainTTHeader(HeaderId(request.id), out);
   }
+  const size_t inner = out.size();
+  const bool framed_within = tag.dialect.transport == Transport::kTTHeaderFramed;
+  if (framed_within) out.append(4, '\0');
   const bool success = reply == LocalReply::kNoContent;
   AppendMessageHead(protocol, success ? MessageType::kReply : MessageType::kException, request.name,
                     MessageId(request.id), out);
@@ -430,6 +468,7 @@ bool ThriftCodec::Reply(const ReplyContext& request, LocalReply reply, std::stri
   if (tag.dialect.transport != Transport::kUnframed) {
     StoreBe32(out.data() + start, static_cast<uint32_t>(out.size() - start - 4));
   }
+  if (framed_within) StoreBe32(out.data() + inner, static_cast<uint32_t>(out.size() - inner - 4));
   return true;
 }
 

@@ -185,6 +185,12 @@ def trpc() -> Peer:
     return Peer("trpc", (*command, "provider"), (*command, "consumer"))
 
 
+def kitex(transport: str) -> Peer:
+    """Kitex over ``ttheader`` or ``ttheader_framed``, as consumer and provider."""
+    command = (str(_go_program("kitex", "kitex-peer", ".")), transport)
+    return Peer(f"kitex-{transport}", (*command, "provider"), (*command, "consumer"))
+
+
 def registry() -> Path:
     """Distribution, the registry that Docker Hub and most others are built on."""
     return _go_program("containers", "registry", "./registry")
