@@ -261,6 +261,66 @@ def test_redis_is_accepted_and_its_statuses_say_so(controlled: Mesh) -> None:
         wait_for(path, partial(gone, path))
 
 
+def said_of_istios(cluster: Mesh, plural: str) -> dict[str, Any]:
+    """The conditions of an object of Istio's named carts, by type."""
+    path = f"/apis/networking.istio.io/v1/namespaces/{NAMESPACE}/{plural}/carts"
+    found = ((cluster.get(path) or {}).get("status") or {}).get("conditions") or ()
+    return {item["type"]: item for item in found}
+
+
+def test_istios_objects_say_what_became_of_them_beside_what_others_say(controlled: Mesh) -> None:
+    ours = "metaprotocol.aeraki.io/Accepted"
+
+    def says(plural: str, status: str, part: str = "") -> bool:
+        found = said_of_istios(controlled, plural).get(ours, {"status": "", "message": ""})
+        return found["status"] == status and part in found.get("message", "")
+
+    # A MetaRouter has the routes before.
+    controlled.apply_text(f"""
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {{name: carts, namespace: {NAMESPACE}}}
+spec:
+  hosts: [{HOST}]
+  http: [{{route: [{{destination: {{host: {HOST}, subset: v1}}}}]}}]
+""")
+    wait_for("the status", partial(says, "virtualservices", "True", "has the routes"))
+    other = {"type": "Reconciled", "status": "True", "reason": "AsIstioWrites"}
+    path = f"/apis/networking.istio.io/v1/namespaces/{NAMESPACE}/virtualservices/carts"
+    status = controlled.get(path)
+    assert status is not None
+    merged = [*status["status"]["conditions"], other]
+    controlled.apply(
+        {
+            "apiVersion": "networking.istio.io/v1",
+            "kind": "VirtualService",
+            "metadata": {"name": "carts", "namespace": NAMESPACE},
+            "status": {"conditions": merged},
+        },
+        "status",
+    )
+    routers = f"/apis/metaprotocol.aeraki.io/v1alpha1/namespaces/{NAMESPACE}/metarouters/carts"
+    controlled.delete(routers)
+    wait_for(
+        "use",
+        lambda: (
+            said_of_istios(controlled, "virtualservices")
+            .get("metaprotocol.aeraki.io/Programmed", {})
+            .get("reason")
+            == "NotReported"
+        ),
+    )
+    assert says("virtualservices", "True")
+    assert "Reconciled" in said_of_istios(controlled, "virtualservices")
+    controlled.apply_text(SERVICE.replace("protocol: TCP", "protocol: HTTP"))
+    wait_for("a doubt", partial(says, "serviceentries", "True", "spec.ports[0].protocol"))
+    controlled.apply_text(SERVICE)
+    wait_for("its end", lambda: not said_of_istios(controlled, "serviceentries"))
+    controlled.apply_text(router("v1"))
+    controlled.delete(path)
+    assert "forbidden" not in controlled.processes["controller"].log.read_text()
+
+
 def test_what_is_deleted_takes_its_filters_with_it(controlled: Mesh) -> None:
     controlled.delete(f"{SERVICES}/carts")
     wait_for("the end", lambda: not (controlled.get(FILTERS) or {})["items"])

@@ -148,6 +148,55 @@ def test_certificates_are_renewed_and_each_review_is_answered(asked: Mesh) -> No
     assert "forbidden" not in log, log
 
 
+RETURNS = f"""
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {{name: returns, namespace: {NAMESPACE}}}
+spec:
+  hosts: [returns.example]
+  ports: [{{number: 20880, name: tcp-metaprotocol-dubbo, protocol: TCP}}]
+  resolution: STATIC
+  endpoints: [{{address: 10.1.0.1}}]
+"""
+
+
+def virtual_service(**spec: Any) -> dict[str, Any]:
+    """By path, which requests here do not have."""
+    match = [{"uri": {"prefix": "/a"}}]
+    route = {"match": match, "route": [{"destination": {"host": "returns.example"}}]}
+    return {
+        "apiVersion": "networking.istio.io/v1",
+        "kind": "VirtualService",
+        "metadata": {"name": "returns", "namespace": NAMESPACE},
+        "spec": {"hosts": ["returns.example"], "http": [route], **spec},
+    }
+
+
+def test_a_virtual_service_is_refused_where_it_can_be_for_nothing_else(asked: Mesh) -> None:
+    group = f"/apis/networking.istio.io/v1/namespaces/{NAMESPACE}"
+    asked.apply(virtual_service())  # nobody knows the service yet
+    asked.delete(f"{group}/virtualservices/returns")
+    asked.apply_text(RETURNS)
+
+    def refused() -> str:
+        try:
+            asked.apply(virtual_service())
+        except ApiError as error:
+            return str(error)
+        asked.delete(f"{group}/virtualservices/returns")
+        return ""
+
+    wait_for("a refusal", refused)
+    text = refused()
+    assert 'admission webhook "validate-istio.metaprotocol.aeraki.io" denied the request' in text
+    assert "spec.http[0].match[0].uri" in text
+    asked.apply(virtual_service(gateways=["mesh", "edge"]))  # which may know paths
+    path = f"{group}/virtualservices/returns"
+    wait_for("the status", lambda: "metaprotocol.aeraki.io/Accepted" in str(asked.get(path)))
+    for kind in ("virtualservices", "serviceentries"):
+        asked.delete(f"{group}/{kind}/returns")
+
+
 def test_without_the_webhook_fail_rejects_and_ignore_stores(asked: Mesh) -> None:
     asked.processes.pop("asked").stop()
     text = str(refusal(asked, router("get.*", "down")))

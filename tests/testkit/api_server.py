@@ -390,6 +390,8 @@ class ApiServer:
         if status:
             if old is None:
                 return _status(404, "not found", "NotFound")
+            if not value["status"]:
+                return _status(422, "status: Invalid value: null", "Invalid")
             others = {key: it for key, it in (old.get("status") or {}).items() if key not in _OURS}
             return self._answer(self._store(served, {**old, "status": others | value["status"]}))
         merged = copy.deepcopy(old or {})

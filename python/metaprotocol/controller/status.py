@@ -197,8 +197,10 @@ def _status(key: Key, there: Json, conditions: list[Condition]) -> Json | None:
     name: Json = {"name": key.name} | ({"namespace": key.namespace} if key.namespace else {})
     status: Json = {"observedGeneration": generation, "conditions": made}
     if foreign:
+        # Never without the list: the API server makes null of a status that is left empty, and
+        # rejects it.
         others = [it for it in _conditions(there) if it not in said.values()]
-        status = {"conditions": [*others, *made]} if others or made else {}
+        status = {"conditions": [*others, *made]}
     return {
         "apiVersion": there["apiVersion"],
         "kind": key.kind,

@@ -310,7 +310,7 @@ async def test_services_and_rules_say_what_is_wrong_and_nothing_else(
             await eventually(lambda: not said_of_istios(server, "destinationrules"))
             found = server.find("serviceentries", "shop", "orders")
             assert found is not None
-            assert found["status"] == addresses
+            assert found["status"] == {**addresses, "conditions": []}
             written = {item.path for item in server.writes() if "/status" in item.path}
             assert not [path for path in written if path.endswith(("/web/status", "/none/status"))]
 
