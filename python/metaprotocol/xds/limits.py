@@ -55,6 +55,9 @@ class Limits:
     """How much of an error message is kept."""
     write_seconds: float = 30.0
     """A client that takes nothing for this long is cut off."""
+    farewell_seconds: float = 10.0
+    """A client whose stream ends with an error has this long to take what it was being sent, and
+    the error after it; then the call is dropped."""
     answer_seconds: float = 20.0
     """A client that has not answered a response for this long is not waited for: whether others
     have accepted a version is told without it, until it answers again."""

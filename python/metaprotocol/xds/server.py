@@ -401,6 +401,9 @@ class XdsServer:
         self.metrics.streams.labels(protocol).inc()
         self.metrics.streams_total.labels(protocol).inc()
         try:
+            # Else they go with the first response. If that is cut off half way, gRPC takes them for
+            # not sent, fails to send them again with the error, and the call never ends.
+            await context.send_initial_metadata(())
             await stream.serve()
         except StreamRefused as refused:
             await self._refuse(stream, refused, context)
@@ -428,7 +431,9 @@ class XdsServer:
     async def _refuse(self, stream: Stream, refused: StreamRefused, context: Any) -> None:
         self.metrics.refused.labels(refused.code.lower()).inc()
         _LOG.warning("stream from %s ended: %s", stream.peer, refused)
-        await context.abort(getattr(grpc.StatusCode, refused.code), str(refused))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.limits.farewell_seconds):
+                await context.abort(getattr(grpc.StatusCode, refused.code), str(refused))
 
     def _flush(self) -> None:
         changed, self._pending = self._pending, {}

@@ -153,6 +153,11 @@ class XdsClient:
     async def raw(self, data: bytes) -> None:
         await self.call.write(data)
 
+    async def until_it_ends(self) -> None:
+        """Reads until StreamEnded."""
+        while True:
+            await self.response()
+
     async def response(self, timeout: float = 60.0) -> Response:
         """The next response. StreamEnded if there is none."""
         try:

@@ -222,11 +222,6 @@ async def test_a_stream_whose_handler_fails_ends_with_an_error_and_no_other_noti
         assert count == 1
 
 
-async def until_it_ends(client: XdsClient) -> None:
-    while True:
-        await client.response()
-
-
 @pytest.mark.parametrize("delta", [True, False])
 async def test_a_handler_that_fails_while_a_response_is_written_ends_the_stream_as_well(
     types: EnvoyTypes, messages: Messages, delta: bool
@@ -248,7 +243,7 @@ async def test_a_handler_that_fails_while_a_response_is_written_ends_the_stream_
             await eventually(lambda: any(item.writing_since for item in server._streams))
             await client.nack(first, "Error adding/updating listener(s) l: no")
             with pytest.raises(StreamEnded) as ended:
-                await until_it_ends(client)
+                await client.until_it_ends()
             assert ended.value.code is grpc.StatusCode.INTERNAL
         await eventually(lambda: not server._streams)
 

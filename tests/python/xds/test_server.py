@@ -368,3 +368,52 @@ async def test_several_streams_of_a_node_are_one_node(
         (node,) = server.nodes()
         assert {state.type_url: state.settled for state in node.types} == {CDS: True, EDS: False}
         assert server.status(EDS, "a").pending == ("node",)
+
+
+@pytest.mark.parametrize("delta", [True, False])
+@pytest.mark.parametrize("why", ["asks for too much", "takes nothing"])
+async def test_a_stream_that_is_cut_off_in_its_first_response_ends_all_the_same(
+    types: EnvoyTypes, messages: Messages, delta: bool, why: str
+) -> None:
+    write_seconds = 0.2 if why == "takes nothing" else 60.0
+    async with serving(
+        types, limits=Limits(types=1, write_seconds=write_seconds, farewell_seconds=60.0)
+    ) as server:
+        large: Any = messages.cluster("a")
+        large.alt_stat_name = "x" * 16_000_000  # more than a client takes unread
+        server.apply({CDS: {"a": large}})
+        async with XdsClient(types, server.port, delta=delta) as client:
+            await client.request(CDS)
+            await eventually(lambda: any(item.writing_since for item in server._streams))
+            if why == "asks for too much":
+                await client.request(EDS)
+            else:
+                cut_off = server.metrics.refused.labels("deadline_exceeded")
+                await eventually(lambda: cut_off._value.get() == 1)
+            with pytest.raises(StreamEnded) as ended:
+                await client.until_it_ends()
+            assert ended.value.code in (
+                grpc.StatusCode.RESOURCE_EXHAUSTED,
+                grpc.StatusCode.DEADLINE_EXCEEDED,
+            )
+        await eventually(lambda: not server._streams)
+
+
+async def test_a_client_that_never_reads_takes_no_stream_from_others(
+    types: EnvoyTypes, messages: Messages
+) -> None:
+    limits = Limits(streams=1, write_seconds=0.2, farewell_seconds=0.2)
+    async with serving(types, limits=limits) as server:
+        large: Any = messages.cluster("a")
+        large.alt_stat_name = "x" * 16_000_000
+        server.apply({CDS: {"a": large}})
+        async with XdsClient(types, server.port, delta=True) as client:
+            await client.request(CDS)
+            cut_off = server.metrics.refused.labels("deadline_exceeded")
+            await eventually(lambda: cut_off._value.get() == 1)
+            await eventually(lambda: not server._streams)
+            async with XdsClient(types, server.port, delta=True) as other:
+                await other.request(CDS)
+                await other.response()
+            with pytest.raises(StreamEnded):
+                await client.until_it_ends()
