@@ -3,6 +3,9 @@
 
 #include <algorithm>
 #include <bit>
+#include <set>
+#include <utility>
+#include <vector>
 
 #include "codecs/declared/compiler.h"
 #include "codecs/declared/numbers.h"
@@ -16,6 +19,7 @@ bool Compiler::Compile() {
   CompileFields(kRequestSide);
   CompileFields(kResponseSide);
   if (failed_) return false;  // the rest would only tell what follows from it
+  CompileFormField();
   CompileFraming();
   CompileKinds();
   CompileId();
@@ -35,6 +39,12 @@ void Compiler::Error(std::string path, std::string value, std::string message) {
   failed_ = true;
   if (!told_.insert(path + '\n' + value).second) return;
   findings_.Error(std::move(path), std::move(value), std::move(message));
+}
+
+std::string Compiler::SideName(size_t side) const {
+  std::string name = side == kRequestSide ? "requests" : "responses";
+  if (form_ != nullptr) name += " of the form " + QuoteShort(form_->name);
+  return name;
 }
 
 FieldIndex Compiler::IndexOf(size_t side, std::string_view name) const {
@@ -66,6 +76,46 @@ bool Compiler::IsLength(const Layout& here, FieldIndex index) {
   return SizesAField(here, index) || here.fields[index].through != kNoField ||
          std::find(here.length_fields.begin(), here.length_fields.end(), index) !=
              here.length_fields.end();
+}
+
+void Compiler::CompileFormField() {
+  if (form_ == nullptr) return;
+  const std::string path = path_ + ".forms";
+  for (const auto& [list, fields] : {std::pair{".request_fields", &from_.request_fields},
+                                     std::pair{".response_fields", &from_.response_fields}}) {
+    if (!fields->empty()) {
+      Error(path_ + list, "", "cannot be given together with forms, each of which has its own");
+    }
+  }
+  const std::string value = QuoteShort(from_.forms->field);
+  const FieldIndex index = NumberField(kRequestSide, from_.forms->field, path + ".field");
+  if (index == kNoField) return;
+  const Field& field = layout(kRequestSide).fields[index];
+  const bool of_all = std::any_of(from_.fields.begin(), from_.fields.end(), [&](const auto& known) {
+    return known.name == from_.forms->field;
+  });
+  if (!of_all || field.type == FieldType::kUntil || field.offset == kVariable) {
+    Error(path + ".field", value,
+          "must be one of the declaration's own fields, and at a fixed place: the fields before it "
+          "must have fixed sizes");
+    return;
+  }
+  if (field.has_constant || from_.forms->field == from_.correlation_id ||
+      IsLength(layout(kRequestSide), index)) {
+    Error(path + ".field", value, "must be neither a constant, a length nor the correlation id");
+    return;
+  }
+  form_field_ = index;
+  const std::string place = Index(path, "forms", form_index_) + ".value";
+  CheckNumber(kRequestSide, index, form_->value, place);
+  for (size_t before = 0; before < form_index_; ++before) {
+    if (from_.forms->forms[before].value != form_->value) continue;
+    Error(place, std::to_string(form_->value), "is that of another form");
+  }
+  const LengthPart part = PartOf(layout(kRequestSide), index);
+  for (Layout& here : tables_.layouts) {
+    here.head_bytes = std::max(here.head_bytes, part.offset + part.width);
+  }
 }
 
 void Compiler::NumberKeys() {
@@ -169,12 +219,35 @@ void Compiler::FindNeeded(Layout& here) {
   }
 }
 
-std::optional<Tables> Compile(const std::string& name, const config::Declaration& declaration,
-                              const std::string& path, Findings& findings) {
-  Tables tables;
-  tables.name = name;
-  if (!Compiler(declaration, path, findings, tables).Compile()) return std::nullopt;
-  return tables;
+std::optional<Forms> Compile(const std::string& name, const config::Declaration& declaration,
+                             const std::string& path, Findings& findings) {
+  Forms forms;
+  std::set<std::string> told;
+  std::vector<std::string> keys;
+  int id_bits = 0;
+  bool good = true;
+  const size_t count = declaration.forms ? declaration.forms->forms.size() : 1;
+  for (size_t i = 0; i < count; ++i) {
+    Tables& tables = forms.tables.emplace_back();
+    tables.name = name;
+    tables.keys = keys;  // one protocol, whichever form says it
+    Compiler compiler(declaration, i, path, findings, told, tables);
+    if (!compiler.Compile()) {
+      good = false;
+      continue;
+    }
+    keys = tables.keys;
+    id_bits = id_bits == 0 ? tables.id_bits : std::min(id_bits, tables.id_bits);
+    if (!declaration.forms) continue;
+    forms.place = compiler.FormPlace();
+    forms.numbers.push_back(declaration.forms->forms[i].value);
+  }
+  if (!good || count == 0) return std::nullopt;
+  for (Tables& tables : forms.tables) {
+    tables.keys = keys;
+    tables.id_bits = id_bits;
+  }
+  return forms;
 }
 
 }  // namespace metaprotocol::declared

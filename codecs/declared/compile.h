@@ -12,7 +12,7 @@ namespace metaprotocol::declared {
 
 // `path` is where the declaration stands, such as "protocol.declaration"; what is wrong goes to
 // `findings`. Nothing if there is an error.
-std::optional<Tables> Compile(const std::string& name, const config::Declaration& declaration,
-                              const std::string& path, Findings& findings);
+std::optional<Forms> Compile(const std::string& name, const config::Declaration& declaration,
+                             const std::string& path, Findings& findings);
 
 }  // namespace metaprotocol::declared

@@ -10,23 +10,50 @@ namespace metaprotocol::declared {
 
 using config::DeclaredField;
 
-void Compiler::CompileFields(size_t side) {
-  for (size_t i = 0; i < from_.fields.size(); ++i) {
-    // What both sides have is told once.
-    CompileField(from_.fields[i], Index(path_, "fields", i), side, side == kRequestSide);
+namespace {
+
+// All bits of a number that may have bits with names of their own.
+uint64_t LargestOf(const Field& field) {
+  if (field.type == FieldType::kNumber) return LargestNumber(field.width);
+  return field.member == MemberType::kSigned32 ? UINT32_MAX : UINT64_MAX;
+}
+
+// A number in a message, or bits of one: where it stands is another matter in each.
+bool IsOfMember(const Layout& here, const Field& field) {
+  const Field* whole = &field;
+  while (whole->type == FieldType::kBits && whole->source != kNoField) {
+    whole = &here.fields[whole->source];
   }
+  return whole->type == FieldType::kMember;
+}
+
+}  // namespace
+
+std::vector<Compiler::Listed> Compiler::FieldsOf(size_t side) const {
+  std::vector<Listed> listed;
+  const auto add = [&](const std::vector<DeclaredField>& fields, const std::string& path,
+                       std::string_view list, bool tell) {
+    for (size_t i = 0; i < fields.size(); ++i) {
+      listed.push_back({&fields[i], Index(path, list, i), tell});
+    }
+  };
   const bool request = side == kRequestSide;
-  const auto& own = request ? from_.request_fields : from_.response_fields;
-  for (size_t i = 0; i < own.size(); ++i) {
-    CompileField(own[i], Index(path_, request ? "request_fields" : "response_fields", i), side,
-                 true);
+  const std::string_view own = request ? "request_fields" : "response_fields";
+  add(from_.fields, path_, "fields", request && form_index_ == 0);
+  if (form_ == nullptr) {
+    add(request ? from_.request_fields : from_.response_fields, path_, own, true);
+    return listed;
   }
-  for (size_t i = 0; i < from_.fields.size(); ++i) {
-    CompileSpan(from_.fields[i], Index(path_, "fields", i), side);
-  }
-  for (size_t i = 0; i < own.size(); ++i) {
-    CompileSpan(own[i], Index(path_, request ? "request_fields" : "response_fields", i), side);
-  }
+  const std::string path = Index(path_ + ".forms", "forms", form_index_);
+  add(form_->fields, path, "fields", request);
+  add(request ? form_->request_fields : form_->response_fields, path, own, true);
+  return listed;
+}
+
+void Compiler::CompileFields(size_t side) {
+  const std::vector<Listed> fields = FieldsOf(side);
+  for (const Listed& listed : fields) CompileField(*listed.field, listed.path, side, listed.tell);
+  for (const Listed& listed : fields) CompileSpan(*listed.field, listed.path, side);
 }
 
 void Compiler::CompileSpan(const DeclaredField& from, const std::string& path, size_t side) {
@@ -37,8 +64,7 @@ void Compiler::CompileSpan(const DeclaredField& from, const std::string& path, s
   const FieldIndex through = IndexOf(side, from.length_through);
   if (index == kNoField) return;  // told already
   if (through == kNoField) {
-    Error(place, QuoteShort(from.length_through),
-          "is no field of " + std::string(SideName(side)) + Known(side));
+    Error(place, QuoteShort(from.length_through), "is no field of " + SideName(side) + Known(side));
   } else if (here.fields[index].type != FieldType::kNumber || here.fields[index].has_constant) {
     Error(place, QuoteShort(from.length_through), "is for fields with bytes and without value");
   } else if (here.fields[through].type == FieldType::kMember) {
@@ -78,7 +104,9 @@ void Compiler::CompileField(const DeclaredField& from, const std::string& path, 
     const FieldIndex source = IndexOf(side, name);
     if (source == kNoField) {
       fail(member, QuoteShort(name), "is no field before this one" + Known(side));
-    } else if (!here.fields[source].is_number() || here.fields[source].type == FieldType::kMember) {
+    } else if (const Field& found = here.fields[source];
+               !found.is_number() || found.member == MemberType::kPresence ||
+               (IsOfMember(here, found) && !from.bits_of)) {
       fail(member, QuoteShort(name), "is no number field");
     } else if (from.nullable && here.fields[source].type != FieldType::kNumber) {
       fail(".nullable", "true", "needs a length of whole bytes");
@@ -93,11 +121,10 @@ void Compiler::CompileField(const DeclaredField& from, const std::string& path, 
     field.source = source_of(*from.bits_of, ".bits_of");
     field.mask = from.mask;
     if (from.mask == 0) fail(".mask", "0", "must have at least one bit, such as 0x80");
-    if (field.source != kNoField && here.fields[field.source].type == FieldType::kNumber &&
-        from.mask > LargestNumber(here.fields[field.source].width)) {
+    if (field.source != kNoField && from.mask > LargestOf(here.fields[field.source])) {
       fail(".mask", std::to_string(from.mask),
            "has bits that " + *from.bits_of + " does not have; it is at most " +
-               std::to_string(LargestNumber(here.fields[field.source].width)));
+               std::to_string(LargestOf(here.fields[field.source])));
     }
   } else if (from.text_bytes) {
     field.type = FieldType::kFixedText;

@@ -1,7 +1,10 @@
 // See compiler.h: messages within the message, and their members.
 #include <algorithm>
 #include <charconv>
+#include <optional>
+#include <string>
 #include <string_view>
+#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -34,15 +37,27 @@ MemberType TypeOf(config::DeclaredMemberType type) {
   return MemberType::kText;
 }
 
-// "1.2"; its form has been checked in reading.
-std::vector<uint32_t> NumbersOf(std::string_view path) {
-  std::vector<uint32_t> numbers;
+// "1.2" or "head.method"; its form has been checked in reading.
+std::vector<std::string_view> PartsOf(std::string_view path) {
+  std::vector<std::string_view> parts;
   while (!path.empty()) {
     const size_t dot = std::min(path.find('.'), path.size());
-    uint32_t number = 0;
-    std::from_chars(path.data(), path.data() + dot, number);
-    numbers.push_back(number);
+    parts.push_back(path.substr(0, dot));
     path.remove_prefix(std::min(dot + 1, path.size()));
+  }
+  return parts;
+}
+
+// Those of a path; none if they are no numbers of protobuf's.
+std::vector<uint32_t> NumbersOf(std::string_view path) {
+  std::vector<uint32_t> numbers;
+  for (const std::string_view part : PartsOf(path)) {
+    uint32_t number = 0;
+    const auto read = std::from_chars(part.data(), part.data() + part.size(), number);
+    if (read.ec != std::errc() || read.ptr != part.data() + part.size() || part[0] == '0') {
+      return {};
+    }
+    numbers.push_back(number);
   }
   return numbers;
 }
@@ -66,6 +81,31 @@ uint8_t NodeUnder(SubMessage& message, uint8_t parent, uint32_t number) {
   return added;
 }
 
+// The object of that name in that of `parent`, which is made if there is none yet; nothing if a
+// member is there that is none.
+std::optional<uint8_t> NodeUnder(SubMessage& message, uint8_t parent, std::string_view name) {
+  const auto added = static_cast<uint8_t>(message.json_nodes.size());
+  std::vector<JsonNode::Case>& cases = message.json_nodes[parent].cases;
+  const auto found = std::find_if(cases.begin(), cases.end(),
+                                  [name](const auto& known) { return known.name == name; });
+  if (found == cases.end()) {
+    cases.push_back({.name = std::string(name), .folded = JsonNode::FoldedName(name)});
+    cases.back().node = added;
+  } else if (found->node != JsonNode::kNone) {
+    return found->node;
+  } else if (found->type != MemberType::kPresence) {
+    return std::nullopt;
+  } else {
+    found->node = added;
+  }
+  message.json_nodes.emplace_back();
+  return added;
+}
+
+std::string TooManyNodes() {
+  return "leads into one message too many; " + std::to_string(kMaxNodes) + " are the most";
+}
+
 }  // namespace
 
 void Compiler::CompileMembers(const config::DeclaredMessage& from, const std::string& path,
@@ -77,7 +117,13 @@ void Compiler::CompileMembers(const config::DeclaredMessage& from, const std::st
   };
   SubMessage message;
   message.field = static_cast<FieldIndex>(here.fields.size() - 1);
-  message.nodes.emplace_back();
+  const bool json = from.format == config::DeclaredMessageFormat::JSON;
+  message.format = json ? MessageFormat::kJson : MessageFormat::kProtobuf;
+  if (json) {
+    message.json_nodes.emplace_back();
+  } else {
+    message.nodes.emplace_back();
+  }
   for (size_t i = 0; i < from.members.size(); ++i) {
     const config::DeclaredMember& member = from.members[i];
     const std::string place = Index(path, "members", i);
@@ -91,28 +137,16 @@ void Compiler::CompileMembers(const config::DeclaredMessage& from, const std::st
            "is one field too many; " + std::to_string(kMaxFields) + " are the most");
       return;
     }
-    const std::vector<uint32_t> numbers = NumbersOf(member.path);
-    if (numbers.empty()) continue;  // told in reading
-    if (*std::max_element(numbers.begin(), numbers.end()) > kLargestNumber) {
-      fail(place + ".path", QuoteShort(member.path),
-           "has a number above " + std::to_string(kLargestNumber));
-      continue;
-    }
-    if (message.nodes.size() + numbers.size() > kMaxNodes) {
-      fail(place + ".path", QuoteShort(member.path),
-           "leads into one message too many; " + std::to_string(kMaxNodes) + " are the most");
-      continue;
-    }
+    if (member.path.empty()) continue;  // told in reading
     Field field;
     field.name = member.name;
     field.type = FieldType::kMember;
     field.source = message.field;
     field.offset = kVariable;
     field.member = TypeOf(member.type);
-    field.number_in_message = numbers.back();
-    field.depth = static_cast<uint8_t>(numbers.size() - 1);
     field.required = member.required;
     field.without = member.without;
+    field.within = 1;
     if (member.value) {
       field.has_constant = true;
       field.number = *member.value;
@@ -127,34 +161,13 @@ void Compiler::CompileMembers(const config::DeclaredMessage& from, const std::st
                  [&](std::string_view part, std::string value, std::string message) {
                    fail(place + std::string(part), std::move(value), std::move(message));
                  });
-    uint8_t node = 0;
-    field.within = 1;
-    for (size_t j = 0; j + 1 < numbers.size(); ++j) {
-      node = NodeUnder(message, node, numbers[j]);
-      field.within |= uint64_t{1} << node;
-    }
-    const auto index = static_cast<FieldIndex>(here.fields.size());
-    const bool is_varint = field.is_number() && field.member != MemberType::kPresence;
-    const WireType wire = is_varint ? WireType::kVarint : WireType::kLength;
-    std::vector<ProtoNode::Case>& cases = message.nodes[node].cases;
-    const auto same = std::find_if(cases.begin(), cases.end(), [&](const ProtoNode::Case& known) {
-      return known.number == numbers.back() && known.wire == wire;
-    });
-    const ProtoNode::Case added = {
-        .number = numbers.back(), .wire = wire, .type = field.member, .member = index};
-    if (same == cases.end()) {
-      cases.push_back(added);
-    } else if (same->member == kNoField && field.member == MemberType::kPresence) {
-      same->member = index;
-      same->type = field.member;
-    } else if (same->type == MemberType::kEntries && field.is_text()) {
-      here.fields[same->member].or_text = true;
-      cases.insert(same + 1, added);
-    } else {
-      fail(place + ".path", QuoteShort(member.path),
-           "is that of another member; only entries may have a text beside them, after them");
+    std::string wrong = json ? PlaceInJson(here, message, member.path, field)
+                             : PlaceInProtobuf(here, message, member.path, field);
+    if (!wrong.empty()) {
+      fail(place + ".path", QuoteShort(member.path), std::move(wrong));
       continue;
     }
+    const auto index = static_cast<FieldIndex>(here.fields.size());
     if (field.required || field.has_constant || !field.without.empty()) {
       here.demands.push_back(
           {index, field.required, field.has_constant, field.number, field.without});
@@ -163,6 +176,57 @@ void Compiler::CompileMembers(const config::DeclaredMessage& from, const std::st
     here.fields.push_back(std::move(field));
     ++message.members;
   }
+  PrepareProtobuf(here, message);
+  size_t places = 0;
+  for (JsonNode& node : message.json_nodes) {
+    for (JsonNode::Case& known : node.cases) known.place = static_cast<uint8_t>(places++);
+  }
+  here.fields[message.field].message = static_cast<uint8_t>(here.messages.size());
+  here.messages.push_back(std::move(message));
+}
+
+std::string Compiler::PlaceInProtobuf(Layout& here, SubMessage& message, std::string_view path,
+                                      Field& field) {
+  const std::vector<uint32_t> numbers = NumbersOf(path);
+  if (numbers.empty()) {
+    return "must be one to four numbers with '.' between them, such as 1.2";
+  }
+  if (*std::max_element(numbers.begin(), numbers.end()) > kLargestNumber) {
+    return "has a number above " + std::to_string(kLargestNumber);
+  }
+  if (message.nodes.size() + numbers.size() > kMaxNodes) return TooManyNodes();
+  field.number_in_message = numbers.back();
+  field.depth = static_cast<uint8_t>(numbers.size() - 1);
+  uint8_t node = 0;
+  for (size_t j = 0; j + 1 < numbers.size(); ++j) {
+    node = NodeUnder(message, node, numbers[j]);
+    field.within |= uint64_t{1} << node;
+  }
+  const bool is_varint = field.is_number() && field.member != MemberType::kPresence;
+  const WireType wire = is_varint ? WireType::kVarint : WireType::kLength;
+  std::vector<ProtoNode::Case>& cases = message.nodes[node].cases;
+  const auto same = std::find_if(cases.begin(), cases.end(), [&](const ProtoNode::Case& known) {
+    return known.number == numbers.back() && known.wire == wire;
+  });
+  const ProtoNode::Case added = {.number = numbers.back(),
+                                 .wire = wire,
+                                 .type = field.member,
+                                 .member = static_cast<FieldIndex>(here.fields.size())};
+  if (same == cases.end()) {
+    cases.push_back(added);
+  } else if (same->member == kNoField && field.member == MemberType::kPresence) {
+    same->member = added.member;
+    same->type = field.member;
+  } else if (same->type == MemberType::kEntries && field.is_text()) {
+    here.fields[same->member].or_text = true;
+    cases.insert(same + 1, added);
+  } else {
+    return "is that of another member; only entries may have a text beside them, after them";
+  }
+  return {};
+}
+
+void Compiler::PrepareProtobuf(const Layout& here, SubMessage& message) {
   for (ProtoNode& node : message.nodes) {
     std::stable_sort(node.cases.begin(), node.cases.end(),
                      [](const auto& a, const auto& b) { return a.number < b.number; });
@@ -174,8 +238,36 @@ void Compiler::CompileMembers(const config::DeclaredMessage& from, const std::st
       if (tag < node.by_tag.size()) node.by_tag[tag] = static_cast<uint8_t>(i);
     }
   }
-  here.fields[message.field].message = static_cast<uint8_t>(here.messages.size());
-  here.messages.push_back(std::move(message));
+}
+
+std::string Compiler::PlaceInJson(const Layout& here, SubMessage& message, std::string_view path,
+                                  Field& field) {
+  const std::vector<std::string_view> parts = PartsOf(path);
+  if (message.json_nodes.size() + parts.size() > kMaxNodes) return TooManyNodes();
+  field.depth = static_cast<uint8_t>(parts.size() - 1);
+  uint8_t node = 0;
+  for (size_t i = 0; i + 1 < parts.size(); ++i) {
+    const std::optional<uint8_t> within = NodeUnder(message, node, parts[i]);
+    if (!within) return "leads through another member, which is no object with members";
+    node = *within;
+    field.within |= uint64_t{1} << node;
+  }
+  std::vector<JsonNode::Case>& cases = message.json_nodes[node].cases;
+  const auto same = std::find_if(cases.begin(), cases.end(),
+                                 [&](const auto& known) { return known.name == parts.back(); });
+  const auto index = static_cast<FieldIndex>(here.fields.size());
+  if (same == cases.end()) {
+    cases.push_back({.name = std::string(parts.back()),
+                     .folded = JsonNode::FoldedName(parts.back()),
+                     .type = field.member,
+                     .member = index});
+  } else if (same->member == kNoField && field.member == MemberType::kPresence) {
+    same->member = index;
+    same->type = field.member;
+  } else {
+    return "is that of another member";
+  }
+  return {};
 }
 
 // Another id may take more or fewer bytes, so that all numbers that count them have to be known,
@@ -185,12 +277,15 @@ void Compiler::CompileIdInMessage(size_t side, FieldIndex index, const std::stri
   const Field& field = here.fields[index];
   const Field& message = here.fields[field.source];
   const std::string value = QuoteShort(from_.correlation_id);
+  const bool json = here.IsInJson(field);
   const bool wide = field.member == MemberType::kUnsigned || field.member == MemberType::kSigned;
-  if (!wide || field.has_constant) {
-    Error(path, value, "must be a number of 64 bits (UINT64 or INT64) in its message");
+  if (!(wide || (json && field.member == MemberType::kSigned32)) || field.has_constant) {
+    Error(path, value,
+          json ? "must be a number without a value of its own in its message"
+               : "must be a number of 64 bits (UINT64 or INT64) in its message");
     return;
   }
-  if (field.depth != 0) {
+  if (field.depth != 0 && !json) {
     Error(path, value, "is in a message within the message; it must be directly in a field's");
     return;
   }
@@ -232,7 +327,9 @@ void Compiler::CompileIdInMessage(size_t side, FieldIndex index, const std::stri
     here.id_lengths.emplace_back(counts.offset, counts.width);
   }
   here.id = index;
-  tables_.id_bits = tables_.id_bits == 0 ? 64 : std::min(tables_.id_bits, 64);
+  // Many readers of JSON know no integers of 64 bits.
+  const int bits = json ? 32 : 64;
+  tables_.id_bits = tables_.id_bits == 0 ? bits : std::min(tables_.id_bits, bits);
 }
 
 }  // namespace metaprotocol::declared

@@ -54,7 +54,7 @@ void Compiler::CompileLength(size_t side) {
   if (index == kNoField || here.fields[index].offset == kVariable ||
       End(here.fields[index]) == kVariable) {
     Error(path + ".after", QuoteShort(from.after),
-          "is no field at a fixed place of " + std::string(SideName(side)) + Known(side));
+          "is no field at a fixed place of " + SideName(side) + Known(side));
     return;
   }
   here.length_base += static_cast<int64_t>(End(here.fields[index]));
@@ -131,7 +131,7 @@ void Compiler::CompileKind(size_t side, MessageKind kind, const config::KindRule
     condition.field = IndexOf(side, from.field);
     if (condition.field == kNoField) {
       Error(place + ".field", QuoteShort(from.field),
-            "is no field of " + std::string(SideName(side)) + Known(side));
+            "is no field of " + SideName(side) + Known(side));
       continue;
     }
     const Field& field = layout(side).fields[condition.field];

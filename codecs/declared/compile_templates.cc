@@ -1,6 +1,7 @@
 // See compiler.h: messages of the proxy's own.
 #include <algorithm>
 #include <bit>
+#include <cstdint>
 #include <string_view>
 
 #include "codecs/declared/compiler.h"
@@ -105,15 +106,26 @@ void Compiler::CompileTemplate(size_t side, const From& from, const std::string&
   for (size_t i = 0; i < here.fields.size(); ++i) {
     out.values[i] = {here.fields[i].number, here.fields[i].text, here.fields[i].has_constant};
   }
+  if (form_field_ != kNoField) out.values[form_field_] = {form_->value, "", true};
   for (size_t i = 0; i < from.set.size(); ++i) {
     SetValue(side, from.set[i], Index(path, "set", i), out);
   }
   for (size_t i = 0; i < from.copied.size(); ++i) {
     Copy(side, from.copied[i], Index(path, "copied", i), out);
   }
+  GiveWholeNumbers(here, out);
   if (!from.body.empty() && tables_.delimiter.empty() && here.free_length == kNoField) {
     Error(path + ".body", QuoteShort(from.body),
           "has no length: all fields of framing.length are sizes of fields");
+  }
+}
+
+void Compiler::GiveWholeNumbers(const Layout& here, Template& out) {
+  for (size_t i = here.fields.size(); i-- > 0;) {
+    const Field& field = here.fields[i];
+    if (field.type != FieldType::kBits || !(out.values[i].given || i == here.status)) continue;
+    Template::Value& whole = out.values[field.source];
+    if (here.fields[field.source].type == FieldType::kMember) whole.given = true;
   }
 }
 
@@ -122,16 +134,25 @@ void Compiler::SetValue(size_t side, const config::FieldValue& from, const std::
   const FieldIndex index = IndexOf(side, from.field);
   if (index == kNoField) {
     Error(path + ".field", QuoteShort(from.field),
-          "is no field of " + std::string(SideName(side)) + Known(side));
+          "is no field of " + SideName(side) + Known(side));
     return;
   }
   const Field& field = layout(side).fields[index];
   if (field.has_constant || index == layout(side).id || IsLength(layout(side), index) ||
-      field.is_list() || field.type == FieldType::kMessage) {
+      index == form_field_ || field.is_list() || field.type == FieldType::kMessage) {
     Error(
         path + ".field", QuoteShort(from.field),
         "comes by itself: constants, lengths, lists, messages and the correlation id are not to be "
         "set");
+  } else if (from.text && !field.names.empty()) {
+    const auto named = std::find_if(field.names.begin(), field.names.end(),
+                                    [&](const auto& name) { return name.second == *from.text; });
+    if (named == field.names.end()) {
+      Error(path + ".text", QuoteShort(*from.text),
+            "is no name of " + field.name + "; write one, or number");
+    } else {
+      out.values[index] = {named->first, "", true};
+    }
   } else if (from.number && !field.is_number()) {
     Error(path + ".number", QuoteShort(from.field), "is a text field; write text");
   } else if (from.text && !field.is_text()) {
@@ -148,6 +169,8 @@ void Compiler::CheckNumber(size_t side, FieldIndex index, uint64_t number,
   uint64_t largest = UINT64_MAX;
   if (field.type == FieldType::kNumber) largest = LargestNumber(field.width);
   if (field.type == FieldType::kBits) largest = field.mask >> std::countr_zero(field.mask);
+  const bool narrow = field.type == FieldType::kMember && field.member == MemberType::kSigned32;
+  if (narrow && static_cast<int64_t>(number) != static_cast<int32_t>(number)) largest = INT32_MAX;
   if (number > largest) {
     Error(path, std::to_string(number),
           "does not fit into " + field.name + ", which is at most " + std::to_string(largest));

@@ -19,25 +19,34 @@ namespace metaprotocol::declared {
 inline constexpr size_t kRequestSide = static_cast<size_t>(Direction::kRequest);
 inline constexpr size_t kResponseSide = static_cast<size_t>(Direction::kResponse);
 
-inline std::string_view SideName(size_t side) {
-  return side == kRequestSide ? "requests" : "responses";
-}
-
 inline std::string Index(const std::string& path, std::string_view list, size_t i) {
   return path + "." + std::string(list) + "[" + std::to_string(i) + "]";
 }
 
+// Of one form of messages, or of all if they have but one.
 class Compiler {
  public:
-  Compiler(const config::Declaration& from, std::string path, Findings& findings, Tables& tables)
-      : from_(from), path_(std::move(path)), findings_(findings), tables_(tables) {}
+  // `form`: its place among the declaration's forms, or 0. `told`: what has been told of others.
+  Compiler(const config::Declaration& from, size_t form, std::string path, Findings& findings,
+           std::set<std::string>& told, Tables& tables)
+      : from_(from),
+        form_index_(form),
+        form_(from.forms ? &from.forms->forms[form] : nullptr),
+        path_(std::move(path)),
+        findings_(findings),
+        tables_(tables),
+        told_(told) {}
 
   bool Compile();
+  // Where the number is that says which form a message has; after Compile().
+  LengthPart FormPlace() const { return PartOf(tables_.layouts[kRequestSide], form_field_); }
 
  private:
   // What is wrong for both sides is told once.
   void Error(std::string path, std::string value, std::string message);
   Layout& layout(size_t side) { return tables_.layouts[side]; }
+  // "requests", or "responses", of this form.
+  std::string SideName(size_t side) const;
 
   // --- compile.cc: names and keys
   FieldIndex IndexOf(size_t side, std::string_view name) const;
@@ -46,6 +55,7 @@ class Compiler {
   // The number field of that name; an error, and none, if there is none.
   FieldIndex NumberField(size_t side, const std::string& name, const std::string& path);
   static bool IsLength(const Layout& here, FieldIndex index);
+  void CompileFormField();
   void NumberKeys();
   static void FindNeeded(Layout& here);
   void Prepare(Layout& here) const;
@@ -53,6 +63,12 @@ class Compiler {
   static LengthPart PartOf(const Layout& here, FieldIndex index);
 
   // --- compile_fields.cc: the fields of each side
+  struct Listed {
+    const config::DeclaredField* field;
+    std::string path;
+    bool tell;  // what is wrong with it: what several layouts have is told of once
+  };
+  std::vector<Listed> FieldsOf(size_t side) const;
   void CompileFields(size_t side);
   // Once all fields are known, since what is counted comes later.
   void CompileSpan(const config::DeclaredField& from, const std::string& path, size_t side);
@@ -84,6 +100,13 @@ class Compiler {
   // --- compile_messages.cc: messages within the message, and their members
   void CompileMembers(const config::DeclaredMessage& from, const std::string& path, size_t side,
                       bool tell);
+  // These put a field, which is not yet in its layout, where its path says; what is wrong with that
+  // is returned.
+  static std::string PlaceInProtobuf(Layout& here, SubMessage& message, std::string_view path,
+                                     Field& field);
+  static std::string PlaceInJson(const Layout& here, SubMessage& message, std::string_view path,
+                                 Field& field);
+  static void PrepareProtobuf(const Layout& here, SubMessage& message);
   void CompileIdInMessage(size_t side, FieldIndex index, const std::string& path);
 
   // --- compile_rules.cc: framing, kinds, and what the engine needs of a message
@@ -110,17 +133,22 @@ class Compiler {
   void CompileTemplate(size_t side, const From& from, const std::string& path, Template& out);
   void SetValue(size_t side, const config::FieldValue& from, const std::string& path,
                 Template& out);
+  // Bits are written as part of what they are bits of.
+  static void GiveWholeNumbers(const Layout& here, Template& out);
   void CheckNumber(size_t side, FieldIndex index, uint64_t number, const std::string& path);
   // From the message of the other side, or of the same where that sends its like.
   void Copy(size_t side, const std::string& name, const std::string& path, Template& out);
   static size_t CopyWidth(const Field& field);
 
   const config::Declaration& from_;
+  const size_t form_index_;
+  const config::DeclaredForm* const form_;
+  FieldIndex form_field_ = kNoField;
   const std::string path_;
   Findings& findings_;
   Tables& tables_;
   bool failed_ = false;
-  std::set<std::string> told_;
+  std::set<std::string>& told_;
 };
 
 }  // namespace metaprotocol::declared

@@ -19,7 +19,7 @@ namespace metaprotocol::declared {
 
 class DeclaredCodec final : public Codec {
  public:
-  explicit DeclaredCodec(Tables tables);
+  explicit DeclaredCodec(Forms forms);
 
   const CodecTraits& traits() const override { return traits_; }
   Interest InterestIn(const MetadataKeys& keys) const override;
@@ -45,10 +45,11 @@ class DeclaredCodec final : public Codec {
   std::vector<Explained> Explain(Direction direction, Bytes bytes, std::string_view& error) const;
 
  private:
-  Encoded EncodeContent(const Message& message, Bytes bytes, size_t length,
-                        const EncodeOptions& options, std::string& out) const;
+  // Of a message that a tag is of.
+  const Tables& TablesOf(uint64_t tag) const;
 
-  const Tables tables_;
+  const Forms forms_;
+  const Tables& common_;  // what is the same in all of them
   std::vector<std::string_view> keys_;
   CodecTraits traits_;
 };

@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <array>
 
+#include "codecs/declared/members.h"
+
 namespace metaprotocol::declared {
 namespace {
 
@@ -207,19 +209,14 @@ const ProtoNode::Case* ProtoNode::FindAmongAll(uint64_t tag) const {
   return nullptr;
 }
 
-bool ReadMembers(const SubMessage& message, Bytes bytes, Bytes content, Values& values,
-                 Metadata* metadata) {
-  Value* const first = &values[message.field + 1];
-  for (Value* value = first; value != first + message.members; ++value) {
-    value->number = 0;
-    value->present = false;
-  }
+bool ReadProtobufMembers(const SubMessage& message, Bytes bytes, Bytes content, Values& values,
+                         Metadata* metadata) {
   return MemberReader(message, bytes, values, metadata)
       .Read(0, content.data(), content.data() + content.size());
 }
 
-void AppendMessage(const Layout& layout, const SubMessage& message, Bytes old,
-                   std::span<const MemberChange> changes, std::string& out) {
+void AppendProtobufMessage(const Layout& layout, const SubMessage& message, Bytes old,
+                           std::span<const MemberChange> changes, std::string& out) {
   MemberWriter(layout, message, changes).Append(0, old, out);
 }
 

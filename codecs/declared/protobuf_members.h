@@ -12,15 +12,15 @@
 #include "codecs/declared/reading.h"
 #include "codecs/declared/tables.h"
 #include "src/codec/bytes.h"
-#include "src/codec/entry_mutation.h"
 #include "src/codec/protobuf.h"
 
 namespace metaprotocol::declared {
 
-// Values of the members of the message that `content`, a part of `bytes`, is. False if it cannot be
-// read; then they have values as far as it can. `metadata`, if any, gets the entries of lists.
-bool ReadMembers(const SubMessage& message, Bytes bytes, Bytes content, Values& values,
-                 Metadata* metadata);
+struct MemberChange;
+
+// As ReadMembers, in members.h; false if the message cannot be read.
+bool ReadProtobufMembers(const SubMessage& message, Bytes bytes, Bytes content, Values& values,
+                         Metadata* metadata);
 
 // What is an entry of a list that is a member; nothing if it is something else. `or_text`: what has
 // no key is none.
@@ -41,7 +41,7 @@ inline std::optional<ProtoEntry> EntryOf(bool or_text, Bytes bytes) {
 
 // Calls `each(key, value)` for the entries of the list `field`, which lie in `area`.
 template <class Each>
-void ForEachMemberEntry(const Field& field, Bytes area, Each each) {
+void ForEachProtobufEntry(const Field& field, Bytes area, Each each) {
   ProtoReader reader(area);
   for (ProtoField found; reader.Next(found);) {
     if (!found.is(field.number_in_message, WireType::kLength)) continue;
@@ -49,18 +49,8 @@ void ForEachMemberEntry(const Field& field, Bytes area, Each each) {
   }
 }
 
-// What is written of a member in place of what was there.
-struct MemberChange {
-  FieldIndex member = kNoField;
-  bool gone = false;
-  uint64_t number = 0;
-  std::string_view text = {};                 // texts
-  std::optional<EntryMutation> entries = {};  // lists; it has seen those of the message
-};
-
-// Appends the message `old` with these changes; what they do not name stays as it is, byte by byte.
-// Nothing else than `changes` is in a message that is made anew ("").
-void AppendMessage(const Layout& layout, const SubMessage& message, Bytes old,
-                   std::span<const MemberChange> changes, std::string& out);
+// As AppendMessage, in members.h.
+void AppendProtobufMessage(const Layout& layout, const SubMessage& message, Bytes old,
+                           std::span<const MemberChange> changes, std::string& out);
 
 }  // namespace metaprotocol::declared

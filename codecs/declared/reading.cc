@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <bit>
 
-#include "codecs/declared/protobuf_members.h"
+#include "codecs/declared/members.h"
 
 namespace metaprotocol::declared {
 namespace {
@@ -188,9 +188,24 @@ class FieldReader {
     }
     if (!Take(value.number, value)) return false;
     const SubMessage& message = layout_.messages[field.message];
-    if (ReadMembers(message, bytes_, Content(value, bytes_), values_, metadata_)) return true;
-    return Broken("a message within the message cannot be read",
-                  size_t{message.field} + 1 + message.members);
+    switch (ReadMembers(message, bytes_, Content(value, bytes_), values_, metadata_)) {
+      case MembersRead::kGood:
+        return true;
+      case MembersRead::kFaulty:
+        break;
+      case MembersRead::kBroken:
+        return Broken("a message within the message cannot be read");
+    }
+    // What its numbers tell is known all the same.
+    size_t known = size_t{message.field} + 1 + message.members;
+    at_ = value.end;
+    for (; known < layout_.fields.size(); ++known) {
+      const Field& bits = layout_.fields[known];
+      if (bits.type != FieldType::kBits) break;
+      values_[known] = {at_, at_, at_, at_, 0, true};
+      ReadOne(bits, values_[known]);
+    }
+    return Broken("a message within the message cannot be read", known);
   }
 
   bool HoldsConstant(const Field& field, const Value& value) {
@@ -212,12 +227,26 @@ class FieldReader {
 
 }  // namespace
 
+size_t Forms::FormAmongAll(Bytes bytes) const {
+  if (bytes.size() < head_bytes()) return kUnknownForm;
+  const uint64_t number = NumberAt(place, tables.front().little_endian, bytes);
+  const auto found = std::find(numbers.begin(), numbers.end(), number);
+  return found == numbers.end() ? kNoForm : static_cast<size_t>(found - numbers.begin());
+}
+
 bool EndsWithCrc32(const Layout& layout, bool little_endian, Bytes bytes) {
   if (!layout.crc32) return false;
   return std::all_of(layout.crc32_when.begin(), layout.crc32_when.end(), [&](const NumberIs& is) {
     const uint64_t number = NumberAt(is.number, little_endian, bytes);
     return std::find(is.values.begin(), is.values.end(), number) != is.values.end();
   });
+}
+
+Bytes TextOf(const Layout& layout, const Field& field, const Value& value, Bytes bytes,
+             std::string& owner) {
+  const Bytes content = Content(value, bytes);
+  if (!field.is_text() || !layout.IsInJson(field) || value.number == 0) return content;
+  return JsonString{content, true}.Text(owner);
 }
 
 ReadResult ReadFields(const Layout& layout, bool little_endian, Bytes bytes, size_t end,

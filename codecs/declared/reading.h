@@ -4,6 +4,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <string>
 #include <string_view>
 
 #include "codecs/declared/numbers.h"
@@ -15,7 +16,8 @@ namespace metaprotocol::declared {
 
 // What was read of one field: where it is, with its length or separator, and its content. Of the
 // members of a message, of their last occurrence; of a list in one, from the first entry to the
-// last. Of a member that is not there `number` is 0, and where it is is not said.
+// last. Of a text in JSON, `number` is 1 if there are escapes in it. Of a member that is not there
+// it is 0, and where it is is not said.
 struct Value {
   size_t begin;  // of all
   size_t content;
@@ -27,6 +29,9 @@ struct Value {
 
 // Values by field. Not cleared for each message: who reads knows how many there are.
 using Values = std::array<Value, kMaxFields>;
+
+// How the reading of a message within the message has ended: a faulty one has been read to its end.
+enum class MembersRead : uint8_t { kGood, kFaulty, kBroken };
 
 struct ReadResult {
   enum class Status : uint8_t { kOk, kNeedMore, kBroken };
@@ -55,6 +60,10 @@ bool EndsWithCrc32(const Layout& layout, bool little_endian, Bytes bytes);
 inline Bytes Content(const Value& value, Bytes bytes) {
   return !value.present ? Bytes() : bytes.substr(value.content, value.content_end - value.content);
 }
+
+// What a text says: a view of it, or of `owner` where it is not what stands there.
+Bytes TextOf(const Layout& layout, const Field& field, const Value& value, Bytes bytes,
+             std::string& owner);
 
 // Calls `each(key, value, present, raw)` for what is in a list; false if it is broken. `present`:
 // neither is null; `raw`: the entry as it stands there, without a separator. `used`: how

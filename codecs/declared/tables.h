@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "src/codec/bytes.h"
 #include "src/codec/codec.h"
 #include "src/codec/protobuf.h"
 
@@ -77,11 +78,41 @@ struct ProtoNode {
   const Case* FindAmongAll(uint64_t tag) const;
 };
 
-// A message that is a field, by its format.
+// The same of one in JSON: an object, and those within it.
+struct JsonNode {
+  static constexpr uint8_t kNone = 0xff;
+  static constexpr size_t kMostOfName = 64;
+  static constexpr size_t kMostPlaces = 128;  // members, and the nodes above them
+
+  struct Case {
+    std::string name;
+    std::string folded;  // FoldedName
+    MemberType type = MemberType::kText;
+    FieldIndex member = kNoField;
+    uint8_t node = kNone;  // an object within the object
+    uint8_t place = 0;     // among all of the message
+  };
+  std::vector<Case> cases;
+
+  const Case* Find(std::string_view name) const {
+    for (const Case& known : cases) {
+      if (known.name == name) return &known;
+    }
+    return nullptr;
+  }
+  // What is left of a name for readers that ignore case, '_' and '-'.
+  static std::string FoldedName(std::string_view name);
+};
+
+enum class MessageFormat : uint8_t { kProtobuf, kJson };
+
+// A message that is a field.
 struct SubMessage {
   FieldIndex field = kNoField;  // its members come right behind it
   size_t members = 0;
-  std::vector<ProtoNode> nodes;  // the first is the message itself
+  MessageFormat format = MessageFormat::kProtobuf;
+  std::vector<ProtoNode> nodes;      // the first is the message itself
+  std::vector<JsonNode> json_nodes;  // likewise
 };
 
 struct Field {
@@ -104,7 +135,7 @@ struct Field {
   uint8_t message = 0;  // kMessage: in Layout::messages
   // kMember:
   MemberType member = MemberType::kText;
-  uint32_t number_in_message = 0;  // protobuf's, in the message that it is directly in
+  uint32_t number_in_message = 0;  // protobuf: in the message that it is directly in
   uint8_t depth = 0;               // 0: directly in the message that is a field
   uint64_t within = 0;             // the nodes around it, as bits
   bool or_text = false;  // entries: what has no key is not one, but the text of the same number
@@ -225,6 +256,13 @@ struct Layout {
   size_t needed = 0;   // so many fields tell everything but metadata
   bool replaced_at_fixed_places = true;  // id and timeout
 
+  // Of the message that `member` is in.
+  MessageFormat FormatOf(const Field& member) const {
+    return messages[fields[member.source].message].format;
+  }
+  bool IsInJson(const Field& field) const {
+    return field.type == FieldType::kMember && FormatOf(field) == MessageFormat::kJson;
+  }
   // The field that stands behind `index` and its members.
   size_t Behind(size_t index) const {
     const Field& field = fields[index];
@@ -273,6 +311,25 @@ struct Tables {
   const Layout& layout(Direction direction) const {
     return layouts[static_cast<size_t>(direction)];
   }
+};
+
+// The tables of a protocol, by form: messages have one of several if a number, which stands at the
+// same place in all of them, says which.
+struct Forms {
+  // As many as their interests have room in a mask of 64 bits, and their numbers in a tag of two.
+  static constexpr size_t kMost = 4;
+  static constexpr size_t kUnknownForm = kMost;  // the number is not there yet
+  static constexpr size_t kNoForm = kMost + 1;
+
+  std::vector<Tables> tables;
+  LengthPart place;
+  std::vector<uint64_t> numbers;  // by form; empty if there is but one
+
+  // The bytes after which the form is known.
+  size_t head_bytes() const { return numbers.empty() ? 0 : place.offset + place.width; }
+  // Which form a message has that begins with `bytes`.
+  size_t FormOf(Bytes bytes) const { return numbers.empty() ? 0 : FormAmongAll(bytes); }
+  size_t FormAmongAll(Bytes bytes) const;
 };
 
 }  // namespace metaprotocol::declared

@@ -1,4 +1,4 @@
-// Messages with other fields: templates filled in, and messages of others with mutations applied.
+// Messages of others with other numbers and with mutations applied.
 #pragma once
 
 #include <cstdint>
@@ -13,20 +13,6 @@
 
 namespace metaprotocol::declared {
 
-// What goes into a template.
-struct Filling {
-  uint64_t id = 0;
-  uint64_t tag = 0;  // of the message that is answered
-  std::string_view text = {};
-  std::string_view reply = {};
-  const uint64_t* status = nullptr;  // in place of what the template has
-};
-
-// Appends a message of that layout. Text that has no room in its field is cut, between characters.
-// False, and nothing appended, if a length cannot say how many bytes its fields take.
-bool AppendTemplate(const Tables& tables, Direction direction, const Template& from,
-                    const Filling& filling, std::string& out);
-
 // Numbers that stand in place of a message's own.
 struct Replaced {
   std::optional<uint64_t> id;
@@ -39,8 +25,9 @@ struct Replaced {
 size_t AppendReplaced(const Tables& tables, Direction direction, Bytes bytes, const Values& values,
                       const Replaced& replaced, std::string& out);
 
-// The same where the id is a member of a message, which with its name takes the `size` bytes at
-// `begin` (0: it is not there). 0, and nothing appended, if a length cannot say what it comes to.
+// The same where the id is a member of a message: in protobuf it takes the `size` bytes at `begin`
+// with its tag (0: it is not there), in JSON without its name. 0, and nothing appended, if a length
+// cannot say what it comes to.
 size_t AppendIdInMessage(const Layout& layout, bool little_endian, Bytes bytes, size_t begin,
                          size_t size, uint64_t id, std::string& out);
 

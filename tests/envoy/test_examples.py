@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 import metaprotocol
 import pytest
@@ -691,20 +691,20 @@ async def test_private_protocol_is_routed_by_its_declaration(tmp_path: Path) -> 
                 assert (await said("order")).startswith("2 no_route")
 
 
+@pytest.mark.parametrize("heads", ["json", "binary"])
 async def test_rocketmq_sends_and_receives_under_the_topic_that_a_route_gives(
-    tmp_path: Path,
+    heads: Literal["json", "binary"], tmp_path: Path
 ) -> None:
-    peer = independent.rocketmq()
+    peer = independent.rocketmq(heads)
     fields = b"\0\1b\0\0\0\x06Orders"
     head = (310).to_bytes(2) + b"\0\0\0" + (7).to_bytes(4) + bytes(8) + len(fields).to_bytes(4)
     binary = b"\1" + len(head + fields).to_bytes(3) + head + fields  # without what a broker wants
-    json = b'\0\0\0\x20{"code":310,"flag":0,"opaque":7}'
+    object_ = b'{"code":310,"extFields":{"b":"Orders"},"flag":0,"opaque":7}'
+    in_json = b"\0" + len(object_).to_bytes(3) + object_
     with peer.provider("v1") as broker:
         async with running("rocketmq", tmp_path, others={10911: broker}) as stage:
             port = await stage.port(("broker.demo.svc.cluster.local", broker))
             said = await asyncio.to_thread(peer.consume, port, "127.0.0.2")
-            closed = await _answered(port, len(json).to_bytes(4) + json, "127.0.0.2")
-            assert closed == b""
             stage.edit("routes.yaml", ("exact: Retired", "exact: Orders"))
 
             async def retired() -> object:
@@ -712,6 +712,17 @@ async def test_rocketmq_sends_and_receives_under_the_topic_that_a_route_gives(
                 return b"this topic is retired" in answer
 
             await becomes(True, retired)
+            # Both forms at one port, each answered in its own.
+            answer = await _answered(port, len(in_json).to_bytes(4) + in_json, "127.0.0.2")
+            assert json.loads(answer[8:]) == {
+                "code": 16,
+                "flag": 1,
+                "language": "OTHER",
+                "opaque": 7,
+                "remark": "this topic is retired",
+            }
+            wrong = b"\2" + in_json[1:]
+            assert await _answered(port, len(wrong).to_bytes(4) + wrong, "127.0.0.2") == b""
     assert said["send"] == "SEND_OK"
     assert said["alias"] == "SEND_OK"
     assert "CODE: 16 " in said["retired"]
@@ -720,6 +731,10 @@ async def test_rocketmq_sends_and_receives_under_the_topic_that_a_route_gives(
     assert said["large"] == "true"
     assert said["many"] == "true"
     assert said["pushed"] == "2", "the second while the consumer waits at the broker"
+    if heads == "json":
+        assert said["popped"] == "pop me OK"
+    else:  # two bytes have no room for its number
+        assert "3442" in said["popped"]
 
 
 async def test_kafka_keeps_the_order_of_replies_and_knows_apis_and_clients(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       brpc::CreateBrpcCodec("").codec,   brpc::CreateBrpcCodec(R"({"authentication": true})").codec,
       trpc::CreateTrpcCodec("").codec,   declared::Make(declared::kHeads),
       declared::Make(declared::kBrpc),   declared::Make(declared::kChecked),
+      declared::Make(declared::kJson),   declared::Make(declared::kForms),
   };
   if (size == 0) return 0;
   const Codec& codec = *kCodecs[(data[0] >> 1) % kCodecs.size()];

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -164,9 +165,14 @@ def bolt_java() -> Peer:
     return _java_peer("bolt-java", "bolt-java", "BoltPeer")
 
 
-def rocketmq() -> Peer:
-    """A broker of RocketMQ as provider, its producer and consumers as consumer."""
-    return _java_peer("rocketmq", "rocketmq", "RocketmqPeer")
+def rocketmq(heads: Literal["json", "binary"]) -> Peer:
+    """A broker of RocketMQ as provider; its producer and consumers, whose heads are like that, as
+    consumer."""
+    peer = _java_peer("rocketmq", "rocketmq", "RocketmqPeer")
+    if heads == "json":
+        return peer
+    java, *arguments = peer.consumer_command
+    return replace(peer, consumer_command=(java, "-Drocketmq.serialize.type=ROCKETMQ", *arguments))
 
 
 def kafka() -> Peer:

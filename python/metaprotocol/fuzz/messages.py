@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import struct
 import zlib
 from collections.abc import Callable, Sequence
@@ -25,7 +26,7 @@ def seeds(target: Target, direction: Direction) -> list[bytes]:
     """Where to begin if there is no corpus."""
     if not target.declaration:
         return [b"", *_BUILT_IN.get((target.name, direction), ())]
-    declaration = json.loads(target.declaration)
+    declaration = _snake(json.loads(target.declaration))
     return [_declared(declaration, direction, number) for number in range(24)]
 
 
@@ -76,6 +77,16 @@ _BUILT_IN: dict[tuple[str, Direction], tuple[bytes, ...]] = {
 }
 
 
+def _snake(value: Any) -> Any:
+    """The same with names as the schema spells them, which the engine also takes in camel case."""
+    if isinstance(value, dict):
+        return {
+            re.sub("[A-Z]", lambda found: f"_{found[0].lower()}", key): _snake(item)
+            for key, item in value.items()
+        }
+    return [_snake(item) for item in value] if isinstance(value, list) else value
+
+
 def _declared(declaration: dict[str, Any], direction: Direction, number: int) -> bytes:
     """A message of that protocol, the same for the same number."""
     return _Writer(declaration, direction, random.Random(number)).write()
@@ -90,10 +101,18 @@ class _Writer:
         self._all = declaration
         self._rng = rng
         own = "request_fields" if direction == Direction.REQUEST else "response_fields"
-        self._fields: list[dict[str, Any]] = [
-            *_list(declaration.get("fields")),
-            *_list(declaration.get(own)),
-        ]
+        self._fields: list[dict[str, Any]] = [*_list(declaration.get("fields"))]
+        part = declaration
+        if isinstance(forms := declaration.get("forms"), dict):
+            part = rng.choice(_list(forms["forms"]))
+            self._fields = [
+                {**field, "value": int(part.get("value", 0))}
+                if field["name"] == forms["field"]
+                else field
+                for field in self._fields
+            ]
+            self._fields += _list(part.get("fields"))
+        self._fields += _list(part.get(own))
         little = declaration.get("byte_order") == "LITTLE"
         self._order: Literal["big", "little"] = "little" if little else "big"
         self._out = bytearray()
@@ -132,8 +151,8 @@ class _Writer:
         if "bytes" in field:
             width = field["bytes"]
             self._append(self._number(name, width) if value is None else int(value), width)
-        elif field.get("bits_of"):
-            if value is not None:
+        elif source := field.get("bits_of"):
+            if value is not None and str(source) in self._places:  # not of a member
                 self._set_bits(field, int(value))
         elif "text_bytes" in field:
             width = field["text_bytes"]
@@ -152,7 +171,9 @@ class _Writer:
         elif isinstance(entries := field.get("entries"), dict):
             self._entries(entries)
         elif isinstance(message := field.get("message"), dict):
-            content = self._members(_list(message.get("members")))
+            members = _list(message.get("members"))
+            is_json = message.get("format") == "JSON"
+            content = self._json(members) if is_json else self._members(members)
             if "length_prefix" in message:
                 self._append(len(content), message["length_prefix"])
             self._out += content
@@ -230,6 +251,39 @@ class _Writer:
         return _varint(number << 3) + _varint(
             self._number(str(member["name"]), 8) if value is None else int(value)
         )
+
+    def _json(self, members: list[dict[str, Any]]) -> bytes:
+        """An object of these members, and of one that nobody knows."""
+        whole: dict[str, Any] = {}
+        for member in members:
+            needed = member.get("required") or member["name"] == self._all.get("correlation_id")
+            if not needed and self._rng.random() < 0.4:
+                continue
+            value = self._json_value(member)
+            if value is None:
+                continue
+            *parents, name = str(member["path"]).split(".")
+            inner = whole
+            for parent in parents:
+                inner = inner.setdefault(parent, {})
+            inner.setdefault(name, value)
+        if self._rng.random() < 0.3:
+            whole["unknown"] = [1, {"nested": [True, None, "\N{GRINNING FACE}"]}]
+        separators = self._rng.choice(((",", ":"), (", ", ": ")))
+        ascii_only = self._rng.random() < 0.5
+        return json.dumps(whole, separators=separators, ensure_ascii=ascii_only).encode()
+
+    def _json_value(self, member: dict[str, Any]) -> Any:
+        kind = member.get("type", "TEXT")
+        if kind == "PRESENCE":
+            return None  # comes with what is in it
+        if kind == "ENTRIES":
+            return {f"key{n}": self._rng.choice(("value", 'a"\\\n', 5)) for n in range(3)}
+        if kind == "TEXT":
+            return self._rng.choice((self._text(member).decode(), 'say "\u00e9\u0001"'))
+        if (value := member.get("value")) is not None:
+            return int(value)
+        return self._rng.choice((*range(4), self._number(str(member["name"]), 3)))
 
     def _span(self, field: dict[str, Any]) -> None:
         if through := field.get("length_through"):

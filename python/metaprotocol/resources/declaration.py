@@ -76,15 +76,22 @@ class DeclaredMember(Model):
     """Its name, and its metadata key."""
     path: Annotated[
         str,
-        Field(min_length=1, max_length=64, pattern=r"^[1-9][0-9]{0,8}([.][1-9][0-9]{0,8}){0,3}$"),
+        Field(
+            min_length=1,
+            max_length=255,
+            pattern=r"^[A-Za-z0-9_$@-]{1,63}([.][A-Za-z0-9_$@-]{1,63}){0,3}$",
+        ),
     ]
-    """Where it is: its number, with those of the messages it is in before it, such as "1.2"."""
+    """Where it is: its number, or in JSON its name, with those of the messages it is in before it,
+    such as "1.2" and "head.method"."""
     type: Literal["text", "uint64", "int64", "int32", "presence", "entries"] | None = None
-    """What it holds. `text`: a string, or bytes. `uint64`: a number without a sign. `int64`: a
-    number with a sign. `int32`: a number with a sign, of which readers take 32 bits. `presence`: 1
-    if it is there, whatever it holds, and 0 if it is not. `entries`: a map of texts, or a repeated
-    message of a key (1) and a value (2): metadata keys of their own. Where a text has the same
-    path, what is no such message is that text."""
+    """What it holds. In JSON a member of another type is refused, and null is one that is not
+    there. `text`: a string, or bytes. `uint64`: a number without a sign. `int64`: a number with a
+    sign. `int32`: a number with a sign, of which readers take 32 bits. In JSON it must fit into
+    them. `presence`: 1 if it is there, whatever it holds, and 0 if it is not. `entries`: a map of
+    texts, or a repeated message of a key (1) and a value (2): metadata keys of their own. Where a
+    text has the same path, what is no such message is that text. In JSON an object, whose numbers
+    and booleans are taken for texts; one with objects or lists in it is refused."""
     required: bool | None = None
     """Requests and responses without it cannot be decoded."""
     value: Annotated[int, Field(ge=0, le=2**64 - 1)] | None = None
@@ -97,9 +104,12 @@ class DeclaredMember(Model):
 
 
 class DeclaredMessage(Model):
-    """A protobuf message within the message. It is known only as a whole, and so waited for as one.
-    Of a member that is there several times the last counts, as for all its readers, but a message
-    within it that is there twice is refused, as are groups."""
+    """A message within the message. It is known only as a whole, and so waited for as one. In
+    protobuf the last of several members of a number counts, as for all its readers, but a message
+    within it that is there twice is refused, as are groups. In JSON, whose readers do not agree on
+    that, what is known and there twice is refused; of entries the last counts. Refused is also what
+    some readers, but not all, would take for a known name: one that differs from it in the case of
+    letters, in '_' and in '-' only."""
 
     length_prefix: Annotated[int, Field(ge=1, le=4)] | None = None
     """How many bytes it takes stands before it, in so many bytes."""
@@ -107,6 +117,9 @@ class DeclaredMessage(Model):
     """How many bytes it takes is in the number field of that name before it."""
     members: Annotated[list[DeclaredMember], Field(min_length=1, max_length=32)]
     """What is to be known of it. Everything else is passed on as it is."""
+    format: Literal["protobuf", "json"] | None = None
+    """How it is written. `protobuf`: protobuf. `json`: an object in JSON (RFC 8259, in UTF-8), 64
+    levels deep at most in each of its values."""
 
 
 class DeclaredField(Model):
@@ -131,7 +144,7 @@ class DeclaredField(Model):
     entries: DeclaredEntries | None = None
     """A list of keys with values, which become metadata keys of their own."""
     message: DeclaredMessage | None = None
-    """A protobuf message within the message, of which some members are fields too."""
+    """A message within the message, in protobuf or JSON, of which some members are fields too."""
     mask: Annotated[int, Field(ge=0, le=2**64 - 1)] | None = None
     """For `bits_of`: which bits, such as 0x80; the lowest of them counts 1."""
     value: Annotated[int, Field(ge=0, le=2**64 - 1)] | None = None
@@ -228,7 +241,7 @@ class FieldValue(Model):
     number: Annotated[int, Field(ge=0, le=2**64 - 1)] | None = None
     """A number."""
     text: Annotated[str, Field(max_length=4096)] | None = None
-    """A text."""
+    """A text; for a number field, one of its names."""
 
 
 class ReplyNumber(Model):
@@ -281,6 +294,35 @@ class DeclaredCrc32(Model):
     """Which messages end with it; all of these must hold. Without any: all do."""
 
 
+class DeclaredForm(Model):
+    """One form of messages."""
+
+    name: Annotated[str, Field(min_length=1, max_length=64)]
+    """What it is called in messages about it."""
+    value: Annotated[int, Field(ge=0, le=2**64 - 1)]
+    """The number that its messages have."""
+    fields: Annotated[list[DeclaredField], Field(max_length=48)] = Field(default_factory=list)
+    """What comes after the declaration's own `fields`."""
+    request_fields: Annotated[list[DeclaredField], Field(max_length=48)] = Field(
+        default_factory=list
+    )
+    """What comes after `fields` in what clients send."""
+    response_fields: Annotated[list[DeclaredField], Field(max_length=48)] = Field(
+        default_factory=list
+    )
+    """What comes after `fields` in what servers send."""
+
+
+class DeclaredForms(Model):
+    """Forms of messages. A response has the form of its request."""
+
+    field: Annotated[str, Field(min_length=1, max_length=64)]
+    """Which form a message has: a number field, one of those in `fields` and at a fixed place. A
+    message with a number that no form has is not of this protocol."""
+    forms: Annotated[list[DeclaredForm], Field(min_length=1, max_length=4)]
+    """The forms. What the proxy sends of itself (`ping`) has the first one."""
+
+
 class Declaration(Model):
     """A protocol in terms of its bytes: where a message ends, which fields it begins with, and
     what they mean. What follows the fields is the body, which is passed on as it is."""
@@ -307,7 +349,7 @@ class Declaration(Model):
     correlation_id: Annotated[str, Field(max_length=255)] | None = None
     """The field that a response repeats from its request: a number of 4 or 8 bytes, or a decimal
     one. With it, requests of many clients share connections; without, a connection carries one
-    request at a time."""
+    request at a time. In JSON it may be any integer, and messages without it cannot be decoded."""
     status: DeclaredStatus | None = None
     """What responses say of their success; without it all are taken for good ones."""
     timeout: DeclaredTimeout | None = None
@@ -331,6 +373,17 @@ class Declaration(Model):
     crc32: DeclaredCrc32 | None = None
     """The checksum at the end of messages. Messages are waited for as a whole then: those that it
     does not fit are refused, and those that the proxy changes get another one."""
+    forms: DeclaredForms | None = None
+    """Where messages have one of several forms: what comes after `fields`, in place of
+    `request_fields` and `response_fields`. All else is said once, for all forms, by the names that
+    their fields have."""
+
+    def field_lists(self) -> list[list[DeclaredField]]:
+        """All there are, in order."""
+        lists = [self.fields, self.request_fields, self.response_fields]
+        for form in self.forms.forms if self.forms else ():
+            lists += [form.fields, form.request_fields, form.response_fields]
+        return lists
 
 
 def engine_json(declaration: Declaration) -> dict[str, Any]:
@@ -340,7 +393,7 @@ def engine_json(declaration: Declaration) -> dict[str, Any]:
 
 
 # Fields whose values are names of the engine's enumerations.
-_NAMES = frozenset({"byte_order", "kind", "sent_by", "type", "unit"})
+_NAMES = frozenset({"byte_order", "format", "kind", "sent_by", "type", "unit"})
 
 
 def _upper(value: Any) -> Any:

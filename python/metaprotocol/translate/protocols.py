@@ -120,24 +120,29 @@ def codecs() -> Mapping[str, CodecInfo]:
 def declared(name: str, declaration: Declaration) -> CodecInfo:
     """The codec of a declared protocol, whether the engine takes it or not."""
     lengths = set(declaration.framing.length.fields if declaration.framing.length else ())
-    fields = [*declaration.fields, *declaration.request_fields, *declaration.response_fields]
+    keys: list[str] = []
+    lists: set[str] = set()
+    fields = [field for part in declaration.field_lists() for field in part]
     for field in fields:
-        entries = field.entries
-        lengths.update(filter(None, (field.sized_by, entries.sized_by if entries else None)))
+        for sized in (field, field.entries, field.message):
+            if sized is not None and sized.sized_by:
+                lengths.add(sized.sized_by)
         if field.length_through:
             lengths.add(field.name)
-    keys = [
-        field.name
-        for field in fields
-        if field.name not in lengths
-        and field.name != declaration.correlation_id
-        and field.entries is None
-        and field.value is None
-        and not field.text_value
-    ]
-    lists = sorted({field.name for field in fields if field.entries is not None})
+    for field in fields:
+        if field.message is not None:
+            for member in field.message.members:
+                if member.type == "entries":
+                    lists.add(member.name)
+                elif member.value is None and member.type != "presence":
+                    keys.append(member.name)
+        elif field.entries is not None:
+            lists.add(field.name)
+        elif field.value is None and not field.text_value:
+            keys.append(field.name)
+    own = [key for key in keys if key not in lengths and key != declaration.correlation_id]
     text = json.dumps(engine_json(declaration), sort_keys=True)
-    return CodecInfo(name, tuple(dict.fromkeys(keys)), " and ".join(lists), text)
+    return CodecInfo(name, tuple(dict.fromkeys(own)), " and ".join(sorted(lists)), text)
 
 
 def brought(spec: ApplicationProtocolSpec) -> CodecInfo | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -152,11 +153,21 @@ def test_an_input_that_kills_the_worker_is_known(
 
 
 def test_made_up_messages_are_messages() -> None:
-    for name in ("bolt", ACME):
+    for name in ("bolt", "rocketmq", ACME):
         target = find(name)
         for direction in (Direction.REQUEST, Direction.RESPONSE):
             found = [target.codec().check(direction, data)[1] for data in seeds(target, direction)]
             assert sum(found) > len(found) / 2, name
+
+
+def test_declarations_are_read_however_the_engine_lets_them_spell_names() -> None:
+    target = find(ACME)
+    camel = re.sub(r"_([a-z])(?=[a-z_]*\":)", lambda name: name[1].upper(), target.declaration)
+    assert '"keyLengthPrefix":' in camel
+    same = Target(target.name, camel)
+    assert same.codec().traits["metadata_keys"] == target.codec().traits["metadata_keys"]
+    for direction in (Direction.REQUEST, Direction.RESPONSE):
+        assert seeds(same, direction) == seeds(target, direction)
 
 
 def test_decode_explains_every_field_at_its_place(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import metaprotocol
 import pytest
 import yaml
 from metaprotocol.config.v1 import Protocol
-from metaprotocol.engine import Codec
+from metaprotocol.engine import Codec, Direction, Message
 from metaprotocol.resources import declaration as models
 from metaprotocol.resources.base import Model
 from metaprotocol.translate.protocols import SHIPPED_DECLARATIONS, codecs, declared
@@ -124,10 +124,26 @@ def test_the_declaration_reaches_the_engine_as_it_is_written() -> None:
 def test_the_declaration_in_the_guide_is_valid_and_does_what_it_says(tmp_path: Path) -> None:
     guide = (ROOT / "docs" / "writing-a-codec.md").read_text()
     blocks = re.findall(r"```yaml\n(.*?)```", guide, re.DOTALL)
-    (block,) = [block for block in blocks if "declaration:" in block]
+    block, forms = [block for block in blocks if "declaration:" in block]
     (tmp_path / "page.yaml").write_text(block)
     assert told(tmp_path) == []
     content = yaml.safe_load(block)["spec"]["declaration"]
     info = declared("page", models.Declaration.model_validate(content))
     assert set(info.metadata_keys) == {"kind", "method", "status"}
     assert Codec("page", declaration=info.declaration).traits["id_bits"] == 32
+    both = declared("both", models.Declaration.model_validate(yaml.safe_load(forms)["declaration"]))
+    assert set(both.metadata_keys) == {"form", "method"}
+    codec = Codec("both", declaration=both.declaration)
+    head = b'{"id":7,"method":"get"}'
+    for rest in (b"\1" + bytes((0, 0, 0, 7, 0, 3)) + b"get", b"\0\0\0" + bytes([len(head)]) + head):
+        message = len(rest).to_bytes(4) + rest
+        seen = codec.decode(Direction.REQUEST, message)
+        assert isinstance(seen, Message)
+        assert (seen.id, dict(seen.metadata)[b"method"]) == (7, b"get")
+
+
+def test_what_a_declared_codec_offers_is_what_the_engine_says() -> None:
+    for name, info in codecs().items():
+        if info.declaration:
+            made = Codec(name, declaration=info.declaration)
+            assert sorted(info.metadata_keys) == sorted(made.traits["metadata_keys"]), name

@@ -188,6 +188,77 @@ inline constexpr std::string_view kBrpc = R"({
   "emptyReply": {"set": [{"field": "error_code", "number": 0}]}
 })";
 
+// Heads in JSON: everything the language has for them.
+inline constexpr std::string_view kJson = R"({
+  "framing": {"length": {"fields": ["length"], "after": "length"}},
+  "fields": [
+    {"name": "length", "bytes": 4},
+    {"name": "head_bytes", "bytes": 2},
+    {"name": "head", "message": {"format": "JSON", "sizedBy": "head_bytes", "members": [
+      {"name": "id", "path": "id", "type": "INT32"},
+      {"name": "method", "path": "call.method"},
+      {"name": "timeout", "path": "call.timeout", "type": "UINT64"},
+      {"name": "flags", "path": "flags", "type": "INT64"},
+      {"name": "status", "path": "status", "type": "INT32",
+       "names": [{"number": 0, "name": "good"}, {"number": 5, "name": "bad"}]},
+      {"name": "text", "path": "text", "without": "\n"},
+      {"name": "debug", "path": "debug", "type": "PRESENCE"},
+      {"name": "tags", "path": "call.tags", "type": "ENTRIES"}]}},
+    {"name": "tell", "bitsOf": "flags", "mask": 2},
+    {"name": "beat", "bitsOf": "flags", "mask": 4}],
+  "kinds": [
+    {"kind": "ONE_WAY", "when": [{"field": "tell", "values": [1]}]},
+    {"kind": "OTHER", "when": [{"field": "debug", "values": [1]}]},
+    {"kind": "OTHER", "when": [{"field": "method", "texts": ["none \"at\" all"]}]},
+    {"kind": "HEARTBEAT", "sentBy": "CLIENT", "when": [{"field": "beat", "values": [1]}]},
+    {"kind": "HEARTBEAT_REPLY", "sentBy": "SERVER", "when": [{"field": "beat", "values": [1]}]}],
+  "correlationId": "id",
+  "status": {"field": "status"},
+  "timeout": {"field": "timeout"},
+  "errorReply": {"set": [{"field": "status", "text": "bad"}, {"field": "tell", "number": 1},
+                         {"field": "text", "text": "{text}"}], "body": "{reply}"},
+  "emptyReply": {},
+  "heartbeatReply": {"set": [{"field": "beat", "number": 1}]}
+})";
+
+// Two forms of the same messages: as JSON and as bytes.
+inline constexpr std::string_view kForms = R"({
+  "framing": {"length": {"fields": ["length"], "after": "length"}},
+  "fields": [
+    {"name": "magic", "bytes": 1, "value": 77},
+    {"name": "form", "bytes": 1},
+    {"name": "length", "bytes": 4}],
+  "forms": {"field": "form", "forms": [
+    {"name": "bytes", "value": 1,
+     "requestFields": [
+       {"name": "id", "bytes": 4},
+       {"name": "level", "bytes": 1, "names": [{"number": 2, "name": "high"}]},
+       {"name": "method", "lengthPrefix": 1},
+       {"name": "tags",
+        "entries": {"lengthPrefix": 2, "keyLengthPrefix": 1, "valueLengthPrefix": 1}}],
+     "responseFields": [
+       {"name": "id", "bytes": 4},
+       {"name": "status", "bytes": 1},
+       {"name": "text", "lengthPrefix": 1}]},
+    {"name": "json", "value": 9,
+     "fields": [{"name": "head_bytes", "bytes": 1}],
+     "requestFields": [
+       {"name": "head", "message": {"format": "JSON", "sizedBy": "head_bytes", "members": [
+         {"name": "id", "path": "id", "type": "UINT64"},
+         {"name": "level", "path": "level"},
+         {"name": "method", "path": "method"},
+         {"name": "tags", "path": "tags", "type": "ENTRIES"}]}}],
+     "responseFields": [
+       {"name": "head", "message": {"format": "JSON", "sizedBy": "head_bytes", "members": [
+         {"name": "id", "path": "id", "type": "UINT64"},
+         {"name": "status", "path": "status", "type": "UINT64"},
+         {"name": "text", "path": "text"}]}}]}]},
+  "correlationId": "id",
+  "status": {"field": "status"},
+  "errorReply": {"set": [{"field": "status", "number": 3}, {"field": "text", "text": "{text}"}],
+                 "body": "{reply}"}
+})";
+
 inline std::shared_ptr<const DeclaredCodec> Make(std::string_view json) {
   CodecOrError made = CreateDeclaredCodec("test", json);
   if (made.codec == nullptr) throw std::runtime_error(made.error);

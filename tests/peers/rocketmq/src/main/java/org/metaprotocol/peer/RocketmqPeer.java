@@ -3,6 +3,8 @@
 //   RocketmqPeer provider <version>          prints "ready <port>", serves until its input ends
 //   RocketmqPeer consumer <port> <address>   sends and receives, prints "<what>: <result>"
 //
+// Heads are in JSON but with -Drocketmq.serialize.type=ROCKETMQ.
+//
 // Clients learn from a name server where brokers are. The consumer brings one of its own, on RocketMQ's
 // own server, that knows one broker: where it was told.
 package org.metaprotocol.peer;
@@ -18,20 +20,29 @@ import java.util.HashSet;
 import java.util.List;
 import java.util.Set;
 import java.util.concurrent.Callable;
+import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
 import java.util.concurrent.Future;
+import java.util.concurrent.TimeUnit;
 import org.apache.rocketmq.broker.BrokerController;
+import org.apache.rocketmq.client.consumer.AckCallback;
+import org.apache.rocketmq.client.consumer.AckResult;
 import org.apache.rocketmq.client.consumer.DefaultLitePullConsumer;
 import org.apache.rocketmq.client.consumer.DefaultMQPushConsumer;
+import org.apache.rocketmq.client.consumer.PopCallback;
+import org.apache.rocketmq.client.consumer.PopResult;
 import org.apache.rocketmq.client.consumer.listener.ConsumeConcurrentlyStatus;
 import org.apache.rocketmq.client.consumer.listener.MessageListenerConcurrently;
+import org.apache.rocketmq.client.impl.MQClientAPIImpl;
 import org.apache.rocketmq.client.producer.DefaultMQProducer;
 import org.apache.rocketmq.common.BrokerConfig;
+import org.apache.rocketmq.common.constant.ConsumeInitMode;
 import org.apache.rocketmq.common.constant.PermName;
 import org.apache.rocketmq.common.consumer.ConsumeFromWhere;
 import org.apache.rocketmq.common.message.Message;
+import org.apache.rocketmq.common.message.MessageConst;
 import org.apache.rocketmq.common.message.MessageExt;
 import org.apache.rocketmq.common.message.MessageQueue;
 import org.apache.rocketmq.remoting.netty.NettyClientConfig;
@@ -41,6 +52,8 @@ import org.apache.rocketmq.remoting.netty.NettyServerConfig;
 import org.apache.rocketmq.remoting.netty.NettySystemConfig;
 import org.apache.rocketmq.remoting.protocol.RemotingCommand;
 import org.apache.rocketmq.remoting.protocol.ResponseCode;
+import org.apache.rocketmq.remoting.protocol.header.AckMessageRequestHeader;
+import org.apache.rocketmq.remoting.protocol.header.PopMessageRequestHeader;
 import org.apache.rocketmq.remoting.protocol.route.BrokerData;
 import org.apache.rocketmq.remoting.protocol.route.QueueData;
 import org.apache.rocketmq.remoting.protocol.route.TopicRouteData;
@@ -78,7 +91,7 @@ public final class RocketmqPeer {
     store.setMappedFileSizeConsumeQueue(20 * 1000);
     store.setMaxHashSlotNum(100);
     store.setMaxIndexNum(1000);
-    store.setTimerWheelEnable(false);
+    store.setMappedFileSizeTimerLog(1 << 20); // its wheel is what POP needs
     store.setOsPageCacheBusyTimeOutMills(60_000); // or it refuses messages after a slow write
     BrokerController broker = new BrokerController(config, server, new NettyClientConfig(), store);
     if (!broker.initialize()) throw new IllegalStateException("the broker cannot be initialized");
@@ -208,6 +221,66 @@ public final class RocketmqPeer {
     return consumer;
   }
 
+  /** Takes a message as consumers in POP mode do, and says that it is done with. */
+  private static String pop(DefaultMQProducer producer, String broker, String topic) throws Exception {
+    MQClientAPIImpl api = producer.getDefaultMQProducerImpl().getMqClientFactory().getMQClientAPIImpl();
+    PopMessageRequestHeader header = new PopMessageRequestHeader();
+    header.setConsumerGroup("poppers");
+    header.setTopic(topic);
+    header.setQueueId(-1);
+    header.setMaxMsgNums(8);
+    header.setInvisibleTime(60_000);
+    header.setPollTime(20_000);
+    header.setBornTime(System.currentTimeMillis());
+    header.setInitMode(ConsumeInitMode.MIN);
+    CompletableFuture<PopResult> popped = new CompletableFuture<>();
+    api.popMessageAsync(
+        "broker",
+        broker,
+        header,
+        30_000,
+        new PopCallback() {
+          @Override
+          public void onSuccess(PopResult result) {
+            popped.complete(result);
+          }
+
+          @Override
+          public void onException(Throwable problem) {
+            popped.completeExceptionally(problem);
+          }
+        });
+    List<String> done = new ArrayList<>();
+    for (MessageExt message : popped.get(40, TimeUnit.SECONDS).getMsgFoundList()) {
+      String handle = message.getProperty(MessageConst.PROPERTY_POP_CK);
+      AckMessageRequestHeader ack = new AckMessageRequestHeader();
+      ack.setConsumerGroup("poppers");
+      ack.setTopic(topic);
+      ack.setExtraInfo(handle);
+      ack.setQueueId(message.getQueueId());
+      ack.setOffset(message.getQueueOffset());
+      CompletableFuture<AckResult> acknowledged = new CompletableFuture<>();
+      api.ackMessageAsync(
+          broker,
+          30_000,
+          new AckCallback() {
+            @Override
+            public void onSuccess(AckResult result) {
+              acknowledged.complete(result);
+            }
+
+            @Override
+            public void onException(Throwable problem) {
+              acknowledged.completeExceptionally(problem);
+            }
+          },
+          ack);
+      String text = new String(message.getBody(), StandardCharsets.UTF_8);
+      done.add(text + " " + acknowledged.get(40, TimeUnit.SECONDS).getStatus());
+    }
+    return String.join(", ", done);
+  }
+
   private static void consumer(String broker) throws Exception {
     NettyRemotingServer names = nameServer(broker);
     String nameServer = "127.0.0.1:" + names.localListenPort();
@@ -267,13 +340,14 @@ public final class RocketmqPeer {
             listener.shutdown();
           }
         });
+    producer.send(message("Popped", "pop me"));
+    report("popped", () -> pop(producer, broker, "Popped"));
     producer.shutdown();
     names.shutdown();
     System.exit(0);
   }
 
   public static void main(String[] arguments) throws Exception {
-    System.setProperty(RemotingCommand.SERIALIZE_TYPE_PROPERTY, "ROCKETMQ"); // heads are binary
     System.setProperty(NettySystemConfig.COM_ROCKETMQ_REMOTING_CLIENT_CONNECT_TIMEOUT, "30000");
     if (arguments[0].equals("provider")) {
       provider();
