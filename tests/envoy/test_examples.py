@@ -274,6 +274,35 @@ async def test_metrics_count_each_call_as_istio_does(tmp_path: Path) -> None:
         await becomes(True, counted_as_http)
 
 
+async def test_metrics_and_logs_by_istio_s_telemetry(tmp_path: Path) -> None:
+    async with running("metrics", tmp_path, dubbo=("v1",)) as stage, stage.consumer() as client:
+        (stage.folder / "routes.yaml").write_text(
+            "apiVersion: telemetry.istio.io/v1\n"
+            "kind: Telemetry\n"
+            "metadata: {name: mesh, namespace: istio-system}\n"
+            "spec:\n"
+            "  accessLogging: [{providers: [{name: envoy}]}]\n"
+            "  metrics:\n"
+            "  - overrides:\n"
+            "    - tagOverrides:\n"
+            "        request_protocol: {value: '\"http\"'}\n"
+            "        source_app: {operation: REMOVE}\n"
+        )
+
+        async def is_recorded() -> bool:
+            await client.call(INTERFACE, "list")
+            lines = stage.proxy.envoy.stats_prometheus().splitlines()
+            found = [
+                line
+                for line in lines
+                if "istio_requests_total{" in line and 'request_protocol="http"' in line
+            ]
+            return any('source_app=""' in line for line in found)
+
+        await becomes(True, is_recorded)
+        await eventually(lambda: f'"dubbo {INTERFACE} list" ok' in stage.proxy.envoy.log())
+
+
 async def test_fault_is_for_testers_only(tmp_path: Path) -> None:
     tester = {"user": "qa-7"}
     async with running("fault", tmp_path, dubbo=("v1",)) as stage, stage.consumer() as client:

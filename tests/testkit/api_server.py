@@ -63,6 +63,7 @@ ISTIO = (
     _istio("Gateway", "gateways"),
     Served("networking.istio.io", "v1alpha3", "EnvoyFilter", "envoyfilters"),
     Served("security.istio.io", "v1", "AuthorizationPolicy", "authorizationpolicies"),
+    Served("telemetry.istio.io", "v1", "Telemetry", "telemetries"),
     Served("dubbo.aeraki.io", "v1alpha1", "DubboAuthorizationPolicy", "dubboauthorizationpolicies"),
 )
 ADMISSION = (

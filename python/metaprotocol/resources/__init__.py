@@ -15,6 +15,7 @@ from metaprotocol.resources.meta_router import MetaRoute, MetaRouter, MetaRouter
 from metaprotocol.resources.redis import RedisDestination, RedisService
 from metaprotocol.resources.secret import Secret
 from metaprotocol.resources.service_entry import ServiceEntry, ServiceEntrySpec, ServicePort
+from metaprotocol.resources.telemetry import Telemetry
 from metaprotocol.resources.unenforced import Unenforced
 from metaprotocol.resources.unreadable import Unreadable
 from metaprotocol.resources.virtual_service import VirtualService, VirtualServiceSpec
@@ -42,6 +43,7 @@ __all__ = [
     "ServiceEntry",
     "ServiceEntrySpec",
     "ServicePort",
+    "Telemetry",
     "Unenforced",
     "Unreadable",
     "VirtualService",

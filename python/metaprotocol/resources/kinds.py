@@ -20,6 +20,7 @@ from metaprotocol.resources.meta_router import MetaRouter
 from metaprotocol.resources.redis import RedisDestination, RedisService
 from metaprotocol.resources.secret import Secret
 from metaprotocol.resources.service_entry import ServiceEntry
+from metaprotocol.resources.telemetry import Telemetry
 from metaprotocol.resources.virtual_service import VirtualService
 from metaprotocol.resources.workload_entry import WorkloadEntry
 
@@ -35,6 +36,8 @@ class Reader(Enum):
     """The ``Endpoint``s of services that do not list them."""
     ACCESS = "access"
     """Who may send which requests to a service."""
+    RECORDS = "records"
+    """What is recorded of a service's requests."""
     ROUTES = "routes"
     """A ``RoutePlan``."""
     POLICY = "policy"
@@ -98,6 +101,7 @@ KINDS: tuple[Kind, ...] = (
     _read(WorkloadEntry, "workloadentries", Reader.ENDPOINTS),
     _read(AuthorizationPolicy, "authorizationpolicies", Reader.ACCESS, "*"),
     _read(DubboAuthorizationPolicy, "dubboauthorizationpolicies", Reader.ACCESS, "*"),
+    _read(Telemetry, "telemetries", Reader.RECORDS),
     _read(RedisService, "redisservices", Reader.REDIS, "host"),
     _read(RedisDestination, "redisdestinations", Reader.REDIS, "host"),
     _read(Secret, "secrets", Reader.SECRET),
@@ -121,7 +125,6 @@ KINDS: tuple[Kind, ...] = (
     Kind(_NETWORKING, "ProxyConfig", "proxyconfigs"),
     Kind(_NETWORKING, "Sidecar", "sidecars", effect="what it hides can be reached"),
     Kind(_NETWORKING, "WorkloadGroup", "workloadgroups"),
-    Kind("telemetry.istio.io", "", "", effect="nothing is recorded by it"),
     Kind("extensions.istio.io", "", "", effect="what it adds does not run"),
     Kind("gateway.networking.k8s.io", "", "", effect="its routes have no effect"),
 )  # fmt: skip

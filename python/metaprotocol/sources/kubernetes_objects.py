@@ -34,8 +34,8 @@ ORIGIN = Origin("kubernetes")
 
 # In a cluster, EndpointSlices and Pods say what these would.
 _SAID_ELSEWHERE = ("Endpoints", "Deployment", "StatefulSet")
-# Where there is a cluster istiod enforces it, or nobody.
-_ISTIODS = "AuthorizationPolicy"
+# Where there is a cluster istiod enforces it, or nobody; without the other requests go on alike.
+_NOT_ESSENTIAL = ("AuthorizationPolicy", "Telemetry")
 # What is not read, but told of where somebody has written it.
 _TOLD_OF = ("RequestAuthentication", "Gateway")
 _ISTIO_VERSIONS = ("v1", "v1beta1", "v1alpha3")
@@ -50,7 +50,7 @@ FOLLOWED: tuple[ApiKind, ...] = (
             kind.plural,
             kind.versions,
             kind.namespaced,
-            essential=kind.name != _ISTIODS,
+            essential=kind.name not in _NOT_ESSENTIAL,
         )
         for kind in KINDS
         if kind.model is not None and kind.name not in _NOT_FOLLOWED

@@ -8,7 +8,7 @@ about.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, product
 from typing import TypeAlias
@@ -63,9 +63,11 @@ def selects(policy: AccessPolicy, service: Service, port: Port, codec: CodecInfo
     pods."""
     if policy.for_gateways or policy.codec not in ("", codec.name):
         return False
-    labels = policy.labels
-    if not labels:
-        return True
+    return not policy.labels or pods_have(policy.labels, service, port)
+
+
+def pods_have(labels: Mapping[str, str], service: Service, port: Port) -> bool | None:
+    """Whether the pods that serve a port have these labels; None: perhaps, or some of them."""
     if port.pods:  # which may have more labels
         known = {name: port.pods.get(name) for name in labels}
         if any(value not in (None, labels[name]) for name, value in known.items()):

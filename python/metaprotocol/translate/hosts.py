@@ -60,6 +60,7 @@ from metaprotocol.translate.routes import (
     shut_table,
 )
 from metaprotocol.translate.services import BIND_ANNOTATION
+from metaprotocol.translate.telemetry import telemetry_of
 from metaprotocol.translate.tracing import planned_tracing
 from metaprotocol.translate.virtual_service_choice import told_apart, virtual_service_for
 from metaprotocol.translate.virtual_services import virtual_service_plan
@@ -427,7 +428,11 @@ class HostTranslator:
             table = RouteTranslator(plan, service, port, codec, self._known).translate()
         if shut is None:
             self._authorize(policies, service, port, codec, table, report)
+        items = self._index.telemetry(service.namespace)
+        telemetry = telemetry_of(items, service, port, self._options, report)
         traced_by, tracing = self._tracing(plan, protocol, table, report)
+        if tracing is None and (plan is None or plan.tracing is None):
+            telemetry.tell_without_collector(report)
         counted_by, metrics = _metrics(plan, protocol)
         report.extend(table.diagnostics)
         made.uses |= table.uses
@@ -445,6 +450,7 @@ class HostTranslator:
         if protocol is not None:
             origins.append(protocol)
         origins.extend(policy.owner for policy in table.policies)
+        origins.extend(telemetry.items)
         made.ports[port.number] = PortFilters(codec, protocol, plan, frozenset(table.uses))
         owner = plan.owner if plan is not None else port.owner
         limits = plan.limits if plan is not None else None
@@ -456,12 +462,17 @@ class HostTranslator:
                 config.tracing.CopyFrom(tracing)
                 if side is not table:  # beside the servers
                     config.tracing.kind = Tracing.SERVER
-            if metrics is not None:
+            servers = side is not table
+            wanted = metrics
+            if counted_by is None and telemetry.counts(servers):
+                wanted = RequestMetrics()
+            if wanted is not None:
                 config.request_metrics.CopyFrom(
-                    metrics_of_clients(metrics, table, self._known)
-                    if side is table
-                    else metrics_of_servers(metrics, service)
+                    metrics_of_servers(wanted, service)
+                    if servers
+                    else metrics_of_clients(wanted, table, self._known)
                 )
+            telemetry.apply(config, plan, servers)
             if self._options.target is Target.ENVOY:
                 config.listener_name = name  # which is named like its filter
             logged_by = owner if logs is not None else protocol

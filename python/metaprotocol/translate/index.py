@@ -18,6 +18,7 @@ from metaprotocol.resources import (
     Resource,
     Secret,
     ServiceEntry,
+    Telemetry,
     Unenforced,
     Unreadable,
     VirtualService,
@@ -69,6 +70,8 @@ class Index:
         """By the hosts that are known to be meant."""
         self._policies: dict[str, dict[Key, AccessPolicy]] = {}
         """Who may send what, by namespace."""
+        self._telemetry: dict[str, set[Key]] = {}
+        """By namespace."""
         self._unenforced: set[Key] = set()
         self._vague: set[Key] = set()
         """What cannot be read and may be about many hosts."""
@@ -114,6 +117,9 @@ class Index:
                         policies[key] = access_policy(present)
                     else:
                         del policies[key]
+                    touched.routes |= self._hosts_of(key.namespace)
+                case Telemetry():
+                    _change(self._telemetry, key.namespace, key, add)
                     touched.routes |= self._hosts_of(key.namespace)
                 case Unenforced():
                     (self._unenforced.add if add else self._unenforced.discard)(key)
@@ -318,6 +324,14 @@ class Index:
         for name in {namespace, self._options.root_namespace}:
             found |= self._policies.get(name, {})
         return [found[key] for key in sorted(found)]
+
+    def telemetry(self, namespace: str) -> list[Telemetry]:
+        """What is recorded of requests to a namespace, by the root namespace's included."""
+        return [
+            item
+            for name in sorted({namespace, self._options.root_namespace})
+            for item in self._get(self._telemetry, name, Telemetry)
+        ]
 
     def unenforced(self) -> list[Unenforced]:
         """The objects that ask for what is not done."""

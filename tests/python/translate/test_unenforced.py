@@ -33,7 +33,6 @@ def told(text: str, options: Options | None = None) -> list[Diagnostic]:
         ("Gateway", NETWORKING),
         ("Sidecar", NETWORKING),
         ("EnvoyFilter", "networking.istio.io/v1alpha3"),
-        ("Telemetry", "telemetry.istio.io/v1"),
         ("WasmPlugin", "extensions.istio.io/v1alpha1"),
         ("TCPRoute", "gateway.networking.k8s.io/v1alpha2"),
     ],

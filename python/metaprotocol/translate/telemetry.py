@@ -1,0 +1,218 @@
+"""Istio's Telemetry: what is recorded of the requests of a port, over what its protocol says.
+
+Of the objects that are for a workload the most specific one counts: with a selector, of its
+namespace, of the mesh. What a MetaRouter says of its own requests stands over all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from metaprotocol.config.v1 import (
+    AccessLog,
+    LabelOverride,
+    ProxyConfig,
+    RequestMetrics,
+    SpanAttribute,
+)
+from metaprotocol.resources import Telemetry
+from metaprotocol.resources.meta_router import AccessLog as WrittenLog
+from metaprotocol.resources.telemetry import (
+    FAILURES,
+    LABELS,
+    AccessLogging,
+    MetricsOverride,
+    Mode,
+    TelemetryMetrics,
+    TelemetryTracing,
+)
+from metaprotocol.translate.access_logs import access_log
+from metaprotocol.translate.authorization import pods_have
+from metaprotocol.translate.model import Port, Service
+from metaprotocol.translate.options import Options, Target
+from metaprotocol.translate.plan import RoutePlan
+from metaprotocol.translate.reporting import Report, age
+
+_Part = TypeVar("_Part", AccessLogging, TelemetryTracing)
+
+_ALL = LabelOverride.Metric.keys()
+_STDOUT = "/dev/stdout"
+_ENVOY = "envoy"
+
+
+@dataclass
+class TelemetryOf:
+    """What is in force for a port, the least specific first."""
+
+    items: list[Telemetry] = field(default_factory=list)
+    options: Options = field(default_factory=Options)
+
+    def counts(self, servers: bool) -> bool:
+        """Whether metrics are kept beside clients, or servers."""
+        return any(item.spec.metrics for item in self._beside(servers))
+
+    def apply(self, config: ProxyConfig, plan: RoutePlan | None, servers: bool) -> None:
+        """Changes the configuration beside clients, or servers."""
+        items = self._beside(servers)
+        if plan is None or plan.access_logs is None:
+            self._log(items, config, servers)
+        if config.HasField("tracing") and (plan is None or plan.tracing is None):
+            self._trace(items, config, servers)
+        if config.HasField("request_metrics") and (plan is None or plan.request_metrics is None):
+            self._count(items, config, servers)
+
+    def tell_without_collector(self, report: Report) -> None:
+        """Tells of spans that nobody would get."""
+        for item in self.items:
+            for index, tracing in enumerate(item.spec.tracing):
+                if not tracing.disable_span_reporting:
+                    report.warning(
+                        item, "no-effect", f"spec.tracing[{index}]",
+                        "there is no collector: no spans are made",
+                        fix="name one in `tracing` of the ApplicationProtocol",
+                    )  # fmt: skip
+
+    def _beside(self, servers: bool) -> list[Telemetry]:
+        if servers or self.options.target is Target.ENVOY:
+            return self.items
+        # Beside clients of whatever namespace.
+        root = self.options.root_namespace
+        return [item for item in self.items if item.key.namespace == root]
+
+    def _holds(self, mode: Mode, servers: bool) -> bool:
+        if self.options.target is Target.ENVOY:  # one proxy for both ends
+            return True
+        return mode != ("CLIENT" if servers else "SERVER")
+
+    def _parts(self, parts: Sequence[_Part], servers: bool) -> list[_Part]:
+        return [
+            part
+            for part in parts
+            if self._holds(part.match.mode if part.match else "CLIENT_AND_SERVER", servers)
+        ]
+
+    def _log(self, items: Sequence[Telemetry], config: ProxyConfig, servers: bool) -> None:
+        for item in reversed(items):
+            parts = self._parts(item.spec.access_logging, servers)
+            if not parts:
+                continue
+            usual = list(config.access_logs) or [access_log(WrittenLog(file=_STDOUT))]
+            made: list[AccessLog] = []
+            for part in parts:
+                named = not part.providers or any(one.name == _ENVOY for one in part.providers)
+                if named and not part.disabled:
+                    made.extend(_filtered(log, part) for log in usual)
+            del config.access_logs[:]
+            config.access_logs.extend(made)
+            return
+
+    def _trace(self, items: Sequence[Telemetry], config: ProxyConfig, servers: bool) -> None:
+        parts = [
+            part for item in reversed(items) for part in self._parts(item.spec.tracing, servers)
+        ]
+        disabled = [part.disable_span_reporting for part in parts]
+        if next((one for one in disabled if one is not None), False):
+            config.ClearField("tracing")
+            return
+        for part in parts:
+            if part.random_sampling_percentage is not None:
+                config.tracing.percent = part.random_sampling_percentage
+                break
+        for part in parts:
+            if part.custom_tags:
+                _add_tags(config, part)
+                break
+
+    def _count(self, items: Sequence[Telemetry], config: ProxyConfig, servers: bool) -> None:
+        made, name_of = config.request_metrics, LabelOverride.Metric.Name
+        disabled = {name_of(metric) for metric in made.disabled}
+        labels = {(name_of(change.metric), change.label): change.value for change in made.overrides}
+        for override in _overrides(item.spec.metrics for item in items):
+            mode = override.match.mode if override.match is not None else "CLIENT_AND_SERVER"
+            if not self._holds(mode, servers):
+                continue
+            if override.disabled is not None:
+                disabled -= set(override.metrics)
+            if override.disabled:
+                disabled |= set(override.metrics)
+            for name, change in override.tag_overrides.items():
+                if change.text is not None and name in LABELS:
+                    labels.update(((metric, name), change.text) for metric in override.metrics)
+        if len(disabled) == len(_ALL):
+            config.ClearField("request_metrics")
+            return
+        del made.disabled[:]
+        del made.overrides[:]
+        made.MergeFrom(
+            RequestMetrics(
+                disabled=[metric for metric in _ALL if metric in disabled],
+                overrides=[
+                    LabelOverride(metric=metric, label=name, value=value)
+                    for (metric, name), value in labels.items()
+                ],
+            )
+        )
+
+
+def telemetry_of(
+    items: Sequence[Telemetry], service: Service, port: Port, options: Options, report: Report
+) -> TelemetryOf:
+    """What is in force for a port, of the objects in its service's namespace and the root
+    namespace."""
+    levels: list[list[Telemetry]] = [[], [], []]
+    for item in sorted(items, key=age):
+        spec = item.spec
+        if spec.target_ref is not None or spec.target_refs:
+            continue
+        labels = spec.selector.match_labels if spec.selector is not None else {}
+        own = item.key.namespace == service.namespace
+        if not labels:
+            levels[0 if item.key.namespace == options.root_namespace else 1].append(item)
+        elif own:
+            chosen = pods_have(labels, service, port)
+            if chosen is None:
+                report.warning(
+                    item, "no-effect", "spec.selector",
+                    f"it is not known of port {port.number} of {service.host} whether its pods "
+                    "have these labels, or only some have: nothing is recorded by it there",
+                )  # fmt: skip
+            elif chosen:
+                levels[2].append(item)
+    made = TelemetryOf(options=options)
+    for level in levels:
+        for loser in level[1:]:
+            report.warning(
+                loser, "no-effect", "metadata.name",
+                f"{level[0].key} is for the same workloads, and older",
+                fix="write one of the two",
+            )  # fmt: skip
+        made.items.extend(level[:1])
+    return made
+
+
+def _filtered(log: AccessLog, part: AccessLogging) -> AccessLog:
+    made = AccessLog()
+    made.CopyFrom(log)
+    if part.filter is not None and FAILURES.fullmatch(part.filter.expression):
+        made.failures_only = True
+    return made
+
+
+def _add_tags(config: ProxyConfig, part: TelemetryTracing) -> None:
+    made = {attribute.name: attribute for attribute in config.tracing.attributes}
+    for name, tag in part.custom_tags.items():
+        if tag.literal is not None:
+            made[name] = SpanAttribute(name=name, value=tag.literal.value)
+        elif tag.header is not None:
+            made[name] = SpanAttribute(name=name, key=tag.header.name)
+    kept = list(made.values())
+    del config.tracing.attributes[:]
+    config.tracing.attributes.extend(kept[-32:])
+
+
+def _overrides(found: Iterator[Sequence[TelemetryMetrics]]) -> Iterator[MetricsOverride]:
+    for metrics in found:
+        for one in metrics:
+            yield from one.overrides
