@@ -27,6 +27,7 @@ from metaprotocol.diagnostics import Diagnostic
 from metaprotocol.envoy.config import Carrier, ConfigBuilder
 from metaprotocol.envoy.descriptors import EnvoyTypes
 from metaprotocol.resources import Inventory, Key, Resource, ServiceEntry
+from metaprotocol.resources.kubernetes import Service as KubernetesService
 from metaprotocol.translate.addresses import Address, AddressBook, Claim, own_address_in_istio
 from metaprotocol.translate.filters import proxy_config
 from metaprotocol.translate.hosts import Filter, PortFilters
@@ -54,6 +55,7 @@ from metaprotocol.translate.secret_files import SecretFiles
 from metaprotocol.translate.services import SELECTOR_ANNOTATION
 from metaprotocol.translate.translator import Translator
 from metaprotocol.translate.visibility import Namespaces
+from metaprotocol.translate.zookeeper import ZOOKEEPER
 
 _LONGEST_NAME = 253
 """Characters of a Kubernetes object's name."""
@@ -240,6 +242,15 @@ class _Objects:
                 value=NONE, fix="use resolution STATIC with endpoints, or DNS",
             )  # fmt: skip
             return []
+        if _is_headless(service) and port.native != ZOOKEEPER:
+            self._report.warning(
+                port.owner, "original-destination", "spec.clusterIP",
+                "connections to a headless Service go where the client says, in Istio; the port "
+                "stays plain TCP",
+                value="None", fix="give the Service a cluster IP, or write a ServiceEntry with "
+                "workloadSelector, which may have the same pods",
+            )  # fmt: skip
+            return []
         addresses = []
         for index, address in enumerate(port.addresses):
             if "/" in address:
@@ -396,6 +407,8 @@ class _Objects:
         """Patches the clusters of a service port, and adds the way to each. With one policy for all
         of them that is one patch."""
         service = self._translator.service(host)
+        if service is not None and _is_headless(service):
+            return  # Envoy refuses our policy in the clusters that istiod makes for it
         found = service.port(port) if service is not None else None
         if service is not None and found is not None and found.native:
             self._redis_clusters(namespace, service, port)
@@ -544,6 +557,14 @@ class _Objects:
         self._objects[key] = envoy_filter(key[1], namespace, labels, patches, priority)
         if ours:
             self._namespaces.add(namespace)
+
+
+def _is_headless(service: Service) -> bool:
+    """Whether istiod takes its clusters' hosts from where connections were going."""
+    return any(
+        isinstance(owner, KubernetesService) and owner.spec.cluster_ip == "None"
+        for owner in service.owners
+    )
 
 
 def _object_name(name: str) -> str:

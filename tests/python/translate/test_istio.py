@@ -82,6 +82,52 @@ def test_servers_are_selected_by_their_own_labels_as_well() -> None:
         assert inbound["metadata"]["namespace"] == "shop"
 
 
+HEADLESS = """
+apiVersion: v1
+kind: Service
+metadata: {name: orders, namespace: shop}
+spec:
+  clusterIP: None
+  selector: {app: orders}
+  ports:
+  - {name: tcp-metaprotocol-dubbo, port: 20880}
+  - {name: tcp-zookeeper, port: 2181}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: orders-0, namespace: shop, labels: {app: orders}}
+spec: {containers: [{name: app, ports: [{containerPort: 20880}]}]}
+status: {podIP: 10.1.0.1, phase: Running, conditions: [{type: Ready, status: "True"}]}
+---
+"""
+
+
+def test_a_headless_service_stays_plain_tcp() -> None:
+    """Its clusters are of a type in which Envoy refuses our policy, and everything that came along
+    with it. What only counts is before Istio's TCP proxy all the same, for each pod."""
+    result = made(HEADLESS + router(f"[{{name: a, {TO_ORDERS}}}]"))
+    (told,) = [item for item in result.diagnostics if item.code == "original-destination"]
+    assert (told.severity, told.field) == (Severity.WARNING, "spec.clusterIP")
+    assert patches(result, "CLUSTER", "MERGE") == []
+    assert [
+        patch
+        for patch in patches(result, "NETWORK_FILTER", "REPLACE")
+        if patch["match"]["context"] == "SIDECAR_OUTBOUND"
+    ] == []
+    counted = patches(result, "NETWORK_FILTER", "INSERT_BEFORE")
+    assert "10.1.0.1_2181" in {patch["match"]["listener"]["name"] for patch in counted}
+
+
+def test_one_that_others_lead_to_has_no_policy_either() -> None:
+    leading = router("[{name: a, route: [{destination: {host: orders, port: {number: 20880}}}]}]")
+    web = "web.shop.svc.cluster.local"
+    result = made(HEADLESS + service("web") + "---\n" + leading.replace(ORDERS, web))
+    assert "outbound|20880||" + ORDERS in str(patches(result, "EXTENSION_CONFIG", "ADD"))
+    assert [
+        patch["match"]["cluster"]["service"] for patch in patches(result, "CLUSTER", "MERGE")
+    ] == [web]
+
+
 def test_the_filters_come_from_istiod_itself() -> None:
     result = made(service() + router(f"[{{name: a, {TO_ORDERS}}}]"))
     (patch,) = patches(result, "NETWORK_FILTER", "REPLACE")
