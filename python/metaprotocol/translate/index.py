@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -56,6 +56,8 @@ class Index:
         self._options = options
         self._objects: dict[Key, Resource] = {}
         self._entries: dict[str, set[Key]] = {}
+        self._hosts: list[str] | None = []
+        """The names in ``_entries``, in order; None: they may be others."""
         self._routers: dict[str, set[Key]] = {}
         self._virtual: dict[str, set[Key]] = {}
         self._wildcard_virtual: dict[str, set[Key]] = {}
@@ -138,6 +140,7 @@ class Index:
             self._objects[key] = resource
 
     def _owner(self, key: Key, hosts: Iterable[str], add: bool, touched: Touched) -> None:
+        self._hosts = None
         for host in hosts:
             _change(self._entries, host, key, add)
             touched.services.add(host)
@@ -243,9 +246,11 @@ class Index:
         """The full name of a host as written in an object of that namespace."""
         return resolve_host(host, namespace, self._options.cluster_domain, self._entries)
 
-    def hosts(self) -> list[str]:
-        """All hosts with a ServiceEntry or a Kubernetes Service."""
-        return sorted(self._entries)
+    def hosts(self) -> Sequence[str]:
+        """All hosts with a ServiceEntry or a Kubernetes Service, in order."""
+        if self._hosts is None:
+            self._hosts = sorted(self._entries)
+        return self._hosts
 
     def owners(self, host: str) -> list[Resource]:
         """The ServiceEntries and Kubernetes Services with that host."""

@@ -6,6 +6,7 @@ written, so that what is wrong with a part is told of that field.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -67,7 +68,7 @@ class Known:
     service: Callable[[str], Service | None]
     policies: Callable[[str], HostPolicies]
     hosts: Callable[[], Sequence[str]]
-    """All hosts, for "did you mean"."""
+    """All hosts, in order, for "did you mean"."""
 
 
 @dataclass
@@ -414,6 +415,8 @@ def no_host_fix(host: str, known: Known) -> str:
     """What to do about a host that no service has."""
     hosts = known.hosts()
     if len(hosts) > _COMPARED_HOSTS:  # comparing takes a while
-        hosts = [name for name in hosts if name[:3] == host[:3]][:_COMPARED_HOSTS]
+        first = bisect_left(hosts, host[:3])
+        some = hosts[first : first + _COMPARED_HOSTS]
+        hosts = [name for name in some if name[:3] == host[:3]]
     meant = did_you_mean_host(host, hosts)
     return f'did you mean "{meant}"?' if meant else "add a ServiceEntry with this host"

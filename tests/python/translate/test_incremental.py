@@ -24,6 +24,7 @@ from tests.python.translate.support import (
     unenforced,
     virtual_service,
 )
+from tests.testkit.versions import forbid_looking_at_everything
 
 
 class World:
@@ -310,3 +311,21 @@ def test_the_order_of_resources_has_no_effect() -> None:
         ]
         first = first or content
         assert content == first
+
+
+def test_what_leads_nowhere_costs_no_look_at_all_services() -> None:
+    def to_nowhere(count: int) -> str:
+        routes = [
+            f"{{name: r{n}, route: [{{destination: {{host: s{n}x.shop.svc.cluster.local}}}}]}}"
+            for n in range(10, 10 + count)
+        ]
+        return router(f"[{', '.join(routes)}]")
+
+    world = World(many(300))
+    world.write("router.yaml", to_nowhere(3))
+    world.write("router.yaml", to_nowhere(4))
+    assert forbid_looking_at_everything(300, world.translator._index) > 1
+    world.write("router.yaml", to_nowhere(5))
+    found = [item for item in world.update.diagnostics if item.code == "no-host"]
+    assert len(found) == 5
+    assert found[0].fix == 'did you mean "s10.shop.svc.cluster.local"?'
