@@ -1,7 +1,8 @@
 """Dubbo calls from inside a pod: a line of JSON for each answer that is another than the one
 before, and at the end what came of all.
 
-    calls.py HOST:PORT --method M [--connections 1] [--seconds S | --times N]
+    calls.py HOST:PORT --method M [--attachment KEY=VALUE] [--connections 1]
+             [--seconds S | --times N]
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import sys
 import time
 from collections import Counter
 
+from metaprotocol.dubbo.hessian2 import Value
+from metaprotocol.peers.commands import pair
 from metaprotocol.peers.dubbo import DubboClient
 
 SERVICE = "org.example.Service"
@@ -22,8 +25,9 @@ _PAUSE = 0.005
 class Load:
     """Calls on some connections."""
 
-    def __init__(self, host: str, port: int, method: str) -> None:
+    def __init__(self, host: str, port: int, method: str, attachments: dict[str, Value]) -> None:
         self.host, self.port, self.method = host, port, method
+        self.attachments = attachments
         self.answers: Counter[str] = Counter()
         self.failed: Counter[str] = Counter()
         self.closed = 0
@@ -35,7 +39,10 @@ class Load:
             while times != 0 and time.monotonic() < end:
                 times -= 1
                 try:
-                    answer = str((await client.call(SERVICE, self.method, timeout=5)).value)
+                    reply = await client.call(
+                        SERVICE, self.method, attachments=self.attachments, timeout=5
+                    )
+                    answer = str(reply.value)
                 except ConnectionError as error:
                     self.closed += 1
                     self.failed[repr(error)] += 1
@@ -60,12 +67,13 @@ async def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("target")
     parser.add_argument("--method", default="call")
+    parser.add_argument("--attachment", action="append", type=pair, default=[])
     parser.add_argument("--connections", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--times", type=int, default=-1)
     options = parser.parse_args()
     host, _, port = options.target.rpartition(":")
-    load = Load(host, int(port), options.method)
+    load = Load(host, int(port), options.method, dict(options.attachment))
     end = time.monotonic() + options.seconds
     await asyncio.gather(*(load.run(end, options.times) for _ in range(options.connections)))
     say({"answers": load.answers, "failed": load.failed, "closed": load.closed})

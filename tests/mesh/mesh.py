@@ -18,7 +18,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,20 @@ defaultProviders: {}
 defaultConfig: {discoveryAddress: "istiod.istio-system.svc:15012"}
 """
 
+STRICT = f"""
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {{name: default, namespace: {NAMESPACE}}}
+spec: {{mtls: {{mode: STRICT}}}}
+---
+apiVersion: networking.istio.io/v1
+kind: Sidecar
+metadata: {{name: default, namespace: {NAMESPACE}}}
+spec: {{egress: [{{hosts: ["./*"]}}]}}
+"""
+"""mTLS is strict. Sidecars know of their own namespace alone: the control plane's Service has HTTP
+ports, for which Istio wants a filter that a stock Envoy lacks."""
+
 
 class Mesh:
     """See the module's description. ``start`` begins with the API server and what is applied there;
@@ -69,7 +83,8 @@ class Mesh:
         self._admin = secrets.token_hex(16)
         self.kubeconfig = self._kubeconfig("admin", self._admin)
         self._resources: dict[str, dict[str, tuple[str, bool]]] = {}
-        self._versions = 0
+        self._numbers = 9
+        """Of the last pod, by which it has its address."""
 
     @contextlib.contextmanager
     def timed(self, what: str) -> Iterator[None]:
@@ -129,24 +144,29 @@ class Mesh:
         )  # fmt: skip
         wait_for("the API server", self._api_ready, server)
 
-    def start_istiod(self) -> None:
-        (self.folder / "istiod").mkdir(exist_ok=True)
-        (self.folder / "istiod/mesh.yaml").write_text(_MESH_CONFIG)
+    def start_istiod(self, revision: str = "default", shift: int = 0) -> None:
+        """The usual one, or one of another revision, whose ports are so much higher."""
+        name = "istiod" if revision == "default" else f"istiod-{revision}"
+        folder = self.folder / name
+        folder.mkdir(exist_ok=True)
+        (folder / "mesh.yaml").write_text(_MESH_CONFIG)
         environment = {
-            "PATH": os.environ["PATH"], "POD_NAMESPACE": "istio-system", "POD_NAME": "istiod-0",
-            "SERVICE_ACCOUNT": "istiod", "CLUSTER_ID": "Kubernetes", "REVISION": "default",
+            "PATH": os.environ["PATH"], "POD_NAMESPACE": "istio-system", "POD_NAME": f"{name}-0",
+            "SERVICE_ACCOUNT": "istiod", "CLUSTER_ID": "Kubernetes", "REVISION": revision,
             "PILOT_CERT_PROVIDER": "istiod", "JWT_POLICY": "third-party-jwt",
             "PILOT_ENABLE_METADATA_EXCHANGE": "false",
         }  # fmt: skip
+        http = 8080 + shift
         istiod = self.run(
-            "istiod",
+            name,
             str(BIN / "pilot-discovery"), "discovery", "--kubeconfig", str(self.kubeconfig),
-            "--meshConfig", "mesh.yaml", "--monitoringAddr", "127.0.0.1:15014",
-            "--httpAddr", "127.0.0.1:8080", "--grpcAddr", ":15010", "--secureGRPCAddr", ":15012",
-            "--httpsAddr", ":15017", "--ctrlz_port", "0",
-            cwd=self.folder / "istiod", env=environment,
+            "--meshConfig", "mesh.yaml", "--monitoringAddr", f"127.0.0.1:{15014 + shift}",
+            "--httpAddr", f"127.0.0.1:{http}", "--grpcAddr", f":{15010 + shift}",
+            "--secureGRPCAddr", f":{15012 + shift}", "--httpsAddr", f":{15017 + shift}",
+            "--ctrlz_port", "0",
+            cwd=folder, env=environment,
         )  # fmt: skip
-        wait_for("istiod", lambda: _ok("http://127.0.0.1:8080/ready"), istiod)
+        wait_for(name, lambda: _ok(f"http://127.0.0.1:{http}/ready"), istiod)
 
     def start_controller(
         self, name: str = "controller", *options: str, port: int = 16010,
@@ -172,22 +192,29 @@ class Mesh:
     # --- pods
 
     def add_pod(
-        self, name: str, app: str, version: str = "", *, provider: bool = False, labelled: str = ""
-    ) -> Pod:
+        self, name: str, app: str, version: str = "", *, provider: bool = False, labelled: str = "",
+        labels: Mapping[str, str] | None = None, sidecar: Mapping[str, str] | None = None,
+        serves: Sequence[str] = (), istiod: int = 15012,
+    ) -> Pod:  # fmt: skip
         """A pod as kubelet and the injection webhook would make one: known to the API server,
         with its token, its redirections, its sidecar, and a provider if it is one, which answers
-        with its version. ``labelled``: as another version."""
-        number = len(self.pods) + 10
+        with its version. ``labelled``: as another version; ``labels``: more of them, or empty ones
+        in place of the usual; ``sidecar``: more of its environment; ``serves``: a program in place
+        of the provider; ``istiod``: the port of the one that it belongs to."""
+        self._numbers += 1
+        number = self._numbers
         address = f"10.244.0.{number}"
         pod = Pod(name, address, number, self.folder / "pods" / name)
         self.pods[name] = pod
-        labels = {
+        wanted = {
             "app": app,
             "metaprotocol.aeraki.io/enabled": "true",
             "security.istio.io/tlsMode": "istio",
             "service.istio.io/canonical-name": app,
-            **({"version": labelled or version} if version else {}),
+            "version": labelled or version,
+            **(labels or {}),
         }
+        own = {key: value for key, value in wanted.items() if value}
         self.apply(_account(app, NAMESPACE))
         self.apply(
             {
@@ -196,7 +223,7 @@ class Mesh:
                 "metadata": {
                     "name": name,
                     "namespace": NAMESPACE,
-                    "labels": labels,
+                    "labels": own,
                     "annotations": {"sidecar.istio.io/status": "{}"},
                 },
                 "spec": {
@@ -210,12 +237,13 @@ class Mesh:
             }
         )
         self._report(pod, ready=True)
-        if provider:
+        if provider or serves:
             script = [sys.executable, "-m", "tests.mesh.server", version or app, str(PORT)]
+            script = list(serves) or script
             self.processes[f"provider-{name}"] = pod.start(
                 script, self.logs / f"provider-{name}", cwd=ROOT
             )
-        self._sidecar(pod, app, labels)
+        self._sidecar(pod, app, own, istiod, sidecar or {})
         return pod
 
     def _report(self, pod: Pod, *, ready: bool) -> None:
@@ -248,10 +276,15 @@ class Mesh:
         """Ends a pod and all in it."""
         self.delete(f"/api/v1/namespaces/{NAMESPACE}/pods/{name}")
         for process in (f"provider-{name}", f"sidecar-{name}"):
-            self.processes.pop(process).stop()
-        self.pods.pop(name).close()
+            if process in self.processes:
+                self.processes.pop(process).stop()
+        pod = self.pods.pop(name)
+        pod.close()
+        shutil.rmtree(pod.folder)  # there may be another one of that name
 
-    def _sidecar(self, pod: Pod, app: str, labels: dict[str, str]) -> None:
+    def _sidecar(
+        self, pod: Pod, app: str, labels: dict[str, str], istiod: int, more: Mapping[str, str]
+    ) -> None:
         folder, address = pod.folder, pod.address
         for part in (
             "var/run/secrets/tokens",
@@ -287,7 +320,7 @@ class Mesh:
         environment = {
             "PATH": os.environ["PATH"], "POD_NAME": pod.name, "POD_NAMESPACE": NAMESPACE,
             "INSTANCE_IP": address, "HOST_IP": NODE_ADDRESS, "SERVICE_ACCOUNT": app,
-            "CA_ADDR": "istiod.istio-system.svc:15012", "PILOT_CERT_PROVIDER": "istiod",
+            "CA_ADDR": f"istiod.istio-system.svc:{istiod}", "PILOT_CERT_PROVIDER": "istiod",
             "TRUST_DOMAIN": "cluster.local", "ISTIO_META_APP_CONTAINERS": "app",
             "ISTIO_META_POD_PORTS": json.dumps([{"containerPort": PORT}]),
             "ISTIO_META_CLUSTER_ID": "Kubernetes", "ISTIO_META_NODE_NAME": "node",
@@ -296,7 +329,7 @@ class Mesh:
             "ENVOY_DYNAMIC_MODULES_SEARCH_PATH": str(module.parent),
             "PROXY_CONFIG": json.dumps(
                 {
-                    "discoveryAddress": "istiod.istio-system.svc:15012",
+                    "discoveryAddress": f"istiod.istio-system.svc:{istiod}",
                     "binaryPath": str(envoy),
                     "concurrency": 1,
                     "configPath": "./etc/istio/proxy",
@@ -305,6 +338,7 @@ class Mesh:
                 }
             ),
         }  # fmt: skip
+        environment |= more
         user = ["setpriv", f"--reuid={PROXY_UID}", f"--regid={PROXY_UID}", "--clear-groups"]
         agent = str(self._for_proxy(BIN / "pilot-agent"))
         self.processes[f"sidecar-{pod.name}"] = pod.start(
@@ -336,19 +370,24 @@ class Mesh:
             copy.chmod(0o755)
         return copy
 
-    def call(self, pod: str, target: str, *, method: str = "call", times: int = 1) -> Json:
+    def call(
+        self, pod: str, target: str, *, method: str = "call", times: int = 1, **attachments: str
+    ) -> Json:
         """What calls from a pod are answered: answers, failures, connections that were closed."""
-        process = self.load(pod, target, method=method, times=times, seconds=60)
+        process = self.load(
+            pod, target, method=method, times=times, seconds=60, attachments=attachments
+        )
         return finished(process)
 
     def load(
         self, pod: str, target: str, *, method: str = "call", times: int = -1,
-        seconds: float = 60, connections: int = 1,
+        seconds: float = 60, connections: int = 1, attachments: Mapping[str, str] | None = None,
     ) -> Process:  # fmt: skip
         """Calls from a pod, as a process whose lines ``finished`` reads."""
         script = [
             sys.executable, "-m", "tests.mesh.calls", target, "--method", method,
             "--seconds", str(seconds), "--times", str(times), "--connections", str(connections),
+            *(f"--attachment={key}={value}" for key, value in (attachments or {}).items()),
         ]  # fmt: skip
         return self.pods[pod].start(script, self.logs / f"calls-{pod}", cwd=ROOT, pipe=True)
 

@@ -1,4 +1,9 @@
-"""A provider inside a pod, that answers every call with its name.
+"""A provider inside a pod, that answers every call with its name, but for
+
+* ``count``: how many calls of other methods have come, mirrored ones included;
+* ``attachment``: the attachment "lane" as it has come.
+
+At the next port it answers Thrift calls.
 
 server.py NAME PORT
 """
@@ -9,14 +14,26 @@ import asyncio
 import sys
 
 from metaprotocol.peers.dubbo import Answer, Call, DubboServer
+from metaprotocol.peers.thrift import Framing, GreeterHandler
+from metaprotocol.peers.thrift.apache import ApacheServer
 
 
 async def main(name: str, port: int) -> None:
-    async def answer(_: Call) -> Answer:
+    calls = 0
+
+    async def answer(call: Call) -> Answer:
+        nonlocal calls
+        if call.method == "count":
+            return Answer(str(calls))
+        calls += 1
+        if call.method == "attachment":
+            return Answer(str(call.attachments.get("lane")))
         return Answer(name)
 
+    thrift = ApacheServer({"": GreeterHandler(name)}, Framing.HEADER, port=port + 1)
     async with DubboServer(answer, host="0.0.0.0", port=port):
-        await asyncio.Event().wait()
+        with thrift:
+            await asyncio.Event().wait()
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.mesh.mesh import NAMESPACE, PORT, SYSTEM, Mesh, finished
+from tests.mesh.mesh import NAMESPACE, PORT, STRICT, SYSTEM, Mesh, finished
 from tests.mesh.processes import wait_for
 
 HOST = "orders.shop.svc.cluster.local"
@@ -19,14 +19,8 @@ TARGET = "240.1.0.1:20880"
 FILTERS = f"/apis/networking.istio.io/v1alpha3/namespaces/{NAMESPACE}/envoyfilters"
 LEASE = f"/apis/coordination.k8s.io/v1/namespaces/{SYSTEM}/leases/metaprotocol"
 
-# As people write these for Aeraki; mTLS is strict. Sidecars know of their own namespace alone: the
-# control plane's Service has HTTP ports, for which Istio wants a filter that a stock Envoy lacks.
-SERVICE = f"""
-apiVersion: networking.istio.io/v1
-kind: Sidecar
-metadata: {{name: default, namespace: {NAMESPACE}}}
-spec: {{egress: [{{hosts: ["./*"]}}]}}
----
+# As people write these for Aeraki.
+SERVICE = f"""{STRICT}---
 apiVersion: networking.istio.io/v1
 kind: ServiceEntry
 metadata: {{name: orders, namespace: {NAMESPACE}}}
@@ -44,11 +38,6 @@ metadata: {{name: orders, namespace: {NAMESPACE}}}
 spec:
   host: {HOST}
   subsets: [{{name: v1, labels: {{version: v1}}}}, {{name: v2, labels: {{version: v2}}}}]
----
-apiVersion: security.istio.io/v1
-kind: PeerAuthentication
-metadata: {{name: default, namespace: {NAMESPACE}}}
-spec: {{mtls: {{mode: STRICT}}}}
 """
 
 PLAIN = f"""

@@ -162,7 +162,7 @@ def _call(handler: Greeter, method: str, arguments: dict[str, Any]) -> _Struct |
 
 
 class ApacheClient:
-    """A client of Greeter on loopback, as a context manager.
+    """A client of Greeter, on loopback unless told otherwise, as a context manager.
 
     ``service`` makes its names multiplexed. With HEADER framing, ``headers`` go with each call and
     ``last_headers`` are those of the last reply.
@@ -175,9 +175,10 @@ class ApacheClient:
         encoding: Encoding = Encoding.BINARY,
         *,
         service: str = "",
+        host: str = "127.0.0.1",
         timeout: float = 10.0,
     ) -> None:
-        self._connection = socket.create_connection(("127.0.0.1", port), timeout)
+        self._connection = socket.create_connection((host, port), timeout)
         self._connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._protocol = _protocol(self._connection, framing, encoding)
         self._framing = framing
