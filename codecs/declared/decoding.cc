@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <array>
 #include <bit>
+#include <cstring>
 #include <limits>
 #include <memory>
 #include <string_view>
@@ -84,7 +85,11 @@ class Decoding {
     for (const Opening& opening : layout_.opening) {
       if (opening.offset >= bytes_.size()) break;
       const size_t size = std::min(bytes_.size() - opening.offset, opening.bytes.size());
-      if (bytes_.substr(opening.offset, size) != Bytes(opening.bytes.data(), size)) return false;
+      const char* const at = bytes_.data() + opening.offset;
+      if (size == 4 ? LoadBe32(at) != LoadBe32(opening.bytes.data())  // nearly always
+                    : std::memcmp(at, opening.bytes.data(), size) != 0) {
+        return false;
+      }
     }
     return true;
   }
@@ -174,16 +179,20 @@ class Decoding {
       if (demand.has_constant && value.number != demand.number) {
         return "a field does not hold what it always does";
       }
-      std::string owner;
-      const Bytes text = demand.without.empty()
-                             ? Bytes()
-                             : TextOf(layout_, layout_.fields[demand.field], value, bytes_, owner);
-      for (const char c : demand.without) {
-        if (text.find(c) == Bytes::npos) continue;
+      if (!demand.without.empty() && HasAnyOf(demand, value)) {
         return "a text has a character that it must not have";
       }
     }
     return {};
+  }
+
+  bool HasAnyOf(const Demand& demand, const Value& value) const {
+    std::string owner;
+    const Bytes text = TextOf(layout_, layout_.fields[demand.field], value, bytes_, owner);
+    for (const char c : demand.without) {
+      if (text.find(c) != Bytes::npos) return true;
+    }
+    return false;
   }
 
   void TakeKind(const Values& values) {
@@ -259,18 +268,16 @@ class Decoding {
   bool Holds(const Kind& kind, const Values& values) const {
     for (const Kind::Condition& condition : kind.when) {
       const Value& value = values[condition.field];
-      if (!condition.texts.empty()) {
-        std::string owner;
-        const Bytes text = TextOf(layout_, layout_.fields[condition.field], value, bytes_, owner);
-        if (std::find(condition.texts.begin(), condition.texts.end(), text) ==
-            condition.texts.end()) {
-          return false;
-        }
-      } else if (!Contains(condition.numbers, value.number)) {
-        return false;
-      }
+      const bool holds = condition.texts.empty() ? Contains(condition.numbers, value.number)
+                                                 : IsOneOf(condition, value);
+      if (!holds) return false;
     }
     return true;
+  }
+  bool IsOneOf(const Kind::Condition& condition, const Value& value) const {
+    std::string owner;
+    const Bytes text = TextOf(layout_, layout_.fields[condition.field], value, bytes_, owner);
+    return std::find(condition.texts.begin(), condition.texts.end(), text) != condition.texts.end();
   }
 
   void TakeMetadata(const Values& values, size_t count) {
@@ -292,9 +299,8 @@ class Decoding {
         continue;
       }
       if (!field.is_number()) {
-        if (std::string owner; layout_.IsInJson(field) && value.number != 0) {
-          TextOf(layout_, field, value, bytes_, owner);
-          metadata.SetOwn(field.key, metadata.Own(std::move(owner)));
+        if (layout_.IsInJson(field) && value.number != 0) {
+          SetUnescaped(field, value);
         } else {
           metadata.SetOwn(field.key, Content(value, bytes_));
         }
@@ -306,6 +312,12 @@ class Decoding {
         metadata.SetOwn(field.key, metadata.Own(NumberText(field, value.number)));
       }
     }
+  }
+
+  void SetUnescaped(const Field& field, const Value& value) {
+    std::string owner;
+    TextOf(layout_, field, value, bytes_, owner);
+    message_.metadata.SetOwn(field.key, message_.metadata.Own(std::move(owner)));
   }
 
   const Forms& forms_;

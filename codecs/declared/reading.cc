@@ -34,7 +34,10 @@ class FieldReader {
       Value& value = values_[i];
       value.begin = value.content = at_;
       value.present = true;
-      if (!ReadOne(field, value) || !HoldsConstant(field, value)) {
+      const bool read = field.type == FieldType::kMessage
+                            ? ReadMessage(field, value)
+                            : ReadOne(field, value) && HoldsConstant(field, value);
+      if (!read) {
         if (result_.fields == 0) result_.fields = i;
         return result_;
       }
@@ -110,8 +113,7 @@ class FieldReader {
         return true;
       case FieldType::kEntries:
         return ReadEntries(field, value);
-      case FieldType::kMessage:
-        return ReadMessage(field, value);
+      case FieldType::kMessage:  // not one of these
       case FieldType::kMember:
         break;
     }
