@@ -49,4 +49,20 @@ inline uint64_t TextHash(std::string_view text, uint64_t seed) {
   return fold(kOdd2 ^ text.size(), fold(first ^ kOdd2, second ^ hash));
 }
 
+// The same in a few instructions for texts of any length, since only how long they are and how they
+// end counts: names that differ nearly always differ in that. Whoever fills a table with it has to
+// see that not too many are alike.
+inline uint64_t TextEndHash(std::string_view text, uint64_t seed) {
+  constexpr uint64_t kOdd = 0xa0761d6478bd642fu;
+  uint64_t end = 0;
+  if (text.size() >= sizeof end) {
+    std::memcpy(&end, text.data() + text.size() - sizeof end, sizeof end);
+  } else {
+    for (const char c : text) end = end << 8 | static_cast<unsigned char>(c);
+  }
+  const unsigned __int128 product =
+      static_cast<unsigned __int128>(end ^ seed) * (kOdd ^ text.size());
+  return static_cast<uint64_t>(product) ^ static_cast<uint64_t>(product >> 64);
+}
+
 }  // namespace metaprotocol

@@ -314,22 +314,7 @@ void Exchanges::ClientGone(Exchange& exchange) {
 void Exchanges::End(Exchange& exchange, Outcome::Kind kind) {
   exchange.timer_.Cancel();
   exchange.step_timer_.Cancel();
-  if (exchange.chain_->needs().outcome) {
-    Outcome outcome;
-    outcome.kind = kind;
-    outcome.status = exchange.status_;
-    outcome.reply = exchange.answer_;
-    outcome.host_address = exchange.host_address_;
-    outcome.request_bytes = exchange.bytes_;
-    outcome.response_bytes = exchange.response_bytes_;
-    outcome.started_us = exchange.started_us_;
-    outcome.ended_us = context_.now_us();
-    outcome.attempts = exchange.attempts_;
-    for (size_t i = 0; i < exchange.chain_->size(); ++i) {
-      exchange.position_ = i;
-      if (exchange.chain_->needs_of(i).outcome) exchange.chain_->at(i).OnEnd(exchange, outcome);
-    }
-  }
+  if (exchange.chain_->needs().outcome) TellFilters(exchange, kind);
   if (exchange.record_ != nullptr) Log(exchange, kind);
   exchange.host_address_.clear();
   if (exchange.origin_ != nullptr) client_->OnLeave(exchange);
@@ -337,17 +322,40 @@ void Exchanges::End(Exchange& exchange, Outcome::Kind kind) {
   exchange.series_ = nullptr;
   exchange.origin_ = nullptr;
   ForgetRequest(exchange);
-  exchange.held_reply_.reset();
   exchange.again_ = false;
-  exchange.states_.clear();
-  exchange.changes_.clear();
+  const bool more =
+      exchange.held_reply_ != nullptr || !exchange.states_.empty() || !exchange.changes_.empty();
+  if (more) ForgetRest(exchange);
   --exchange.snapshot_->users;
   --count_;
   exchange.Become(Exchange::State::kFree);
   pool_.Release(exchange);
 }
 
-void Exchanges::Log(Exchange& exchange, Outcome::Kind kind) {
+[[gnu::noinline]] void Exchanges::ForgetRest(Exchange& exchange) {
+  exchange.held_reply_.reset();
+  exchange.states_.clear();
+  exchange.changes_.clear();
+}
+
+[[gnu::noinline]] void Exchanges::TellFilters(Exchange& exchange, Outcome::Kind kind) {
+  Outcome outcome;
+  outcome.kind = kind;
+  outcome.status = exchange.status_;
+  outcome.reply = exchange.answer_;
+  outcome.host_address = exchange.host_address_;
+  outcome.request_bytes = exchange.bytes_;
+  outcome.response_bytes = exchange.response_bytes_;
+  outcome.started_us = exchange.started_us_;
+  outcome.ended_us = context_.now_us();
+  outcome.attempts = exchange.attempts_;
+  for (size_t i = 0; i < exchange.chain_->size(); ++i) {
+    exchange.position_ = i;
+    if (exchange.chain_->needs_of(i).outcome) exchange.chain_->at(i).OnEnd(exchange, outcome);
+  }
+}
+
+[[gnu::noinline]] void Exchanges::Log(Exchange& exchange, Outcome::Kind kind) {
   RequestRecord& record = *std::exchange(exchange.record_, nullptr);
   EndedRequest ended{.record = record};
   if (const Route* route = exchange.route_) {

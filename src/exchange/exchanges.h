@@ -198,7 +198,10 @@ class Exchanges final : public AttemptSink {
   static void RememberHost(Exchange& exchange, std::string_view address);
   AttemptResult Abandon(Exchange& exchange, AttemptResult::Cause why);
   void End(Exchange& exchange, Outcome::Kind kind);
+  // Rare parts of the end.
+  void TellFilters(Exchange& exchange, Outcome::Kind kind);
   void Log(Exchange& exchange, Outcome::Kind kind);
+  static void ForgetRest(Exchange& exchange);
 
   EngineContext& context_;
   WorkerHub& hub_;

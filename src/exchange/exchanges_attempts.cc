@@ -29,6 +29,17 @@ void Exchanges::ChooseTarget(Exchange& exchange, const Router::Sender& sender) {
   UseSeries(exchange, *exchange.target_->series);
 }
 
+// Of its route and its filters; `room` is where they are put together if both have any. That is the
+// caller's: what cannot be sent may have others tried again, which have changes of their own.
+inline const Mutation& Exchanges::ChangesOf(const Exchange& exchange,
+                                            std::optional<Mutation>& room) {
+  const Mutation& of_route = exchange.route_->request_mutation;
+  if (exchange.changes_.empty()) return of_route;
+  Mutation& both = room.emplace(of_route);
+  both.insert(both.end(), exchange.changes_.begin(), exchange.changes_.end());
+  return both;
+}
+
 void Exchanges::Forward(Exchange& exchange, const RequestView& request) {
   // Keeps the request alive where it is the exchange's own.
   std::unique_ptr<HeldRequest> held = std::move(exchange.held_request_);
@@ -54,16 +65,6 @@ void Exchanges::Forward(Exchange& exchange, const RequestView& request) {
   }
   if (timeout != 0) context_.Arm(exchange.timer_, context_.now_us() + timeout);
   if (MayBeTriedAgain(exchange, request)) Keep(exchange, request, std::move(held));
-}
-
-// Of its route and its filters; `room` is where they are put together if both have any. That is the
-// caller's: what cannot be sent may have others tried again, which have changes of their own.
-const Mutation& Exchanges::ChangesOf(const Exchange& exchange, std::optional<Mutation>& room) {
-  const Mutation& of_route = exchange.route_->request_mutation;
-  if (exchange.changes_.empty()) return of_route;
-  Mutation& both = room.emplace(of_route);
-  both.insert(both.end(), exchange.changes_.begin(), exchange.changes_.end());
-  return both;
 }
 
 // `left_us`: for all attempts that are still to come; 0: any time.
@@ -106,8 +107,8 @@ bool Exchanges::MayBeTriedAgain(const Exchange& exchange, const RequestView& req
          WorkerHub::WaitsForConnection(exchange.attempt_);
 }
 
-void Exchanges::Keep(Exchange& exchange, const RequestView& request,
-                     std::unique_ptr<HeldRequest> held) {
+[[gnu::noinline]] void Exchanges::Keep(Exchange& exchange, const RequestView& request,
+                                       std::unique_ptr<HeldRequest> held) {
   const size_t most = exchange.snapshot_->snapshot->limits.max_kept_bytes_per_worker;
   if (!router_.retries().Keep(request.message.length, most)) {
     exchange.series_->Add(Counter::kRetriesNotKept);
@@ -160,7 +161,7 @@ bool Exchanges::RetryInstead(Exchange& exchange, const Message& reply) {
 }
 
 // What PrepareRetry has allowed.
-void Exchanges::TryAgain(Exchange& exchange) {
+[[gnu::noinline]] void Exchanges::TryAgain(Exchange& exchange) {
   exchange.again_ = false;
   if (exchange.pause_us_ == 0) {
     TryNow(exchange);
@@ -189,7 +190,7 @@ void Exchanges::TryTimedOut(Exchange& exchange) {
   TryFailed(exchange, result);
 }
 
-void Exchanges::TryFailed(Exchange& exchange, const AttemptResult& result) {
+[[gnu::noinline]] void Exchanges::TryFailed(Exchange& exchange, const AttemptResult& result) {
   exchange.step_timer_.Cancel();
   const bool may = result.cause == AttemptResult::Cause::kNeverConnected || MayMove(exchange);
   if (may && Retries::Wanted(Retries::PolicyOf(*exchange.route_), result) &&
@@ -289,7 +290,9 @@ void Exchanges::EndReply(Exchange& exchange) {
   client_->OnReplyEnd(exchange);
 }
 
-void Exchanges::RememberHost(Exchange& exchange, std::string_view address) {
+// Rare, and not inlined, as others below: so the ways that every request goes save no registers for
+// what they do not do.
+[[gnu::noinline]] void Exchanges::RememberHost(Exchange& exchange, std::string_view address) {
   exchange.host_address_.assign(address);
 }
 

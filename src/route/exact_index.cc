@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 #include <cstring>
+#include <unordered_map>
 #include <utility>
 
 #include "src/base/text_hash.h"
@@ -17,7 +18,7 @@ void AppendLength(std::string& out, uint32_t length) {
 }  // namespace
 
 ExactIndex::ExactIndex(std::vector<KeyRef> keys)
-    : keys_(std::move(keys)), longest_(keys_.size(), 0) {
+    : keys_(std::move(keys)), key_count_(keys_.size()), longest_(key_count_, 0) {
   for (size_t i = 0; i < keys_.size(); ++i) {
     if (keys_[i].repeats()) repeating_ = i;
   }
@@ -48,15 +49,26 @@ void ExactIndex::AddTuple(uint32_t rule, const Tuple& tuple) {
   if (rules.empty() || rules.back() != rule) rules.push_back(rule);
 }
 
+inline uint64_t ExactIndex::HashOf(const Text* tuple) const {
+  uint64_t hash = 0;
+  const Text* const end = tuple + key_count_;
+  if (!by_ends_) {
+    for (; tuple != end; ++tuple) hash = TextHash(tuple->view(), hash);
+    return hash;
+  }
+  for (; tuple != end; ++tuple) hash = TextEndHash(tuple->view(), hash);
+  return hash;
+}
+
 void ExactIndex::Seal() {
   size_t bytes = 0;
   for (const auto& [joined, rules] : building_) bytes += joined.size();
   characters_.reserve(bytes);  // never grows below, so that views into it stay valid
-  few_ = building_.size() <= kFew;
-  buckets_.resize(few_ ? 0 : std::bit_ceil(building_.size() * 2));
+  std::vector<Bucket> sealed;
+  sealed.reserve(building_.size());
   for (const auto& [joined, rules] : building_) {
-    Bucket bucket{0, static_cast<uint32_t>(candidates_.size()), static_cast<uint32_t>(rules.size()),
-                  static_cast<uint32_t>(texts_.size())};
+    sealed.push_back({0, static_cast<uint32_t>(candidates_.size()),
+                      static_cast<uint32_t>(rules.size()), static_cast<uint32_t>(texts_.size())});
     candidates_.insert(candidates_.end(), rules.begin(), rules.end());
     for (size_t i = 0, at = 0; i < keys_.size(); ++i) {
       uint32_t length = 0;
@@ -65,18 +77,31 @@ void ExactIndex::Seal() {
       const char* begin = characters_.data() + characters_.size();
       characters_.insert(characters_.end(), joined.data() + at, joined.data() + at + length);
       at += length;
-      texts_.emplace_back(begin, length);
-      bucket.hash = TextHash(texts_.back(), bucket.hash);
+      texts_.push_back({begin, length});
     }
-    if (few_) {
-      buckets_.push_back(bucket);
-      continue;
-    }
-    size_t slot = bucket.hash & (buckets_.size() - 1);
-    while (buckets_[slot].count != 0) slot = (slot + 1) & (buckets_.size() - 1);
-    buckets_[slot] = bucket;
   }
   building_.clear();
+  few_ = sealed.size() <= kFew;
+  if (few_) {
+    buckets_ = std::move(sealed);
+    return;
+  }
+  by_ends_ = FewAreAlike(sealed);
+  buckets_.resize(std::bit_ceil(sealed.size() * 2));
+  slot_mask_ = buckets_.size() - 1;
+  for (Bucket& bucket : sealed) {
+    bucket.hash = HashOf(&texts_[bucket.tuple]);
+    size_t slot = bucket.hash & slot_mask_;
+    while (buckets_[slot].count != 0) slot = (slot + 1) & slot_mask_;
+    buckets_[slot] = bucket;
+  }
+}
+
+bool ExactIndex::FewAreAlike(std::span<const Bucket> sealed) const {
+  std::unordered_map<uint64_t, size_t> alike;
+  return std::all_of(sealed.begin(), sealed.end(), [&](const Bucket& bucket) {
+    return ++alike[HashOf(&texts_[bucket.tuple])] <= kMostAlike;
+  });
 }
 
 void ExactIndex::Find(const MatchInput& input, std::span<const CompiledRule> rules,
@@ -86,10 +111,12 @@ void ExactIndex::Find(const MatchInput& input, std::span<const CompiledRule> rul
     FindAmongSeveral(search);
     return;
   }
-  for (size_t key = 0, count = keys_.size(); key < count; ++key) {
-    const std::optional<std::string_view> value = keys_[key].Find(input);
-    if (!value || value->size() > longest_[key]) return;
-    search.tuple[key] = {value->data(), value->size()};
+  Text* text = search.tuple.data();
+  const size_t* longest = longest_.data();
+  for (const KeyRef& key : keys_) {
+    const std::optional<std::string_view> value = key.Find(input);
+    if (!value || value->size() > *longest++) return;
+    *text++ = {value->data(), value->size()};
   }
   TryTuple(search);
 }
@@ -128,6 +155,17 @@ void ExactIndex::TryValues(Search& search, size_t key) const {
   });
 }
 
+inline bool ExactIndex::Holds(const Bucket& bucket, const Search& search) const {
+  const Text* text = &texts_[bucket.tuple];
+  for (const Text *wanted = search.tuple.data(), *const end = wanted + key_count_; wanted != end;
+       ++wanted, ++text) {
+    if (wanted->size != text->size || std::memcmp(wanted->data, text->data, text->size) != 0) {
+      return false;
+    }
+  }
+  return true;
+}
+
 void ExactIndex::TryTuple(const Search& search) const {
   if (few_) {
     for (const Bucket& bucket : buckets_) {
@@ -137,26 +175,14 @@ void ExactIndex::TryTuple(const Search& search) const {
     }
     return;
   }
-  uint64_t hash = 0;
-  for (size_t key = 0; key < keys_.size(); ++key) {
-    if (search.tuple[key].size > longest_[key]) return;
-    hash = TextHash(search.tuple[key].view(), hash);
-  }
-  const size_t mask = buckets_.size() - 1;
-  for (size_t slot = hash & mask; buckets_[slot].count != 0; slot = (slot + 1) & mask) {
-    const Bucket& bucket = buckets_[slot];
+  const uint64_t hash = HashOf(search.tuple.data());
+  const Bucket* const buckets = buckets_.data();
+  for (size_t slot = hash & slot_mask_; buckets[slot].count != 0; slot = (slot + 1) & slot_mask_) {
+    const Bucket& bucket = buckets[slot];
     if (bucket.hash != hash || !Holds(bucket, search)) continue;
     TryCandidates(bucket, search);
     return;
   }
-}
-
-bool ExactIndex::Holds(const Bucket& bucket, const Search& search) const {
-  const std::string_view* const texts = &texts_[bucket.tuple];
-  for (size_t key = 0, count = keys_.size(); key < count; ++key) {
-    if (texts[key] != search.tuple[key].view()) return false;
-  }
-  return true;
 }
 
 void ExactIndex::TryCandidates(const Bucket& bucket, const Search& search) const {

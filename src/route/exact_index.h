@@ -88,6 +88,8 @@ class ExactIndex {
   void FindAmongSeveral(Search& search) const;
   // Improves `search.best` by the rules that want exactly `search.tuple`.
   void TryTuple(const Search& search) const;
+  uint64_t HashOf(const Text* tuple) const;
+  bool FewAreAlike(std::span<const Bucket> sealed) const;
   // Whether the bucket's tuple is `search.tuple`.
   bool Holds(const Bucket& bucket, const Search& search) const;
   // Improves `search.best` by the rules of that bucket.
@@ -97,6 +99,7 @@ class ExactIndex {
   void TryValues(Search& search, size_t key) const;
 
   std::vector<KeyRef> keys_;
+  size_t key_count_;
   std::vector<size_t> longest_;  // text wanted under each key: longer values need no look
   size_t repeating_ = kMaxKeys;  // which of keys_ may have several values; kMaxKeys: none
   uint32_t first_rule_ = UINT32_MAX;
@@ -104,14 +107,20 @@ class ExactIndex {
   // While building: the rules that want each tuple, its texts joined with their lengths.
   std::map<std::string, std::vector<uint32_t>> building_;
 
+  // Texts of which more than this many tuples have the same TextEndHash are hashed from beginning
+  // to end.
+  static constexpr size_t kMostAlike = 4;
+
   // Sealed: an open-addressed table, at most half full, its size a power of two. Up to kFew tuples
   // are simply one after the other: most of them differ in the length of some text, which is seen
   // in less time than it takes to compute a hash.
   static constexpr size_t kFew = 4;
   bool few_ = false;
+  bool by_ends_ = true;  // which hash it is: TextEndHash, or TextHash
   std::vector<Bucket> buckets_;
+  size_t slot_mask_ = 0;
   std::vector<uint32_t> candidates_;
-  std::vector<std::string_view> texts_;  // keys_.size() per tuple, views into characters_
+  std::vector<Text> texts_;  // keys_.size() per tuple, views into characters_
   std::vector<char> characters_;
 };
 

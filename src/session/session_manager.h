@@ -84,6 +84,7 @@ class SessionManager final : public ExchangeClient {
   // ExchangeClient
   bool OnReply(Exchange& exchange, const Codec& codec, const Message& message,
                Bytes bytes) override;
+  bool HoldReply(Exchange& exchange, const Codec& codec, const Message& message, Bytes bytes);
   void OnReplyBody(Exchange& exchange, Bytes bytes) override;
   void OnReplyEnd(Exchange& exchange) override;
   void OnLocalReply(Exchange& exchange, LocalReply reply, std::string_view text) override;

@@ -161,14 +161,21 @@ bool SessionManager::OnReply(Exchange& exchange, const Codec& codec, const Messa
     if (bytes.size() < message.length) session.replying = &exchange;
     return true;
   }
+  return HoldReply(exchange, codec, message, bytes);
+}
+
+// It is not its turn.
+bool SessionManager::HoldReply(Exchange& exchange, const Codec& codec, const Message& message,
+                               Bytes bytes) {
+  const EncodeOptions options{.id = exchange.client().id,
+                              .mutation = exchange.route().response_mutation};
   bool possible = true;
   ChangeHeld(exchange, [&](std::string& held) {
-    const Encoded encoded =
-        codec.Encode(message, bytes, {.id = exchange.client().id, .mutation = mutation}, held);
+    const Encoded encoded = codec.Encode(message, bytes, options, held);
     possible = !encoded.impossible;
     if (possible) held.append(encoded.Unchanged(bytes)).append(encoded.Tail());
   });
-  MarkDirty(session);
+  MarkDirty(*exchange.session);
   return possible;
 }
 
@@ -223,9 +230,9 @@ void SessionManager::FinishReply(Exchange& exchange) {
     if (session.use->ordered_replies) return;  // until it is its turn
     OutFor(session).append(exchange.held);
   }
-  const bool was_replying = session.replying == &exchange;
   exchanges_.Delivered(exchange);
-  if (was_replying || !session.exchanges.empty()) WriteHeldReplies(session);
+  const bool others_wait = session.held_bytes != 0 || !session.after_reply.empty();
+  if (others_wait || session.use->ordered_replies) WriteHeldReplies(session);
 }
 
 // Something that others had to wait for has been written.

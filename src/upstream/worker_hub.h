@@ -119,6 +119,8 @@ class WorkerHub : private LeaseOpener {
 
  private:
   static EncodeOptions EncodingOf(const Attempt& attempt, const Request& request);
+  std::optional<AttemptResult> StartLater(UpstreamHost& host, LeasePool& pool, Attempt& attempt,
+                                          const Request& request);
   std::optional<AttemptResult> StartOn(Lease& lease, Attempt& attempt, const Request& request);
   LeasePool& PoolFor(UpstreamHost& host, const std::shared_ptr<const UpstreamProtocol>& protocol);
   Lease& OpenLease(LeasePool& pool, LeaseOwner* owner) override;

@@ -72,14 +72,22 @@ std::optional<AttemptResult> WorkerHub::Start(Attempt& attempt, const Request& r
     return StartOn(*lease, attempt, request);
   }
 
+  return StartLater(*host, pool, attempt, request);
+}
+
+// There is no lease for it now.
+[[gnu::noinline]] std::optional<AttemptResult> WorkerHub::StartLater(UpstreamHost& host,
+                                                                     LeasePool& pool,
+                                                                     Attempt& attempt,
+                                                                     const Request& request) {
   // Only whole requests can wait, and no streams, of which more may come at any time.
-  const bool may_wait =
-      request.bytes.size() >= length && request.message.kind != MessageKind::kStreamOpen;
+  const bool may_wait = request.bytes.size() >= request.message.length &&
+                        request.message.kind != MessageKind::kStreamOpen;
   if (!may_wait || !pool.Wait(attempt, &request.owner)) {
     attempt.pool_ = nullptr;
     return Refusal(LocalReply::kOverLimit);
   }
-  cluster.Acquire(*host, length);
+  request.cluster.Acquire(host, attempt.bytes_);
   attempt.state_ = Attempt::State::kPending;
   attempt.upstream_id_ = NextExclusiveId(attempt);
   attempt.hash_ = request.hash;
