@@ -391,6 +391,9 @@ class ApiServer:
         if status:
             if old is None:
                 return _status(404, "not found", "NotFound")
+            version = value["metadata"].get("resourceVersion")
+            if version not in (None, old["metadata"]["resourceVersion"]):
+                return _status(409, "the object has been modified", "Conflict")
             if not value["status"]:
                 return _status(422, "status: Invalid value: null", "Invalid")
             others = {key: it for key, it in (old.get("status") or {}).items() if key not in _OURS}

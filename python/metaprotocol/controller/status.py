@@ -138,7 +138,9 @@ class StatusWriter:
                 if error.status == 404:  # it has gone, or its CRD has no status
                     continue
                 failed += 1
-                _LOG.warning("the status of %s cannot be written: %s", key, error)
+                newer = error.status == 409  # which is to be seen in a moment
+                level = logging.DEBUG if newer else logging.WARNING
+                _LOG.log(level, "the status of %s cannot be written: %s", key, error)
             except Unreachable as error:
                 _LOG.warning("the status of %s cannot be written: %s", key, error)
                 return failed + 1
@@ -198,9 +200,11 @@ def _status(key: Key, there: Json, conditions: list[Condition]) -> Json | None:
     status: Json = {"observedGeneration": generation, "conditions": made}
     if foreign:
         # Never without the list: the API server makes null of a status that is left empty, and
-        # rejects it.
+        # rejects it. And of no other version than this one, or what others have said since would
+        # be lost.
         others = [it for it in _conditions(there) if it not in said.values()]
         status = {"conditions": [*others, *made]}
+        name["resourceVersion"] = metadata.get("resourceVersion")
     return {
         "apiVersion": there["apiVersion"],
         "kind": key.kind,
