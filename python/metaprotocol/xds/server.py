@@ -403,7 +403,8 @@ class XdsServer:
         try:
             # Else they go with the first response. If that is cut off half way, gRPC takes them for
             # not sent, fails to send them again with the error, and the call never ends.
-            await context.send_initial_metadata(())
+            with contextlib.suppress(grpc.aio.InternalError):  # it has gone, as will be noticed
+                await context.send_initial_metadata(())
             await stream.serve()
         except StreamRefused as refused:
             await self._refuse(stream, refused, context)
@@ -431,7 +432,7 @@ class XdsServer:
     async def _refuse(self, stream: Stream, refused: StreamRefused, context: Any) -> None:
         self.metrics.refused.labels(refused.code.lower()).inc()
         _LOG.warning("stream from %s ended: %s", stream.peer, refused)
-        with contextlib.suppress(TimeoutError):
+        with contextlib.suppress(TimeoutError, grpc.aio.InternalError):  # it takes nothing, or went
             async with asyncio.timeout(self.limits.farewell_seconds):
                 await context.abort(getattr(grpc.StatusCode, refused.code), str(refused))
 

@@ -417,3 +417,39 @@ async def test_a_client_that_never_reads_takes_no_stream_from_others(
                 await other.response()
             with pytest.raises(StreamEnded):
                 await client.until_it_ends()
+
+
+@pytest.mark.parametrize("subscribes", [True, False])
+async def test_clients_that_go_at_once_are_no_fault(
+    types: EnvoyTypes, messages: Messages, caplog: pytest.LogCaptureFixture, subscribes: bool
+) -> None:
+    async with serving(types) as server:
+        server.apply({CDS: {"a": messages.cluster("a")}})
+        for number in range(200):
+            async with XdsClient(types, server.port, delta=bool(number % 2)) as client:
+                if subscribes:
+                    await client.request(CDS)
+                if number % 3:
+                    await asyncio.sleep(number % 7 / 2000)
+        await eventually(lambda: not server._streams)
+        registry = server.metrics.registry
+        assert registry.get_sample_value("metaprotocol_xds_faults_total", {"part": "stream"}) in (
+            None,
+            0,
+        )
+    assert [item.message for item in caplog.records if item.levelname == "ERROR"] == []
+
+
+async def test_a_client_that_goes_before_it_is_told_why_is_no_fault(
+    types: EnvoyTypes, messages: Messages, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serving(types, limits=Limits(write_seconds=0.2, farewell_seconds=60.0)) as server:
+        large: Any = messages.cluster("a")
+        large.alt_stat_name = "x" * 16_000_000
+        server.apply({CDS: {"a": large}})
+        cut_off = server.metrics.refused.labels("deadline_exceeded")
+        async with XdsClient(types, server.port, delta=True) as client:
+            await client.request(CDS)
+            await eventually(lambda: cut_off._value.get() == 1)
+        await eventually(lambda: not server._streams)
+    assert [item.message for item in caplog.records if item.levelname == "ERROR"] == []
