@@ -153,6 +153,11 @@ class Session:
         )
 
     @property
+    def at_rest(self) -> bool:
+        """Whether nothing is due, nor waits for its ACK."""
+        return all(watch.settled for watch in self.watches.values())
+
+    @property
     def owes_since(self) -> float | None:
         """When the oldest change was made that the client has not answered for yet; None: there is
         none, it is settled."""

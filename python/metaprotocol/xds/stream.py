@@ -145,7 +145,10 @@ class Stream:
                 metrics.requests.inc()
                 if outcome is not None:
                     self._owner.on_outcome(self, outcome)
-                self._wake.set()
+                if self.session.at_rest:  # as after most ACKs: there is nothing to write
+                    self._owner.on_progress(self)
+                else:
+                    self._wake.set()
             self.end()
         except StreamRefused as refused:
             # The traceback has the request, which may be large, and would be kept in a circle.

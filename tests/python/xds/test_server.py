@@ -453,3 +453,27 @@ async def test_a_client_that_goes_before_it_is_told_why_is_no_fault(
             await eventually(lambda: cut_off._value.get() == 1)
         await eventually(lambda: not server._streams)
     assert [item.message for item in caplog.records if item.levelname == "ERROR"] == []
+
+
+@pytest.mark.parametrize("delta", [True, False])
+async def test_an_ack_after_which_nothing_is_due_wakes_no_writer(
+    types: EnvoyTypes, messages: Messages, delta: bool
+) -> None:
+    async with serving(types) as server:
+        server.apply({CDS: {"a": messages.cluster("a")}})
+        async with XdsClient(types, server.port, delta=delta) as client:
+            await client.request(CDS)
+            response = await client.response()
+            (stream,) = server._streams
+            await eventually(lambda: stream.writing_since is None)
+            await asyncio.sleep(0.05)
+            asked: list[float] = []
+            following = stream.session.next_response
+            stream.session.next_response = lambda now: asked.append(now) or following(now)  # type: ignore
+            await client.ack(response)
+            await eventually(lambda: all(node.settled for node in server.nodes()))
+            assert await server.wait_settled()
+            await asyncio.sleep(0.05)
+            assert asked == []
+            server.apply({CDS: {"a": messages.cluster("a", 2)}})
+            assert (await client.response()).marks == {"a": 2}
