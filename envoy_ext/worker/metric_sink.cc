@@ -116,7 +116,7 @@ void MetricSink::DeliverHistogram(Series& series, size_t histogram,
 
 // --- requests
 
-MetricSink::RequestSeries* MetricSink::Find(const RequestSeriesLabels& labels) {
+MetricSink::RequestSeries* MetricSink::FindRequests(const RequestSeriesLabels& labels) {
   const std::lock_guard lock(series_mutex_);
   auto& series = request_series_[labels.Key()];
   if (series == nullptr) {

@@ -58,7 +58,7 @@ class MetricSink {
   void AddGauge(Series* series, Gauge gauge, int64_t delta);
   void RecordHistogram(Series* series, Histogram histogram, std::span<const uint64_t> values);
 
-  RequestSeries* Find(const RequestSeriesLabels& labels);
+  RequestSeries* FindRequests(const RequestSeriesLabels& labels);
   // `series`: by RequestSample::series. Sorts the samples. Of requests that end while there is no
   // configuration only the number is kept.
   void Record(std::span<RequestSample> samples, std::span<RequestSeries* const> series);

@@ -380,7 +380,7 @@ void Worker::RecordHistogram(uint32_t series, Histogram histogram,
 
 void Worker::DefineRequestSeries(uint32_t series, const RequestSeriesLabels& labels) {
   if (series >= request_series_.size()) request_series_.resize(series + 1, nullptr);
-  request_series_[series] = MetricSink::Get().Find(labels);
+  request_series_[series] = MetricSink::Get().FindRequests(labels);
 }
 
 void Worker::RecordRequests(std::span<RequestSample> samples) {

@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <array>
+#include <iterator>
 #include <mutex>
 #include <shared_mutex>
+#include <span>
 #include <unordered_set>
 
 #include "src/codec/called_keys.h"
@@ -117,6 +119,17 @@ void PutDestination(RequestLabels& labels, const Workload& workload) {
   Put(labels, L::kDestinationCluster, workload.cluster);
 }
 
+// Those that the protocol has by itself, if any: for others each message's entries would be read,
+// which are peers'. An interface is always there, and Dubbo's `service` is put together each time.
+std::vector<std::string_view> OwnOf(std::span<const std::string_view> names,
+                                    const MetadataKeys& keys) {
+  std::vector<std::string_view> own;
+  std::copy_if(names.begin(), names.end(), std::back_inserter(own),
+               [&](std::string_view name) { return keys.IsOwn(name); });
+  if (!own.empty() && own.front() == "interface") own.resize(1);
+  return own.empty() ? std::vector(names.begin(), names.end()) : own;
+}
+
 void AppendPart(std::string& key, std::string_view part) {
   // With its length, since it may have any byte in it.
   key += static_cast<char>(part.size() & 0xff);
@@ -162,8 +175,8 @@ RequestMetrics::RequestMetrics(Reporter reporter, uint32_t max_methods, uint32_t
       max_series_(max_series),
       known_(std::make_shared<Known>()) {
   if (max_methods != 0) {
-    service_ = recorded.Want(kServiceKeys, keys);
-    method_ = recorded.Want(kMethodKeys, keys);
+    service_ = recorded.Want(OwnOf(kServiceKeys, keys), keys);
+    method_ = recorded.Want(OwnOf(kMethodKeys, keys), keys);
   }
   if (reporter == Reporter::kDestination) {
     peer_uri_ = recorded.Want(kPeerUriSanKey, keys);

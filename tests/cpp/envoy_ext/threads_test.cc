@@ -189,6 +189,42 @@ TEST(MetricSinkThreads, NothingIsLostWhileConfigurationsComeAndGo) {
   EXPECT_GT(test::DeliveredToHistograms(), 0u);
 }
 
+TEST(MetricSinkThreads, NoRequestIsLostWhileConfigurationsComeAndGo) {
+  constexpr uint64_t kRounds = 500;
+  MetricSink& sink = MetricSink::Get();
+  int configs[2];
+  ASSERT_TRUE(sink.Attach(&configs[0]));
+  sink.DeliverAll();
+  sink.Detach(&configs[0]);
+  const uint64_t counted = test::DeliveredToCounters();
+  std::vector<std::thread> workers;
+  for (int i = 0; i < kWorkers; ++i) {
+    workers.emplace_back([&sink, i] {
+      RequestSeriesLabels shared;
+      RequestSeriesLabels own;
+      own[RequestMetric::kRequests][0] = std::to_string(i);
+      own.metrics = 1;  // the counter alone
+      MetricSink::RequestSeries* const series[] = {sink.FindRequests(shared),
+                                                   sink.FindRequests(own)};
+      for (uint64_t round = 0; round < kRounds; ++round) {
+        RequestSample samples[] = {
+            {.series = 1}, {.series = 0, .duration_us = 1000}, {.series = 1}};
+        sink.Record(samples, series);
+      }
+    });
+  }
+  for (int i = 0; i < 200; ++i) {
+    ASSERT_TRUE(sink.Attach(&configs[i % 2]));
+    std::this_thread::yield();
+    sink.Detach(&configs[i % 2]);
+  }
+  for (std::thread& worker : workers) worker.join();
+  ASSERT_TRUE(sink.Attach(&configs[0]));
+  sink.DeliverAll();
+  sink.Detach(&configs[0]);
+  EXPECT_EQ(test::DeliveredToCounters() - counted, kWorkers * kRounds * 3);
+}
+
 // The carrier listener and its workers: takes connections, and gives each to the worker that has
 // fewest, as Envoy's exact balance does.
 class FakeListener {
