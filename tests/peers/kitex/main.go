@@ -129,12 +129,8 @@ func provide(version string) error {
 	if err != nil {
 		return err
 	}
-	address := listener.Addr().(*net.TCPAddr)
-	if err := listener.Close(); err != nil {
-		return err
-	}
 	running := server.NewServer(
-		server.WithServiceAddr(address),
+		server.WithListener(listener),
 		server.WithMetaHandler(transmeta.ServerTTHeaderHandler),
 		server.WithMetaHandler(transmeta.MetainfoServerHandler),
 		server.WithExitWaitTime(0),
@@ -142,7 +138,7 @@ func provide(version string) error {
 	if err := running.RegisterService(info(), &greeter{version: version}); err != nil {
 		return err
 	}
-	server.RegisterStartHook(func() { fmt.Println("ready", address.Port) })
+	server.RegisterStartHook(func() { fmt.Println("ready", listener.Addr().(*net.TCPAddr).Port) })
 	go func() {
 		_, _ = io.Copy(io.Discard, os.Stdin)
 		_ = running.Stop()
