@@ -179,7 +179,7 @@ class _Objects:
         found = {key for keys in self._made_of.values() for key in keys}
         for service in services:
             found.update(owner.key for owner in service.owners)
-            found.update(rule.key for rule in self._translator.rules(service.host))
+            found.update(self._translator.policy_keys(service.host))
         return frozenset(found)
 
     # --- clients

@@ -19,7 +19,7 @@ from metaprotocol.diagnostics import Diagnostic
 from metaprotocol.envoy.binary import find_envoy
 from metaprotocol.envoy.config import ConfigBuilder
 from metaprotocol.envoy.descriptors import EnvoyTypes
-from metaprotocol.resources import Changes, DestinationRule, Inventory, Key, Resource
+from metaprotocol.resources import Changes, Inventory, Key, Resource
 from metaprotocol.translate.addresses import Address, AddressBook, Claim
 from metaprotocol.translate.clusters import ClusterTranslator, HostClusters
 from metaprotocol.translate.destination_rules import (
@@ -127,9 +127,9 @@ class Translator:
         """How the endpoints of that host are used."""
         return self._policies(host)
 
-    def rules(self, host: str) -> list[DestinationRule]:
-        """The DestinationRules that cover that host."""
-        return self._index.rules(host)
+    def policy_keys(self, host: str) -> list[Key]:
+        """The resources that say how the endpoints of that host are used."""
+        return [rule.key for rule in self._index.rules(host)]
 
     def filters(self, host: str) -> HostFilters:
         """The filters of that host's ports, and what they lead to."""
