@@ -36,7 +36,7 @@ class Attachments {
   // `value` is a view of the message if `is_view`, and else of `copy`.
   void AddText(std::string_view key, std::string_view value, bool is_view,
                const std::string& copy) {
-    if (Timeouts::Knows(key)) timeouts_.Add(key, TimeoutUs(value));
+    if (Timeouts::Knows(key)) timeouts_.Add(key, UsFromMilliseconds(value));
     if (key == kGroup) {
       head_.group_copy = is_view ? std::string() : copy;
       head_.group = is_view ? value : std::string_view(head_.group_copy);
@@ -94,7 +94,7 @@ struct Fastjson {
       bool is_view = false;
       if (!TextOf(member.key, converted_key, key, is_view)) return false;
       if (!member.string_value()) {
-        attachments.AddNumber(key, TimeoutUs(member.value) / 1000);
+        attachments.AddNumber(key, UsFromMilliseconds(member.value) / 1000);
         attachments.AddOther(key);
       } else if (attachments.Wants(key)) {
         if (!TextOf(member.value, converted_value, value, is_view)) return false;
@@ -135,11 +135,8 @@ struct Fastjson2 {
     std::string converted_value;
     while (entries.Next(entry)) {
       if (!entry.string_key) continue;
-      std::string_view key = entry.key.raw;
-      if (!entry.key.IsView()) {
-        if (!entry.key.Text(converted_key)) return false;
-        key = converted_key;
-      }
+      std::string_view key;
+      if (!entry.key.Text(converted_key, key)) return false;
       if (!attachments.Wants(key)) continue;
       if (!entry.plain_value) return false;
       if (!entry.string_value) {
@@ -151,10 +148,10 @@ struct Fastjson2 {
         attachments.AddOther(key);
         continue;
       }
-      const bool is_view = entry.value.IsView();
-      if (!is_view && !entry.value.Text(converted_value)) return false;
-      attachments.AddText(key, is_view ? std::string_view(entry.value.raw) : converted_value,
-                          is_view, converted_value);
+      std::string_view text;
+      if (!entry.value.Text(converted_value, text)) return false;
+      const bool is_view = text.data() != converted_value.data();
+      attachments.AddText(key, text, is_view, converted_value);
     }
     return !entries.broken();
   }

@@ -172,18 +172,23 @@ bool JsonbString::Text(std::string& text) const {
   return false;
 }
 
-bool JsonbString::Text(Metadata& owner, std::string_view& text) const {
+bool JsonbString::Text(std::string& room, std::string_view& text) const {
   if (IsView()) {
     text = raw;
     return true;
   }
-  std::string owned;
-  if (!Text(owned)) return false;
-  text = owner.Own(std::move(owned));
+  if (!Text(room)) return false;
+  text = room;
   return true;
 }
 
-bool JsonbReader::NextIsNull() const { return !AtEnd() && tag() == kNull; }
+bool JsonbString::Text(Metadata& owner, std::string_view& text) const {
+  std::string room;
+  if (!Text(room, text)) return false;
+  if (text.data() == room.data()) text = owner.Own(std::move(room));
+  return true;
+}
+
 bool JsonbReader::NextIsString() const {
   return !AtEnd() && Within(tag(), kStrAsciiFixMin, kStrGb18030);
 }

@@ -30,7 +30,9 @@ struct JsonbString {
   // The characters as strict UTF-8; false if they are in a charset that is not read here, or are
   // broken in it, so that nobody can say what their reader sees.
   bool Text(std::string& text) const;
-  // The same: a view of the wire where possible, else kept by `owner`.
+  // The same: a view of the wire where possible, else of `room`.
+  bool Text(std::string& room, std::string_view& text) const;
+  // Likewise, else kept by `owner`.
   bool Text(Metadata& owner, std::string_view& text) const;
 };
 
@@ -42,7 +44,6 @@ class JsonbReader {
 
   bool AtEnd() const { return position_ == bytes_.size(); }
   size_t position() const { return position_; }
-  bool NextIsNull() const;
   bool NextIsString() const;
   // A name in the symbol table, of which the first mention spells it out.
   bool NextIsSymbol() const;

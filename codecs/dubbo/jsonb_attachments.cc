@@ -30,11 +30,8 @@ bool RewriteEntries(Bytes document, AttachmentPlan& plan, bool& changed, std::st
   std::string converted;
   while (entries.Next(entry)) {
     if (!entry.string_key) continue;
-    std::string_view name = entry.key.raw;
-    if (!entry.key.IsView()) {
-      if (!entry.key.Text(converted)) return false;
-      name = converted;
-    }
+    std::string_view name;
+    if (!entry.key.Text(converted, name)) return false;
     KeyPlan* const key = plan.For(name);
     if (key == nullptr) continue;
     const bool pinned = entry.links || (any_links && !entry.string_value);

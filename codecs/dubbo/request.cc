@@ -67,7 +67,8 @@ class HessianAttachment {
 
   // Numbers under the long name are passed over: dubbo-js, which sends one, means seconds.
   uint64_t AsTimeoutUs() const {
-    if (entry_.string_value) return entry_.value.IsView() ? TimeoutUs(entry_.value.raw) : 0;
+    if (entry_.string_value)
+      return entry_.value.IsView() ? UsFromMilliseconds(entry_.value.raw) : 0;
     Hessian2Reader value(body_.substr(entry_.value_begin, entry_.end - entry_.value_begin));
     int32_t milliseconds = 0;
     const bool number =
@@ -142,7 +143,7 @@ PlainStrings SkipPlainEntries(PlainStrings plain, Timeouts& timeouts) {
   Bytes key;
   Bytes value;
   for (PlainStrings next = plain; next.Take(key) && next.Take(value); plain = next) {
-    if (Timeouts::Knows(key)) timeouts.Add(key, TimeoutUs(value));
+    if (Timeouts::Knows(key)) timeouts.Add(key, UsFromMilliseconds(value));
   }
   return plain;
 }

@@ -7,7 +7,6 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
-#include <limits>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -15,6 +14,7 @@
 #include "codecs/dubbo/frame.h"
 #include "codecs/dubbo/request_head.h"
 #include "src/codec/codec.h"
+#include "src/codec/milliseconds.h"
 
 namespace metaprotocol::dubbo {
 
@@ -100,17 +100,6 @@ inline std::string_view Trimmed(std::string_view text) {
   while (!text.empty() && blank(text.front())) text.remove_prefix(1);
   while (!text.empty() && blank(text.back())) text.remove_suffix(1);
   return text;
-}
-
-// Milliseconds in decimal; 0, none, for what is no such number.
-inline uint64_t TimeoutUs(std::string_view text) {
-  uint64_t milliseconds = 0;
-  for (const char c : text) {
-    if (c < '0' || c > '9') return 0;
-    milliseconds = milliseconds * 10 + static_cast<uint64_t>(c - '0');
-    if (milliseconds > std::numeric_limits<uint32_t>::max()) return 0;
-  }
-  return milliseconds * 1000;
 }
 
 // What the two say together: the short name is the call's own, and the long one may come from a

@@ -1,9 +1,6 @@
 #include "codecs/thrift/theader.h"
 
-#include <algorithm>
-#include <utility>
-#include <vector>
-
+#include "codecs/thrift/header_parts.h"
 #include "codecs/thrift/wire.h"
 #include "src/codec/varint.h"
 
@@ -18,14 +15,6 @@ constexpr uint32_t kProtocolCompact = 2;
 constexpr uint32_t kInfoPadding = 0;
 constexpr uint32_t kInfoKeyValue = 1;
 constexpr uint32_t kInfoPersistentKeyValue = 2;  // fbthrift only
-
-// thrift-rpc.md, "Response struct".
-constexpr uint8_t kInvalidTransform = 8;
-constexpr uint8_t kInvalidProtocol = 9;
-
-size_t HeaderEnd(Bytes bytes) {
-  return kHeaderFixedBytes + size_t{LoadBe16(bytes.data() + kHeaderSizeOffset)} * 4;
-}
 
 // Reads what stands before the info headers.
 bool ReadPreamble(Cursor& cursor, HeaderInfo& info) {
@@ -90,9 +79,6 @@ void AppendString(std::string_view text, std::string& out) {
   out += text;
 }
 
-// Pads what was appended since `start` to whole 4-byte words.
-void Pad(size_t start, std::string& out) { out.append((4 - (out.size() - start) % 4) % 4, '\0'); }
-
 }  // namespace
 
 DecodeResult ReadHeader(Bytes bytes, size_t frame_end, HeaderInfo& info) {
@@ -123,24 +109,14 @@ bool AppendMutatedHeader(Bytes bytes, std::span<const MutationOp> mutation, std:
   const size_t end = HeaderEnd(bytes);
   Cursor cursor(bytes, kHeaderFixedBytes, end);
   HeaderInfo info;
-  std::vector<std::pair<std::string_view, std::string_view>> pairs;
+  InfoPairs pairs;
   Bytes tail;
   if (!ReadPreamble(cursor, info) ||
       !ReadInfos(bytes, cursor, end, tail,
                  [&pairs](auto key, auto value) { pairs.emplace_back(key, value); })) {
     return false;
   }
-  for (const MutationOp& op : mutation) {
-    const auto same = [&op](const auto& pair) { return pair.first == op.key; };
-    if (op.kind == MutationOp::Kind::kAddIfAbsent &&
-        std::any_of(pairs.begin(), pairs.end(), same)) {
-      continue;
-    }
-    std::erase_if(pairs, same);
-    if (op.kind == MutationOp::Kind::kRemove) continue;
-    if (op.key.size() > kMaxInfoStringBytes || op.value.size() > kMaxInfoStringBytes) return false;
-    pairs.emplace_back(op.key, op.value);
-  }
+  if (!MutatePairs(mutation, kMaxInfoStringBytes, pairs)) return false;
   if (pairs.size() > kMaxInfoHeaders) return false;
 
   const size_t start = out.size();
@@ -155,7 +131,7 @@ bool AppendMutatedHeader(Bytes bytes, std::span<const MutationOp> mutation, std:
     }
   }
   out += tail;
-  Pad(start, out);
+  PadHeader(start, out);
   if (out.size() - start > kMaxHeaderBytes) {
     out.resize(start);
     return false;
@@ -171,7 +147,7 @@ void AppendPlainHeader(Protocol protocol, uint32_t id, std::string& out) {
   const size_t start = out.size();
   AppendVarint(protocol == Protocol::kCompact ? kProtocolCompact : kProtocolBinary, out);
   AppendVarint(0, out);  // transforms
-  Pad(start, out);
+  PadHeader(start, out);
 }
 
 }  // namespace metaprotocol::thrift

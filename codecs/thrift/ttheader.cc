@@ -1,11 +1,11 @@
 #include "codecs/thrift/ttheader.h"
 
-#include <algorithm>
-#include <limits>
 #include <utility>
 #include <vector>
 
+#include "codecs/thrift/header_parts.h"
 #include "codecs/thrift/wire.h"
+#include "src/codec/milliseconds.h"
 
 namespace metaprotocol::thrift {
 namespace {
@@ -17,10 +17,6 @@ constexpr uint8_t kInfoPadding = 0;
 constexpr uint8_t kInfoKeyValue = 0x01;
 constexpr uint8_t kInfoIntKeyValue = 0x10;
 constexpr uint8_t kInfoAclToken = 0x11;
-
-// thrift-rpc.md, "Response struct".
-constexpr uint8_t kInvalidTransform = 8;
-constexpr uint8_t kInvalidProtocol = 9;
 
 constexpr uint16_t kRpcTimeout = 12;
 constexpr std::string_view kServiceName = "isn";
@@ -55,21 +51,6 @@ std::string_view NameOf(uint16_t key) {
     default:
       return "";
   }
-}
-
-// Milliseconds in decimal; 0, none, for what is no such number.
-uint64_t TimeoutUs(std::string_view text) {
-  uint64_t milliseconds = 0;
-  for (const char c : text) {
-    if (c < '0' || c > '9') return 0;
-    milliseconds = milliseconds * 10 + static_cast<uint64_t>(c - '0');
-    if (milliseconds > std::numeric_limits<uint32_t>::max()) return 0;
-  }
-  return milliseconds * 1000;
-}
-
-size_t HeaderEnd(Bytes bytes) {
-  return kHeaderFixedBytes + size_t{LoadBe16(bytes.data() + kHeaderSizeOffset)} * 4;
 }
 
 bool ReadPreamble(Cursor& cursor, HeaderInfo& info) {
@@ -136,9 +117,6 @@ void AppendString(std::string_view text, std::string& out) {
   out += text;
 }
 
-// Pads what was appended since `start` to whole 4-byte words.
-void Pad(size_t start, std::string& out) { out.append((4 - (out.size() - start) % 4) % 4, '\0'); }
-
 }  // namespace
 
 DecodeResult ReadTTHeader(Bytes bytes, size_t frame_end, HeaderInfo& info) {
@@ -175,7 +153,7 @@ DecodeResult ReadTTHeaderInfos(Bytes bytes, const HeaderInfo& info, Metadata& me
     metadata.SetNamed(key, value);
   };
   const auto number_key = [&](uint16_t key, std::string_view value) {
-    if (key == kRpcTimeout) infos.timeout_us = TimeoutUs(value);
+    if (key == kRpcTimeout) infos.timeout_us = UsFromMilliseconds(value);
     if (const std::string_view name = NameOf(key); !name.empty()) metadata.SetNamed(name, value);
   };
   if (!ReadInfos(bytes, cursor, text_key, number_key, [](Bytes) {})) return cursor.failure();
@@ -186,7 +164,7 @@ bool AppendMutatedTTHeader(Bytes bytes, std::span<const MutationOp> mutation, ui
                            std::string& out) {
   Cursor cursor(bytes, kHeaderFixedBytes, HeaderEnd(bytes));
   HeaderInfo info;
-  std::vector<std::pair<std::string_view, std::string_view>> pairs;
+  InfoPairs pairs;
   std::vector<std::pair<uint16_t, std::string_view>> numbered;
   std::string tokens;
   const std::string timeout = std::to_string(timeout_ms);
@@ -199,17 +177,7 @@ bool AppendMutatedTTHeader(Bytes bytes, std::span<const MutationOp> mutation, ui
           [&](Bytes block) { tokens += block; })) {
     return false;
   }
-  for (const MutationOp& op : mutation) {
-    const auto same = [&op](const auto& pair) { return pair.first == op.key; };
-    if (op.kind == MutationOp::Kind::kAddIfAbsent &&
-        std::any_of(pairs.begin(), pairs.end(), same)) {
-      continue;
-    }
-    std::erase_if(pairs, same);
-    if (op.kind == MutationOp::Kind::kRemove) continue;
-    if (op.key.size() > UINT16_MAX || op.value.size() > UINT16_MAX) return false;
-    pairs.emplace_back(op.key, op.value);
-  }
+  if (!MutatePairs(mutation, UINT16_MAX, pairs)) return false;
   if (pairs.size() + numbered.size() > kMaxInfoHeaders) return false;
 
   const size_t start = out.size();
@@ -232,7 +200,7 @@ bool AppendMutatedTTHeader(Bytes bytes, std::span<const MutationOp> mutation, ui
     }
   }
   out += tokens;
-  Pad(start, out);
+  PadHeader(start, out);
   if (out.size() - start > kMaxTTHeaderBytes) {
     out.resize(start);
     return false;
