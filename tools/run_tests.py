@@ -235,13 +235,13 @@ def unit_tests(preset: str, result: Result, environment: Mapping[str, str] | Non
         finished = run([path, "--gtest_brief=1"], environment)
         passed = re.search(r"\[  PASSED  \] (\d+) test", finished.output)
         skipped = re.search(r"\[  SKIPPED \] (\d+) test", finished.output)
-        failed = re.search(r"(\d+) FAILED TEST", finished.output)
+        # The brief form has no list at its end; each that failed ends with its time.
+        failed = re.findall(r"\[  FAILED  \] ([^\s,]+).* \(\d+ ms\)", finished.output)
         result.passed += int(passed[1]) if passed else 0
         result.skipped += int(skipped[1]) if skipped else 0
-        if failed:
-            result.failed += int(failed[1])
-            result.failures.append(f"{program} ({preset}): {failed[1]} tests")
-        elif finished.code != 0:
+        for name in failed:
+            result.add(False, f"{program} ({preset}): {name}")
+        if finished.code != 0 and not failed:
             result.add(False, f"{program} ({preset}) ended with code {finished.code}")
 
 
@@ -358,7 +358,8 @@ def count_pytest(finished: Finished, result: Result) -> None:
     result.failed += failed
     result.skipped += counts.get("skipped", 0)
     if failed:
-        result.failures.append(f"pytest: {failed} tests")
+        named = re.findall(r"^(?:FAILED|ERROR) (\S+)", finished.output, re.MULTILINE)
+        result.failures += [f"pytest: {name}" for name in named] or [f"pytest: {failed} tests"]
     elif finished.code != 0:
         result.add(False, f"pytest ended with code {finished.code}")
 

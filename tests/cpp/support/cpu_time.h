@@ -5,6 +5,7 @@
 #include <time.h>
 
 #include <algorithm>
+#include <cstddef>
 #include <limits>
 
 namespace metaprotocol::test {
@@ -26,5 +27,28 @@ double LeastCpuNs(int attempts, Work work) {
   }
   return least;
 }
+
+// How many times as much each unit costs when there are 16 times as many: about 1 where the cost is
+// linear, about 16 where it is quadratic. `make(n)` returns the work on n units, ready to run. Both
+// sizes are measured in turns, so that a machine that becomes slower meanwhile is so for both, and
+// no bound depends on how fast a machine or a build is.
+template <class Make>
+double GrowthOfUnitCost(size_t few, Make make) {
+  constexpr size_t kTimes = 16;
+  const auto of_few = make(few);
+  const auto of_many = make(kTimes * few);
+  double least_of_few = std::numeric_limits<double>::max();
+  double least_of_many = std::numeric_limits<double>::max();
+  for (int turn = 0; turn < 4; ++turn) {
+    // A small work is measured more often: one interruption weighs more there.
+    least_of_few = std::min(least_of_few, LeastCpuNs(4, of_few));
+    least_of_many = std::min(least_of_many, LeastCpuNs(1, of_many));
+  }
+  return least_of_many / (kTimes * least_of_few);
+}
+
+// What GrowthOfUnitCost stays below if the cost is linear: caches that no longer hold everything
+// make up to twice of it.
+inline constexpr double kLinear = 5;
 
 }  // namespace metaprotocol::test

@@ -29,10 +29,9 @@ void ExpectLinear(const char* what, const std::function<std::string(size_t)>& he
   keys.Want("text");
   const std::vector<MutationOp> ops = {{MutationOp::Kind::kSet, "user", "x"},
                                        {MutationOp::Kind::kRemove, "a", ""}};
-  const auto cost = [&](size_t bytes) {
+  const auto decoding_and_encoding = [&](size_t bytes) {
     const std::string json = head(bytes);
-    const std::string wire = Be32(4 + json.size()) + Be32(json.size()) + json;
-    const double ns = test::LeastCpuNs(3, [&] {
+    return [&, wire = Be32(4 + json.size()) + Be32(json.size()) + json] {
       Message message;
       message.Clear(&keys);
       DecodeOptions options;
@@ -42,12 +41,9 @@ void ExpectLinear(const char* what, const std::function<std::string(size_t)>& he
       EXPECT_EQ(result.status, wanted) << what << ": " << result.error;
       std::string out;
       codec->Encode(message, wire, {.id = 9, .mutation = ops}, out);
-    });
-    return ns / static_cast<double>(json.size());
+    };
   };
-  const double few = cost(size_t{64} << 10);
-  const double many = cost(size_t{1} << 20);
-  EXPECT_LT(many, 4 * few) << what << ": ns for each byte";
+  EXPECT_LT(test::GrowthOfUnitCost(size_t{32} << 10, decoding_and_encoding), test::kLinear) << what;
 }
 
 std::string Repeated(const std::string& before, const std::string& part, size_t bytes,

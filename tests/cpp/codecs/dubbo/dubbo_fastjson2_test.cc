@@ -10,6 +10,7 @@
 #include "codecs/dubbo/jsonb_attachments.h"
 #include "tests/cpp/codecs/dubbo/frames.h"
 #include "tests/cpp/codecs/dubbo/round_trip.h"
+#include "tests/cpp/support/cpu_time.h"
 
 namespace metaprotocol::dubbo {
 namespace {
@@ -371,25 +372,24 @@ TEST(DubboFastjson2, ReadsAndChangesResponses) {
 
 // A client's best inputs: nothing costs more than its bytes.
 TEST(DubboFastjson2, CostIsLinearInTheBytes) {
-  constexpr size_t kBytes = size_t{4} << 20;
-  std::string empty_arrays;
-  while (empty_arrays.size() < kBytes) empty_arrays += "\x49\x94";
-  std::string symbols;
-  while (symbols.size() < kBytes) symbols += "\x7f\x4a"s + "k" + "\x05\x93\x4a$";
-  for (const std::string& entries :
-       {std::string(kBytes, '\x49'), empty_arrays, symbols, std::string(kBytes, '\xa6')}) {
-    const std::string frame = RequestWith(entries);
-    DecodeOptions options = Wanting({"group"});
-    options.max_message_bytes = 2 * kBytes;
-    Message message;
-    DecodeInto(Direction::kRequest, frame, options, message);
-    Message head;
-    DecodeOptions wanting = Wanting({"method"});
-    wanting.max_message_bytes = 2 * kBytes;
-    ASSERT_EQ(DecodeInto(Direction::kRequest, frame, wanting, head).status, ResultStatus::kMessage);
-    std::string out;
-    DubboCodec().Encode(head, frame, {.id = 1, .mutation = kMutation}, out);
-    EXPECT_LE(out.size(), frame.size() + 100);
+  for (const std::string& entry :
+       {"\x49"s, "\x49\x94"s, "\x7f\x4a"s + "k" + "\x05\x93\x4a$", "\xa6"s}) {
+    const auto decoding_and_encoding = [&](size_t bytes) {
+      std::string entries;
+      while (entries.size() < bytes) entries += entry;
+      return [frame = RequestWith(entries)] {
+        Message message;
+        DecodeInto(Direction::kRequest, frame, Wanting({"group"}), message);
+        Message head;
+        ASSERT_EQ(DecodeInto(Direction::kRequest, frame, Wanting({"method"}), head).status,
+                  ResultStatus::kMessage);
+        std::string out;
+        DubboCodec().Encode(head, frame, {.id = 1, .mutation = kMutation}, out);
+        EXPECT_LE(out.size(), frame.size() + 100);
+      };
+    };
+    EXPECT_LT(test::GrowthOfUnitCost(size_t{32} << 10, decoding_and_encoding), test::kLinear)
+        << testing::PrintToString(entry);
   }
 }
 
