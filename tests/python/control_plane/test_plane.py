@@ -223,8 +223,8 @@ async def test_reading_is_safe_while_a_thread_translates(
                 plane.status()
                 reads += 1
                 assert len(plane.services()) in (1, 31), "a state that there never was"
-                # A loop that never pauses hands over the interpreter's lock for so short a time that,
-                # on a busy machine, the other thread may not get it for minutes.
+                # A loop that never pauses hands over the interpreter's lock for so short a time
+                # that, on a busy machine, the other thread may not get it for minutes.
                 await asyncio.sleep(0.0002)
         assert reads > 1
 
