@@ -32,6 +32,7 @@ import sysconfig
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -293,9 +294,28 @@ def asan(arguments: argparse.Namespace) -> Result:
     if not fuzz:
         result.skip("fuzz targets (they need clang and libclang-rt-14-dev)")
         return result
-    for program in sorted((BUILD / "asan" / "fuzz").glob("*_fuzzer")):
-        fuzz_target(program, result, environment)
+    fuzz_targets(sorted((BUILD / "asan" / "fuzz").glob("*_fuzzer")), arguments, result, environment)
     return result
+
+
+def fuzz_targets(
+    programs: Sequence[Path],
+    arguments: argparse.Namespace,
+    result: Result,
+    environment: Mapping[str, str],
+) -> None:
+    """Each target has one thread: as many at once as there are jobs."""
+
+    def one(program: Path) -> Result:
+        of_target = Result()
+        fuzz_target(program, of_target, environment)
+        return of_target
+
+    with ThreadPoolExecutor(arguments.jobs) as pool:
+        for of_target in pool.map(one, programs):
+            result.passed += of_target.passed
+            result.failed += of_target.failed
+            result.failures += of_target.failures
 
 
 def python_bindings_under_asan(result: Result, environment: dict[str, str]) -> None:
@@ -364,7 +384,7 @@ def count_pytest(finished: Finished, result: Result) -> None:
         result.add(False, f"pytest ended with code {finished.code}")
 
 
-def fuzz_target(program: Path, result: Result, environment: dict[str, str]) -> None:
+def fuzz_target(program: Path, result: Result, environment: Mapping[str, str]) -> None:
     """Everything that ever broke a target, then inputs made from a fixed seed: always the same."""
     seeds = fuzz_corpus(program)
     inputs = sum(1 for folder in seeds for path in folder.rglob("*") if path.is_file())
