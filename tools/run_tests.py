@@ -227,23 +227,37 @@ def build(preset: str, jobs: int, result: Result, *targets: str) -> bool:
     return result.add(finished.code == 0, f"build of {preset}")
 
 
-def unit_tests(preset: str, result: Result, environment: Mapping[str, str] | None = None) -> None:
-    """Run the unit test programs of a build and count their tests."""
+def unit_tests(
+    preset: str, jobs: int, result: Result, environment: Mapping[str, str] | None = None
+) -> None:
+    """Run the unit test programs of a build, each in as many shares at once as there are jobs, and
+    count their tests."""
     for program in ("metaprotocol_unit_tests", "metaprotocol_envoy_unit_tests"):
         path = BUILD / preset / program
         if not path.exists():
             continue
-        finished = run([path, "--gtest_brief=1"], environment)
-        passed = re.search(r"\[  PASSED  \] (\d+) test", finished.output)
-        skipped = re.search(r"\[  SKIPPED \] (\d+) test", finished.output)
-        # The brief form has no list at its end; each that failed ends with its time.
-        failed = re.findall(r"\[  FAILED  \] ([^\s,]+).* \(\d+ ms\)", finished.output)
-        result.passed += int(passed[1]) if passed else 0
-        result.skipped += int(skipped[1]) if skipped else 0
-        for name in failed:
-            result.add(False, f"{program} ({preset}): {name}")
-        if finished.code != 0 and not failed:
-            result.add(False, f"{program} ({preset}) ended with code {finished.code}")
+
+        def share(index: int, path: Path = path) -> Finished:
+            shares = {"GTEST_TOTAL_SHARDS": str(jobs), "GTEST_SHARD_INDEX": str(index)}
+            return run([path, "--gtest_brief=1"], {**(environment or {}), **shares})
+
+        with ThreadPoolExecutor(jobs) as pool:
+            for finished in pool.map(share, range(jobs)):
+                count_unit_tests(f"{program} ({preset})", finished, result)
+
+
+def count_unit_tests(program: str, finished: Finished, result: Result) -> None:
+    """Add what googletest's brief form says. It has no list at its end; each test that failed ends
+    with its time."""
+    passed = re.search(r"\[  PASSED  \] (\d+) test", finished.output)
+    skipped = re.search(r"\[  SKIPPED \] (\d+) test", finished.output)
+    failed = re.findall(r"\[  FAILED  \] ([^\s,]+).* \(\d+ ms\)", finished.output)
+    result.passed += int(passed[1]) if passed else 0
+    result.skipped += int(skipped[1]) if skipped else 0
+    for name in failed:
+        result.add(False, f"{program}: {name}")
+    if finished.code != 0 and not failed:
+        result.add(False, f"{program} ended with code {finished.code}")
 
 
 def cpp(arguments: argparse.Namespace) -> Result:
@@ -251,7 +265,7 @@ def cpp(arguments: argparse.Namespace) -> Result:
     if configure("release", result, "-DMETAPROTOCOL_BUILD_TESTS=ON") and build(
         "release", arguments.jobs, result
     ):
-        unit_tests("release", result)
+        unit_tests("release", arguments.jobs, result)
     return result
 
 
@@ -289,7 +303,7 @@ def asan(arguments: argparse.Namespace) -> Result:
         "ASAN_OPTIONS": "detect_stack_use_after_return=1:strict_string_checks=1",
         "UBSAN_OPTIONS": "print_stacktrace=1",
     }
-    unit_tests("asan", result, environment)
+    unit_tests("asan", arguments.jobs, result, environment)
     python_bindings_under_asan(result, environment)
     if not fuzz:
         result.skip("fuzz targets (they need clang and libclang-rt-14-dev)")
@@ -464,7 +478,12 @@ def tsan(arguments: argparse.Namespace) -> Result:
     result = Result()
     definitions = sanitizer_compiler(result)
     if configure("tsan", result, *definitions) and build("tsan", arguments.jobs, result):
-        unit_tests("tsan", result, {"TSAN_OPTIONS": "halt_on_error=1:second_deadlock_stack=1"})
+        unit_tests(
+            "tsan",
+            arguments.jobs,
+            result,
+            {"TSAN_OPTIONS": "halt_on_error=1:second_deadlock_stack=1"},
+        )
     return result
 
 
