@@ -90,6 +90,14 @@ class Result:
             self.failures.append(what)
         return ok
 
+    def include(self, part: Result) -> None:
+        """Count what a part of it found."""
+        self.passed += part.passed
+        self.failed += part.failed
+        self.skipped += part.skipped
+        self.failures += part.failures
+        self.notes += part.notes
+
     def skip(self, why: str) -> None:
         """Count one thing that could not be tried here."""
         self.skipped += 1
@@ -327,9 +335,7 @@ def fuzz_targets(
 
     with ThreadPoolExecutor(arguments.jobs) as pool:
         for of_target in pool.map(one, programs):
-            result.passed += of_target.passed
-            result.failed += of_target.failed
-            result.failures += of_target.failures
+            result.include(of_target)
 
 
 def python_bindings_under_asan(result: Result, environment: dict[str, str]) -> None:

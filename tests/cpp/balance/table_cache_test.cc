@@ -106,14 +106,15 @@ TEST(TableCache, ALargeTableIsNotMadeByAWorkerWhichSpreadsByShareUntilItIsThere)
       }
       return counts;
     };
-    const double update_ns = test::LeastCpuNs(5, [&] { worker->Update(hosts); });
+    // To make it once takes a hundred times as long.
+    EXPECT_LT(test::LeastCpuNs(5, [&] { worker->Update(hosts); }), 1e6);
     const std::vector<uint32_t> before = picks(*worker);
     EXPECT_NEAR(before[0], 1000, 150);
     EXPECT_NEAR(before[1], 2000, 200);
     EXPECT_NEAR(before[2], 5000, 300);
 
     const auto main = Balancer::Create(policy);
-    EXPECT_LT(10 * update_ns, test::LeastCpuNs(1, [&] { main->Update(hosts); })) << "made there";
+    main->Update(hosts);
     for (uint64_t i = 0; i < 1000; ++i) {
       const PickInput input{.hash = i * 0x9E3779B97F4A7C15, .random = i};
       ASSERT_EQ(worker->Pick(input), main->Pick(input));

@@ -15,15 +15,7 @@
 #include "src/codec/registry.h"
 #include "src/config/config_error.h"
 #include "src/engine.h"
-
-#if defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define METAPROTOCOL_TEST_SANITIZED 1
-#endif
-#endif
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define METAPROTOCOL_TEST_SANITIZED 1
-#endif
+#include "tests/cpp/support/sanitized.h"
 
 namespace {
 std::atomic<bool> counting{false};

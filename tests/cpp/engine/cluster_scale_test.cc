@@ -66,6 +66,9 @@ TEST(ClusterScale, OtherClustersCostNothing) {
   EXPECT_LT(many.host_change, 10 * few.host_change);
   EXPECT_LT(many.cluster_gone, 10 * few.cluster_gone);
   EXPECT_LT(many.announce, 10 * 100 * few.announce);
+  // A worker must not stand still: 5 ms would be noticed. The time on a quiet machine is far below.
+  EXPECT_LT(many.lease_end, 5e6);
+  EXPECT_LT(many.host_change, 5e6);
 }
 
 TEST(ClusterScale, HostsThatComeAndGoAreForgotten) {

@@ -39,7 +39,7 @@ double GrowthOfUnitCost(size_t few, Make make) {
   const auto of_many = make(kTimes * few);
   double least_of_few = std::numeric_limits<double>::max();
   double least_of_many = std::numeric_limits<double>::max();
-  for (int turn = 0; turn < 4; ++turn) {
+  for (int turn = 0; turn < 3; ++turn) {
     // A small work is measured more often: one interruption weighs more there.
     least_of_few = std::min(least_of_few, LeastCpuNs(4, of_few));
     least_of_many = std::min(least_of_many, LeastCpuNs(1, of_many));
@@ -49,6 +49,6 @@ double GrowthOfUnitCost(size_t few, Make make) {
 
 // What GrowthOfUnitCost stays below if the cost is linear: caches that no longer hold everything
 // make up to twice of it.
-inline constexpr double kLinear = 5;
+inline constexpr double kLinear = 4;
 
 }  // namespace metaprotocol::test

@@ -43,7 +43,7 @@ void ExpectLinear(const char* what, const std::function<std::string(size_t)>& he
       codec->Encode(message, wire, {.id = 9, .mutation = ops}, out);
     };
   };
-  EXPECT_LT(test::GrowthOfUnitCost(size_t{32} << 10, decoding_and_encoding), test::kLinear) << what;
+  EXPECT_LT(test::GrowthOfUnitCost(size_t{64} << 10, decoding_and_encoding), test::kLinear) << what;
 }
 
 std::string Repeated(const std::string& before, const std::string& part, size_t bytes,
