@@ -18,7 +18,8 @@ from metaprotocol.envoy.process import EnvoyProcess
 from metaprotocol.peers.dubbo import DubboClient, DubboError, DubboServer
 from metaprotocol.resources import Inventory
 from metaprotocol.translate import Options
-from metaprotocol.translate.istio import ENABLED_LABEL, istio_objects
+from metaprotocol.translate.istio import istio_objects
+from metaprotocol.translate.istio_parts import ENABLED_LABEL
 
 from tests.python.translate.support import CASES, case_names, case_text, read
 from tests.testkit.istiod import MESSAGES, Istiod, cluster, tcp_listener

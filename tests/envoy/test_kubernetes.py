@@ -16,7 +16,7 @@ from metaprotocol.kubernetes import Client, Connection
 from metaprotocol.peers.dubbo import DubboClient, DubboServer
 from metaprotocol.sources.kubernetes import KubernetesSource
 from metaprotocol.translate import Options
-from metaprotocol.translate.istio import IstioOptions
+from metaprotocol.translate.istio_parts import IstioOptions
 
 from tests.testkit.api_server import ApiServer
 from tests.testkit.istiod import Istiod, cluster, tcp_listener

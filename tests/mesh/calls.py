@@ -2,7 +2,7 @@
 before, and at the end what came of all.
 
     calls.py HOST:PORT --method M [--attachment KEY=VALUE] [--connections 1]
-             [--seconds S | --times N]
+             [--seconds S | --times N] [--tls NAME --ca FILE]
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import ssl
 import sys
 import time
 from collections import Counter
@@ -25,9 +26,13 @@ _PAUSE = 0.005
 class Load:
     """Calls on some connections."""
 
-    def __init__(self, host: str, port: int, method: str, attachments: dict[str, Value]) -> None:
+    def __init__(
+        self, host: str, port: int, method: str, attachments: dict[str, Value],
+        tls: ssl.SSLContext | None, name: str | None,
+    ) -> None:  # fmt: skip
         self.host, self.port, self.method = host, port, method
         self.attachments = attachments
+        self.tls, self.name = tls, name
         self.answers: Counter[str] = Counter()
         self.failed: Counter[str] = Counter()
         self.closed = 0
@@ -35,7 +40,14 @@ class Load:
 
     async def run(self, end: float, times: int) -> None:
         """Calls on one connection until the end, or so many times."""
-        async with await DubboClient.connect(self.host, self.port) as client:
+        try:
+            client = await DubboClient.connect(
+                self.host, self.port, tls=self.tls, server_name=self.name
+            )
+        except OSError as error:
+            self.failed[repr(error)] += 1
+            return
+        async with client:
             while times != 0 and time.monotonic() < end:
                 times -= 1
                 try:
@@ -71,9 +83,13 @@ async def main() -> None:
     parser.add_argument("--connections", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--times", type=int, default=-1)
+    parser.add_argument("--tls")
+    parser.add_argument("--ca")
     options = parser.parse_args()
     host, _, port = options.target.rpartition(":")
-    load = Load(host, int(port), options.method, dict(options.attachment))
+    tls = ssl.create_default_context(cafile=options.ca) if options.tls else None
+    attachments = dict(options.attachment)
+    load = Load(host, int(port), options.method, attachments, tls, options.tls)
     end = time.monotonic() + options.seconds
     await asyncio.gather(*(load.run(end, options.times) for _ in range(options.connections)))
     say({"answers": load.answers, "failed": load.failed, "closed": load.closed})

@@ -25,6 +25,7 @@ collect_ignore = (
     else [
         "test_api_server.py",
         "test_chart.py",
+        "test_gateways.py",
         "test_injection.py",
         "test_mesh.py",
         "test_redis.py",

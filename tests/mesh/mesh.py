@@ -194,13 +194,14 @@ class Mesh:
     def add_pod(
         self, name: str, app: str, version: str = "", *, provider: bool = False, labelled: str = "",
         labels: Mapping[str, str] | None = None, sidecar: Mapping[str, str] | None = None,
-        serves: Sequence[str] = (), istiod: int = 15012,
+        serves: Sequence[str] = (), istiod: int = 15012, role: str = "sidecar",
     ) -> Pod:  # fmt: skip
         """A pod as kubelet and the injection webhook would make one: known to the API server,
         with its token, its redirections, its sidecar, and a provider if it is one, which answers
         with its version. ``labelled``: as another version; ``labels``: more of them, or empty ones
         in place of the usual; ``sidecar``: more of its environment; ``serves``: a program in place
-        of the provider; ``istiod``: the port of the one that it belongs to."""
+        of the provider; ``istiod``: the port of the one that it belongs to; ``role``: "router" for
+        a gateway, which is all there is in its pod."""
         self._numbers += 1
         number = self._numbers
         address = f"10.244.0.{number}"
@@ -243,7 +244,7 @@ class Mesh:
             self.processes[f"provider-{name}"] = pod.start(
                 script, self.logs / f"provider-{name}", cwd=ROOT
             )
-        self._sidecar(pod, app, own, istiod, sidecar or {})
+        self._proxy(pod, app, own, istiod, sidecar or {}, role)
         return pod
 
     def _report(self, pod: Pod, *, ready: bool) -> None:
@@ -282,9 +283,10 @@ class Mesh:
         pod.close()
         shutil.rmtree(pod.folder)  # there may be another one of that name
 
-    def _sidecar(
-        self, pod: Pod, app: str, labels: dict[str, str], istiod: int, more: Mapping[str, str]
-    ) -> None:
+    def _proxy(
+        self, pod: Pod, app: str, labels: dict[str, str], istiod: int, more: Mapping[str, str],
+        role: str,
+    ) -> None:  # fmt: skip
         folder, address = pod.folder, pod.address
         for part in (
             "var/run/secrets/tokens",
@@ -311,11 +313,12 @@ class Mesh:
         command("chown", "-R", f"{PROXY_UID}:{PROXY_UID}", str(folder))
         pod.run("mount", "--bind", str(folder / "hosts"), "/etc/hosts")
         pod.run("mount", "--bind", str(folder / "resolv.conf"), "/etc/resolv.conf")
-        pod.run(
-            str(BIN / "pilot-agent"), "istio-iptables", "-p", "15001", "-z", "15006",
-            "-u", str(PROXY_UID), "-m", "REDIRECT", "-i", "*", "-x", "", "-b", "*",
-            "-d", "15090,15021,15020",
-        )  # fmt: skip
+        if role == "sidecar":
+            pod.run(
+                str(BIN / "pilot-agent"), "istio-iptables", "-p", "15001", "-z", "15006",
+                "-u", str(PROXY_UID), "-m", "REDIRECT", "-i", "*", "-x", "", "-b", "*",
+                "-d", "15090,15021,15020",
+            )  # fmt: skip
         envoy, module = self._for_proxy(installed("1.39")), self._for_proxy(find_module())
         environment = {
             "PATH": os.environ["PATH"], "POD_NAME": pod.name, "POD_NAMESPACE": NAMESPACE,
@@ -342,7 +345,7 @@ class Mesh:
         user = ["setpriv", f"--reuid={PROXY_UID}", f"--regid={PROXY_UID}", "--clear-groups"]
         agent = str(self._for_proxy(BIN / "pilot-agent"))
         self.processes[f"sidecar-{pod.name}"] = pod.start(
-            [*user, agent, "proxy", "sidecar", "--domain", f"{NAMESPACE}.svc.cluster.local",
+            [*user, agent, "proxy", role, "--domain", f"{NAMESPACE}.svc.cluster.local",
              "--proxyLogLevel=warning,misc:error"],
             self.logs / f"sidecar-{pod.name}", cwd=folder, env=environment,
         )  # fmt: skip
@@ -371,25 +374,30 @@ class Mesh:
         return copy
 
     def call(
-        self, pod: str, target: str, *, method: str = "call", times: int = 1, **attachments: str
-    ) -> Json:
+        self, pod: str, target: str, *, method: str = "call", times: int = 1,
+        attachments: Mapping[str, str] | None = None, tls: tuple[str, Path] | None = None,
+    ) -> Json:  # fmt: skip
         """What calls from a pod are answered: answers, failures, connections that were closed."""
         process = self.load(
-            pod, target, method=method, times=times, seconds=60, attachments=attachments
+            pod, target, method=method, times=times, seconds=60, attachments=attachments, tls=tls
         )
         return finished(process)
 
     def load(
         self, pod: str, target: str, *, method: str = "call", times: int = -1,
         seconds: float = 60, connections: int = 1, attachments: Mapping[str, str] | None = None,
+        tls: tuple[str, Path] | None = None,
     ) -> Process:  # fmt: skip
-        """Calls from a pod, as a process whose lines ``finished`` reads."""
+        """Calls from a pod, or from outside all of them (""), as a process whose lines ``finished``
+        reads. ``tls``: the server's name, and the CA's certificate."""
         script = [
             sys.executable, "-m", "tests.mesh.calls", target, "--method", method,
             "--seconds", str(seconds), "--times", str(times), "--connections", str(connections),
             *(f"--attachment={key}={value}" for key, value in (attachments or {}).items()),
+            *(("--tls", tls[0], "--ca", str(tls[1])) if tls else ()),
         ]  # fmt: skip
-        return self.pods[pod].start(script, self.logs / f"calls-{pod}", cwd=ROOT, pipe=True)
+        start = self.pods[pod].start if pod else Process
+        return start(script, self.logs / f"calls-{pod or 'outside'}", cwd=ROOT, pipe=True)
 
     # --- objects
 

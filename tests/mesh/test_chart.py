@@ -12,7 +12,7 @@ import kubernetes_validate
 import pytest
 import yaml
 from build_mesh import BIN, ROOT
-from metaprotocol.controller.istio_writer import CONTROLLER_LABEL
+from metaprotocol.sources.kubernetes_objects import CONTROLLER_LABEL
 
 from tests.mesh.mesh import Mesh
 from tests.mesh.processes import wait_for

@@ -24,6 +24,7 @@ METAPROTOCOL = "metaprotocol.aeraki.io/v1alpha1"
 PATHS = {
     "ServiceEntry": f"/apis/{ISTIO}/namespaces/{NAMESPACE}/serviceentries",
     "DestinationRule": f"/apis/{ISTIO}/namespaces/{NAMESPACE}/destinationrules",
+    "Gateway": f"/apis/{ISTIO}/namespaces/{NAMESPACE}/gateways",
     "VirtualService": f"/apis/{ISTIO}/namespaces/{NAMESPACE}/virtualservices",
     "MetaRouter": f"/apis/{METAPROTOCOL}/namespaces/{NAMESPACE}/metarouters",
     "Service": f"/api/v1/namespaces/{NAMESPACE}/services",
@@ -130,7 +131,9 @@ spec:
 
     def answers(self, method: str = "call", times: int = 1, pod: str = "client", at: str = "",
                 **attachments: str) -> dict[str, int]:  # fmt: skip
-        found = self.mesh.call(pod, at or self.at, method=method, times=times, **attachments)
+        found = self.mesh.call(
+            pod, at or self.at, method=method, times=times, attachments=attachments
+        )
         assert found["closed"] == 0 or found["answers"] == {}, found
         return {**found["answers"], "failed": sum(found["failed"].values())}
 

@@ -472,8 +472,13 @@ def _by_name(old: list[Json], new: list[Json]) -> list[Json]:
 
 def _selected(item: Json, selector: str) -> bool:
     labels = item["metadata"].get("labels") or {}
-    wanted = (part.split("=", 1) for part in selector.split(",") if part)
-    return all(labels.get(key) == value for key, value in wanted)
+    for part in filter(None, selector.split(",")):
+        key, equals, value = part.partition("=")
+        if equals and labels.get(key) != value:
+            return False
+        if not equals and (key.removeprefix("!") in labels) == key.startswith("!"):
+            return False
+    return True
 
 
 def _event(kind: str, item: Json) -> bytes:

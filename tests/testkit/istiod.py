@@ -1,5 +1,5 @@
-"""istiod's part in a sidecar, as far as it concerns EnvoyFilters: applied to the listeners and
-clusters that it would make, and served over one ADS stream, as sidecars have it."""
+"""istiod's part in a sidecar or gateway, as far as it concerns EnvoyFilters: applied to the
+listeners and clusters that it would make, and served over one ADS stream, as proxies have it."""
 
 from __future__ import annotations
 
@@ -73,12 +73,22 @@ def cluster(name: str, ports: Sequence[int]) -> Json:
     }
 
 
+SIDECAR = ("SIDECAR_OUTBOUND", "SIDECAR_INBOUND")
+GATEWAY = ("GATEWAY",)
+
+
 class Istiod:
-    """Serves a sidecar, as an asynchronous context manager."""
+    """Serves a proxy, as an asynchronous context manager."""
 
     def __init__(
-        self, builder: ConfigBuilder, listeners: Sequence[Json], clusters: Sequence[Json]
+        self,
+        builder: ConfigBuilder,
+        listeners: Sequence[Json],
+        clusters: Sequence[Json],
+        contexts: Sequence[str] = SIDECAR,
     ) -> None:
+        """``contexts``: those of patches that are for it."""
+        self._contexts = contexts
         self._builder = builder
         self._listeners = listeners
         self._clusters = clusters
@@ -156,7 +166,12 @@ class Istiod:
             "CLUSTER": list(copy.deepcopy(self._clusters)),
             "EXTENSION_CONFIG": [],
         }
-        patches = [patch for item in objects for patch in item["spec"]["configPatches"]]
+        patches = [
+            patch
+            for item in objects
+            for patch in item["spec"]["configPatches"]
+            if patch["match"]["context"] in self._contexts
+        ]
         gone = [
             patch["match"]["cluster"]
             for patch in patches
@@ -211,10 +226,16 @@ def _is_meant(match: Json, name: str) -> bool:
 def _replace(listeners: list[Json], match: Json, value: Json, *, before: bool = False) -> None:
     chain_match = match["filterChain"]
     for listener in listeners:
-        if listener["name"] != match["name"]:
+        number = listener["address"].get("socket_address", {}).get("port_value")
+        if match.get("name", listener["name"]) != listener["name"]:
+            continue
+        if match.get("portNumber", number) != number:
             continue
         for chain in listener["filter_chains"]:
-            port = chain["filter_chain_match"]["destination_port"]
+            conditions = chain.get("filter_chain_match", {})
+            port, names = conditions.get("destination_port"), conditions.get("server_names", ())
+            if "sni" in chain_match and chain_match["sni"] not in names:
+                continue
             if chain_match.get("destinationPort", port) == port:
                 made = []
                 for item in chain["filters"]:

@@ -24,7 +24,8 @@ from metaprotocol.envoy.descriptors import DescriptorError, EnvoyTypes
 from metaprotocol.errors import InvalidResources, NotFound, ResourcesNotFound
 from metaprotocol.resources import Resource, Unenforced, Unreadable
 from metaprotocol.translate import Options, Translator
-from metaprotocol.translate.istio import IstioOptions, istio_objects
+from metaprotocol.translate.istio import istio_objects
+from metaprotocol.translate.istio_parts import IstioOptions
 from metaprotocol.translate.naming import CLUSTER, ENDPOINTS, FILTER, LISTENER
 from metaprotocol.translate.secret_files import SecretFiles
 

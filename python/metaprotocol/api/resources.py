@@ -48,7 +48,7 @@ from metaprotocol.resources.service_entry import (
 )
 from metaprotocol.resources.virtual_service import VirtualService, VirtualServiceSpec
 from metaprotocol.translate import Options
-from metaprotocol.translate.istio import IstioOptions
+from metaprotocol.translate.istio_parts import IstioOptions
 from metaprotocol.xds import XdsError
 
 __all__ = [

@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from metaprotocol.cli.checks import Check, Verdict
-from metaprotocol.controller.istio_writer import CONTROLLER_LABEL
 from metaprotocol.kubernetes import ApiError, Client, Unreachable
-from metaprotocol.translate.istio import ENABLED_LABEL
+from metaprotocol.sources.kubernetes_objects import CONTROLLER_LABEL
+from metaprotocol.translate.istio_parts import ENABLED_LABEL
 
 Json = dict[str, Any]
 

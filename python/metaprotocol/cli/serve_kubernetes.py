@@ -13,7 +13,7 @@ from metaprotocol.control_plane import ControlPlane, LastGoodStore, StateError
 from metaprotocol.controller import Controller, ControllerOptions, WebhookOptions
 from metaprotocol.kubernetes import Client, Connection
 from metaprotocol.sources.kubernetes import KubernetesSource
-from metaprotocol.translate.istio import IstioOptions
+from metaprotocol.translate.istio_parts import IstioOptions
 
 
 async def serve_kubernetes(

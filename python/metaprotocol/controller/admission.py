@@ -68,6 +68,7 @@ ABOUT_OTHERS = frozenset(
         "no-secret",
         "no-secret-value",
         "no-subset",
+        "not-exported",
         "other-namespace",
         "protocol-conflict",
         "redis-conflict",

@@ -30,7 +30,7 @@ from metaprotocol.envoy.config import Module
 from metaprotocol.kubernetes import Client, Lease
 from metaprotocol.resources import Key
 from metaprotocol.sources.kubernetes import KubernetesSource
-from metaprotocol.translate.istio import IstioOptions
+from metaprotocol.translate.istio_parts import IstioOptions
 from metaprotocol.translate.naming import CLUSTER, FILTER
 
 if TYPE_CHECKING:
@@ -257,7 +257,7 @@ class Controller:
             failures = writer.failures()
             for name in writer.wanted.about.get(key, ()):
                 if name in failures:
-                    text = f"EnvoyFilter {name.namespace}/{name.name}: {failures[name]}"
+                    text = f"{name}: {failures[name]}"
                     return Condition(kind, "False", "NotWritten", text)
             text = "its EnvoyFilters are written; istiod does not tell what proxies have in use"
             return Condition(kind, "Unknown", "NotReported", text)

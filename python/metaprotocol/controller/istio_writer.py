@@ -1,9 +1,10 @@
-"""Keeps the EnvoyFilters in a cluster as the resources want them.
+"""Keeps what istiod needs of us in a cluster as the resources want it: EnvoyFilters, and the
+VirtualServices of gateways.
 
 Level-triggered: what is wanted is compared with what is there, and only differences are written, be
 it after a change, a lost watch, or somebody's own edit. Nothing it writes is read as a resource, so
 that it never causes itself. All that is ours carries a label with the name of the installation, and
-what carries it and is wanted no more is deleted; EnvoyFilters of others are not looked at.
+what carries it and is wanted no more is deleted; objects of others are not looked at.
 """
 
 from __future__ import annotations
@@ -32,38 +33,46 @@ from metaprotocol.kubernetes import (
 )
 from metaprotocol.resources import Inventory, Key
 from metaprotocol.resources.kubernetes import Pod
+from metaprotocol.sources.kubernetes_objects import CONTROLLER_LABEL
 from metaprotocol.translate import Options
-from metaprotocol.translate.istio import IstioObjects, IstioOptions, IstioTranslation
+from metaprotocol.translate.istio import IstioObjects, IstioTranslation
+from metaprotocol.translate.istio_parts import ENVOY_FILTER, VIRTUAL_SERVICE, IstioOptions
 from metaprotocol.worker import Worker
 
 _LOG = logging.getLogger(__name__)
 
-CONTROLLER_LABEL = "metaprotocol.aeraki.io/controller"
-"""On everything that is written: by which installation."""
 MANAGER = "metaprotocol"
 """The field manager of server-side apply."""
 
-_VERSION = "v1alpha3"
+_VERSIONS = {ENVOY_FILTER: "v1alpha3", VIRTUAL_SERVICE: "v1"}
+"""Kinds that are written, in these versions."""
+_PLURALS = {ENVOY_FILTER: "envoyfilters", VIRTUAL_SERVICE: "virtualservices"}
 _ATONCE = 8
 """Requests under way together."""
 _OWNERS = ("ServiceEntry", "Service")
-# What a sidecar gets first must do no harm without the rest: clusters before the filters that lead
-# to them. Removed in the opposite order.
-_ORDER = ("metaprotocol-clusters-", "metaprotocol-inbound-", "metaprotocol-outbound-")
+# What a proxy gets first must do no harm without the rest: clusters before the filters that lead to
+# them, and listeners of gateways last. Removed in the opposite order.
+_ORDER = (
+    "metaprotocol-clusters-", "metaprotocol-inbound-", "metaprotocol-outbound-",
+    "metaprotocol-gateway-",
+)  # fmt: skip
+_LAST = len(_ORDER) + 1
 
 
-def _rank(name: Name) -> int:
-    return next((rank for rank, prefix in enumerate(_ORDER, 1) if name.name.startswith(prefix)), 0)
+def _rank(key: Key) -> int:
+    if key.kind == VIRTUAL_SERVICE:
+        return _LAST
+    return next((rank for rank, prefix in enumerate(_ORDER, 1) if key.name.startswith(prefix)), 0)
 
 
 @dataclass(frozen=True)
 class Wanted:
     """All that should be there."""
 
-    objects: Mapping[Name, Json] = field(default_factory=dict)
-    addresses: Mapping[Name, str] = field(default_factory=dict)
+    objects: Mapping[Key, Json] = field(default_factory=dict)
+    addresses: Mapping[Key, str] = field(default_factory=dict)
     """ServiceEntries to the address that they are to get."""
-    made_of: Mapping[Name, tuple[Key, ...]] = field(default_factory=dict)
+    made_of: Mapping[Key, tuple[Key, ...]] = field(default_factory=dict)
     diagnostics: tuple[Diagnostic, ...] = ()
     origins: frozenset[Key] = frozenset()
     """The resources that say something of ports of ours."""
@@ -71,9 +80,9 @@ class Wanted:
     """What it was made from."""
 
     @cached_property
-    def about(self) -> Mapping[Key, list[Name]]:
-        """The EnvoyFilters that say something of a resource."""
-        found: dict[Key, list[Name]] = {}
+    def about(self) -> Mapping[Key, list[Key]]:
+        """The objects that say something of a resource."""
+        found: dict[Key, list[Key]] = {}
         for name, keys in self.made_of.items():
             for key in keys:
                 found.setdefault(key, []).append(name)
@@ -121,19 +130,22 @@ class IstioWriter:
         self._news = asyncio.Event()
         self._inventory: Inventory | None = None
         self._translated: Inventory | None = None
-        self._failures: dict[Name, _Failure] = {}
-        self._written: dict[Name, tuple[str, Json]] = {}
+        self._failures: dict[Key, _Failure] = {}
+        self._written: dict[Key, tuple[str, Json]] = {}
         """Digest of what was written last to what the API server made of it."""
-        self._addressed: dict[Name, str] = {}
+        self._addressed: dict[Key, str] = {}
         self._pauses = pauses
-        kind = ApiKind(
-            "networking.istio.io",
-            "EnvoyFilter",
-            "envoyfilters",
-            (_VERSION,),
-            selector=f"{CONTROLLER_LABEL}={installation}",
-        )
-        self._filters = [
+        self._kinds = {
+            name: ApiKind(
+                "networking.istio.io",
+                name,
+                _PLURALS[name],
+                (version,),
+                selector=f"{CONTROLLER_LABEL}={installation}",
+            )
+            for name, version in _VERSIONS.items()
+        }
+        self._reflectors = [
             Reflector(
                 client,
                 kind,
@@ -142,18 +154,19 @@ class IstioWriter:
                 pauses=pauses(),
                 absent_seconds=absent_seconds,
             )
+            for kind in self._kinds.values()
             for namespace in (tuple(namespaces) or ("",))
         ]
 
     @property
     def known(self) -> bool:
         """Whether it is known if there is an Istio to write for, and what is there."""
-        return all(item.settled for item in self._filters)
+        return all(item.settled for item in self._reflectors)
 
     @property
     def present(self) -> bool:
         """Whether there is."""
-        return self.known and all(item.present for item in self._filters)
+        return self.known and all(item.present for item in self._reflectors)
 
     @property
     def settled(self) -> bool:
@@ -165,8 +178,8 @@ class IstioWriter:
             and not self._different()
         )
 
-    def failures(self) -> dict[Name, str]:
-        """The EnvoyFilters that could not be written, and why."""
+    def failures(self) -> dict[Key, str]:
+        """The objects that could not be written, and why."""
         return {name: failure.message for name, failure in self._failures.items()}
 
     def want(self, inventory: Inventory) -> None:
@@ -182,7 +195,7 @@ class IstioWriter:
     async def run(self) -> None:
         """Writes whenever something differs."""
         async with asyncio.TaskGroup() as group:
-            for item in self._filters:
+            for item in self._reflectors:
                 group.create_task(item.run())
             group.create_task(self._work())
 
@@ -232,20 +245,20 @@ class IstioWriter:
 
     def _make(self, inventory: Inventory, istio: IstioOptions) -> Wanted:
         made = self._translation.update(inventory, istio)
-        objects: dict[Name, Json] = {}
-        addresses: dict[Name, str] = {}
+        objects: dict[Key, Json] = {}
+        addresses: dict[Key, str] = {}
         for item in made.objects:
-            name = Name(item["metadata"]["namespace"], item["metadata"]["name"])
-            if item["kind"] == "ServiceEntry":
-                addresses[name] = item["spec"]["addresses"][0]
+            key = Key(item["kind"], item["metadata"]["namespace"], item["metadata"]["name"])
+            if key.kind in _VERSIONS:
+                objects[key] = self._owned(key, item, made, inventory)
             else:
-                objects[name] = self._owned(name, item, made, inventory)
-        made_of = {Name(*name): keys for name, keys in made.made_of.items()}
+                addresses[key] = item["spec"]["addresses"][0]
+        made_of = made.made_of
         return Wanted(objects, addresses, made_of, made.diagnostics, made.origins, inventory)
 
-    def _owned(self, name: Name, item: Json, made: IstioObjects, inventory: Inventory) -> Json:
-        """An EnvoyFilter with our label, and with the services in its namespace as its owners: so
-        it goes with them, even when nobody is there to delete it."""
+    def _owned(self, name: Key, item: Json, made: IstioObjects, inventory: Inventory) -> Json:
+        """An object with our label, and with the services in its namespace as its owners: so it
+        goes with them, even when nobody is there to delete it."""
         metadata = {**item["metadata"]}
         metadata["labels"] = {**metadata["labels"], CONTROLLER_LABEL: self._installation}
         owners = []
@@ -268,12 +281,14 @@ class IstioWriter:
 
     # --- what is there
 
-    def _there(self) -> dict[Name, Json]:
+    def _there(self) -> dict[Key, Json]:
         return {
-            name: item for reflector in self._filters for name, item in reflector.objects.items()
+            Key(reflector.kind.name, *name): item
+            for reflector in self._reflectors
+            for name, item in reflector.objects.items()
         }
 
-    def _is_there(self, name: Name, wanted: Json, there: Mapping[Name, Json]) -> bool:
+    def _is_there(self, name: Key, wanted: Json, there: Mapping[Key, Json]) -> bool:
         found = there.get(name)
         if found is None:
             return False
@@ -283,7 +298,7 @@ class IstioWriter:
         digest, answer = self._written.get(name, ("", {}))
         return digest == _digest(wanted) and said == answer
 
-    def _different(self) -> tuple[list[Name], list[Name], list[Name]] | None:
+    def _different(self) -> tuple[list[Key], list[Key], list[Key]] | None:
         """What to write, what to delete, which ServiceEntries want an address; None: nothing."""
         there = self._there()
         write = [
@@ -308,15 +323,15 @@ class IstioWriter:
             return
         write, delete, addresses = different
         await self._all(addresses, self._address)
-        for rank in range(len(_ORDER) + 1):
+        for rank in range(_LAST + 1):
             await self._all([name for name in write if _rank(name) == rank], self._apply)
-        for rank in reversed(range(len(_ORDER) + 1)):
+        for rank in reversed(range(_LAST + 1)):
             await self._all([name for name in delete if _rank(name) == rank], self._delete)
 
-    async def _all(self, names: list[Name], action: Callable[[Name], object]) -> None:
+    async def _all(self, names: list[Key], action: Callable[[Key], object]) -> None:
         free = asyncio.Semaphore(_ATONCE)
 
-        async def one(name: Name) -> None:
+        async def one(name: Key) -> None:
             failure = self._failures.get(name)
             if failure is not None and time.monotonic() < failure.again_at:
                 return
@@ -326,7 +341,7 @@ class IstioWriter:
 
         await asyncio.gather(*map(one, names))
 
-    async def _try(self, name: Name, action: Callable[[Name], object]) -> None:
+    async def _try(self, name: Key, action: Callable[[Key], object]) -> None:
         try:
             await action(name)  # type: ignore[misc]
         except (ApiError, Unreachable) as error:
@@ -336,31 +351,30 @@ class IstioWriter:
             failure.again_at = time.monotonic() + pause
             if failure.message != str(error):
                 failure.message = str(error)
-                _LOG.warning("%s/%s cannot be written: %s", *name, error)
+                _LOG.warning("%s cannot be written: %s", name, error)
             self._news.set()  # the time to wait is another
         else:
             self._failures.pop(name, None)
             self.writes += 1
 
-    async def _apply(self, name: Name) -> None:
+    async def _apply(self, name: Key) -> None:
         wanted = self.wanted.objects.get(name)
         if wanted is None:
             return
         answer = await self._client.apply(self._path(name), wanted, manager=MANAGER)
         self._written[name] = (_digest(wanted), _said(answer))
 
-    async def _delete(self, name: Name) -> None:
+    async def _delete(self, name: Key) -> None:
         found = self._there().get(name)
         if found is None:
             return
         await self._client.delete(self._path(name), str(found["metadata"].get("uid") or ""))
         self._written.pop(name, None)
 
-    async def _address(self, name: Name) -> None:
+    async def _address(self, name: Key) -> None:
         """Gives a ServiceEntry an address. Not where somebody else has a say in that field."""
         address = self.wanted.addresses[name]
-        key = Key("ServiceEntry", *name)
-        entry = self.wanted.inventory.get(key)
+        entry = self.wanted.inventory.get(name)
         version = entry.api_version if entry is not None else "networking.istio.io/v1"
         value = {
             "apiVersion": version,
@@ -372,8 +386,8 @@ class IstioWriter:
         await self._client.apply(path, value, manager=MANAGER, force=False)
         self._addressed[name] = address
 
-    def _path(self, name: Name) -> str:
-        return self._filters[0].kind.path(_VERSION, name.namespace, name.name)
+    def _path(self, key: Key) -> str:
+        return self._kinds[key.kind].path(_VERSIONS[key.kind], key.namespace, key.name)
 
 
 _OURS = re.compile(r"metaprotocol\.aeraki\.io/|app\.kubernetes\.io/managed-by")

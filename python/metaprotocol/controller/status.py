@@ -32,7 +32,7 @@ MANAGER = "metaprotocol-status"
 KINDS = ("ApplicationProtocol", "MetaRouter", "RedisDestination", "RedisService")
 """The kinds whose CRDs have our conditions."""
 ROUTES = "VirtualService"
-FOREIGN = (ROUTES, "DestinationRule", "ServiceEntry")
+FOREIGN = (ROUTES, "DestinationRule", "Gateway", "ServiceEntry")
 """Those of Istio's kinds that say something about ports of ours."""
 PREFIX = "metaprotocol.aeraki.io/"
 """Of the types of our conditions there."""

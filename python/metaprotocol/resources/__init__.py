@@ -9,6 +9,7 @@ from metaprotocol.resources.application_protocol import ApplicationProtocol, App
 from metaprotocol.resources.authorization import AuthorizationPolicy, DubboAuthorizationPolicy
 from metaprotocol.resources.base import Key, Metadata, Model, Resource
 from metaprotocol.resources.destination_rule import DestinationRule, DestinationRuleSpec
+from metaprotocol.resources.gateway import Gateway
 from metaprotocol.resources.inventory import Changes, Inventory
 from metaprotocol.resources.loader import LoadResult, load_bytes, load_text
 from metaprotocol.resources.meta_router import MetaRoute, MetaRouter, MetaRouterSpec
@@ -28,6 +29,7 @@ __all__ = [
     "DestinationRule",
     "DestinationRuleSpec",
     "DubboAuthorizationPolicy",
+    "Gateway",
     "Inventory",
     "Key",
     "LoadResult",

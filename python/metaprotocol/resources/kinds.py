@@ -16,6 +16,7 @@ from metaprotocol.resources.application_protocol import ApplicationProtocol
 from metaprotocol.resources.authorization import AuthorizationPolicy, DubboAuthorizationPolicy
 from metaprotocol.resources.base import Resource
 from metaprotocol.resources.destination_rule import DestinationRule
+from metaprotocol.resources.gateway import Gateway
 from metaprotocol.resources.meta_router import MetaRouter
 from metaprotocol.resources.redis import RedisDestination, RedisService
 from metaprotocol.resources.secret import Secret
@@ -42,6 +43,8 @@ class Reader(Enum):
     """A ``RoutePlan``."""
     POLICY = "policy"
     """A ``Policy``."""
+    GATEWAY = "gateway"
+    """Ports at which clients outside the mesh are listened for."""
     PROTOCOL = "protocol"
     """How a protocol is spoken."""
     REDIS = "redis"
@@ -99,6 +102,7 @@ KINDS: tuple[Kind, ...] = (
     _read(ServiceEntry, "serviceentries", Reader.SERVICE),
     _read(DestinationRule, "destinationrules", Reader.POLICY, "host"),
     _read(WorkloadEntry, "workloadentries", Reader.ENDPOINTS),
+    _read(Gateway, "gateways", Reader.GATEWAY),
     _read(AuthorizationPolicy, "authorizationpolicies", Reader.ACCESS, "*"),
     _read(DubboAuthorizationPolicy, "dubboauthorizationpolicies", Reader.ACCESS, "*"),
     _read(Telemetry, "telemetries", Reader.RECORDS),
@@ -121,7 +125,6 @@ KINDS: tuple[Kind, ...] = (
         effect_in_istio="Istio sees these ports as TCP: no token is checked",
     ),
     Kind(_NETWORKING, "EnvoyFilter", "envoyfilters", effect="its patches are not applied"),
-    Kind(_NETWORKING, "Gateway", "gateways", effect="no gateway listens for it"),
     Kind(_NETWORKING, "ProxyConfig", "proxyconfigs"),
     Kind(_NETWORKING, "Sidecar", "sidecars", effect="what it hides can be reached"),
     Kind(_NETWORKING, "WorkloadGroup", "workloadgroups"),

@@ -24,7 +24,16 @@ from metaprotocol.resources.unreadable import GUARDS, Unreadable, hosts_in
 from metaprotocol.resources.yaml_reader import Position
 from metaprotocol.sources.folder import Content, LastGood
 
-__all__ = ["FOLLOWED", "ORIGIN", "ObjectState", "ReadObject", "read_object", "to_keep", "trimmed"]
+__all__ = [
+    "CONTROLLER_LABEL",
+    "FOLLOWED",
+    "ORIGIN",
+    "ObjectState",
+    "ReadObject",
+    "read_object",
+    "to_keep",
+    "trimmed",
+]
 
 Json: TypeAlias = dict[str, Any]
 Path: TypeAlias = tuple[str | int, ...]
@@ -32,12 +41,17 @@ Path: TypeAlias = tuple[str | int, ...]
 ORIGIN = Origin("kubernetes")
 """Of everything that comes from here; the object's own name says the rest."""
 
+CONTROLLER_LABEL = "metaprotocol.aeraki.io/controller"
+"""On everything that a controller of ours writes: by which installation. Not to be read again."""
+
 # In a cluster, EndpointSlices and Pods say what these would.
 _SAID_ELSEWHERE = ("Endpoints", "Deployment", "StatefulSet")
 # Where there is a cluster istiod enforces it, or nobody; without the other requests go on alike.
-_NOT_ESSENTIAL = ("AuthorizationPolicy", "Telemetry")
+_NOT_ESSENTIAL = ("AuthorizationPolicy", "Gateway", "Telemetry")
 # What is not read, but told of where somebody has written it.
-_TOLD_OF = ("RequestAuthentication", "Gateway")
+_TOLD_OF = ("RequestAuthentication",)
+# What our controller writes as well.
+_WRITTEN = ("VirtualService",)
 _ISTIO_VERSIONS = ("v1", "v1beta1", "v1alpha3")
 # What is in Secrets is for those who mount them, and for nobody else to read.
 _NOT_FOLLOWED = (*_SAID_ELSEWHERE, "Secret")
@@ -51,6 +65,7 @@ FOLLOWED: tuple[ApiKind, ...] = (
             kind.versions,
             kind.namespaced,
             essential=kind.name not in _NOT_ESSENTIAL,
+            selector=f"!{CONTROLLER_LABEL}" if kind.name in _WRITTEN else "",
         )
         for kind in KINDS
         if kind.model is not None and kind.name not in _NOT_FOLLOWED

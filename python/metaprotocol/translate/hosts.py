@@ -215,10 +215,11 @@ class HostTranslator:
                 "the service has no port of ours", value=service.host,
                 fix='name one such as "tcp-metaprotocol-dubbo"',
             )  # fmt: skip
-        if router is not None and router.spec.gateways:
+        if router is not None and router.spec.gateways and self._options.target is Target.ENVOY:
             report.info(
                 router, "gateways", "spec.gateways",
-                "gateways are not configured; the routes hold where clients have an Envoy",
+                "gateways are configured in Istio; here the routes hold where the service is "
+                "listened for",
             )  # fmt: skip
         virtual = self._virtual_service(service, router, report) if service.ours else None
         shut = self._shut(service, router, virtual) if service.ours else None

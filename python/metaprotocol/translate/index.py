@@ -11,6 +11,7 @@ from metaprotocol.resources import (
     AuthorizationPolicy,
     DestinationRule,
     DubboAuthorizationPolicy,
+    Gateway,
     Key,
     MetaRouter,
     RedisDestination,
@@ -123,6 +124,8 @@ class Index:
                 case Telemetry():
                     _change(self._telemetry, key.namespace, key, add)
                     touched.routes |= self._hosts_of(key.namespace)
+                case Gateway():
+                    touched.unenforced.add(key)
                 case Unenforced():
                     (self._unenforced.add if add else self._unenforced.discard)(key)
                     touched.unenforced.add(key)

@@ -9,14 +9,15 @@ reached. Every object has a workload selector or is for one namespace; none is f
     metaprotocol-outbound-<host>-<...>  the same for clients with certain labels
     metaprotocol-clusters-<host>        per namespace with clients: balancing, and ways there
     metaprotocol-inbound-<host>-<port>  where a service's pods are: filter and application
+    metaprotocol-gateway-<...>-<port>   where a Gateway's pods are: filters on their listeners
 
-Beside them are ServiceEntries that need an address of their own, as Aeraki gives them.
+Beside them are VirtualServices, without which istiod makes no listener for a Gateway, and
+ServiceEntries that need an address of their own, as Aeraki gives them.
 """
 
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -24,20 +25,24 @@ from google.protobuf.message import Message
 
 from metaprotocol.audience import Clients
 from metaprotocol.diagnostics import Diagnostic
-from metaprotocol.envoy.config import Carrier, ConfigBuilder
 from metaprotocol.envoy.descriptors import EnvoyTypes
-from metaprotocol.resources import Inventory, Key, Resource, ServiceEntry
+from metaprotocol.resources import Gateway, Inventory, Key, Resource, ServiceEntry
 from metaprotocol.resources.kubernetes import Service as KubernetesService
 from metaprotocol.translate.addresses import Address, AddressBook, Claim, own_address_in_istio
-from metaprotocol.translate.filters import proxy_config
-from metaprotocol.translate.hosts import Filter, PortFilters
+from metaprotocol.translate.istio_gateways import GatewayFilters
+from metaprotocol.translate.istio_parts import (
+    ENVOY_FILTER,
+    NOT_YET,
+    VIRTUAL_SERVICE,
+    IstioOptions,
+    Parts,
+    Used,
+)
 from metaprotocol.translate.istio_patches import (
     INBOUND,
     OUTBOUND,
     PRIORITY,
     Json,
-    Patches,
-    envoy_filter,
 )
 from metaprotocol.translate.model import NONE, Port, Service
 from metaprotocol.translate.naming import (
@@ -49,33 +54,12 @@ from metaprotocol.translate.naming import (
 )
 from metaprotocol.translate.options import Options, Target
 from metaprotocol.translate.redis_filters import REDIS
-from metaprotocol.translate.reporting import Report, age
-from metaprotocol.translate.routes import shut_table
+from metaprotocol.translate.reporting import age
 from metaprotocol.translate.secret_files import SecretFiles
 from metaprotocol.translate.services import SELECTOR_ANNOTATION
 from metaprotocol.translate.translator import Translator
 from metaprotocol.translate.visibility import Namespaces
 from metaprotocol.translate.zookeeper import ZOOKEEPER
-
-_LONGEST_NAME = 253
-"""Characters of a Kubernetes object's name."""
-
-_NOT_YET = "its configuration has not come from istiod"
-
-ENABLED_LABEL = "metaprotocol.aeraki.io/enabled"
-
-
-@dataclass(frozen=True)
-class IstioOptions:
-    """What is to be known of the mesh."""
-
-    namespaces: tuple[str, ...] = ()
-    """Where clients are, besides the namespace of each service, for services that are exported
-    everywhere."""
-    workload_labels: Mapping[str, str] = field(default_factory=lambda: {ENABLED_LABEL: "true"})
-    """Only pods with these labels are configured: those whose proxy has the module. Without any,
-    all pods of a namespace, each of which then needs it."""
-    carrier: Carrier = Carrier("@metaprotocol")  # noqa: RUF009  # immutable
 
 
 @dataclass(frozen=True)
@@ -83,10 +67,11 @@ class IstioObjects:
     """What istiod needs."""
 
     objects: list[Json]
-    """EnvoyFilters, and ServiceEntries that got an address, in order of namespace and name."""
+    """In each namespace first ServiceEntries that got an address, then EnvoyFilters, then the
+    VirtualServices of gateways, by name."""
     diagnostics: tuple[Diagnostic, ...]
-    made_of: Mapping[tuple[str, str], tuple[Key, ...]] = field(default_factory=dict)
-    """Namespace and name of an EnvoyFilter to the resources that it says something of."""
+    made_of: Mapping[Key, tuple[Key, ...]] = field(default_factory=dict)
+    """EnvoyFilters and VirtualServices to the resources that they say something of."""
     origins: frozenset[Key] = frozenset()
     """The resources that say something of ports of ours."""
 
@@ -120,24 +105,17 @@ class IstioTranslation:
         changes = inventory.changes_since(before) if before is not None else None
         self._translator.update(inventory, changes)
         self._translated = inventory
-        objects = _Objects(self._translator, self._options, self._types, istio or IstioOptions())
-        return objects.build(inventory)
+        istio = istio or IstioOptions()
+        parts = Parts(self._translator, self._options, self._types, istio)
+        return _Objects(parts).build(inventory)
 
 
 class _Objects:
-    def __init__(
-        self, translator: Translator, options: Options, types: EnvoyTypes, istio: IstioOptions
-    ) -> None:
-        self._translator = translator
-        self._options = options
-        self._istio = istio
-        self._builder = ConfigBuilder(types, options.module)
-        self._patches = Patches(self._builder)
-        self._report = Report()
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._translator = parts.translator
+        self._options = parts.options
         self._book = AddressBook("give the service an address of its own")
-        self._objects: dict[tuple[str, str], Json] = {}
-        self._made_of: dict[tuple[str, str], dict[Key, None]] = {}
-        self._namespaces: set[str] = set()
         self._own_addresses: dict[Key, str] = {}
         self._inbound: dict[tuple[str, frozenset[tuple[str, str]], int], str] = {}
 
@@ -149,34 +127,36 @@ class _Objects:
         ]
         services.sort(key=lambda service: (*age(service.first), service.host))
         listeners = self._listeners(services)
-        used: dict[str, set[tuple[str, int]]] = {}
+        used: Used = {}
         for service in services:
             self._outbound(service, listeners, used)
-        for namespace, ports in sorted(used.items()):
+        GatewayFilters(self._parts).add(inventory, services, used)
+        for (context, namespace), ports in sorted(used.items()):
             for host, port in sorted(ports):
-                self._clusters(namespace, host, port)
+                self._clusters(context, namespace, host, port)
         for service in services:
             for served in service.listened:
                 if served.protocol:
                     self._inbound_port(service, served)
                 self._check_port(served)
-        for namespace in sorted(self._namespaces):
-            self._base(namespace)
+        for context, namespace in sorted(self._parts.proxies):
+            self._base(context, namespace)
         placed = {
             finding.placed(resource)
-            for finding in self._report.diagnostics
+            for finding in self._parts.report.diagnostics
             if (resource := inventory.get(finding.key)) is not None
         }
         found = sorted(
             placed.union(self._translator.diagnostics),
             key=lambda diagnostic: (*diagnostic.sort_key, diagnostic.code, diagnostic.fix),
         )
-        objects = [self._objects[key] for key in sorted(self._objects)]
-        made_of = {name: tuple(keys) for name, keys in self._made_of.items()}
-        return IstioObjects(objects, tuple(found), made_of, self._origins(services))
+        objects = [self._parts.objects[key] for key in sorted(self._parts.objects, key=_order)]
+        made_of = {name: tuple(keys) for name, keys in self._parts.made_of.items()}
+        return IstioObjects(objects, tuple(found), made_of, self._origins(inventory, services))
 
-    def _origins(self, services: Iterable[Service]) -> frozenset[Key]:
-        found = {key for keys in self._made_of.values() for key in keys}
+    def _origins(self, inventory: Inventory, services: Iterable[Service]) -> frozenset[Key]:
+        found = {key for keys in self._parts.made_of.values() for key in keys}
+        found.update(item.key for item in inventory.all(Gateway) if item.spec.ours)
         for service in services:
             found.update(owner.key for owner in service.owners)
             found.update(self._translator.policy_keys(service.host))
@@ -192,13 +172,13 @@ class _Objects:
             claims = [
                 claim
                 for port in service.listened
-                if filter_name(service.host, port.number) in self._filters(service)
+                if filter_name(service.host, port.number) in self._parts.filters(service)
                 for claim in self._claims(service, port)
             ]
             addresses |= self._book.put(service.host, claims)
         found: dict[str, list[str]] = {}
         for address in sorted(addresses, key=lambda address: (address.ip, address.port)):
-            for claim in self._book.holders(address, self._report).values():
+            for claim in self._book.holders(address, self._parts.report).values():
                 found.setdefault(claim.name, []).append(f"{address.ip}_{address.port}")
         return found
 
@@ -226,8 +206,8 @@ class _Objects:
             self._own_addresses[key] = address
             written = owner.to_dict()
             written["spec"]["addresses"] = [address]
-            self._objects[key.namespace, f"ServiceEntry {key.name}"] = written
-            self._report.info(
+            self._parts.objects[key] = written
+            self._parts.report.info(
                 owner, "own-address", "spec.hosts[0]",
                 f"gets address {address}, because others without address have its port; its "
                 "ServiceEntry is written again with it", value=address,
@@ -236,14 +216,14 @@ class _Objects:
 
     def _claims(self, service: Service, port: Port) -> list[Claim]:
         if service.resolution == NONE:
-            self._report.warning(
+            self._parts.report.warning(
                 port.owner, "original-destination", "spec.resolution",
                 "with resolution NONE Istio passes connections through; the port stays plain TCP",
                 value=NONE, fix="use resolution STATIC with endpoints, or DNS",
             )  # fmt: skip
             return []
         if _is_headless(service) and port.native != ZOOKEEPER:
-            self._report.warning(
+            self._parts.report.warning(
                 port.owner, "original-destination", "spec.clusterIP",
                 "connections to a headless Service go where the client says, in Istio; the port "
                 "stays plain TCP",
@@ -254,7 +234,7 @@ class _Objects:
         addresses = []
         for index, address in enumerate(port.addresses):
             if "/" in address:
-                self._report.warning(
+                self._parts.report.warning(
                     port.owner, "network-address", f"spec.addresses[{index}]",
                     "listeners for networks stay plain TCP", value=address,
                     fix="write single addresses",
@@ -269,7 +249,7 @@ class _Objects:
             addresses = [own] if own else ["0.0.0.0", *port.allocated]
             if port.owner.key.kind == "Service":
                 addresses += [endpoint.address for endpoint in service.endpoints]
-        made = self._filters(service)[filter_name(service.host, port.number)]
+        made = self._parts.filters(service)[filter_name(service.host, port.number)]
         routed = made.origins[0] is not port.owner
         return [
             Claim(
@@ -283,7 +263,7 @@ class _Objects:
         self,
         service: Service,
         listeners: Mapping[str, list[str]],
-        used: dict[str, set[tuple[str, int]]],
+        used: Used,
     ) -> None:
         for port in service.listened:
             name = filter_name(service.host, port.number)
@@ -295,27 +275,29 @@ class _Objects:
             if port.native:
                 self._outbound_counted(service, port, listeners[name])
                 continue
-            routed = self._ports(service)[port.number].plan is not None
-            refused = self._by_locality(service, port, routed)
+            routed = self._parts.ports(service)[port.number].plan is not None
+            refused = self._parts.is_by_locality(service, port, routed)
             if refused and not routed:
                 continue
-            made = self._filters(service)[name]
-            shut = self._shut(service, port, name, "its load balancing is not possible")
-            otherwise = self._shut(service, port, name, _NOT_YET)
+            made = self._parts.filters(service)[name]
+            shut = self._parts.shut(service, port, name, "its load balancing is not possible")
+            otherwise = self._parts.shut(service, port, name, NOT_YET)
             for namespace in self._clients(service, made.visible_to):
                 patches = [
-                    self._patches.outbound(listener, name, otherwise)
+                    self._parts.patches.outbound(listener, name, otherwise)
                     for listener in listeners[name]
                 ]
                 config = made.variants.get(Clients(namespace), made.message)
-                patches.append(self._patches.filter(OUTBOUND, shut if refused else config))
+                patches.append(self._parts.patches.filter(OUTBOUND, shut if refused else config))
                 made_of = (service.first, *made.origins)
-                self._add(namespace, f"metaprotocol-outbound-{service.host}", patches, made_of)
+                self._parts.add_patches(
+                    namespace, f"metaprotocol-outbound-{service.host}", patches, made_of
+                )
                 if refused:
                     continue
                 self._for_workloads(namespace, service, name, listeners[name], otherwise)
-                used.setdefault(namespace, set()).update(
-                    (host, number) for number, _, host in self._led_to(service, port)
+                used.setdefault((OUTBOUND, namespace), set()).update(
+                    (host, number) for number, _, host in self._parts.led_to(service, port)
                 )
 
     def _for_workloads(
@@ -329,15 +311,17 @@ class _Objects:
         """What clients with certain labels get in place of the others' filter, under a name of its
         own. Theirs is there before the TCP proxy is looked for that the others' takes the place
         of; of several that are for a workload that with the most labels is first."""
-        made = self._filters(service)[name]
+        made = self._parts.filters(service)[name]
         for clients, config in sorted(made.variants.items(), key=lambda item: item[0]):
             if clients.namespace != namespace or not clients.labels:
                 continue
             digest = hashlib.sha256(repr(clients.labels).encode()).hexdigest()[:10]
             own = f"{name}|{digest}"
-            patches = [self._patches.outbound(listener, own, otherwise) for listener in listeners]
-            patches.append(self._patches.filter(OUTBOUND, config, own))
-            self._add(
+            patches = [
+                self._parts.patches.outbound(listener, own, otherwise) for listener in listeners
+            ]
+            patches.append(self._parts.patches.filter(OUTBOUND, config, own))
+            self._parts.add_patches(
                 namespace, f"metaprotocol-outbound-{service.host}-{digest}", patches,
                 (service.first, *made.origins), dict(clients.labels),
                 priority=PRIORITY - len(clients.labels),
@@ -348,62 +332,42 @@ class _Objects:
         service: Service,
         port: Port,
         listeners: Sequence[str],
-        used: dict[str, set[tuple[str, int]]],
+        used: Used,
     ) -> None:
         """Redis by Envoy's own filter, which needs nothing of ours in the proxy."""
-        made = self._filters(service)[filter_name(service.host, port.number)]
+        made = self._parts.filters(service)[filter_name(service.host, port.number)]
         redis = self._translator.filters(service.host).redis[port.number]
         for namespace in self._clients(service, made.visible_to):
-            patches = [self._patches.native(listener, made.message) for listener in listeners]
+            patches = [self._parts.patches.native(listener, made.message) for listener in listeners]
             made_of = (service.first, *made.origins)
-            self._add(
+            self._parts.add_patches(
                 namespace, f"metaprotocol-outbound-{service.host}", patches, made_of, ours=False
             )
             uses = {(use.host, use.port) for use in redis.uses}
-            used.setdefault(namespace, set()).update(uses)
+            used.setdefault((OUTBOUND, namespace), set()).update(uses)
 
     def _outbound_counted(self, service: Service, port: Port, listeners: Sequence[str]) -> None:
         """ZooKeeper: a filter that counts, before Istio's TCP proxy."""
-        made = self._filters(service)[filter_name(service.host, port.number)]
+        made = self._parts.filters(service)[filter_name(service.host, port.number)]
         for namespace in self._clients(service, made.visible_to):
-            patches = [self._patches.before(listener, made.message) for listener in listeners]
+            patches = [self._parts.patches.before(listener, made.message) for listener in listeners]
             name = f"metaprotocol-outbound-{service.host}"
-            self._add(namespace, name, patches, (service.first, port.owner), ours=False)
+            self._parts.add_patches(
+                namespace, name, patches, (service.first, port.owner), ours=False
+            )
 
     def _redis_clusters(self, namespace: str, service: Service, port: int) -> None:
         name = cluster_name(port, "", service.host)
         made = self._translator.clusters(service.host)
         servers = self._translator.redis_servers(service.host)
         message = made.resources.get((CLUSTER, name))
-        patches = self._patches.redis_cluster(name, message, servers)
+        patches = self._parts.patches.redis_cluster(name, message, servers)
         made_of = (service.first, *((servers.owner,) if servers.owner is not None else ()))
-        self._add(namespace, f"metaprotocol-clusters-{service.host}", patches, made_of, ours=False)
+        self._parts.add_patches(
+            namespace, f"metaprotocol-clusters-{service.host}", patches, made_of, ours=False
+        )
 
-    def _led_to(self, service: Service, port: Port) -> set[tuple[int, str, str]]:
-        """Port, subset and host of what requests to a service port may get to."""
-        uses = self._ports(service)[port.number].uses
-        found = {(use.port, use.subset, use.host) for use in uses if not use.grpc}
-        return found | {(port.number, "", service.host)}
-
-    def _by_locality(self, service: Service, port: Port, routed: bool) -> bool:
-        """Whether istiod gives locality weights to one of the clusters. Envoy would refuse it with
-        our policy, and with it everything that came along. Where a MetaRouter says what may pass,
-        nothing does."""
-        outcome = "answers an error to every request" if routed else "stays plain TCP"
-        found = False
-        for number, subset, host in sorted(self._led_to(service, port)):
-            part = self._translator.policies(host).policy(subset, number).balancing
-            if part is not None and part.value.by_locality:
-                found = True
-                self._report.error(
-                    part.owner, "locality-lb", part.value.by_locality,
-                    f"weights by locality do not go with our load balancing; port {port.number} of "
-                    f"{service.host} {outcome}",
-                    fix="remove distribute and failover, or write enabled: false",
-                )  # fmt: skip
-        return found
-
-    def _clusters(self, namespace: str, host: str, port: int) -> None:
+    def _clusters(self, context: str, namespace: str, host: str, port: int) -> None:
         """Patches the clusters of a service port, and adds the way to each. With one policy for all
         of them that is one patch."""
         service = self._translator.service(host)
@@ -421,22 +385,24 @@ class _Objects:
         alike = {policy.SerializeToString(deterministic=True) for policy in policies.values()}
         if len(alike) == 1:
             match: Json = {"service": host, "portNumber": port}
-            patches = [self._patches.balancing(match, next(iter(policies.values())))]
+            patches = [self._parts.patches.balancing(context, match, next(iter(policies.values())))]
         else:  # a second patch of one cluster would add to the first, not replace it
             patches = [
-                self._patches.balancing({"name": name}, policy) for name, policy in policies.items()
+                self._parts.patches.balancing(context, {"name": name}, policy)
+                for name, policy in policies.items()
             ]
-        patches += [self._patches.carried(name) for name in policies]
+        patches += [self._parts.patches.carried(context, name) for name in policies]
         if patches:
             made_of = (service.first,) if service is not None else ()
-            self._add(namespace, f"metaprotocol-clusters-{host}", patches, made_of)
+            name = f"metaprotocol-clusters-{host}"
+            self._parts.add_patches(namespace, name, patches, made_of, context=context)
 
     def _clients(self, service: Service, visible: Namespaces) -> list[str]:
         """The namespaces whose clients are configured for a service."""
         if visible is None:
-            namespaces = {service.namespace, *self._istio.namespaces}
-            if not self._istio.namespaces:
-                self._report.info(
+            namespaces = {service.namespace, *self._parts.istio.namespaces}
+            if not self._parts.istio.namespaces:
+                self._parts.report.info(
                     service.first, "clients-elsewhere", "spec.exportTo",
                     f"clients outside namespace {service.namespace} keep plain TCP",
                     fix="name their namespaces in exportTo",
@@ -444,8 +410,8 @@ class _Objects:
         else:
             namespaces = set(visible)
         root = self._options.root_namespace
-        if root in namespaces and not self._istio.workload_labels:
-            self._report.error(
+        if root in namespaces and not self._parts.istio.workload_labels:
+            self._parts.report.error(
                 service.first, "mesh-wide", "spec.exportTo",
                 f"an EnvoyFilter in {root} without workload labels is for the whole mesh",
                 value=root, fix="give workload labels, or name other namespaces",
@@ -457,12 +423,12 @@ class _Objects:
 
     def _inbound_port(self, service: Service, port: Port) -> None:
         name = inbound_filter_name(service.host, port.number)
-        if name not in self._filters(service):
+        if name not in self._parts.filters(service):
             return
         selector = port.pods
         if not selector:
-            limits = self._ports(service)[port.number].keeps_out
-            add = self._report.warning if limits else self._report.info
+            limits = self._parts.ports(service)[port.number].keeps_out
+            add = self._parts.report.warning if limits else self._parts.report.info
             add(
                 port.owner, "no-workload-selector", "spec.workloadSelector",
                 "the service's pods are not known; "
@@ -473,25 +439,25 @@ class _Objects:
         taken = (service.namespace, frozenset(selector.items()), port.target)
         holder = self._inbound.setdefault(taken, name)
         if holder != name:
-            if limits := self._ports(service)[port.number].keeps_out:
-                self._report.warning(
+            if limits := self._parts.ports(service)[port.number].keeps_out:
+                self._parts.report.warning(
                     port.owner, "inbound-conflict", port.field,
                     f"{holder.removeprefix('inbound|')} has the inbound side of port {port.target} "
                     "of these pods", value=port.target,
                     fix=f"its {limits} hold, those for this host do not",
                 )  # fmt: skip
             return
-        otherwise = self._shut(service, port, name, _NOT_YET)
+        otherwise = self._parts.shut(service, port, name, NOT_YET)
         patches = [
-            self._patches.inbound(service.host, port.number, port.target, otherwise),
-            self._patches.filter(INBOUND, self._filters(service)[name].message),
-            self._patches.application(service.host, port.target),
+            self._parts.patches.inbound(service.host, port.number, port.target, otherwise),
+            self._parts.patches.filter(INBOUND, self._parts.filters(service)[name].message),
+            self._parts.patches.application(service.host, port.target),
         ]
-        self._add(
+        self._parts.add_patches(
             service.namespace,
             f"metaprotocol-inbound-{service.host}-{port.number}",
             patches,
-            (service.first, *self._filters(service)[name].origins),
+            (service.first, *self._parts.filters(service)[name].origins),
             selector,
         )
 
@@ -501,13 +467,13 @@ class _Objects:
             return
         written = next(it for it in port.owner.spec.ports if it.number == port.number)
         if "protocol" not in written.model_fields_set or written.protocol.upper() != "TCP":
-            self._report.warning(
+            self._parts.report.warning(
                 port.owner, "istio-protocol", f"{port.field}.protocol",
                 "Istio looks for HTTP in this port, and its listener is another than is patched",
                 value=written.protocol, fix="write protocol: TCP",
             )  # fmt: skip
         if written.app_protocol:
-            self._report.warning(
+            self._parts.report.warning(
                 port.owner, "istio-app-protocol", f"{port.field}.appProtocol",
                 "is no field of Istio's ServiceEntry, which the API server refuses with it",
                 value=written.app_protocol,
@@ -518,45 +484,13 @@ class _Objects:
 
     # --- all
 
-    def _base(self, namespace: str) -> None:
-        self._add(namespace, "metaprotocol", self._patches.base(self._istio.carrier))
+    def _base(self, context: str, namespace: str) -> None:
+        patches = self._parts.patches.base(context, self._parts.istio.carrier)
+        self._parts.add_patches(namespace, "metaprotocol", patches, context=context)
 
-    def _shut(self, service: Service, port: Port, name: str, reason: str) -> Message:
-        """A filter that answers an error to every request."""
-        made = self._ports(service)[port.number]
-        table = shut_table(service.host, reason)
-        config = proxy_config(name, made.codec, made.protocol, table)
-        return self._builder.filter_config(name, config)
 
-    def _filters(self, service: Service) -> Mapping[str, Filter]:
-        return self._translator.filters(service.host).filters
-
-    def _ports(self, service: Service) -> Mapping[int, PortFilters]:
-        return self._translator.filters(service.host).ports
-
-    def _add(
-        self,
-        namespace: str,
-        name: str,
-        patches: list[Json],
-        made_of: Sequence[Resource] = (),
-        selector: Mapping[str, str] | None = None,
-        *,
-        ours: bool = True,
-        priority: int = PRIORITY,
-    ) -> None:
-        """Adds patches to an object. ``ours``: they need what is there once for each namespace."""
-        key = (namespace, _object_name(name))
-        self._made_of.setdefault(key, {}).update((item.key, None) for item in made_of)
-        if key in self._objects:
-            self._objects[key]["spec"]["configPatches"].extend(patches)
-            if ours:
-                self._namespaces.add(namespace)
-            return
-        labels = {**(selector or {}), **self._istio.workload_labels}
-        self._objects[key] = envoy_filter(key[1], namespace, labels, patches, priority)
-        if ours:
-            self._namespaces.add(namespace)
+def _order(key: Key) -> tuple[object, ...]:
+    return key.namespace, key.kind == VIRTUAL_SERVICE, key.kind == ENVOY_FILTER, key.name
 
 
 def _is_headless(service: Service) -> bool:
@@ -565,14 +499,3 @@ def _is_headless(service: Service) -> bool:
         isinstance(owner, KubernetesService) and owner.spec.cluster_ip == "None"
         for owner in service.owners
     )
-
-
-def _object_name(name: str) -> str:
-    """A Kubernetes name, an RFC 1123 subdomain: what does not fit is replaced, and what is too long
-    is cut; either ends in a digest."""
-    plain = re.sub(r"[^a-z0-9.-]", "-", name.lower().replace("*", "any"))
-    plain = re.sub(r"[.-]*\.[.-]*", ".", plain).strip("-.")
-    if plain == name and len(name) <= _LONGEST_NAME:
-        return name
-    digest = hashlib.sha256(name.encode()).hexdigest()[:10]
-    return f"{plain[:240].rstrip('-.')}-{digest}"

@@ -19,6 +19,8 @@ What is known of istiod, and relied upon:
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -31,10 +33,17 @@ from metaprotocol.translate.redis_plan import RedisServers
 
 Json: TypeAlias = dict[str, Any]
 
-OUTBOUND, INBOUND = "SIDECAR_OUTBOUND", "SIDECAR_INBOUND"
+OUTBOUND, INBOUND, GATEWAY = "SIDECAR_OUTBOUND", "SIDECAR_INBOUND", "GATEWAY"
 PRIORITY = 10
 """Of EnvoyFilters that are for no clients in particular: what istiod applies before has less."""
 
+NOWHERE = "metaprotocol.invalid"
+"""A host that nobody has (RFC 2606)."""
+
+_LONGEST_NAME = 253
+"""Characters of a Kubernetes object's name."""
+
+_LABELS = {"app.kubernetes.io/managed-by": "metaprotocol"}
 _TCP_PROXY = "envoy.filters.network.tcp_proxy"
 _TYPED_STRUCT = "type.googleapis.com/xds.type.v3.TypedStruct"
 _CLUSTER_TYPES = "type.googleapis.com/envoy.extensions.clusters."
@@ -50,11 +59,11 @@ class Patches:
     def __init__(self, builder: ConfigBuilder) -> None:
         self._builder = builder
 
-    def base(self, carrier: Carrier) -> list[Json]:
-        """What every sidecar with our filters needs once."""
+    def base(self, context: str, carrier: Carrier) -> list[Json]:
+        """What every proxy with our filters needs once."""
         return [
-            _add("LISTENER", OUTBOUND, self._value(self._builder.carrier(carrier, "outbound|"))),
-            _add("CLUSTER", OUTBOUND, self._value(self._builder.worker_cluster())),
+            _add("LISTENER", context, self._value(self._builder.carrier(carrier, "outbound|"))),
+            _add("CLUSTER", context, self._value(self._builder.worker_cluster())),
         ]
 
     def outbound(self, listener: str, name: str, otherwise: Message) -> Json:
@@ -62,6 +71,13 @@ class Patches:
         configuration as long as istiod has none."""
         match = {"name": listener, "filterChain": {"filter": {"name": _TCP_PROXY}}}
         return self._replace(OUTBOUND, match, name, otherwise)
+
+    def gateway(self, port: int, sni: str, name: str, otherwise: Message) -> Json:
+        """Our filter in place of the TCP proxy of a gateway's listener; with a name, in the filter
+        chain for TLS clients that ask for that."""
+        chain: Json = {"sni": sni} if sni else {}
+        match = {"portNumber": port, "filterChain": {**chain, "filter": {"name": _TCP_PROXY}}}
+        return self._replace(GATEWAY, match, name, otherwise)
 
     def native(self, listener: str, filter_: Message) -> Json:
         """A filter of Envoy's own in place of the TCP proxy of a client's listener."""
@@ -126,21 +142,21 @@ class Patches:
         )
         return _add("CLUSTER", INBOUND, self._value(cluster))
 
-    def balancing(self, match: Json, policy: ClusterPolicy) -> Json:
+    def balancing(self, context: str, match: Json, policy: ClusterPolicy) -> Json:
         """What makes clusters of Istio's ones whose hosts our filter can choose. TCP proxies, and
         whatever else leads there, use them as before."""
         return {
             "applyTo": "CLUSTER",
-            "match": {"context": OUTBOUND, "cluster": match},
+            "match": {"context": context, "cluster": match},
             "patch": {
                 "operation": "MERGE",
                 "value": _portable(self._builder.cluster_balancing(policy)),
             },
         }
 
-    def carried(self, name: str) -> Json:
+    def carried(self, context: str, name: str) -> Json:
         """The way of our filter to one of these clusters."""
-        return _add("CLUSTER", OUTBOUND, self._value(self._builder.carried_cluster(name)))
+        return _add("CLUSTER", context, self._value(self._builder.carried_cluster(name)))
 
     def _replace(self, context: str, match: Json, name: str, otherwise: Message) -> Json:
         discovery = {
@@ -167,6 +183,24 @@ class Patches:
         return value
 
 
+def gateway_routes(
+    name: str, namespace: str, gateway: str, number: int, hosts: Sequence[str]
+) -> Json:
+    """The VirtualService without which istiod makes no listener for a Gateway's port. It leads
+    nowhere: a proxy where our filter has not taken the place of its TCP proxy passes nothing."""
+    nowhere = {"host": NOWHERE, "port": {"number": number}}
+    return {
+        "apiVersion": "networking.istio.io/v1",
+        "kind": "VirtualService",
+        "metadata": {"name": name, "namespace": namespace, "labels": dict(_LABELS)},
+        "spec": {
+            "hosts": list(hosts),
+            "gateways": [gateway],
+            "tcp": [{"match": [{"port": number}], "route": [{"destination": nowhere}]}],
+        },
+    }
+
+
 def envoy_filter(
     name: str,
     namespace: str,
@@ -184,7 +218,7 @@ def envoy_filter(
         "metadata": {
             "name": name,
             "namespace": namespace,
-            "labels": {"app.kubernetes.io/managed-by": "metaprotocol"},
+            "labels": dict(_LABELS),
         },
         "spec": spec,
     }
@@ -210,3 +244,14 @@ def _portable(value: Any) -> Any:
         return plain
     type_url = plain.pop("@type")
     return {"@type": _TYPED_STRUCT, "type_url": type_url, "value": plain}
+
+
+def object_name(name: str) -> str:
+    """A Kubernetes name, an RFC 1123 subdomain: what does not fit is replaced, and what is too long
+    is cut; either ends in a digest."""
+    plain = re.sub(r"[^a-z0-9.-]", "-", name.lower().replace("*", "any"))
+    plain = re.sub(r"[.-]*\.[.-]*", ".", plain).strip("-.")
+    if plain == name and len(name) <= _LONGEST_NAME:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:10]
+    return f"{plain[:240].rstrip('-.')}-{digest}"

@@ -94,6 +94,7 @@ class _Reader:
             None
             if spec.external_authorization is None
             else self._check(spec.external_authorization),
+            [_full_name(name, router.key.namespace) for name in spec.gateways],
             place=_places(router),
         )
 
@@ -244,6 +245,11 @@ def mutations(
         *(Mutation(set=KeyValue(key=item.key, value=item.value)) for item in write),
         *(Mutation(add_if_absent=KeyValue(key=item.key, value=item.value)) for item in add),
     ]
+
+
+def _full_name(name: str, namespace: str) -> str:
+    """Of an object as it is named in one of that namespace."""
+    return name if "/" in name else f"{namespace}/{name}"
 
 
 # --- provenance

@@ -43,6 +43,12 @@ def inbound_filter_name(host: str, port: int) -> str:
     return _fitting("inbound|", host, port)
 
 
+def gateway_filter_name(gateway: str, port: int, host: str) -> str:
+    """Name of the filter at a port of an Istio Gateway, for a host (Istio)."""
+    digest = hashlib.sha256(f"{gateway} {port}".encode()).hexdigest()[:10]
+    return _fitting(f"gateway-{digest}|", host, port)
+
+
 def _fitting(prefix: str, host: str, port: int) -> str:
     """A name with the host in it, shortened if it is longer than the engine takes."""
     name = f"{prefix}{host}|{port}"

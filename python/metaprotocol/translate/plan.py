@@ -134,6 +134,8 @@ class RoutePlan:
     """Likewise."""
     visible_to: Namespaces = None
     check: PlannedCheck | None = None
+    gateways: Sequence[str] = ()
+    """Istio's Gateways at which it holds too, as "namespace/name"."""
     place: Callable[[str, Route | None], Place] = field(kw_only=True, compare=False)
     """Where a part of a route table is written, by the engine's path of it, such as
     "routes[0].match[1].regex"; and the route that it is in, with the names of keys."""

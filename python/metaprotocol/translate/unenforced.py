@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from metaprotocol.resources import Key, Unenforced
+from metaprotocol.resources import Gateway, Key, Unenforced
 from metaprotocol.translate.index import Index
 from metaprotocol.translate.model import Service
 from metaprotocol.translate.options import Options, Target
@@ -38,9 +38,14 @@ class Unenforceable:
     def findings(self, key: Key) -> Diagnostics:
         """What is to be said about one object."""
         item = self._index.get(key)
-        if not isinstance(item, Unenforced):
-            return ()
         report = Report()
+        if isinstance(item, Gateway) and self._options.target is Target.ENVOY:
+            report.warning(
+                item, "not-enforced", "kind",
+                "Gateway is not enforced: no gateway listens for it, other than in Istio",
+            )  # fmt: skip
+        if not isinstance(item, Unenforced):
+            return report.diagnostics
         hosts = self._hosts(item)
         if self._options.target is Target.ISTIO:
             if hosts and item.spec.effect_in_istio:

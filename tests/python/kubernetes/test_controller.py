@@ -18,7 +18,7 @@ from metaprotocol.envoy.config import ConfigBuilder
 from metaprotocol.kubernetes import Client, Connection, Pauses
 from metaprotocol.sources.kubernetes import KubernetesSource
 from metaprotocol.translate import Options
-from metaprotocol.translate.istio import IstioOptions
+from metaprotocol.translate.istio_parts import IstioOptions
 
 from tests.testkit import stage
 from tests.testkit.api_server import CORE, ISTIO, METAPROTOCOL, ApiServer

@@ -53,10 +53,12 @@ def test_only_our_own_is_written() -> None:
         ("redis.aeraki.io", "redisdestinations/status"): {"patch"},
         ("redis.aeraki.io", "redisservices/status"): {"patch"},
         ("networking.istio.io", "envoyfilters"): {"create", "patch", "delete"},
+        ("networking.istio.io", "virtualservices"): {"create", "patch", "delete"},
         ("networking.istio.io", "serviceentries"): {"patch"},
         ("networking.istio.io", "virtualservices/status"): {"patch"},
         ("networking.istio.io", "destinationrules/status"): {"patch"},
         ("networking.istio.io", "serviceentries/status"): {"patch"},
+        ("networking.istio.io", "gateways/status"): {"patch"},
         ("admissionregistration.k8s.io", "validatingwebhookconfigurations"): {"get", "patch"},
     }
 

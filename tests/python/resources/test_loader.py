@@ -192,7 +192,7 @@ def test_kinds_of_aerakis_groups_that_are_not_read_are_a_warning() -> None:
         (
             "apiVersion: networking.istio.io/v1\nkind: Nothing",
             "unknown-kind",
-            "known: VirtualService, ServiceEntry, DestinationRule, WorkloadEntry",
+            "known: VirtualService, ServiceEntry, DestinationRule, WorkloadEntry, Gateway",
         ),
     ],
 )

@@ -5,7 +5,8 @@ from __future__ import annotations
 from metaprotocol.resources import Inventory
 from metaprotocol.resources.loader import load_text
 from metaprotocol.translate import Options
-from metaprotocol.translate.istio import IstioOptions, istio_objects
+from metaprotocol.translate.istio import istio_objects
+from metaprotocol.translate.istio_parts import IstioOptions
 from metaprotocol.translate.naming import CLUSTER, FILTER, LISTENER
 
 from tests.python.translate.support import (

@@ -15,7 +15,8 @@ import yaml
 from metaprotocol.diagnostics import Diagnostic
 from metaprotocol.resources import Inventory
 from metaprotocol.translate import Options
-from metaprotocol.translate.istio import IstioOptions, istio_objects
+from metaprotocol.translate.istio import istio_objects
+from metaprotocol.translate.istio_parts import IstioOptions
 from metaprotocol.translate.naming import TYPE_URLS
 
 from tests.python.translate.support import (
@@ -30,7 +31,7 @@ from tests.python.translate.support import (
 ISTIO_CASES = [
     "default-route", "version-routing", "ports", "several-hosts", "resolutions", "export-to",
     "istio-servers", "consistent-hash", "tls", "other-services", "local-rate-limit",
-    "virtual-service",
+    "virtual-service", "gateways",
 ]  # fmt: skip
 
 

@@ -10,7 +10,8 @@ import pytest
 from metaprotocol.diagnostics import Severity
 from metaprotocol.resources import Inventory
 from metaprotocol.translate import Options, Target
-from metaprotocol.translate.istio import ENABLED_LABEL, IstioObjects, IstioOptions, istio_objects
+from metaprotocol.translate.istio import IstioObjects, istio_objects
+from metaprotocol.translate.istio_parts import ENABLED_LABEL, IstioOptions
 from metaprotocol.translate.naming import CLUSTER, FILTER, LISTENER
 
 from tests.python.translate.support import (

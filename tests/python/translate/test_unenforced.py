@@ -30,7 +30,6 @@ def told(text: str, options: Options | None = None) -> list[Diagnostic]:
         ("RequestAuthentication", "security.istio.io/v1beta1"),
         ("PeerAuthentication", SECURITY),
         ("RequestAuthentication", SECURITY),
-        ("Gateway", NETWORKING),
         ("Sidecar", NETWORKING),
         ("EnvoyFilter", "networking.istio.io/v1alpha3"),
         ("WasmPlugin", "extensions.istio.io/v1alpha1"),

@@ -13,7 +13,8 @@ from metaprotocol.config.v1 import RouteTable
 from metaprotocol.diagnostics import Severity
 from metaprotocol.resources import Inventory, VirtualService
 from metaprotocol.translate import Options, Translator
-from metaprotocol.translate.istio import ENABLED_LABEL, IstioOptions, istio_objects
+from metaprotocol.translate.istio import istio_objects
+from metaprotocol.translate.istio_parts import ENABLED_LABEL, IstioOptions
 from metaprotocol.translate.naming import FILTER
 from metaprotocol.translate.reporting import Report
 from metaprotocol.translate.virtual_services import virtual_service_plan

@@ -64,7 +64,11 @@ labels:
   resources: [serviceentries, workloadentries, destinationrules, virtualservices, gateways]
   verbs: [list, watch]
 - apiGroups: [networking.istio.io]
-  resources: [virtualservices/status, destinationrules/status, serviceentries/status]
+  resources:
+  - virtualservices/status
+  - destinationrules/status
+  - serviceentries/status
+  - gateways/status
   verbs: [patch]
 - apiGroups: [security.istio.io]
   resources: [authorizationpolicies, requestauthentications]
@@ -85,6 +89,9 @@ labels:
 - apiGroups: [networking.istio.io]
   resources: [envoyfilters]
   verbs: [list, watch, create, patch, delete]
+- apiGroups: [networking.istio.io]
+  resources: [virtualservices]
+  verbs: [create, patch, delete]
 - apiGroups: [networking.istio.io]
   resources: [serviceentries]
   verbs: [patch]
