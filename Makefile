@@ -86,6 +86,7 @@ generated: native .venv/.dev ## rewrite what is made from the sources: CLI files
 	@$(BIN)/python tools/generate_cli_files.py
 	@$(BIN)/python tools/licences.py --write
 	@$(BIN)/python tools/generate_config_reference.py
+	@$(BIN)/python tools/generate_dashboards.py
 
 .PHONY: clean
 clean: ## remove what was built (.venv and fetched sources stay; ALL=1 removes them too)

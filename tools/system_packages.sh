@@ -5,8 +5,8 @@
 #
 #   tools/system_packages.sh run     what building and running needs: fails if something is missing
 #   tools/system_packages.sh test    also what only tests use: those do without, and say so
-#   tools/system_packages.sh peers   the runtimes of independent clients and servers (node, Java), and
-#                                    programs that read, keep and run container images
+#   tools/system_packages.sh peers   the runtimes of independent clients and servers (node, Java),
+#                                    programs that read, keep and run container images, and Prometheus
 #   tools/system_packages.sh mesh    what a mesh on one machine needs (Go is not among it: Debian's is
 #                                    too old)
 set -euo pipefail
@@ -53,6 +53,30 @@ if [ "$purpose" = mesh ]; then
   has iptables || required+=(iptables)
   has openssl || required+=(openssl)
   has setpriv || required+=(util-linux)
+fi
+
+# Debian's package of Prometheus would start a service: only its programs are wanted, below this
+# folder, for which nobody needs to be root.
+prometheus=$(dirname "${BASH_SOURCE[0]}")/../build/third_party/prometheus
+unpack_prometheus() {
+  local folder
+  folder=$(mktemp -d)
+  (
+    cd "$folder"
+    apt-get -q download prometheus || { apt-get -q update && apt-get -q download prometheus; }
+    dpkg-deb -x prometheus_*.deb unpacked
+  ) >"$folder/log" 2>&1 || { tail -n 3 "$folder/log" >&2; rm -rf "$folder"; return 1; }
+  mkdir -p "$prometheus"
+  cp -r "$folder/unpacked/usr" "$prometheus/"
+  rm -rf "$folder"
+}
+if [ "$purpose" = peers ] && ! has prometheus && [ ! -x "$prometheus/usr/bin/prometheus" ]; then
+  if has apt-get && has dpkg-deb; then
+    echo "Unpacking Debian's Prometheus into $prometheus"
+    unpack_prometheus || echo "Prometheus cannot be had; the tests with it are skipped." >&2
+  else
+    echo "Missing: prometheus; the tests with it are skipped." >&2
+  fi
 fi
 
 missing=("${required[@]}" "${optional[@]}")

@@ -324,7 +324,7 @@ async def test_a_host_that_refuses_connections_is_left_out(
                         failures += 1
                 assert failures <= 5, "every other one at the most"
                 # Envoy's main thread leaves it out, as soon as it comes to that.
-                active = "cluster.outbound|20880||orders.example.outlier_detection.ejections_active"
+                active = "cluster.outbound|20880||orders_example.outlier_detection.ejections_active"
                 await eventually(lambda: envoy.stats().get(active) == 1, "ejection")
                 values = {(await client.call(SERVICE, "m")).value for _ in range(20)}
                 assert values == {"v1"}

@@ -191,6 +191,8 @@ class ConfigBuilder:
             },
             **self.cluster_bridge(cluster.policy),
         }
+        if (stat_name := fields.stat_name(cluster.name)) != cluster.name:
+            content["alt_stat_name"] = stat_name
         if cluster.endpoints is not None:
             content["type"] = "EDS"
             content["eds_cluster_config"] = {"eds_config": fields.config_source(cluster.endpoints)}

@@ -37,6 +37,12 @@ def text(value: str) -> Json:
     return {"@type": type_url("google.protobuf.StringValue"), "value": value}
 
 
+def stat_name(cluster: str) -> str:
+    """What a cluster's own metrics are called by. Envoy takes what is before the first dot for the
+    name, and the rest for a part of each metric's."""
+    return cluster.replace(".", "_")
+
+
 def seconds(value: float) -> str:
     """A duration."""
     return f"{value:.9f}".rstrip("0").rstrip(".") + "s"

@@ -434,6 +434,8 @@ class HostTranslator:
         traced_by, tracing = self._tracing(plan, protocol, table, report)
         if tracing is None and (plan is None or plan.tracing is None):
             telemetry.tell_without_collector(report)
+        if tracing is not None and (plan is None or plan.tracing is None):
+            telemetry.tell_cut(tracing, report)
         counted_by, metrics = _metrics(plan, protocol)
         report.extend(table.diagnostics)
         made.uses |= table.uses

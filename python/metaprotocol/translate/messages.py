@@ -15,6 +15,7 @@ from google.protobuf.message import Message
 
 from metaprotocol.config.v1 import ClusterPolicy
 from metaprotocol.envoy.config import AdsSource, Cluster, ConfigBuilder, Host, MetaProtocolListener
+from metaprotocol.envoy.fields import stat_name
 
 _PLACEHOLDER = "x"
 _PLAIN_POLICY = ClusterPolicy()
@@ -80,9 +81,7 @@ class Messages:
             template = build(replace(cluster, name=_PLACEHOLDER))
             if len(self._clusters) < _MAX_TEMPLATES:
                 self._clusters[kind] = template
-        made: Any = _copy(template)
-        made.name = cluster.name
-        return made  # type: ignore[no-any-return]
+        return _named(template, cluster.name)
 
     def usual_cluster(self, name: str, policy: ClusterPolicy) -> Message:
         """A cluster whose hosts come by EDS, and about which nothing is said but its policy, which
@@ -90,9 +89,7 @@ class Messages:
         if self._usual is None:
             usual = Cluster(_PLACEHOLDER, policy=policy, endpoints=AdsSource())
             self._usual = self.builder.cluster(usual)
-        made: Any = _copy(self._usual)
-        made.name = name
-        return made  # type: ignore[no-any-return]
+        return _named(self._usual, name)
 
     def load_assignment(self, name: str, hosts: Sequence[Host]) -> Message:
         """A cluster's hosts, as EDS delivers them."""
@@ -114,6 +111,15 @@ class Messages:
                 address.address = host.address
                 address.port_value = host.port
         return made  # type: ignore[no-any-return]
+
+
+def _named(template: Message, name: str) -> Message:
+    """The cluster of that name."""
+    made: Any = _copy(template)
+    made.name = name
+    if (shown := stat_name(name)) != name:
+        made.alt_stat_name = shown
+    return made  # type: ignore[no-any-return]
 
 
 def _copy(template: Any) -> Any:

@@ -6,7 +6,7 @@ namespace, of the mesh. What a MetaRouter says of its own requests stands over a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -16,6 +16,7 @@ from metaprotocol.config.v1 import (
     ProxyConfig,
     RequestMetrics,
     SpanAttribute,
+    Tracing,
 )
 from metaprotocol.resources import Telemetry
 from metaprotocol.resources.meta_router import AccessLog as WrittenLog
@@ -39,6 +40,7 @@ _Part = TypeVar("_Part", AccessLogging, TelemetryTracing)
 
 _ALL = LabelOverride.Metric.keys()
 _STDOUT = "/dev/stdout"
+_MOST_ATTRIBUTES = 32
 _ENVOY = "envoy"
 
 
@@ -72,6 +74,21 @@ class TelemetryOf:
                         item, "no-effect", f"spec.tracing[{index}]",
                         "there is no collector: no spans are made",
                         fix="name one in `tracing` of the ApplicationProtocol",
+                    )  # fmt: skip
+
+    def tell_cut(self, tracing: Tracing, report: Report) -> None:
+        """Tells of attributes that spans have no room for beside those of the ApplicationProtocol
+        or MetaRouter, which are there first."""
+        for item in self.items:
+            for index, part in enumerate(item.spec.tracing):
+                made = _with_tags(tracing.attributes, part)
+                if cut := [attribute.name for attribute in made[_MOST_ATTRIBUTES:]]:
+                    own = len(tracing.attributes)
+                    report.warning(
+                        item, "too-many-attributes", f"spec.tracing[{index}].customTags",
+                        f"spans have {_MOST_ATTRIBUTES} attributes, {own} of them those of "
+                        f"`tracing`: there are none for {', '.join(map(repr, cut))}",
+                        fix="write fewer tags, or fewer attributes there",
                     )  # fmt: skip
 
     def _beside(self, servers: bool) -> list[Telemetry]:
@@ -122,7 +139,9 @@ class TelemetryOf:
                 break
         for part in parts:
             if part.custom_tags:
-                _add_tags(config, part)
+                made = _with_tags(config.tracing.attributes, part)
+                del config.tracing.attributes[:]
+                config.tracing.attributes.extend(made[:_MOST_ATTRIBUTES])
                 break
 
     def _count(self, items: Sequence[Telemetry], config: ProxyConfig, servers: bool) -> None:
@@ -200,16 +219,15 @@ def _filtered(log: AccessLog, part: AccessLogging) -> AccessLog:
     return made
 
 
-def _add_tags(config: ProxyConfig, part: TelemetryTracing) -> None:
-    made = {attribute.name: attribute for attribute in config.tracing.attributes}
+def _with_tags(attributes: Iterable[SpanAttribute], part: TelemetryTracing) -> list[SpanAttribute]:
+    """All attributes, in the order in which there is room for them."""
+    made = {attribute.name: attribute for attribute in attributes}
     for name, tag in part.custom_tags.items():
         if tag.literal is not None:
             made[name] = SpanAttribute(name=name, value=tag.literal.value)
         elif tag.header is not None:
             made[name] = SpanAttribute(name=name, key=tag.header.name)
-    kept = list(made.values())
-    del config.tracing.attributes[:]
-    config.tracing.attributes.extend(kept[-32:])
+    return list(made.values())
 
 
 def _overrides(found: Iterator[Sequence[TelemetryMetrics]]) -> Iterator[MetricsOverride]:

@@ -117,6 +117,24 @@ def test_sampling_and_tags_change_the_protocol_s_tracing() -> None:
     assert of(mesh + off + PROTOCOL, "tracing") is None
 
 
+def test_tags_that_spans_have_no_room_for_are_named() -> None:
+    own = ", ".join(f"a{number}: {{literal: x}}" for number in range(29))
+    protocol = PROTOCOL.replace("attributes: {", f"attributes: {{{own}, ")
+    tags = ", ".join(f"{name}: {{literal: {{value: y}}}}" for name in ("a3", "b", "c", "d", "e"))
+    made = translated(
+        service() + telemetry(f"{{tracing: [{{customTags: {{{tags}}}}}]}}") + protocol
+    )
+    (said,) = made.said("too-many-attributes")
+    assert said.field == "spec.tracing[0].customTags"
+    assert "'d', 'e'" in said.message
+    assert "'c'" not in said.message
+    (name,) = made.names(FILTER)
+    attributes = {item["name"]: item for item in made.proxy(name)["tracing"]["attributes"]}
+    assert len(attributes) == 32
+    assert attributes["a3"]["value"] == "y", "one that is there is another value"
+    assert "c" in attributes
+
+
 def test_spans_without_a_collector_are_told_of() -> None:
     made = translated(service() + telemetry("{tracing: [{}]}"))
     (said,) = made.said("no-effect")
