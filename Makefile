@@ -19,7 +19,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install -c tools/constraints.txt
 # setuptools is for packages that come as source only (thrift).
 BUILD_REQUIREMENTS := scikit-build-core pybind11 grpcio-tools cmake ninja 'setuptools>=70'
-CPP_FOLDERS := $(wildcard src codecs envoy_ext tests/cpp tests/fuzz bench)
+CPP_FOLDERS := $(wildcard src codecs envoy_ext include/fuzzing tests/cpp tests/fuzz bench)
 CPP_FILES = $(shell find $(CPP_FOLDERS) -name '*.cc' -o -name '*.h')
 PYTHON_FOLDERS := $(wildcard python tools tests bench)
 # Another environment's packages must not be found first.

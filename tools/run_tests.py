@@ -175,7 +175,14 @@ def lint(_: argparse.Namespace) -> Result:
     result.add(run([BIN / "mypy"]).code == 0, "mypy")
 
     files = sources(
-        "src", "codecs", "envoy_ext", "tests/cpp", "tests/fuzz", "bench", suffixes=(".cc", ".h")
+        "src",
+        "codecs",
+        "envoy_ext",
+        "include/fuzzing",
+        "tests/cpp",
+        "tests/fuzz",
+        "bench",
+        suffixes=(".cc", ".h"),
     )
     checked = run([BIN / "clang-format", "--dry-run", "-Werror", "--ferror-limit=1", *files])
     result.add(checked.code == 0, "clang-format (make format fixes it)")

@@ -187,6 +187,11 @@ def test_the_wheel_carries_what_the_package_loads(wheel: Path) -> None:
         assert str(relative.with_name(f"{proto.stem}_pb2.py")) in names
     for path in (ROOT / "include").rglob("*.*"):
         assert f"metaprotocol/include/{path.relative_to(ROOT / 'include')}" in names
+    # What the codecs' fuzz targets are made of.
+    for folder in ("src/codec", "codecs/external"):
+        for path in (ROOT / folder).rglob("*.*"):
+            if path.suffix in (".cc", ".h"):
+                assert f"metaprotocol/include/fuzzing/{path.relative_to(ROOT)}" in names
     for path in (ROOT / "python" / "metaprotocol" / "scaffold").rglob("*"):
         if path.is_file() and "__pycache__" not in path.parts:
             assert str(path.relative_to(ROOT / "python")) in names

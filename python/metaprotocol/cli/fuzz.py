@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import shlex
 import sys
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,7 +19,7 @@ from metaprotocol.cli.failures import ExitCode, Failure, foreseeable
 from metaprotocol.cli.output import Json, line, stderr, stdout, write_json
 
 if TYPE_CHECKING:
-    from metaprotocol.fuzz.campaign import Finding, Progress
+    from metaprotocol.fuzz.campaign import Campaign, Finding, Progress
     from metaprotocol.fuzz.targets import Target
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)?")
@@ -39,6 +41,8 @@ class Engine(StrEnum):
 
     BUILTIN = "builtin"
     HYPOTHESIS = "hypothesis"
+    ATHERIS = "atheris"
+    LIBFUZZER = "libfuzzer"
 
 
 class Side(StrEnum):
@@ -63,7 +67,11 @@ def fuzz(
         "crashes"
     ),
     engine: Annotated[
-        Engine, typer.Option(help="What makes inputs. hypothesis has to be installed.")
+        Engine,
+        typer.Option(
+            help="What makes inputs. hypothesis and atheris have to be installed; libfuzzer needs "
+            "clang and the codec's source: a checkout, or a folder of 'metaprotocol new codec'."
+        ),
     ] = Engine.BUILTIN,
     side: Annotated[
         Side | None, typer.Option(help="Only what this side sends.", show_default=False)
@@ -81,8 +89,8 @@ def fuzz(
     from metaprotocol.fuzz.campaign import fuzz as run
 
     target = find_target(codec)
-    if engine is Engine.HYPOTHESIS:
-        _need_hypothesis()
+    if engine in (Engine.HYPOTHESIS, Engine.ATHERIS):
+        _need(engine.value)
     campaign = Campaign(
         target,
         seconds=_seconds(time),
@@ -99,7 +107,10 @@ def fuzz(
             sys.stderr.write(f"\r\x1b[K{_status(progress)}")
             sys.stderr.flush()
 
-    progress = run(campaign, show)
+    if engine is Engine.LIBFUZZER:
+        progress = _with_libfuzzer(campaign, show)
+    else:
+        progress = run(campaign, show)
     if live:
         sys.stderr.write("\r\x1b[K")
     _report(codec, target, progress, junit, sarif, as_json)
@@ -154,15 +165,29 @@ def find_target(name: str) -> Target:
         raise Failure(ExitCode.USAGE, f"{text[:1].upper()}{text[1:]}.") from None
 
 
-def _need_hypothesis() -> None:
+def _with_libfuzzer(campaign: Campaign, show: Callable[[Progress], None]) -> Progress:
+    from metaprotocol.fuzz.libfuzzer import fuzz as run
+    from metaprotocol.fuzz.programs import NotPossible, built
+
     try:
-        import hypothesis  # noqa: F401
-    except ImportError:
+        program = built(campaign.target, lambda text: line(stderr(), text))
+    except NotPossible as error:
+        text = str(error)
         raise Failure(
             ExitCode.ENVIRONMENT,
-            "hypothesis is not installed.",
-            "pip install 'metaprotocol[fuzz]' installs it; --engine builtin needs nothing.",
+            f"{text[:1].upper()}{text[1:]}.",
+            "--engine builtin needs nothing but the package.",
         ) from None
+    return run(campaign, program, show)
+
+
+def _need(module: str) -> None:
+    if importlib.util.find_spec(module) is None:
+        raise Failure(
+            ExitCode.ENVIRONMENT,
+            f"{module} is not installed.",
+            f"pip install {module} brings it; --engine builtin needs nothing.",
+        )
 
 
 def _seconds(text: str) -> float:
@@ -173,9 +198,10 @@ def _seconds(text: str) -> float:
 
 
 def _status(progress: Progress) -> str:
+    coverage = "" if progress.coverage is None else f"coverage {progress.coverage}, "
     return (
         f"{progress.seconds:.0f} s, {progress.executions} inputs, "
-        f"{progress.per_second:.0f} a second, {progress.messages} messages, "
+        f"{progress.per_second:.0f} a second, {progress.messages} messages, {coverage}"
         f"corpus {progress.corpus}, {len(progress.findings)} broken"
     )
 
@@ -202,6 +228,7 @@ def _report(
                 "executions_per_second": round(progress.per_second),
                 "messages": progress.messages,
                 "corpus": progress.corpus,
+                "coverage": progress.coverage,
                 "findings": [
                     {
                         "rule": item.rule,
@@ -231,6 +258,8 @@ def reproducer(name: str, finding: Finding) -> str:
     """The command that shows it again."""
     if finding.file is None:
         return ""
+    if finding.reproduce:
+        return shlex.join(finding.reproduce)
     file = shlex.quote(str(finding.file))
     return f"metaprotocol conformance {shlex.quote(name)} {file} --side {finding.side}"
 

@@ -134,6 +134,7 @@ _add(
     _CODECS,
     "metaprotocol fuzz protocol.yaml --time 10m --corpus corpus/",
     "metaprotocol fuzz build/acme_codec.so --corpus vectors/",
+    "metaprotocol fuzz build/acme_codec.so --engine libfuzzer",
     "metaprotocol fuzz dubbo --seed 7 --junit fuzz.xml --sarif fuzz.sarif",
 )
 _add(

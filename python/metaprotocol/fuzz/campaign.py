@@ -11,14 +11,26 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from metaprotocol.fuzz.targets import Target
 from metaprotocol.fuzz.worker import Job, Slot, as_argument, broken_rule
 
-__all__ = ["Campaign", "Finding", "Progress", "check_one", "fuzz"]
+__all__ = [
+    "MOST_FINDINGS",
+    "Campaign",
+    "Finding",
+    "Progress",
+    "check_one",
+    "fuzz",
+    "saved",
+    "shortened",
+]
+
+MOST_FINDINGS = 10
+"""After so many, a campaign ends before its time."""
 
 # Without a word for so long, a worker hangs.
 _SILENT_SECONDS = 30.0
@@ -33,6 +45,8 @@ class Finding:
     side: str
     data: bytes
     file: Path | None = None
+    reproduce: tuple[str, ...] = ()
+    """The command that shows it again, if that is another than ``metaprotocol conformance``."""
 
 
 @dataclass
@@ -42,6 +56,8 @@ class Progress:
     executions: int = 0
     messages: int = 0
     corpus: int = 0
+    coverage: int | None = None
+    """Places in the code that were reached; None where none are counted."""
     seconds: float = 0.0
     findings: list[Finding] = field(default_factory=list)
 
@@ -89,10 +105,10 @@ def fuzz(campaign: Campaign, show: Callable[[Progress], None] = lambda _: None) 
             if died not in {found.rule for found in progress.findings}:
                 side, data = Slot(Path(job.slot)).get()
                 progress.findings.append(Finding(died, side, data))
-            if len(progress.findings) >= 10:
+            if len(progress.findings) >= MOST_FINDINGS:
                 break
     progress.seconds = time.monotonic() - begin
-    progress.findings = [_saved(_minimized(item, campaign), campaign) for item in progress.findings]
+    progress.findings = [saved(_minimized(item, campaign), campaign) for item in progress.findings]
     return progress
 
 
@@ -192,10 +208,14 @@ def _minimized(finding: Finding, campaign: Campaign) -> Finding:
             return check_one(campaign.target, finding.side, data) == finding.rule
         return broken_rule(codec, finding.side, data)[0] == finding.rule
 
-    data = finding.data
-    end = time.monotonic() + _MINIMIZE_SECONDS
-    if not breaks(data):
+    if not breaks(finding.data):
         return finding
+    return replace(finding, data=shortened(finding.data, breaks, _MINIMIZE_SECONDS))
+
+
+def shortened(data: bytes, breaks: Callable[[bytes], bool], seconds: float) -> bytes:
+    """What still ``breaks`` of the data: fewer bytes, and zeros where they do."""
+    end = time.monotonic() + seconds
     size = max(1, len(data) // 2)
     while size and time.monotonic() < end:
         at = 0
@@ -210,15 +230,16 @@ def _minimized(finding: Finding, campaign: Campaign) -> Finding:
         simpler = data[:at] + b"\0" + data[at + 1 :]
         if time.monotonic() < end and data[at] and breaks(simpler):
             data = simpler
-    return replace(finding, data=data)
+    return data
 
 
-def _saved(finding: Finding, campaign: Campaign) -> Finding:
+def saved(finding: Finding, campaign: Campaign, command: Sequence[str] = ()) -> Finding:
+    """In a file of its own, which comes last in the ``command`` that shows it again."""
     campaign.crashes.mkdir(parents=True, exist_ok=True)
     digest = hashlib.sha256(finding.data).hexdigest()[:12]
     file = campaign.crashes / f"{campaign.target.name}-{finding.side}-{digest}"
     file.write_bytes(finding.data)
-    return replace(finding, file=file)
+    return replace(finding, file=file, reproduce=(*command, str(file)) if command else ())
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import mmap
+import os
 import random
 import resource
 import struct
@@ -102,9 +103,13 @@ class Worker:
         end = time.monotonic() + self.job.seconds
         for side, data in self._begin():
             self.execute(side, data)
-        source = _hypothesis_rounds if self.job.engine == "hypothesis" else _builtin_rounds
+        source = _SOURCES[self.job.engine]
         for _ in source(self, lambda: time.monotonic() < end):
             pass
+        self.end()
+
+    def end(self) -> None:
+        """Tells how much was done in all."""
         self._stats(force=True)
 
     def _begin(self) -> Iterator[tuple[str, bytes]]:
@@ -120,8 +125,8 @@ class Worker:
                             continue
                         yield side, file.read_bytes()
 
-    def execute(self, side: str, data: bytes) -> None:
-        """One input."""
+    def execute(self, side: str, data: bytes) -> int:
+        """One input; what was seen of it."""
         self.slot.put(side, data)
         rule, messages, features = broken_rule(self.codec, side, data, self.rng.getrandbits(32))
         self.executions += 1
@@ -134,6 +139,7 @@ class Worker:
             self.pool[side].append(data)
             _tell("new", side=side, data=data.hex())
         self._stats()
+        return features
 
     def _stats(self, force: bool = False) -> None:
         now = time.monotonic()
@@ -192,6 +198,47 @@ def _hypothesis_rounds(worker: Worker, more: Callable[[], bool]) -> Iterator[Non
         seeded = hypothesis.seed(worker.rng.getrandbits(32))
         seeded(settings(hypothesis.given(*inputs)(execute)))()
         yield
+
+
+def _atheris_rounds(worker: Worker, more: Callable[[], bool]) -> Iterator[None]:
+    """Inputs of libFuzzer's, which atheris drives: it is shown what the rules saw of each, since it
+    sees no coverage in a library that was not compiled for it."""
+    import atheris
+
+    branches = "".join(f"    if features & {1 << bit}: pass\n" for bit in range(64))
+    names: dict[str, Callable[[int], None]] = {}
+    exec(f"def show(features):\n{branches}", names)
+    show = atheris.instrument_func(names["show"])
+
+    def one(data: bytes) -> None:
+        if not more():
+            worker.end()
+            os._exit(0)  # nothing else ends it in peace
+        # The first byte says whose message the rest is.
+        side = worker.sides[data[0] % len(worker.sides) if data else 0]
+        show(worker.execute(side, data[1:]))
+
+    # Its parent removes it.
+    folder = Path(worker.job.slot).parent / "begin"
+    folder.mkdir(exist_ok=True)
+    for number, side in enumerate(worker.sides):
+        for at, data in enumerate(worker.pool[side]):
+            (folder / f"{side}-{at}").write_bytes(bytes([number]) + data)
+    options = [f"-seed={worker.rng.getrandbits(31) or 1}", f"-max_len={MOST_BYTES}"]
+    # What the codec dies of, and how long it may take, is the parent's business.
+    options += [f"-handle_{name}=0" for name in ("abrt", "bus", "fpe", "ill", "segv")]
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), sys.stderr.fileno())
+    atheris.Setup(["metaprotocol", *options, "-timeout=0", "-verbosity=0", str(folder)], one)
+    atheris.Fuzz()
+    yield
+
+
+_SOURCES = {
+    "builtin": _builtin_rounds,
+    "hypothesis": _hypothesis_rounds,
+    "atheris": _atheris_rounds,
+}
 
 
 def _tell(event: str, **content: object) -> None:

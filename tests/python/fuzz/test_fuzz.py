@@ -41,8 +41,10 @@ def test_every_codec_keeps_the_rules(name: str) -> None:
     assert progress.messages > 100
 
 
-@pytest.mark.parametrize("engine", ["builtin", "hypothesis"])
+@pytest.mark.parametrize("engine", ["builtin", "hypothesis", "atheris"])
 def test_fuzzing_counts_and_grows_its_corpus(engine: str, tmp_path: Path) -> None:
+    if engine == "atheris":
+        pytest.importorskip("atheris", reason="has no wheel for this machine or Python")
     done = command(
         "fuzz", "bolt", "--time", "2s", "--corpus", "corpus", "--engine", engine, "--json",
         "--junit", "fuzz.xml", "--sarif", "fuzz.sarif", cwd=tmp_path,
@@ -61,9 +63,9 @@ def test_fuzzing_counts_and_grows_its_corpus(engine: str, tmp_path: Path) -> Non
 
 def test_the_same_seed_makes_the_same_inputs() -> None:
     class Recorder(worker.Worker):
-        def execute(self, side: str, data: bytes) -> None:
-            super().execute(side, data)
+        def execute(self, side: str, data: bytes) -> int:
             inputs.append((side, data))
+            return super().execute(side, data)
 
     def run(seed: int) -> list[tuple[str, bytes]]:
         inputs.clear()
