@@ -69,18 +69,18 @@ class World:
         """All files."""
         self.folder.mkdir(parents=True, exist_ok=True)
         for index in range(self.services):
-            self._file(index).write_text(self._text(index, "call"))
+            self._file(index).write_text(self.text(index, "call"))
 
     def write_apart(self) -> None:
         """The first service, with its MetaRouter in a file of its own."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self.move_endpoint(0)
-        *_, router = self._text(0, "call").split("---\n")
+        *_, router = self.text(0, "call").split("---\n")
         (self.folder / "router.yaml").write_text(router)
 
     def move_endpoint(self, mark: int) -> None:
         """The first service's first endpoint is elsewhere from now on."""
-        service, rule, _ = self._text(0, "call").split("---\n")
+        service, rule, _ = self.text(0, "call").split("---\n")
         service = service.replace("address: 10.", f"address: {20 + mark}.")
         written = self.folder.with_name(f"service.yaml.{mark}")
         written.write_text(f"{service}---\n{rule}")
@@ -92,7 +92,7 @@ class World:
         path = self._file(index)
         # Beside the folder: a file that comes and goes in it has the source look at everything.
         written = self.folder.with_name(f"{path.name}.{mark}")
-        written.write_text(self._text(index, f"call{mark}"))
+        written.write_text(self.text(index, f"call{mark}"))
         os.replace(written, path)
         return f"{self.host(index)}|20880"
 
@@ -103,7 +103,8 @@ class World:
     def _file(self, index: int) -> Path:
         return self.folder / f"s{index}.yaml"
 
-    def _text(self, index: int, method: str) -> str:
+    def text(self, index: int, method: str) -> str:
+        """What the file of a service says."""
         host = self.host(index)
         x, y, z = 1 + index // 62_500, index // 250 % 250, 1 + index % 250
         text = _SERVICE.format(name=f"s{index}", host=host, x=x, y=y, z=z)

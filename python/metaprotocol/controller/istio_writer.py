@@ -133,6 +133,8 @@ class IstioWriter:
         self._failures: dict[Key, _Failure] = {}
         self._written: dict[Key, tuple[str, Json]] = {}
         """Digest of what was written last to what the API server made of it."""
+        self._alike: dict[Key, tuple[Json, Json]] = {}
+        """What was wanted and there when both said the same, so that neither is read again."""
         self._addressed: dict[Key, str] = {}
         self._pauses = pauses
         self._kinds = {
@@ -245,12 +247,14 @@ class IstioWriter:
 
     def _make(self, inventory: Inventory, istio: IstioOptions) -> Wanted:
         made = self._translation.update(inventory, istio)
+        before = self.wanted.objects
         objects: dict[Key, Json] = {}
         addresses: dict[Key, str] = {}
         for item in made.objects:
             key = Key(item["kind"], item["metadata"]["namespace"], item["metadata"]["name"])
             if key.kind in _VERSIONS:
-                objects[key] = self._owned(key, item, made, inventory)
+                new, old = self._owned(key, item, made, inventory), before.get(key)
+                objects[key] = old if old == new else new
             else:
                 addresses[key] = item["spec"]["addresses"][0]
         made_of = made.made_of
@@ -292,11 +296,17 @@ class IstioWriter:
         found = there.get(name)
         if found is None:
             return False
-        said = _said(found)
-        if said == _said(wanted):
+        compared = self._alike.get(name)
+        if compared is not None and compared[0] is wanted and compared[1] is found:
             return True
-        digest, answer = self._written.get(name, ("", {}))
-        return digest == _digest(wanted) and said == answer
+        said = _said(found)
+        alike = said == _said(wanted)
+        if not alike:
+            digest, answer = self._written.get(name, ("", {}))
+            alike = digest == _digest(wanted) and said == answer
+        if alike:
+            self._alike[name] = (wanted, found)
+        return alike
 
     def _different(self) -> tuple[list[Key], list[Key], list[Key]] | None:
         """What to write, what to delete, which ServiceEntries want an address; None: nothing."""
@@ -370,6 +380,7 @@ class IstioWriter:
             return
         await self._client.delete(self._path(name), str(found["metadata"].get("uid") or ""))
         self._written.pop(name, None)
+        self._alike.pop(name, None)
 
     async def _address(self, name: Key) -> None:
         """Gives a ServiceEntry an address. Not where somebody else has a say in that field."""

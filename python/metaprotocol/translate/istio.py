@@ -20,6 +20,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from google.protobuf.message import Message
 
@@ -53,6 +54,7 @@ from metaprotocol.translate.naming import (
     parse_cluster_name,
 )
 from metaprotocol.translate.options import Options, Target
+from metaprotocol.translate.recent import Recent
 from metaprotocol.translate.redis_filters import REDIS
 from metaprotocol.translate.reporting import age
 from metaprotocol.translate.secret_files import SecretFiles
@@ -89,7 +91,8 @@ def istio_objects(
 
 class IstioTranslation:
     """The same for an inventory that changes. Its hosts are translated again as far as changes
-    touch them; the EnvoyFilters are all made again. Belongs to one thread at a time."""
+    touch them; the EnvoyFilters are all put together again, of parts that are as they were. Belongs
+    to one thread at a time."""
 
     def __init__(self, options: Options, types: EnvoyTypes) -> None:
         files = SecretFiles(options.secrets.folder)
@@ -98,6 +101,7 @@ class IstioTranslation:
         self._translator = Translator(types, self._options)
         self._translated: Inventory | None = None
         """None: nobody knows."""
+        self._recent = Recent()
 
     def update(self, inventory: Inventory, istio: IstioOptions | None = None) -> IstioObjects:
         """The EnvoyFilters for what there is now."""
@@ -106,7 +110,8 @@ class IstioTranslation:
         self._translator.update(inventory, changes)
         self._translated = inventory
         istio = istio or IstioOptions()
-        parts = Parts(self._translator, self._options, self._types, istio)
+        self._recent.begin()
+        parts = Parts(self._translator, self._options, self._types, istio, self._recent)
         return _Objects(parts).build(inventory)
 
 
@@ -142,7 +147,7 @@ class _Objects:
         for context, namespace in sorted(self._parts.proxies):
             self._base(context, namespace)
         placed = {
-            finding.placed(resource)
+            self._parts.recent.of(finding, partial(finding.placed, resource), resource)
             for finding in self._parts.report.diagnostics
             if (resource := inventory.get(finding.key)) is not None
         }

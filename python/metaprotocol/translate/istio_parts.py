@@ -24,6 +24,7 @@ from metaprotocol.translate.istio_patches import (
 from metaprotocol.translate.model import Port, Service
 from metaprotocol.translate.options import Options
 from metaprotocol.translate.plan import RoutePlan
+from metaprotocol.translate.recent import Recent
 from metaprotocol.translate.reporting import Report
 from metaprotocol.translate.routes import shut_table
 from metaprotocol.translate.translator import Translator
@@ -56,7 +57,12 @@ class Parts:
     """What there is, of one mesh, and the objects that are made of it."""
 
     def __init__(
-        self, translator: Translator, options: Options, types: EnvoyTypes, istio: IstioOptions
+        self,
+        translator: Translator,
+        options: Options,
+        types: EnvoyTypes,
+        istio: IstioOptions,
+        recent: Recent,
     ) -> None:
         self.translator = translator
         self.options = options
@@ -68,7 +74,9 @@ class Parts:
         self.proxies: set[tuple[str, str]] = set()
         """Contexts and namespaces with filters of ours."""
         self._builder = ConfigBuilder(types, options.module)
-        self.patches = Patches(self._builder)
+        self.recent = recent
+        """What was made for the objects before."""
+        self.patches = Patches(self._builder, recent)
 
     def filters(self, service: Service) -> Mapping[str, Filter]:
         """Those of its ports, by name."""
@@ -85,10 +93,14 @@ class Parts:
 
     def shut(self, service: Service, port: Port, name: str, reason: str) -> Message:
         """A filter that answers an error to every request."""
-        made = self.ports(service)[port.number]
-        table = shut_table(service.host, reason)
-        config = proxy_config(name, made.codec, made.protocol, table)
-        return self._builder.filter_config(name, config)
+        port_filters = self.ports(service)[port.number]
+
+        def made() -> Message:
+            table = shut_table(service.host, reason)
+            config = proxy_config(name, port_filters.codec, port_filters.protocol, table)
+            return self._builder.filter_config(name, config)
+
+        return self.recent.of(("shut", name, service.host, reason), made, port_filters)
 
     def led_to(self, service: Service, port: Port) -> set[tuple[int, str, str]]:
         """Port, subset and host of what requests to a service port may get to."""

@@ -29,6 +29,7 @@ from google.protobuf.message import Message
 from metaprotocol.config.v1 import ClusterPolicy
 from metaprotocol.envoy.config import Carrier, Cluster, ConfigBuilder, Host
 from metaprotocol.translate.naming import inbound_cluster_name, inbound_filter_name
+from metaprotocol.translate.recent import Recent
 from metaprotocol.translate.redis_plan import RedisServers
 
 Json: TypeAlias = dict[str, Any]
@@ -56,8 +57,9 @@ _NETWORK_FILTER = (
 class Patches:
     """Makes patches with values of one Envoy's types."""
 
-    def __init__(self, builder: ConfigBuilder) -> None:
+    def __init__(self, builder: ConfigBuilder, recent: Recent) -> None:
         self._builder = builder
+        self._recent = recent
 
     def base(self, context: str, carrier: Carrier) -> list[Json]:
         """What every proxy with our filters needs once."""
@@ -137,26 +139,34 @@ class Patches:
     def application(self, host: str, target: int) -> Json:
         """The cluster with the application itself. Istio's own passes connections to where they
         were going; ours come from elsewhere in the process."""
-        cluster = self._builder.cluster(
-            Cluster(inbound_cluster_name(target, host), [Host("127.0.0.1", target)])
-        )
-        return _add("CLUSTER", INBOUND, self._value(cluster))
+
+        def made() -> Json:
+            name = inbound_cluster_name(target, host)
+            cluster = self._builder.cluster(Cluster(name, [Host("127.0.0.1", target)]))
+            return _add("CLUSTER", INBOUND, self._value(cluster))
+
+        return self._recent.of(("application", host, target), made)
 
     def balancing(self, context: str, match: Json, policy: ClusterPolicy) -> Json:
         """What makes clusters of Istio's ones whose hosts our filter can choose. TCP proxies, and
         whatever else leads there, use them as before."""
+        written = policy.SerializeToString(deterministic=True)
+        value = self._recent.of(
+            ("balancing", written), lambda: _portable(self._builder.cluster_balancing(policy))
+        )
         return {
             "applyTo": "CLUSTER",
             "match": {"context": context, "cluster": match},
-            "patch": {
-                "operation": "MERGE",
-                "value": _portable(self._builder.cluster_balancing(policy)),
-            },
+            "patch": {"operation": "MERGE", "value": value},
         }
 
     def carried(self, context: str, name: str) -> Json:
         """The way of our filter to one of these clusters."""
-        return _add("CLUSTER", context, self._value(self._builder.carried_cluster(name)))
+
+        def made() -> Json:
+            return _add("CLUSTER", context, self._value(self._builder.carried_cluster(name)))
+
+        return self._recent.of(("carried", context, name), made)
 
     def _replace(self, context: str, match: Json, name: str, otherwise: Message) -> Json:
         discovery = {
@@ -179,8 +189,11 @@ class Patches:
         }
 
     def _value(self, message: Message) -> Json:
-        value: Json = _portable(self._builder.to_dict(message))
-        return value
+        def made() -> Json:
+            value: Json = _portable(self._builder.to_dict(message))
+            return value
+
+        return self._recent.of("value", made, message)
 
 
 def gateway_routes(

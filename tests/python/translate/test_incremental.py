@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from metaprotocol.resources import Inventory
 from metaprotocol.translate import Options, Translator
+from metaprotocol.translate.istio import IstioObjects, IstioTranslation, istio_objects
 from metaprotocol.translate.naming import CLUSTER, ENDPOINTS, FILTER, LISTENER
 
 from tests.python.translate.support import (
@@ -295,6 +296,72 @@ def test_any_way_to_the_same_resources_comes_to_the_same(steps: list[tuple[str, 
     for file, piece in steps:
         world.write(f"{file}.yaml", piece, broken=piece in BROKEN)
     world.check()
+
+
+GATEWAYS: tuple[str, ...] = (
+    split(10).replace("  hosts:", "  gateways: [edge]\n  hosts:"),
+    *(
+        f"""
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {{name: edge, namespace: shop}}
+spec:
+  selector: {{app: {app}}}
+  servers:
+  - {{port: {{number: {port}, name: tcp-metaprotocol-dubbo, protocol: TCP}}, hosts: ["*"]}}
+"""
+        for app, port in (("edge", 20880), ("front", 443))
+    ),
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from("uvwxyz"), st.sampled_from(PIECES + POLICIES + BROKEN + GATEWAYS)
+        ),
+        min_size=1,
+        max_size=15,
+    )
+)
+def test_so_it_is_for_istio(steps: list[tuple[str, str]]) -> None:
+    inventory = Inventory()
+    followed = IstioTranslation(Options(), envoy_types())
+    for file, piece in steps:
+        content = read_broken(piece) if piece in BROKEN else read(piece)
+        inventory = inventory.copy()
+        inventory.replace_file(file, content)
+        made = followed.update(inventory)
+    fresh = istio_objects(inventory, Options(), envoy_types())
+    assert made == fresh
+
+
+def test_for_istio_what_a_change_does_not_touch_is_not_made_again() -> None:
+    inventory = Inventory()
+    files = many(20).items()
+    inventory.replace_files({name: read(text, name) for name, text in files})
+    followed = IstioTranslation(Options(), envoy_types())
+    before = followed.update(inventory)
+    inventory = inventory.copy()
+    inventory.replace_file("router.yaml", read(split(20)))
+    after = followed.update(inventory)
+
+    def values(objects: IstioObjects) -> dict[int, str]:
+        """The parts that patches have of Envoy's configuration, by identity."""
+        return {
+            id(patch["patch"]["value"]): item["metadata"]["name"]
+            for item in objects.objects
+            for patch in item["spec"]["configPatches"]
+            if patch["applyTo"] == "CLUSTER"
+        }
+
+    changed = [
+        one for one, other in zip(before.objects, after.objects, strict=True) if one != other
+    ]
+    assert [item["metadata"]["name"] for item in changed] == [f"metaprotocol-outbound-{ORDERS}"]
+    again = {name for key, name in values(after).items() if key not in values(before)}
+    assert again == {"metaprotocol"}
 
 
 def test_the_order_of_resources_has_no_effect() -> None:
