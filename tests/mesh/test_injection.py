@@ -152,3 +152,33 @@ def test_a_pod_without_the_label_is_istios_alone(injection: tuple[Mesh, str]) ->
     assert pod["metadata"]["labels"]["app"] == "other"
     assert search_path(pod) == "None"
     assert "metaprotocol" not in str(pod["spec"]["volumes"])
+
+
+def test_a_namespace_with_the_label_has_it_for_its_pods(injection: tuple[Mesh, str]) -> None:
+    cluster, _ = injection
+    cluster.apply_file(ROOT / "deploy/istio/namespace-label.yaml")
+    group = "/apis/admissionregistration.k8s.io/v1"
+    namespace = {"apiVersion": "v1", "kind": "Namespace"}
+    labels = {"istio-injection": "enabled", "metaprotocol.aeraki.io/injection": "enabled"}
+    pods = iter(range(1000))
+    old = {NATIVE: "false"}  # both ways put the module into such pods
+
+    def enabled(labels: Json | None) -> bool:
+        pod = made(cluster, f"pod-{next(pods)}", labels, **old)
+        if pod:
+            assert (pod["metadata"]["labels"].get(ENABLED) == "true") == (
+                search_path(pod) == "/usr/lib/metaprotocol"
+            )
+        return bool(pod) and pod["metadata"]["labels"].get(ENABLED) == "true"
+
+    try:
+        assert not enabled({"app": "x"}), "the namespace says nothing yet"
+        cluster.apply({**namespace, "metadata": {"name": NAMESPACE, "labels": labels}})
+        wait_for("the policy", lambda: enabled({"app": "x"}))
+        assert enabled(None), "a pod without labels"
+        assert not enabled({ENABLED: "false"}), "a pod's own word counts"
+    finally:
+        for kind in ("mutatingadmissionpolicybindings", "mutatingadmissionpolicies"):
+            cluster.delete(f"{group}/{kind}/metaprotocol-injection")
+        del labels["metaprotocol.aeraki.io/injection"]
+        cluster.apply({**namespace, "metadata": {"name": NAMESPACE, "labels": labels}})
