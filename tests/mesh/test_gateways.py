@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from build_mesh import ROOT
 
 from tests.mesh.mesh import NAMESPACE, Mesh, finished
 from tests.mesh.processes import wait_for
@@ -67,6 +68,16 @@ def test_routes_hold_at_a_gateway_and_in_sidecars(mesh: Mesh, edge: str) -> None
         made.apply(made.entry(), made.rule(), gateway("public"), at_gateway(made))
         outside(made, f"{edge}:{PORT}")
         made.is_routed()
+
+
+def test_the_example_is_all_it_takes(mesh: Mesh, edge: str) -> None:
+    """Its objects, but for the pods, which no controller makes here."""
+    with shop(mesh, "example", "240.3.0.8") as made:
+        mesh.apply_file(ROOT / "deploy/example/gateway.yaml")
+        made.apply(made.entry(), made.rule(), made.router("", "  gateways: [edge]\n"))
+        outside(made, f"{edge}:20880")
+        mesh.delete(f"{PATHS['Gateway']}/edge")
+        wait_for("the port is closed", lambda: _refused(mesh, f"{edge}:20880"))
 
 
 def test_a_changed_route_closes_no_connection_of_a_gateway(mesh: Mesh, edge: str) -> None:
