@@ -28,6 +28,7 @@ nlohmann::json DumpHost(const UpstreamHost& host) {
   }
   return {{"address", host.address},
           {"member", host.index != UpstreamHost::kNoIndex},
+          {"ejected", host.outlier != nullptr && host.outlier->ejected()},
           {"exchanges", host.active},
           {"leases", std::move(leases)}};
 }

@@ -239,6 +239,11 @@ Encoded BrpcCodec::Encode(const Message& message, Bytes bytes, const EncodeOptio
   return {.head = meta_end};
 }
 
+// ENOSERVICE, ENOMETHOD, EREQUEST and ERPCAUTH.
+bool BrpcCodec::BlamesRequest(int32_t status_code) const {
+  return status_code >= kNoService && status_code <= kAuthentication;
+}
+
 bool BrpcCodec::Reply(const ReplyContext& request, LocalReply reply, std::string_view text,
                       std::string& out) const {
   std::string meta;

@@ -31,6 +31,7 @@ class BrpcCodec final : public Codec {
   // `user_fields`.
   Encoded Encode(const Message& message, Bytes bytes, const EncodeOptions& options,
                  std::string& out) const override;
+  bool BlamesRequest(int32_t status_code) const override;
   bool Reply(const ReplyContext& request, LocalReply reply, std::string_view text,
              std::string& out) const override;
 

@@ -228,6 +228,17 @@ Encoded DubboCodec::Encode(const Message& message, Bytes bytes, const EncodeOpti
   return {.head = length};
 }
 
+// Dubbo's Response class. Java's servers say SERVICE_ERROR of services and methods that they do not
+// have; what an implementation throws is an exception in a good reply.
+bool DubboCodec::BlamesRequest(int32_t status_code) const {
+  constexpr int32_t kBadRequest = 40;
+  constexpr int32_t kServiceNotFound = 60;
+  constexpr int32_t kServiceError = 70;
+  constexpr int32_t kClientError = 90;
+  return status_code == kBadRequest || status_code == kServiceNotFound ||
+         status_code == kServiceError || status_code == kClientError;
+}
+
 void DubboCodec::CarryOver(const ReplyContext& request, Message& response) const {
   response.tag |= request.tag & kTagReadsResponseAttachments;
 }

@@ -20,6 +20,7 @@ class DubboCodec final : public Codec {
                       const DecodeOptions& options, Message& message) const override;
   Encoded Encode(const Message& message, Bytes bytes, const EncodeOptions& options,
                  std::string& out) const override;
+  bool BlamesRequest(int32_t status_code) const override;
   void CarryOver(const ReplyContext& request, Message& response) const override;
   bool Reply(const ReplyContext& request, LocalReply reply, std::string_view text,
              std::string& out) const override;

@@ -439,6 +439,16 @@ Encoded ThriftCodec::Encode(const Message& message, Bytes bytes, const EncodeOpt
   return {.head = old_end};
 }
 
+// TApplicationException's types: all but UNKNOWN, MISSING_RESULT, INTERNAL_ERROR and what other
+// implementations have added.
+bool ThriftCodec::BlamesRequest(int32_t status_code) const {
+  constexpr int32_t kFirst = 1;  // UNKNOWN_METHOD
+  constexpr int32_t kLast = 10;  // UNSUPPORTED_CLIENT_TYPE
+  constexpr int32_t kMissingResult = 5;
+  return status_code >= kFirst && status_code <= kLast && status_code != kMissingResult &&
+         status_code != kInternalError;
+}
+
 bool ThriftCodec::Reply(const ReplyContext& request, LocalReply reply, std::string_view text,
                         std::string& out) const {
   const Tag tag = Tag::Unpack(request.tag);

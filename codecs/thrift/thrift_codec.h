@@ -45,6 +45,7 @@ class ThriftCodec final : public Codec {
 
   // A TApplicationException in the request's own transport and protocol; a void result for
   // kNoContent. False if the request's dialect was never known.
+  bool BlamesRequest(int32_t status_code) const override;
   bool Reply(const ReplyContext& request, LocalReply reply, std::string_view text,
              std::string& out) const override;
 

@@ -295,6 +295,13 @@ Encoded TrpcCodec::Encode(const Message& message, Bytes bytes, const EncodeOptio
   return {.head = head_end};
 }
 
+bool TrpcCodec::BlamesRequest(int32_t status_code) const {
+  constexpr int32_t kNoMethod = 12;
+  constexpr int32_t kInvalid = 51;
+  return status_code == kDecodeError || status_code == kNoService || status_code == kNoMethod ||
+         status_code == kAuthError || status_code == kInvalid;
+}
+
 bool TrpcCodec::Reply(const ReplyContext& request, LocalReply reply, std::string_view text,
                       std::string& out) const {
   const Tag tag = Tag::Unpack(request.tag);

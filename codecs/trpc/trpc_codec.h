@@ -19,6 +19,7 @@ class TrpcCodec final : public Codec {
   // A mutation goes into trans_info, of requests, responses and what opens a stream.
   Encoded Encode(const Message& message, Bytes bytes, const EncodeOptions& options,
                  std::string& out) const override;
+  bool BlamesRequest(int32_t status_code) const override;
   bool Reply(const ReplyContext& request, LocalReply reply, std::string_view text,
              std::string& out) const override;
   bool ResetStream(const ReplyContext& stream, Direction to, LocalReply reason,

@@ -31,6 +31,8 @@ std::unique_ptr<DecodeState> Codec::NewDecodeState(Direction) const { return nul
 
 std::string_view Codec::CheckBody(DecodeState*, Bytes) const { return {}; }
 
+bool Codec::BlamesRequest(int32_t) const { return false; }
+
 void Codec::CarryOver(const ReplyContext&, Message&) const {}
 
 bool Codec::Ping(uint64_t, std::string&) const { return false; }

@@ -269,6 +269,11 @@ class Codec {
   virtual Encoded Encode(const Message& message, Bytes bytes, const EncodeOptions& options,
                          std::string& out) const = 0;
 
+  // Whether a reply with that status, of ReplyStatus::kError, says that the request was wrong: that
+  // there is no such method, that it could not be read. Anybody can have such replies, so they say
+  // nothing of the server. The default: never.
+  virtual bool BlamesRequest(int32_t status_code) const;
+
   // Puts into a response, before it is encoded, what of the request's ReplyContext decides how that
   // is done. The default: nothing.
   virtual void CarryOver(const ReplyContext& request, Message& response) const;

@@ -3,10 +3,13 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 
 #include "src/balance/balancer.h"
 
 namespace metaprotocol {
+
+class OutlierDetector;
 
 // How a protocol's requests use upstream connections.
 enum class UpstreamMode : uint8_t {
@@ -33,6 +36,8 @@ struct ClusterPolicy {
   uint32_t min_retries_in_flight = 10;
   uint64_t lease_idle_timeout_us = uint64_t{1} * 1000 * 1000;  // then it goes back to the pool
   uint64_t connect_timeout_us = uint64_t{5} * 1000 * 1000;     // for a lease to become ready
+  // Shared by all workers; null: every host is as its owner says.
+  std::shared_ptr<OutlierDetector> outliers;
 };
 
 }  // namespace metaprotocol

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "generated/config_schema.h"
+#include "src/balance/outlier_detector.h"
 #include "src/base/prime.h"
 #include "src/config/destination.h"
 #include "src/config/filter_loader.h"
@@ -334,6 +335,24 @@ BalancePolicy LoadBalance(const config::ClusterPolicy& config) {
   return balance;
 }
 
+OutlierSettings LoadOutliers(const config::OutlierDetection& config) {
+  OutlierSettings settings;
+  settings.consecutive_errors = config.consecutive_errors;
+  settings.consecutive_gateway_errors = config.consecutive_gateway_errors;
+  settings.consecutive_local_origin_failures = config.consecutive_local_origin_failures;
+  settings.split_local_origin_errors = config.split_local_origin_errors;
+  settings.failure_percentage = config.failure_percentage;
+  settings.failure_percentage_volume = config.failure_percentage_volume;
+  settings.failure_percentage_hosts = config.failure_percentage_hosts;
+  settings.interval_us = Us(config.interval);
+  settings.base_ejection_us = Us(config.base_ejection_time);
+  settings.max_ejection_us = Us(config.max_ejection_time);
+  settings.max_ejection_percent = config.max_ejection_percent;
+  settings.statuses = config.status_codes;
+  std::sort(settings.statuses.begin(), settings.statuses.end());
+  return settings;
+}
+
 }  // namespace
 
 const Snapshot::Table& Snapshot::TableFor(std::string_view address, uint32_t port) const {
@@ -481,6 +500,9 @@ ClusterPolicyOrErrors LoadClusterPolicy(std::string_view json) {
   policy->min_retries_in_flight = config.min_retries_in_flight;
   policy->lease_idle_timeout_us = Us(config.lease_idle_timeout);
   policy->connect_timeout_us = Us(config.connect_timeout);
+  if (config.outlier_detection) {
+    policy->outliers = std::make_shared<OutlierDetector>(LoadOutliers(*config.outlier_detection));
+  }
   result.policy = std::move(policy);
   return result;
 }

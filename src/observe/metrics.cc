@@ -43,6 +43,8 @@ constexpr std::array<std::string_view, static_cast<size_t>(Counter::kFirstLocalR
         "retry_successes",
         "retries_over_budget",
         "retries_not_kept",
+        "outlier_ejections",
+        "outlier_returns",
         "fault_delays",
         "fault_aborts",
         "authorization_denied",

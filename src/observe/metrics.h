@@ -59,6 +59,9 @@ enum class Counter : uint8_t {
   kRetrySuccesses,        // requests whose reply is that of a retry
   kRetriesOverBudget,     // not made, because too many of the cluster's requests were retries
   kRetriesNotKept,        // requests that could not be tried again, because too many were kept
+  // Labels: the protocol and the cluster. Of all workers, by the one that has found it out.
+  kOutlierEjections,      // hosts left out by the outlier detection
+  kOutlierReturns,        // and back
   kFaultDelays,           // requests that a fault filter has made wait
   kFaultAborts,           // requests that a fault filter has failed; also among the fault replies
   kAuthorizationDenied,   // requests that an authorization filter has denied

@@ -105,6 +105,7 @@ class Attempt : public LeaseAttemptLink {
   State state_ = State::kIdle;
   bool expects_reply_ = true;
   bool wants_room_ = false;  // its sink waits for OnRoom
+  bool impatient_ = false;   // its client has chosen a timeout that a good host may fail to keep
   Lease* lease_ = nullptr;
   Cluster* cluster_ = nullptr;
   LeasePool* pool_ = nullptr;

@@ -1,6 +1,7 @@
 #include "src/upstream/cluster.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "src/base/random_stream.h"
 
@@ -38,6 +39,32 @@ UpstreamHost* Cluster::Pick(const Choice& choice) {
   return MayBeUsed(*host, choice) ? host : PickAnother(*host, choice);
 }
 
+void Cluster::Watch(std::vector<HostInfo> hosts) {
+  given_ = std::move(hosts);
+  const auto watched = policy_->outliers->SetHosts(given_);
+  for (size_t i = 0; i < watched.size(); ++i) by_index_[i]->outlier = watched[i];
+  LeaveOutEjected();
+}
+
+// They count as unhealthy, so that what holds for priorities, localities and panic holds for them.
+void Cluster::LeaveOutEjected() {
+  outlier_epoch_ = policy_->outliers->epoch();
+  std::vector<HostInfo> hosts = given_;
+  for (size_t i = 0; i < hosts.size(); ++i) {
+    by_index_[i]->ejected = by_index_[i]->outlier->ejected();
+    if (by_index_[i]->ejected) hosts[i].health = HostHealth::kUnhealthy;
+  }
+  balancer_->Update(hosts);
+}
+
+std::vector<OutlierDetector::Change> Cluster::CatchUp(uint64_t now_us) {
+  std::vector<OutlierDetector::Change> changes;
+  OutlierDetector& outliers = *policy_->outliers;
+  if (outliers.due(now_us)) changes = outliers.Review(now_us);
+  if (outliers.epoch() != outlier_epoch_) LeaveOutEjected();
+  return changes;
+}
+
 std::optional<RetryToken> Cluster::TakeRetry() {
   const double share = policy_->retry_budget_percent / 100 * attempts_;
   const auto most = std::max<size_t>(policy_->min_retries_in_flight, static_cast<size_t>(share));
@@ -71,7 +98,7 @@ UpstreamHost* Cluster::PickAnother(UpstreamHost& first, const Choice& choice) {
   const size_t start = random.Below(count);
   for (size_t i = 0; i < count; ++i) {
     UpstreamHost* host = by_index_[(start + i) % count];
-    if (host->healthy && MayBeUsed(*host, choice)) return host;
+    if (host->healthy && !host->ejected && MayBeUsed(*host, choice)) return host;
   }
   return &first;
 }

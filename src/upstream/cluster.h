@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "src/balance/balancer.h"
+#include "src/balance/outlier_detector.h"
 #include "src/config/cluster_policy.h"
 #include "src/upstream/lease_pool.h"
 #include "src/upstream/retry_budget.h"
@@ -30,6 +31,7 @@ struct UpstreamHost {
   std::string workload;       // HostInfo::workload
   uint32_t index = kNoIndex;  // in the balancer's host set; kNoIndex once the host has left
   bool healthy = true;        // as the cluster's owner says
+  bool ejected = false;       // by the outlier detection, as its worker has seen
   bool noted = false;         // in the hub's list of hosts that may be forgotten
   uint32_t active = 0;        // attempts under way
   size_t owed_bytes = 0;      // of all its leases: Lease::Owed
@@ -40,6 +42,9 @@ struct UpstreamHost {
   // Leases idle for longer than this go back to the pool, whatever the policy says: the host has
   // closed one that was idle for twice as long.
   uint64_t idle_limit_us = ~uint64_t{0};
+  // Of the policy's outlier detection, while the host is in the balancer's set; null: there is
+  // none.
+  std::shared_ptr<OutlierDetector::Host> outlier;
   // One per protocol, nearly always one; and former ones of protocols whose codec has changed.
   std::vector<std::unique_ptr<LeasePool>> pools;
 
@@ -82,8 +87,14 @@ class Cluster {
       by_index_.push_back(host.get());
       active_.push_back(host->active);
     }
-    balancer_->Update(hosts);
+    if (policy_->outliers == nullptr) {
+      balancer_->Update(hosts);
+      for (UpstreamHost* host : by_index_) Unwatch(*host);
+    } else {
+      Watch(std::move(hosts));
+    }
     for (UpstreamHost* host : before) {
+      if (host->index == UpstreamHost::kNoIndex) Unwatch(*host);
       if (replaced || host->index == UpstreamHost::kNoIndex || !host->healthy) drain(*host);
     }
   }
@@ -96,6 +107,9 @@ class Cluster {
     std::string_view avoid;  // address of the host that is only taken if there is no other
     uint64_t now_us = 0;
   };
+  // What the outlier detection of all workers has found since the last time, and what is due now.
+  // Only if there is one.
+  std::vector<OutlierDetector::Change> CatchUp(uint64_t now_us);
   // Null if no host may be used.
   UpstreamHost* Pick(const Choice& choice);
   // The server takes so little of what it was sent that nothing is added to it.
@@ -138,6 +152,7 @@ class Cluster {
     retired_ = true;
     for (UpstreamHost* host : by_index_) {
       host->index = UpstreamHost::kNoIndex;
+      Unwatch(*host);
       drain(*host);
     }
     by_index_.clear();
@@ -152,6 +167,12 @@ class Cluster {
   }
 
  private:
+  static void Unwatch(UpstreamHost& host) {
+    host.ejected = false;
+    host.outlier.reset();
+  }
+  void Watch(std::vector<HostInfo> hosts);
+  void LeaveOutEjected();
   bool OwesTooMuch(const UpstreamHost& host, size_t length) const;
   bool MayBeUsed(const UpstreamHost& host, const Choice& choice) const;
   UpstreamHost* PickAnother(UpstreamHost& first, const Choice& choice);
@@ -163,6 +184,8 @@ class Cluster {
   std::unordered_map<std::string, std::unique_ptr<UpstreamHost>> hosts_;  // and those leaving
   std::vector<UpstreamHost*> by_index_;
   std::vector<uint32_t> active_;  // by index
+  std::vector<HostInfo> given_;   // with outlier detection: the hosts as their owner says
+  uint64_t outlier_epoch_ = 0;    // that `ejected` shows
   uint32_t attempts_ = 0;
   size_t bytes_in_flight_ = 0;
   size_t orphaned_bytes_ = 0;

@@ -291,6 +291,9 @@ void WorkerHub::LeaseClosed(LeaseId id, LeaseCloseReason reason) {
   if (lease->in_line) HandleTheRest(*lease);
   if (lease->state == Lease::State::kGone) return;
   series.Add(opening ? Counter::kLeasesFailed : Counter::kLeasesLost);
+  if (reason == LeaseCloseReason::kConnectFailed || reason == LeaseCloseReason::kRemoteClose) {
+    JudgeLoss(*lease);
+  }
   if (reason == LeaseCloseReason::kConnectFailed ||
       (reason == LeaseCloseReason::kRemoteClose && !lease->answered && lease->written != 0)) {
     lease->pool.host.PassOver(context_.now_us(), kAwayAfterRefusalUs);
@@ -317,6 +320,7 @@ void WorkerHub::LeaseTimer(Lease& lease) {
   if (lease.state == Lease::State::kOpening) {
     SeriesOf(lease.pool).Add(Counter::kLeasesFailed);
     lease.pool.host.PassOver(context_.now_us(), kAwayAfterRefusalUs);
+    JudgeLoss(lease);
     context_.host.ResetLease(lease.id);
     Discard(lease, LocalReply::kUpstreamLost, "connecting to the upstream host took too long");
     return;

@@ -169,6 +169,13 @@ class WorkerHub : private LeaseOpener {
   bool Skip(Lease& lease, const Message& message, Bytes rest, LocalReply reply,
             std::string_view text);
   void Warn(const Lease& lease, std::string_view why);
+  // Outlier detection.
+  void CatchUp(Cluster& cluster, const UpstreamProtocol& protocol);
+  void Tell(const Cluster& cluster, const UpstreamProtocol& protocol,
+            const std::vector<OutlierDetector::Change>& changes);
+  void JudgeReply(const Lease& lease, const Codec& codec, ReplyStatus status, int32_t status_code);
+  void JudgeLoss(const Lease& lease);
+  void Judge(const LeasePool& pool, OutlierDetector::Sign sign);
   void RejectUpstream(Lease& lease, std::string_view why, LocalReply reply, std::string_view text);
 
   void DrainLease(Lease& lease);

@@ -210,6 +210,7 @@ bool WorkerHub::Skip(Lease& lease, const Message& message, Bytes rest, LocalRepl
   const bool waits =
       attempt != nullptr && attempt->expects_reply_ && attempt->state_ != Attempt::State::kReplying;
   if (waits) {
+    if (reply == LocalReply::kBadResponse) Judge(lease.pool, OutlierDetector::Sign::kBadReply);
     if (lease.sending == attempt) Break(lease);  // answered before the server has read all of it
     End(*attempt, AttemptResult::Cause::kLostBeforeHead, reply, text);
   }
@@ -230,6 +231,9 @@ void WorkerHub::Warn(const Lease& lease, std::string_view why) {
 void WorkerHub::RejectUpstream(Lease& lease, std::string_view why, LocalReply reply,
                                std::string_view text) {
   SeriesOf(lease.pool).Add(Counter::kUpstreamMalformed);
+  if (reply == LocalReply::kBadResponse && lease.attempt_count != 0) {
+    Judge(lease.pool, OutlierDetector::Sign::kBadReply);
+  }
   Warn(lease, why);
   if (lease.state != Lease::State::kClosed) {
     SeriesOf(lease.pool).Add(Counter::kLeasesReset);
@@ -312,7 +316,11 @@ Handled WorkerHub::HandleResponse(Lease& lease, Message& message, Bytes bytes) {
   const bool whole = bytes.size() == message.length;
   lease.receiving = attempt;
   const Attempt::State before = std::exchange(attempt->state_, Attempt::State::kReplying);
+  const ReplyStatus status = message.status;
   const Handled handled = attempt->sink->OnReply(*attempt, *lease.codec, message, bytes);
+  if (host.outlier != nullptr && handled != Handled::kWantedWhole) {
+    JudgeReply(lease, *lease.codec, status, message.status_code);
+  }
   if (lease.receiving != attempt) return Handled::kDone;  // given up meanwhile
   if (handled == Handled::kWantedWhole) {
     lease.receiving = nullptr;

@@ -13,6 +13,10 @@ namespace {
 
 bool UsesUpIds(const Lease& lease) { return lease.ids && lease.ids->NearlyExhausted(); }
 
+// A client may ask for so little time that no host could answer. What it gets then says nothing of
+// the host, unless it is at least as much as this.
+constexpr uint64_t kFairTimeoutUs = 1000 * 1000;
+
 // Replies that nobody waits for any more, and that have not come: with more, a lease is replaced.
 constexpr size_t kMostUnanswered = 4096;
 
@@ -51,6 +55,7 @@ std::optional<AttemptResult> WorkerHub::Start(Attempt& attempt, const Request& r
     if (!lease->HasRoomFor(length)) return Refusal(LocalReply::kOverLimit);
     host = &lease->pool.host;
   } else {
+    if (policy.outliers != nullptr) CatchUp(cluster, *request.protocol);
     host =
         cluster.Pick({context_.Random(), request.hash, length, request.avoid, context_.now_us()});
     if (host == nullptr) return Refusal(LocalReply::kNoHealthyUpstream);
@@ -67,6 +72,9 @@ std::optional<AttemptResult> WorkerHub::Start(Attempt& attempt, const Request& r
   attempt.pool_ = &pool;
   attempt.bytes_ = length;
   attempt.owner_ = &request.owner;
+  const uint64_t asked_for = request.message.timeout_us;
+  attempt.impatient_ = asked_for != 0 && asked_for < kFairTimeoutUs &&
+                       (request.timeout_us == 0 || !request.avoid.empty());
   if (lease != nullptr) {
     cluster.Acquire(*host, length);
     return StartOn(*lease, attempt, request);
@@ -170,6 +178,10 @@ AttemptResult WorkerHub::Abandon(Attempt& attempt, AttemptResult::Cause why) {
     return result;
   }
   Lease& lease = *attempt.lease_;
+  if (why == AttemptResult::Cause::kTimedOut && attempt.state_ == Attempt::State::kWaiting &&
+      !attempt.impatient_ && !lease.host_paused) {
+    Judge(lease.pool, OutlierDetector::Sign::kLocalOrigin);
+  }
   // With ids a late reply is recognized and dropped. Without, or with half a request written, the
   // connection is of no more use.
   if (lease.sending == &attempt || !lease.ids) {

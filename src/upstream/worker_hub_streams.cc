@@ -93,6 +93,9 @@ Handled WorkerHub::HandleStreamMessage(Lease& lease, Message& message, Bytes byt
   }
   UpstreamHost& host = lease.pool.host;
   if (host.away_until_us != 0 && lease.opened_us > host.away_since_us) host.away_until_us = 0;
+  if (host.outlier != nullptr) {
+    JudgeReply(lease, *lease.codec, message.status, message.status_code);
+  }
   attempt->sink->OnStreamMessage(*attempt, *lease.codec, message, bytes);
   return Handled::kDone;
 }

@@ -23,7 +23,7 @@ from metaprotocol.translate import Options, Translator
 from tests.python.translate.support import case_names, case_text, read_broken, translated
 from tests.testkit.certificates import Authority
 from tests.testkit.rate_limiter import RateLimiter
-from tests.testkit.stage import SERVICE, Provider, eventually, nobody_at
+from tests.testkit.stage import SERVICE, Metrics, Provider, eventually, nobody_at
 
 OPTIONS = Options(ephemeral_ports=True, respect_export_to=False, module=Module(find_module()))
 
@@ -323,9 +323,7 @@ async def test_a_host_that_refuses_connections_is_left_out(
                     except DubboError:
                         failures += 1
                 assert failures <= 5, "every other one at the most"
-                # Envoy's main thread leaves it out, as soon as it comes to that.
-                active = "cluster.outbound|20880||orders_example.outlier_detection.ejections_active"
-                await eventually(lambda: envoy.stats().get(active) == 1, "ejection")
+                await eventually(lambda: Metrics(envoy).total("outlier_ejections") == 1, "ejection")
                 values = {(await client.call(SERVICE, "m")).value for _ in range(20)}
                 assert values == {"v1"}
 

@@ -15,7 +15,7 @@ from metaprotocol.api.routing import (
     filter_snapshots,
 )
 from metaprotocol.cli.admin import Admin, find_admin
-from metaprotocol.cli.failures import foreseeable
+from metaprotocol.cli.failures import Failure, foreseeable
 from metaprotocol.cli.output import Json, line, stderr, stdout, table, write_json
 from metaprotocol.config.v1 import to_json
 from metaprotocol.envoy.config import WORKER_NAME
@@ -33,6 +33,8 @@ AdminPort: TypeAlias = Annotated[
 AdminAddress: TypeAlias = Annotated[
     str, typer.Option("--admin-address", help="The address of Envoy's admin port.")
 ]
+
+_OUTLIER = "ejected as an outlier"
 
 
 @foreseeable
@@ -96,8 +98,9 @@ def clusters(
     admin = find_admin(admin_port, admin_address)
     used = _clusters_in_routes(admin)
     requests = admin.metric("requests", "cluster")
+    ejected = _ejected(admin)
     found = [
-        _cluster_json(status, requests)
+        _cluster_json(status, requests, ejected)
         for status in admin.json("/clusters?format=json").get("cluster_statuses", [])
         if name in status["name"] and status["name"] != WORKER_NAME
     ]
@@ -172,12 +175,34 @@ def _clusters_in_routes(admin: Admin) -> set[str]:
     }
 
 
-def _cluster_json(status: dict[str, Any], requests: dict[tuple[str, ...], int]) -> dict[str, Any]:
+def _ejected(admin: Admin) -> set[tuple[str, str]]:
+    """The clusters and addresses of hosts that the module leaves out, of which Envoy knows nothing.
+    None where the bootstrap does not have the module's page."""
+    try:
+        dump = admin.json("/metaprotocol")
+    except Failure:
+        return set()
     return {
-        "name": status["name"],
-        "requests": requests.get((status["name"],), 0),
-        "hosts": [_host_json(host) for host in status.get("host_statuses", [])],
+        (cluster["name"], host["address"])
+        for worker in dump.get("workers", [])
+        for cluster in worker.get("engine", worker).get("clusters", [])
+        for host in cluster["hosts"]
+        if host.get("ejected")
     }
+
+
+def _cluster_json(
+    status: dict[str, Any],
+    requests: dict[tuple[str, ...], int],
+    ejected: set[tuple[str, str]],
+) -> dict[str, Any]:
+    name = status["name"]
+    hosts = [_host_json(host) for host in status.get("host_statuses", [])]
+    for host in hosts:
+        if (name, host["address"]) in ejected:
+            others = [host["health"]] if host["health"] != "healthy" else []
+            host["health"] = ", ".join([_OUTLIER, *others])
+    return {"name": name, "requests": requests.get((name,), 0), "hosts": hosts}
 
 
 def _host_json(host: dict[str, Any]) -> dict[str, Any]:
@@ -205,7 +230,7 @@ def _health(status: dict[str, Any]) -> str:
     """As Envoy's flags say; "healthy" if none is set."""
     flags = {
         "failed_active_health_check": "fails health checks",
-        "failed_outlier_check": "ejected as an outlier",
+        "failed_outlier_check": _OUTLIER,
         "failed_active_degraded_check": "degraded",
         "pending_active_hc": "not checked yet",
         "pending_dynamic_removal": "about to leave",

@@ -67,6 +67,10 @@ def keepalive(keepalive: TcpKeepalive) -> Json:
     return {name: value for name, value in fields.items() if value is not None}
 
 
+_LONGEST_EJECTION = 300.0
+"""Seconds: Envoy's max_ejection_time by default."""
+
+
 def outlier_detection(detection: OutlierDetection) -> Json:
     """envoy.config.cluster.v3.OutlierDetection."""
     content: Json = {
@@ -82,6 +86,12 @@ def outlier_detection(detection: OutlierDetection) -> Json:
         # Statistics over hosts need more requests than a connection pool makes.
         "enforcing_success_rate": 0,
     }
+    if detection.base_ejection_time > _LONGEST_EJECTION:
+        # Envoy's bound must not be less than where it begins.
+        content["max_ejection_time"] = seconds(detection.base_ejection_time)
+    if detection.failure_percentage:
+        content["failure_percentage_threshold"] = detection.failure_percentage
+        content["enforcing_failure_percentage"] = 100
     local = detection.consecutive_local_origin_failure
     if local is not None:
         content["split_external_local_origin_errors"] = True

@@ -156,6 +156,8 @@ class OutlierDetection:
     interval: float = 10.0
     base_ejection_time: float = 30.0
     max_ejection_percent: int = 10
+    failure_percentage: int = 0
+    """Of an interval's requests, from which on a host is out."""
     always_eject_one_host: bool = False
     """One host may be out, whatever the percentage comes to: 10 % of three hosts is none."""
 

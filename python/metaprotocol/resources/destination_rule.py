@@ -253,8 +253,9 @@ class OutlierDetection(Model):
     """When failing endpoints are left out."""
 
     no_effect: ClassVar[dict[str, str]] = {
-        "outlier_detection_http_error_codes": "replies have no HTTP status",
-        "failure_percentage_threshold": "failures are counted one after the other alone",
+        "outlier_detection_http_error_codes": (
+            "replies have no HTTP status; annotation metaprotocol.aeraki.io/outlier-statuses"
+        ),
     }
 
     split_external_local_origin_errors: bool | None = None
@@ -322,7 +323,11 @@ class ProxyProtocol(Model):
 
 
 class RetryBudget(Model):
-    """Istio's bound on retries."""
+    """How many of the requests under way may be retries."""
+
+    no_effect: ClassVar[dict[str, str]] = {
+        "budget_interval": "what counts are the requests under way at the time",
+    }
 
     percent: Percentage | None = None
     min_retry_concurrency: UInt32 | None = None
@@ -346,7 +351,6 @@ class TrafficPolicy(Model):
     no_effect: ClassVar[dict[str, str]] = {
         "tunnel": "connections go to the endpoints directly",
         "proxy_protocol": "no PROXY header is sent",
-        "retry_budget": "a fifth of a cluster's requests may be retries",
     }
 
     load_balancer: LoadBalancerSettings | None = None

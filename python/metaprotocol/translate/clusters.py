@@ -35,11 +35,10 @@ from metaprotocol.translate.redis_plan import RedisServers
 from metaprotocol.translate.reporting import Diagnostics, Report
 from metaprotocol.translate.zookeeper import ZOOKEEPER, tcp_message, tell_hash
 
-# Envoy's max_ejection_time by default.
-_LONGEST_EJECTION = timedelta(seconds=300)
 _MOST_WEIGHT = 2**32 - 1
-# The engine's bound.
+# The engine's bounds.
 _MOST_REQUESTS = 1 << 24
+_MOST_FAILURES = 1_000_000
 
 # Where nothing is said, as for most clusters. Never changed.
 _USUAL = ClusterPolicy(policy=ClusterPolicy.LEAST_REQUEST)
@@ -251,6 +250,9 @@ class ClusterTranslator:
         if cluster is None:
             made.refused[name] = service.owners
             return
+        if not grpc:
+            # What the engine sees are requests, and it sees lost connections as well.
+            cluster = replace(cluster, outlier_detection=None)
         made.policies[name] = cluster.policy
         if self._options.target is Target.ISTIO:
             return
@@ -289,6 +291,10 @@ class ClusterTranslator:
         if policy.pool is not None:
             report.extend(policy.pool.said)
             cluster = _pooled(cluster, policy.pool.value)
+        if policy.retries is not None:  # in place of connectionPool.http.maxRetries, as in Envoy
+            report.extend(policy.retries.said)
+            balancing.retry_budget_percent = policy.retries.value.percent
+            balancing.min_retries_in_flight = min(policy.retries.value.least, _MOST_REQUESTS)
         if policy.outliers is not None:
             report.extend(policy.outliers.said)
             cluster = _watched(cluster, policy.outliers.value)
@@ -361,13 +367,24 @@ def _pooled(cluster: Cluster, pool: Pool) -> Cluster:
 def _watched(cluster: Cluster, outliers: Outliers) -> Cluster:
     """The cluster with outlier detection."""
     detection = outliers.detection
-    ejection = timedelta(seconds=detection.base_ejection_time)
-    if ejection > _LONGEST_EJECTION:
-        # Envoy's bound must not be less than where it begins.
-        longest = {"max_ejection_time": format_duration(ejection)}
-        cluster = replace(cluster, extra={**cluster.extra, "outlier_detection": longest})
     cluster.policy.panic_threshold_percent = outliers.min_health_percent
+    watched = cluster.policy.outlier_detection
+    watched.consecutive_errors = min(detection.consecutive_5xx, _MOST_FAILURES)
+    watched.consecutive_gateway_errors = min(detection.consecutive_gateway_failure, _MOST_FAILURES)
+    if (local := detection.consecutive_local_origin_failure) is not None:
+        watched.split_local_origin_errors = True
+        watched.consecutive_local_origin_failures = min(local, _MOST_FAILURES)
+    watched.failure_percentage = detection.failure_percentage
+    watched.interval.FromTimedelta(_within_a_day(detection.interval))
+    watched.base_ejection_time.FromTimedelta(_within_a_day(detection.base_ejection_time))
+    watched.max_ejection_percent = detection.max_ejection_percent
+    watched.status_codes.extend(outliers.statuses)
     return replace(cluster, outlier_detection=detection)
+
+
+def _within_a_day(seconds: float) -> timedelta:
+    """The engine's bounds: whoever is left out for a day is as good as gone."""
+    return max(timedelta(milliseconds=1), min(timedelta(seconds=seconds), timedelta(days=1)))
 
 
 def _origins(service: Service, owners: Iterable[Resource]) -> tuple[Resource, ...]:

@@ -59,12 +59,24 @@ class Pool(NamedTuple):
     """At a time."""
 
 
+class Retries(NamedTuple):
+    """How many retries may be under way."""
+
+    percent: float
+    """Of the requests under way."""
+    least: int
+    """In any case."""
+
+
 class Outliers(NamedTuple):
     """When failing endpoints are left out."""
 
     detection: OutlierDetection
     min_health_percent: int = 0
     """With fewer endpoints than that, all are used."""
+    statuses: tuple[int, ...] = ()
+    """Replies with these of the protocol's own are failures, and no others; none: as the protocol
+    means them."""
 
 
 class Tls(NamedTuple):
@@ -95,6 +107,7 @@ class Policy:
     outliers: Part[Outliers] | None = None
     tls: Part[Tls | None] | None = None
     """Of a value that is None: connections are not encrypted."""
+    retries: Part[Retries] | None = None
 
     def over(self, under: Policy) -> Policy:
         """What is said here, and what is said there of all else."""
@@ -103,12 +116,13 @@ class Policy:
             self.pool or under.pool,
             self.outliers or under.outliers,
             self.tls or under.tls,
+            self.retries or under.retries,
         )
 
     @property
     def owners(self) -> list[Resource]:
         """Who says something."""
-        parts = (self.balancing, self.pool, self.outliers, self.tls)
+        parts = (self.balancing, self.pool, self.outliers, self.tls, self.retries)
         return [part.owner for part in parts if part is not None]
 
 

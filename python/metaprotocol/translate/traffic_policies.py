@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -17,6 +18,7 @@ from metaprotocol.resources.destination_rule import (
     ConsistentHash,
     LoadBalancerSettings,
     PortTrafficPolicy,
+    RetryBudget,
     TcpSettings,
     TrafficPolicy,
 )
@@ -27,10 +29,17 @@ from metaprotocol.translate.policy import (
     Policy,
     Pool,
     PortPolicy,
+    Retries,
     Tls,
     Written,
 )
 from metaprotocol.translate.reporting import Report, bounded_time
+
+STATUSES_ANNOTATION = "metaprotocol.aeraki.io/outlier-statuses"
+"""Which replies of a host are failures, in the protocol's own numbers."""
+
+_MOST_STATUSES = 64
+_STATUS = re.compile(r"-?[0-9]{1,9}")
 
 T = TypeVar("T")
 W = TypeVar("W")
@@ -87,6 +96,9 @@ class _Reader:
             self._part(written.connection_pool, f"{field}.connectionPool", self._pool),
             self._part(written.outlier_detection, f"{field}.outlierDetection", self._outliers),
             self._part(written.tls, f"{field}.tls", self._tls),
+            self._part(
+                getattr(written, "retry_budget", None), f"{field}.retryBudget", self._retries
+            ),
         )
 
     def _part(self, written: W | None, field: str, read: Callable[[W, str], T]) -> Part[T] | None:
@@ -164,6 +176,11 @@ class _Reader:
             )
         return pool
 
+    def _retries(self, written: RetryBudget, field: str) -> Retries:
+        del field
+        percent, least = written.percent, written.min_retry_concurrency
+        return Retries(20.0 if percent is None else percent, 3 if least is None else least)
+
     # --- health
 
     def _outliers(self, written: destination_rule.OutlierDetection, field: str) -> Outliers:
@@ -186,9 +203,26 @@ class _Reader:
             detection = replace(detection, base_ejection_time=ejection.total_seconds())
         if written.max_ejection_percent:  # 0 is Istio's way to say nothing
             detection = replace(detection, max_ejection_percent=written.max_ejection_percent)
+        if written.failure_percentage_threshold:
+            threshold = written.failure_percentage_threshold
+            detection = replace(detection, failure_percentage=threshold)
         # As in Istio: with outlier detection hosts that are out stay out, unless this says
         # otherwise.
-        return Outliers(detection, written.min_health_percent or 0)
+        return Outliers(detection, written.min_health_percent or 0, self._statuses())
+
+    def _statuses(self) -> tuple[int, ...]:
+        """Of the annotation."""
+        written = self._rule.metadata.annotations.get(STATUSES_ANNOTATION, "")
+        items = [item.strip() for item in written.split(",") if item.strip()]
+        if len(items) > _MOST_STATUSES or not all(_STATUS.fullmatch(item) for item in items):
+            self._report.error(
+                self._rule, "bad-statuses", f'metadata.annotations["{STATUSES_ANNOTATION}"]',
+                f"must be up to {_MOST_STATUSES} statuses of the protocol with commas between; "
+                "failures count as the protocol means them",
+                value=written, fix='for example "80, 100"',
+            )  # fmt: skip
+            return ()
+        return tuple(int(item) for item in items)
 
     # --- TLS
 

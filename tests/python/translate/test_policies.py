@@ -76,14 +76,47 @@ def test_the_old_place_of_the_ring_size_counts() -> None:
     assert ruled(hashing).policy(BASE) == {"policy": "RING_HASH", "minimum_ring_size": 99}
 
 
+def test_a_retry_budget_is_the_engines() -> None:
+    found = ruled("{retryBudget: {percent: 7.5, minRetryConcurrency: 4}}").policy(BASE)
+    assert (found["retry_budget_percent"], found["min_retries_in_flight"]) == (7.5, 4)
+    both = "{retryBudget: {}, connectionPool: {http: {maxRetries: 100}}}"
+    found = ruled(both).policy(BASE)
+    assert (found["retry_budget_percent"], found["min_retries_in_flight"]) == (20, 3)
+
+
 def test_an_old_error_count_counts() -> None:
-    detection = ruled("{outlierDetection: {consecutiveErrors: 3}}").cluster(BASE)
-    assert detection["outlier_detection"]["consecutive_5xx"] == 3
+    detection = ruled("{outlierDetection: {consecutiveErrors: 3}}").policy(BASE)
+    assert detection["outlier_detection"]["consecutive_errors"] == 3
 
 
 def test_an_error_count_of_zero_turns_its_detection_off() -> None:
-    found = ruled("{outlierDetection: {consecutive5xxErrors: 0}}").cluster(BASE)
-    assert found["outlier_detection"]["enforcing_consecutive_5xx"] == 0
+    found = ruled("{outlierDetection: {consecutive5xxErrors: 0}}").policy(BASE)
+    assert found["outlier_detection"]["consecutive_errors"] == 0
+
+
+def test_what_the_engine_detects_envoy_does_not_as_well() -> None:
+    found = ruled("{outlierDetection: {}}")
+    assert "outlier_detection" not in found.cluster(BASE)
+    assert found.policy(BASE)["outlier_detection"] == {
+        "consecutive_errors": 5,
+        "consecutive_gateway_errors": 0,
+        "failure_percentage": 0,
+        "interval": "10s",
+        "base_ejection_time": "30s",
+        "max_ejection_percent": 10,
+    }
+
+
+def test_failures_can_be_told_by_the_protocols_own_statuses() -> None:
+    text = rule("  trafficPolicy: {outlierDetection: {}}").replace(
+        "metadata: {", "metadata: {annotations: {metaprotocol.aeraki.io/outlier-statuses: %s}, "
+    )
+    found = translated(service() + text % '"80, -100"')
+    assert found.policy(BASE)["outlier_detection"]["status_codes"] == [80, -100]
+    assert found.codes == []
+    found = translated(service() + text % '"80, all"')
+    assert "status_codes" not in found.policy(BASE)["outlier_detection"]
+    assert found.codes == ["bad-statuses"]
 
 
 def test_outlier_detection_without_health_percentage_never_panics() -> None:
@@ -298,9 +331,8 @@ def test_hosts_that_differ_in_case_alone_are_one() -> None:
 
 @pytest.mark.parametrize("percent", ["", "maxEjectionPercent: 10", "maxEjectionPercent: 0"])
 def test_a_share_of_hosts_that_comes_to_none_is_one(percent: str) -> None:
-    detection = ruled(f"{{outlierDetection: {{{percent}}}}}").cluster(BASE)["outlier_detection"]
-    assert detection["max_ejection_percent"] == 10
-    assert detection["always_eject_one_host"] is True
+    detection = ruled(f"{{outlierDetection: {{{percent}}}}}").policy(BASE)["outlier_detection"]
+    assert detection["max_ejection_percent"] == 10, "and the engine leaves out one in any case"
 
 
 @pytest.mark.parametrize(
