@@ -38,6 +38,58 @@ LocalRateLimit::Source LoadSource(const config::LocalRateLimitRule& config, cons
   return source;
 }
 
+// Where a rule of an authorization comes from, for what is wrong with it.
+struct RuleOrigin {
+  const std::vector<config::Condition>* match;
+  std::string path;
+};
+
+struct RulesToBuild {
+  std::vector<RouteTable::Rule> rules;
+  std::vector<RuleOrigin> origins;
+};
+
+// What can be told of requests that nobody here can read. A rule that says what is denied may be
+// about any of them, and one that says what is allowed about none.
+std::vector<RouteTable::Rule> RulesOfUnread(const RulesToBuild& from, bool allow,
+                                            const MetadataKeys& keys) {
+  std::vector<RouteTable::Rule> rules;
+  for (const RouteTable::Rule& rule : from.rules) {
+    RouteTable::Rule& known = rules.emplace_back();
+    for (const Condition& condition : rule.conditions) {
+      if (IsConnectionKey(condition.key) || keys.KnownOfUnread(condition.key)) {
+        known.conditions.push_back(condition);
+      }
+    }
+    if (allow && known.conditions.size() < rule.conditions.size()) rules.pop_back();
+  }
+  return rules;
+}
+
+// `Rules` has a table, and one of what can be told of requests that cannot be read.
+template <typename Rules>
+bool BuildRules(RulesToBuild from, bool allow, Rules& rules, MetadataKeys& keys,
+                Findings& findings) {
+  std::vector<RouteTable::BuildError> errors;
+  rules.unread = RouteTable::Build("", RulesOfUnread(from, allow, keys), keys, errors);
+  errors.clear();  // all are found once more below
+  rules.table = RouteTable::Build("", std::move(from.rules), keys, errors);
+  for (const RouteTable::BuildError& error : errors) {
+    const RuleOrigin& origin = from.origins[error.rule];
+    ReportBadRegex(error, *origin.match, origin.path, findings);
+  }
+  return rules.table != nullptr;
+}
+
+RouteTable::Rule LoadRule(const config::AuthorizationRule& config, const std::string& path,
+                          RulesToBuild& to, Findings& findings) {
+  RouteTable::Rule rule;
+  rule.conditions = LoadConditions(config.match, path, findings);
+  rule.route.index = static_cast<uint32_t>(to.rules.size());
+  to.origins.push_back({&config.match, path});
+  return rule;
+}
+
 }  // namespace
 
 std::unique_ptr<LocalRateLimit> LoadLocalRateLimit(const config::LocalRateLimit& config,
@@ -122,11 +174,18 @@ std::unique_ptr<ExternalAuthorization> LoadExternalAuthorization(
     }
   }
   if (check->match == nullptr) return nullptr;
+  if (config.any_of.empty()) return check;
+  RulesToBuild rules;
+  for (size_t i = 0; i < config.any_of.size(); ++i) {
+    rules.rules.push_back(
+        LoadRule(config.any_of[i], place("any_of", i) + ".match", rules, findings));
+  }
+  if (!BuildRules(std::move(rules), false, check->any_of.emplace(), keys, findings)) return nullptr;
   return check;
 }
 
 std::unique_ptr<Fault> LoadFault(const config::Fault& config, const std::string& path,
-                                 Findings& findings) {
+                                 MetadataKeys& keys, Findings& findings) {
   auto fault = std::make_unique<Fault>();
   if (config.delay) {
     fault->delay = {Route::ChanceOf(config.delay->percent),
@@ -139,53 +198,22 @@ std::unique_ptr<Fault> LoadFault(const config::Fault& config, const std::string&
     if (from.kind) abort.reply = LoadLocalReply(*from.kind, path + ".abort.kind", findings);
     abort.text = from.text;
   }
+  if (config.requested) {
+    const config::RequestedFaults& from = *config.requested;
+    const auto key = [&](const std::string& name, const char* field) {
+      CheckKey(name, path + ".requested." + field, findings);
+      return KeyRef(name, keys);
+    };
+    fault->requested.emplace(
+        RequestedFaults{.delay = key(from.delay_key, "delay_key"),
+                        .delay_percent = KeyRef(from.delay_key + "-percentage", keys),
+                        .abort = key(from.abort_key, "abort_key"),
+                        .abort_percent = KeyRef(from.abort_key + "-percentage", keys),
+                        .max_delay_us = static_cast<uint64_t>(from.max_delay.count()),
+                        .max_chance = Route::ChanceOf(from.max_percent)});
+  }
   return fault;
 }
-
-namespace {
-
-// Where a rule of an authorization comes from, for what is wrong with it.
-struct RuleOrigin {
-  const std::vector<config::Condition>* match;
-  std::string path;
-};
-
-struct RulesToBuild {
-  std::vector<RouteTable::Rule> rules;
-  std::vector<RuleOrigin> origins;
-};
-
-// What can be told of requests that nobody here can read. A rule that says what is denied may be
-// about any of them, and one that says what is allowed about none.
-std::vector<RouteTable::Rule> RulesOfUnread(const RulesToBuild& from, bool allow,
-                                            const MetadataKeys& keys) {
-  std::vector<RouteTable::Rule> rules;
-  for (const RouteTable::Rule& rule : from.rules) {
-    RouteTable::Rule& known = rules.emplace_back();
-    for (const Condition& condition : rule.conditions) {
-      if (IsConnectionKey(condition.key) || keys.KnownOfUnread(condition.key)) {
-        known.conditions.push_back(condition);
-      }
-    }
-    if (allow && known.conditions.size() < rule.conditions.size()) rules.pop_back();
-  }
-  return rules;
-}
-
-bool BuildRules(RulesToBuild from, bool allow, Authorization::Rules& rules, MetadataKeys& keys,
-                Findings& findings) {
-  std::vector<RouteTable::BuildError> errors;
-  rules.unread = RouteTable::Build("", RulesOfUnread(from, allow, keys), keys, errors);
-  errors.clear();  // all are found once more below
-  rules.table = RouteTable::Build("", std::move(from.rules), keys, errors);
-  for (const RouteTable::BuildError& error : errors) {
-    const RuleOrigin& origin = from.origins[error.rule];
-    ReportBadRegex(error, *origin.match, origin.path, findings);
-  }
-  return rules.table != nullptr;
-}
-
-}  // namespace
 
 std::unique_ptr<Authorization> LoadAuthorization(const config::Authorization& config,
                                                  const std::string& path, MetadataKeys& keys,
@@ -215,11 +243,7 @@ std::unique_ptr<Authorization> LoadAuthorization(const config::Authorization& co
     for (size_t j = 0; j < policy.rules.size(); ++j) {
       const std::string place =
           path + ".policies[" + std::to_string(i) + "].rules[" + std::to_string(j) + "].match";
-      RouteTable::Rule rule;
-      rule.conditions = LoadConditions(policy.rules[j].match, place, findings);
-      rule.route.index = static_cast<uint32_t>(to->rules.size());
-      to->rules.push_back(std::move(rule));
-      to->origins.push_back({&policy.rules[j].match, place});
+      to->rules.push_back(LoadRule(policy.rules[j], place, *to, findings));
       rules->texts.push_back("denied by the authorization policy " + policy.name);
     }
   }

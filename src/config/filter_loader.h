@@ -35,7 +35,7 @@ std::unique_ptr<ExternalAuthorization> LoadExternalAuthorization(
     const std::string& path, MetadataKeys& keys, Findings& findings);
 
 std::unique_ptr<Fault> LoadFault(const config::Fault& config, const std::string& path,
-                                 Findings& findings);
+                                 MetadataKeys& keys, Findings& findings);
 
 // `config` is a config::Filter or a config::RouteFilter, of which one of the kinds is there.
 template <typename Config>
@@ -49,7 +49,7 @@ std::unique_ptr<const Filter> LoadFilter(const Config& config, const std::string
     return LoadGlobalRateLimit(*config.global_rate_limit, path + ".global_rate_limit", keys,
                                findings);
   }
-  if (config.fault) return LoadFault(*config.fault, path + ".fault", findings);
+  if (config.fault) return LoadFault(*config.fault, path + ".fault", keys, findings);
   if (config.authorization) {
     return LoadAuthorization(*config.authorization, path + ".authorization", keys, findings);
   }

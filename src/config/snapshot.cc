@@ -218,6 +218,11 @@ class TableLoader {
     const auto add = [&](const std::string& name, std::shared_ptr<const Filter> filter) {
       table.filters.push_back({name, std::move(filter)});
     };
+    if (config.custom_authorization) {
+      add("custom_authorization",
+          LoadExternalAuthorization(*config.custom_authorization, config_.protocol.codec,
+                                    path + ".custom_authorization", keys_, findings_));
+    }
     if (config.authorization) {
       add("authorization",
           LoadAuthorization(*config.authorization, path + ".authorization", keys_, findings_));

@@ -13,7 +13,8 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
@@ -33,7 +34,7 @@ from metaprotocol.peers.thrift.thriftpy import thriftpy_client
 
 from tests.testkit import independent, kafka_clients
 from tests.testkit.examples import EXAMPLES, GREETER, answer, answers, becomes, running
-from tests.testkit.stage import eventually
+from tests.testkit.stage import Metrics, eventually
 
 NAMES = sorted(path.parent.name for path in EXAMPLES.glob("*/README.md"))
 
@@ -327,6 +328,12 @@ async def test_fault_is_for_testers_only(tmp_path: Path) -> None:
 
         with pytest.raises(DubboError, match="too much for today"):
             await until_it_fails()
+
+        # Testers ask for faults of their own; others may not.
+        wish = {"x-envoy-fault-abort-request": "timeout", "x-envoy-fault-delay-request": "1"}
+        timeouts = await answers(client, 50, attachments={**tester, **wish})
+        assert timeouts == {Status.SERVER_TIMEOUT: 50}
+        assert await answers(client, 50, attachments=wish) == {"list by v1": 50}
         stage.edit("routes.yaml", ("value: 20", "value: 100"))
         await becomes(
             Counter({Status.SERVER_ERROR: 30}), lambda: answers(client, 30, attachments=tester)
@@ -363,6 +370,36 @@ async def test_retry_loses_no_call_with_a_provider(tmp_path: Path) -> None:
             return time.monotonic() - begin < 0.9  # two attempts at the living one take a second
 
         await becomes(True, given_up_at_once)
+
+
+async def test_outlier_detection_leaves_out_who_fails_and_lets_it_back(tmp_path: Path) -> None:
+    exhausted = Status.THREADPOOL_EXHAUSTED
+    async with (
+        running("outlier-detection", tmp_path, dubbo=("v1", "v2")) as stage,
+        stage.consumer() as client,
+    ):
+
+        def counted(name: str) -> int:
+            return Metrics(stage.proxy.envoy).total(name)
+
+        first = str((await client.call(INTERFACE, "exhaust", 100000)).value)
+        other = "list by v2" if first.endswith("v1") else "list by v1"
+        found = Counter([await answer(client) for _ in range(40)])
+        assert found == {exhausted: 3, other: 37}
+        # Whoever asks, on whatever thread.
+        for _ in range(8):
+            async with stage.consumer() as another:
+                assert await answers(another, 10) == {other: 10}
+        await eventually(lambda: counted("outlier_ejections") == 1)
+        assert counted("outlier_returns") == 0
+        stage.edit("service.yaml", ("baseEjectionTime: 60s", "baseEjectionTime: 1s"))
+
+        async def back() -> bool:
+            await answers(client, 10)
+            return counted("outlier_returns") > 0
+
+        await becomes(True, back)
+        assert counted("outlier_ejections") > 1
 
 
 async def _true(value: bool) -> bool:
@@ -648,41 +685,89 @@ async def test_rate_limit_per_value_has_a_bucket_for_each_user(tmp_path: Path) -
         assert await answers(client, 20, attachments={"user": "amy"}) == {"list by v1": 4, over: 16}
 
 
-async def test_external_authorization_asks_a_service_who_may_call(tmp_path: Path) -> None:
-    authorizer = await asyncio.create_subprocess_exec(
+@asynccontextmanager
+async def authorizer() -> AsyncIterator[tuple[int, asyncio.subprocess.Process]]:
+    """The examples' authorization service, and its port."""
+    process = await asyncio.create_subprocess_exec(
         sys.executable, str(EXAMPLES / "external-authorization" / "authorizer.py"), "0",
         stdout=asyncio.subprocess.PIPE,
     )  # fmt: skip
     try:
-        assert authorizer.stdout is not None
-        first = await asyncio.wait_for(authorizer.stdout.readline(), 30)
-        others = {9000: int(first.split()[-1])}
-        async with (
-            running("external-authorization", tmp_path, dubbo=("v1",), others=others) as stage,
-            stage.consumer() as client,
-        ):
-            lie = {"user": "root"}
-            assert await answer(client, attachments=lie) == "list by v1"
-            got = stage.calls["v1"]
-            assert "user" not in got[-1].attachments
-            with pytest.raises(DubboError, match="bring a token"):
-                await client.call(INTERFACE, "buy", attachments=lie)
-            token = {"token": "of-ada", **lie}
-            assert await answer(client, "buy", attachments=token) == "buy by v1"
-            assert got[-1].attachments["user"] == "ada"
-            assert "token" not in got[-1].attachments
-            assert len(got) == 2, "the provider has not seen what was denied"
-            authorizer.kill()
-            await authorizer.wait()
-            with pytest.raises(DubboError, match="gave no verdict"):
-                await client.call(INTERFACE, "buy", attachments=token)
-            stage.edit("routes.yaml", ("failureModeAllow: false", "failureModeAllow: true"))
-            await becomes("buy by v1", lambda: answer(client, "buy", attachments=token))
-            assert "user" not in got[-1].attachments
+        assert process.stdout is not None
+        first = await asyncio.wait_for(process.stdout.readline(), 30)
+        yield int(first.split()[-1]), process
     finally:
-        if authorizer.returncode is None:
-            authorizer.kill()
-            await authorizer.wait()
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def test_external_authorization_asks_a_service_who_may_call(tmp_path: Path) -> None:
+    async with (
+        authorizer() as (asked, process),
+        running("external-authorization", tmp_path, ("v1",), others={9000: asked}) as stage,
+        stage.consumer() as client,
+    ):
+        lie = {"user": "root"}
+        assert await answer(client, attachments=lie) == "list by v1"
+        got = stage.calls["v1"]
+        assert "user" not in got[-1].attachments
+        with pytest.raises(DubboError, match="bring a token"):
+            await client.call(INTERFACE, "buy", attachments=lie)
+        token = {"token": "of-ada", **lie}
+        assert await answer(client, "buy", attachments=token) == "buy by v1"
+        assert got[-1].attachments["user"] == "ada"
+        assert "token" not in got[-1].attachments
+        assert len(got) == 2, "the provider has not seen what was denied"
+        process.kill()
+        await process.wait()
+        with pytest.raises(DubboError, match="gave no verdict"):
+            await client.call(INTERFACE, "buy", attachments=token)
+        stage.edit("routes.yaml", ("failureModeAllow: false", "failureModeAllow: true"))
+        await becomes("buy by v1", lambda: answer(client, "buy", attachments=token))
+        assert "user" not in got[-1].attachments
+
+
+async def test_custom_authorization_asks_about_what_meets_its_policies(tmp_path: Path) -> None:
+    async with (
+        authorizer() as (asked, process),
+        running("custom-authorization", tmp_path, ("v1",), others={9000: asked}) as stage,
+        stage.consumer() as client,
+    ):
+        token = {"token": "of-ada"}
+
+        async def said(method: str, attachments: dict[str, str]) -> str:
+            try:
+                return str((await client.call(INTERFACE, method, attachments=attachments)).value)
+            except DubboError as error:
+                return error.message
+
+        def calls() -> int:
+            return Metrics(stage.proxy.envoy).total("external_authorization_calls")
+
+        assert await said("list", {}) == "list by v1"
+        assert "bring a token" in await said("buy", {})
+        assert await said("buy", token) == "buy by v1"
+        assert stage.calls["v1"][-1].attachments["user"] == "ada"
+        denied = await said("deleteAll", token)
+        assert "denied by the authorization policy demo/nobody-deletes" in denied
+        await eventually(lambda: calls() == 3)
+        # Nobody who can be asked: what the policy is for is denied, and the rest goes on.
+        stage.edit("policies.yaml", ("provider: {name: authorizer}", "provider: {name: nobody}"))
+
+        async def shut() -> bool:
+            return "denied by the authorization policy demo/buyers" in await said("buy", token)
+
+        await becomes(True, shut)
+        errors = [it.code for it in stage.proxy.diagnostics if it.severity is Severity.ERROR]
+        assert errors == ["no-provider"]
+        assert await said("list", {}) == "list by v1"
+        stage.edit("policies.yaml", ("provider: {name: nobody}", "provider: {name: authorizer}"))
+        await becomes("buy by v1", lambda: said("buy", token))
+        process.kill()
+        await process.wait()
+        assert "gave no verdict" in await said("buy", token)
+        assert await said("list", {}) == "list by v1"
 
 
 async def test_private_protocol_is_routed_by_its_declaration(tmp_path: Path) -> None:

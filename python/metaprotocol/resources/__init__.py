@@ -8,6 +8,7 @@ from metaprotocol.resources import kubernetes
 from metaprotocol.resources.application_protocol import ApplicationProtocol, ApplicationProtocolSpec
 from metaprotocol.resources.authorization import AuthorizationPolicy, DubboAuthorizationPolicy
 from metaprotocol.resources.base import Key, Metadata, Model, Resource
+from metaprotocol.resources.config_map import ConfigMap
 from metaprotocol.resources.destination_rule import DestinationRule, DestinationRuleSpec
 from metaprotocol.resources.gateway import Gateway
 from metaprotocol.resources.inventory import Changes, Inventory
@@ -26,6 +27,7 @@ __all__ = [
     "ApplicationProtocolSpec",
     "AuthorizationPolicy",
     "Changes",
+    "ConfigMap",
     "DestinationRule",
     "DestinationRuleSpec",
     "DubboAuthorizationPolicy",

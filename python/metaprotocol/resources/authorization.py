@@ -221,6 +221,13 @@ class WorkloadLabels(Model):
     """Labels that they have; none: all of the namespace."""
 
 
+class PolicyProvider(Model):
+    """One of the `extensionProviders` of the mesh's configuration."""
+
+    name: Value
+    """Its name there."""
+
+
 class AuthorizationSpec(Checked):
     """What becomes of the requests that meet one of the rules."""
 
@@ -231,20 +238,23 @@ class AuthorizationSpec(Checked):
     target_refs: list[dict[str, Any]] | None = None
     """Likewise."""
     action: Literal["ALLOW", "DENY", "AUDIT", "CUSTOM"] = "ALLOW"
-    """With DENY they are denied; with ALLOW all others are; with AUDIT they are counted. Denials
-    come first."""
-    provider: dict[str, Any] | None = None
-    """Who is asked with CUSTOM, which is not possible."""
+    """With CUSTOM a service is asked about them, with DENY they are denied, with ALLOW all others
+    are, in this order; with AUDIT they are counted."""
+    provider: PolicyProvider | None = None
+    """Who is asked with CUSTOM."""
     rules: Annotated[list[AuthorizationRule], Field(max_length=_MAX_RULES)] = Field(
         default_factory=list
     )
     """Without rules no request meets the policy."""
 
     def problems(self) -> Iterator[Problem]:
-        """What nobody can be asked about."""
-        if self.action == "CUSTOM":
-            message = "nobody can be asked whether a request is allowed"
-            yield Problem("action", "custom", message, "ALLOW, DENY, or AUDIT")
+        """Who is asked, if somebody is."""
+        if self.action == "CUSTOM" and self.provider is None:
+            message = "is missing: action CUSTOM asks somebody"
+            yield Problem("provider", "missing-field", message, "write provider: {name: ...}")
+        if self.action != "CUSTOM" and self.provider is not None:
+            message = f"is asked nothing with action {self.action}"
+            yield Problem("provider", "provider", message, "remove it, or write action: CUSTOM")
 
 
 class AuthorizationPolicy(Resource):

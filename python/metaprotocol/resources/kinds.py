@@ -15,6 +15,7 @@ from metaprotocol.resources import kubernetes
 from metaprotocol.resources.application_protocol import ApplicationProtocol
 from metaprotocol.resources.authorization import AuthorizationPolicy, DubboAuthorizationPolicy
 from metaprotocol.resources.base import Resource
+from metaprotocol.resources.config_map import ConfigMap
 from metaprotocol.resources.destination_rule import DestinationRule
 from metaprotocol.resources.gateway import Gateway
 from metaprotocol.resources.meta_router import MetaRouter
@@ -51,6 +52,8 @@ class Reader(Enum):
     """A ``RedisPlan``, or how Redis servers are used."""
     SECRET = "secret"
     """What other objects name, and nobody may read."""
+    MESH = "mesh"
+    """What the mesh has for everybody."""
     NOBODY = "nobody"
 
 
@@ -109,6 +112,7 @@ KINDS: tuple[Kind, ...] = (
     _read(RedisService, "redisservices", Reader.REDIS, "host"),
     _read(RedisDestination, "redisdestinations", Reader.REDIS, "host"),
     _read(Secret, "secrets", Reader.SECRET),
+    _read(ConfigMap, "configmaps", Reader.MESH),
     _read(kubernetes.Service, "services", Reader.SERVICE),
     _read(kubernetes.Endpoints, "endpoints", Reader.ENDPOINTS),
     _read(kubernetes.EndpointSlice, "endpointslices", Reader.ENDPOINTS),

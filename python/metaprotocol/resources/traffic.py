@@ -4,6 +4,7 @@ Istio's VirtualService."""
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -46,6 +47,9 @@ RETRY_ON: dict[str, tuple[str, ...]] = {
 
 _LARGEST_STATUS = 2**31 - 1
 
+FaultKey = Annotated[str, Field(min_length=1, max_length=1000)]
+"""A metadata key that has room for more behind it."""
+
 
 class Percent(Model):
     """A share in percent."""
@@ -74,6 +78,21 @@ class AbortFault(Model):
     """For the human at the other end, where the protocol's errors carry text."""
 
 
+class RequestedFault(Model):
+    """Faults that requests ask for, by their metadata, as those of HTTP ask Envoy by headers."""
+
+    delay_key: FaultKey = "x-envoy-fault-delay-request"
+    """The key whose value is how many milliseconds the request waits; the same key with
+    `-percentage` behind it says with what chance, in percent."""
+    abort_key: FaultKey = "x-envoy-fault-abort-request"
+    """The key whose value is the kind of error that it gets, as in `abort.kind`; `-percentage`
+    likewise."""
+    max_delay: PositiveDuration = timedelta(seconds=10)
+    """Who asks for more waits as long as this."""
+    percentage: Percent | None = None
+    """The greatest chance that a request can ask for; default: it is certain."""
+
+
 class Fault(Checked):
     """Faults on purpose. Those that are delayed may be aborted, too, after their delay."""
 
@@ -81,10 +100,13 @@ class Fault(Checked):
     """Requests that wait."""
     abort: AbortFault | None = None
     """Requests that fail."""
+    requested: RequestedFault | None = None
+    """Faults that requests ask for themselves, in place of the other two for those that do; without
+    it none may."""
 
     def doubts(self) -> Iterator[Problem]:
         """Faults that never happen."""
-        if self.delay is None and self.abort is None:
+        if self.delay is None and self.abort is None and self.requested is None:
             yield Problem("", "no-fault", "nothing is delayed or aborted", "add delay or abort")
 
 

@@ -53,8 +53,9 @@ _TOLD_OF = ("RequestAuthentication",)
 # What our controller writes as well.
 _WRITTEN = ("VirtualService",)
 _ISTIO_VERSIONS = ("v1", "v1beta1", "v1alpha3")
-# What is in Secrets is for those who mount them, and for nobody else to read.
-_NOT_FOLLOWED = (*_SAID_ELSEWHERE, "Secret")
+# What is in Secrets is for those who mount them, and for nobody else to read; and of all ConfigMaps
+# one would be looked at, for what istiod does where there is an istiod.
+_NOT_FOLLOWED = (*_SAID_ELSEWHERE, "Secret", "ConfigMap")
 
 FOLLOWED: tuple[ApiKind, ...] = (
     *(

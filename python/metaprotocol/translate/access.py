@@ -70,6 +70,9 @@ class AccessPolicy:
     """The only one whose ports it is for; empty: it is for all ports."""
     for_gateways: bool = False
     """It is for no service."""
+    provider: str = ""
+    """Who says whether requests that meet it pass; without a word they are denied. Empty: nobody
+    is asked."""
     known_to_istio: bool = False
     """Istio enforces what it can of it, on its own."""
 

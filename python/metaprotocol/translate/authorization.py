@@ -41,6 +41,8 @@ class MadePolicy:
 
     owner: Resource
     message: EnginePolicy
+    provider: str = ""
+    """Who is asked about requests that meet it; empty: nobody."""
     rules: list[tuple[str, list[str]]] = field(default_factory=list)
     """Of each of its rules the field, and those of its conditions."""
 
@@ -106,7 +108,11 @@ class _PolicyTranslator:
         policy = self._policy
         made = self._empty()
         if not policy.rules and policy.action != EnginePolicy.AUDIT:
-            what = "denies nothing" if self._denies else "lets no request through"
+            what = (
+                "asks about nothing" if policy.provider
+                else "denies nothing" if self._denies
+                else "lets no request through"
+            )  # fmt: skip
             self._report.warning(
                 policy.owner, "no-rules", "spec.rules",
                 f"there are none: it {what}", fix="`rules: [{}]` is for every request",
@@ -129,7 +135,11 @@ class _PolicyTranslator:
         self._report.warning(
             self._policy.owner, "part-of-a-service", "spec.selector",
             f"may be for some of the pods of {self._port.owner.key} alone; "
-            + ("it denies all requests" if self._denies else "it lets none through"),
+            + (
+                "it is asked about all requests" if self._policy.provider
+                else "it denies all requests" if self._denies
+                else "it lets none through"
+            ),
             fix="select all pods of a service, by labels that it selects them by",
         )  # fmt: skip
         return self._for_everything()
@@ -138,7 +148,7 @@ class _PolicyTranslator:
         key = self._policy.owner.key
         name = f"{key.namespace}/{key.name}"[:255]
         message = EnginePolicy(name=name, action=self._policy.action)
-        return MadePolicy(self._policy.owner, message)
+        return MadePolicy(self._policy.owner, message, self._policy.provider)
 
     def _for_everything(self) -> MadePolicy:
         """One that denies every request, or lets none through."""
@@ -170,7 +180,9 @@ class _PolicyTranslator:
         untold = [*clause.untold, *self._methods_untold(clause)]
         for place in untold:
             what = (
-                "the rule denies whatever the rest is about"
+                "the rule asks about whatever the rest is about"
+                if self._policy.provider
+                else "the rule denies whatever the rest is about"
                 if self._denies
                 else "it lets nothing through"
             )

@@ -41,18 +41,22 @@ def access_policy(written: Written) -> AccessPolicy:
     """What an authorization policy says."""
     rules: Sequence[AuthorizationRule | DubboRule] = written.spec.rules
     reader = _Reader(written.key.namespace)
+    asks = written.spec.action == "CUSTOM"
     made = AccessPolicy(
         written,
-        getattr(EnginePolicy, written.spec.action),
+        # Who cannot be asked has said no.
+        EnginePolicy.DENY if asks else getattr(EnginePolicy, written.spec.action),
         [reader.rule(rule, f"spec.rules[{index}]") for index, rule in enumerate(rules)],
     )
     if isinstance(written, DubboAuthorizationPolicy):
         return replace(made, codec="dubbo")
     selector = written.spec.selector
+    provider = written.spec.provider
     return replace(
         made,
         labels=selector.match_labels if selector is not None else {},
         for_gateways=written.spec.target_ref is not None or written.spec.target_refs is not None,
+        provider=provider.name if provider is not None else "",
         known_to_istio=True,
     )
 

@@ -27,6 +27,7 @@ from metaprotocol.config.v1 import (
 from metaprotocol.resources import ApplicationProtocol, Resource
 from metaprotocol.resources.application_protocol import ApplicationProtocolSpec
 from metaprotocol.translate.access_logs import access_log
+from metaprotocol.translate.authorization import MadePolicy
 from metaprotocol.translate.limits import limits_message, put_over
 from metaprotocol.translate.plan import Place
 from metaprotocol.translate.protocols import CodecInfo, library_options
@@ -38,6 +39,10 @@ _ROUTE = re.compile(r"route_tables\[0\]\.routes\[(?P<route>\d+)\](?:\.(?P<rest>.
 _POLICY = re.compile(
     r"route_tables\[0\]\.authorization\.policies\[(?P<policy>\d+)\]"
     r"(?:\.rules\[(?P<rule>\d+)\](?:\.match\[(?P<condition>\d+)\])?)?"
+)
+_ASKING = re.compile(
+    r"route_tables\[0\]\.custom_authorization"
+    r"(?:\.any_of\[(?P<rule>\d+)\](?:\.match\[(?P<condition>\d+)\])?)?"
 )
 _STEP = re.compile(r"(?P<name>\w+)(?:\[(?P<index>\d+)\])?")
 _WHOLE_TABLE = ("local_rate_limit", "global_rate_limit", "external_authorization")
@@ -237,17 +242,34 @@ def written(config: ProxyConfig) -> str:
 
 def tell_policy(error: EngineError, table: Table, report: Report) -> bool:
     """Reports a complaint of the engine about an authorization policy, if it is one."""
-    match = _POLICY.match(error.path)
-    if match is None or int(match["policy"]) >= len(table.policies):
+    asking = _ASKING.match(error.path)
+    match = asking or _POLICY.match(error.path)
+    if match is None:
         return False
-    what, value = _value(error.what)
-    fix = "every request gets an error until it is fixed"
     rule, condition = (
         None if match[name] is None else int(match[name]) for name in ("rule", "condition")
     )
-    place = table.policies[int(match["policy"])].place(rule, condition)
+    if asking is not None:
+        policy, rule = _asking(table, rule)
+    else:
+        position = int(match["policy"])
+        policy = table.policies[position] if position < len(table.policies) else None
+    if policy is None:
+        return False
+    what, value = _value(error.what)
+    fix = "every request gets an error until it is fixed"
+    place = policy.place(rule, condition)
     report.error(place.owner, "rejected", place.field, what, value=value, fix=fix)
     return True
+
+
+def _asking(table: Table, rule: int | None) -> tuple[MadePolicy | None, int | None]:
+    """Which policy has a rule of all those together that ask, and which of its rules it is."""
+    for policy in table.asking:
+        if rule is None or rule < len(policy.rules):
+            return policy, rule
+        rule -= len(policy.rules)
+    return None, None
 
 
 def tell_log(error: EngineError, owner: Resource, report: Report) -> None:

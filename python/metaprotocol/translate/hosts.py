@@ -20,6 +20,7 @@ from metaprotocol.resources import (
 from metaprotocol.translate.access import AccessPolicy
 from metaprotocol.translate.addresses import Claim, local_address
 from metaprotocol.translate.authorization import authorization
+from metaprotocol.translate.custom_authorization import ask
 from metaprotocol.translate.filters import (
     accepted,
     brought_errors,
@@ -69,7 +70,8 @@ from metaprotocol.translate.zookeeper import ZOOKEEPER, zookeeper_filters
 
 _DUBBO = "dubbo"
 _KEPT_BY_SERVERS = (
-    "authorization", "external_authorization", "local_rate_limit", "global_rate_limit",
+    "custom_authorization", "authorization", "external_authorization",
+    "local_rate_limit", "global_rate_limit",
 )  # fmt: skip
 
 
@@ -452,7 +454,7 @@ class HostTranslator:
             origins.insert(0, shut)
         if protocol is not None:
             origins.append(protocol)
-        origins.extend(policy.owner for policy in table.policies)
+        origins.extend(policy.owner for policy in (*table.policies, *table.asking))
         origins.extend(telemetry.items)
         made.ports[port.number] = PortFilters(codec, protocol, plan, frozenset(table.uses))
         owner = plan.owner if plan is not None else port.owner
@@ -537,12 +539,13 @@ class HostTranslator:
                 getattr(inbound.message, limit).CopyFrom(getattr(table.message, limit))
                 table.message.ClearField(limit)
         inbound.policies, table.policies = table.policies, ()
+        inbound.asking, table.asking = table.asking, ()
         if table.plan is not None:  # whose routes are for the clients' side
             inbound.plan = replace(table.plan, routes=())
         return [(name, table), (inbound_filter_name(service.host, port.number), inbound)]
 
-    @staticmethod
     def _authorize(
+        self,
         policies: Sequence[AccessPolicy],
         service: Service,
         port: Port,
@@ -551,7 +554,9 @@ class HostTranslator:
         report: Report,
     ) -> None:
         """Adds who may send what to a table."""
-        table.policies = authorization(policies, service, port, codec, report)
+        made = authorization(policies, service, port, codec, report)
+        table.asking = ask(made, self._index.mesh, codec, self._known, table, report)
+        table.policies = [policy for policy in made if policy not in table.asking]
         for policy in table.policies:
             table.message.authorization.policies.append(policy.message)
 

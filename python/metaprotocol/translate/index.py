@@ -9,6 +9,7 @@ from typing import TypeVar
 from metaprotocol.resources import (
     ApplicationProtocol,
     AuthorizationPolicy,
+    ConfigMap,
     DestinationRule,
     DubboAuthorizationPolicy,
     Gateway,
@@ -25,6 +26,7 @@ from metaprotocol.resources import (
     VirtualService,
     kubernetes,
 )
+from metaprotocol.resources.config_map import MESH_CONFIG
 from metaprotocol.resources.kinds import Reader, kinds_read_by
 from metaprotocol.translate.access import AccessPolicy
 from metaprotocol.translate.authorization_policies import access_policy
@@ -73,6 +75,7 @@ class Index:
         """By the hosts that are known to be meant."""
         self._policies: dict[str, dict[Key, AccessPolicy]] = {}
         """Who may send what, by namespace."""
+        self._mesh = Key("ConfigMap", options.root_namespace, MESH_CONFIG)
         self._telemetry: dict[str, set[Key]] = {}
         """By namespace."""
         self._unenforced: set[Key] = set()
@@ -114,6 +117,10 @@ class Index:
                     self._redis_object(key, [present.spec.host], present.secret, add, touched)
                 case Secret():
                     self._secret(key, touched)
+                case ConfigMap() if key == self._mesh:
+                    for namespace, policies in self._policies.items():
+                        if any(policy.provider for policy in policies.values()):
+                            touched.routes |= self._hosts_of(namespace)
                 case AuthorizationPolicy() | DubboAuthorizationPolicy():
                     policies = self._policies.setdefault(key.namespace, {})
                     if add:
@@ -300,6 +307,12 @@ class Index:
         """The Secret of a namespace with that name."""
         found = self._objects.get(Key("Secret", namespace, name))
         return found if isinstance(found, Secret) else None
+
+    @property
+    def mesh(self) -> ConfigMap | None:
+        """The mesh's configuration, if there is one."""
+        found = self._objects.get(self._mesh)
+        return found if isinstance(found, ConfigMap) else None
 
     def rules(self, host: str) -> list[DestinationRule]:
         """The DestinationRules that cover that host."""

@@ -166,6 +166,13 @@ class _Reader:
             fault.abort.percent = written.abort.percentage.value
             fault.abort.kind = written.abort.kind
             fault.abort.text = written.abort.text
+        if (asked := written.requested) is not None:
+            longest = self._bounded(asked.max_delay, f"{field}.requested.maxDelay", LONGEST_PAUSE)
+            fault.requested.delay_key = asked.delay_key
+            fault.requested.abort_key = asked.abort_key
+            fault.requested.max_delay.FromTimedelta(longest)
+            if asked.percentage is not None:
+                fault.requested.max_percent = asked.percentage.value
 
     # --- rate limits
 

@@ -85,6 +85,8 @@ class Table:
     """Some of them are not there."""
     policies: Sequence[MadePolicy] = ()
     """Those of ``message.authorization``, in the same order."""
+    asking: Sequence[MadePolicy] = ()
+    """Those whose rules make up ``message.custom_authorization.any_of``, in the same order."""
     diagnostics: Diagnostics = ()
 
 

@@ -77,7 +77,11 @@ void ExternalAuthorization::AddProxyKey(std::string key, MetadataKeys& keys) {
 
 bool ExternalAuthorization::IsAskedAbout(const MatchInput& request) const {
   const RouteMatch found = match->Match(request);
-  return found.route != nullptr || found.undecided;
+  if (found.route == nullptr && !found.undecided) return false;
+  if (!any_of) return true;
+  const RouteMatch met = any_of->table->Match(request);
+  if (met.route != nullptr || met.undecided) return true;
+  return request.message.unread() && any_of->unread->Match(request).route != nullptr;
 }
 
 std::string ExternalAuthorization::Question(const FilterContext& context) const {

@@ -21,7 +21,14 @@ class ExternalAuthorization final : public Filter {
   ExternalAuthorization(std::string_view protocol, MetadataKeys& keys);
 
   std::unique_ptr<const RouteTable> match;  // one rule; the service is not asked about others
-  std::string cluster;                      // of the service
+  // If it is there, only requests that meet one of its rules are asked about.
+  struct Rules {
+    std::unique_ptr<const RouteTable> table;
+    // What can be told of requests that cannot be read.
+    std::unique_ptr<const RouteTable> unread;
+  };
+  std::optional<Rules> any_of;
+  std::string cluster;  // of the service
   uint64_t timeout_us = 200 * 1000;
   bool failure_mode_allow = false;
   size_t max_body_bytes = 0;     // of each message, that the service is told

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "src/filter/filter.h"
+#include "src/route/match_input.h"
 
 namespace metaprotocol {
 
@@ -23,14 +24,34 @@ struct FaultAbort {
   std::string text = {};
 };
 
+// Faults that requests ask for.
+struct RequestedFaults {
+  KeyRef delay;
+  KeyRef delay_percent;
+  KeyRef abort;
+  KeyRef abort_percent;
+  uint64_t max_delay_us = 0;
+  uint64_t max_chance = Route::kAlways;
+
+  // What this request asks for; nothing: it asks for none, or what it says is no such thing.
+  std::optional<FaultDelay> DelayOf(const MatchInput& request) const;
+  std::optional<FaultAbort> AbortOf(const MatchInput& request) const;
+
+ private:
+  uint64_t ChanceOf(const KeyRef& key, const MatchInput& request) const;
+};
+
 class Fault final : public Filter {
  public:
   std::optional<FaultDelay> delay;
   std::optional<FaultAbort> abort;
+  std::optional<RequestedFaults> requested;
 
   std::string_view name() const override { return "fault"; }
-  FilterNeeds needs() const override { return {.request = MayDelay() || MayAbort()}; }
-  bool WantsWhole(const MatchInput& /*head*/) const override { return MayDelay(); }
+  FilterNeeds needs() const override { return {.request = MayDelay() || MayAbort() || requested}; }
+  bool WantsWhole(const MatchInput& head) const override {
+    return MayDelay() || (requested && requested->DelayOf(head));
+  }
   RequestVerdict OnRequest(FilterContext& context) const override;
   RequestVerdict OnTimer(FilterContext& context) const override;
 

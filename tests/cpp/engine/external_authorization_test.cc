@@ -49,6 +49,8 @@ struct Settings {
   size_t max_body_bytes = 0;
   std::vector<std::string> metadata = {"name"};
   std::vector<std::string> proxy_keys = {};
+  // Of rules with one condition each.
+  std::vector<Condition> any_of = {};
 };
 
 SimConfig Checked(SimConfig config = {}, const Settings& settings = {}) {
@@ -64,6 +66,15 @@ SimConfig Checked(SimConfig config = {}, const Settings& settings = {}) {
     for (const std::string& key : settings.metadata) check->metadata.emplace_back(key, keys);
     for (const std::string& key : settings.proxy_keys) check->AddProxyKey(key, keys);
     check->context = {{"who", "asks"}};
+    if (settings.any_of.empty()) return check;
+    ExternalAuthorization::Rules& met = check->any_of.emplace();
+    for (auto* const table : {&met.table, &met.unread}) {
+      std::vector<RouteTable::Rule> wanted;
+      for (const Condition& condition : settings.any_of) {
+        wanted.emplace_back().conditions = {condition};
+      }
+      *table = RouteTable::Build("rules", std::move(wanted), keys, errors);
+    }
     return check;
   });
   return config;
@@ -323,6 +334,22 @@ TEST(ExternalAuthorization, RepliesKeepTheirOrder) {
   const auto replies = client.Take();
   EXPECT_EQ(Tokens(replies), (Texts{"1", "2"}));
   EXPECT_EQ(Kinds(replies), "ER");
+}
+
+TEST(ExternalAuthorization, OnlyRequestsThatMeetARuleAreAskedAbout) {
+  CheckedWorld world(Checked({}, {.any_of = {Exact("name", "buy"), Exact("user", "eve")}}));
+  SimClient& client = world.Connect();
+  const auto asked = [&](const FakeKv& kv) {
+    const size_t before = world.limiter.questions.size();
+    client.Send(world.Request(1, "", kv));
+    world.RunFor(kSecond);
+    client.Take();
+    return world.limiter.questions.size() - before;
+  };
+  EXPECT_EQ(asked({{"name", "look"}}), 0u);
+  EXPECT_EQ(asked({}), 0u);
+  EXPECT_EQ(asked({{"name", "buy"}}), 1u);
+  EXPECT_EQ(asked({{"name", "look"}, {"user", "eve"}}), 1u);
 }
 
 }  // namespace

@@ -111,5 +111,87 @@ TEST(Fault, ClientThatLeavesEndsItsDelay) {
   world.ExpectQuiet();
 }
 
+// --- faults that requests ask for. Nobody can ask for more than is allowed, what is no wish is no
+// fault, and requests that ask for nothing have those of the configuration
+
+SimConfig Asked(uint64_t max_chance = Route::kAlways, bool aborts = false) {
+  SimConfig config;
+  config.make_filters.emplace_back("fault", [=](MetadataKeys& keys) {
+    auto fault = std::make_shared<Fault>();
+    if (aborts) fault->abort = FaultAbort{.reply = LocalReply::kDenied};
+    fault->requested.emplace(RequestedFaults{.delay = KeyRef("wait", keys),
+                                             .delay_percent = KeyRef("wait-percentage", keys),
+                                             .abort = KeyRef("fail", keys),
+                                             .abort_percent = KeyRef("fail-percentage", keys),
+                                             .max_delay_us = 200 * kMs,
+                                             .max_chance = max_chance});
+    return fault;
+  });
+  return config;
+}
+
+TEST(Fault, RequestsAskForDelaysUpToTheBound) {
+  World world(Asked());
+  world.SetHosts("a", {"h1"});
+  SimClient& client = world.Connect();
+  const auto waits_ms = [&](const char* asked_for) {
+    client.Send(world.Request(1, "", {{"wait", asked_for}}));
+    for (uint64_t ms = 0; ms < 1000; ++ms) {
+      world.RunFor(kMs);
+      if (!client.Take().empty()) return ms;
+    }
+    return uint64_t{1000};
+  };
+  EXPECT_NEAR(static_cast<double>(waits_ms("50")), 50, 2);
+  EXPECT_NEAR(static_cast<double>(waits_ms("300")), 200, 2);
+  EXPECT_NEAR(static_cast<double>(waits_ms("18446744073709551615")), 200, 2);
+  for (const char* none : {"0", "", "-5", "+5", "5ms", "1e3", " 5", "18446744073709551616"}) {
+    EXPECT_LE(waits_ms(none), 2u) << none;
+  }
+}
+
+TEST(Fault, RequestsAskForErrorsByName) {
+  World world(Asked(Route::kAlways, true));
+  world.SetHosts("a", {"h1"});
+  SimClient& client = world.Connect();
+  const auto sent = [&](const FakeKv& kv) {
+    client.Send(world.Request(1, "", kv));
+    world.RunFor(kSecond);
+    client.Take();
+  };
+  sent({{"fail", "timeout"}});
+  EXPECT_EQ(world.Count(LocalReply::kTimeout), 1u);
+  EXPECT_EQ(world.Count(LocalReply::kDenied), 0u) << "in place of the configuration's own";
+  for (const char* none : {"", "503", "Timeout", "timeouts"}) sent({{"fail", none}});
+  sent({});
+  EXPECT_EQ(world.Count(LocalReply::kDenied), 5u);
+  sent({{"fail", "timeout"}, {"fail-percentage", "0"}});
+  EXPECT_EQ(world.Count(LocalReply::kTimeout), 1u);
+  EXPECT_EQ(world.Count(LocalReply::kDenied), 5u) << "who asks for no chance has none";
+}
+
+TEST(Fault, NobodyCanAskForAGreaterChanceThanTheBound) {
+  for (const char* percent : {"100", "1e9", "inf", "25"}) {
+    World world(Asked(Route::ChanceOf(25)));
+    world.SetHosts("a", {"h1"});
+    SimClient& client = world.Connect();
+    constexpr size_t kCalls = 2000;
+    for (uint64_t i = 0; i < kCalls; ++i) {
+      client.Send(world.Request(i, "", {{"fail", "fault"}, {"fail-percentage", percent}}));
+      world.RunFor(kMs);
+    }
+    const auto failed = static_cast<double>(world.Count(Counter::kFaultAborts));
+    EXPECT_NEAR(failed, kCalls * 0.25, 120) << percent;  // six standard deviations
+  }
+  for (const char* percent : {"nan", "-1", "many", ""}) {
+    World world(Asked());
+    world.SetHosts("a", {"h1"});
+    SimClient& client = world.Connect();
+    client.Send(world.Request(1, "", {{"fail", "fault"}, {"fail-percentage", percent}}));
+    world.RunFor(kMs);
+    EXPECT_EQ(world.Count(Counter::kFaultAborts), 0u) << percent;
+  }
+}
+
 }  // namespace
 }  // namespace metaprotocol::test

@@ -288,9 +288,11 @@ def test_a_policy_that_was_never_good_shuts_the_services_it_may_be_for(
     assert "cluster" in route
 
 
-def test_custom_is_an_error_since_nobody_can_be_asked() -> None:
-    broken = read_broken(policy("{action: CUSTOM, provider: {name: x}, rules: [{}]}"))
-    assert len(broken) == 1
+@pytest.mark.parametrize(
+    "spec", ["{action: CUSTOM, rules: [{}]}", "{action: DENY, provider: {name: x}, rules: [{}]}"]
+)
+def test_custom_needs_a_provider_and_nothing_else_has_one(spec: str) -> None:
+    assert len(read_broken(policy(spec))) == 1
 
 
 def test_what_the_engine_rejects_is_told_of_the_policy_and_shuts() -> None:

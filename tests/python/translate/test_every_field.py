@@ -605,6 +605,10 @@ OURS: dict[str, dict[str, tuple[Any, Json | None]]] = {
         "routes[].fault.abort.percentage.value": (7.0, FAULTY),
         "routes[].fault.abort.kind": ("denied", FAULTY),
         "routes[].fault.abort.text": ("no", FAULTY),
+        "routes[].fault.requested.delayKey": ("wait", FAULTY),
+        "routes[].fault.requested.abortKey": ("fail", FAULTY),
+        "routes[].fault.requested.maxDelay": ("7s", FAULTY),
+        "routes[].fault.requested.percentage.value": (7.0, FAULTY),
         **{
             f"routes[].{side}Mutation{how}[].{name}": ("z", spec_with(
                 routes=[{**ROUTE, f"{side}Mutation{how}": [{"key": "k", "value": "v"}]}]))

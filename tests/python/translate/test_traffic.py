@@ -57,6 +57,26 @@ def test_an_unknown_condition_is_an_error() -> None:
     assert '"gone" is no condition' in found.message
 
 
+def test_requests_ask_for_faults_where_their_route_lets_them() -> None:
+    faulty = f"{TO_ORDERS}, fault: {{requested: {{maxDelay: 3s, percentage: {{value: 7}}}}}}"
+    result = translated(service() + router(f"[{{name: a, {faulty}}}]"))
+    (route,) = result.routes(f"{ORDERS}|20880")
+    assert route["filters"] == [
+        {
+            "name": "fault",
+            "fault": {
+                "requested": {
+                    "delay_key": "x-envoy-fault-delay-request",
+                    "abort_key": "x-envoy-fault-abort-request",
+                    "max_delay": "3s",
+                    "max_percent": 7,
+                }
+            },
+        }
+    ]
+    assert result.codes == []
+
+
 def test_a_fault_is_a_filter_of_its_route_alone() -> None:
     faulty = f"{TO_ORDERS}, fault: {{delay: {{percentage: {{value: 7}}, fixedDelay: 2s}}}}"
     match = "match: {attributes: {method: {exact: x}}}"
