@@ -330,30 +330,14 @@ UPSTREAMS = Dashboard(
                     unit="percentunit",
                 ),
                 _panel(
-                    "Ejected now",
+                    "Ejections and returns",
                     (
-                        "sum by (envoy_cluster_name) "
-                        f"(envoy_cluster_outlier_detection_ejections_active{_ENVOY})",
-                        _ENVOY_LEGEND,
-                    ),
-                ),
-                _panel(
-                    "Ejections",
-                    (
-                        _rate(
-                            "envoy_cluster_outlier_detection_ejections_enforced_total",
-                            _ENVOY,
-                            "envoy_cluster_name",
-                        ),
-                        f"enforced {_ENVOY_LEGEND}",
+                        f"{_rate('metaprotocol_outlier_ejections', _OF, 'cluster')} or vector(0)",
+                        f"ejected {_CLUSTER_LEGEND}",
                     ),
                     (
-                        _rate(
-                            "envoy_cluster_outlier_detection_ejections_overflow",
-                            _ENVOY,
-                            "envoy_cluster_name",
-                        ),
-                        f"too many were ejected already {_ENVOY_LEGEND}",
+                        f"{_rate('metaprotocol_outlier_returns', _OF, 'cluster')} or vector(0)",
+                        f"back {_CLUSTER_LEGEND}",
                     ),
                     about="By proxies: each of them ejects for itself.",
                 ),

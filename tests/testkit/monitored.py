@@ -59,14 +59,15 @@ spec:
   host: shop.demo.svc.cluster.local
   trafficPolicy:
     loadBalancer: {{simple: ROUND_ROBIN}}
-    outlierDetection:
-      consecutive5xxErrors: 1
-      interval: 0.2s
-      baseEjectionTime: 300s
-      maxEjectionPercent: 50
   subsets:
   - {{name: good, labels: {{version: good}}}}
-  - {{name: half, labels: {{version: half}}}}
+  - name: half
+    labels: {{version: half}}
+    trafficPolicy:
+      outlierDetection:
+        consecutive5xxErrors: 1
+        baseEjectionTime: 1s
+        maxEjectionPercent: 50
   - {{name: frail, labels: {{version: frail}}}}
   - {{name: none, labels: {{version: none}}}}
 ---
