@@ -1,7 +1,7 @@
 """Reads the text of a file into resources and diagnostics, all of them at once.
 
 A file may hold several documents and lists of resources; each stands by itself: what is right is
-returned, whatever else is wrong. Objects of other programs (ConfigMaps, ...) are ignored.
+returned, whatever else is wrong. Objects of other programs (Jobs, ...) are ignored.
 """
 
 from __future__ import annotations

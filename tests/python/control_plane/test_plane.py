@@ -323,7 +323,9 @@ async def test_a_change_does_not_look_through_what_is_told_of_all_other_files(
     builder: ConfigBuilder, folder: Path
 ) -> None:
     """Of a folder with thousands of files, some are always told of."""
-    (folder / "other.yaml").write_text("{apiVersion: v1, kind: ConfigMap, metadata: {name: a}}")
+    (folder / "other.yaml").write_text(
+        "{apiVersion: v1, kind: PersistentVolume, metadata: {name: a}}"
+    )
     async with planed(builder, folder) as plane:
         before = plane.diagnostics
         assert codes(plane) == {"passed-over"}

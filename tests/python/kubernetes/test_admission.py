@@ -340,9 +340,10 @@ def test_each_error_of_the_translation_is_the_objects_own_or_anothers() -> None:
         "plain-password", "rejected", "too-many-rules", "unknown-codec",
     }  # fmt: skip
     of_foreign_kinds = {
-        "address-conflict", "bad-endpoints", "calls-itself", "endpoint-address", "gateway-conflict",
-        "gateway-tls", "host-conflict", "locality-lb", "maglev-table-size", "tls-credential-name",
-        "tls-istio-mutual", "unknown-protocol",
+        "address-conflict", "bad-endpoints", "bad-statuses", "calls-itself", "endpoint-address",
+        "gateway-conflict", "gateway-tls", "host-conflict", "locality-lb", "maglev-table-size",
+        "no-provider", "several-providers", "tls-credential-name", "tls-istio-mutual",
+        "unknown-protocol",
     }  # fmt: skip
     found: set[str] = set()
     for path in SOURCES.glob("*.py"):

@@ -153,7 +153,7 @@ def test_objects_of_other_programs_are_passed_over_with_a_note() -> None:
     for version, kind in (
         ("apps/v1", "ReplicaSet"),
         ("extensions/v1beta1", "Deployment"),
-        ("v1", "ConfigMap"),
+        ("v1", "PersistentVolume"),
         ("serving.knative.dev/v1", "Service"),
         ("networking.istio.io/v1", "Sidecar"),
         ("other.example/v1", "MetaRouter"),
