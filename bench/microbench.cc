@@ -1,6 +1,7 @@
 // What the engine's parts cost, without Envoy, sockets or kernel: nanoseconds each.
 //
 //   microbench [--seconds=S] [--json] [FILTER]     only what contains FILTER
+//   microbench --instructions [FILTER]             instructions, which are the same on every run
 //   microbench --times=N FILTER                    so often and nothing else, for callgrind
 //
 // Every part runs in a loop for about S seconds (0.2), in five slices; the fastest slice counts,
@@ -21,12 +22,12 @@
 #include "bench/wire.h"
 #include "src/balance/balancer.h"
 #include "src/base/random_stream.h"
-#include "src/codec/protobuf.h"
 #include "src/codec/registry.h"
 #include "src/config/snapshot.h"
 #include "src/engine.h"
 #include "src/route/route_table.h"
-#include "tests/cpp/codecs/declared/declarations.h"
+#include "tests/cpp/codecs/declared/brpc_twin.h"
+#include "tests/cpp/support/instructions.h"
 
 namespace bench {
 namespace {
@@ -52,8 +53,12 @@ double Now() {
 class Runner {
  public:
   // `times`: not measured, but done that often; 0: measured.
-  Runner(double seconds, bool json, uint64_t times, std::string filter)
-      : slice_(seconds / 5), json_(json), times_(times), filter_(std::move(filter)) {}
+  Runner(double seconds, bool json, bool instructions, uint64_t times, std::string filter)
+      : slice_(seconds / 5),
+        json_(json),
+        instructions_(instructions),
+        times_(times),
+        filter_(std::move(filter)) {}
 
   bool Wants(std::string_view name) const { return name.find(filter_) != std::string_view::npos; }
 
@@ -73,6 +78,12 @@ class Runner {
       body(times_);
       return;
     }
+    if (instructions_) {
+      const auto count = metaprotocol::test::InstructionsOfEach(body);
+      if (!count) Fail("cannot trace a process of its own");
+      Print(name, *count, "instructions");
+      return;
+    }
     double best = 1e300;
     uint64_t count = 64;
     while (body(count) < slice_ / 4) count *= 2;
@@ -80,14 +91,26 @@ class Runner {
       const uint64_t times = count * 4;
       best = std::min(best, body(times) / static_cast<double>(times));
     }
-    std::printf(json_ ? "{\"name\": \"%s\", \"ns\": %.1f}\n" : "%-52s %10.1f ns\n", name.c_str(),
-                best * 1e9);
-    std::fflush(stdout);
+    Print(name, best * 1e9, "ns");
   }
 
  private:
+  [[noreturn]] static void Fail(const char* why) {
+    std::fprintf(stderr, "microbench: %s\n", why);
+    std::exit(1);
+  }
+  void Print(const std::string& name, double value, const char* unit) const {
+    if (json_) {
+      std::printf("{\"name\": \"%s\", \"%s\": %.1f}\n", name.c_str(), unit, value);
+    } else {
+      std::printf("%-52s %10.1f %s\n", name.c_str(), value, unit);
+    }
+    std::fflush(stdout);
+  }
+
   const double slice_;
   const bool json_;
+  const bool instructions_;
   const uint64_t times_;
   const std::string filter_;
 };
@@ -159,41 +182,17 @@ void BenchCodecs(Runner& runner) {
   BenchCodec(runner, "thrift", *thrift, Direction::kResponse, "reply", ThriftMessage(2, 100));
 }
 
-// bRPC by hand and by a declaration, which may cost half as much again. The messages are those of
-// an exchange with two entries of its client.
+// bRPC by hand and by a declaration, which may cost half as much again.
 void BenchDeclared(Runner& runner) {
-  const auto part = [](uint32_t number, std::string_view bytes) {
-    std::string out;
-    metaprotocol::AppendProtoBytes(out, number, bytes);
-    return out;
-  };
-  const auto number = [](uint32_t field, uint64_t value) {
-    std::string out;
-    metaprotocol::AppendProtoVarint(out, field, value);
-    return out;
-  };
-  const auto entry = [](std::string_view key, std::string_view value) {
-    std::string out;
-    metaprotocol::AppendProtoEntry(out, 9, key, value);
-    return out;
-  };
-  const auto frame = [](const std::string& meta) {
-    std::string out = "PRPC";
-    metaprotocol::AppendBe32(out, static_cast<uint32_t>(meta.size() + 100));
-    metaprotocol::AppendBe32(out, static_cast<uint32_t>(meta.size()));
-    return out + meta + std::string(100, 'x');
-  };
-  const std::string call = part(1, kInterface) + part(2, kMethod) + number(3, 77) + number(8, 500);
-  const std::string request = frame(part(1, call) + number(4, 123456789) + entry("tenant", "red") +
-                                    entry("trace", "0123456789abcdef"));
-  const std::string response = frame(part(2, number(1, 0)) + number(4, 123456789));
+  const metaprotocol::declared::BrpcExchange exchange;
   const auto by_hand = MakeCodec("brpc");
   const auto declared = metaprotocol::declared::Make(metaprotocol::declared::kBrpc);
   for (const auto& [name, codec] :
        {std::pair<std::string, const Codec*>{"brpc", by_hand.get()},
         std::pair<std::string, const Codec*>{"brpc declared", declared.get()}}) {
-    BenchCodec(runner, name, *codec, Direction::kRequest, "request", request, "service");
-    BenchCodec(runner, name, *codec, Direction::kResponse, "response", response, "service");
+    BenchCodec(runner, name, *codec, Direction::kRequest, "request", exchange.request, "service");
+    BenchCodec(runner, name, *codec, Direction::kResponse, "response", exchange.response,
+               "service");
   }
 }
 
@@ -421,6 +420,7 @@ void BenchEngines(Runner& runner) {
 int main(int argc, char** argv) {
   double seconds = 0.2;
   bool json = false;
+  bool instructions = false;
   uint64_t times = 0;
   std::string filter;
   for (int i = 1; i < argc; ++i) {
@@ -431,11 +431,13 @@ int main(int argc, char** argv) {
       times = std::strtoull(argv[i] + std::string_view("--times=").size(), nullptr, 10);
     } else if (argument == "--json") {
       json = true;
+    } else if (argument == "--instructions") {
+      instructions = true;
     } else {
       filter = argument;
     }
   }
-  bench::Runner runner(seconds, json, times, filter);
+  bench::Runner runner(seconds, json, instructions, times, filter);
   bench::BenchCodecs(runner);
   bench::BenchDeclared(runner);
   bench::BenchRoutes(runner);

@@ -2,6 +2,7 @@
 #include "codecs/declared/compile.h"
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <set>
 #include <utility>
@@ -31,6 +32,7 @@ bool Compiler::Compile() {
   for (Layout& layout : tables_.layouts) {
     FindNeeded(layout);
     Prepare(layout);
+    PrepareMessages(layout);
   }
   return !failed_;
 }
@@ -149,16 +151,94 @@ LengthPart Compiler::PartOf(const Layout& here, FieldIndex index) {
   return part;
 }
 
-// What is looked up for every message, in the form in which it is wanted.
-void Compiler::Prepare(Layout& here) const {
-  here.id_in_message = here.id != kNoField && here.fields[here.id].type == FieldType::kMember;
+void Compiler::PrepareNumbers(Layout& here) {
+  if (here.id != kNoField) {
+    const Field& id = here.fields[here.id];
+    here.id_in_message = id.type == FieldType::kMember;
+    here.id_in_json = here.IsInJson(id);
+    here.id_is_narrow = id.member == MemberType::kSigned32;
+  }
+  if (here.status != kNoField) here.status_is_signed = here.fields[here.status].is_signed();
+  if (here.timeout != kNoField) here.timeout_is_signed = here.fields[here.timeout].is_signed();
   while (here.plain < here.fields.size() && here.fields[here.plain].type == FieldType::kNumber &&
          here.spans.empty()) {
-    ++here.plain;
+    here.plain_end += here.fields[here.plain++].width;
+  }
+  std::vector<bool> asked(here.fields.size());
+  const auto ask = [&](FieldIndex index) {
+    if (index != kNoField) asked[index] = true;
+  };
+  ask(here.id);
+  ask(here.status);
+  ask(here.timeout);
+  for (const FieldIndex index : here.copies) ask(index);
+  for (const Kind& kind : here.kinds) {
+    for (const Kind::Condition& condition : kind.when) ask(condition.field);
   }
   for (size_t i = 0; i < here.fields.size(); ++i) {
-    const Field& field = here.fields[i];
+    ask(here.fields[i].source);
+    if (here.fields[i].key != MetadataKeys::kNone) ask(static_cast<FieldIndex>(i));
+  }
+  for (size_t i = 0; i < here.plain; ++i) {
+    if (asked[i]) here.asked_of_plain.push_back(static_cast<FieldIndex>(i));
+  }
+}
+
+void Compiler::PrepareOpening(Layout& here) {
+  std::array<char, sizeof(uint64_t)> word{};
+  std::array<char, sizeof(uint64_t)> mask{};
+  here.opens_in_word = true;
+  for (const Opening& opening : here.opening) {
+    if (opening.offset > word.size() || opening.bytes.size() > word.size() - opening.offset) {
+      here.opens_in_word = false;
+      return;
+    }
+    std::copy(opening.bytes.begin(), opening.bytes.end(), word.begin() + opening.offset);
+    std::fill_n(mask.begin() + opening.offset, opening.bytes.size(), '\xff');
+  }
+  here.opening_word = std::bit_cast<uint64_t>(word);
+  here.opening_mask = std::bit_cast<uint64_t>(mask);
+}
+
+// The messages whose lengths can be made good where they stand, and the one that has all lists.
+void Compiler::PrepareMessages(Layout& here) {
+  for (SubMessage& message : here.messages) {
+    const Field& field = here.fields[message.field];
+    if (field.offset != kVariable) message.begin = field.offset + field.width;
+    FindLengths(here, message, message.lengths);
+  }
+  if (here.lists.empty() || here.lists.size() >= kMostTargets) return;
+  const auto message_of = [&](FieldIndex index) {
+    const Field& field = here.fields[index];
+    return field.type == FieldType::kMember ? here.fields[field.source].message
+                                            : Layout::kNoMessage;
+  };
+  const uint8_t listing = message_of(here.lists.front());
+  const bool together = std::all_of(here.lists.begin(), here.lists.end(),
+                                    [&](FieldIndex list) { return message_of(list) == listing; });
+  if (!together || listing == Layout::kNoMessage) return;
+  const SubMessage& message = here.messages[listing];
+  // Other numbers are either in that message as well, or before it.
+  const auto reachable = [&](FieldIndex index) {
+    return index == kNoField || message_of(index) == listing ||
+           (here.fields[index].type == FieldType::kNumber && index < message.field);
+  };
+  if (message.lengths.empty() || message.begin == kVariable || message.field >= here.needed ||
+      !reachable(here.id) || !reachable(here.timeout)) {
+    return;
+  }
+  here.listing = listing;
+}
+
+// What is looked up for every message, in the form in which it is wanted.
+void Compiler::Prepare(Layout& here) const {
+  PrepareNumbers(here);
+  for (size_t i = 0; i < here.fields.size(); ++i) {
+    Field& field = here.fields[i];
     const auto index = static_cast<FieldIndex>(i);
+    const bool is_message = field.type == FieldType::kMessage;
+    const size_t members = is_message ? here.messages[field.message].members : 0;
+    field.behind = static_cast<FieldIndex>(i + 1 + members);
     // The entries of members are told as they are read.
     if (field.type == FieldType::kEntries || field.key != MetadataKeys::kNone) {
       here.said.push_back({index, field.is_list(), field.key});
@@ -167,8 +247,7 @@ void Compiler::Prepare(Layout& here) const {
     if (field.type != FieldType::kMember) {
       here.last = index;
       const bool is_text = field.is_text() && !field.has_constant;
-      if (is_text || field.is_list() || field.type == FieldType::kMessage || index == here.id ||
-          index == here.timeout) {
+      if (is_text || field.is_list() || is_message || index == here.id || index == here.timeout) {
         here.writable.push_back(index);
       }
     }
@@ -181,6 +260,7 @@ void Compiler::Prepare(Layout& here) const {
     }
     here.opening.push_back({field.offset, std::move(bytes)});
   }
+  PrepareOpening(here);
   for (const FieldIndex index : here.length_fields) {
     here.length_parts.push_back(PartOf(here, index));
   }
@@ -200,7 +280,9 @@ void Compiler::FindNeeded(Layout& here) {
   }
   here.telling = needed;
   for (const FieldIndex index : here.length_fields) need(index);
-  for (const Demand& demand : here.demands) need(demand.field);
+  for (const FieldIndex member : here.demands.required) need(member);
+  for (const Demands::Constant& constant : here.demands.constants) need(constant.field);
+  for (const Demands::Without& without : here.demands.withouts) need(without.field);
   for (size_t i = 0; i < here.fields.size(); ++i) {
     if (here.fields[i].has_constant) need(static_cast<FieldIndex>(i));
   }
@@ -245,6 +327,7 @@ std::optional<Forms> Compile(const std::string& name, const config::Declaration&
   if (!good || count == 0) return std::nullopt;
   for (Tables& tables : forms.tables) {
     tables.keys = keys;
+    for (const std::string& key : keys) tables.key_lengths |= Tables::LengthBit(key);
     tables.id_bits = id_bits;
   }
   return forms;

@@ -168,10 +168,9 @@ void Compiler::CompileMembers(const config::DeclaredMessage& from, const std::st
       continue;
     }
     const auto index = static_cast<FieldIndex>(here.fields.size());
-    if (field.required || field.has_constant || !field.without.empty()) {
-      here.demands.push_back(
-          {index, field.required, field.has_constant, field.number, field.without});
-    }
+    if (field.required) here.demands.required.push_back(index);
+    if (field.has_constant) here.demands.constants.push_back({index, field.number});
+    if (!field.without.empty()) here.demands.withouts.push_back({index, field.without});
     if (field.is_list()) here.lists.push_back(index);
     here.fields.push_back(std::move(field));
     ++message.members;
@@ -188,7 +187,7 @@ void Compiler::CompileMembers(const config::DeclaredMessage& from, const std::st
 std::string Compiler::PlaceInProtobuf(Layout& here, SubMessage& message, std::string_view path,
                                       Field& field) {
   const std::vector<uint32_t> numbers = NumbersOf(path);
-  if (numbers.empty()) {
+  if (numbers.empty() || numbers.size() > ProtoNode::kMostParts) {
     return "must be one to four numbers with '.' between them, such as 1.2";
   }
   if (*std::max_element(numbers.begin(), numbers.end()) > kLargestNumber) {
@@ -233,7 +232,8 @@ void Compiler::PrepareProtobuf(const Layout& here, SubMessage& message) {
     node.by_tag.fill(ProtoNode::kNone);
     for (size_t i = node.cases.size(); i-- > 0;) {
       ProtoNode::Case& known = node.cases[i];
-      known.or_text = known.is_list() && here.fields[known.member].or_text;
+      known.is_list = known.type == MemberType::kEntries && known.member != kNoField;
+      known.or_text = known.is_list && here.fields[known.member].or_text;
       const uint64_t tag = ProtoTag(known.number, known.wire);
       if (tag < node.by_tag.size()) node.by_tag[tag] = static_cast<uint8_t>(i);
     }
@@ -270,8 +270,46 @@ std::string Compiler::PlaceInJson(const Layout& here, SubMessage& message, std::
   return {};
 }
 
-// Another id may take more or fewer bytes, so that all numbers that count them have to be known,
-// and to be where they can be changed without reading the message anew.
+// All numbers that count a message's bytes have to be known, and to be where they can be changed
+// without reading anything anew.
+std::string Compiler::FindLengths(const Layout& here, const SubMessage& message,
+                                  std::vector<std::pair<size_t, size_t>>& lengths) {
+  const Field& field = here.fields[message.field];
+  std::vector<FieldIndex> counting;
+  if (field.source != kNoField) counting.push_back(field.source);
+  for (const FieldIndex span : here.spans) {
+    const bool around = span < message.field && here.fields[span].through >= message.field;
+    if (around) counting.push_back(span);
+  }
+  // What the framing adds up may be among these already.
+  const auto summands = std::count_if(counting.begin(), counting.end(), [&](FieldIndex length) {
+    return std::find(here.length_fields.begin(), here.length_fields.end(), length) !=
+           here.length_fields.end();
+  });
+  if (here.length_fields.empty() || summands > 1 ||
+      (summands == 0 && here.free_length == kNoField)) {
+    return "which takes more or fewer bytes with other ids: this needs framing by a length in "
+           "which "
+           "that message counts once";
+  }
+  if (summands == 0) counting.push_back(here.free_length);
+  if (field.source == kNoField && field.offset == kVariable) {
+    return "whose length is not at a fixed place";
+  }
+  std::vector<std::pair<size_t, size_t>> found;
+  if (field.source == kNoField) found.emplace_back(field.offset, field.width);
+  for (const FieldIndex length : counting) {
+    const Field& counts = here.fields[length];
+    if (counts.type != FieldType::kNumber || counts.offset == kVariable || length > message.field) {
+      return "that " + counts.name +
+             " counts, which must have whole bytes at a fixed place before it";
+    }
+    found.emplace_back(counts.offset, counts.width);
+  }
+  lengths = std::move(found);
+  return "";
+}
+
 void Compiler::CompileIdInMessage(size_t side, FieldIndex index, const std::string& path) {
   Layout& here = layout(side);
   const Field& field = here.fields[index];
@@ -289,42 +327,11 @@ void Compiler::CompileIdInMessage(size_t side, FieldIndex index, const std::stri
     Error(path, value, "is in a message within the message; it must be directly in a field's");
     return;
   }
-  std::vector<FieldIndex> lengths;
-  if (message.source != kNoField) lengths.push_back(message.source);
-  for (const FieldIndex span : here.spans) {
-    const bool around = span < field.source && here.fields[span].through >= field.source;
-    if (around) lengths.push_back(span);
-  }
-  // What the framing adds up may be among these already.
-  const auto summands = std::count_if(lengths.begin(), lengths.end(), [&](FieldIndex length) {
-    return std::find(here.length_fields.begin(), here.length_fields.end(), length) !=
-           here.length_fields.end();
-  });
-  if (!tables_.delimiter.empty() || summands > 1 ||
-      (summands == 0 && here.free_length == kNoField)) {
-    Error(
-        path, value,
-        "is in a message, which takes more or fewer bytes with other ids: this needs framing by a "
-        "length in which that message counts once");
+  std::vector<std::pair<size_t, size_t>> lengths;
+  if (const std::string wrong = FindLengths(here, here.messages[message.message], lengths);
+      !wrong.empty()) {
+    Error(path, value, "is in a message " + wrong);
     return;
-  }
-  if (summands == 0) lengths.push_back(here.free_length);
-  if (message.source == kNoField) {
-    if (message.offset == kVariable) {
-      Error(path, value, "is in a message whose length is not at a fixed place");
-      return;
-    }
-    here.id_lengths.emplace_back(message.offset, message.width);
-  }
-  for (const FieldIndex length : lengths) {
-    const Field& counts = here.fields[length];
-    if (counts.type != FieldType::kNumber || counts.offset == kVariable || length > field.source) {
-      Error(path, value,
-            "is in a message that " + counts.name +
-                " counts, which must have whole bytes at a fixed place before it");
-      return;
-    }
-    here.id_lengths.emplace_back(counts.offset, counts.width);
   }
   here.id = index;
   // Many readers of JSON know no integers of 64 bits.

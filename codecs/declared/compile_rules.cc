@@ -151,6 +151,8 @@ void Compiler::CompileKind(size_t side, MessageKind kind, const config::KindRule
       continue;
     }
     condition.numbers = from.values;
+    condition.one_number = from.values.size() == 1;
+    if (condition.one_number) condition.number = from.values.front();
     condition.texts = from.texts;
     compiled.when.push_back(std::move(condition));
   }

@@ -59,6 +59,9 @@ class Compiler {
   void NumberKeys();
   static void FindNeeded(Layout& here);
   void Prepare(Layout& here) const;
+  static void PrepareNumbers(Layout& here);
+  static void PrepareOpening(Layout& here);
+  static void PrepareMessages(Layout& here);
   // Where the number field, at a fixed place, is.
   static LengthPart PartOf(const Layout& here, FieldIndex index);
 
@@ -108,6 +111,9 @@ class Compiler {
                                  Field& field);
   static void PrepareProtobuf(const Layout& here, SubMessage& message);
   void CompileIdInMessage(size_t side, FieldIndex index, const std::string& path);
+  // As SubMessage::lengths; what keeps them from being made good, or "".
+  static std::string FindLengths(const Layout& here, const SubMessage& message,
+                                 std::vector<std::pair<size_t, size_t>>& lengths);
 
   // --- compile_rules.cc: framing, kinds, and what the engine needs of a message
   void CompileFraming();

@@ -56,28 +56,25 @@ Encoded EncodeContent(const Tables& tables, const Message& message, Bytes bytes,
       replaced.timeout && layout.fields[layout.timeout].type == FieldType::kMember;
   const bool rewrites =
       !options.mutation.empty() || timeout_in_message || (layout.id_in_message && replaced.timeout);
-  Values values;
-  if (rewrites && bytes.size() >= message.length &&
-      ReadFields(layout, tables.little_endian, bytes, end, 0, layout.fields.size(), values).ok()) {
-    const Bytes content = bytes.substr(0, end);
-    if (AppendMutated(tables, direction, content, values, options.mutation, replaced, out)) {
-      return {.head = values[layout.last].end};
+  if (rewrites && bytes.size() >= message.length) {
+    size_t head = AppendEntriesChanged(tables, direction, bytes, TargetOf(message.tag),
+                                       options.mutation, replaced, out);
+    if (head == 0) {
+      head =
+          AppendMutated(tables, direction, bytes.substr(0, end), options.mutation, replaced, out);
     }
+    if (head != 0) return {.head = head};
   }
-  if (timeout_in_message) replaced.timeout.reset();  // it has no room
-  if (layout.id_in_message && options.id == message.id) return {};
   if (layout.id_in_message) {
+    if (options.id == message.id) return {};
     const IdPlace place = IdPlace::Unpack(message.tag);
     const size_t head = AppendIdInMessage(layout, tables.little_endian, bytes, place.begin,
                                           place.size, options.id, out);
     return {.head = head, .impossible = head == 0};
   }
+  if (timeout_in_message) replaced.timeout.reset();  // it has no room
   if (!replaced.id && !replaced.timeout) return {};
-  if (!layout.replaced_at_fixed_places &&
-      !ReadFields(layout, tables.little_endian, bytes, end, 0, layout.needed, values).ok()) {
-    return {};
-  }
-  return {.head = AppendReplaced(tables, direction, bytes, values, replaced, out)};
+  return {.head = AppendReplaced(tables, direction, bytes, end, replaced, out)};
 }
 
 }  // namespace
@@ -100,22 +97,23 @@ const Tables& DeclaredCodec::TablesOf(uint64_t tag) const {
   return forms_.tables[std::min<size_t>(tag >> kFormShift & kFormMask, forms_.tables.size() - 1)];
 }
 
-// The mask has a byte for each form and direction: how many fields have to be read for what is
-// wanted.
+// The mask has a byte for each form and direction.
 Interest DeclaredCodec::InterestIn(const MetadataKeys& keys) const {
   uint64_t mask = 0;
   int shift = 0;
   for (const Tables& tables : forms_.tables) {
     for (const Layout& layout : tables.layouts) {
-      uint64_t count = 0;
+      Wanted wanted;
       for (size_t i = 0; i < layout.fields.size(); ++i) {
         const Field& field = layout.fields[i];
-        const bool wanted = field.is_list()
-                                ? keys.wants_named()
-                                : field.key != MetadataKeys::kNone && keys.wants(field.key);
-        if (wanted) count = i + 1;
+        const bool named = field.is_list();
+        const bool own = field.key != MetadataKeys::kNone && keys.wants(field.key);
+        if (!own && !(named && keys.wants_named())) continue;
+        wanted.fields = static_cast<uint8_t>(i + 1);
+        // The entries of members are told as they are read.
+        wanted.told |= !named || field.type != FieldType::kMember;
       }
-      mask |= count << shift;
+      mask |= wanted.Pack() << shift;
       shift += 8;
     }
   }
@@ -125,11 +123,6 @@ Interest DeclaredCodec::InterestIn(const MetadataKeys& keys) const {
 std::unique_ptr<DecodeState> DeclaredCodec::NewDecodeState(Direction) const {
   if (common_.delimiter.empty()) return nullptr;
   return std::make_unique<Scanned>();
-}
-
-DecodeResult DeclaredCodec::Decode(DecodeState* state, Direction direction, Bytes bytes,
-                                   const DecodeOptions& options, Message& message) const {
-  return DecodeDeclared(forms_, static_cast<Scanned*>(state), direction, bytes, options, message);
 }
 
 Encoded DeclaredCodec::Encode(const Message& message, Bytes bytes, const EncodeOptions& options,
@@ -198,7 +191,8 @@ std::vector<DeclaredCodec::Explained> DeclaredCodec::Explain(Direction direction
   if (headed && EndsWithCrc32(layout, tables.little_endian, bytes)) end -= kCrc32Bytes;
   for (size_t count = 1; count <= layout.fields.size(); ++count) {
     Values values;
-    const ReadResult read = ReadFields(layout, tables.little_endian, bytes, end, 0, count, values);
+    FieldReader reader(layout, tables.little_endian, bytes, end, values);
+    const ReadResult& read = reader.Read(count);
     if (!read.ok()) {
       error = form == Forms::kNoForm                         ? "it has none of the protocol's forms"
               : read.status == ReadResult::Status::kNeedMore ? "the message ends here"

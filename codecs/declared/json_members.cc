@@ -23,10 +23,10 @@ constexpr bool IsIgnored(char c) { return c == '_' || c == '-'; }
 // Of one whole message.
 class JsonReader {
  public:
-  JsonReader(const SubMessage& message, Bytes bytes, Bytes content, Values& values,
+  JsonReader(const SubMessage& message, Bytes content, size_t begin, Values& values,
              Metadata* metadata)
       : message_(message),
-        base_(static_cast<size_t>(content.data() - bytes.data())),
+        base_(begin),
         content_(content),
         scanner_(content),
         values_(values),
@@ -191,10 +191,10 @@ class JsonReader {
 class JsonWriter {
  public:
   JsonWriter(const Layout& layout, const SubMessage& message, Bytes old,
-             std::span<const MemberChange> changes, std::string& out)
+             std::span<MemberChange> changes, std::string& out)
       : message_(message), old_(old), scanner_(old), out_(out) {
     std::fill_n(changes_.begin(), message.members, nullptr);
-    for (const MemberChange& change : changes) {
+    for (MemberChange& change : changes) {
       changes_[Place(change.member)] = &change;
       changed_ |= layout.fields[change.member].within;
     }
@@ -219,7 +219,7 @@ class JsonWriter {
   };
 
   size_t Place(FieldIndex member) const { return size_t{member} - message_.field - 1; }
-  const MemberChange* ChangeOf(const JsonNode::Case& known) const {
+  MemberChange* ChangeOf(const JsonNode::Case& known) const {
     return known.member == kNoField ? nullptr : changes_[Place(known.member)];
   }
   bool Changed(uint8_t node) const {
@@ -269,7 +269,7 @@ class JsonWriter {
 
   bool ChangeMember(Members& members, const JsonNode::Case* known, size_t begin) {
     const bool object = scanner_.Peek() == '{';
-    const MemberChange* const change = known == nullptr ? nullptr : ChangeOf(*known);
+    MemberChange* const change = known == nullptr ? nullptr : ChangeOf(*known);
     if (change != nullptr && change->gone) {
       if (!scanner_.Value()) return false;
       Leave(members);
@@ -295,13 +295,16 @@ class JsonWriter {
     return true;
   }
 
-  void ChangeEntries(const EntryMutation& mutation) {
+  void ChangeEntries(EntryMutation& mutation) {
     Members members{.end = scanner_.position()};
     while (scanner_.Peek() == '"') {
       const size_t begin = scanner_.position();
       JsonString key;
-      if (!scanner_.String(key) || !scanner_.Take(':') || !scanner_.Value()) return;
-      if (mutation.Keeps(key.Text(owner_))) {
+      if (!scanner_.String(key) || !scanner_.Take(':')) return;
+      const bool null = scanner_.Peek() == 'n';  // which is none for who adds where there is none
+      if (!scanner_.Value()) return;
+      const std::string_view name = key.Text(owner_);
+      if (null ? mutation.Keeps(name) : mutation.SeeAndKeep(name)) {
         Keep(members, begin);
       } else {
         Leave(members);
@@ -387,8 +390,8 @@ class JsonWriter {
   JsonScanner scanner_;
   std::string& out_;
   size_t done_ = 0;  // of `old_`: what stays is written in as few pieces as there are
-  std::array<const MemberChange*, kMaxFields> changes_;  // by member
-  uint64_t changed_ = 0;                                 // by node
+  std::array<MemberChange*, kMaxFields> changes_;  // by member
+  uint64_t changed_ = 0;                           // by node
   std::string owner_;
 };
 
@@ -402,9 +405,9 @@ std::string JsonNode::FoldedName(std::string_view name) {
   return folded;
 }
 
-MembersRead ReadJsonMembers(const SubMessage& message, Bytes bytes, Bytes content, Values& values,
+MembersRead ReadJsonMembers(const SubMessage& message, Bytes content, size_t begin, Values& values,
                             Metadata* metadata) {
-  return JsonReader(message, bytes, content, values, metadata).Run();
+  return JsonReader(message, content, begin, values, metadata).Run();
 }
 
 void AppendJsonNumber(std::string& out, MemberType type, uint64_t number) {
@@ -418,7 +421,7 @@ void AppendJsonNumber(std::string& out, MemberType type, uint64_t number) {
 }
 
 void AppendJsonMessage(const Layout& layout, const SubMessage& message, Bytes old,
-                       std::span<const MemberChange> changes, std::string& out) {
+                       std::span<MemberChange> changes, std::string& out) {
   JsonWriter(layout, message, old, changes, out).Run();
 }
 

@@ -18,8 +18,8 @@ namespace metaprotocol::declared {
 
 struct MemberChange;
 
-// As ReadMembers, in members.h.
-MembersRead ReadJsonMembers(const SubMessage& message, Bytes bytes, Bytes content, Values& values,
+// As ReadMembers, in members.h, of a message that is `content` and begins at `begin`.
+MembersRead ReadJsonMembers(const SubMessage& message, Bytes content, size_t begin, Values& values,
                             Metadata* metadata);
 
 // Calls `each(key, value)` for the entries of a list that is a member, which lie in `area`; both
@@ -50,6 +50,6 @@ void AppendJsonNumber(std::string& out, MemberType type, uint64_t number);
 
 // As AppendMessage, in members.h. `old` has been read without a fault, or is "".
 void AppendJsonMessage(const Layout& layout, const SubMessage& message, Bytes old,
-                       std::span<const MemberChange> changes, std::string& out);
+                       std::span<MemberChange> changes, std::string& out);
 
 }  // namespace metaprotocol::declared

@@ -22,23 +22,24 @@ struct MemberChange {
   bool gone = false;
   uint64_t number = 0;
   std::string_view text = {};                 // texts
-  std::optional<EntryMutation> entries = {};  // lists; it has seen those of the message
+  std::optional<EntryMutation> entries = {};  // lists; it is shown those of the message
 };
 
-// Values of the members of the message that `content`, a part of `bytes`, is; if it cannot be read,
-// as far as it can. `metadata`, if any, gets the entries of lists.
-inline MembersRead ReadMembers(const SubMessage& message, Bytes bytes, Bytes content,
+// Values of the members of the message that is in [begin, end) of `bytes`; if it cannot be read, as
+// far as it can. `metadata`, if any, gets the entries of lists.
+inline MembersRead ReadMembers(const SubMessage& message, Bytes bytes, size_t begin, size_t end,
                                Values& values, Metadata* metadata) {
   Value* const first = &values[message.field + 1];
-  for (Value* value = first; value != first + message.members; ++value) {
+  const Value* const last = first + message.members;
+  for (Value* value = first; value != last; ++value) {
     value->number = 0;
     value->present = false;
   }
   if (message.format == MessageFormat::kJson) {
-    return ReadJsonMembers(message, bytes, content, values, metadata);
+    return ReadJsonMembers(message, bytes.substr(begin, end - begin), begin, values, metadata);
   }
-  return ReadProtobufMembers(message, bytes, content, values, metadata) ? MembersRead::kGood
-                                                                        : MembersRead::kFaulty;
+  return ReadProtobufMembers(message, bytes, begin, end, values, metadata) ? MembersRead::kGood
+                                                                           : MembersRead::kFaulty;
 }
 
 // Calls `each(key, value)` for the entries of the list `field`, which lie in `area`.
@@ -48,10 +49,11 @@ void ForEachMemberEntry(const Layout& layout, const Field& field, Bytes area, Ea
   ForEachProtobufEntry(field, area, each);
 }
 
-// Appends the message `old` with these changes; what they do not name stays as it is, byte by byte.
-// Nothing else than `changes` is in a message that is made anew ("").
+// Appends the message `old`, which has been read without a fault, with these changes; what they do
+// not name stays as it is, byte by byte. Nothing else than `changes` is in a message that is made
+// anew ("").
 inline void AppendMessage(const Layout& layout, const SubMessage& message, Bytes old,
-                          std::span<const MemberChange> changes, std::string& out) {
+                          std::span<MemberChange> changes, std::string& out) {
   if (message.format == MessageFormat::kJson) {
     AppendJsonMessage(layout, message, old, changes, out);
   } else {

@@ -19,8 +19,8 @@ namespace metaprotocol::declared {
 struct MemberChange;
 
 // As ReadMembers, in members.h; false if the message cannot be read.
-bool ReadProtobufMembers(const SubMessage& message, Bytes bytes, Bytes content, Values& values,
-                         Metadata* metadata);
+bool ReadProtobufMembers(const SubMessage& message, Bytes bytes, size_t begin, size_t end,
+                         Values& values, Metadata* metadata);
 
 // What is an entry of a list that is a member; nothing if it is something else. `or_text`: what has
 // no key is none.
@@ -51,6 +51,6 @@ void ForEachProtobufEntry(const Field& field, Bytes area, Each each) {
 
 // As AppendMessage, in members.h.
 void AppendProtobufMessage(const Layout& layout, const SubMessage& message, Bytes old,
-                           std::span<const MemberChange> changes, std::string& out);
+                           std::span<MemberChange> changes, std::string& out);
 
 }  // namespace metaprotocol::declared

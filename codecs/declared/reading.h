@@ -43,11 +43,50 @@ struct ReadResult {
   bool ok() const { return status == Status::kOk; }
 };
 
-// Reads the fields from `from` to `count` of a message whose fields and body end at `end`; only the
-// first bytes of it may be there. `values`: of those before `from`. `metadata`, if any, gets the
-// entries of the lists that are members of a message.
-ReadResult ReadFields(const Layout& layout, bool little_endian, Bytes bytes, size_t end,
-                      size_t from, size_t count, Values& values, Metadata* metadata = nullptr);
+// Reads the fields of one message, which with its body ends at `end`; only the first bytes of it
+// may be there. `metadata`, if any, gets the entries of the lists that are members of a message.
+class FieldReader {
+ public:
+  FieldReader(const Layout& layout, bool little_endian, Bytes bytes, size_t end, Values& values,
+              Metadata* metadata = nullptr)
+      : layout_(layout),
+        little_(little_endian),
+        bytes_(bytes),
+        end_(end),
+        values_(values),
+        metadata_(metadata) {}
+
+  // The first `count` fields, or what is behind those that have been read up to `count`.
+  const ReadResult& Read(size_t count);
+  // The first Layout::needed fields, but of the numbers at the beginning only those that somebody
+  // asks for: what the framing is found by, and constants that have been compared, need no values.
+  const ReadResult& ReadNeeded();
+
+ private:
+  bool Broken(std::string_view error, size_t fields = 0);
+  bool NeedMore(size_t need);
+  void ReadPlain(size_t count);
+  bool ReadNext();
+  bool ReadOne(const Field& field, Value& value);
+  bool Take(uint64_t size, Value& value);
+  bool TakePrefix(const Field& field, Value& value);
+  bool TakeText(const Field& field, size_t width, Value& value);
+  bool TakeUntil(std::string_view separator, Value& value);
+  bool ReadEntries(const Field& field, Value& value);
+  bool ReadMessage(const Field& field, Value& value);
+  bool ReadFaulty(const SubMessage& message, MembersRead read, size_t end);
+  bool HoldsConstant(const Field& field, const Value& value);
+
+  const Layout& layout_;
+  const bool little_;
+  const Bytes bytes_;
+  const size_t end_;
+  Values& values_;
+  Metadata* const metadata_;
+  size_t at_ = 0;
+  size_t next_ = 0;  // field
+  ReadResult result_;
+};
 
 inline uint64_t NumberAt(const LengthPart& part, bool little_endian, Bytes bytes) {
   const uint64_t whole = LoadNumber(bytes.data() + part.offset, part.width, little_endian);

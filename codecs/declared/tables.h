@@ -2,6 +2,7 @@
 // have become indices, and everything that can be known beforehand is.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
@@ -24,6 +25,8 @@ inline constexpr size_t kMaxFields = 96;
 using FieldIndex = uint16_t;
 inline constexpr FieldIndex kNoField = std::numeric_limits<FieldIndex>::max();
 inline constexpr size_t kVariable = std::numeric_limits<size_t>::max();
+// As many lists of a layout as a message can say the one of that has entries.
+inline constexpr size_t kMostTargets = 32;
 
 enum class FieldType : uint8_t {
   kNumber,     // `width` bytes
@@ -56,15 +59,15 @@ struct Entries {
 // A protobuf message as a tree of what is known of it.
 struct ProtoNode {
   static constexpr uint8_t kNone = 0xff;
+  static constexpr size_t kMostParts = 4;  // of the path of a member
   struct Case {
     uint32_t number = 0;
     WireType wire = WireType::kLength;
     MemberType type = MemberType::kText;
     FieldIndex member = kNoField;
     uint8_t node = kNone;  // a message within the message
+    bool is_list = false;  // a member that is one
     bool or_text = false;  // entries: what has no key is the text that the next case is
-
-    bool is_list() const { return type == MemberType::kEntries && member != kNoField; }
   };
   std::vector<Case> cases;  // by number
   // By tags of one byte: the first case, or kNone.
@@ -113,6 +116,10 @@ struct SubMessage {
   MessageFormat format = MessageFormat::kProtobuf;
   std::vector<ProtoNode> nodes;      // the first is the message itself
   std::vector<JsonNode> json_nodes;  // likewise
+  // The numbers that count its bytes, as offset and width, if all of them are at fixed places
+  // before it: then it can take more or fewer bytes without another look at the rest.
+  std::vector<std::pair<size_t, size_t>> lengths;
+  size_t begin = kVariable;  // of its content, if that is the same in every message
 };
 
 struct Field {
@@ -132,7 +139,8 @@ struct Field {
   std::string text;                                     // likewise
   std::vector<std::pair<uint64_t, std::string>> names;  // sorted
   uint32_t key = MetadataKeys::kNone;
-  uint8_t message = 0;  // kMessage: in Layout::messages
+  FieldIndex behind = 0;  // the next that is not a member of it
+  uint8_t message = 0;    // kMessage: in Layout::messages
   // kMember:
   MemberType member = MemberType::kText;
   uint32_t number_in_message = 0;  // protobuf: in the message that it is directly in
@@ -173,6 +181,8 @@ struct Field {
 struct Kind {
   struct Condition {
     FieldIndex field = kNoField;
+    bool one_number = false;  // the usual case: `number` is all of `numbers`
+    uint64_t number = 0;
     std::vector<uint64_t> numbers;
     std::vector<std::string> texts;
   };
@@ -194,13 +204,19 @@ struct NumberIs {
   std::vector<uint64_t> values;
 };
 
-// Something that is asked of a member of a message.
-struct Demand {
-  FieldIndex field = kNoField;
-  bool required = false;
-  bool has_constant = false;
-  uint64_t number = 0;  // the constant
-  std::string without;  // characters that it must not have
+// What is asked of members of messages.
+struct Demands {
+  struct Constant {
+    FieldIndex field = kNoField;
+    uint64_t number = 0;
+  };
+  struct Without {
+    FieldIndex field = kNoField;
+    std::string characters;
+  };
+  std::vector<FieldIndex> required;
+  std::vector<Constant> constants;
+  std::vector<Without> withouts;
 };
 
 // A field that is a metadata key of the protocol's own, or a list of what peers name; but those in
@@ -240,21 +256,33 @@ struct Layout {
   FieldIndex timeout = kNoField;
   std::vector<FieldIndex> lists;  // which mutations change
   std::vector<SubMessage> messages;
-  std::vector<Demand> demands;
+  // The message that all lists are in, if it is one that needs no second look at the whole of what
+  // a mutation of entries changes: it is read when messages are decoded, and can take more bytes.
+  static constexpr uint8_t kNoMessage = 0xff;
+  uint8_t listing = kNoMessage;
+  Demands demands;
   std::vector<Said> said;
   std::vector<Opening> opening;
+  // What of those is in the first eight bytes of a message, as one number in this machine's order.
+  uint64_t opening_word = 0;
+  uint64_t opening_mask = 0;
+  bool opens_in_word = false;         // nothing is behind them
   std::vector<FieldIndex> writable;   // what mutations and other numbers change; not members
   std::vector<FieldIndex> separated;  // fields with `until`
   FieldIndex last = kNoField;         // that is no member
-  // Where the id is in a message: the numbers that count its bytes, as offset and width.
-  std::vector<std::pair<size_t, size_t>> id_lengths;
-  std::vector<FieldIndex> spans;   // fields with `through`
-  std::vector<FieldIndex> copies;  // what goes into Message::tag, first byte first
+  std::vector<FieldIndex> spans;      // fields with `through`
+  std::vector<FieldIndex> copies;     // what goes into Message::tag, first byte first
   bool id_in_message = false;
-  size_t plain = 0;    // so many fields from the first are numbers, and nothing else about them
-  size_t telling = 0;  // so many fields tell kind, id, status and timeout
-  size_t needed = 0;   // so many fields tell everything but metadata
-  bool replaced_at_fixed_places = true;  // id and timeout
+  bool id_in_json = false;
+  bool id_is_narrow = false;  // of 32 bits with a sign
+  bool status_is_signed = false;
+  bool timeout_is_signed = false;
+  size_t plain = 0;      // so many fields from the first are numbers, and nothing else about them
+  size_t plain_end = 0;  // where they end
+  std::vector<FieldIndex> asked_of_plain;  // those of them that tell more than the framing does
+  size_t telling = 0;                      // so many fields tell kind, id, status and timeout
+  size_t needed = 0;                       // so many fields tell everything but metadata
+  bool replaced_at_fixed_places = true;    // id and timeout
 
   // Of the message that `member` is in.
   MessageFormat FormatOf(const Field& member) const {
@@ -264,11 +292,7 @@ struct Layout {
     return field.type == FieldType::kMember && FormatOf(field) == MessageFormat::kJson;
   }
   // The field that stands behind `index` and its members.
-  size_t Behind(size_t index) const {
-    const Field& field = fields[index];
-    const bool is_message = field.type == FieldType::kMessage;
-    return index + 1 + (is_message ? messages[field.message].members : 0);
-  }
+  size_t Behind(size_t index) const { return fields[index].behind; }
 };
 
 // A message that the proxy writes, by the fields of its layout.
@@ -304,12 +328,21 @@ struct Tables {
   Template ping;                // as a request
   Template go_away;             // as a response
   std::vector<std::string> keys;
+  uint64_t key_lengths = 0;  // of those, as bits
 
   // The status values that are the server's errors, if all others are not.
   std::vector<std::pair<uint64_t, uint64_t>> server_errors;
 
   const Layout& layout(Direction direction) const {
     return layouts[static_cast<size_t>(direction)];
+  }
+  // Whether a mutation's key is one of the protocol's own.
+  bool IsOwn(std::string_view key) const {
+    return (key_lengths & LengthBit(key)) != 0 &&
+           std::find(keys.begin(), keys.end(), key) != keys.end();
+  }
+  static uint64_t LengthBit(std::string_view key) {
+    return uint64_t{1} << (key.size() < 63 ? key.size() : 63);
   }
 };
 

@@ -2,6 +2,7 @@
 #include "codecs/declared/writing.h"
 
 #include <algorithm>
+#include <array>
 #include <iterator>
 #include <limits>
 #include <optional>
@@ -62,10 +63,6 @@ struct ListChanges {
   }
 };
 
-bool IsOwn(const Tables& tables, std::string_view key) {
-  return std::find(tables.keys.begin(), tables.keys.end(), key) != tables.keys.end();
-}
-
 // Calls `each(key, raw)` for what is in a list.
 template <class Each>
 void ForEachRaw(const Tables& tables, const Field& field, Bytes content, const Value& value,
@@ -90,7 +87,7 @@ bool HasKey(const Tables& tables, const Layout& layout, const Field& field, Byte
 void PlanLists(const Tables& tables, const Layout& layout, Bytes bytes, const Values& values,
                std::span<const MutationOp> mutation, ListChanges& plan) {
   plan.all_named = std::none_of(mutation.begin(), mutation.end(),
-                                [&](const MutationOp& op) { return IsOwn(tables, op.key); });
+                                [&](const MutationOp& op) { return tables.IsOwn(op.key); });
   if (layout.lists.empty()) return;
   plan.target = layout.lists.front();
   for (const FieldIndex list : layout.lists) {
@@ -108,7 +105,7 @@ void PlanLists(const Tables& tables, const Layout& layout, Bytes bytes, const Va
   }
   std::vector<MutationOp> named;
   std::copy_if(mutation.begin(), mutation.end(), std::back_inserter(named),
-               [&](const MutationOp& op) { return !IsOwn(tables, op.key); });
+               [&](const MutationOp& op) { return !tables.IsOwn(op.key); });
   plan.split = SplitMutation(named, [&](std::string_view key) {
     return std::any_of(layout.lists.begin(), layout.lists.end(), [&](FieldIndex list) {
       const Value& value = values[list];
@@ -164,10 +161,7 @@ std::vector<MemberChange> MemberChanges(const Layout& layout, const SubMessage& 
   }
   for (const FieldIndex list : layout.lists) {
     if (!has(list) || lists.of(list).empty()) continue;
-    EntryMutation entries(lists.of(list));
-    ForEachMemberEntry(layout, layout.fields[list], Content(values[list], bytes),
-                       [&](Bytes key, Bytes) { entries.See(key); });
-    changes.push_back({.member = list, .entries = std::move(entries)});
+    changes.push_back({.member = list, .entries = EntryMutation(lists.of(list))});
   }
   for (size_t i = 0; !lists.all_named && i < message.members; ++i) {
     const auto index = static_cast<FieldIndex>(message.field + 1 + i);
@@ -189,7 +183,7 @@ std::vector<EntryChange> ChangesOf(const Tables& tables, const Field& field, Byt
                         [&](const EntryChange& change) { return change.key == key; });
   };
   for (const MutationOp& op : mutation) {
-    if (!IsOwn(tables, op.key) && of(op.key) == changes.end()) changes.push_back({op.key});
+    if (!tables.IsOwn(op.key) && of(op.key) == changes.end()) changes.push_back({op.key});
   }
   ForEachRaw(tables, field, content, value, [&](Bytes key, Bytes) {
     if (const auto change = of(key); change != changes.end()) change->there = true;
@@ -245,11 +239,31 @@ bool MutatedEntries(const Tables& tables, const Field& field, Bytes content, con
   return true;
 }
 
+// Adds `more` to what counts the bytes of a message within the message that begins at `out[start]`
+// and was `bytes`; false, and nothing appended, if that cannot be said.
+bool MakeLengthsGood(const SubMessage& message, bool little_endian, Bytes bytes, size_t more,
+                     size_t start, std::string& out) {
+  for (const auto& [offset, width] : message.lengths) {
+    const uint64_t length = LoadNumber(bytes.data() + offset, width, little_endian) + more;
+    if (length > LargestNumber(width)) {
+      out.resize(start);
+      return false;
+    }
+    StoreNumber(&out[start + offset], width, little_endian, length);
+  }
+  return true;
+}
+
 }  // namespace
 
-size_t AppendReplaced(const Tables& tables, Direction direction, Bytes bytes, const Values& values,
+size_t AppendReplaced(const Tables& tables, Direction direction, Bytes bytes, size_t end,
                       const Replaced& replaced, std::string& out) {
   const Layout& layout = tables.layout(direction);
+  Values values;
+  if (!layout.replaced_at_fixed_places) {
+    FieldReader reader(layout, tables.little_endian, bytes, end, values);
+    if (!reader.Read(layout.needed).ok()) return 0;
+  }
   size_t done = 0;
   const auto replace = [&](FieldIndex index, const std::optional<uint64_t>& number) {
     if (!number) return;
@@ -283,23 +297,64 @@ size_t AppendIdInMessage(const Layout& layout, bool little_endian, Bytes bytes, 
   } else {
     AppendProtoVarint(out, field.number_in_message, id);
   }
-  const size_t written = out.size() - start - begin;
-  for (const auto& [offset, width] : layout.id_lengths) {
-    const uint64_t length =
-        LoadNumber(bytes.data() + offset, width, little_endian) + written - size;
-    if (length > LargestNumber(width)) {
-      out.resize(start);
-      return 0;
-    }
-    StoreNumber(&out[start + offset], width, little_endian, length);
-  }
-  return begin + size;
+  const SubMessage& message = layout.messages[layout.fields[field.source].message];
+  const size_t more = out.size() - start - begin - size;
+  return MakeLengthsGood(message, little_endian, bytes, more, start, out) ? begin + size : 0;
 }
 
-bool AppendMutated(const Tables& tables, Direction direction, Bytes bytes, const Values& values,
-                   std::span<const MutationOp> mutation, const Replaced& replaced,
-                   std::string& out) {
+size_t AppendEntriesChanged(const Tables& tables, Direction direction, Bytes bytes, size_t target,
+                            std::span<const MutationOp> mutation, const Replaced& replaced,
+                            std::string& out) {
   const Layout& layout = tables.layout(direction);
+  if (layout.listing == Layout::kNoMessage || (target == 0 && layout.lists.size() > 1)) return 0;
+  for (const MutationOp& op : mutation) {
+    if (tables.IsOwn(op.key)) return 0;
+  }
+  const SubMessage& message = layout.messages[layout.listing];
+  std::array<MemberChange, 3> changes;
+  size_t count = 0;
+  const size_t start = out.size();
+  const auto replace = [&](FieldIndex index, const std::optional<uint64_t>& number) {
+    if (!number) return;
+    const Field& field = layout.fields[index];
+    if (field.type == FieldType::kMember) {
+      changes[count].member = index;
+      // An id is one that the message can hold.
+      changes[count++].number =
+          index == layout.id ? *number : std::min(*number, LargestOf(field.member));
+    } else {
+      StoreNumber(&out[start + field.offset], field.width, tables.little_endian,
+                  std::min(*number, LargestNumber(field.width)));
+    }
+  };
+  out.append(bytes.substr(0, message.begin));
+  replace(layout.id, replaced.id);
+  replace(layout.timeout, replaced.timeout);
+  if (!mutation.empty()) {
+    changes[count].member = layout.lists[target == 0 ? 0 : target - 1];
+    changes[count++].entries.emplace(mutation);
+  }
+  const std::span<MemberChange> all(changes.data(), count);
+  const auto& [offset, width] = message.lengths.front();
+  const size_t size = LoadNumber(bytes.data() + offset, width, tables.little_endian);
+  if (!CanHold(layout, message, all)) {
+    out.resize(start);
+    return 0;
+  }
+  AppendMessage(layout, message, bytes.substr(message.begin, size), all, out);
+  const size_t more = out.size() - start - message.begin - size;
+  return MakeLengthsGood(message, tables.little_endian, bytes, more, start, out)
+             ? message.begin + size
+             : 0;
+}
+
+size_t AppendMutated(const Tables& tables, Direction direction, Bytes bytes,
+                     std::span<const MutationOp> mutation, const Replaced& replaced,
+                     std::string& out) {
+  const Layout& layout = tables.layout(direction);
+  Values values;
+  FieldReader reader(layout, tables.little_endian, bytes, bytes.size(), values);
+  if (!reader.Read(layout.fields.size()).ok()) return 0;
   MessageWriter writer(tables, direction, out);
   ListChanges lists;
   PlanLists(tables, layout, bytes, values, mutation, lists);
@@ -331,7 +386,7 @@ bool AppendMutated(const Tables& tables, Direction direction, Bytes bytes, const
                 writer.List(index, content, count, !open(index + 1));
     } else if (field.type == FieldType::kMessage) {
       const SubMessage& message = layout.messages[field.message];
-      const std::vector<MemberChange> changes =
+      std::vector<MemberChange> changes =
           MemberChanges(layout, message, bytes, values, mutation, lists, replaced);
       if (changes.empty()) continue;
       writer.Copy(done, index, bytes, values);
@@ -347,14 +402,15 @@ bool AppendMutated(const Tables& tables, Direction direction, Bytes bytes, const
     }
     if (!written) {
       writer.Discard();
-      return false;
+      return 0;
     }
     done = layout.Behind(index);
   }
   writer.Copy(done, layout.fields.size(), bytes, values);
-  if (writer.Spans() && writer.Finish(bytes.size() - values[layout.last].end)) return true;
+  const size_t head = values[layout.last].end;
+  if (writer.Spans() && writer.Finish(bytes.size() - head)) return head;
   writer.Discard();
-  return false;
+  return 0;
 }
 
 }  // namespace metaprotocol::declared

@@ -7,7 +7,7 @@ EntryMutation::Outcome EntryMutation::OutcomeAt(size_t place) const {
   for (size_t i = place; i < mutation_.size(); ++i) {
     const MutationOp& op = mutation_[i];
     if (op.key != mutation_[place].key) continue;
-    const bool there = outcome.value.has_value() || (outcome.kept && present_[place]);
+    const bool there = outcome.value.has_value() || (outcome.kept && Present(place));
     if (op.kind == MutationOp::Kind::kAddIfAbsent && there) continue;
     outcome.kept = false;
     outcome.value.reset();

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <cstdint>
 #include <optional>
 #include <span>
 #include <string_view>
@@ -13,22 +14,29 @@
 
 namespace metaprotocol {
 
-// Shown all entries, then asked about each: the cost is that of the entries times that of the
-// mutation, whatever the message says.
+// Shown all entries and asked about each, before or while they are written: the cost is that of the
+// entries times that of the mutation, whatever the message says.
 class EntryMutation {
  public:
   // `mutation` must outlive this.
   explicit EntryMutation(std::span<const MutationOp> mutation)
-      : mutation_(mutation), present_(mutation.size()) {}
+      : mutation_(mutation), many_present_(mutation.size() > kFew ? mutation.size() : 0) {}
 
   bool empty() const { return mutation_.empty(); }
   void See(std::string_view key) {
-    if (const size_t place = PlaceOf(key); place < mutation_.size()) present_[place] = true;
+    if (const size_t place = PlaceOf(key); place < mutation_.size()) SetPresent(place);
   }
 
-  // After all entries have been seen: whether one with this key stays as it is.
+  // Of a key that has been seen: whether an entry with it stays as it is.
   bool Keeps(std::string_view key) const;
-  // Calls `append(key, value)` for each entry that is to be written.
+  // The same of one that is seen with this.
+  bool SeeAndKeep(std::string_view key) {
+    const size_t place = PlaceOf(key);
+    if (place == mutation_.size()) return true;
+    SetPresent(place);
+    return OutcomeAt(place).kept;
+  }
+  // After all entries have been seen: calls `append(key, value)` for each that is to be written.
   template <class Append>
   void ForEachNew(Append append) const {
     for (size_t i = 0; i < mutation_.size(); ++i) {
@@ -53,8 +61,22 @@ class EntryMutation {
     return i;
   }
 
+  // By place: nearly all mutations are so short that one number will do.
+  static constexpr size_t kFew = 64;
+  bool Present(size_t place) const {
+    return many_present_.empty() ? (present_ >> place & 1) != 0 : many_present_[place];
+  }
+  void SetPresent(size_t place) {
+    if (many_present_.empty()) {
+      present_ |= uint64_t{1} << place;
+    } else {
+      many_present_[place] = true;
+    }
+  }
+
   const std::span<const MutationOp> mutation_;
-  std::vector<bool> present_;  // by place
+  uint64_t present_ = 0;
+  std::vector<bool> many_present_;
 };
 
 // A mutation of a message that has several lists of entries: new ones go into one of them, and what

@@ -65,11 +65,15 @@ std::optional<ProtoEntry> ReadProtoEntry(Bytes entry) {
 
 void AppendProtoEntry(std::string& out, uint32_t number, std::string_view key,
                       std::string_view value) {
-  std::string entry;
-  entry.reserve(key.size() + value.size() + 12);
-  AppendProtoBytes(entry, 1, key);
-  AppendProtoBytes(entry, 2, value);
-  AppendProtoBytes(out, number, entry);
+  const size_t size =
+      2 + VarintBytes(key.size()) + key.size() + VarintBytes(value.size()) + value.size();
+  char head[3 * kMaxVarintBytes];
+  size_t used = StoreVarint(head, ProtoTag(number, WireType::kLength));
+  used += StoreVarint(head + used, size);
+  head[used++] = static_cast<char>(ProtoTag(1, WireType::kLength));
+  used += StoreVarint(head + used, key.size());
+  out.append(head, used).append(key);
+  AppendProtoBytes(out, 2, value);
 }
 
 }  // namespace metaprotocol

@@ -66,13 +66,14 @@ inline constexpr uint64_t ProtoTag(uint32_t number, WireType type) {
 }
 
 inline void AppendProtoVarint(std::string& out, uint32_t number, uint64_t value) {
-  AppendVarint(ProtoTag(number, WireType::kVarint), out);
-  AppendVarint(value, out);
+  char buffer[2 * kMaxVarintBytes];
+  const size_t tag = StoreVarint(buffer, ProtoTag(number, WireType::kVarint));
+  out.append(buffer, tag + StoreVarint(buffer + tag, value));
 }
 inline void AppendProtoBytes(std::string& out, uint32_t number, std::string_view bytes) {
-  AppendVarint(ProtoTag(number, WireType::kLength), out);
-  AppendVarint(bytes.size(), out);
-  out += bytes;
+  char buffer[2 * kMaxVarintBytes];
+  const size_t tag = StoreVarint(buffer, ProtoTag(number, WireType::kLength));
+  out.append(buffer, tag + StoreVarint(buffer + tag, bytes.size())).append(bytes);
 }
 inline void AppendProtoFixed64(std::string& out, uint32_t number, uint64_t value) {
   AppendVarint(ProtoTag(number, WireType::kFixed64), out);

@@ -2,6 +2,7 @@
 // Thrift and Avro write them.
 #pragma once
 
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <string>
@@ -17,6 +18,11 @@ inline size_t StoreVarint(char* p, uint64_t v) {
   for (; v >= 0x80; v >>= 7) p[n++] = static_cast<char>(v | 0x80);
   p[n++] = static_cast<char>(v);
   return n;
+}
+
+// How many StoreVarint uses.
+inline size_t VarintBytes(uint64_t v) {
+  return (static_cast<size_t>(std::bit_width(v | 1)) + 6) / 7;
 }
 
 inline void AppendVarint(uint64_t v, std::string& out) {

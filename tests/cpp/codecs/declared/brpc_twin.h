@@ -16,6 +16,38 @@
 
 namespace metaprotocol::declared {
 
+// An exchange whose client has two entries: what the cost of the two is compared by.
+struct BrpcExchange {
+  std::string request;
+  std::string response;
+
+  BrpcExchange() {
+    std::string call;
+    AppendProtoBytes(call, 1, "org.apache.dubbo.samples.basic.api.DemoService");
+    AppendProtoBytes(call, 2, "sayHello");
+    AppendProtoVarint(call, 3, 77);
+    AppendProtoVarint(call, 8, 500);
+    std::string meta;
+    AppendProtoBytes(meta, 1, call);
+    AppendProtoVarint(meta, 4, 123456789);
+    AppendProtoEntry(meta, 9, "tenant", "red");
+    AppendProtoEntry(meta, 9, "trace", "0123456789abcdef");
+    request = Frame(meta);
+    std::string answer;
+    AppendProtoVarint(answer, 1, 0);
+    meta.clear();
+    AppendProtoBytes(meta, 2, answer);
+    AppendProtoVarint(meta, 4, 123456789);
+    response = Frame(meta);
+  }
+
+ private:
+  static std::string Frame(const std::string& meta) {
+    const std::string body(100, 'x');
+    return "PRPC" + Be32(meta.size() + body.size()) + Be32(meta.size()) + meta + body;
+  }
+};
+
 class BrpcTwins {
  public:
   // What they differ in about the message that `bytes` begin with; nothing if they agree.
