@@ -180,6 +180,12 @@ def kafka() -> Peer:
     return _java_peer("kafka", "kafka", "KafkaPeer")
 
 
+def fastjson2() -> tuple[str, ...]:
+    """The command of a program that writes (``write SEED COUNT``) and reads (``read``) bodies of
+    Dubbo with fastjson2."""
+    return _java_peer("fastjson2", "fastjson2", "Fastjson2Peer").provider_command[:-1]
+
+
 def zookeeper() -> Peer:
     """A ZooKeeper server as provider."""
     return _java_peer("zookeeper", "zookeeper", "ZooKeeperPeer")
