@@ -60,7 +60,13 @@ if(METAPROTOCOL_FUZZ)
     message(FATAL_ERROR "METAPROTOCOL_FUZZ needs clang (libFuzzer); the compiler is "
                         "${CMAKE_CXX_COMPILER_ID}. Use -DCMAKE_CXX_COMPILER=clang++-14")
   endif()
-  add_compile_options(-fsanitize=fuzzer-no-link)
+  # OSS-Fuzz names its engine so, and has the compiler's flags for it in CXXFLAGS.
+  if(DEFINED ENV{LIB_FUZZING_ENGINE})
+    set(METAPROTOCOL_FUZZING_ENGINE $ENV{LIB_FUZZING_ENGINE})
+  else()
+    set(METAPROTOCOL_FUZZING_ENGINE -fsanitize=fuzzer)
+    add_compile_options(-fsanitize=fuzzer-no-link)
+  endif()
 endif()
 
 option(METAPROTOCOL_WERROR "Treat warnings in our own code as errors" ON)

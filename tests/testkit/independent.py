@@ -110,6 +110,12 @@ def node() -> Peer:
     return _node_peer("node")
 
 
+def hessian_js() -> tuple[str, ...]:
+    """The command of a program that reads bodies of Dubbo with hessian.js, as ``fastjson2`` does
+    with ``read``."""
+    return ("node", str(_node_folder("node") / "reader.js"))
+
+
 def bolt() -> Peer:
     """SOFA RPC for Node, which speaks Bolt, as consumer and provider."""
     return _node_peer("bolt")

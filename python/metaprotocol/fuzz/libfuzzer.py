@@ -43,7 +43,8 @@ class _Side:
     name: str
     command: list[str]
     """Without what changes from one start to the next."""
-    folders: list[str]
+    sources: list[str]
+    """Of inputs: folders, the first of which takes what is found, and a dictionary."""
     artifacts: Path
     told: list[str] = field(default_factory=list)
     executions: int = 0
@@ -124,7 +125,10 @@ def _side(campaign: Campaign, program: Program, name: str, scratch: Path) -> _Si
     artifacts = scratch / "artifacts" / name
     artifacts.mkdir(parents=True)
     command = [str(program.path), *program.options, f"--side={name}"]
-    return _Side(name, command, [str(kept), str(begin)], artifacts)
+    sources = [str(kept), str(begin)]
+    if program.dictionary is not None:
+        sources.insert(0, f"-dict={program.dictionary}")
+    return _Side(name, command, sources, artifacts)
 
 
 def _beginning(campaign: Campaign, side: str) -> Iterator[bytes]:
@@ -162,7 +166,7 @@ def _run(side: _Side, seed: int, seconds: float, count: Callable[[], None]) -> s
     command = [*side.command, *(f"--told={rule}" for rule in side.told)]
     command += [f"-seed={seed or 1}", f"-max_total_time={math.ceil(seconds)}"]
     command += [f"-max_len={MOST_BYTES}", "-print_final_stats=1", *_LIMITS]
-    command += [f"-artifact_prefix={side.artifacts}/", *side.folders]
+    command += [f"-artifact_prefix={side.artifacts}/", *side.sources]
     lines: list[str] = []
     messages = side.messages
     with subprocess.Popen(

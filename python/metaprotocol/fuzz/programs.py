@@ -33,6 +33,8 @@ class Program:
 
     path: Path
     options: tuple[str, ...]
+    dictionary: Path | None = None
+    """Words of protocols, for libFuzzer's ``-dict``."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class _Build:
     name: str
     """Of the CMake target."""
     program: Path
+    dictionary: Path | None = None
 
 
 def built(target: Target, say: Callable[[str], None] = lambda _: None) -> Program:
@@ -58,7 +61,7 @@ def built(target: Target, say: Callable[[str], None] = lambda _: None) -> Progra
         say(f"building {build.program}")
     _run(configure, build.folder)
     _run([cmake, "--build", str(build.made_in), "--target", build.name], build.folder)
-    return Program(build.program, _options(target, build.program.parent))
+    return Program(build.program, _options(target, build.program.parent), build.dictionary)
 
 
 def _of_library(library: Path) -> _Build:
@@ -85,13 +88,17 @@ def _of_library(library: Path) -> _Build:
 def _of_checkout(target: Target) -> _Build:
     root = Path(metaprotocol.__file__).resolve().parents[2]
     name = "conformance_fuzzer"
-    if not (root / "tests" / "fuzz" / f"{name}.cc").is_file():
+    fuzzers = root / "tests" / "fuzz"
+    if not (fuzzers / f"{name}.cc").is_file():
         raise NotPossible(
             f"libFuzzer needs the source of {target.name}'s codec, which an installed package "
             "does not have; a checkout of MetaProtocol has it"
         )
     made_in = root / "build" / "asan"
-    return _Build(root, ("--preset", "asan"), made_in, name, made_in / "fuzz" / name)
+    return _Build(
+        root, ("--preset", "asan"), made_in, name, made_in / "fuzz" / name,
+        fuzzers / "conformance.dict",
+    )  # fmt: skip
 
 
 def _options(target: Target, folder: Path) -> tuple[str, ...]:
