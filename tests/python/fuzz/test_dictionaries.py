@@ -29,7 +29,7 @@ def test_the_configurations_dictionary_has_every_field() -> None:
     for proto in (ROOT / "api" / "metaprotocol" / "config" / "v1").glob("*.proto"):
         for line in proto.read_text().splitlines():
             if found := FIELD.match(line):
-                assert f'"\\"{found[1]}\\":"' in words, f"{proto.name}: {found[1]}"
+                assert f'"\\"{found[1]}\\":"' in words, f"tests/fuzz/config.dict lacks {found[1]}"
 
 
 def test_every_folder_of_inputs_belongs_to_a_target() -> None:
