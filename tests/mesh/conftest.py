@@ -25,11 +25,11 @@ collect_ignore = (
     else [
         "test_api_server.py",
         "test_chart.py",
-        "test_gateways.py",
         "test_injection.py",
         "test_mesh.py",
         "test_redis.py",
         "test_services.py",
+        "test_services_at_gateways.py",
         "test_webhook.py",
     ]
 )

@@ -374,13 +374,14 @@ class Mesh:
         return copy
 
     def call(
-        self, pod: str, target: str, *, method: str = "call", times: int = 1,
+        self, pod: str, target: str, *, method: str = "call", times: int = 1, connections: int = 1,
         attachments: Mapping[str, str] | None = None, tls: tuple[str, Path] | None = None,
     ) -> Json:  # fmt: skip
         """What calls from a pod are answered: answers, failures, connections that were closed."""
         process = self.load(
-            pod, target, method=method, times=times, seconds=60, attachments=attachments, tls=tls
-        )
+            pod, target, method=method, times=times, seconds=60, connections=connections,
+            attachments=attachments, tls=tls,
+        )  # fmt: skip
         return finished(process)
 
     def load(

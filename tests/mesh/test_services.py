@@ -130,10 +130,12 @@ spec:
     # --- what calls come to
 
     def answers(self, method: str = "call", times: int = 1, pod: str = "client", at: str = "",
-                **attachments: str) -> dict[str, int]:  # fmt: skip
+                connections: int = 1, **attachments: str) -> dict[str, int]:  # fmt: skip
+        """How often each answer came to so many calls on each connection."""
         found = self.mesh.call(
-            pod, at or self.at, method=method, times=times, attachments=attachments
-        )
+            pod, at or self.at, method=method, times=times, connections=connections,
+            attachments=attachments,
+        )  # fmt: skip
         assert found["closed"] == 0 or found["answers"] == {}, found
         return {**found["answers"], "failed": sum(found["failed"].values())}
 
@@ -147,8 +149,16 @@ spec:
 
     def is_routed(self, pod: str = "client", at: str = "") -> None:
         """Each call goes where the usual routes say, and every one is answered."""
-        self.becomes({"v2": 1}, "newOrder", pod, at)
-        self.becomes({"v1": 1}, "call", pod, at)
+
+        def routed() -> bool:
+            # Before there are routes, each connection goes to either: on several it does not come
+            # out so by chance.
+            return all(
+                self.answers(method, 1, pod, at, connections=6) == {version: 6, "failed": 0}
+                for method, version in (("newOrder", "v2"), ("call", "v1"))
+            )
+
+        wait_for(f"{self.name}: its routes are in use", routed)
         assert self.answers("newOrder", 10, pod, at) == {"v2": 10, "failed": 0}
         assert self.answers("call", 10, pod, at) == {"v1": 10, "failed": 0}
 
