@@ -1,5 +1,5 @@
 """Istio's Gateways: which of their servers lead where, and what becomes of them there. What the
-objects do to a proxy is in tests/envoy/test_istio_gateway.py and tests/mesh/test_services_at_gateways.py."""
+objects do to a proxy is in tests/envoy/test_istio_gateway.py, and in tests/mesh."""
 
 from __future__ import annotations
 
