@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <cstring>
 #include <random>
+#include <span>
+#include <string>
 #include <string_view>
 
 namespace metaprotocol {
@@ -49,6 +51,18 @@ class SecretHash {
     v2 ^= 0xff;
     rounds(4);
     return v0 ^ v1 ^ v2 ^ v3;
+  }
+
+  // Of several texts.
+  uint64_t OfAll(std::span<const std::string_view> texts) const {
+    if (texts.size() == 1) return (*this)(texts.front());
+    // With their lengths, so that "a", "bc" is not "ab", "c".
+    std::string all;
+    for (const std::string_view text : texts) {
+      const uint64_t size = text.size();
+      all.append(reinterpret_cast<const char*>(&size), sizeof size).append(text);
+    }
+    return (*this)(all);
   }
 
  private:

@@ -17,6 +17,39 @@ TokenBucketSettings LoadBucketSettings(const config::TokenBucket& config) {
   return settings;
 }
 
+std::string RulePlace(const std::string& path, size_t rule) {
+  return path + ".rules[" + std::to_string(rule) + "]";
+}
+
+// `Route::index` is the rule's position. Null if a regular expression is bad.
+template <typename Rule>
+std::unique_ptr<const RouteTable> BuildLimitRules(const std::vector<Rule>& from,
+                                                  const std::string& path, MetadataKeys& keys,
+                                                  Findings& findings) {
+  std::vector<RouteTable::Rule> rules;
+  for (size_t i = 0; i < from.size(); ++i) {
+    RouteTable::Rule& rule = rules.emplace_back();
+    rule.conditions = LoadConditions(from[i].match, RulePlace(path, i) + ".match", findings);
+    rule.route.index = static_cast<uint32_t>(i);
+  }
+  std::vector<RouteTable::BuildError> errors;
+  auto compiled = RouteTable::Build("", std::move(rules), keys, errors);
+  for (const RouteTable::BuildError& error : errors) {
+    ReportBadRegex(error, from[error.rule].match, RulePlace(path, error.rule) + ".match", findings);
+  }
+  return compiled;
+}
+
+std::vector<KeyRef> LoadKeys(const std::vector<std::string>& names, const std::string& path,
+                             MetadataKeys& keys, Findings& findings) {
+  std::vector<KeyRef> found;
+  for (size_t i = 0; i < names.size(); ++i) {
+    CheckKey(names[i], path + "[" + std::to_string(i) + "]", findings);
+    found.emplace_back(names[i], keys);
+  }
+  return found;
+}
+
 std::shared_ptr<TokenBucket> LoadBucket(const config::TokenBucket& config) {
   return std::make_shared<TokenBucket>(LoadBucketSettings(config));
 }
@@ -28,11 +61,7 @@ LocalRateLimit::Source LoadSource(const config::LocalRateLimitRule& config, cons
     source.bucket = LoadBucket(config.token_bucket);
     return source;
   }
-  for (size_t i = 0; i < config.per_value_of.size(); ++i) {
-    const std::string& key = config.per_value_of[i];
-    CheckKey(key, path + ".per_value_of[" + std::to_string(i) + "]", findings);
-    source.keys.emplace_back(key, keys);
-  }
+  source.keys = LoadKeys(config.per_value_of, path + ".per_value_of", keys, findings);
   source.buckets = std::make_shared<TokenBucketTable>(TokenBucketTable::Settings{
       LoadBucketSettings(config.token_bucket), config.max_buckets, config.per_value_of});
   return source;
@@ -98,26 +127,72 @@ std::unique_ptr<LocalRateLimit> LoadLocalRateLimit(const config::LocalRateLimit&
   if (!config.token_bucket && config.rules.empty()) {
     findings.Error(path, "", "needs token_bucket, rules, or both");
   }
-  std::vector<RouteTable::Rule> rules;
   std::vector<LocalRateLimit::Source> sources;
-  const auto place = [&](size_t i) { return path + ".rules[" + std::to_string(i) + "]"; };
   for (size_t i = 0; i < config.rules.size(); ++i) {
-    const config::LocalRateLimitRule& from = config.rules[i];
-    RouteTable::Rule rule;
-    rule.conditions = LoadConditions(from.match, place(i) + ".match", findings);
-    rule.route.index = static_cast<uint32_t>(i);
-    rules.push_back(std::move(rule));
-    sources.push_back(LoadSource(from, place(i), keys, findings));
+    sources.push_back(LoadSource(config.rules[i], RulePlace(path, i), keys, findings));
   }
-  std::vector<RouteTable::BuildError> errors;
-  auto compiled = RouteTable::Build("", std::move(rules), keys, errors);
-  for (const RouteTable::BuildError& error : errors) {
-    ReportBadRegex(error, config.rules[error.rule].match, place(error.rule) + ".match", findings);
-  }
+  auto compiled = BuildLimitRules(config.rules, path, keys, findings);
   if (compiled == nullptr) return nullptr;
   return std::make_unique<LocalRateLimit>(
       std::move(compiled), std::move(sources),
       config.token_bucket ? LoadBucket(*config.token_bucket) : nullptr);
+}
+
+namespace {
+
+std::shared_ptr<ConcurrencyLimit> LoadConcurrency(
+    uint32_t max_requests, const std::optional<config::AdaptiveConcurrency>& adaptive,
+    const std::string& path, Findings& findings) {
+  ConcurrencyLimit::Settings settings;
+  settings.max_requests = max_requests;
+  if (adaptive) {
+    GradientSettings& gradient = settings.gradient.emplace();
+    gradient.min_requests = adaptive->min_requests;
+    gradient.interval_us = static_cast<uint64_t>(adaptive->interval.count());
+    gradient.min_time_interval_us = static_cast<uint64_t>(adaptive->min_time_interval.count());
+    gradient.min_time_requests = adaptive->min_time_requests;
+    gradient.buffer_percent = adaptive->buffer_percent;
+    gradient.percentile = adaptive->percentile;
+    if (gradient.min_requests > max_requests) {
+      findings.Error(path + ".adaptive.min_requests", std::to_string(gradient.min_requests),
+                     "must be at most max_requests, which is " + std::to_string(max_requests));
+    }
+  }
+  return std::make_shared<ConcurrencyLimit>(settings);
+}
+
+}  // namespace
+
+std::unique_ptr<ConcurrencyFilter> LoadConcurrencyLimit(const config::ConcurrencyLimit& config,
+                                                        const std::string& path, MetadataKeys& keys,
+                                                        Findings& findings) {
+  if (!config.max_requests && config.rules.empty()) {
+    findings.Error(path, "", "needs max_requests, rules, or both");
+  }
+  if (config.adaptive && !config.max_requests) {
+    findings.Error(path + ".adaptive", "", "needs max_requests");
+  }
+  ConcurrencyFilter::Source rest;
+  if (config.max_requests) {
+    rest.limit = LoadConcurrency(*config.max_requests, config.adaptive, path, findings);
+  }
+  std::vector<ConcurrencyFilter::Source> sources;
+  for (size_t i = 0; i < config.rules.size(); ++i) {
+    const config::ConcurrencyLimitRule& from = config.rules[i];
+    const std::string place = RulePlace(path, i);
+    ConcurrencyFilter::Source& source = sources.emplace_back();
+    if (from.per_value_of.empty()) {
+      source.limit = LoadConcurrency(from.max_requests, from.adaptive, place, findings);
+      continue;
+    }
+    if (from.adaptive) findings.Error(place + ".adaptive", "", "cannot be with per_value_of");
+    source.table = std::make_shared<ConcurrencyTable>(from.max_requests);
+    source.keys = LoadKeys(from.per_value_of, place + ".per_value_of", keys, findings);
+  }
+  auto compiled = BuildLimitRules(config.rules, path, keys, findings);
+  if (compiled == nullptr) return nullptr;
+  return std::make_unique<ConcurrencyFilter>(std::move(compiled), std::move(sources),
+                                             std::move(rest));
 }
 
 std::unique_ptr<GlobalRateLimit> LoadGlobalRateLimit(const config::GlobalRateLimit& config,

@@ -7,6 +7,7 @@
 #include "generated/config_schema.h"
 #include "src/config/findings.h"
 #include "src/filter/authorization/authorization.h"
+#include "src/filter/concurrency_limit/concurrency_filter.h"
 #include "src/filter/external_authorization/external_authorization.h"
 #include "src/filter/fault/fault.h"
 #include "src/filter/global_rate_limit/global_rate_limit.h"
@@ -24,6 +25,10 @@ std::unique_ptr<LocalRateLimit> LoadLocalRateLimit(const config::LocalRateLimit&
 std::unique_ptr<GlobalRateLimit> LoadGlobalRateLimit(const config::GlobalRateLimit& config,
                                                      const std::string& path, MetadataKeys& keys,
                                                      Findings& findings);
+
+std::unique_ptr<ConcurrencyFilter> LoadConcurrencyLimit(const config::ConcurrencyLimit& config,
+                                                        const std::string& path, MetadataKeys& keys,
+                                                        Findings& findings);
 
 std::unique_ptr<Authorization> LoadAuthorization(const config::Authorization& config,
                                                  const std::string& path, MetadataKeys& keys,
@@ -56,6 +61,10 @@ std::unique_ptr<const Filter> LoadFilter(const Config& config, const std::string
   if (config.external_authorization) {
     return LoadExternalAuthorization(*config.external_authorization, protocol,
                                      path + ".external_authorization", keys, findings);
+  }
+  if (config.concurrency_limit) {
+    return LoadConcurrencyLimit(*config.concurrency_limit, path + ".concurrency_limit", keys,
+                                findings);
   }
   return nullptr;  // the reader has said so
 }

@@ -240,6 +240,10 @@ class TableLoader {
       add("global_rate_limit", LoadGlobalRateLimit(*config.global_rate_limit,
                                                    path + ".global_rate_limit", keys_, findings_));
     }
+    if (config.concurrency_limit) {
+      add("concurrency_limit", LoadConcurrencyLimit(*config.concurrency_limit,
+                                                    path + ".concurrency_limit", keys_, findings_));
+    }
     for (size_t i = 0; i < config.filters.size(); ++i) {
       const config::Filter& from = config.filters[i];
       const std::string place = path + ".filters[" + std::to_string(i) + "]";

@@ -10,7 +10,7 @@ TokenBucketTable::TokenBucketTable(Settings settings, SecretHash hash)
 
 TokenBucketTable::Taken TokenBucketTable::Take(std::span<const std::string_view> values,
                                                uint64_t now_us) {
-  const uint64_t value = HashOf(values);
+  const uint64_t value = hash_.OfAll(values);
   const std::lock_guard lock(mutex_);
   Fill(now_us);
   const auto known = places_.find(value);
@@ -22,17 +22,6 @@ TokenBucketTable::Taken TokenBucketTable::Take(std::span<const std::string_view>
 size_t TokenBucketTable::size() const {
   const std::lock_guard lock(mutex_);
   return buckets_.size();
-}
-
-uint64_t TokenBucketTable::HashOf(std::span<const std::string_view> values) const {
-  if (values.size() == 1) return hash_(values.front());
-  // With their lengths, so that "a", "bc" is not "ab", "c".
-  std::string all;
-  for (const std::string_view value : values) {
-    const uint64_t size = value.size();
-    all.append(reinterpret_cast<const char*>(&size), sizeof size).append(value);
-  }
-  return hash_(all);
 }
 
 void TokenBucketTable::Fill(uint64_t now_us) {

@@ -56,7 +56,6 @@ class TokenBucketTable {
   };
   static constexpr size_t kNoRoom = static_cast<size_t>(-1);
 
-  uint64_t HashOf(std::span<const std::string_view> values) const;
   void Fill(uint64_t now_us);
   size_t RoomFor(uint64_t value);
   bool TakeFrom(uint64_t& spent) const;

@@ -36,6 +36,7 @@ constexpr std::array<std::string_view, static_cast<size_t>(Counter::kFirstLocalR
         "mirror_skipped",
         "local_rate_limited",
         "local_rate_limit_shared",
+        "concurrency_limited",
         "rate_limit_calls",
         "rate_limit_failures",
         "global_rate_limited",

@@ -52,6 +52,7 @@ enum class Counter : uint8_t {
   kMirrorSkipped,         // requests not copied because they were passed on as they arrived
   kLocalRateLimited,      // messages without a token left; also among the over-limit replies
   kLocalRateLimitShared,  // messages whose value had no token bucket of its own
+  kConcurrencyLimited,    // requests refused because too many were under way; likewise
   kRateLimitCalls,        // requests that a rate limit service was asked about
   kRateLimitFailures,     // of these: without an answer
   kGlobalRateLimited,     // of these: refused; also among the over-limit replies

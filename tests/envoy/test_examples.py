@@ -685,6 +685,48 @@ async def test_rate_limit_per_value_has_a_bucket_for_each_user(tmp_path: Path) -
         assert await answers(client, 20, attachments={"user": "amy"}) == {"list by v1": 4, over: 16}
 
 
+async def test_concurrency_limit_lets_so_many_be_under_way(tmp_path: Path) -> None:
+    over = Status.SERVER_ERROR
+    ada, bob = {"user": "ada"}, {"user": "bob"}
+    async with (
+        running("concurrency-limit", tmp_path, dubbo=("v1",)) as stage,
+        stage.consumer() as client,
+        stage.consumer() as other,
+    ):
+
+        async def brief(user: dict[str, str], seconds: float = 0.01) -> object:
+            try:
+                return (await other.call(INTERFACE, "sleep", seconds, attachments=user)).value
+            except DubboError as error:
+                return error.status
+
+        under_way = [
+            asyncio.create_task(
+                client.call(INTERFACE, "sleep", 600.0, attachments=ada, timeout=600)
+            )
+            for _ in range(2)
+        ]
+        await eventually(lambda: len(stage.calls["v1"]) == 2)
+        # On whatever thread the others come.
+        assert [await brief(ada) for _ in range(10)] == [over] * 10
+        assert await brief(bob) == "sleep by v1"
+        assert len(stage.calls["v1"]) == 3, "no provider sees the others"
+        await eventually(lambda: Metrics(stage.proxy.envoy).total("concurrency_limited") == 10)
+        # Of others few are under way at a time, while the limit follows how long they take.
+        assert await answers(other, 500) == {"list by v1": 500}
+        # Those that end, however they do, make room.
+        stage.shops["v1"].reset_connections()
+        ended = await asyncio.gather(*under_way, return_exceptions=True)
+        assert all(isinstance(error, DubboError) for error in ended)
+        await becomes("sleep by v1", lambda: brief(ada))
+        stage.edit("routes.yaml", ("maxRequests: 2\n", "maxRequests: 5\n"))
+
+        async def at_once() -> Counter[object]:
+            return Counter(await asyncio.gather(*(brief(bob, 1.0) for _ in range(10))))
+
+        await becomes(Counter({"sleep by v1": 5, over: 5}), at_once)
+
+
 @asynccontextmanager
 async def authorizer() -> AsyncIterator[tuple[int, asyncio.subprocess.Process]]:
     """The examples' authorization service, and its port."""

@@ -16,6 +16,7 @@ from metaprotocol.api.routing import (
 )
 from metaprotocol.config.v1 import (
     AuthorizationPolicy,
+    ConcurrencyLimit,
     Condition,
     DirectReply,
     Protocol,
@@ -223,9 +224,11 @@ def _limits(
     proxy: ProxyConfig, table: RouteTable, pairs: tuple[tuple[str, str], ...]
 ) -> Iterator[str]:
     """Who is asked about the call, and the limits that it is under, each as a phrase."""
-    if table.HasField("external_authorization"):
-        check = table.external_authorization
-        if _holds(proxy.protocol, check.match, pairs):
+    for name in ("custom_authorization", "external_authorization"):
+        check = getattr(table, name)
+        asked_about = check.cluster and _holds(proxy.protocol, check.match, pairs)
+        met = (_holds(proxy.protocol, rule.match, pairs) for rule in check.any_of)
+        if asked_about and (not check.any_of or any(met)):
             what = "lets it pass" if check.failure_mode_allow else "denies it"
             yield f"{check.cluster} allows it; no verdict {what}"
     if table.HasField("local_rate_limit"):
@@ -240,6 +243,8 @@ def _limits(
             yield f"{whose} has a token: {_rate(rule.token_bucket)}"
         elif limit.HasField("token_bucket"):
             yield f"the common bucket has a token: {_rate(limit.token_bucket)}"
+    if table.HasField("concurrency_limit"):
+        yield from _concurrency(proxy, table.concurrency_limit, pairs)
     if table.HasField("global_rate_limit"):
         asked = table.global_rate_limit
         told = [(item.descriptor_key, _value(item.key, pairs)) for item in asked.descriptors]
@@ -253,6 +258,26 @@ def _limits(
                 f'{asked.cluster} lets it pass, told "{asked.domain}" and {values}; '
                 f"no answer {what}"
             )
+
+
+def _concurrency(
+    proxy: ProxyConfig, limit: ConcurrencyLimit, pairs: tuple[tuple[str, str], ...]
+) -> Iterator[str]:
+    """How many may be under way with the call."""
+    rules = (rule for rule in limit.rules if _holds(proxy.protocol, rule.match, pairs))
+    rule = next(rules, None)
+    whose = "no more such calls are under way"
+    if rule is None:
+        if not limit.HasField("max_requests"):
+            return
+        whose = "no more calls are under way"
+    elif rule.per_value_of:
+        values = ", ".join(f'{key}="{_value(key, pairs)}"' for key in rule.per_value_of)
+        whose = f"no more calls with {values} are under way"
+    counted = limit if rule is None else rule
+    most = f"{counted.max_requests:,}"
+    fewer = ", or fewer where they take long" if counted.HasField("adaptive") else ""
+    yield f"{whose} than {most}{fewer}"
 
 
 def _rate(bucket: TokenBucket) -> str:

@@ -45,7 +45,12 @@ _ASKING = re.compile(
     r"(?:\.any_of\[(?P<rule>\d+)\](?:\.match\[(?P<condition>\d+)\])?)?"
 )
 _STEP = re.compile(r"(?P<name>\w+)(?:\[(?P<index>\d+)\])?")
-_WHOLE_TABLE = ("local_rate_limit", "global_rate_limit", "external_authorization")
+_WHOLE_TABLE = (
+    "local_rate_limit",
+    "global_rate_limit",
+    "external_authorization",
+    "concurrency_limit",
+)
 # The engine tells all errors at once; what is put in their place has none but in rare cases.
 _MOST_ROUNDS = 4
 _UPSTREAM_CONNECTIONS = {

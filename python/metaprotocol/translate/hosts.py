@@ -71,7 +71,7 @@ from metaprotocol.translate.zookeeper import ZOOKEEPER, zookeeper_filters
 _DUBBO = "dubbo"
 _KEPT_BY_SERVERS = (
     "custom_authorization", "authorization", "external_authorization",
-    "local_rate_limit", "global_rate_limit",
+    "local_rate_limit", "global_rate_limit", "concurrency_limit",
 )  # fmt: skip
 
 

@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 
 from metaprotocol.config.v1 import (
+    AdaptiveConcurrency,
+    ConcurrencyLimit,
     DirectReply,
     ExternalAuthorization,
     GlobalRateLimit,
@@ -46,6 +48,7 @@ LONGEST_PAUSE = timedelta(hours=1)
 """Of a fault, or before a retry."""
 
 _LOCAL, _GLOBAL = "spec.localRateLimit", "spec.globalRateLimit"
+_CONCURRENCY = "spec.concurrencyLimit"
 _CHECK = "spec.externalAuthorization"
 # Parts of a route that have another name in a MetaRouter.
 _RENAMED = {
@@ -95,6 +98,11 @@ class _Reader:
             if spec.external_authorization is None
             else self._check(spec.external_authorization),
             [_full_name(name, router.key.namespace) for name in spec.gateways],
+            concurrency_limit=(
+                None
+                if spec.concurrency_limit is None
+                else self._concurrency_limit(spec.concurrency_limit)
+            ),
             place=_places(router),
         )
 
@@ -190,6 +198,33 @@ class _Reader:
                 made.max_buckets = rule.max_buckets
         return limit
 
+    def _concurrency_limit(self, written: meta_router.ConcurrencyLimit) -> ConcurrencyLimit:
+        limit = ConcurrencyLimit(max_requests=written.max_requests)
+        if written.adaptive is not None:
+            self._adaptive(written.adaptive, f"{_CONCURRENCY}.adaptive", limit.adaptive)
+        for index, rule in enumerate(written.conditions):
+            made = limit.rules.add(
+                match=conditions(rule.match),
+                max_requests=rule.max_requests,
+                per_value_of=rule.per_value_of,
+            )
+            if rule.adaptive is not None:
+                field = f"{_CONCURRENCY}.conditions[{index}].adaptive"
+                self._adaptive(rule.adaptive, field, made.adaptive)
+        return limit
+
+    def _adaptive(
+        self, written: meta_router.AdaptiveConcurrency, field: str, made: AdaptiveConcurrency
+    ) -> None:
+        made.min_requests = written.min_requests
+        interval = self._bounded(written.interval, f"{field}.interval", LONGEST_PAUSE)
+        made.interval.FromTimedelta(interval)
+        again = self._bounded(written.min_time_interval, f"{field}.minTimeInterval")
+        made.min_time_interval.FromTimedelta(again)
+        made.min_time_requests = written.min_time_requests
+        made.buffer_percent = written.buffer_percent
+        made.percentile = written.percentile
+
     def _token_bucket(self, written: meta_router.TokenBucket, field: str) -> TokenBucket:
         return TokenBucket(
             max_tokens=written.max_tokens,
@@ -275,7 +310,9 @@ def _field(router: MetaRouter, path: str, route: Route | None) -> str:
     if name == "routes" and index is not None and index < len(router.spec.routes):
         return f"spec.routes[{index}]{_field_of_route(rest, route)}"
     if name == "local_rate_limit":
-        return _field_of_local_limit(router, rest)
+        return _field_of_limit(_LOCAL, router.spec.local_rate_limit, rest)
+    if name == "concurrency_limit":
+        return _field_of_limit(_CONCURRENCY, router.spec.concurrency_limit, rest)
     if name == "global_rate_limit":
         return _field_of_global_limit(router, rest)
     if name == "external_authorization":
@@ -305,12 +342,13 @@ def _field_of_match(keys: Sequence[str], index: int | None, path: str) -> str:
     return "." + join_path([*steps, kind] if kind else steps)
 
 
-def _field_of_local_limit(router: MetaRouter, path: str) -> str:
-    limit = router.spec.local_rate_limit
+def _field_of_limit(
+    place: str, limit: meta_router.LocalRateLimit | meta_router.ConcurrencyLimit | None, path: str
+) -> str:
     name, index, rest = first_step(path)
     if name != "rules" or limit is None or index is None or index >= len(limit.conditions):
-        return _LOCAL
-    here = f"{_LOCAL}.conditions[{index}]"
+        return place
+    here = f"{place}.conditions[{index}]"
     name, condition, rest = first_step(rest)
     if name == "per_value_of":
         return f"{here}.perValueOf[{condition}]"

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from metaprotocol.config.v1 import (
     AccessLog,
+    ConcurrencyLimit,
     ExternalAuthorization,
     GlobalRateLimit,
     Limits,
@@ -123,6 +124,7 @@ class RoutePlan:
     """Tried in order. None: all requests go to the service itself."""
     local_rate_limit: LocalRateLimit | None = None
     global_rate_limit: PlannedQuestion | None = None
+    concurrency_limit: ConcurrencyLimit | None = field(default=None, kw_only=True)
     limits: Limits | None = None
     """Bounds on what clients may make a proxy hold."""
     one_way_methods: Sequence[str] = ()
@@ -151,6 +153,8 @@ class RoutePlan:
         said = []
         if self.local_rate_limit is not None or self.global_rate_limit is not None:
             said.append("rate limits")
+        if self.concurrency_limit is not None:
+            said.append("concurrency limits")
         if self.check is not None:
             said.append("questions to an authorization service")
         return " and ".join(said)

@@ -153,6 +153,14 @@ class RouteTranslator:
                 self._check_keys(_keys(rule.match), here, None)
                 for place, key in enumerate(rule.per_value_of):
                     self._check_key(key, f"{here}.per_value_of[{place}]", None)
+        if plan.concurrency_limit is not None:
+            concurrency = self._table.message.concurrency_limit
+            concurrency.CopyFrom(plan.concurrency_limit)
+            for index, part in enumerate(concurrency.rules):
+                here = f"concurrency_limit.rules[{index}]"
+                self._check_keys(_keys(part.match), here, None)
+                for place, key in enumerate(part.per_value_of):
+                    self._check_key(key, f"{here}.per_value_of[{place}]", None)
         if plan.global_rate_limit is not None:
             self._global_rate_limit(plan.global_rate_limit)
         if plan.check is not None:
@@ -335,6 +343,10 @@ class RouteTranslator:
         places += [
             (f"local_rate_limit.rules[{index}]", None, rule.match)
             for index, rule in enumerate(table.local_rate_limit.rules)
+        ]
+        places += [
+            (f"concurrency_limit.rules[{index}]", None, part.match)
+            for index, part in enumerate(table.concurrency_limit.rules)
         ]
         places.append(("global_rate_limit", None, table.global_rate_limit.match))
         places.append(("external_authorization", None, table.external_authorization.match))

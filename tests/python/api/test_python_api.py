@@ -348,6 +348,11 @@ localRateLimit:
   - match: {attributes: {method: {exact: get}}}
     perValueOf: [user, lane]
     tokenBucket: {maxTokens: 5, tokensPerFill: 2, fillInterval: 1500ms}
+concurrencyLimit:
+  maxRequests: 1000
+  adaptive: {}
+  conditions:
+  - {match: {attributes: {method: {exact: get}}}, perValueOf: [user], maxRequests: 7}
 externalAuthorization:
   service: authz
   match: {attributes: {user: {present: true}}}
@@ -368,14 +373,16 @@ def test_an_explanation_names_the_limits_that_a_call_is_under(folder: Path) -> N
     assert found.limits == (
         "authz allows it; no verdict denies it",
         'the bucket of user="ann", lane="" has a token: 5 at once, 2 more every 1.5 s',
+        'no more calls with user="ann" are under way than 7',
         'limiter lets it pass, told "shop" and who="ann"; no answer lets it pass',
     )
     assert 'if the bucket of user="ann"' in str(found)
     assert found.to_dict()["limits"] == list(found.limits)
     assert mesh.explain(HOST, {"method": "put"}).limits == (
         "the common bucket has a token: 9 at once, 1 more every 1 s",
+        "no more calls are under way than 1,000, or fewer where they take long",
     )
-    assert len(mesh.explain(HOST, {"method": "get"}).limits) == 1, "there is nothing to ask about"
+    assert len(mesh.explain(HOST, {"method": "get"}).limits) == 2, "there is nothing to ask about"
 
 
 def test_an_explanation_says_what_is_told_of_the_call(folder: Path) -> None:

@@ -524,6 +524,17 @@ LIMITED = spec_with(localRateLimit={**BUCKET, "conditions": [CONDITION]})
 LIMITED_EACH = spec_with(
     localRateLimit={**BUCKET, "conditions": [{**CONDITION, "perValueOf": ["user"]}]}
 )
+_CROWD: Json = {"match": CONDITION["match"], "maxRequests": 9}
+CROWDED = spec_with(concurrencyLimit={"maxRequests": 9, "conditions": [_CROWD]})
+ADAPTED = spec_with(
+    concurrencyLimit={
+        "maxRequests": 9, "adaptive": {}, "conditions": [{**_CROWD, "adaptive": {}}]
+    }
+)  # fmt: skip
+ADAPTIVE = {
+    "minRequests": 4, "interval": "7s", "minTimeInterval": "7s", "minTimeRequests": 7,
+    "bufferPercent": 7, "percentile": 7,
+}  # fmt: skip
 ASKED = spec_with(globalRateLimit=QUESTION)
 CHECKED = spec_with(externalAuthorization={"service": "outbound|9000||authz.example"})
 RETRIED = spec_with(routes=[{**ROUTE, "retries": {"attempts": 1}}])
@@ -624,6 +635,13 @@ OURS: dict[str, dict[str, tuple[Any, Json | None]]] = {
         "localRateLimit.conditions[].tokenBucket.fillInterval": ("9s", LIMITED),
         "localRateLimit.conditions[].perValueOf[]": (["user"], LIMITED),
         "localRateLimit.conditions[].maxBuckets": (9, LIMITED_EACH),
+        "concurrencyLimit.maxRequests": (8, CROWDED),
+        "concurrencyLimit.conditions[].maxRequests": (8, CROWDED),
+        "concurrencyLimit.conditions[].perValueOf[]": (["user"], CROWDED),
+        **{
+            f"concurrencyLimit.{place}adaptive.{name}": (value, ADAPTED)
+            for place in ("", "conditions[].") for name, value in ADAPTIVE.items()
+        },
         **{f"limits.{name}": (value, None) for name, value in BOUNDS.items()},
         **LOGS,
         **{name: (value, spec_with(**TRACED)) for name, value in TRACING.items()},
@@ -698,6 +716,7 @@ OURS: dict[str, dict[str, tuple[Any, Json | None]]] = {
 # field by field: test_every_field_of_a_declaration_goes_to_the_engine.
 _SHOWN_ELSEWHERE = (
     "localRateLimit.conditions[].match", "globalRateLimit.match", "accessLogs[].match",
+    "concurrencyLimit.conditions[].match",
     "externalAuthorization.match",
     "declaration.",
 )  # fmt: skip

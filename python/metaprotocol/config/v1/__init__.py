@@ -23,6 +23,9 @@ from metaprotocol.config.v1.filter_pb2 import Filter, RouteFilter
 from metaprotocol.config.v1.key_value_pb2 import KeyValue
 from metaprotocol.config.v1.proxy_config_pb2 import Limits, Protocol, ProxyConfig, RouteTable
 from metaprotocol.config.v1.rate_limit_pb2 import (
+    AdaptiveConcurrency,
+    ConcurrencyLimit,
+    ConcurrencyLimitRule,
     GlobalRateLimit,
     LocalRateLimit,
     LocalRateLimitRule,
@@ -48,10 +51,13 @@ __all__ = [
     "AccessLog",
     "AccessLogJson",
     "AccessLogJsonField",
+    "AdaptiveConcurrency",
     "Authorization",
     "AuthorizationPolicy",
     "AuthorizationRule",
     "ClusterPolicy",
+    "ConcurrencyLimit",
+    "ConcurrencyLimitRule",
     "Condition",
     "DirectReply",
     "ExternalAuthorization",
