@@ -51,7 +51,13 @@ class Attachments {
   void AddNumber(std::string_view key, uint64_t milliseconds) {
     if (key == kShortTimeout) timeouts_.Add(key, milliseconds * 1000);
   }
-  void AddOther(std::string_view key) { message_.metadata.SetNamedUntold(key); }
+  void AddOther(std::string_view key) {
+    if (key == kGroup) {
+      head_.group_copy.clear();
+      head_.group = {};
+    }
+    message_.metadata.SetNamedUntold(key);
+  }
 
   uint64_t timeout_us() const { return timeouts_.us(); }
 

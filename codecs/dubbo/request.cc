@@ -57,10 +57,9 @@ class HessianAttachment {
   }
 
   void SetGroupOf(HeadText& head) const {
-    if (!entry_.string_value) return;
     head.group_copy.clear();
-    head.group = entry_.value.raw;
-    if (entry_.value.IsView()) return;
+    head.group = entry_.string_value ? Bytes(entry_.value.raw) : Bytes();
+    if (!entry_.string_value || entry_.value.IsView()) return;
     head.group_copy = entry_.value.Text();
     head.group = head.group_copy;
   }

@@ -31,7 +31,8 @@ std::optional<std::string_view> Metadata::Find(std::string_view name) const {
   const uint32_t slot = keys_->Find(name);
   if (slot != MetadataKeys::kNone) return Get(slot);
   for (auto it = others_.rbegin(); it != others_.rend(); ++it) {
-    if (it->first == name) return it->second;
+    if (it->name != name) continue;
+    return it->told ? std::optional<std::string_view>(it->value) : std::nullopt;
   }
   return std::nullopt;
 }
@@ -40,12 +41,14 @@ std::vector<std::pair<std::string_view, std::string_view>> Metadata::Entries() c
   std::vector<std::pair<std::string_view, std::string_view>> entries;
   std::vector<uint32_t> slots = filled_;
   std::sort(slots.begin(), slots.end());
-  for (const uint32_t slot : slots) entries.emplace_back(keys_->name(slot), slots_[slot].view());
+  for (const uint32_t slot : slots) {
+    if (const auto value = Get(slot)) entries.emplace_back(keys_->name(slot), *value);
+  }
   // Of several with one name the last is what counts; the others keep their order.
   std::unordered_set<std::string_view> seen;
   const auto begin = static_cast<std::ptrdiff_t>(entries.size());
   for (auto it = others_.rbegin(); it != others_.rend(); ++it) {
-    if (seen.insert(it->first).second) entries.emplace_back(it->first, it->second);
+    if (seen.insert(it->name).second && it->told) entries.emplace_back(it->name, it->value);
   }
   std::reverse(entries.begin() + begin, entries.end());
   return entries;

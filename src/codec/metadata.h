@@ -58,7 +58,7 @@ class Metadata {
   void SetNamed(std::string_view name, std::string_view value) {
     if (keys_ == nullptr) return;
     if (keys_->everything()) {
-      if (!keys_->IsOwn(name)) others_.emplace_back(name, value);
+      if (!keys_->IsOwn(name)) others_.push_back({std::string(name), std::string(value)});
       return;
     }
     keys_->ForEachNamed(name, [&](uint32_t slot, bool exact) {
@@ -66,11 +66,17 @@ class Metadata {
       Fill(slot, value, exact ? Rank::kExact : Rank::kOtherCase);
     });
   }
-  // What a peer put under `name` is nothing that can be told.
+  // What a peer put under `name` is nothing that can be told. It replaces a text from before it, as
+  // readers of maps do, and such a text must not be taken for what the server sees.
   void SetNamedUntold(std::string_view name) {
-    if (keys_ == nullptr || keys_->everything()) return;
+    if (keys_ == nullptr) return;
+    if (keys_->everything()) {
+      if (!keys_->IsOwn(name)) others_.push_back({std::string(name), "", false});
+      return;
+    }
     keys_->ForEachNamed(name, [&](uint32_t slot, bool exact) {
       if (!exact && keys_->wants_spellings(slot)) AddSpelling(name);
+      if (exact && slots_[slot].rank == Rank::kExact) slots_[slot].rank = Rank::kReplaced;
     });
   }
   // The same for a value that is not contiguous in the message. It is kept once for each key,
@@ -95,7 +101,7 @@ class Metadata {
   // --- for those who look
 
   std::optional<std::string_view> Get(uint32_t slot) const {
-    if (slot >= slots_.size() || slots_[slot].rank == Rank::kAbsent) return std::nullopt;
+    if (slot >= slots_.size() || slots_[slot].rank <= Rank::kReplaced) return std::nullopt;
     return slots_[slot].view();
   }
   bool unread() const { return unread_; }
@@ -126,7 +132,8 @@ class Metadata {
   }
 
  private:
-  enum class Rank : uint8_t { kAbsent, kOtherCase, kExact };
+  // kReplaced: by what cannot be told.
+  enum class Rank : uint8_t { kAbsent, kReplaced, kOtherCase, kExact };
   struct Slot {
     const char* data = nullptr;
     size_t size = 0;
@@ -153,7 +160,12 @@ class Metadata {
   std::string_view alternative_;
   bool unread_ = false;
   // Where everything is wanted: what peers named, as it came.
-  std::vector<std::pair<std::string, std::string>> others_;
+  struct Other {
+    std::string name;
+    std::string value;
+    bool told = true;
+  };
+  std::vector<Other> others_;
   std::forward_list<std::string> owned_;
   std::vector<std::string> spellings_;  // one more than kMostSpellings at most
 };

@@ -120,6 +120,24 @@ def test_what_is_changed_is_what_fastjson2_finds_changed(command: tuple[str, ...
         assert found == wanted
 
 
+def test_of_a_name_that_comes_twice_the_last_counts(command: tuple[str, ...]) -> None:
+    def document(content: bytes) -> bytes:
+        return struct.pack("!I", len(content)) + content
+
+    def text(content: str) -> bytes:
+        return bytes([0x49 + len(content)]) + content.encode()
+
+    head = b"".join(document(text(item)) for item in ("2.0.2", "a.B", "1.0.0", "get", ""))
+    values = [(text("a"), text("b")), (text("a"), b"\5"), (b"\5", text("a")), (text("a"), b"\xaf")]
+    maps = [text("user") + one + text("user") + other for one, other in values]
+    bodies = [head + document(b"\xa6" + entries + b"\xa5") for entries in maps]
+    for body, found in zip(bodies, read(command, bodies), strict=True):
+        metadata = decoded(body)
+        assert metadata is not None
+        assert found is not None
+        assert {key: metadata[key] for key in metadata if key not in _OWN} == found["texts"]
+
+
 def test_of_broken_bodies_nothing_is_read_otherwise(command: tuple[str, ...]) -> None:
     """Bytes changed within the documents: where both can read what comes of it, they read the same,
     so that no rule takes a request for another one."""

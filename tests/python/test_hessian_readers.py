@@ -140,6 +140,22 @@ def test_what_is_changed_is_what_hessian_js_finds_changed(command: tuple[str, ..
     assert read(command, changed) == expected
 
 
+def test_of_a_name_that_comes_twice_the_last_counts(command: tuple[str, ...]) -> None:
+    head = encode("2.0.2", "a.B", "1.0.0", "get", "")
+    maps = [
+        b"\4user\1a\4user\1b",
+        b"\4user\1a\4user\x95",
+        b"\4user\x95\4user\1a",
+        b"\4user\1a\4userN",
+    ]
+    bodies = [head + b"H" + entries + b"Z" for entries in maps]
+    for content, found in zip(bodies, read(command, bodies), strict=True):
+        metadata = decoded(content)
+        assert metadata is not None
+        assert found is not None
+        assert is_alike(metadata, found), content.hex()
+
+
 def test_of_broken_bodies_nothing_is_read_otherwise(command: tuple[str, ...]) -> None:
     rng = random.Random(3)
     broken: list[bytes] = []

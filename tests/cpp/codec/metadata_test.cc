@@ -138,6 +138,41 @@ TEST(Metadata, MovesWithItsBytes) {
   EXPECT_EQ(held.Get(copy), "short");
 }
 
+TEST(Metadata, WhatCannotBeToldReplacesATextOfTheSameName) {
+  MetadataKeys keys(kOwn);
+  const uint32_t user = keys.Want("user");
+  Metadata metadata;
+  metadata.Clear(&keys);
+  metadata.SetNamed("user", "a");
+  metadata.SetNamedUntold("User");
+  EXPECT_EQ(metadata.Get(user), "a") << "of another name";
+  for (int i = 0; i < 3; ++i) {
+    metadata.SetNamedUntold("user");
+    EXPECT_EQ(metadata.Get(user), std::nullopt);
+    EXPECT_TRUE(metadata.Entries().empty());
+    metadata.SetNamedCopy("user", "b");
+    EXPECT_EQ(metadata.Get(user), "b");
+    EXPECT_EQ(metadata.Entries().size(), 1u);
+  }
+  metadata.Clear(&keys);
+  metadata.SetNamedUntold("user");
+  EXPECT_EQ(metadata.Get(user), std::nullopt);
+  metadata.SetNamed("User", "c");
+  EXPECT_EQ(metadata.Get(user), "c");
+
+  const MetadataKeys all = MetadataKeys::Everything(kOwn);
+  metadata.Clear(&all);
+  metadata.SetNamed("user", "a");
+  metadata.SetNamedUntold("user");
+  metadata.SetNamedUntold("lane");
+  EXPECT_EQ(metadata.Find("user"), std::nullopt);
+  EXPECT_TRUE(metadata.Entries().empty());
+  metadata.SetNamed("user", "b");
+  EXPECT_EQ(metadata.Find("user"), "b");
+  EXPECT_EQ(metadata.Entries().size(), 1u);
+  metadata.Clear();
+}
+
 TEST(Metadata, TellsTheSpellingsOfKeysThatSomebodyWantsSo) {
   MetadataKeys keys(kOwn);
   const uint32_t user = keys.WantSpellings("x-user");
@@ -150,7 +185,6 @@ TEST(Metadata, TellsTheSpellingsOfKeysThatSomebodyWantsSo) {
   metadata.SetNamedCopy("X-USER", "c");
   metadata.SetNamed("X-User", "d");
   metadata.SetNamedUntold("x-USER");
-  metadata.SetNamedUntold("x-user");
   metadata.SetNamed("Other", "e");
   metadata.SetNamed("x-users", "f");
   EXPECT_EQ(metadata.spellings(), (std::vector<std::string>{"X-User", "X-USER", "x-USER"}));
