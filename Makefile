@@ -66,6 +66,11 @@ test-mesh: native .venv/.dev ## a real API server, istiod and sidecars (root; 20
 	@$(BIN)/python tools/envoys.py 1.39 >/dev/null  # the run itself has no network
 	@METAPROTOCOL_MESH=1 unshare --net --mount $(BIN)/python -m pytest -q -s -p no:cacheprovider --timeout 600 tests/mesh
 
+.PHONY: test-collector
+test-collector: native .venv/.dev ## spans and logs at a real OpenTelemetry Collector (Go; 100 CPU seconds of building the first time)
+	@$(BIN)/python tools/build_mesh.py --jobs $(JOBS) --collector
+	@$(BIN)/python -m pytest -q tests/envoy/test_collector.py
+
 .PHONY: lint
 lint: .venv/.dev native ## dependency directions, ruff, mypy, clang-format, clang-tidy if it is there
 	@$(BIN)/python tools/run_tests.py --jobs $(JOBS) lint tidy

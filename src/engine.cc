@@ -159,12 +159,12 @@ class EngineImpl final : public Engine {
         hub_.LeaseTimer(timer.owner<Lease>());
         break;
       case Timer::Kind::kMetrics:
-        exchanges_.SendSpans();
+        exchanges_.SendRecords();
         sessions_.CountLostLines();
         context_.metrics.Flush();
         sessions_.DropUnusedSnapshots();
         // The last one comes after everything has ended, and reports that.
-        if (sessions_.session_count() != 0 || hub_.lease_count() != 0 || exchanges_.has_spans()) {
+        if (sessions_.session_count() != 0 || hub_.lease_count() != 0 || exchanges_.has_records()) {
           context_.Arm(metrics_timer_, context_.now_us() + kMetricsIntervalUs);
         }
         break;

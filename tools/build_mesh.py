@@ -1,11 +1,13 @@
-"""Builds the programs of a real mesh, once: etcd, kube-apiserver, istiod and its agent, and helm.
+"""Builds the programs of a real mesh, once: etcd, kube-apiserver, istiod and its agent, and helm;
+or, which needs no mesh, the OpenTelemetry Collector.
 
-    python tools/build_mesh.py [--jobs N]
+    python tools/build_mesh.py [--jobs N] [--collector]
 
 They come from the Go module proxy, in the versions that the go.mod files in tools/mesh pin, and
 are kept in build/mesh/bin. Each is built again only when its module, or how it is built, is
 another. About 20 CPU minutes the first time; 310 MB, and some gigabytes in Go's own caches. Istio's
-CRDs and the bootstrap template of its sidecars are put beside them.
+CRDs and the bootstrap template of its sidecars are put beside them. The collector takes 100 CPU
+seconds, and 26 MB.
 """
 
 from __future__ import annotations
@@ -80,6 +82,8 @@ PROGRAMS = (
     Program("pilot-agent", "istio", "istio.io/istio/pilot/cmd/pilot-agent"),
 )
 
+COLLECTOR = Program("otelcol", "collector", ".")
+
 
 def build(program: Program, jobs: int) -> None:
     """Builds a program, if that is needed."""
@@ -114,10 +118,15 @@ def share() -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
-    jobs = parser.parse_args().jobs
+    parser.add_argument("--collector", action="store_true", help="the collector and nothing else")
+    arguments = parser.parse_args()
+    jobs = arguments.jobs
     if shutil.which("go") is None:
         sys.exit("Go is not installed, which builds the programs of the mesh (Go 1.26 or newer).")
     BIN.mkdir(parents=True, exist_ok=True)
+    if arguments.collector:
+        build(COLLECTOR, jobs)
+        return
     for program in PROGRAMS:
         build(program, jobs)
     share()

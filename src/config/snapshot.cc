@@ -466,8 +466,9 @@ SnapshotOrErrors LoadSnapshot(std::string_view json, const CodecRegistry& codecs
     snapshot->request_keys = MetadataKeys(traits.metadata_keys, traits.keys_of_unread);
   }
   TableLoader(config, snapshot->request_keys, findings).Load(*snapshot);
-  snapshot->telemetry = LoadTelemetry(config.access_logs, config.tracing, config.request_metrics,
-                                      snapshot->request_keys, findings);
+  snapshot->telemetry =
+      LoadTelemetry(config.access_logs, config.tracing, config.request_metrics,
+                    config.generate_request_ids, snapshot->request_keys, findings);
 
   SnapshotOrErrors result;
   result.errors = AllErrors(reading, findings);

@@ -17,6 +17,13 @@ class Loader {
   void LoadLog(const config::AccessLog& config, const std::string& path) {
     AccessLog log;
     log.path = config.path;
+    if (config.collector) {
+      log.collector =
+          TargetOf(OtlpSignal::kLogs, config.collector->cluster, config.collector->service_name);
+    }
+    if (config.path.empty() != config.collector.has_value()) {
+      findings_.Error(path, "", "must have exactly one of path and collector");
+    }
     if (config.text) log.format = LogFormat::Text(Compile(*config.text, path + ".text"));
     if (config.json) log.format = LoadJson(*config.json, path + ".json.fields");
     if (!config.match.empty()) {
@@ -30,8 +37,7 @@ class Loader {
 
   void LoadTracing(const config::Tracing& config) {
     auto tracing = std::make_shared<Tracing>(made_.keys, keys_);
-    tracing->cluster = config.cluster;
-    tracing->service_name = config.service_name.empty() ? "metaprotocol" : config.service_name;
+    tracing->target = TargetOf(OtlpSignal::kSpans, config.cluster, config.service_name);
     tracing->chance = Route::ChanceOf(config.percent);
     tracing->overall = Route::ChanceOf(config.overall_percent);
     tracing->kind = config.kind == config::TracingKind::SERVER ? Tracing::Kind::kServer
@@ -48,6 +54,8 @@ class Loader {
     }
     made_.tracing = std::move(tracing);
   }
+
+  void LoadRequestIds() { made_.request_ids.emplace(made_.keys, keys_); }
 
   void LoadMetrics(const config::RequestMetrics& config) {
     auto metrics = std::make_shared<RequestMetrics>(
@@ -80,6 +88,11 @@ class Loader {
   }
 
  private:
+  static OtlpTarget TargetOf(OtlpSignal signal, const std::string& cluster,
+                             const std::string& service_name) {
+    return {signal, cluster, service_name.empty() ? "metaprotocol" : service_name};
+  }
+
   static RequestMetric MetricOf(config::LabelOverrideMetric metric) {
     switch (metric) {
       case config::LabelOverrideMetric::REQUESTS_TOTAL:
@@ -132,8 +145,8 @@ class Loader {
 
 Telemetry LoadTelemetry(const std::vector<config::AccessLog>& logs,
                         const std::optional<config::Tracing>& tracing,
-                        const std::optional<config::RequestMetrics>& metrics, MetadataKeys& keys,
-                        Findings& findings) {
+                        const std::optional<config::RequestMetrics>& metrics, bool request_ids,
+                        MetadataKeys& keys, Findings& findings) {
   Telemetry made;
   Loader loader(made, keys, findings);
   for (size_t i = 0; i < logs.size(); ++i) {
@@ -141,6 +154,7 @@ Telemetry LoadTelemetry(const std::vector<config::AccessLog>& logs,
   }
   if (tracing) loader.LoadTracing(*tracing);
   if (metrics) loader.LoadMetrics(*metrics);
+  if (request_ids) loader.LoadRequestIds();
   return made;
 }
 

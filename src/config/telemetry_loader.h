@@ -1,5 +1,5 @@
 // Reads what is told of ended requests: access logs, whose formats are compiled,
-// tracing, and metrics.
+// tracing, metrics, and request ids.
 #pragma once
 
 #include <optional>
@@ -13,7 +13,7 @@ namespace metaprotocol {
 
 Telemetry LoadTelemetry(const std::vector<config::AccessLog>& logs,
                         const std::optional<config::Tracing>& tracing,
-                        const std::optional<config::RequestMetrics>& metrics, MetadataKeys& keys,
-                        Findings& findings);
+                        const std::optional<config::RequestMetrics>& metrics, bool request_ids,
+                        MetadataKeys& keys, Findings& findings);
 
 }  // namespace metaprotocol

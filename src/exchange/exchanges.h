@@ -118,9 +118,9 @@ class Exchanges final : public AttemptSink {
   void StepTimer(Exchange& exchange);
 
   // What is told of ended requests goes out. To be called about once a second.
-  void SendSpans() { logger_.SendSpans(); }
+  void SendRecords() { logger_.SendRecords(); }
   // It waits to go out, or to have arrived.
-  bool has_spans() const { return logger_.has_spans(); }
+  bool has_records() const { return logger_.has_records(); }
 
   size_t count() const { return count_; }
   // Labels without a cluster: for what happens before one is chosen. `route` may be null.

@@ -17,6 +17,11 @@ RequestRecord* RequestLogger::Begin(const SnapshotUse& use, const ExchangeOrigin
         log.chance >= Route::kAlways || (log.chance != 0 && context_.Random() >> 32 < log.chance);
     if (drawn) wanted |= uint64_t{1} << i;
   }
+  std::string request_id;  // one that has been made
+  if (configured.request_ids && !configured.request_ids->In(input)) {
+    request_id = MakeRequestId(context_.Random(), context_.Random());
+    changes.push_back({MutationOp::Kind::kSet, std::string(kRequestIdKey), request_id});
+  }
   std::optional<TraceStart> trace;
   if (configured.tracing != nullptr) {
     trace = configured.tracing->Begin(
@@ -26,6 +31,7 @@ RequestRecord* RequestLogger::Begin(const SnapshotUse& use, const ExchangeOrigin
   if (!told_of && configured.metrics == nullptr) return nullptr;
   RequestRecord& record = pool_.Acquire();
   record.Begin(configured.keys, input);
+  if (!request_id.empty()) record.Replace(configured.request_ids->place(), request_id);
   if (told_of) record.SetRemote(origin.info.remote_address, origin.info.remote_port);
   record.wanted = wanted;
   record.trace = trace;
@@ -38,10 +44,16 @@ void RequestLogger::End(SnapshotUse& use, RequestRecord& record, EndedRequest en
   ended.ended_us = context_.now_us();
   ended.ended_unix_us = context_.host.UnixTimeUs();
   for (size_t i = 0; i < configured.logs.size(); ++i) {
-    if ((record.wanted >> i & 1) == 0 || !configured.logs[i].Wants(ended)) continue;
+    const AccessLog& log = configured.logs[i];
+    if ((record.wanted >> i & 1) == 0 || !log.Wants(ended)) continue;
     line_.clear();
-    configured.logs[i].format.Write(ended, line_);
     use.protocol_series->Add(Counter::kAccessLogEntries);
+    if (log.collector) {
+      log.format.WriteRecord(ended, line_);
+      exporter_.Add(*log.collector, line_, *use.protocol_series);
+      continue;
+    }
+    log.format.Write(ended, line_);
     if (use.logs[i] == nullptr) {
       use.protocol_series->Add(Counter::kAccessLogLost);
     } else {
@@ -51,7 +63,8 @@ void RequestLogger::End(SnapshotUse& use, RequestRecord& record, EndedRequest en
   if (record.trace && record.trace->leaves_span) {
     line_.clear();
     configured.tracing->WriteSpan(ended, line_);
-    spans_.Add(*configured.tracing, line_, *use.protocol_series);
+    use.protocol_series->Add(Counter::kSpans);
+    exporter_.Add(configured.tracing->target, line_, *use.protocol_series);
   }
   if (configured.metrics != nullptr) Count(use, ended);
   pool_.Release(record);

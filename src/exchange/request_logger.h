@@ -8,7 +8,7 @@
 
 #include "src/base/object_pool.h"
 #include "src/engine_context.h"
-#include "src/exchange/span_exporter.h"
+#include "src/exchange/otlp_exporter.h"
 #include "src/router/protocol_state.h"
 #include "src/telemetry/request_record.h"
 
@@ -18,7 +18,7 @@ struct ExchangeOrigin;
 
 class RequestLogger {
  public:
-  explicit RequestLogger(EngineContext& context) : context_(context), spans_(context) {}
+  explicit RequestLogger(EngineContext& context) : context_(context), exporter_(context) {}
 
   // Null if nobody is told of the request; else to be given back with End. Appends what tracing
   // wants changed in it.
@@ -30,16 +30,16 @@ class RequestLogger {
   void Refused(SnapshotUse& use, const ExchangeOrigin& origin, const Message& message,
                LocalReply reply, std::string_view text);
 
-  // See SpanExporter.
-  void SendSpans() { spans_.SendAll(); }
-  bool has_spans() const { return !spans_.empty(); }
-  void CallDone(CallId call, std::optional<Bytes> reply) { spans_.CallDone(call, reply); }
+  // See OtlpExporter.
+  void SendRecords() { exporter_.SendAll(); }
+  bool has_records() const { return !exporter_.empty(); }
+  void CallDone(CallId call, std::optional<Bytes> reply) { exporter_.CallDone(call, reply); }
 
  private:
   void Count(SnapshotUse& use, const EndedRequest& ended);
 
   EngineContext& context_;
-  SpanExporter spans_;
+  OtlpExporter exporter_;
   ObjectPool<RequestRecord> pool_;
   std::string line_;
 };

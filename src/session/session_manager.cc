@@ -77,7 +77,7 @@ void SessionManager::TakeUpNewest(ProtocolState& protocol) {
   use->protocol_series = protocol.series;
   use->is_told = use->snapshot->telemetry.any();
   for (const AccessLog& log : use->snapshot->telemetry.logs) {
-    use->logs.push_back(context_.host.OpenLog(log.path));
+    use->logs.push_back(log.collector ? nullptr : context_.host.OpenLog(log.path));
   }
   protocol.current = use.get();
   ++use->users;  // the protocol itself

@@ -4,16 +4,19 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "src/route/route_table.h"
 #include "src/telemetry/log_format.h"
+#include "src/telemetry/otlp.h"
 #include "src/telemetry/request_record.h"
 
 namespace metaprotocol {
 
 struct AccessLog {
-  std::string path;
+  std::string path;                     // of a file; or
+  std::optional<OtlpTarget> collector;  // who gets records
   LogFormat format;
   std::shared_ptr<const RouteTable> match;  // null: every request
   uint64_t chance = Route::kAlways;         // of kAlways, that a request is logged

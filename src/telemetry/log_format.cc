@@ -6,7 +6,10 @@
 #include <cstdio>
 #include <optional>
 
+#include "src/codec/protobuf.h"
 #include "src/codec/utf8.h"
+#include "src/telemetry/otlp.h"
+#include "src/telemetry/request_id.h"
 
 namespace metaprotocol {
 namespace {
@@ -38,11 +41,12 @@ void AppendTime(uint64_t unix_us, std::string& out) {
   out.append(text, static_cast<size_t>(size));
 }
 
-// Of W3C's traceparent ("00-<trace>-<span>-01"), B3's single header ("<trace>-<span>-1") or the
-// trace id alone.
-std::string_view TraceIdIn(std::string_view value) {
+// Of W3C's traceparent ("00-<trace>-<span>-01"), B3's single header ("<trace>-<span>-1"),
+// SkyWalking's ("1-<trace>-..."), or the trace id alone.
+std::string TraceIdIn(std::string_view value) {
+  if (const auto id = SkyWalkingTraceId(value)) return *id;
   if (value.size() > 3 && value[2] == '-') value.remove_prefix(3);
-  return value.substr(0, value.find('-'));
+  return std::string(value.substr(0, value.find('-')));
 }
 
 // What acts where it is shown: control characters, ends of lines and paragraphs, other directions
@@ -96,8 +100,8 @@ const std::vector<LogTemplate::Named>& LogTemplate::Operators() {
   static const std::vector<Named> operators = {
       {"SERVICE", O::kRecorded, {kServiceKeys.begin(), kServiceKeys.end()}},
       {"METHOD", O::kRecorded, {kMethodKeys.begin(), kMethodKeys.end()}},
-      {"TRACE_ID", O::kTraceId, {"traceparent", "x-b3-traceid", "b3"}},
-      {"REQUEST_ID", O::kRecorded, {"x-request-id"}},
+      {"TRACE_ID", O::kTraceId, {"traceparent", "x-b3-traceid", "b3", "sw8"}},
+      {"REQUEST_ID", O::kRecorded, {kRequestIdKey}},
       {"PROTOCOL", O::kProtocol},
       {"ROUTE_NAME", O::kRouteName},
       {"DOWNSTREAM_REMOTE_ADDRESS", O::kRemoteAddress},
@@ -303,9 +307,19 @@ void LogTemplate::WriteText(const EndedRequest& request, std::string& out) const
   }
 }
 
+std::optional<std::string> LogTemplate::Whole(const EndedRequest& request) const {
+  std::string value;
+  for (const Part& part : parts_) {
+    const bool there = Value(part, request, value);
+    if (there || part.op == Operator::kText) continue;
+    if (alone()) return std::nullopt;
+    value += '-';
+  }
+  return value;
+}
+
 void LogTemplate::WriteJson(const EndedRequest& request, std::string& out) const {
-  const bool alone = parts_.size() == 1 && parts_[0].op != Operator::kText;
-  if (alone && IsNumber(parts_[0].op)) {
+  if (alone() && IsNumber(parts_[0].op)) {
     const std::optional<uint64_t> number = Number(parts_[0].op, request);
     if (number) {
       AppendNumber(*number, out);
@@ -314,24 +328,29 @@ void LogTemplate::WriteJson(const EndedRequest& request, std::string& out) const
     }
     return;
   }
-  std::string value;
-  for (const Part& part : parts_) {
-    const bool there = Value(part, request, value);
-    if (there || part.op == Operator::kText) continue;
-    if (alone) {
-      out.append("null");
-      return;
-    }
-    value += '-';
+  const std::optional<std::string> value = Whole(request);
+  if (!value) {
+    out.append("null");
+    return;
   }
   out += '"';
-  AppendJsonEscaped(value, out);
+  AppendJsonEscaped(*value, out);
   out += '"';
+}
+
+void LogTemplate::WriteAnyValue(const EndedRequest& request, std::string& out) const {
+  if (alone() && IsNumber(parts_[0].op)) {
+    const std::optional<uint64_t> number = Number(parts_[0].op, request);
+    if (number) AppendProtoVarint(out, 3, *number);
+    return;
+  }
+  const std::optional<std::string> value = Whole(request);
+  if (value) AppendProtoBytes(out, 1, MadeUtf8(*value));
 }
 
 LogFormat LogFormat::Text(LogTemplate line) {
   LogFormat format;
-  format.fields_.emplace_back("", std::move(line));
+  format.fields_.push_back({"", "", std::move(line)});
   return format;
 }
 
@@ -341,22 +360,53 @@ LogFormat LogFormat::Json(std::vector<std::pair<std::string, LogTemplate>> field
   for (auto& [name, value] : fields) {
     std::string before = format.fields_.empty() ? "{\"" : ",\"";
     AppendJsonEscaped(name, before);
-    format.fields_.emplace_back(before.append("\":"), std::move(value));
+    before.append("\":");
+    format.fields_.push_back({std::move(name), std::move(before), std::move(value)});
   }
   return format;
 }
 
 void LogFormat::Write(const EndedRequest& request, std::string& out) const {
-  for (const auto& [before, value] : fields_) {
-    out.append(before);
+  for (const Field& field : fields_) {
+    out.append(field.before);
     if (json_) {
-      value.WriteJson(request, out);
+      field.value.WriteJson(request, out);
     } else {
-      value.WriteText(request, out);
+      field.value.WriteText(request, out);
     }
   }
   if (json_) out += '}';
   out += '\n';
+}
+
+void LogFormat::WriteRecord(const EndedRequest& request, std::string& out) const {
+  // Fields of LogRecord.
+  constexpr uint32_t kTime = 1, kBody = 5, kAttributes = 6, kTraceId = 9, kSpanId = 10,
+                     kObservedTime = 11;
+  std::string record;
+  const uint64_t lasted_us = request.ended_us - request.started_us;
+  AppendProtoFixed64(record, kTime, (request.ended_unix_us - lasted_us) * 1000);
+  AppendProtoFixed64(record, kObservedTime, request.ended_unix_us * 1000);
+  std::string value;
+  for (const Field& field : fields_) {
+    value.clear();
+    if (json_) {
+      field.value.WriteAnyValue(request, value);
+      if (!value.empty()) AppendOtlpAttribute(record, kAttributes, field.name, value);
+    } else {
+      std::string line;
+      field.value.WriteText(request, line);
+      AppendProtoBytes(value, 1, line);
+      AppendProtoBytes(record, kBody, value);
+    }
+  }
+  if (const auto& trace = request.record.trace; trace && trace->context.span != 0) {
+    const TraceContext& context = trace->context;
+    AppendProtoBytes(record, kTraceId,
+                     BigEndian(context.trace.high) + BigEndian(context.trace.low));
+    AppendProtoBytes(record, kSpanId, BigEndian(context.span));
+  }
+  AppendProtoBytes(out, 2, record);
 }
 
 }  // namespace metaprotocol

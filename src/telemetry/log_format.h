@@ -28,6 +28,8 @@ class LogTemplate {
   void WriteText(const EndedRequest& request, std::string& out) const;
   // Appends it as one value of JSON.
   void WriteJson(const EndedRequest& request, std::string& out) const;
+  // Appends it as OTLP's AnyValue; nothing if it is an operator alone that has no value.
+  void WriteAnyValue(const EndedRequest& request, std::string& out) const;
 
  private:
   enum class Operator : uint8_t {
@@ -69,6 +71,10 @@ class LogTemplate {
   static const std::vector<Named>& Operators();
   static bool IsNumber(Operator op) { return op >= Operator::kBytesReceived; }
   static std::optional<uint64_t> Number(Operator op, const EndedRequest& request);
+  // An operator and nothing else.
+  bool alone() const { return parts_.size() == 1 && parts_[0].op != Operator::kText; }
+  // All of it, "-" for what has no value; nothing if it is an operator alone without one.
+  std::optional<std::string> Whole(const EndedRequest& request) const;
   // Appends its value as it is; false: there is none.
   static bool Value(const Part& part, const EndedRequest& request, std::string& out);
 
@@ -82,11 +88,20 @@ class LogFormat {
 
   // Appends a line, with its end.
   void Write(const EndedRequest& request, std::string& out) const;
+  // Appends a record for a collector: field 2 of OTLP's ScopeLogs. Text is its body, and the fields
+  // of an object are its attributes.
+  void WriteRecord(const EndedRequest& request, std::string& out) const;
 
  private:
+  // Text: one without name.
+  struct Field {
+    std::string name;
+    std::string before;  // as it stands before the value in a line
+    LogTemplate value;
+  };
+
   bool json_ = false;
-  // Text: one without name. JSON: what stands before the value, and the value.
-  std::vector<std::pair<std::string, LogTemplate>> fields_;
+  std::vector<Field> fields_;
 };
 
 }  // namespace metaprotocol

@@ -39,6 +39,12 @@ void RequestRecord::Begin(const RecordedKeys& keys, const MatchInput& input) {
   remote_begin_ = text_.size();
 }
 
+void RequestRecord::Replace(size_t place, std::string_view value) {
+  values_[place] = {static_cast<uint32_t>(text_.size()), static_cast<uint32_t>(value.size()), true};
+  text_.append(value);
+  remote_begin_ = text_.size();
+}
+
 void RequestRecord::SetRemote(std::string_view address, uint32_t port) {
   const bool v6 = address.find(':') != std::string_view::npos;
   if (v6) text_ += '[';

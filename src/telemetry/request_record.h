@@ -49,6 +49,8 @@ class RequestRecord {
     return std::string_view(text_).substr(value.begin, value.size);
   }
   std::string_view remote() const { return std::string_view(text_).substr(remote_begin_); }
+  // Another value, before SetRemote.
+  void Replace(size_t place, std::string_view value);
   // The client's address and port: behind all values.
   void SetRemote(std::string_view address, uint32_t port);
   std::string_view reason() const { return reason_; }

@@ -2,9 +2,11 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "src/telemetry/access_log.h"
+#include "src/telemetry/request_id.h"
 #include "src/telemetry/request_metrics.h"
 #include "src/telemetry/request_record.h"
 #include "src/telemetry/tracing.h"
@@ -15,9 +17,12 @@ struct Telemetry {
   std::vector<AccessLog> logs;
   std::shared_ptr<const Tracing> tracing;         // null: no spans
   std::shared_ptr<const RequestMetrics> metrics;  // null: none
-  RecordedKeys keys;                              // of all three
+  std::optional<RequestIds> request_ids;          // nothing: none are made
+  RecordedKeys keys;                              // of all of them
 
-  bool any() const { return !logs.empty() || tracing != nullptr || metrics != nullptr; }
+  bool any() const {
+    return !logs.empty() || tracing != nullptr || metrics != nullptr || request_ids.has_value();
+  }
 };
 
 }  // namespace metaprotocol

@@ -1,5 +1,7 @@
 #include "src/telemetry/trace_context.h"
 
+#include <utility>
+
 namespace metaprotocol {
 namespace {
 
@@ -103,7 +105,83 @@ bool ReadB3(std::string_view text, ClientTrace& found) {
   return true;
 }
 
+constexpr size_t kMostSkyWalkingId = 256;  // bytes, of which agents write about 60
+
+std::optional<uint8_t> Base64Digit(char c) {
+  if (c >= 'A' && c <= 'Z') return static_cast<uint8_t>(c - 'A');
+  if (c >= 'a' && c <= 'z') return static_cast<uint8_t>(c - 'a' + 26);
+  if (c >= '0' && c <= '9') return static_cast<uint8_t>(c - '0' + 52);
+  if (c == '+') return uint8_t{62};
+  if (c == '/') return uint8_t{63};
+  return std::nullopt;
+}
+
+// With its padding; nothing if it is none, or empty.
+std::optional<std::string> ReadBase64(std::string_view text) {
+  if (text.empty() || text.size() % 4 != 0 || text.size() > kMostSkyWalkingId / 3 * 4) {
+    return std::nullopt;
+  }
+  const size_t padding = text.ends_with("==") ? 2 : text.ends_with('=') ? 1 : 0;
+  std::string bytes;
+  uint32_t bits = 0;
+  int count = 0;
+  for (const char c : text.substr(0, text.size() - padding)) {
+    const std::optional<uint8_t> digit = Base64Digit(c);
+    if (!digit) return std::nullopt;
+    bits = bits << 6 | *digit;
+    count += 6;
+    if (count >= 8) {
+      count -= 8;
+      bytes += static_cast<char>(bits >> count & 0xff);
+    }
+  }
+  return bytes;
+}
+
+struct SkyWalkingContext {
+  bool sampled;
+  std::string trace;
+};
+
+// "<sample>-<trace>-<segment>-<span>-<service>-<instance>-<endpoint>-<address>", texts in Base64.
+std::optional<SkyWalkingContext> ReadSkyWalking(std::string_view text) {
+  constexpr size_t kFields = 8;
+  std::array<std::string_view, kFields> fields;
+  for (size_t i = 0; i < kFields; ++i) {
+    const size_t dash = text.find('-');
+    if ((dash == std::string_view::npos) != (i + 1 == kFields)) return std::nullopt;
+    fields[i] = text.substr(0, dash);
+    if (fields[i].empty()) return std::nullopt;
+    text.remove_prefix(i + 1 == kFields ? text.size() : dash + 1);
+  }
+  if (fields[0] != "0" && fields[0] != "1") return std::nullopt;
+  std::optional<std::string> trace = ReadBase64(fields[1]);
+  if (!trace) return std::nullopt;
+  return SkyWalkingContext{fields[0] == "1", std::move(*trace)};
+}
+
+// The bits of a text (FNV-1a), mixed: the same for all proxies on a trace's way.
+uint64_t Digest(std::string_view text, uint64_t seed) {
+  uint64_t hash = 0xcbf29ce484222325 ^ seed;
+  for (const char c : text) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3;
+  hash = (hash ^ hash >> 33) * 0xff51afd7ed558ccd;
+  return hash ^ hash >> 33;
+}
+
+// 32 digits are an id already; of any other text one is made.
+TraceId IdOfSkyWalking(std::string_view trace) {
+  if (trace.size() == 32) {
+    if (const std::optional<TraceId> id = ReadTraceId(trace)) return *id;
+  }
+  return {Digest(trace, 0), Digest(trace, 0x9e3779b97f4a7c15) | 1};
+}
+
 }  // namespace
+
+std::optional<std::string> SkyWalkingTraceId(std::string_view sw8) {
+  std::optional<SkyWalkingContext> read = ReadSkyWalking(sw8);
+  return read ? std::optional(std::move(read->trace)) : std::nullopt;
+}
 
 std::string TraceIdText(const TraceId& id) {
   std::string text;
@@ -113,7 +191,8 @@ std::string TraceIdText(const TraceId& id) {
 }
 
 const std::array<std::string_view, TracePropagation::kKeyCount> TracePropagation::kNames = {
-    "traceparent", "tracestate", "b3", "x-b3-traceid", "x-b3-spanid", "x-b3-sampled", "x-b3-flags"};
+    "traceparent", "tracestate",   "b3",         "x-b3-traceid",
+    "x-b3-spanid", "x-b3-sampled", "x-b3-flags", "sw8"};
 
 TracePropagation::TracePropagation(MetadataKeys& keys) {
   for (size_t i = 0; i < kNames.size(); ++i) slots_[i] = keys.Want(kNames[i]);
@@ -145,6 +224,12 @@ ClientTrace TracePropagation::Read(const MatchInput& input) const {
       found.sampled = other->sampled;
       found.debug = other->debug;
     }
+  }
+  if (found.trace.present()) return found;
+  if (const auto skywalking = ReadSkyWalking(text(kSkyWalking))) {
+    found.trace = IdOfSkyWalking(skywalking->trace);
+    found.skywalking = true;
+    if (!found.sampled) found.sampled = skywalking->sampled;
   }
   return found;
 }

@@ -1,6 +1,8 @@
 // Which trace a request belongs to, and who has sent it: W3C Trace Context
 // (https://www.w3.org/TR/trace-context/) and B3 (https://github.com/openzipkin/b3-propagation),
-// read from a request's metadata and written into it.
+// read from a request's metadata and written into it; SkyWalking's `sw8`
+// (https://skywalking.apache.org/docs/main/next/en/api/x-process-propagation-headers-v3/), of which
+// the trace is taken, and which is passed on as it is: its segments are told by agents.
 #pragma once
 
 #include <array>
@@ -27,6 +29,9 @@ struct TraceId {
 // As 32 hexadecimal digits.
 std::string TraceIdText(const TraceId& id);
 
+// What a value of `sw8` calls its trace: any text. Nothing if it is not as SkyWalking has it.
+std::optional<std::string> SkyWalkingTraceId(std::string_view sw8);
+
 // Ways to write it, in the order in which they are believed. Sets of them are bits.
 enum class TraceFormat : uint8_t { kW3c, kB3, kB3Multi };
 using TraceFormats = uint8_t;
@@ -51,12 +56,13 @@ struct TraceStart {
 
 // What a client says. What is not as its specification has it is as if it were not there.
 struct ClientTrace {
-  TraceId trace;  // with the client's `span`; or neither is there
+  TraceId trace;  // with the client's `span`, but for SkyWalking's; or neither is there
   uint64_t span = 0;
   std::optional<bool> sampled;  // what the client has decided
   bool debug = false;
   TraceFormats formats = 0;  // those it has used
   bool stale_state = false;  // there is a `tracestate` without the `traceparent` it belongs to
+  bool skywalking = false;   // the trace is SkyWalking's, which names no span
 };
 
 class TracePropagation {
@@ -78,6 +84,7 @@ class TracePropagation {
     kB3SpanId,
     kB3Sampled,
     kB3Flags,
+    kSkyWalking,
     kKeyCount,
   };
   static const std::array<std::string_view, kKeyCount> kNames;

@@ -5,6 +5,7 @@
 
 #include "src/codec/protobuf.h"
 #include "src/codec/utf8.h"
+#include "src/telemetry/request_id.h"
 
 namespace metaprotocol {
 namespace {
@@ -17,30 +18,8 @@ constexpr uint32_t kTraceId = 1, kSpanId = 2, kTraceState = 3, kParentSpanId = 4
 constexpr uint64_t kStatusError = 2;
 constexpr size_t kMostTraceState = 512;  // what W3C wants to be passed on at least
 
-std::string BigEndian(uint64_t number) {
-  std::string bytes;
-  AppendBe64(bytes, number);
-  return bytes;
-}
-
-void AppendAttribute(std::string& out, uint32_t field, std::string_view name,
-                     const std::string& any_value) {
-  std::string attribute;
-  AppendProtoBytes(attribute, 1, name);
-  AppendProtoBytes(attribute, 2, any_value);
-  AppendProtoBytes(out, field, attribute);
-}
-
 void AppendText(std::string& out, uint32_t field, std::string_view name, std::string_view value) {
-  std::string any;
-  AppendProtoBytes(any, 1, MadeUtf8(value.substr(0, Tracing::kMostValueBytes)));
-  AppendAttribute(out, field, name, any);
-}
-
-void AppendNumber(std::string& out, uint32_t field, std::string_view name, uint64_t value) {
-  std::string any;
-  AppendProtoVarint(any, 3, value);
-  AppendAttribute(out, field, name, any);
+  AppendOtlpText(out, field, name, value.substr(0, Tracing::kMostValueBytes));
 }
 
 // "shop/buy"; "shop/buy" as well where the method is "/shop/buy", as it is with tRPC.
@@ -66,7 +45,7 @@ void AppendServer(std::string& out, uint32_t field, std::string_view host) {
     if (c < '0' || c > '9' || port > 65535) return;
     port = port * 10 + static_cast<uint64_t>(c - '0');
   }
-  AppendNumber(out, field, "server.port", port);
+  AppendOtlpNumber(out, field, "server.port", port);
 }
 
 }  // namespace
@@ -76,7 +55,9 @@ Tracing::Tracing(RecordedKeys& recorded, MetadataKeys& keys)
       service_(recorded.Want(kServiceKeys, keys)),
       method_(recorded.Want(kMethodKeys, keys)),
       source_address_(recorded.Want(kSourceAddressKey, keys)),
-      trace_state_(recorded.Want("tracestate", keys)) {}
+      trace_state_(recorded.Want("tracestate", keys)),
+      request_id_(recorded.Want(kRequestIdKey, keys)),
+      skywalking_(recorded.Want("sw8", keys)) {}
 
 void Tracing::WriteSpan(const EndedRequest& request, std::string& out) const {
   namespace f = span_field;
@@ -113,13 +94,17 @@ void Tracing::WriteSpan(const EndedRequest& request, std::string& out) const {
     if (!value.empty()) AppendText(span, f::kAttributes, key, value);
   };
   const auto number = [&](std::string_view key, uint64_t value) {
-    AppendNumber(span, f::kAttributes, key, value);
+    AppendOtlpNumber(span, f::kAttributes, key, value);
   };
   text("rpc.system", request.protocol);
   text("rpc.service", service);
   text("rpc.method", method);
   text("client.address", record.value(source_address_).value_or(""));
   if (!request.host.empty()) AppendServer(span, f::kAttributes, request.host);
+  text("guid:x-request-id", record.value(request_id_).value_or(""));
+  if (const auto sw8 = record.value(skywalking_)) {
+    text("skywalking.trace_id", SkyWalkingTraceId(*sw8).value_or(""));
+  }
   text("upstream_cluster", request.cluster);
   text("route_name", request.route);
   text("response_code", request.code());
@@ -145,35 +130,6 @@ void Tracing::WriteSpan(const EndedRequest& request, std::string& out) const {
     AppendProtoBytes(span, f::kStatus, status);
   }
   AppendProtoBytes(out, 2, span);
-}
-
-std::string ExportSpansRequest(std::string_view service_name, std::string_view spans) {
-  std::string resource;
-  AppendText(resource, 1, "service.name", service_name);
-  std::string scope;
-  AppendProtoBytes(scope, 1, "metaprotocol");
-  std::string scope_spans;
-  AppendProtoBytes(scope_spans, 1, scope);
-  scope_spans += spans;
-  std::string resource_spans;
-  AppendProtoBytes(resource_spans, 1, resource);
-  AppendProtoBytes(resource_spans, 2, scope_spans);
-  std::string request;
-  AppendProtoBytes(request, 1, resource_spans);
-  return request;
-}
-
-uint64_t RejectedSpans(Bytes response) {
-  uint64_t rejected = 0;
-  ProtoReader reader(response);
-  for (ProtoField field; reader.Next(field);) {
-    if (!field.is(1, WireType::kLength)) continue;
-    ProtoReader partial(field.bytes);
-    for (ProtoField inner; partial.Next(inner);) {
-      if (inner.is(1, WireType::kVarint)) rejected = inner.value;
-    }
-  }
-  return rejected;
 }
 
 }  // namespace metaprotocol

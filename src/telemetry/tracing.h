@@ -11,6 +11,7 @@
 
 #include "src/codec/mutation.h"
 #include "src/route/route.h"
+#include "src/telemetry/otlp.h"
 #include "src/telemetry/request_record.h"
 #include "src/telemetry/trace_context.h"
 
@@ -31,8 +32,7 @@ class Tracing {
   // What spans show is recorded from then on.
   Tracing(RecordedKeys& recorded, MetadataKeys& keys);
 
-  std::string cluster;                // of the collector
-  std::string service_name;           // of the proxy
+  OtlpTarget target;
   uint64_t chance = Route::kAlways;   // of kAlways, that a request is sampled
   uint64_t overall = Route::kAlways;  // likewise, that one that is to be sampled leaves a span
   TraceFormats formats = TraceFormatBit(TraceFormat::kW3c);
@@ -74,13 +74,8 @@ class Tracing {
   std::vector<size_t> method_;
   size_t source_address_;
   size_t trace_state_;
+  size_t request_id_;
+  size_t skywalking_;
 };
-
-// A message for kExportSpans: spans as WriteSpan has appended them.
-inline constexpr std::string_view kExportSpans =
-    "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
-std::string ExportSpansRequest(std::string_view service_name, std::string_view spans);
-// How many of the spans its receiver has not taken, by its answer.
-uint64_t RejectedSpans(Bytes response);
 
 }  // namespace metaprotocol

@@ -1,4 +1,4 @@
-"""A collector of spans: OTLP over gRPC, with the messages of the Envoy in use."""
+"""Collectors of spans and of logs: OTLP over gRPC, with the messages of the Envoy in use."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from metaprotocol.envoy.descriptors import EnvoyTypes
 from tests.testkit.grpc_service import UnaryService
 
 _PACKAGE = "opentelemetry.proto.collector.trace.v1"
+_LOGS = "opentelemetry.proto.collector.logs.v1"
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,20 @@ class Span:
     failed: bool
     nanoseconds: int
     attributes: dict[str, str | int]
+
+
+@dataclass(frozen=True)
+class LogRecord:
+    """A record as it came."""
+
+    service: str
+    """Of its resource."""
+    body: str
+    attributes: dict[str, str | int]
+    trace: str
+    span: str
+    nanoseconds: int
+    """Since 1970, when its request came."""
 
 
 class Collector(UnaryService):
@@ -54,6 +69,38 @@ class Collector(UnaryService):
             for scope_spans in resource_spans.scope_spans:
                 self.spans += [_span(str(service), span) for span in scope_spans.spans]
         return self.response()
+
+
+class LogCollector(UnaryService):
+    """Takes all records."""
+
+    def __init__(self, types: EnvoyTypes) -> None:
+        super().__init__(
+            types,
+            f"{_LOGS}.LogsService",
+            "Export",
+            f"{_LOGS}.ExportLogsServiceRequest",
+            f"{_LOGS}.ExportLogsServiceResponse",
+        )
+        self.records: list[LogRecord] = []
+
+    async def answer(self, request: Any, _context: Any, /) -> Any:
+        for resource_logs in request.resource_logs:
+            service = str(_attributes(resource_logs.resource)["service.name"])
+            for scope_logs in resource_logs.scope_logs:
+                self.records += [_record(service, record) for record in scope_logs.log_records]
+        return self.response()
+
+
+def _record(service: str, record: Any) -> LogRecord:
+    return LogRecord(
+        service,
+        record.body.string_value,
+        _attributes(record),
+        record.trace_id.hex(),
+        record.span_id.hex(),
+        record.time_unix_nano,
+    )
 
 
 def _span(service: str, span: Any) -> Span:

@@ -302,10 +302,13 @@ def _telemetry(proxy: ProxyConfig, pairs: tuple[tuple[str, str], ...]) -> Iterat
         if log.HasField("min_duration") and log.min_duration.ToMicroseconds():
             when.append(f"it took {log.min_duration.ToMilliseconds() / 1000:g} s or more")
         percent = log.percent if log.HasField("percent") else 100
-        text = f"a line in {log.path}"
+        text = f"a record at {log.collector.cluster}" if log.collector.cluster else ""
+        text = text or f"a line in {log.path}"
         if percent < 100:
             text += f", for {percent:.4g} % of such calls"
         yield f"{text}, if {' and '.join(when)}" if when else text
+    if proxy.generate_request_ids and not _value("x-request-id", pairs):
+        yield "an x-request-id, which the call does not have"
     if proxy.HasField("tracing"):
         tracing = proxy.tracing
         percent = tracing.percent if tracing.HasField("percent") else 100

@@ -48,6 +48,9 @@ class ApplicationProtocolSpec(Limits, Checked):
     """What is written of the requests of all services of the protocol, unless a MetaRouter says
     otherwise."""
 
+    generate_request_ids: bool = False
+    """Whether requests without metadata `x-request-id` get one: a random UUID."""
+
     tracing: Tracing | None = None
     """Spans of the requests of all services of the protocol, unless a MetaRouter says otherwise."""
 

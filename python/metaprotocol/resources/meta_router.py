@@ -521,13 +521,30 @@ class ExternalAuthorization(Checked):
                     yield Problem(f"{name}[{index}]", "named-twice", "is named twice", "remove one")
 
 
+class LogCollector(Checked):
+    """Who gets records of requests by OTLP, in place of a file."""
+
+    collector: Annotated[str, Field(min_length=1, max_length=1024)]
+    """Its cluster, by Envoy's name: `outbound|4317||otel.shop.svc.cluster.local`. It must take OTLP
+    over gRPC."""
+    service_name: Annotated[str, Field(min_length=1, max_length=255)] = "metaprotocol"
+    """What it knows the proxies by; default: `metaprotocol`."""
+
+
 class AccessLog(Checked):
-    """What is written of each request once it has ended, however it ended: one line."""
+    """What is written of each request once it has ended, however it ended: one line, or one record
+    for a collector."""
 
     file: Annotated[
         str, Field(pattern=r"^(/dev/(stdout|stderr)|/var/log(/[A-Za-z0-9_-][A-Za-z0-9._-]*)+)$")
     ] = "/dev/stdout"
     """Where Envoy writes it: `/dev/stdout`, `/dev/stderr`, or a file below `/var/log`."""
+    otlp: LogCollector | None = None
+    """A collector that gets it in place of a file: `text` as the body of a record, `json` as its
+    attributes."""
+    provider: Annotated[str, Field(min_length=1, max_length=255)] | None = None
+    """In an ApplicationProtocol: it is written only where Istio's Telemetry names this provider.
+    Without it where no Telemetry says otherwise, and as Istio's `envoy`."""
     text: Annotated[str, Field(min_length=1, max_length=_MAX_FORMAT)] | None = None
     """How a line looks, in Envoy's format: `%METHOD% %RESPONSE_CODE% %REQ(user)%`. Without it, and
     without `json`, much like Istio's."""
@@ -555,6 +572,8 @@ class AccessLog(Checked):
         """Two formats."""
         if self.text is not None and self.json_ is not None:
             yield Problem("json", "two-formats", "cannot stand beside text", "remove one")
+        if self.otlp is not None and "file" in self.model_fields_set:
+            yield Problem("otlp", "two-sinks", "cannot stand beside file", "write two logs")
 
 
 class MetaRouterSpec(Checked):
@@ -589,6 +608,9 @@ class MetaRouterSpec(Checked):
     access_logs: Annotated[list[AccessLog], Field(max_length=_MAX_LOGS)] | None = None
     """What is written of the requests of these services, in place of what the ApplicationProtocol
     has written; an empty list: nothing."""
+    generate_request_ids: bool | None = None
+    """Whether requests without metadata `x-request-id` get one, in place of what the
+    ApplicationProtocol says."""
     tracing: Tracing | None = None
     """Spans of the requests of these services, in place of what the ApplicationProtocol says."""
     request_metrics: RequestMetrics | None = None
@@ -603,7 +625,11 @@ class MetaRouterSpec(Checked):
                 yield Problem(f"hosts[{index}]", "duplicate-host", "is named twice", "remove one")
 
     def doubts(self) -> Iterator[Problem]:
-        """Names that DNS would not take."""
+        """Names that DNS would not take, and logs that nobody could ask for."""
+        for index, log in enumerate(self.access_logs or ()):
+            if log.provider is not None:
+                message = "is for an ApplicationProtocol: what a MetaRouter writes is always there"
+                yield Problem(f"accessLogs[{index}].provider", "no-effect", message, "remove it")
         for index, host in enumerate(self.hosts):
             yield from underscore(f"hosts[{index}]", host)
 

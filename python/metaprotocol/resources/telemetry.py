@@ -94,12 +94,7 @@ class AccessLogging(Model):
     filter: Filter | None = None
 
     def doubts(self) -> Iterator[Problem]:
-        """Providers and expressions that are not known here."""
-        for index, provider in enumerate(self.providers):
-            if provider.name != "envoy":
-                message = f'"{provider.name}" is not known here: nothing is written for it'
-                fix = '"envoy" writes what the ApplicationProtocol says, or to the standard output'
-                yield Problem(f"providers[{index}].name", _NO_EFFECT, message, fix)
+        """Expressions that are not known here."""
         expression = self.filter.expression if self.filter is not None else ""
         if expression.strip() and not FAILURES.fullmatch(expression):
             message = "expressions in CEL are not understood: all requests are logged"

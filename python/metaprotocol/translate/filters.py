@@ -26,7 +26,6 @@ from metaprotocol.config.v1 import (
 )
 from metaprotocol.resources import ApplicationProtocol, Resource
 from metaprotocol.resources.application_protocol import ApplicationProtocolSpec
-from metaprotocol.translate.access_logs import access_log
 from metaprotocol.translate.authorization import MadePolicy
 from metaprotocol.translate.limits import limits_message, put_over
 from metaprotocol.translate.plan import Place
@@ -81,11 +80,10 @@ def proxy_config(
     table: Table,
     limits: Limits | None = None,
     one_way_methods: Sequence[str] = (),
-    logs: Sequence[AccessLog] | None = None,
+    logs: Sequence[AccessLog] = (),
 ) -> ProxyConfig:
     """The filter's configuration. ``protocol`` is None for those that exist by themselves;
-    ``limits`` go over those of the protocol, ``one_way_methods`` with those in its options, and
-    ``logs``, if any are given, stand in place of its own."""
+    ``limits`` go over those of the protocol, ``one_way_methods`` with those in its options."""
     config = ProxyConfig(
         name=name, protocol=Protocol(codec=codec.name), route_tables=[table.message]
     )
@@ -105,9 +103,7 @@ def proxy_config(
         listed = config.protocol.options.get_or_create_list(_ONE_WAY_METHODS)
         there = list(listed)
         listed.extend(method for method in one_way_methods if method not in there)
-    if logs is None and protocol is not None:
-        logs = [access_log(log) for log in protocol.spec.access_logs]
-    config.access_logs.extend(logs or ())
+    config.access_logs.extend(logs)
     return config
 
 
@@ -281,7 +277,8 @@ def tell_log(error: EngineError, owner: Resource, report: Report) -> None:
     """Reports a complaint of the engine about an access log. Requests go on without any."""
     what, value = _value(error.what)
     field = re.sub(r"\.json\.fields\[\d+\].*", ".json", error.path.removeprefix(_LOGS))
-    match = re.match(r"(\[\d+\]\.(?:text|json|match))", field)
+    field = field.replace(".collector.cluster", ".otlp.collector")
+    match = re.match(r"(\[\d+\]\.(?:text|json|match|otlp\.collector))", field)
     place = "spec.accessLogs" + (match[1] if match else "")
     fix = "nothing is logged until it is fixed"
     report.error(owner, "rejected", place, what, value=value, fix=fix)

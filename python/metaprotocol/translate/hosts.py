@@ -18,6 +18,7 @@ from metaprotocol.resources import (
     VirtualService,
 )
 from metaprotocol.translate.access import AccessPolicy
+from metaprotocol.translate.access_logs import port_logs
 from metaprotocol.translate.addresses import Claim, local_address
 from metaprotocol.translate.authorization import authorization
 from metaprotocol.translate.custom_authorization import ask
@@ -438,6 +439,9 @@ class HostTranslator:
             telemetry.tell_without_collector(report)
         if tracing is not None and (plan is None or plan.tracing is None):
             telemetry.tell_cut(tracing, report)
+        logs = port_logs(plan, protocol, self._known, table, report)
+        telemetry.provided = logs.provided
+        telemetry.tell_unknown_providers(report)
         counted_by, metrics = _metrics(plan, protocol)
         report.extend(table.diagnostics)
         made.uses |= table.uses
@@ -460,9 +464,9 @@ class HostTranslator:
         owner = plan.owner if plan is not None else port.owner
         limits = plan.limits if plan is not None else None
         one_way = self._one_way_methods(codec, plan, report)
-        logs = plan.access_logs if plan is not None else None
         for name, side in self._sides(service, port, table):
-            config = proxy_config(name, codec, protocol, side, limits, one_way, logs)
+            config = proxy_config(name, codec, protocol, side, limits, one_way, logs.usual)
+            config.generate_request_ids = _request_ids(plan, protocol)
             if tracing is not None:
                 config.tracing.CopyFrom(tracing)
                 if side is not table:  # beside the servers
@@ -480,8 +484,9 @@ class HostTranslator:
             telemetry.apply(config, plan, servers)
             if self._options.target is Target.ENVOY:
                 config.listener_name = name  # which is named like its filter
-            logged_by = owner if logs is not None else protocol
-            text = accepted(config, side, owner, protocol, report, logged_by, traced_by, counted_by)
+            text = accepted(
+                config, side, owner, protocol, report, logs.owner, traced_by, counted_by
+            )
             if text is not None:
                 message = self._messages.filter_config(name, text)
                 made.filters[name] = Filter(message, tuple(origins), visible)
@@ -610,6 +615,12 @@ class HostTranslator:
             if self._known.resolve(name, router.key.namespace) == host:
                 return f"spec.hosts[{index}]"
         return "spec.hosts"
+
+
+def _request_ids(plan: RoutePlan | None, protocol: ApplicationProtocol | None) -> bool:
+    if plan is not None and plan.generate_request_ids is not None:
+        return plan.generate_request_ids
+    return protocol is not None and protocol.spec.generate_request_ids
 
 
 def _metrics(

@@ -11,6 +11,7 @@ from google.protobuf.message import Message
 from metaprotocol.envoy.config import Carrier, ConfigBuilder
 from metaprotocol.envoy.descriptors import EnvoyTypes
 from metaprotocol.resources import Key, Resource
+from metaprotocol.translate.access_logs import file_logs
 from metaprotocol.translate.filters import proxy_config
 from metaprotocol.translate.hosts import Filter, PortFilters
 from metaprotocol.translate.istio_patches import (
@@ -97,7 +98,9 @@ class Parts:
 
         def made() -> Message:
             table = shut_table(service.host, reason)
-            config = proxy_config(name, port_filters.codec, port_filters.protocol, table)
+            protocol = port_filters.protocol
+            logs = file_logs(protocol)
+            config = proxy_config(name, port_filters.codec, protocol, table, logs=logs)
             return self._builder.filter_config(name, config)
 
         return self.recent.of(("shut", name, service.host, reason), made, port_filters)

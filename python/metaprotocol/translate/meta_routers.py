@@ -104,6 +104,7 @@ class _Reader:
                 else self._concurrency_limit(spec.concurrency_limit)
             ),
             place=_places(router),
+            generate_request_ids=spec.generate_request_ids,
         )
 
     # --- routes

@@ -138,6 +138,8 @@ class RoutePlan:
     check: PlannedCheck | None = None
     gateways: Sequence[str] = ()
     """Istio's Gateways at which it holds too, as "namespace/name"."""
+    generate_request_ids: bool | None = None
+    """Whether requests without an id get one. None: what the protocol says."""
     place: Callable[[str, Route | None], Place] = field(kw_only=True, compare=False)
     """Where a part of a route table is written, by the engine's path of it, such as
     "routes[0].match[1].regex"; and the route that it is in, with the names of keys."""

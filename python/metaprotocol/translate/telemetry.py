@@ -6,7 +6,7 @@ namespace, of the mesh. What a MetaRouter says of its own requests stands over a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -50,6 +50,8 @@ class TelemetryOf:
 
     items: list[Telemetry] = field(default_factory=list)
     options: Options = field(default_factory=Options)
+    provided: Mapping[str, Sequence[AccessLog]] = field(default_factory=dict)
+    """What is written for providers other than Istio's `envoy`, by name."""
 
     def counts(self, servers: bool) -> bool:
         """Whether metrics are kept beside clients, or servers."""
@@ -74,6 +76,21 @@ class TelemetryOf:
                         item, "no-effect", f"spec.tracing[{index}]",
                         "there is no collector: no spans are made",
                         fix="name one in `tracing` of the ApplicationProtocol",
+                    )  # fmt: skip
+
+    def tell_unknown_providers(self, report: Report) -> None:
+        """Tells of providers for which nothing is written."""
+        for item in self.items:
+            for index, part in enumerate(item.spec.access_logging):
+                for number, provider in enumerate(part.providers):
+                    if provider.name == _ENVOY or provider.name in self.provided:
+                        continue
+                    field = f"spec.accessLogging[{index}].providers[{number}].name"
+                    report.warning(
+                        item, "no-effect", field,
+                        f'"{provider.name}" is not known here: nothing is written for it',
+                        fix="name it as `provider` of an access log of the ApplicationProtocol; "
+                        f'"{_ENVOY}" writes its other ones, or to the standard output',
                     )  # fmt: skip
 
     def tell_cut(self, tracing: Tracing, report: Report) -> None:
@@ -118,9 +135,11 @@ class TelemetryOf:
             usual = list(config.access_logs) or [access_log(WrittenLog(file=_STDOUT))]
             made: list[AccessLog] = []
             for part in parts:
-                named = not part.providers or any(one.name == _ENVOY for one in part.providers)
-                if named and not part.disabled:
-                    made.extend(_filtered(log, part) for log in usual)
+                if part.disabled:
+                    continue
+                for name in [one.name for one in part.providers] or [_ENVOY]:
+                    logs = usual if name == _ENVOY else self.provided.get(name, ())
+                    made.extend(_filtered(log, part) for log in logs)
             del config.access_logs[:]
             config.access_logs.extend(made)
             return

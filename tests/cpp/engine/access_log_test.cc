@@ -6,6 +6,7 @@
 #include "tests/cpp/engine/fates.h"
 #include "tests/cpp/engine/stream_world.h"
 #include "tests/cpp/engine/world.h"
+#include "tests/cpp/support/sim_spans.h"
 
 namespace metaprotocol::test {
 namespace {
@@ -40,6 +41,169 @@ TEST(AccessLog, OfARequestIsWrittenAfterItsEnd) {
             "fake_multiplexed x main/0 a h1 ok via_upstream - 1 192.0.2.7:4711\n");
   EXPECT_EQ(world.Count(Counter::kAccessLogEntries), 1u);
   EXPECT_EQ(world.Count(Counter::kAccessLogLost), 0u);
+}
+
+// As a collector reads them: body, attributes and service of each.
+struct SimLogRecord {
+  std::string service;
+  std::string body;
+  std::map<std::string, std::string> attributes;
+  std::string trace;
+  std::string span;
+};
+
+std::vector<SimLogRecord> RecordsOf(const SimCollector& collector) {
+  std::vector<SimLogRecord> all;
+  for (const SimCollector::Batch& batch : collector.batches) {
+    const std::string of_resource = FieldOf(batch.message, 1);
+    const std::string service = FieldOf(FieldOf(FieldOf(FieldOf(of_resource, 1), 1), 2), 1);
+    const std::string of_scope = FieldOf(of_resource, 2);
+    for (const std::string_view text : FieldsOf(of_scope, 2)) {
+      SimLogRecord record;
+      record.service = service;
+      record.body = FieldOf(FieldOf(text, 5), 1);
+      for (const std::string_view attribute : FieldsOf(text, 6)) {
+        const std::string value = FieldOf(attribute, 2);
+        const std::string shown = FieldOf(value, 1);
+        record.attributes[FieldOf(attribute, 1)] =
+            shown.empty() ? std::to_string(NumberOf(value, 3)) : shown;
+      }
+      record.trace = HexOf(FieldOf(text, 9));
+      record.span = HexOf(FieldOf(text, 10));
+      all.push_back(std::move(record));
+    }
+  }
+  return all;
+}
+
+SimConfig Collected(std::string format, SimConfig config = {}) {
+  config = Logged(std::move(format), std::move(config));
+  config.change_log = [](AccessLog& log) {
+    log.collector = OtlpTarget{OtlpSignal::kLogs, "logs", "sim"};
+  };
+  return config;
+}
+
+TEST(AccessLog, ACollectorGetsRecordsInPlaceOfLines) {
+  SimConfig config = Collected("%REQ(name)% took %DURATION% \"%REQ(none)%\"");
+  config.traces = true;
+  World world(std::move(config));
+  world.SetHosts("a", {"h1"});
+  SimClient& client = world.Connect();
+  client.Send(world.Request(1, "",
+                            {{"name",
+                              "x\x01"
+                              "y"}}));
+  world.RunFor(3 * kSecond);
+  const auto records = RecordsOf(world.log_collector);
+  ASSERT_EQ(records.size(), 1u);
+  EXPECT_EQ(world.log_collector.batches[0].cluster, "logs");
+  EXPECT_EQ(records[0].service, "sim");
+  EXPECT_EQ(records[0].body, "x\\x01y took 0 \"-\"");
+  const auto spans = SpansOf(world.collector);
+  ASSERT_EQ(spans.size(), 1u);
+  EXPECT_EQ(records[0].trace, spans[0].trace);
+  EXPECT_EQ(records[0].span, spans[0].span);
+  EXPECT_TRUE(world.Logged().empty());
+  EXPECT_EQ(world.Count(Counter::kAccessLogEntries), 1u);
+}
+
+TEST(AccessLog, FieldsOfAnObjectAreAttributesOfARecord) {
+  SimConfig config = Collected("");
+  config.change_log = [](AccessLog& log) {
+    log.collector = OtlpTarget{OtlpSignal::kLogs, "logs", "sim"};
+    RecordedKeys recorded;
+    MetadataKeys keys;
+    std::string error;
+    std::vector<std::pair<std::string, LogTemplate>> fields;
+    for (const auto& [name, format] :
+         std::map<std::string, std::string>{{"attempts", "%UPSTREAM_REQUEST_ATTEMPT_COUNT%"},
+                                            {"flags", "%RESPONSE_FLAGS%"},
+                                            {"result", "%RESPONSE_CODE% %RESPONSE_FLAGS%"}}) {
+      fields.emplace_back(name, LogTemplate::Compile(format, recorded, keys, error));
+    }
+    log.format = LogFormat::Json(std::move(fields));
+  };
+  World world(std::move(config));
+  world.SetHosts("a", {"h1"});
+  world.Connect().Send(world.Request(1));
+  world.RunFor(3 * kSecond);
+  const auto records = RecordsOf(world.log_collector);
+  ASSERT_EQ(records.size(), 1u);
+  EXPECT_EQ(records[0].body, "");
+  EXPECT_EQ(records[0].attributes,
+            (std::map<std::string, std::string>{{"attempts", "1"}, {"result", "ok -"}}));
+}
+
+// The law, as for lines.
+TEST(AccessLog, ACollectorHasEachRequestOnceWhateverBecomesOfIt) {
+  for (const SimConfig& base : {SimConfig{}, Pipelined(), Exclusive(), PerSession()}) {
+    World world(WithFates(Collected("%REQ(name)%", base)), 7);
+    const std::map<std::string, size_t> sent = MeetFates(world, "name");
+    world.RunFor(3 * kSecond);
+    std::map<std::string, size_t> told;
+    for (const SimLogRecord& record : RecordsOf(world.log_collector)) ++told[record.body];
+    EXPECT_EQ(told, sent);
+    EXPECT_EQ(world.Count(Counter::kAccessLogLost), 0u);
+  }
+}
+
+TEST(AccessLog, NobodyNoticesACollectorThatIsSilentAndLossesAreCounted) {
+  World world(Collected("%REQ(name)%"));
+  world.SetHosts("a", {"h1"});
+  world.log_collector.mode = SimCollector::Mode::kSilent;
+  SimClient& client = world.Connect();
+  const std::string long_name(1000, 'm');
+  uint64_t answered = 0;
+  for (uint64_t i = 1; i <= 3000; ++i) {
+    client.Send(world.Request(i, "", {{"name", long_name}}));
+    world.RunFor(kMs / 2);
+    answered += client.Take().size();
+  }
+  EXPECT_EQ(answered, 3000u);
+  world.RunFor(60 * kSecond);
+  EXPECT_EQ(world.Count(Counter::kAccessLogEntries), 3000u);
+  EXPECT_EQ(world.Count(Counter::kAccessLogLost), 3000u);
+  EXPECT_EQ(world.Count(Counter::kSpansLost), 0u);
+  for (const auto& batch : world.log_collector.batches) {
+    EXPECT_LT(batch.message.size(), 1'100'000u);
+  }
+}
+
+TEST(AccessLog, ARequestWithoutAnIdGetsOneAndALogShowsIt) {
+  SimConfig config = Logged("%REQUEST_ID% %REQ(x-request-id)%");
+  config.request_ids = true;
+  World world(std::move(config));
+  world.SetHosts("a", {"h1"});
+  SimClient& client = world.Connect();
+  const auto passed = [&](const FakeKv& kv) {
+    client.Send(world.Request(1, "", kv));
+    world.RunFor(10 * kMs);
+    const WireMessage& seen = world.connections.back()->requests.back();
+    return std::map<std::string, std::string>(seen.kv.begin(), seen.kv.end())["x-request-id"];
+  };
+  const std::string made = passed({});
+  ASSERT_EQ(made.size(), 36u);
+  EXPECT_EQ(made[14], '4');
+  EXPECT_TRUE(made[19] == '8' || made[19] == '9' || made[19] == 'a' || made[19] == 'b') << made;
+  EXPECT_EQ(passed({{"x-request-id", "mine"}}), "mine");
+  const std::string other = passed({{"x-request-id", ""}});
+  EXPECT_EQ(other.size(), 36u);
+  EXPECT_NE(other, made);
+  EXPECT_EQ(world.Logged(),
+            (Texts{made + " " + made + "\n", "mine mine\n", other + " " + other + "\n"}));
+}
+
+TEST(AccessLog, IdsAreMadeWithoutAnybodyWhoIsToldOfRequests) {
+  SimConfig config;
+  config.request_ids = true;
+  World world(std::move(config));
+  world.SetHosts("a", {"h1"});
+  world.Connect().Send(world.Request(1));
+  world.RunFor(10 * kMs);
+  const WireMessage& seen = world.connections.back()->requests.back();
+  const std::map<std::string, std::string> kv(seen.kv.begin(), seen.kv.end());
+  EXPECT_EQ(kv.at("x-request-id").size(), 36u);
 }
 
 // The law, with everything that can become of a request: as many lines as requests, each once.

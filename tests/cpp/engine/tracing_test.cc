@@ -166,6 +166,47 @@ TEST(Tracing, AStateWithoutItsParentIsTakenAway) {
   EXPECT_EQ(world.Spans().at(0).parent, "");
 }
 
+TEST(Tracing, SkyWalkingsTraceIsTakenAndItsHeaderPassedOnAsItIs) {
+  // "a.b.7", "segment", span 3, ...
+  const std::string sw8 = "1-YS5iLjc=-c2VnbWVudA==-3-d2Vi-b25l-L2J1eQ==-c2hvcDo4MA==";
+  TracingWorld world;
+  auto passed = world.Passed({{"sw8", sw8}});
+  auto again = world.Passed({{"sw8", sw8}});
+  const auto spans = world.Spans();
+  ASSERT_EQ(spans.size(), 2u);
+  EXPECT_EQ(passed["sw8"], sw8);
+  EXPECT_EQ(passed["traceparent"], "00-" + spans[0].trace + "-" + spans[0].span + "-01");
+  EXPECT_EQ(spans[0].trace, spans[1].trace) << "of one trace";
+  EXPECT_EQ(spans[0].parent, "");
+  EXPECT_EQ(spans[0].attributes.at("skywalking.trace_id"), "a.b.7");
+  // What is an id already stays it: 4bf92f3577b34da6a3ce929d0e0e4736.
+  world.Passed({{"sw8",
+                 "1-NGJmOTJmMzU3N2IzNGRhNmEzY2U5MjlkMGUwZTQ3MzY=-c2VnbWVudA==-3-d2Vi-b25l-L2J1eQ==-"
+                 "c2hvcDo4MA=="}});
+  EXPECT_EQ(world.Spans().at(2).trace, kTrace);
+  // Who names a span is believed first.
+  world.Passed({{"sw8", sw8}, {"traceparent", Parent("01")}});
+  EXPECT_EQ(world.Spans().at(3).trace, kTrace);
+}
+
+TEST(Tracing, WhatSkyWalkingDoesNotWantSampledLeavesNoSpanAndWhatIsNoneIsNothing) {
+  TracingWorld world;
+  auto passed =
+      world.Passed({{"sw8", "0-YS5iLjc=-c2VnbWVudA==-3-d2Vi-b25l-L2J1eQ==-c2hvcDo4MA=="}});
+  EXPECT_FALSE(passed.contains("traceparent"));
+  EXPECT_TRUE(world.Spans().empty());
+  for (const std::string& odd :
+       {std::string("1-YS5iLjc-c-3-d-b-L-c"), std::string("1-YS5iLjc=-c"), std::string("-------"),
+        std::string("2-YS5iLjc=-c2VnbWVudA==-3-d2Vi-b25l-L2J1eQ==-c2hvcDo4MA=="),
+        "1-" + std::string(4000, 'Y') + "-c-3-d-b-L-c", std::string(4000, '-'), std::string()}) {
+    const size_t before = world.Spans().size();
+    world.Passed({{"sw8", odd}});
+    const auto spans = world.Spans();
+    ASSERT_EQ(spans.size(), before + 1) << odd;
+    EXPECT_FALSE(spans.back().attributes.contains("skywalking.trace_id")) << odd;
+  }
+}
+
 TEST(Tracing, OnlyTheConfiguredFormatsAreAdded) {
   TracingWorld world(
       Traced([](Tracing& tracing) { tracing.formats = TraceFormatBit(TraceFormat::kB3Multi); }));
@@ -300,8 +341,8 @@ TEST(Tracing, ManyCollectorsTogetherAreBoundedToo) {
   uint64_t id = 0;
   const std::string long_name(250, 'm');
   for (size_t round = 0; round < 12; ++round) {
-    world.Publish(
-        Traced([round](Tracing& tracing) { tracing.cluster = "spans-" + std::to_string(round); }));
+    world.Publish(Traced(
+        [round](Tracing& tracing) { tracing.target.cluster = "spans-" + std::to_string(round); }));
     for (size_t i = 0; i < 1500; ++i) {
       client.Send(world.Request(++id, "", {{"method", long_name}}));
       world.RunFor(10);

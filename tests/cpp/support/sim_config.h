@@ -74,6 +74,7 @@ struct SimConfig {
   std::function<void(AccessLog&)> change_log = {};
   bool traces = false;  // to the cluster "spans"
   std::function<void(Tracing&)> change_tracing = {};
+  bool request_ids = false;
   // Behind the limits, in order.
   std::vector<std::pair<std::string, std::shared_ptr<const Filter>>> filters = {};
   // Likewise, of filters that look at metadata; behind those.
@@ -183,11 +184,11 @@ inline std::shared_ptr<const Snapshot> BuildSnapshot(SimConfig config) {
   }
   if (config.traces) {
     auto tracing = std::make_shared<Tracing>(snapshot->telemetry.keys, keys);
-    tracing->cluster = "spans";
-    tracing->service_name = "sim";
+    tracing->target = {OtlpSignal::kSpans, "spans", "sim"};
     if (config.change_tracing) config.change_tracing(*tracing);
     snapshot->telemetry.tracing = std::move(tracing);
   }
+  if (config.request_ids) snapshot->telemetry.request_ids.emplace(snapshot->telemetry.keys, keys);
   for (auto& [name, filter] : config.filters) table.filters.push_back({name, std::move(filter)});
   for (const auto& [name, make] : config.make_filters) table.filters.push_back({name, make(keys)});
   snapshot->response_keys = MetadataKeys(config.codec->traits().metadata_keys);

@@ -67,6 +67,7 @@ class SimWorld : public Host {
   std::map<std::string, SimServer> servers;  // by address
   SimLimiter limiter;
   SimCollector collector;
+  SimCollector log_collector;
 
   const Wire& wire() const { return *wire_; }
   uint64_t now() const { return now_us_; }
@@ -358,10 +359,12 @@ class SimWorld : public Host {
                  std::string_view path, Bytes message, uint64_t timeout_us) override {
     if (session != nullptr && LiveClient(session, "StartCall") == nullptr) return;
     if (!used_call_ids_.insert(call).second) Violation("a call id is used twice");
-    if (path == kExportSpans) {
-      collector.batches.push_back({std::string(cluster), std::string(message)});
-      const bool silent = collector.mode == SimCollector::Mode::kSilent;
-      Answer(call, now_us_ + (silent ? timeout_us : collector.delay_us), collector.Answer());
+    for (SimCollector* taker : {&collector, &log_collector}) {
+      const bool logs = taker == &log_collector;
+      if (path != ExportMethod(logs ? OtlpSignal::kLogs : OtlpSignal::kSpans)) continue;
+      taker->batches.push_back({std::string(cluster), std::string(message)});
+      const bool silent = taker->mode == SimCollector::Mode::kSilent;
+      Answer(call, now_us_ + (silent ? timeout_us : taker->delay_us), taker->Answer());
       return;
     }
     limiter.questions.push_back(

@@ -42,6 +42,8 @@ accessLogs:
   minDuration: 1500ms
   match: {attributes: {user: {exact: ann}}}
 - {file: /var/log/bob.log, text: b, match: {attributes: {user: {exact: bob}}}}
+- {otlp: {collector: logs}, text: c, match: {attributes: {user: {exact: bob}}}}
+generateRequestIds: true
 tracing: {collector: otel, percentage: {value: 1}}
 """
 
@@ -392,9 +394,12 @@ def test_an_explanation_says_what_is_told_of_the_call(folder: Path) -> None:
     found = metaprotocol.load(folder).explain(HOST, {"method": "get", "user": "ann"})
     assert found.telemetry == (
         "a line in /dev/stdout, for 10 % of such calls, if it has failed and it took 1.5 s or more",
+        "an x-request-id, which the call does not have",
         "a span at otel, for 1 % of calls that say nothing of sampling",
     )
     assert "and then a span at otel" in str(found)
     assert found.to_dict()["telemetry"] == list(found.telemetry)
     other = metaprotocol.load(folder).explain(HOST, {"method": "get", "user": "bob"})
-    assert other.telemetry[0] == "a line in /var/log/bob.log"
+    assert other.telemetry[:2] == ("a line in /var/log/bob.log", "a record at logs")
+    own = metaprotocol.load(folder).explain(HOST, {"method": "get", "x-request-id": "mine"})
+    assert len(own.telemetry) == 1

@@ -6,7 +6,7 @@ from typing import Any
 
 from metaprotocol.resources import load_text
 from metaprotocol.translate.access_logs import DEFAULT_FORMAT
-from metaprotocol.translate.naming import FILTER
+from metaprotocol.translate.naming import CLUSTER, FILTER
 
 from tests.python.translate.support import Translated, router, service, translated
 
@@ -100,3 +100,40 @@ def test_only_files_for_logs_can_be_written_to() -> None:
 def test_there_is_one_format_for_each_log() -> None:
     loaded = load_text(written("{text: a, json: {a: b}}"), "all.yaml")
     assert [item.code for item in loaded.diagnostics] == ["two-formats"]
+
+
+COLLECTOR = "outbound|4317||logs.shop.svc.cluster.local"
+COLLECTED = f'{{otlp: {{collector: "{COLLECTOR}"}}, text: a}}'
+AT_COLLECTOR = {"collector": {"cluster": COLLECTOR, "service_name": "metaprotocol"}, "text": "a"}
+
+
+def test_a_collector_stands_in_place_of_a_file_and_is_a_cluster_for_grpc() -> None:
+    others = service("logs", port=4317, port_name="grpc")
+    made = translated(service() + others + written(COLLECTED))
+    assert logs(made) == [AT_COLLECTOR]
+    assert COLLECTOR in made.names(CLUSTER)
+    assert made.codes == []
+    missing = translated(service() + written(COLLECTED))
+    (said,) = missing.said("no-host")
+    assert said.field == "spec.accessLogs[0].otlp.collector"
+
+
+def test_a_log_is_for_a_file_or_a_collector() -> None:
+    both = "{otlp: {collector: otel}, file: /dev/stderr}"
+    loaded = load_text(written(both), "all.yaml")
+    assert [(item.code, item.field) for item in loaded.diagnostics] == [
+        ("two-sinks", "spec.accessLogs[0].otlp")
+    ]
+
+
+def test_requests_without_an_id_get_one_where_it_is_asked_for() -> None:
+    def asked(text: str) -> Any:
+        made = translated(service() + text)
+        (name,) = made.names(FILTER)
+        return made.proxy(name).get("generate_request_ids")
+
+    protocol = PROTOCOL.replace("accessLogs: [{}]", "generateRequestIds: true")
+    assert asked("") is None
+    assert asked(protocol) is True
+    assert asked(protocol + router("[]", extra="  generateRequestIds: false")) is None
+    assert asked(router("[]", extra="  generateRequestIds: true")) is True

@@ -488,6 +488,11 @@ LOGS = {
     }.items()
 }  # fmt: skip
 COLLECTOR = "outbound|4317||collector.example"
+COLLECTED = {"accessLogs": [{"otlp": {"collector": COLLECTOR}}]}
+OTLP_LOGS = {
+    f"accessLogs[].otlp.{name}": value
+    for name, value in {"collector": "otel", "serviceName": "a"}.items()
+}
 TRACED = {"tracing": {"collector": COLLECTOR}}
 TRACING = {
     f"tracing.{name}": value
@@ -563,6 +568,12 @@ OURS: dict[str, dict[str, tuple[Any, Json | None]]] = {
         "options": ({"a": 1}, None),
         **{name: (value, None) for name, value in BOUNDS.items()},
         **LOGS,
+        **{
+            name: (value, {**WORLD["ApplicationProtocol"], **COLLECTED})
+            for name, value in OTLP_LOGS.items()
+        },
+        "accessLogs[].provider": ("otel", {**WORLD["ApplicationProtocol"], "accessLogs": [{}]}),
+        "generateRequestIds": (True, None),
         **{
             name: (value, {**WORLD["ApplicationProtocol"], **TRACED})
             for name, value in TRACING.items()
@@ -644,6 +655,9 @@ OURS: dict[str, dict[str, tuple[Any, Json | None]]] = {
         },
         **{f"limits.{name}": (value, None) for name, value in BOUNDS.items()},
         **LOGS,
+        **{name: (value, spec_with(**COLLECTED)) for name, value in OTLP_LOGS.items()},
+        "accessLogs[].provider": ("otel", spec_with(accessLogs=[{}])),
+        "generateRequestIds": (True, None),
         **{name: (value, spec_with(**TRACED)) for name, value in TRACING.items()},
         **{name: (value, spec_with(**COUNTED)) for name, value in COUNTING.items()},
         "oneWayMethods[]": (["note"], None),  # told of: the port speaks Dubbo

@@ -99,6 +99,28 @@ def test_failures_alone_are_logged_if_the_expression_says_so() -> None:
     assert told(odd) == ["spec.accessLogging[0].filter.expression"]
 
 
+def test_a_provider_has_the_logs_that_the_protocol_names_after_it() -> None:
+    named = "{accessLogging: [{providers: [{name: otel}]}]}"
+    other = '{provider: otel, otlp: {collector: otel}, text: "%METHOD%"}'
+    protocol = PROTOCOL.replace(
+        "  tracing:", f"  accessLogs: [{{file: /dev/stderr, text: a}}, {other}]\n  tracing:"
+    )
+    plain = {"path": "/dev/stderr", "text": "a"}
+    collected = {
+        "collector": {"cluster": "otel", "service_name": "metaprotocol"},
+        "text": "%METHOD%",
+    }
+    assert of(protocol, "access_logs") == [plain]
+    assert of(telemetry(LOGGED) + protocol, "access_logs") == [plain]
+    assert of(telemetry(named) + protocol, "access_logs") == [collected]
+    both = "{accessLogging: [{providers: [{name: envoy}, {name: otel}]}]}"
+    assert of(telemetry(both) + protocol, "access_logs") == [plain, collected]
+    assert of(telemetry(named) + PROTOCOL, "access_logs") is None
+    made = translated(service() + telemetry(named) + PROTOCOL)
+    (said,) = made.said("no-effect")
+    assert said.field == "spec.accessLogging[0].providers[0].name"
+
+
 def test_sampling_and_tags_change_the_protocol_s_tracing() -> None:
     spec = (
         "{tracing: [{randomSamplingPercentage: 5, customTags: "
@@ -194,7 +216,6 @@ def test_a_mode_is_for_one_end(mode: str, kept: list[bool]) -> None:
 @pytest.mark.parametrize(
     ("spec", "fields"),
     [
-        ("{accessLogging: [{providers: [{name: otel}]}]}", ["accessLogging[0].providers[0].name"]),
         ("{tracing: [{providers: [{name: otel}]}]}", ["tracing[0].providers"]),
         ("{tracing: [{enableIstioTags: true}]}", ["tracing[0].enableIstioTags"]),
         ("{tracing: [{useRequestIdForTraceSampling: false}]}",

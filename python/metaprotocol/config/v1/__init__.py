@@ -9,7 +9,12 @@ from __future__ import annotations
 from google.protobuf.message import Message
 
 from metaprotocol.config.json_text import json_text
-from metaprotocol.config.v1.access_log_pb2 import AccessLog, AccessLogJson, AccessLogJsonField
+from metaprotocol.config.v1.access_log_pb2 import (
+    AccessLog,
+    AccessLogCollector,
+    AccessLogJson,
+    AccessLogJsonField,
+)
 from metaprotocol.config.v1.authorization_pb2 import (
     Authorization,
     AuthorizationPolicy,
@@ -49,6 +54,7 @@ from metaprotocol.config.v1.tracing_pb2 import SpanAttribute, Tracing
 
 __all__ = [
     "AccessLog",
+    "AccessLogCollector",
     "AccessLogJson",
     "AccessLogJsonField",
     "AdaptiveConcurrency",
