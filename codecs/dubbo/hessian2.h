@@ -10,11 +10,11 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "codecs/dubbo/ascii.h"
 #include "src/codec/bytes.h"
 #include "src/codec/metadata.h"
 #include "src/codec/utf8.h"
@@ -51,33 +51,39 @@ struct HessianString {
 // nearly all messages are passed over.
 class PlainStrings {
  public:
-  // All between `at` and `end` is ASCII.
-  PlainStrings(const char* at, const char* end) : at_(at), end_(end) {}
+  // Those at `position` of `bytes`, of which all before `ascii_end` is ASCII.
+  PlainStrings(Bytes bytes, size_t position, size_t ascii_end)
+      : bytes_(bytes.data()), position_(position), end_(ascii_end) {}
+  // Those that `bytes` begin with.
+  static PlainStrings In(Bytes bytes) { return {bytes, 0, AsciiPrefix(bytes)}; }
 
   // False, with nothing taken, for what is not of that form or does not end here.
   bool Take(Bytes& text) {
-    if (end_ - at_ < 2) return false;
-    const char* begin = at_ + 1;
-    size_t units = static_cast<uint8_t>(*at_);
+    if (position_ + 1 >= end_) return false;
+    size_t units = static_cast<uint8_t>(bytes_[position_]);
+    size_t begin = position_ + 1;
     if (units > 0x1f) {
       if ((units & 0xfc) != 0x30) return false;
-      units = (units & 3) << 8 | static_cast<uint8_t>(*begin++);
+      units = (units & 3) << 8 | static_cast<uint8_t>(bytes_[begin++]);
     }
-    if (static_cast<size_t>(end_ - begin) < units) return false;
-    text = {begin, units};
-    at_ = begin + units;
+    if (begin + units > end_) return false;
+    text = {bytes_ + begin, units};
+    position_ = begin + units;
     return true;
   }
   bool TakeTag(char tag) {
-    if (at_ == end_ || *at_ != tag) return false;
-    ++at_;
+    if (position_ >= end_ || bytes_[position_] != tag) return false;
+    ++position_;
     return true;
   }
-  const char* at() const { return at_; }
+  size_t position() const { return position_; }
+  // To what another one has come to.
+  void MoveTo(size_t position) { position_ = position; }
 
  private:
-  const char* at_;
-  const char* end_;
+  const char* bytes_;
+  size_t position_;
+  size_t end_;
 };
 
 // Walks one Hessian 2 stream. After a failed call the position is of no use; `truncated()` says
@@ -122,26 +128,14 @@ class Hessian2Reader {
   // To be called where many strings may follow: that they are ASCII is then seen at once for those
   // in the next `bytes`.
   void LookAhead(size_t bytes) {
-    const char* const begin = bytes_.data();
-    const char* const end = begin + std::min(bytes_.size(), position_ + bytes);
-    const char* p = begin + std::max(position_, ascii_end_);
-    for (; end - p >= 64 && Are64Ascii(p); p += 64) {
-    }
-    // The last few, nearly always together with some before them.
-    if (p < end && end - p < 64 &&
-        ((end - begin >= 64 && Are64Ascii(end - 64)) || IsAsciiText({p, end}))) {
-      p = end;
-    }
-    ascii_end_ = static_cast<size_t>(p - begin);
+    const size_t begin = std::max(position_, ascii_end_);
+    const size_t end = std::min(bytes_.size(), position_ + bytes);
+    if (begin < end) ascii_end_ = begin + AsciiPrefix(bytes_.substr(begin, end - begin));
   }
   // What LookAhead has seen from here on...
-  PlainStrings Plain() const {
-    return {bytes_.data() + position_, bytes_.data() + std::max(position_, ascii_end_)};
-  }
-  // ...of which that much was taken.
-  void Continue(const PlainStrings& plain) {
-    position_ = static_cast<size_t>(plain.at() - bytes_.data());
-  }
+  PlainStrings Plain() const { return {bytes_, position_, std::max(position_, ascii_end_)}; }
+  // ...of which was taken what comes before `position`.
+  void Continue(size_t position) { position_ = position; }
   // One chunk of a string; `ascii` turns false where it is not.
   bool ReadStringChunk(bool& last, Bytes& characters, bool& ascii);
   bool ReadInt(int32_t& out);
@@ -171,53 +165,6 @@ class Hessian2Reader {
   size_t referables_made() const { return referables_made_; }
 
  private:
-  static constexpr uint64_t kTopBits = 0x8080808080808080u;
-  static uint64_t Load8(const char* p) {
-    uint64_t word;
-    std::memcpy(&word, p, sizeof word);
-    return word;
-  }
-  static uint64_t Load4(const char* p) {
-    uint32_t word;
-    std::memcpy(&word, p, sizeof word);
-    return word;
-  }
-  static uint64_t Load32(const char* p) {
-    return Load8(p) | Load8(p + 8) | Load8(p + 16) | Load8(p + 24);
-  }
-  // Two words in one register.
-  using Words = uint64_t __attribute__((vector_size(16)));
-  static Words Load16(const char* p) {
-    Words words;
-    std::memcpy(&words, p, sizeof words);
-    return words;
-  }
-  static Words Load64(const char* p) {
-    return Load16(p) | Load16(p + 16) | Load16(p + 32) | Load16(p + 48);
-  }
-  static bool Are64Ascii(const char* p) {
-    const Words words = Load64(p);
-    return ((words[0] | words[1]) & kTopBits) == 0;
-  }
-  static bool IsAsciiText(Bytes raw) {
-    const char* p = raw.data();
-    const char* const end = p + raw.size();
-    if (raw.size() < 8) {  // two words that overlap, as below
-      if (raw.size() >= 4) return ((Load4(p) | Load4(end - 4)) & kTopBits) == 0;
-      const auto at = [p](size_t i) { return static_cast<uint8_t>(p[i]); };
-      return raw.empty() || ((at(0) | at(raw.size() / 2) | at(raw.size() - 1)) & 0x80) == 0;
-    }
-    uint64_t seen = Load8(end - 8);
-    if (end - p > 64) {
-      Words words = {};
-      for (; end - p > 64; p += 64) words |= Load64(p);
-      seen |= words[0] | words[1];
-    }
-    for (; end - p > 32; p += 32) seen |= Load32(p);
-    for (; end - p > 8; p += 8) seen |= Load8(p);
-    return (seen & kTopBits) == 0;
-  }
-
   static constexpr bool IsStringTag(uint8_t t) {
     return t <= 0x1f || (t >= 0x30 && t <= 0x33) || t == 'R' || t == 'S';
   }

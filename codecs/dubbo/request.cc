@@ -138,19 +138,20 @@ bool SkipToAttachments(Hessian2Reader& reader, HeadSeen seen) {
 
 // Entries of two plain strings, as nearly all attachments are. Returns where the first one begins
 // that is anything else.
-PlainStrings SkipPlainEntries(PlainStrings plain, Timeouts& timeouts) {
+inline size_t SkipPlainEntries(PlainStrings plain, Timeouts& timeouts) {
   Bytes key;
   Bytes value;
   for (PlainStrings next = plain; next.Take(key) && next.Take(value); plain = next) {
     if (Timeouts::Knows(key)) timeouts.Add(key, UsFromMilliseconds(value));
   }
-  return plain;
+  return plain.position();
 }
 
 // All attachments, if they are such entries; false, if anything is not.
 bool TakePlainAttachments(PlainStrings plain, Timeouts& timeouts) {
   if (!plain.TakeTag('H')) return false;
-  return SkipPlainEntries(plain, timeouts).TakeTag('Z');
+  plain.MoveTo(SkipPlainEntries(plain, timeouts));
+  return plain.TakeTag('Z');
 }
 
 // What the attachments say that begin where `reader` is.
@@ -184,16 +185,21 @@ uint64_t TimeoutBehind(Hessian2Reader& reader, Bytes body, HeadSeen seen) {
   return TimeoutAmongAttachments(reader, body);
 }
 
+// The same where the strings before `position` were walked over.
+[[gnu::noinline]] uint64_t TimeoutBehind(size_t position, Bytes body, HeadSeen seen) {
+  Hessian2Reader reader(body);
+  reader.Continue(position);
+  return TimeoutBehind(reader, body, seen);
+}
+
 // A request as nearly all are: the strings that are wanted of its head in their most common form,
 // and nothing wanted from behind it but the timeout. False, with nothing done, for every other.
 bool DecodeUsualRequest(Bytes bytes, uint64_t mask, Message& message) {
   if ((mask & kWantTail) != 0) return false;
   const bool wants_timeout = Waits(message) && bytes.size() >= message.length;
   const Bytes body = bytes.substr(kHeaderBytes, message.length - kHeaderBytes);
-  Hessian2Reader reader(body);
   // All of a short message in one go.
-  reader.LookAhead(wants_timeout ? kUsualBytes : kUsualHead);
-  PlainStrings plain = reader.Plain();
+  PlainStrings plain = PlainStrings::In(body.substr(0, wants_timeout ? kUsualBytes : kUsualHead));
   std::array<std::string_view, kHeadFields> fields;
   HeadSeen seen{.fields = FieldsFor(mask)};
   for (size_t i = 0; i < seen.fields; ++i) {
@@ -203,21 +209,20 @@ bool DecodeUsualRequest(Bytes bytes, uint64_t mask, Message& message) {
   if (wants_timeout && seen.fields == kParameterTypes && plain.Take(fields[kParameterTypes])) {
     seen.fields = kHeadFields;
   }
-  if (seen.fields == kHeadFields && !CountArguments(fields[kParameterTypes], seen.arguments)) {
+  size_t arguments = 0;
+  if (seen.fields == kHeadFields && !CountArguments(fields[kParameterTypes], arguments)) {
     return false;
   }
+  seen.arguments = arguments;
   if (ReadsResponseAttachments(fields[kDubboVersion])) message.tag |= kTagReadsResponseAttachments;
   if (wants_timeout) {
     Bytes argument;
     while (seen.arguments_read < seen.arguments && plain.Take(argument)) ++seen.arguments_read;
     const bool at_end = seen.fields == kHeadFields && seen.arguments_read == seen.arguments;
     Timeouts timeouts;
-    if (at_end && TakePlainAttachments(plain, timeouts)) {
-      message.timeout_us = timeouts.us();
-    } else {
-      reader.Continue(plain);
-      message.timeout_us = TimeoutBehind(reader, body, seen);
-    }
+    message.timeout_us = at_end && TakePlainAttachments(plain, timeouts)
+                             ? timeouts.us()
+                             : TimeoutBehind(plain.position(), body, seen);
   }
   SetStrings(Serialization::kHessian2, mask, fields, fields[kMethod], message.metadata);
   return true;

@@ -11,32 +11,22 @@ constexpr std::string_view kBadTypes = "malformed parameter types";
 }  // namespace
 
 bool CountArguments(std::string_view descriptor, size_t& count) {
+  constexpr auto bit = [](char letter) { return uint32_t{1} << (letter - 'A'); };
+  constexpr uint32_t kPrimitive = bit('V') | bit('Z') | bit('B') | bit('C') | bit('D') | bit('F') |
+                                  bit('I') | bit('J') | bit('S');
   count = 0;
   const char* p = descriptor.data();
   for (const char* const end = p + descriptor.size(); p != end; ++p, ++count) {
     while (*p == '[') {
       if (++p == end) return false;
     }
-    switch (*p) {
-      case 'V':
-      case 'Z':
-      case 'B':
-      case 'C':
-      case 'D':
-      case 'F':
-      case 'I':
-      case 'J':
-      case 'S':
-        break;
-      case 'L': {
-        const auto left = static_cast<size_t>(end - p);
-        const auto* const name_end = static_cast<const char*>(std::memchr(p, ';', left));
-        if (name_end == nullptr || name_end == p + 1) return false;
-        p = name_end;
-        break;
-      }
-      default:
-        return false;
+    if (*p == 'L') {
+      const auto left = static_cast<size_t>(end - p);
+      const auto* const name_end = static_cast<const char*>(std::memchr(p, ';', left));
+      if (name_end == nullptr || name_end == p + 1) return false;
+      p = name_end;
+    } else if (*p < 'A' || *p > 'Z' || (bit(*p) & kPrimitive) == 0) {
+      return false;
     }
   }
   return true;

@@ -73,7 +73,7 @@ inline bool ReadsResponseAttachments(std::string_view version) {
     if (digits == 2) return false;
     patch = patch * 10 + static_cast<size_t>(version[digits++] - '0');
   }
-  return digits != 0 && patch >= 2 && version.find('.') == std::string_view::npos;
+  return digits != 0 && patch >= 2 && version.find('.', digits) == std::string_view::npos;
 }
 
 // "group/interface:version" without what is absent (org.apache.dubbo.common.BaseServiceMetadata).
