@@ -7,8 +7,6 @@
 #include <utility>
 #include <vector>
 
-#include "src/base/intrusive_list.h"
-
 namespace metaprotocol {
 
 // Owns its objects, those in use too. T is not final.
@@ -19,43 +17,48 @@ class ObjectPool {
   static constexpr size_t kMostFree = 1024;
 
   ObjectPool() = default;
-  ~ObjectPool() {
-    while (!used_.empty()) Take(used_.front());
-  }
   ObjectPool(const ObjectPool&) = delete;
   ObjectPool& operator=(const ObjectPool&) = delete;
 
   // `arguments` are for the constructor of an object that is not reused.
   template <typename... Arguments>
   T& Acquire(Arguments&&... arguments) {
-    if (free_.empty()) {
-      free_.push_back(std::make_unique<Node>(std::forward<Arguments>(arguments)...));
-    }
-    Node& node = *free_.back().release();
+    if (free_.empty()) return Make(std::forward<Arguments>(arguments)...);
+    Node* const node = free_.back();
     free_.pop_back();
-    used_.PushBack(node);
-    return node;
+    return *node;
   }
   void Release(T& object) {
-    std::unique_ptr<Node> node = Take(static_cast<Node&>(object));
-    if (free_.size() < kMostFree) free_.push_back(std::move(node));
+    Node& node = static_cast<Node&>(object);
+    if (free_.size() < kMostFree) {
+      free_.push_back(&node);
+    } else {
+      Destroy(node);
+    }
   }
 
   size_t free_count() const { return free_.size(); }
 
  private:
-  struct PoolLink : ListLink {};
-  struct Node final : T, PoolLink {
+  struct Node final : T {
     using T::T;
+    size_t index = 0;  // in `all_`
   };
 
-  static std::unique_ptr<Node> Take(Node& node) {
-    IntrusiveList<Node, PoolLink>::Remove(node);
-    return std::unique_ptr<Node>(&node);
+  template <typename... Arguments>
+  [[gnu::noinline]] T& Make(Arguments&&... arguments) {
+    Node& node = *all_.emplace_back(std::make_unique<Node>(std::forward<Arguments>(arguments)...));
+    node.index = all_.size() - 1;
+    return node;
+  }
+  [[gnu::noinline]] void Destroy(Node& node) {
+    all_.back()->index = node.index;
+    std::swap(all_[node.index], all_.back());
+    all_.pop_back();
   }
 
-  IntrusiveList<Node, PoolLink> used_;
-  std::vector<std::unique_ptr<Node>> free_;
+  std::vector<std::unique_ptr<Node>> all_;
+  std::vector<Node*> free_;
 };
 
 }  // namespace metaprotocol

@@ -1,20 +1,8 @@
 #include "src/base/timer_wheel.h"
 
-#include <algorithm>
 #include <bit>
 
 namespace metaprotocol {
-
-uint64_t TimerWheel::Arm(Timer& timer, uint64_t deadline_us) {
-  timer.Unlink();
-  deadline_us = std::min(deadline_us, kLatestUs);
-  timer.deadline_us_ = deadline_us;
-  const uint64_t tick = std::max(deadline_us / kTickUs, current_tick_);
-  const uint64_t slot = tick % kSlots;
-  slots_[slot].PushBack(timer);
-  used_[slot / kSlotsPerWord] |= uint64_t{1} << slot % kSlotsPerWord;
-  return (tick + 1) * kTickUs;
-}
 
 uint64_t TimerWheel::NextWakeUs() {
   const uint64_t here = current_tick_ % kSlots;

@@ -2,6 +2,7 @@
 // are, because nearly all of them (request timeouts) are cancelled before they fire.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <limits>
@@ -48,7 +49,16 @@ class TimerWheel {
   explicit TimerWheel(uint64_t now_us) : current_tick_(now_us / kTickUs) {}
 
   // (Re)arms the timer; returns when the wheel wants to be advanced for it.
-  uint64_t Arm(Timer& timer, uint64_t deadline_us);
+  uint64_t Arm(Timer& timer, uint64_t deadline_us) {
+    timer.Unlink();
+    deadline_us = std::min(deadline_us, kLatestUs);
+    timer.deadline_us_ = deadline_us;
+    const uint64_t tick = std::max(deadline_us / kTickUs, current_tick_);
+    const uint64_t slot = tick % kSlots;
+    slots_[slot].PushBack(timer);
+    used_[slot / kSlotsPerWord] |= uint64_t{1} << slot % kSlotsPerWord;
+    return (tick + 1) * kTickUs;
+  }
 
   // Calls fire(Timer&) for every timer whose deadline has passed; it is disarmed before. `fire` may
   // arm and cancel any timer.
