@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "src/base/handled.h"
+#include "src/base/out_buffer.h"
 #include "src/base/request_view.h"
 #include "src/base/turn_share.h"
 #include "src/engine_context.h"
@@ -122,6 +123,7 @@ class SessionManager final : public ExchangeClient {
   size_t Parse(Session& session, Bytes bytes, size_t bytes_to_come);
   Handled HandleMessage(Session& session, const RequestView& message);
   Handled HandleRequest(Session& session, const RequestView& request);
+  Handled HandleOther(Session& session, const RequestView& request);
   void HandleBroken(Session& session, const Message& message, const DecodeResult& result);
   void RefuseRest(Session& session, std::string_view why);
   void TellMalformed(Session& session, std::string_view consequence, std::string_view why);
@@ -147,7 +149,12 @@ class SessionManager final : public ExchangeClient {
                      std::string_view text);
   static bool MayWrite(Session& session, const Exchange& exchange);
   static Exchange* FirstToAnswer(Session& session);
-  void Write(Session& session, Bytes bytes);
+  void Write(Session& session, Bytes bytes) {
+    MarkDirty(session);
+    if (bytes.size() >= kDirectWriteBytes) WriteDirectly(session, bytes);
+    session.out.append(bytes);
+  }
+  void WriteDirectly(Session& session, Bytes& bytes);
   // So much is going to be appended to what the session is written.
   void MakeRoom(Session& session, size_t bytes) {
     const size_t needed = session.out.size() + bytes;

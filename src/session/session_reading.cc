@@ -76,6 +76,12 @@ DecodeOptions SessionManager::DecodingOf(const Snapshot& snapshot) {
   return options;
 }
 
+inline Handled SessionManager::HandleMessage(Session& session, const RequestView& request) {
+  const MessageKind kind = request.message.kind;
+  const bool is_request = kind == MessageKind::kRequest || kind == MessageKind::kOneWay;
+  return is_request ? HandleRequest(session, request) : HandleOther(session, request);
+}
+
 // Handles every message in `bytes`; returns how many bytes were used up.
 size_t SessionManager::Parse(Session& session, Bytes bytes, size_t bytes_to_come) {
   size_t used = 0;
@@ -101,7 +107,8 @@ size_t SessionManager::Parse(Session& session, Bytes bytes, size_t bytes_to_come
       const bool whole = part.size() == length;
       const bool wait = !whole && length <= snapshot.limits.stream_message_bytes;
       const bool arrived = length <= part.size() + bytes_to_come;
-      if (wait || HandleMessage(session, {message, part, arrived}) == Handled::kWantedWhole) {
+      const RequestView view{message, part, arrived};
+      if (wait || HandleMessage(session, view) == Handled::kWantedWhole) {
         session.need = length;
         break;
       }
@@ -171,13 +178,11 @@ void SessionManager::HandleBroken(Session& session, const Message& message,
   EndAfterReplies(session);
 }
 
-Handled SessionManager::HandleMessage(Session& session, const RequestView& request) {
+// What is no request.
+Handled SessionManager::HandleOther(Session& session, const RequestView& request) {
   const Message& message = request.message;
   Series& series = *session.protocol.series;
   switch (message.kind) {
-    case MessageKind::kRequest:
-    case MessageKind::kOneWay:
-      return HandleRequest(session, request);
     case MessageKind::kHeartbeat:
       if (!request.whole()) return Handled::kWantedWhole;
       series.Add(Counter::kDownstreamHeartbeats);
@@ -185,6 +190,8 @@ Handled SessionManager::HandleMessage(Session& session, const RequestView& reque
       return Handled::kDone;
     case MessageKind::kHeartbeatReply:
       return Handled::kDone;
+    case MessageKind::kRequest:
+    case MessageKind::kOneWay:
     case MessageKind::kResponse:
     case MessageKind::kGoAway:
     case MessageKind::kOther:

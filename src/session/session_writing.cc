@@ -34,7 +34,7 @@ void SessionManager::OnLeave(Exchange& exchange) {
   session.bytes_in_flight -= exchange.bytes();
   if (session.sending == &exchange) StopSending(session);
   if (session.replying == &exchange) session.replying = nullptr;
-  ChangeHeld(exchange, ClearKeepingLittle);
+  if (!exchange.held.empty()) ChangeHeld(exchange, ClearKeepingLittle);
   exchange.unanswerable = exchange.paused = false;
   exchange.session = nullptr;
   session.last_activity_us = context_.now_us();
@@ -102,17 +102,14 @@ void SessionManager::PutAway(std::string& buffer) {
   }
 }
 
-void SessionManager::Write(Session& session, Bytes bytes) {
-  MarkDirty(session);
-  if (bytes.size() >= kDirectWriteBytes) {
-    Flush(session);
-    while (!bytes.empty() && session.unread_since_us == 0) {
-      const Bytes window = bytes.substr(0, kWindowBytes);
-      bytes.remove_prefix(window.size());
-      WriteNow(session, window);
-    }
+// As much of `bytes` as the host takes; those are taken away.
+void SessionManager::WriteDirectly(Session& session, Bytes& bytes) {
+  Flush(session);
+  while (!bytes.empty() && session.unread_since_us == 0) {
+    const Bytes window = bytes.substr(0, kWindowBytes);
+    bytes.remove_prefix(window.size());
+    WriteNow(session, window);
   }
-  session.out.append(bytes);
 }
 
 // Where a complete message to the client may be appended.
