@@ -14,7 +14,11 @@ void Exchange::Count(Counter counter) {
   exchanges_.SeriesOf(*this).Add(counter);
 }
 
-void Exchange::Change(const MutationOp& change) { changes_.push_back(change); }
+void Exchange::Change(const MutationOp& change) {
+  if (changes_.empty()) changes_ = route_->request_mutation;
+  has_rest_ = true;
+  changes_.push_back(change);
+}
 
 void Exchange::StartCall(std::string_view cluster, std::string_view path, Bytes message,
                          uint64_t timeout_us) {

@@ -20,6 +20,7 @@
 #include "src/observe/metrics_book.h"
 #include "src/route/route.h"
 #include "src/router/protocol_state.h"
+#include "src/router/request_origin.h"
 #include "src/telemetry/request_record.h"
 #include "src/upstream/attempt.h"
 #include "src/upstream/lease.h"
@@ -32,11 +33,7 @@ class Exchanges;
 class Session;
 
 // The client connection that exchanges come from, as far as they need to know it.
-struct ExchangeOrigin {
-  const ProtocolState& protocol;
-  LeaseOwner& leases;         // its own, under UpstreamMode::kPerSession...
-  LeaseOwner& mirror_leases;  // ...and for copies of its requests
-  const ConnectionMetadata& connection;
+struct ExchangeOrigin : RequestOrigin {
   const ConnectionInfo& info;
   SessionHandle handle;
 };
@@ -142,36 +139,40 @@ class Exchange : public ReplySlot, public FilterContext {
   }
 
   Exchanges& exchanges_;
+  // What every request needs, together, so that it takes few cache lines.
   State state_ = State::kFree;
-  bool counted_ = false;                    // as a request, in its series
-  bool answered_locally_ = false;           // kReplied: with `answer_`
+  bool counted_ = false;                   // as a request, in its series
+  bool answered_locally_ = false;          // kReplied: with `answer_`
+  bool has_rest_ = false;                  // something is in what Exchanges::ForgetRest empties
+  ReplyStatus status_ = ReplyStatus::kOk;  // of the server's reply
+  uint32_t attempts_ = 0;
   const ExchangeOrigin* origin_ = nullptr;  // null: as ReplySlot::session
   ReplyContext client_;
   SnapshotUse* snapshot_ = nullptr;
   const FilterChain* chain_ = nullptr;
-  size_t position_ = 0;  // of the filter whose turn it is, in whichever direction
-  std::vector<std::unique_ptr<FilterState>> states_;  // by position; empty if no filter has any
-  CallId call_ = 0;           // what that filter has stopped for; 0: its timer
+  SnapshotUse::Target* target_ = nullptr;
   Series* series_ = nullptr;  // null: nothing was counted yet
   uint64_t started_us_ = 0;
   size_t bytes_ = 0;  // of the request, as accounted in the session
   size_t response_bytes_ = 0;
-  uint32_t attempts_ = 0;
-  ReplyStatus status_ = ReplyStatus::kOk;  // of the server's reply
-  SnapshotUse::Target* target_ = nullptr;
-  std::string host_address_;                   // tried last; kept only if somebody may want it
-  Mutation changes_;                           // by filters
+  RequestRecord* record_ = nullptr;            // null: nobody is told of its end
   std::unique_ptr<HeldRequest> held_request_;  // kHeld; later, while it may be tried again
-  size_t kept_bytes_ = 0;                      // of that, as accounted in Retries
-  uint64_t pause_us_ = 0;                      // before the next attempt
-  bool again_ = false;                         // the reply that is coming is dropped for a retry
-  RetryToken retry_;                           // the present attempt is one
-  std::unique_ptr<HeldMessage> held_reply_;    // kReplyHeld
+  std::unique_ptr<StreamState> stream_;        // null: a single request
+  Mutation changes_;  // the route's and then the filters', if there are any of theirs
   ExchangeAttempt attempt_;
   Timer timer_;       // of the attempts together, or of the open stream
   Timer step_timer_;  // of the filter that has stopped, of one attempt, or of the pause before it
-  std::unique_ptr<StreamState> stream_;  // null: a single request
-  RequestRecord* record_ = nullptr;      // null: nobody is told of its end
+
+  // For filters.
+  size_t position_ = 0;  // of the one whose turn it is, in whichever direction
+  CallId call_ = 0;      // what that one has stopped for; 0: its timer
+  std::vector<std::unique_ptr<FilterState>> states_;  // by position; empty if none has any
+  std::unique_ptr<HeldMessage> held_reply_;           // kReplyHeld
+  // For another attempt.
+  std::string host_address_;  // tried last; kept only if somebody may want it
+  size_t kept_bytes_ = 0;     // of `held_request_`, as accounted in Retries
+  uint64_t pause_us_ = 0;     // before it
+  RetryToken retry_;          // the present attempt is one
 };
 
 }  // namespace metaprotocol

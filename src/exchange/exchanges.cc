@@ -37,13 +37,14 @@ Exchange& Exchanges::New(const ExchangeOrigin& origin, SnapshotUse& use, const R
   exchange.expects_reply_ = message.kind == MessageKind::kRequest;
   exchange.client_.id = message.id;
   exchange.client_.tag = message.tag;
-  exchange.client_.name.assign(message.reply_name);
+  if (!message.reply_name.empty() || !exchange.client_.name.empty()) {
+    exchange.client_.name.assign(message.reply_name);
+  }
   exchange.snapshot_ = &use;
   ++use.users;
   exchange.route_ = route;
   exchange.chain_ = route != nullptr ? &use.snapshot->ChainOf(*route) : &NoFilters();
-  exchange.position_ = 0;
-  if (exchange.chain_->needs().state) exchange.states_.resize(exchange.chain_->size());
+  if (!exchange.chain_->empty()) BeginFilters(exchange);
   exchange.target_ = nullptr;
   exchange.started_us_ = context_.now_us();
   exchange.bytes_ = message.length;
@@ -52,9 +53,26 @@ Exchange& Exchanges::New(const ExchangeOrigin& origin, SnapshotUse& use, const R
   exchange.status_ = ReplyStatus::kOk;
   exchange.counted_ = false;
   exchange.answered_locally_ = false;
-  if (use.is_told) exchange.record_ = logger_.Begin(use, origin, message, exchange.changes_);
+  if (use.is_told) BeginRecord(exchange, message);
   ++count_;
   return exchange;
+}
+
+[[gnu::noinline]] void Exchanges::BeginFilters(Exchange& exchange) {
+  exchange.position_ = 0;
+  if (!exchange.chain_->needs().state) return;
+  exchange.states_.resize(exchange.chain_->size());
+  exchange.has_rest_ = true;
+}
+
+[[gnu::noinline]] void Exchanges::BeginRecord(Exchange& exchange, const Message& message) {
+  Mutation& changes = exchange.changes_;
+  exchange.record_ = logger_.Begin(*exchange.snapshot_, *exchange.origin_, message, changes);
+  if (changes.empty()) return;
+  exchange.has_rest_ = true;
+  if (exchange.route_ == nullptr) return;
+  const Mutation& of_route = exchange.route_->request_mutation;
+  changes.insert(changes.begin(), of_route.begin(), of_route.end());
 }
 
 void Exchanges::Run(Exchange& exchange, const RequestView& request) {
@@ -204,6 +222,7 @@ void Exchanges::HoldReply(Exchange& exchange, Message& message, Bytes bytes) {
          "a filter that stops replies says so in its needs");
   assert((exchange.call_ != 0 || exchange.step_timer_.armed()) && "a filter stops for something");
   exchange.Become(Exchange::State::kReplyHeld);
+  exchange.has_rest_ = true;
   if (exchange.held_reply_ == nullptr) {
     exchange.held_reply_ = std::make_unique<HeldMessage>(message, bytes);
   }
@@ -219,27 +238,7 @@ void Exchanges::ResumeReply(Exchange& exchange, std::optional<Bytes> reply) {
   const Filter& filter = exchange.chain_->at(exchange.position_);
   ResponseVerdict verdict = Judged(exchange, filter.OnResponseResumed(exchange, head, reply));
   if (verdict == ResponseVerdict::kContinue) verdict = AskAboutResponse(exchange, message);
-  if (verdict == ResponseVerdict::kContinue && RetryInstead(exchange, message)) {
-    verdict = ResponseVerdict::kRetry;
-  }
-  switch (verdict) {
-    case ResponseVerdict::kContinue:
-      if (PassOn(exchange, *exchange.snapshot_->upstream->codec, message, held->bytes())) {
-        EndReply(exchange);
-      } else {
-        Reply(exchange, LocalReply::kBadResponse, LocalReplyText(LocalReply::kBadResponse));
-      }
-      return;
-    case ResponseVerdict::kStop:
-      HoldReply(exchange, message, held->bytes());
-      return;
-    case ResponseVerdict::kReplace:
-      Reply(exchange, exchange.answer_, exchange.answer_text_);
-      return;
-    case ResponseVerdict::kRetry:
-      TryAgain(exchange);
-      return;
-  }
+  Conclude(exchange, verdict, *exchange.snapshot_->upstream->codec, message, held->bytes());
 }
 
 // --- the end
@@ -316,16 +315,12 @@ void Exchanges::End(Exchange& exchange, Outcome::Kind kind) {
   exchange.step_timer_.Cancel();
   if (exchange.chain_->needs().outcome) TellFilters(exchange, kind);
   if (exchange.record_ != nullptr) Log(exchange, kind);
-  exchange.host_address_.clear();
   if (exchange.origin_ != nullptr) client_->OnLeave(exchange);
   if (exchange.series_ != nullptr) exchange.series_->Add(Gauge::kExchangesActive, -1);
   exchange.series_ = nullptr;
   exchange.origin_ = nullptr;
   ForgetRequest(exchange);
-  exchange.again_ = false;
-  const bool more =
-      exchange.held_reply_ != nullptr || !exchange.states_.empty() || !exchange.changes_.empty();
-  if (more) ForgetRest(exchange);
+  if (exchange.has_rest_) ForgetRest(exchange);
   --exchange.snapshot_->users;
   --count_;
   exchange.Become(Exchange::State::kFree);
@@ -336,6 +331,8 @@ void Exchanges::End(Exchange& exchange, Outcome::Kind kind) {
   exchange.held_reply_.reset();
   exchange.states_.clear();
   exchange.changes_.clear();
+  exchange.host_address_.clear();
+  exchange.has_rest_ = false;
 }
 
 [[gnu::noinline]] void Exchanges::TellFilters(Exchange& exchange, Outcome::Kind kind) {

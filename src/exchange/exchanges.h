@@ -130,6 +130,8 @@ class Exchanges final : public AttemptSink {
   friend class Exchange;
 
   // AttemptSink
+  void OnWholeReply(Attempt& attempt, const UpstreamHost& host, const Codec& codec,
+                    Message& message, Bytes bytes) override;
   Handled OnReply(Attempt& attempt, const Codec& codec, Message& message, Bytes bytes) override;
   void OnReplyBody(Attempt& attempt, Bytes bytes) override;
   void OnAttemptEnd(Attempt& attempt, const AttemptResult& result) override;
@@ -147,6 +149,8 @@ class Exchanges final : public AttemptSink {
   void ResetOnServer(Exchange& exchange, LocalReply why, std::string_view text);
   void StreamTimer(Exchange& exchange);
 
+  static void BeginFilters(Exchange& exchange);
+  void BeginRecord(Exchange& exchange, const Message& message);
   void RunFilters(Exchange& exchange, const RequestView& request);
   bool Proceed(Exchange& exchange, RequestVerdict verdict, const RequestView& request);
   void Hold(Exchange& exchange, const RequestView& request);
@@ -157,7 +161,9 @@ class Exchanges final : public AttemptSink {
   static Router::Sender SenderOf(const Exchange& exchange);
   static uint64_t TimeoutUs(const Exchange& exchange, const RequestView& request);
   void Forward(Exchange& exchange, const RequestView& request);
-  static const Mutation& ChangesOf(const Exchange& exchange, std::optional<Mutation>& room);
+  static const Mutation& ChangesOf(const Exchange& exchange) {
+    return exchange.changes_.empty() ? exchange.route_->request_mutation : exchange.changes_;
+  }
   std::optional<AttemptResult> StartAttempt(Exchange& exchange, const Router::Sender& sender,
                                             const RequestView& request, uint64_t left_us);
   bool MayBeTriedAgain(const Exchange& exchange, const RequestView& request) const;
@@ -174,6 +180,8 @@ class Exchanges final : public AttemptSink {
   ResponseVerdict AskAboutResponse(Exchange& exchange, const Message& message);
   ResponseVerdict Judged(Exchange& exchange, ResponseVerdict verdict);
   void HoldReply(Exchange& exchange, Message& message, Bytes bytes);
+  void Conclude(Exchange& exchange, ResponseVerdict verdict, const Codec& codec, Message& message,
+                Bytes bytes);
   void ResumeReply(Exchange& exchange, std::optional<Bytes> reply);
   bool PassOn(Exchange& exchange, const Codec& codec, Message& message, Bytes bytes);
   void EndReply(Exchange& exchange);
@@ -194,8 +202,11 @@ class Exchanges final : public AttemptSink {
   Series& SeriesOf(Exchange& exchange);
   void UseOwnSeries(Exchange& exchange);
   static void UseSeries(Exchange& exchange, Series& series);
-  static void Remember(Exchange& exchange, const AttemptResult& result);
-  static void RememberHost(Exchange& exchange, std::string_view address);
+  static void Remember(Exchange& exchange, const AttemptResult& result) {
+    Remember(exchange, result.host, result.bytes_written != 0);
+  }
+  static void Remember(Exchange& exchange, const UpstreamHost* host, bool connected);
+  static void RememberHost(Exchange& exchange, const UpstreamHost* host, bool connected);
   AttemptResult Abandon(Exchange& exchange, AttemptResult::Cause why);
   void End(Exchange& exchange, Outcome::Kind kind);
   // Rare parts of the end.
@@ -243,14 +254,10 @@ inline void Exchanges::ForgetRequest(Exchange& exchange) {
 }
 
 // Which host was tried: for who wants the outcome, and so that a retry prefers another one.
-inline void Exchanges::Remember(Exchange& exchange, const AttemptResult& result) {
+inline void Exchanges::Remember(Exchange& exchange, const UpstreamHost* host, bool connected) {
   if (exchange.chain_->needs().outcome || exchange.held_request_ != nullptr ||
       exchange.record_ != nullptr) {
-    RememberHost(exchange, result.host_address);
-  }
-  if (exchange.record_ != nullptr) {
-    if (result.bytes_written != 0) exchange.record_->connected = true;
-    exchange.record_->host_workload.assign(result.host_workload);
+    RememberHost(exchange, host, connected);
   }
 }
 

@@ -8,9 +8,7 @@
 
 namespace metaprotocol {
 Router::Sender Exchanges::SenderOf(const Exchange& exchange) {
-  const ExchangeOrigin& origin = *exchange.origin_;
-  return {origin.protocol,   *exchange.snapshot_, *exchange.route_,
-          origin.connection, origin.leases,       origin.mirror_leases};
+  return {*exchange.origin_, *exchange.snapshot_, *exchange.route_};
 }
 
 uint64_t Exchanges::TimeoutUs(const Exchange& exchange, const RequestView& request) {
@@ -29,17 +27,6 @@ void Exchanges::ChooseTarget(Exchange& exchange, const Router::Sender& sender) {
   UseSeries(exchange, *exchange.target_->series);
 }
 
-// Of its route and its filters; `room` is where they are put together if both have any. That is the
-// caller's: what cannot be sent may have others tried again, which have changes of their own.
-inline const Mutation& Exchanges::ChangesOf(const Exchange& exchange,
-                                            std::optional<Mutation>& room) {
-  const Mutation& of_route = exchange.route_->request_mutation;
-  if (exchange.changes_.empty()) return of_route;
-  Mutation& both = room.emplace(of_route);
-  both.insert(both.end(), exchange.changes_.begin(), exchange.changes_.end());
-  return both;
-}
-
 void Exchanges::Forward(Exchange& exchange, const RequestView& request) {
   // Keeps the request alive where it is the exchange's own.
   std::unique_ptr<HeldRequest> held = std::move(exchange.held_request_);
@@ -54,10 +41,7 @@ void Exchanges::Forward(Exchange& exchange, const RequestView& request) {
     return;
   }
   series.Add(Counter::kRequestBytes, request.message.length);
-  if (!exchange.route_->mirrors.empty()) {
-    std::optional<Mutation> room;
-    router_.Mirror(sender, request, ChangesOf(exchange, room));
-  }
+  if (!exchange.route_->mirrors.empty()) router_.Mirror(sender, request, ChangesOf(exchange));
   if (ended) {
     series.Add(Counter::kOneWay);
     End(exchange, Outcome::Kind::kSent);
@@ -67,21 +51,40 @@ void Exchanges::Forward(Exchange& exchange, const RequestView& request) {
   if (MayBeTriedAgain(exchange, request)) Keep(exchange, request, std::move(held));
 }
 
+void Exchanges::ForwardStream(Exchange& exchange, const RequestView& request) {
+  // Keeps the request alive where it is the exchange's own.
+  const std::unique_ptr<HeldRequest> held = std::move(exchange.held_request_);
+  const Router::Sender sender = SenderOf(exchange);
+  ChooseTarget(exchange, sender);
+  CountRequest(exchange);
+  // The client's own time limit stays in the message, since the route's does not hold for streams.
+  const std::optional<AttemptResult> refused =
+      StartAttempt(exchange, sender, request, request.message.timeout_us);
+  if (refused) {
+    Reply(exchange, refused->reply, refused->text);
+    return;
+  }
+  exchange.series_->Add(Counter::kRequestBytes, request.message.length);
+  if (!exchange.route_->mirrors.empty()) exchange.series_->Add(Counter::kMirrorSkipped);
+  exchange.Become(Exchange::State::kStreaming);
+  exchange.stream_->active_us = context_.now_us();
+  StreamTimer(exchange);
+}
+
 // `left_us`: for all attempts that are still to come; 0: any time.
-std::optional<AttemptResult> Exchanges::StartAttempt(Exchange& exchange,
-                                                     const Router::Sender& sender,
-                                                     const RequestView& request, uint64_t left_us) {
+inline std::optional<AttemptResult> Exchanges::StartAttempt(Exchange& exchange,
+                                                            const Router::Sender& sender,
+                                                            const RequestView& request,
+                                                            uint64_t left_us) {
   const Route& route = *exchange.route_;
-  std::optional<Mutation> room;
-  const Mutation& mutation = ChangesOf(exchange, room);
   const bool limited =
       route.retry != nullptr && request.whole() && exchange.expects_reply_ && !exchange.is_stream();
   const uint64_t timeout_us = limited ? Router::TryTimeoutUs(route, left_us) : left_us;
   exchange.Become(Exchange::State::kTrying);
   exchange.attempt_.sink = this;
-  std::optional<AttemptResult> ended =
-      router_.Start(sender, *exchange.target_, exchange.attempt_, request, mutation, timeout_us,
-                    exchange.host_address_);
+  std::optional<AttemptResult> ended = router_.Start(
+      sender, *exchange.target_, exchange.attempt_, request, ChangesOf(exchange), timeout_us,
+      exchange.attempts_ != 0 ? exchange.host_address_ : std::string_view());
   if (ended && ended->text.empty()) ended->text = LocalReplyText(ended->reply);
   if (!ended || ended->cause != AttemptResult::Cause::kRefused) {
     ++exchange.attempts_;
@@ -97,14 +100,12 @@ std::optional<AttemptResult> Exchanges::StartAttempt(Exchange& exchange,
 // --- once more
 
 bool Exchanges::MayBeTriedAgain(const Exchange& exchange, const RequestView& request) const {
-  if (!exchange.expects_reply_ || !request.whole()) return false;
-  if (request.message.length > exchange.snapshot_->snapshot->limits.stream_message_bytes) {
-    return false;
-  }
-  if (exchange.chain_->needs().replay || exchange.route_->retry != nullptr) return true;
   // Who waits for a connection may get another host's, if this one cannot be had.
-  return exchange.target_->cluster->host_count() > 1 &&
-         WorkerHub::WaitsForConnection(exchange.attempt_);
+  const bool wanted = exchange.chain_->needs().replay || exchange.route_->retry != nullptr ||
+                      (WorkerHub::WaitsForConnection(exchange.attempt_) &&
+                       exchange.target_->cluster->host_count() > 1);
+  return wanted && exchange.expects_reply_ && request.whole() &&
+         request.message.length <= exchange.snapshot_->snapshot->limits.stream_message_bytes;
 }
 
 [[gnu::noinline]] void Exchanges::Keep(Exchange& exchange, const RequestView& request,
@@ -154,7 +155,7 @@ bool Exchanges::MayMove(const Exchange& exchange) {
   return exchange.snapshot_->snapshot->upstream_mode != UpstreamMode::kPerSession;
 }
 
-bool Exchanges::RetryInstead(Exchange& exchange, const Message& reply) {
+inline bool Exchanges::RetryInstead(Exchange& exchange, const Message& reply) {
   return exchange.held_request_ != nullptr && exchange.route_->retry != nullptr &&
          MayMove(exchange) && Retries::Wanted(*exchange.route_->retry, reply) &&
          PrepareRetry(exchange);
@@ -162,7 +163,6 @@ bool Exchanges::RetryInstead(Exchange& exchange, const Message& reply) {
 
 // What PrepareRetry has allowed.
 [[gnu::noinline]] void Exchanges::TryAgain(Exchange& exchange) {
-  exchange.again_ = false;
   if (exchange.pause_us_ == 0) {
     TryNow(exchange);
     return;
@@ -203,50 +203,10 @@ void Exchanges::TryTimedOut(Exchange& exchange) {
 
 // --- replies
 
-Handled Exchanges::OnReply(Attempt& attempt, const Codec& codec, Message& message, Bytes bytes) {
-  Exchange& exchange = static_cast<ExchangeAttempt&>(attempt).exchange;
-  const bool whole = bytes.size() == message.length;
-  if (!whole && !exchange.route_->response_mutation.empty() && !codec.traits().mutation_in_head) {
-    return Handled::kWantedWhole;
-  }
-  const FilterNeeds& needs = exchange.chain_->needs();
-  if (!whole && needs.whole_response) return Handled::kWantedWhole;
-  exchange.step_timer_.Cancel();
-  ResponseVerdict verdict = ResponseVerdict::kContinue;
-  if (needs.response) {
-    exchange.position_ = exchange.chain_->size();
-    verdict = AskAboutResponse(exchange, message);
-  }
-  if (verdict == ResponseVerdict::kContinue && RetryInstead(exchange, message)) {
-    verdict = ResponseVerdict::kRetry;
-  }
-  switch (verdict) {
-    case ResponseVerdict::kContinue:
-      if (PassOn(exchange, codec, message, bytes)) break;
-      Abandon(exchange, AttemptResult::Cause::kGivenUp);
-      Reply(exchange, LocalReply::kBadResponse, LocalReplyText(LocalReply::kBadResponse));
-      break;
-    case ResponseVerdict::kStop:
-      HoldReply(exchange, message, bytes);
-      break;
-    case ResponseVerdict::kReplace:
-      Abandon(exchange, AttemptResult::Cause::kGivenUp);
-      Reply(exchange, exchange.answer_, exchange.answer_text_);
-      break;
-    case ResponseVerdict::kRetry:
-      // The end of a whole reply is a better end for its connection than giving up.
-      exchange.again_ = true;
-      if (whole) break;
-      Abandon(exchange, AttemptResult::Cause::kGivenUp);
-      TryAgain(exchange);
-      break;
-  }
-  return Handled::kDone;
-}
-
 // To the client; from here on there is no other reply. False: it cannot be written, and another one
 // has to be.
-bool Exchanges::PassOn(Exchange& exchange, const Codec& codec, Message& message, Bytes bytes) {
+inline bool Exchanges::PassOn(Exchange& exchange, const Codec& codec, Message& message,
+                              Bytes bytes) {
   ForgetRequest(exchange);
   codec.CarryOver(exchange.client_, message);
   exchange.status_ = message.status;
@@ -259,6 +219,88 @@ bool Exchanges::PassOn(Exchange& exchange, const Codec& codec, Message& message,
   return client_->OnReply(exchange, codec, message, bytes);
 }
 
+inline void Exchanges::EndReply(Exchange& exchange) {
+  exchange.series_->Add(CounterFor(exchange.status_));
+  exchange.timer_.Cancel();
+  exchange.Become(Exchange::State::kReplied);
+  client_->OnReplyEnd(exchange);
+}
+
+// What becomes of a whole reply, of which the filters have said `verdict`.
+void Exchanges::Conclude(Exchange& exchange, ResponseVerdict verdict, const Codec& codec,
+                         Message& message, Bytes bytes) {
+  if (verdict == ResponseVerdict::kContinue && RetryInstead(exchange, message)) {
+    verdict = ResponseVerdict::kRetry;
+  }
+  switch (verdict) {
+    case ResponseVerdict::kContinue:
+      if (PassOn(exchange, codec, message, bytes)) {
+        EndReply(exchange);
+      } else {
+        Reply(exchange, LocalReply::kBadResponse, LocalReplyText(LocalReply::kBadResponse));
+      }
+      return;
+    case ResponseVerdict::kStop:
+      HoldReply(exchange, message, bytes);
+      return;
+    case ResponseVerdict::kReplace:
+      Reply(exchange, exchange.answer_, exchange.answer_text_);
+      return;
+    case ResponseVerdict::kRetry:
+      TryAgain(exchange);
+      return;
+  }
+}
+
+void Exchanges::OnWholeReply(Attempt& attempt, const UpstreamHost& host, const Codec& codec,
+                             Message& message, Bytes bytes) {
+  Exchange& exchange = static_cast<ExchangeAttempt&>(attempt).exchange;
+  Remember(exchange, &host, true);
+  exchange.step_timer_.Cancel();
+  ResponseVerdict verdict = ResponseVerdict::kContinue;
+  if (exchange.chain_->needs().response) {
+    exchange.position_ = exchange.chain_->size();
+    verdict = AskAboutResponse(exchange, message);
+  }
+  Conclude(exchange, verdict, codec, message, bytes);
+}
+
+Handled Exchanges::OnReply(Attempt& attempt, const Codec& codec, Message& message, Bytes bytes) {
+  Exchange& exchange = static_cast<ExchangeAttempt&>(attempt).exchange;
+  if (!exchange.route_->response_mutation.empty() && !codec.traits().mutation_in_head) {
+    return Handled::kWantedWhole;
+  }
+  const FilterNeeds& needs = exchange.chain_->needs();
+  if (needs.whole_response) return Handled::kWantedWhole;
+  exchange.step_timer_.Cancel();
+  ResponseVerdict verdict = ResponseVerdict::kContinue;
+  if (needs.response) {
+    exchange.position_ = exchange.chain_->size();
+    verdict = AskAboutResponse(exchange, message);
+  }
+  if (verdict == ResponseVerdict::kContinue && RetryInstead(exchange, message)) {
+    verdict = ResponseVerdict::kRetry;
+  }
+  switch (verdict) {
+    case ResponseVerdict::kContinue:
+      if (PassOn(exchange, codec, message, bytes)) break;
+      [[fallthrough]];
+    case ResponseVerdict::kStop:  // no filter may, of what is not whole
+      Abandon(exchange, AttemptResult::Cause::kGivenUp);
+      Reply(exchange, LocalReply::kBadResponse, LocalReplyText(LocalReply::kBadResponse));
+      break;
+    case ResponseVerdict::kReplace:
+      Abandon(exchange, AttemptResult::Cause::kGivenUp);
+      Reply(exchange, exchange.answer_, exchange.answer_text_);
+      break;
+    case ResponseVerdict::kRetry:
+      Abandon(exchange, AttemptResult::Cause::kGivenUp);
+      TryAgain(exchange);
+      break;
+  }
+  return Handled::kDone;
+}
+
 void Exchanges::OnReplyBody(Attempt& attempt, Bytes bytes) {
   client_->OnReplyBody(static_cast<ExchangeAttempt&>(attempt).exchange, bytes);
 }
@@ -268,11 +310,7 @@ void Exchanges::OnAttemptEnd(Attempt& attempt, const AttemptResult& result) {
   Remember(exchange, result);
   switch (result.cause) {
     case AttemptResult::Cause::kReplied:
-      if (exchange.again_) {
-        TryAgain(exchange);
-      } else if (exchange.state_ != Exchange::State::kReplyHeld) {
-        EndReply(exchange);
-      }
+      EndReply(exchange);
       return;
     case AttemptResult::Cause::kSent:
       exchange.series_->Add(Counter::kOneWay);
@@ -283,17 +321,15 @@ void Exchanges::OnAttemptEnd(Attempt& attempt, const AttemptResult& result) {
   }
 }
 
-void Exchanges::EndReply(Exchange& exchange) {
-  exchange.series_->Add(CounterFor(exchange.status_));
-  exchange.timer_.Cancel();
-  exchange.Become(Exchange::State::kReplied);
-  client_->OnReplyEnd(exchange);
-}
-
 // Rare, and not inlined, as others below: so the ways that every request goes save no registers for
 // what they do not do.
-[[gnu::noinline]] void Exchanges::RememberHost(Exchange& exchange, std::string_view address) {
-  exchange.host_address_.assign(address);
+[[gnu::noinline]] void Exchanges::RememberHost(Exchange& exchange, const UpstreamHost* host,
+                                               bool connected) {
+  exchange.host_address_.assign(host != nullptr ? std::string_view(host->address) : "");
+  exchange.has_rest_ = true;
+  if (exchange.record_ == nullptr) return;
+  if (connected) exchange.record_->connected = true;
+  exchange.record_->host_workload.assign(host != nullptr ? std::string_view(host->workload) : "");
 }
 
 AttemptResult Exchanges::Abandon(Exchange& exchange, AttemptResult::Cause why) {

@@ -44,26 +44,6 @@ void Exchanges::OpenStream(Exchange& exchange, const RequestView& request) {
   }
 }
 
-void Exchanges::ForwardStream(Exchange& exchange, const RequestView& request) {
-  // Keeps the request alive where it is the exchange's own.
-  const std::unique_ptr<HeldRequest> held = std::move(exchange.held_request_);
-  const Router::Sender sender = SenderOf(exchange);
-  ChooseTarget(exchange, sender);
-  CountRequest(exchange);
-  // The client's own time limit stays in the message, since the route's does not hold for streams.
-  const std::optional<AttemptResult> refused =
-      StartAttempt(exchange, sender, request, request.message.timeout_us);
-  if (refused) {
-    Reply(exchange, refused->reply, refused->text);
-    return;
-  }
-  exchange.series_->Add(Counter::kRequestBytes, request.message.length);
-  if (!exchange.route_->mirrors.empty()) exchange.series_->Add(Counter::kMirrorSkipped);
-  exchange.Become(Exchange::State::kStreaming);
-  exchange.stream_->active_us = context_.now_us();
-  StreamTimer(exchange);
-}
-
 // --- from the client
 
 bool Exchanges::StreamMessage(Exchange& exchange, const RequestView& view) {

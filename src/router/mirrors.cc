@@ -10,17 +10,18 @@ constexpr uint64_t kMirrorTimeoutUs = 60 * 1000 * 1000;
 
 }  // namespace
 
-void Mirrors::Copy(const ProtocolState& protocol, LeaseOwner& owner, SnapshotUse& use,
-                   const Route& route, const Message& message, Bytes bytes,
-                   const Mutation& mutation, std::optional<uint64_t> hash) {
+void Mirrors::Copy(const RequestOrigin& origin, SnapshotUse& use, const Route& route,
+                   const RequestView& request, const Mutation& mutation,
+                   std::optional<uint64_t> hash) {
+  const Message& message = request.message;
   SnapshotUse::RouteState& state = use.routes[route.index];
   state.mirrors.resize(route.mirrors.size());
   for (size_t i = 0; i < route.mirrors.size(); ++i) {
     const Route::Mirror& mirror = route.mirrors[i];
     if (mirror.chance != Route::kAlways && context_.Random() >> 32 >= mirror.chance) continue;
     SnapshotUse::Target& target = state.mirrors[i];
-    BringUpToDate(target, context_, hub_, protocol, route, mirror.cluster);
-    if (bytes.size() < message.length) {
+    BringUpToDate(target, context_, hub_, origin.protocol, route, mirror.cluster);
+    if (!request.whole()) {
       target.series->Add(Counter::kMirrorSkipped);
       continue;
     }
@@ -40,8 +41,13 @@ void Mirrors::Copy(const ProtocolState& protocol, LeaseOwner& owner, SnapshotUse
     const uint64_t configured =
         route.timeout_us != 0 ? route.timeout_us : use.snapshot->default_timeout_us;
     const uint64_t shorter = configured < message.timeout_us ? configured : 0;  // than the client's
-    const auto ended = hub_.Start(copy, {use.upstream, owner, *target.cluster, mutation, message,
-                                         bytes, hash, true, shorter});
+    const auto ended = hub_.Start(copy, {use.upstream,
+                                         origin.mirror_leases,
+                                         *target.cluster,
+                                         mutation,
+                                         request,
+                                         {hash, message.length},
+                                         shorter});
     if (ended) {
       Finish(copy, ended->cause);
       continue;
@@ -54,6 +60,11 @@ void Mirrors::Copy(const ProtocolState& protocol, LeaseOwner& owner, SnapshotUse
 void Mirrors::CopyTimer(Timer& timer) {
   MirrorCopy& copy = timer.owner<MirrorCopy>();
   Finish(copy, hub_.Abandon(copy, AttemptResult::Cause::kTimedOut).cause);
+}
+
+void Mirrors::OnWholeReply(Attempt& attempt, const UpstreamHost& /*host*/, const Codec& /*codec*/,
+                           Message& /*message*/, Bytes /*bytes*/) {
+  Finish(static_cast<MirrorCopy&>(attempt), AttemptResult::Cause::kReplied);
 }
 
 Handled Mirrors::OnReply(Attempt& /*attempt*/, const Codec& /*codec*/, Message& /*message*/,

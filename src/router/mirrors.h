@@ -9,10 +9,12 @@
 #include <optional>
 
 #include "src/base/object_pool.h"
+#include "src/base/request_view.h"
 #include "src/base/timer_wheel.h"
 #include "src/engine_context.h"
 #include "src/route/route.h"
 #include "src/router/protocol_state.h"
+#include "src/router/request_origin.h"
 #include "src/upstream/worker_hub.h"
 
 namespace metaprotocol {
@@ -22,15 +24,16 @@ class Mirrors final : public AttemptSink {
   Mirrors(EngineContext& context, WorkerHub& hub) : context_(context), hub_(hub) {}
   ~Mirrors() override = default;
 
-  // Copies what has been forwarded; `bytes` is what was there of `message`.
-  void Copy(const ProtocolState& protocol, LeaseOwner& owner, SnapshotUse& use, const Route& route,
-            const Message& message, Bytes bytes, const Mutation& mutation,
-            std::optional<uint64_t> hash);
+  // Copies what has been forwarded.
+  void Copy(const RequestOrigin& origin, SnapshotUse& use, const Route& route,
+            const RequestView& request, const Mutation& mutation, std::optional<uint64_t> hash);
   void CopyTimer(Timer& timer);
 
   size_t count() const { return count_; }
 
  private:
+  void OnWholeReply(Attempt& attempt, const UpstreamHost& host, const Codec& codec,
+                    Message& message, Bytes bytes) override;
   Handled OnReply(Attempt& attempt, const Codec& codec, Message& message, Bytes bytes) override;
   void OnReplyBody(Attempt& attempt, Bytes bytes) override;
   void OnAttemptEnd(Attempt& attempt, const AttemptResult& result) override;

@@ -22,14 +22,14 @@ SnapshotUse::Target& Router::ChooseTarget(const Sender& sender) {
     state.cursor = state.cursor + 1 < route.schedule.size() ? state.cursor + 1 : 0;
   }
   SnapshotUse::Target& target = state.targets[choice];
-  BringUpToDate(target, context_, hub_, sender.protocol, route, route.clusters[choice].name);
+  BringUpToDate(target, context_, hub_, sender.origin.protocol, route, route.clusters[choice].name);
   return target;
 }
 
 void Router::LookUp(const Sender& sender, SnapshotUse::Target& target) {
   const SnapshotUse::RouteState& state = sender.use.routes[sender.route.index];
   const auto choice = static_cast<size_t>(&target - state.targets.data());
-  BringUpToDate(target, context_, hub_, sender.protocol, sender.route,
+  BringUpToDate(target, context_, hub_, sender.origin.protocol, sender.route,
                 sender.route.clusters[choice].name);
 }
 
@@ -40,9 +40,8 @@ AttemptResult Router::NoCluster() {
 }
 
 void Router::Mirror(const Sender& sender, const RequestView& request, const Mutation& mutation) {
-  if (sender.route.mirrors.empty()) return;
-  mirrors_.Copy(sender.protocol, sender.mirror_leases, sender.use, sender.route, request.message,
-                request.bytes, mutation, HashOf(sender, request.message));
+  mirrors_.Copy(sender.origin, sender.use, sender.route, request, mutation,
+                HashOf(sender, request.message));
 }
 
 uint64_t Router::TryTimeoutUs(const Route& route, uint64_t left_us) {
@@ -55,7 +54,7 @@ std::optional<uint64_t> Router::HashOf(const Sender& sender, const Message& mess
   std::optional<uint64_t> hash;
   if (sender.route.hash_keys.empty()) return hash;
   for (const KeyRef& key : sender.route.hash_keys) {
-    const auto value = key.Find({message.metadata, sender.connection});
+    const auto value = key.Find({message.metadata, sender.origin.connection});
     if (value) hash = HashKey(*value, hash.value_or(0));
   }
   return hash;

@@ -12,6 +12,7 @@
 #include "src/route/route.h"
 #include "src/router/mirrors.h"
 #include "src/router/protocol_state.h"
+#include "src/router/request_origin.h"
 #include "src/router/retries.h"
 #include "src/upstream/worker_hub.h"
 
@@ -24,12 +25,9 @@ class Router {
 
   // What a request is sent with, besides itself.
   struct Sender {
-    const ProtocolState& protocol;
+    const RequestOrigin& origin;
     SnapshotUse& use;
     const Route& route;
-    const ConnectionMetadata& connection;
-    LeaseOwner& leases;         // its own, under UpstreamMode::kPerSession...
-    LeaseOwner& mirror_leases;  // ...and for copies
   };
 
   // Which cluster the next request of the route goes to.
@@ -46,9 +44,13 @@ class Router {
     if (target.cluster == nullptr) return NoCluster();
     std::optional<uint64_t> hash;
     if (!sender.route.hash_keys.empty()) hash = HashOf(sender, request.message);
-    return hub_.Start(attempt, {sender.use.upstream, sender.leases, *target.cluster, mutation,
-                                request.message, request.bytes, hash, request.arrived,
-                                timeout_us < request.message.timeout_us ? timeout_us : 0, avoid});
+    return hub_.Start(attempt, {sender.use.upstream,
+                                sender.origin.leases,
+                                *target.cluster,
+                                mutation,
+                                request,
+                                {hash, request.message.length, avoid},
+                                timeout_us < request.message.timeout_us ? timeout_us : 0});
   }
   // To be called after Start: what was forwarded is copied to the route's mirrors, with the same
   // changes.

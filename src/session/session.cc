@@ -12,7 +12,7 @@ Session::Session(ProtocolState& protocol, SnapshotUse& use, ConnectionInfo conne
       info(std::move(connection_info)),
       local_port_text(std::to_string(info.local_port)),
       handle(handle),
-      origin{protocol, *this, mirror_leases, connection, info, handle},
+      origin{{protocol, *this, mirror_leases, connection}, info, handle},
       decode_state(use.snapshot->codec->NewDecodeState(Direction::kRequest)),
       timer(Timer::Kind::kSession, this) {
   connection.Add(kSourceAddressKey, info.remote_address);

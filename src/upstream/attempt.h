@@ -23,6 +23,7 @@ class LeasePool;
 struct Lease;
 struct LeaseOwner;
 struct LeaseShare;
+struct UpstreamHost;
 
 struct AttemptResult {
   enum class Cause : uint8_t {
@@ -40,10 +41,8 @@ struct AttemptResult {
   Cause cause = Cause::kRefused;
   LocalReply reply = LocalReply::kUpstreamLost;  // what to say in place of the reply...
   std::string_view text;                         // ...and why; static
-  std::string_view host_address;   // of the host that was tried, "" if none; valid for this event
-  std::string_view host_workload;  // likewise
-  size_t bytes_written = 0;        // of the request, mutated, given to the connection
-  bool head_seen = false;          // the sink was given (the beginning of) a reply
+  const UpstreamHost* host = nullptr;            // that was tried, for this event; null: none
+  size_t bytes_written = 0;                      // of the request, mutated, given to the connection
 };
 
 // What becomes of attempts. Called by the hub from within its own entry points only. The sink may
@@ -52,14 +51,19 @@ class AttemptSink {
  public:
   virtual ~AttemptSink() = default;
 
-  // The reply has come, or its head: `bytes` is what is there of it. Once for each attempt, and
-  // once more with all of `bytes` after kWantedWhole. If bytes.size() < message.length,
-  // OnReplyBody follows. Views are valid during the call.
+  // The reply of `host`, all of it at once, and with it the end: no OnAttemptEnd follows, and what
+  // is said there holds here. Views are valid during the call.
+  virtual void OnWholeReply(Attempt& attempt, const UpstreamHost& host, const Codec& codec,
+                            Message& message, Bytes bytes) = 0;
+  // The head of a reply of which the rest follows, with OnReplyBody: `bytes` is what is there of
+  // it. Once for each attempt at most; after kWantedWhole it is as if it had not been called, and
+  // OnWholeReply follows. Views are valid during the call.
   virtual Handled OnReply(Attempt& attempt, const Codec& codec, Message& message, Bytes bytes) = 0;
   // More of the reply.
   virtual void OnReplyBody(Attempt& attempt, Bytes bytes) = 0;
-  // The end, once, and never for an attempt that was abandoned. The hub knows nothing of the
-  // attempt any more: it may be started again, or destroyed.
+  // The end, once, if it did not come with OnWholeReply, and never for an attempt that was
+  // abandoned. The hub knows nothing of the attempt any more: it may be started again, or
+  // destroyed.
   virtual void OnAttemptEnd(Attempt& attempt, const AttemptResult& result) = 0;
 
   // --- streams

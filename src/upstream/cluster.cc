@@ -13,13 +13,6 @@ constexpr int kMoreTries = 8;
 
 }  // namespace
 
-LeasePool* UpstreamHost::FindPool(const std::shared_ptr<const UpstreamProtocol>& protocol) const {
-  for (const auto& pool : pools) {
-    if (pool->protocol == protocol) return pool.get();
-  }
-  return nullptr;
-}
-
 void UpstreamHost::PassOver(uint64_t now_us, uint64_t duration_us) {
   away_since_us = now_us;
   away_until_us = std::max(away_until_us, now_us + duration_us);
@@ -30,13 +23,12 @@ bool UpstreamHost::idle() const {
          std::all_of(pools.begin(), pools.end(), [](const auto& pool) { return pool->empty(); });
 }
 
-UpstreamHost* Cluster::Pick(const Choice& choice) {
-  const auto index = balancer_ == nullptr || by_index_.empty()
-                         ? std::nullopt
-                         : balancer_->Pick({choice.hash, choice.random, active_});
+UpstreamHost* Cluster::Pick(const Choice& choice, uint64_t random, uint64_t now_us) {
+  if (balancer_ == nullptr || by_index_.empty()) return nullptr;
+  const auto index = balancer_->Pick({choice.hash, random, active_});
   if (!index) return nullptr;
   UpstreamHost* host = by_index_[*index];
-  return MayBeUsed(*host, choice) ? host : PickAnother(*host, choice);
+  return MayBeUsed(*host, choice, now_us) ? host : PickAnother(*host, choice, random, now_us);
 }
 
 void Cluster::Watch(std::vector<HostInfo> hosts) {
@@ -80,25 +72,26 @@ bool Cluster::OwesTooMuch(const UpstreamHost& host, size_t length) const {
   return host.owed_bytes + std::min(length, of_lease) > most;
 }
 
-bool Cluster::MayBeUsed(const UpstreamHost& host, const Choice& choice) const {
-  return host.away_until_us <= choice.now_us && !Congested(host, choice.length) &&
+bool Cluster::MayBeUsed(const UpstreamHost& host, const Choice& choice, uint64_t now_us) const {
+  return host.away_until_us <= now_us && !Congested(host, choice.length) &&
          (choice.avoid.empty() || host.address != choice.avoid);
 }
 
 // `first` would be passed over if there were another. Requests of one hash stay together.
-UpstreamHost* Cluster::PickAnother(UpstreamHost& first, const Choice& choice) {
-  RandomStream random(choice.hash.value_or(choice.random));
+UpstreamHost* Cluster::PickAnother(UpstreamHost& first, const Choice& choice, uint64_t random,
+                                   uint64_t now_us) {
+  RandomStream others(choice.hash.value_or(random));
   for (int i = 0; i < kMoreTries; ++i) {
-    const uint64_t another = random.Next();
+    const uint64_t another = others.Next();
     const auto index = balancer_->Pick(
         {choice.hash ? std::optional<uint64_t>(another) : std::nullopt, another, active_});
-    if (index && MayBeUsed(*by_index_[*index], choice)) return by_index_[*index];
+    if (index && MayBeUsed(*by_index_[*index], choice, now_us)) return by_index_[*index];
   }
   const size_t count = by_index_.size();
-  const size_t start = random.Below(count);
+  const size_t start = others.Below(count);
   for (size_t i = 0; i < count; ++i) {
     UpstreamHost* host = by_index_[(start + i) % count];
-    if (host->healthy && !host->ejected && MayBeUsed(*host, choice)) return host;
+    if (host->healthy && !host->ejected && MayBeUsed(*host, choice, now_us)) return host;
   }
   return &first;
 }

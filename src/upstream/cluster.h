@@ -48,7 +48,12 @@ struct UpstreamHost {
   // One per protocol, nearly always one; and former ones of protocols whose codec has changed.
   std::vector<std::unique_ptr<LeasePool>> pools;
 
-  LeasePool* FindPool(const std::shared_ptr<const UpstreamProtocol>& protocol) const;
+  LeasePool* FindPool(const std::shared_ptr<const UpstreamProtocol>& protocol) const {
+    for (const auto& pool : pools) {
+      if (pool->protocol == protocol) return pool.get();
+    }
+    return nullptr;
+  }
   // The host wants no requests, or takes none, as its own connections have shown. That this is over
   // is shown by a connection that was opened later, or by time.
   void PassOver(uint64_t now_us, uint64_t duration_us);
@@ -101,17 +106,15 @@ class Cluster {
 
   // What the choice of a host depends on.
   struct Choice {
-    uint64_t random = 0;
-    std::optional<uint64_t> hash;
-    size_t length = 0;       // of the message
-    std::string_view avoid;  // address of the host that is only taken if there is no other
-    uint64_t now_us = 0;
+    std::optional<uint64_t> hash = {};  // of the route's hash policy
+    size_t length = 0;                  // of the message
+    std::string_view avoid = {};  // address of the host that is only taken if there is no other
   };
   // What the outlier detection of all workers has found since the last time, and what is due now.
   // Only if there is one.
   std::vector<OutlierDetector::Change> CatchUp(uint64_t now_us);
-  // Null if no host may be used.
-  UpstreamHost* Pick(const Choice& choice);
+  // Null if no host may be used. `random`: a fresh random number.
+  UpstreamHost* Pick(const Choice& choice, uint64_t random, uint64_t now_us);
   // The server takes so little of what it was sent that nothing is added to it.
   bool Congested(const UpstreamHost& host, size_t length) const {
     return host.owed_bytes != 0 && OwesTooMuch(host, length);
@@ -174,8 +177,9 @@ class Cluster {
   void Watch(std::vector<HostInfo> hosts);
   void LeaveOutEjected();
   bool OwesTooMuch(const UpstreamHost& host, size_t length) const;
-  bool MayBeUsed(const UpstreamHost& host, const Choice& choice) const;
-  UpstreamHost* PickAnother(UpstreamHost& first, const Choice& choice);
+  bool MayBeUsed(const UpstreamHost& host, const Choice& choice, uint64_t now_us) const;
+  UpstreamHost* PickAnother(UpstreamHost& first, const Choice& choice, uint64_t random,
+                            uint64_t now_us);
 
   const std::string name_;
   uint64_t generation_ = 0;

@@ -71,11 +71,10 @@ void ExclusiveLeases::Left(Attempt& attempt) {
 // --- leases
 
 Lease* ExclusiveLeases::Take(const LeaseNeed& need) {
-  const bool whole = need.present == need.length;
-  if (whole && !need.expects_reply) return LeaseForOneWay(need.length);
+  if (need.request.whole() && !need.expects_reply()) return LeaseForOneWay(need.length());
   const LeaseShare* share = ShareOf(&need.owner);
   if (share != nullptr && share->waiting_count != 0) return nullptr;  // those come first
-  return MayHoldAnother(share) ? LeaseForRequest(need.length) : nullptr;
+  return MayHoldAnother(share) ? LeaseForRequest(need.length()) : nullptr;
 }
 
 Lease* ExclusiveLeases::LeaseForRequest(size_t length) {

@@ -27,7 +27,11 @@ class IdTable {
     return IdTable(id_bits, 1 + random % (MaxId(id_bits) / 2));
   }
   IdTable(int id_bits, uint64_t first_id)
-      : max_id_(MaxId(id_bits)), first_(first_id), next_(first_id), slots_(kInitialSlots) {}
+      : max_id_(MaxId(id_bits)),
+        last_at_ease_(max_id_ - (max_id_ >> 8)),
+        first_(first_id),
+        next_(first_id),
+        slots_(kInitialSlots) {}
 
   // 0: ids are used up, the connection must be replaced.
   uint64_t Insert(Attempt* attempt) {
@@ -75,7 +79,7 @@ class IdTable {
 
   // Whether a request was ever sent under that id.
   bool Issued(uint64_t id) const { return id >= first_ && id < next_; }
-  bool NearlyExhausted() const { return next_ > max_id_ - (max_id_ >> 8); }
+  bool NearlyExhausted() const { return next_ > last_at_ease_; }
 
  private:
   static constexpr size_t kInitialSlots = 64;  // a power of two, as every size
@@ -99,6 +103,7 @@ class IdTable {
   }
 
   const uint64_t max_id_;
+  const uint64_t last_at_ease_;  // beyond it they are nearly exhausted
   const uint64_t first_;
   uint64_t next_;
   size_t used_ = 0;  // slots, those of given up ones too

@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "src/base/request_view.h"
 #include "src/config/cluster_policy.h"
 #include "src/observe/metrics_book.h"
 #include "src/upstream/attempt.h"
@@ -21,10 +22,11 @@ struct UpstreamHost;
 // What the choice of a lease depends on.
 struct LeaseNeed {
   LeaseOwner& owner;
-  size_t length = 0;    // of the message
-  size_t present = 0;   // bytes of it that are there
-  bool arrived = true;  // the rest comes within the present event
-  bool expects_reply = true;
+  const RequestView& request;
+
+  size_t length() const { return request.message.length; }
+  // A stream is answered as well.
+  bool expects_reply() const { return request.message.kind != MessageKind::kOneWay; }
 };
 
 // Opens leases for pools; the worker hub.

@@ -1,5 +1,7 @@
 #include "src/upstream/shared_leases.h"
 
+#include "src/upstream/cluster.h"
+
 namespace metaprotocol {
 namespace {
 
@@ -7,19 +9,37 @@ namespace {
 // than so many times the bytes from which on messages are: what Envoy reads at once, by default.
 constexpr size_t kPassingBy = 4;
 
+// With fewer requests than this a lease takes the next one whatever the others have.
+uint32_t FewRequests(const ClusterPolicy& policy) { return policy.exchanges_per_shared_lease / 4; }
+
+bool Suits(const Lease& lease, size_t length) {
+  return lease.takes_requests() && lease.HasRoomFor(length);
+}
+
 }  // namespace
 
 Lease* SharedLeases::Take(const LeaseNeed& need) {
-  const bool passing_by =
-      need.arrived && need.length / kPassingBy <= protocol->stream_message_bytes;
-  if (need.present < need.length && !passing_by) return TakeForItself();
+  if (!need.request.whole() && !PassesBy(need)) return TakeForItself();
+  // Nearly always the first one.
+  Lease* const first = leases.empty() ? nullptr : leases.front();
+  const bool at_once = first != nullptr &&
+                       first->attempt_count < FewRequests(host.cluster.policy()) &&
+                       Suits(*first, need.length());
+  return at_once ? first : TakeLeastBusy(need.length());
+}
 
-  const ClusterPolicy& policy = this->policy();
-  const uint32_t few = policy.exchanges_per_shared_lease / 4;
+// What is not there of it comes at once, and is not much.
+bool SharedLeases::PassesBy(const LeaseNeed& need) const {
+  return need.request.arrived && need.length() / kPassingBy <= protocol->stream_message_bytes;
+}
+
+Lease* SharedLeases::TakeLeastBusy(size_t length) {
+  const ClusterPolicy& policy = host.cluster.policy();
+  const uint32_t few = FewRequests(policy);
   Lease* best = nullptr;
   uint32_t considered = 0;
   for (Lease* lease : leases) {
-    if (!lease->takes_requests() || !lease->HasRoomFor(need.length)) continue;
+    if (!Suits(*lease, length)) continue;
     if (best == nullptr || lease->attempt_count < best->attempt_count) best = lease;
     if (best->attempt_count < few) return best;
     if (++considered >= policy.max_shared_leases_per_host) break;

@@ -17,6 +17,8 @@ class SharedLeases final : public LeasePool {
   Lease* Take(const LeaseNeed& need) override;
 
  private:
+  bool PassesBy(const LeaseNeed& need) const;
+  Lease* TakeLeastBusy(size_t length);
   Lease* OpenIfRoom() { return RoomForAnother() ? &Open() : nullptr; }
   Lease* TakeForItself();
 };

@@ -15,6 +15,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "src/base/request_view.h"
 #include "src/base/turn_share.h"
 #include "src/engine_context.h"
 #include "src/upstream/attempt.h"
@@ -47,12 +48,9 @@ class WorkerHub : private LeaseOpener {
     LeaseOwner& owner;  // on whose behalf
     Cluster& cluster;
     const Mutation& mutation;
-    const Message& message;
-    Bytes bytes;                   // of the message; the rest follows through SendBody
-    std::optional<uint64_t> hash;  // of the route's hash policy
-    bool arrived = true;           // what follows does so within the present event
-    uint64_t timeout_us = 0;       // as EncodeOptions::timeout_us
-    std::string_view avoid = {};   // address of a host that is only taken if there is no other
+    const RequestView& view;  // what is not there of it follows through SendBody
+    Cluster::Choice choice;
+    uint64_t timeout_us = 0;  // as EncodeOptions::timeout_us
   };
   // Puts the request on its way. Returns how that ended if it has ended already (kRefused, kSent);
   // otherwise the attempt is the hub's until its sink is told of its end, or it is abandoned. Does
@@ -119,15 +117,22 @@ class WorkerHub : private LeaseOpener {
 
  private:
   static EncodeOptions EncodingOf(const Attempt& attempt, const Request& request);
-  std::optional<AttemptResult> StartLater(UpstreamHost& host, LeasePool& pool, Attempt& attempt,
+  std::optional<AttemptResult> StartLater(LeasePool& pool, Attempt& attempt,
                                           const Request& request);
   std::optional<AttemptResult> StartOn(Lease& lease, Attempt& attempt, const Request& request);
-  LeasePool& PoolFor(UpstreamHost& host, const std::shared_ptr<const UpstreamProtocol>& protocol);
+  LeasePool& PoolFor(UpstreamHost& host, const std::shared_ptr<const UpstreamProtocol>& protocol) {
+    LeasePool* const pool = host.FindPool(protocol);
+    return pool != nullptr ? *pool : NewPool(host, protocol);
+  }
+  LeasePool& NewPool(UpstreamHost& host, const std::shared_ptr<const UpstreamProtocol>& protocol);
   Lease& OpenLease(LeasePool& pool, LeaseOwner* owner) override;
   void AnnounceOpening(Lease& lease);
+  static void Enter(Attempt& attempt, LeasePool& pool, const Request& request);
   void Assign(Attempt& attempt, Lease& lease);
   void Detach(Attempt& attempt);
   void Complete(Attempt& attempt);
+  void Complete(Attempt& attempt, Message& message, Bytes bytes);
+  void BreakIfSending(Attempt& attempt);
   void End(Attempt& attempt, AttemptResult::Cause cause, LocalReply reply, std::string_view text);
   static AttemptResult ResultOf(const Attempt& attempt, AttemptResult::Cause cause);
   static AttemptResult::Cause CauseOfLoss(const Attempt& attempt);
@@ -137,6 +142,7 @@ class WorkerHub : private LeaseOpener {
   uint64_t NextExclusiveId(const Attempt& attempt);
 
   void Append(Lease& lease, Bytes bytes);
+  void WriteDirectly(Lease& lease, Bytes bytes);
   void FinishSending(Lease& lease);
   void MarkDirty(Lease& lease);
   void MarkSettling(Lease& lease);
@@ -153,8 +159,8 @@ class WorkerHub : private LeaseOpener {
   void StandInLine(Lease& lease);
   void HandleTheRest(Lease& lease);
   size_t ParseUpstream(Lease& lease, Bytes bytes);
-  Handled HandleUpstreamMessage(Lease& lease, Message& message, Bytes bytes);
   Handled HandleResponse(Lease& lease, Message& message, Bytes bytes);
+  Handled HandleOther(Lease& lease, Message& message, Bytes bytes);
   Handled HandleStreamMessage(Lease& lease, Message& message, Bytes bytes);
   static Attempt* StreamOf(Lease& lease, uint64_t id);
   static ReplyContext StreamContext(const Attempt& attempt, const ReplyContext& client);
@@ -220,6 +226,14 @@ class WorkerHub : private LeaseOpener {
   std::vector<LeasePool*> unlocked_;  // pools with room for attempts that wait
   Message message_;                   // reused for every response
 };
+
+inline void WorkerHub::Append(Lease& lease, Bytes bytes) {
+  if (bytes.size() >= kDirectWriteBytes && lease.state == Lease::State::kReady) {
+    WriteDirectly(lease, bytes);
+  } else {
+    lease.out.append(bytes);
+  }
+}
 
 inline void WorkerHub::MarkDirty(Lease& lease) {
   if (!lease.dirty) ListDirty(lease);

@@ -151,7 +151,10 @@ size_t WorkerHub::ParseUpstream(Lease& lease, Bytes bytes) {
         }
         lease.need = 0;
         const size_t length = message_.length;
-        if (HandleUpstreamMessage(lease, message_, part) == Handled::kWantedWhole) {
+        const Handled handled = message_.kind == MessageKind::kResponse
+                                    ? HandleResponse(lease, message_, part)
+                                    : HandleOther(lease, message_, part);
+        if (handled == Handled::kWantedWhole) {
           lease.need = length;
           return used;
         }
@@ -242,11 +245,10 @@ void WorkerHub::RejectUpstream(Lease& lease, std::string_view why, LocalReply re
   Discard(lease, reply, text);
 }
 
-Handled WorkerHub::HandleUpstreamMessage(Lease& lease, Message& message, Bytes bytes) {
+// What is no response.
+Handled WorkerHub::HandleOther(Lease& lease, Message& message, Bytes bytes) {
   const bool whole = bytes.size() == message.length;
   switch (message.kind) {
-    case MessageKind::kResponse:
-      return HandleResponse(lease, message, bytes);
     case MessageKind::kHeartbeat: {
       if (!whole) return Handled::kWantedWhole;
       SeriesOf(lease.pool).Add(Counter::kUpstreamHeartbeats);
@@ -278,6 +280,7 @@ Handled WorkerHub::HandleUpstreamMessage(Lease& lease, Message& message, Bytes b
     case MessageKind::kStreamReset:
     case MessageKind::kStreamWindow:
       return HandleStreamMessage(lease, message, bytes);
+    case MessageKind::kResponse:
     case MessageKind::kOther:
       break;
   }
@@ -313,7 +316,13 @@ Handled WorkerHub::HandleResponse(Lease& lease, Message& message, Bytes bytes) {
   }
   UpstreamHost& host = lease.pool.host;
   if (host.away_until_us != 0 && lease.opened_us > host.away_since_us) host.away_until_us = 0;
-  const bool whole = bytes.size() == message.length;
+  if (bytes.size() == message.length) {
+    if (host.outlier != nullptr) {
+      JudgeReply(lease, *lease.codec, message.status, message.status_code);
+    }
+    Complete(*attempt, message, bytes);
+    return Handled::kDone;
+  }
   lease.receiving = attempt;
   const Attempt::State before = std::exchange(attempt->state_, Attempt::State::kReplying);
   const ReplyStatus status = message.status;
@@ -325,10 +334,8 @@ Handled WorkerHub::HandleResponse(Lease& lease, Message& message, Bytes bytes) {
   if (handled == Handled::kWantedWhole) {
     lease.receiving = nullptr;
     attempt->state_ = before;
-    return handled;
   }
-  if (whole) Complete(*attempt);
-  return Handled::kDone;
+  return handled;
 }
 
 // A reply that is not the one which is waited for, on a lease that serves one request at a time. It

@@ -11,8 +11,6 @@
 namespace metaprotocol {
 namespace {
 
-bool UsesUpIds(const Lease& lease) { return lease.ids && lease.ids->NearlyExhausted(); }
-
 // A client may ask for so little time that no host could answer. What it gets then says nothing of
 // the host, unless it is at least as much as this.
 constexpr uint64_t kFairTimeoutUs = 1000 * 1000;
@@ -41,98 +39,107 @@ EncodeOptions WorkerHub::EncodingOf(const Attempt& attempt, const Request& reque
 std::optional<AttemptResult> WorkerHub::Start(Attempt& attempt, const Request& request) {
   Cluster& cluster = request.cluster;
   const ClusterPolicy& policy = cluster.policy();
-  const size_t length = request.message.length;
+  const size_t length = request.view.message.length;
   if (cluster.attempts() >= policy.max_requests_in_flight ||
       cluster.bytes_held() + length > policy.max_bytes_in_flight) {
     return Refusal(LocalReply::kOverLimit);
   }
-  Lease* lease = nullptr;
-  UpstreamHost* host = nullptr;
   if (request.protocol->mode == UpstreamMode::kPerSession) {
-    lease = SessionLeases::Present(request.owner, cluster, request.protocol);
+    Lease* const own = SessionLeases::Present(request.owner, cluster, request.protocol);
+    if (own != nullptr) {
+      const bool room = own->HasRoomFor(length) && !cluster.Congested(own->pool.host, length);
+      return room ? StartOn(*own, attempt, request) : Refusal(LocalReply::kOverLimit);
+    }
   }
-  if (lease != nullptr) {
-    if (!lease->HasRoomFor(length)) return Refusal(LocalReply::kOverLimit);
-    host = &lease->pool.host;
-  } else {
-    if (policy.outliers != nullptr) CatchUp(cluster, *request.protocol);
-    host =
-        cluster.Pick({context_.Random(), request.hash, length, request.avoid, context_.now_us()});
-    if (host == nullptr) return Refusal(LocalReply::kNoHealthyUpstream);
-  }
+  if (policy.outliers != nullptr) CatchUp(cluster, *request.protocol);
+  UpstreamHost* const host = cluster.Pick(request.choice, context_.Random(), context_.now_us());
+  if (host == nullptr) return Refusal(LocalReply::kNoHealthyUpstream);
   if (cluster.Congested(*host, length)) return Refusal(LocalReply::kOverLimit);
+  LeasePool& pool = PoolFor(*host, request.protocol);
+  Lease* const lease = pool.Take({request.owner, request.view});
+  return lease != nullptr ? StartOn(*lease, attempt, request) : StartLater(pool, attempt, request);
+}
 
-  attempt.expects_reply_ = request.message.kind == MessageKind::kRequest;
-  LeasePool& pool = lease != nullptr ? lease->pool : PoolFor(*host, request.protocol);
-  if (lease == nullptr) {
-    const bool answered = request.message.kind != MessageKind::kOneWay;  // a stream is as well
-    lease = pool.Take({request.owner, length, request.bytes.size(), request.arrived, answered});
-  }
-  attempt.cluster_ = &cluster;
+inline void WorkerHub::Enter(Attempt& attempt, LeasePool& pool, const Request& request) {
+  const Message& message = request.view.message;
+  attempt.expects_reply_ = message.kind == MessageKind::kRequest;
+  attempt.cluster_ = &request.cluster;
   attempt.pool_ = &pool;
-  attempt.bytes_ = length;
+  attempt.bytes_ = message.length;
   attempt.owner_ = &request.owner;
-  const uint64_t asked_for = request.message.timeout_us;
-  attempt.impatient_ = asked_for != 0 && asked_for < kFairTimeoutUs &&
-                       (request.timeout_us == 0 || !request.avoid.empty());
-  if (lease != nullptr) {
-    cluster.Acquire(*host, length);
-    return StartOn(*lease, attempt, request);
-  }
-
-  return StartLater(*host, pool, attempt, request);
+  attempt.impatient_ = message.timeout_us != 0 && message.timeout_us < kFairTimeoutUs &&
+                       (request.timeout_us == 0 || !request.choice.avoid.empty());
 }
 
 // There is no lease for it now.
-[[gnu::noinline]] std::optional<AttemptResult> WorkerHub::StartLater(UpstreamHost& host,
-                                                                     LeasePool& pool,
+[[gnu::noinline]] std::optional<AttemptResult> WorkerHub::StartLater(LeasePool& pool,
                                                                      Attempt& attempt,
                                                                      const Request& request) {
+  Enter(attempt, pool, request);
   // Only whole requests can wait, and no streams, of which more may come at any time.
-  const bool may_wait = request.bytes.size() >= request.message.length &&
-                        request.message.kind != MessageKind::kStreamOpen;
+  const Message& message = request.view.message;
+  const bool may_wait = request.view.whole() && message.kind != MessageKind::kStreamOpen;
   if (!may_wait || !pool.Wait(attempt, &request.owner)) {
     attempt.pool_ = nullptr;
     return Refusal(LocalReply::kOverLimit);
   }
-  request.cluster.Acquire(host, attempt.bytes_);
+  request.cluster.Acquire(pool.host, attempt.bytes_);
   attempt.state_ = Attempt::State::kPending;
   attempt.upstream_id_ = NextExclusiveId(attempt);
-  attempt.hash_ = request.hash;
+  attempt.hash_ = request.choice.hash;
+  const Bytes bytes = request.view.bytes;
   const Encoded encoded = request.protocol->codec->Encode(
-      request.message, request.bytes, EncodingOf(attempt, request), attempt.pending_);
+      message, bytes, EncodingOf(attempt, request), attempt.pending_);
   if (encoded.impossible) {
     Detach(attempt);
     return Refusal(LocalReply::kMalformed);
   }
-  attempt.pending_.append(encoded.Unchanged(request.bytes)).append(encoded.Tail());
+  attempt.pending_.append(encoded.Unchanged(bytes)).append(encoded.Tail());
   return std::nullopt;
+}
+
+inline void WorkerHub::Assign(Attempt& attempt, Lease& lease) {
+  attempt.lease_ = &lease;
+  lease.attempts.PushBack(attempt);
+  ++lease.attempt_count;
+  lease.bytes_in_flight += attempt.bytes_;
+  attempt.first_byte_ = attempt.end_byte_ = lease.position();
+  if (lease.ids) {
+    attempt.upstream_id_ = lease.ids->Insert(&attempt);
+    if (lease.ids->NearlyExhausted()) lease.draining = true;
+  } else if (attempt.upstream_id_ == 0) {
+    attempt.upstream_id_ = NextExclusiveId(attempt);
+  }
 }
 
 std::optional<AttemptResult> WorkerHub::StartOn(Lease& lease, Attempt& attempt,
                                                 const Request& request) {
+  Enter(attempt, lease.pool, request);
+  request.cluster.Acquire(lease.pool.host, attempt.bytes_);
   Assign(attempt, lease);
   if (attempt.upstream_id_ == 0 && lease.codec->traits().id_bits != 0) {
     Detach(attempt);
     DrainLease(lease);
     return Refusal(LocalReply::kOverLimit);
   }
+  const Message& message = request.view.message;
+  const Bytes bytes = request.view.bytes;
   const Encoded encoded =
-      lease.codec->Encode(request.message, request.bytes, EncodingOf(attempt, request), lease.out);
+      lease.codec->Encode(message, bytes, EncodingOf(attempt, request), lease.out);
   if (encoded.impossible) {
     Detach(attempt);
     return Refusal(LocalReply::kMalformed);
   }
-  CheckEncoded(encoded, request.message, request.bytes);
-  Append(lease, encoded.Unchanged(request.bytes));
+  CheckEncoded(encoded, message, bytes);
+  Append(lease, encoded.Unchanged(bytes));
   if (encoded.tail_bytes != 0) lease.out.append(encoded.Tail());
   attempt.end_byte_ = lease.position();
   UpdateBooks(lease);
   MarkDirty(lease);
-  const bool whole = request.bytes.size() == request.message.length;
+  const bool whole = bytes.size() == message.length;
   if (whole && !attempt.expects_reply_) {
     lease.unconfirmed = true;
-    if (request.message.kind == MessageKind::kStreamOpen) {
+    if (message.kind == MessageKind::kStreamOpen) {
       attempt.state_ = Attempt::State::kStreaming;
       lease.pool.Joined(attempt, request.owner);
       return std::nullopt;
@@ -164,11 +171,22 @@ void WorkerHub::SendBody(Attempt& attempt, Bytes bytes, bool last) {
 
 // The sink has had the whole reply.
 void WorkerHub::Complete(Attempt& attempt) {
-  Lease& lease = *attempt.lease_;
-  // The server answered without having read the whole request; the rest is still to come, and the
-  // connection can't be used before it has.
-  if (lease.sending == &attempt) Break(lease);
+  BreakIfSending(attempt);
   End(attempt, AttemptResult::Cause::kReplied, LocalReply::kUpstreamLost, {});
+}
+
+// The whole reply has come at once.
+void WorkerHub::Complete(Attempt& attempt, Message& message, Bytes bytes) {
+  BreakIfSending(attempt);
+  const Lease& lease = *attempt.lease_;
+  Detach(attempt);
+  attempt.sink->OnWholeReply(attempt, lease.pool.host, *lease.codec, message, bytes);
+}
+
+// The server has answered without having read the whole request; the rest is still to come, and
+// the connection can't be used before it has.
+void WorkerHub::BreakIfSending(Attempt& attempt) {
+  if (attempt.lease_->sending == &attempt) Break(*attempt.lease_);
 }
 
 AttemptResult WorkerHub::Abandon(Attempt& attempt, AttemptResult::Cause why) {
@@ -210,9 +228,7 @@ void WorkerHub::End(Attempt& attempt, AttemptResult::Cause cause, LocalReply rep
 AttemptResult WorkerHub::ResultOf(const Attempt& attempt, AttemptResult::Cause cause) {
   AttemptResult result;
   result.cause = cause;
-  result.host_address = attempt.pool_->host.address;
-  result.host_workload = attempt.pool_->host.workload;
-  result.head_seen = attempt.state_ == Attempt::State::kReplying;
+  result.host = &attempt.pool_->host;
   if (const Lease* lease = attempt.lease_) {
     const uint64_t written = std::clamp(lease->written, attempt.first_byte_, attempt.end_byte_);
     result.bytes_written = written - attempt.first_byte_;
@@ -250,9 +266,8 @@ void WorkerHub::DrainProtocol(const UpstreamProtocol& protocol) {
 
 // --- leases
 
-LeasePool& WorkerHub::PoolFor(UpstreamHost& host,
+LeasePool& WorkerHub::NewPool(UpstreamHost& host,
                               const std::shared_ptr<const UpstreamProtocol>& protocol) {
-  if (LeasePool* pool = host.FindPool(protocol)) return *pool;
   Note(host);  // for the pools of former protocols
   return *host.pools.emplace_back(LeasePool::Create(host, protocol, *this));
 }
@@ -291,20 +306,6 @@ void WorkerHub::AnnounceOpening(Lease& lease) {
   const uint64_t timeout = host.cluster.policy().connect_timeout_us;
   if (timeout != 0) context_.Arm(lease.timer, context_.now_us() + timeout);
   context_.host.OpenLease(lease.id, host.cluster.name(), host.address);
-}
-
-void WorkerHub::Assign(Attempt& attempt, Lease& lease) {
-  attempt.lease_ = &lease;
-  lease.attempts.PushBack(attempt);
-  ++lease.attempt_count;
-  lease.bytes_in_flight += attempt.bytes_;
-  attempt.first_byte_ = attempt.end_byte_ = lease.position();
-  if (lease.ids) {
-    attempt.upstream_id_ = lease.ids->Insert(&attempt);
-    if (UsesUpIds(lease)) lease.draining = true;
-  } else if (attempt.upstream_id_ == 0) {
-    attempt.upstream_id_ = NextExclusiveId(attempt);
-  }
 }
 
 // Random, so that nobody can have a reply to the next request ready: a client may hide a second
@@ -346,7 +347,7 @@ void WorkerHub::Detach(Attempt& attempt) {
   attempt.pool_ = nullptr;
   attempt.cluster_ = nullptr;
   attempt.upstream_id_ = 0;
-  ClearKeepingLittle(attempt.pending_);
+  if (!attempt.pending_.empty()) ClearKeepingLittle(attempt.pending_);
 }
 
 // --- requests that wait
@@ -364,8 +365,8 @@ void WorkerHub::ReassignWaiting(LeasePool& pool) {
   for (size_t left = pool.waiting_count(); left != 0; --left) {
     const auto [waiting, owner] = pool.TakeWaiting();
     Attempt& attempt = *waiting;
-    UpstreamHost* host = cluster.Pick(
-        {context_.Random(), attempt.hash_, attempt.bytes_, pool.host.address, context_.now_us()});
+    UpstreamHost* host = cluster.Pick({attempt.hash_, attempt.bytes_, pool.host.address},
+                                      context_.Random(), context_.now_us());
     LeasePool* other = host != nullptr ? &PoolFor(*host, pool.protocol) : nullptr;
     if (other == nullptr || !other->Wait(attempt, owner)) {
       attempt.state_ = Attempt::State::kIdle;  // waits no more
@@ -440,14 +441,10 @@ void WorkerHub::SettlePause(Lease& lease) {
 
 // --- writing
 
-void WorkerHub::Append(Lease& lease, Bytes bytes) {
-  if (bytes.size() >= kDirectWriteBytes && lease.state == Lease::State::kReady) {
-    Flush(lease);
-    lease.written += bytes.size();
-    context_.host.WriteLease(lease.handle, bytes);
-    return;
-  }
-  lease.out.append(bytes);
+void WorkerHub::WriteDirectly(Lease& lease, Bytes bytes) {
+  Flush(lease);
+  lease.written += bytes.size();
+  context_.host.WriteLease(lease.handle, bytes);
 }
 
 void WorkerHub::FinishSending(Lease& lease) {
