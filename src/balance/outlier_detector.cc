@@ -24,12 +24,17 @@ std::vector<std::shared_ptr<OutlierDetector::Host>> OutlierDetector::SetHosts(
   const std::lock_guard lock(mutex_);
   std::vector<std::shared_ptr<Host>> in_order;
   in_order.reserve(hosts.size());
-  unhealthy_ = 0;
+  present_ = hosts.size();
+  unhealthy_ = ejected_ = 0;
   for (const HostInfo& info : hosts) {
     std::weak_ptr<Host>& known = hosts_[info.address];
     std::shared_ptr<Host> host = known.lock();
     if (host == nullptr) known = host = std::make_shared<Host>(info.address);
-    if (info.health == HostHealth::kUnhealthy && !host->ejected()) ++unhealthy_;
+    if (host->ejected()) {
+      ++ejected_;
+    } else if (info.health == HostHealth::kUnhealthy) {
+      ++unhealthy_;
+    }
     in_order.push_back(std::move(host));
   }
   std::erase_if(hosts_, [](const auto& entry) { return entry.second.expired(); });
@@ -54,7 +59,7 @@ std::vector<OutlierDetector::Change> OutlierDetector::Note(Host& host, Sign sign
     if (due_us_.load(std::memory_order_relaxed) == kNever) {
       const std::lock_guard lock(mutex_);
       if (interval_ends_us_ == kNever) interval_ends_us_ = now_us + settings_.interval_us;
-      Schedule();
+      BeDueBy(interval_ends_us_);
     }
   }
   if (sign == Sign::kSuccess) {
@@ -103,14 +108,12 @@ void OutlierDetector::Clear(Host& host) {
   host.local_failures_.store(0, std::memory_order_relaxed);
 }
 
+// In an outage this is asked of every request that fails, so it looks at no other host.
 std::optional<OutlierDetector::Change> OutlierDetector::Eject(Host& host, Reason reason,
                                                               uint64_t now_us) {
   if (host.ejected() || settings_.max_ejection_percent == 0) return {};
-  const auto present = Present();
-  const size_t out = unhealthy_ + static_cast<size_t>(std::count_if(
-                                      present.begin(), present.end(),
-                                      [](const auto& other) { return other->ejected(); }));
-  const bool few = (out + 1) * 100 <= present.size() * size_t{settings_.max_ejection_percent};
+  const size_t out = unhealthy_ + ejected_;
+  const bool few = (out + 1) * 100 <= present_ * size_t{settings_.max_ejection_percent};
   if (out != 0 && !few) return {};
   // Each interval without an ejection takes one back.
   if (host.returned_us_ != 0 && now_us > host.returned_us_) {
@@ -124,8 +127,9 @@ std::optional<OutlierDetector::Change> OutlierDetector::Eject(Host& host, Reason
   host.until_us_ = now_us + duration;
   Clear(host);
   host.ejected_.store(true, std::memory_order_relaxed);
+  ++ejected_;
   epoch_.fetch_add(1, std::memory_order_release);
-  Schedule();
+  BeDueBy(host.until_us_);
   return Change{
       .address = host.address(), .ejected = true, .reason = reason, .duration_us = duration};
 }
@@ -133,19 +137,25 @@ std::optional<OutlierDetector::Change> OutlierDetector::Eject(Host& host, Reason
 std::vector<OutlierDetector::Change> OutlierDetector::Review(uint64_t now_us) {
   std::vector<Change> changes;
   const std::lock_guard lock(mutex_);
+  uint64_t due = kNever;
+  ejected_ = 0;
   for (const auto& host : Present()) {
-    if (!host->ejected() || now_us < host->until_us_) continue;
+    if (!host->ejected()) continue;
+    if (now_us < host->until_us_) {
+      ++ejected_;
+      due = std::min(due, host->until_us_);
+      continue;
+    }
     host->ejected_.store(false, std::memory_order_relaxed);
     host->returned_us_ = now_us;
     Clear(*host);
     epoch_.fetch_add(1, std::memory_order_release);
     changes.push_back({.address = host->address()});
   }
-  if (now_us >= interval_ends_us_) {
-    EjectByShare(now_us, changes);
-    interval_ends_us_ = kNever;  // the next one begins with the next request
-  }
-  Schedule();
+  const bool interval_is_over = now_us >= interval_ends_us_;
+  if (interval_is_over) interval_ends_us_ = kNever;  // the next one begins with the next request
+  due_us_.store(std::min(due, interval_ends_us_), std::memory_order_relaxed);
+  if (interval_is_over) EjectByShare(now_us, changes);
   return changes;
 }
 
@@ -173,12 +183,10 @@ void OutlierDetector::EjectByShare(uint64_t now_us, std::vector<Change>& changes
   }
 }
 
-void OutlierDetector::Schedule() {
-  uint64_t due = interval_ends_us_;
-  for (const auto& host : Present()) {
-    if (host->ejected()) due = std::min(due, host->until_us_);
+void OutlierDetector::BeDueBy(uint64_t due_us) {
+  if (due_us < due_us_.load(std::memory_order_relaxed)) {
+    due_us_.store(due_us, std::memory_order_relaxed);
   }
-  due_us_.store(due, std::memory_order_relaxed);
 }
 
 }  // namespace metaprotocol

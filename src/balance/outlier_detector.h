@@ -122,7 +122,7 @@ class OutlierDetector {
   std::vector<std::shared_ptr<Host>> Present() const;
   std::optional<Change> Eject(Host& host, Reason reason, uint64_t now_us);
   void EjectByShare(uint64_t now_us, std::vector<Change>& changes);
-  void Schedule();
+  void BeDueBy(uint64_t due_us);
 
   const OutlierSettings settings_;
   std::atomic<uint64_t> epoch_{1};
@@ -131,6 +131,8 @@ class OutlierDetector {
   std::mutex mutex_;  // all below, and whoever goes out or comes back
   // As long as a worker has them.
   std::map<std::string, std::weak_ptr<Host>, std::less<>> hosts_;
+  size_t present_ = 0;  // of those that a worker has been given last
+  size_t ejected_ = 0;
   size_t unhealthy_ = 0;  // for other reasons
   uint64_t interval_ends_us_ = kNever;
 };

@@ -2,10 +2,13 @@
 
 #include <gtest/gtest.h>
 
+#include <memory>
 #include <random>
 #include <string>
 #include <thread>
 #include <vector>
+
+#include "tests/cpp/support/cpu_time.h"
 
 namespace metaprotocol {
 namespace {
@@ -142,6 +145,39 @@ TEST(OutlierDetector, ShareOfFailuresIsLookedAtWhenTheIntervalIsOver) {
   EXPECT_EQ(changes[0].address, "h0");
   EXPECT_EQ(changes[0].reason, Reason::kPercentage);
   EXPECT_TRUE(detector.Review(1 + 2 * settings.interval_us).empty()) << "all counts begin anew";
+}
+
+// All servers fail, and no more of them may be out: the next failures are the requests of an
+// outage.
+TEST(OutlierDetector, AFailureInAnOutageCostsTheSameHoweverManyHostsThereAre) {
+  OutlierSettings settings = Settings(10);
+  settings.consecutive_errors = 1;
+  const double growth = test::GrowthOfUnitCost(500, [&](size_t count) {
+    auto detector = std::make_shared<OutlierDetector>(settings);
+    auto hosts = std::make_shared<Watched>(detector->SetHosts(Hosts(count)));
+    for (const auto& host : *hosts) detector->Note(*host, Sign::kError, 1);
+    EXPECT_EQ(Out(*hosts), count / 10);
+    return [detector, hosts] {
+      for (const auto& host : *hosts) detector->Note(*host, Sign::kError, 2);
+    };
+  });
+  EXPECT_LT(growth, test::kLinear);
+}
+
+TEST(OutlierDetector, HostsThatLeaveOrReturnMakeRoomForOthers) {
+  OutlierSettings settings = Settings(50);
+  settings.consecutive_errors = 1;
+  OutlierDetector detector(settings);
+  Watched hosts = detector.SetHosts(Hosts(4));
+  for (const auto& host : hosts) detector.Note(*host, Sign::kError, 1);
+  EXPECT_EQ(Out(hosts), 2u);
+  hosts = detector.SetHosts(std::vector<HostInfo>(Hosts(6)));
+  detector.Note(*hosts[5], Sign::kError, 2);
+  EXPECT_EQ(Out(hosts), 3u);
+  detector.Review(1 + settings.base_ejection_us);
+  EXPECT_EQ(Out(hosts), 1u);
+  detector.Note(*hosts[0], Sign::kError, 2 + settings.base_ejection_us);
+  EXPECT_EQ(Out(hosts), 2u);
 }
 
 TEST(OutlierDetector, KnowsAHostAsLongAsSomeWorkerHasIt) {
