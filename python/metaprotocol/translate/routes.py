@@ -11,8 +11,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from metaprotocol.config.v1 import (
+    ConcurrencyLimitRule,
     Condition,
     DirectReply,
+    LocalRateLimitRule,
     Mirror,
     Route,
     RouteTable,
@@ -146,27 +148,26 @@ class RouteTranslator:
         self._table.plan = plan
         self._routes(plan.routes)
         if plan.local_rate_limit is not None:
-            limit = self._table.message.local_rate_limit
-            limit.CopyFrom(plan.local_rate_limit)
-            for index, rule in enumerate(limit.rules):
-                here = f"local_rate_limit.rules[{index}]"
-                self._check_keys(_keys(rule.match), here, None)
-                for place, key in enumerate(rule.per_value_of):
-                    self._check_key(key, f"{here}.per_value_of[{place}]", None)
+            self._table.message.local_rate_limit.CopyFrom(plan.local_rate_limit)
+            self._check_rules("local_rate_limit", plan.local_rate_limit.rules)
         if plan.concurrency_limit is not None:
-            concurrency = self._table.message.concurrency_limit
-            concurrency.CopyFrom(plan.concurrency_limit)
-            for index, part in enumerate(concurrency.rules):
-                here = f"concurrency_limit.rules[{index}]"
-                self._check_keys(_keys(part.match), here, None)
-                for place, key in enumerate(part.per_value_of):
-                    self._check_key(key, f"{here}.per_value_of[{place}]", None)
+            self._table.message.concurrency_limit.CopyFrom(plan.concurrency_limit)
+            self._check_rules("concurrency_limit", plan.concurrency_limit.rules)
         if plan.global_rate_limit is not None:
             self._global_rate_limit(plan.global_rate_limit)
         if plan.check is not None:
             self._external_authorization(plan.check)
         self._table.diagnostics = self._report.diagnostics
         return self._table
+
+    def _check_rules(
+        self, limit: str, rules: Iterable[LocalRateLimitRule | ConcurrencyLimitRule]
+    ) -> None:
+        for index, rule in enumerate(rules):
+            here = f"{limit}.rules[{index}]"
+            self._check_keys(_keys(rule.match), here, None)
+            for place, key in enumerate(rule.per_value_of):
+                self._check_key(key, f"{here}.per_value_of[{place}]", None)
 
     # --- routes
 
