@@ -12,7 +12,6 @@ from typing import Any
 
 from metaprotocol.envoy.binary import find_module
 from metaprotocol.envoy.config import ConfigBuilder, Module
-from metaprotocol.envoy.process import EnvoyProcess
 from metaprotocol.peers.dubbo import DubboClient, DubboError, DubboServer
 from metaprotocol.resources import Inventory
 from metaprotocol.translate import Options
@@ -93,16 +92,11 @@ async def running(
             for name in ("orders", "stock")
             for subset, server in (("v1", one), ("v2", two), ("", one))
         ]
-        async with Istiod(builder, [listener], clusters, GATEWAY) as istiod:
-            envoy = EnvoyProcess(istiod.bootstrap())
-            istiod.apply(objects(builder, text))
-            await asyncio.to_thread(envoy.start)
-            try:
-                yield istiod
-                envoy.check()
-            finally:
-                await asyncio.to_thread(envoy.stop)
-                envoy.clean()
+        async with (
+            Istiod(builder, [listener], clusters, GATEWAY) as istiod,
+            istiod.proxy(objects(builder, text)),
+        ):
+            yield istiod
 
 
 async def answer(port: int, tls: ssl.SSLContext | None = None, name: str | None = None) -> object:

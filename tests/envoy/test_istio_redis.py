@@ -3,7 +3,6 @@ the pod mounts, and real Redis servers."""
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,7 +12,6 @@ from typing import Any
 import pytest
 from metaprotocol.envoy.binary import find_module
 from metaprotocol.envoy.config import ConfigBuilder, Module
-from metaprotocol.envoy.process import EnvoyProcess
 from metaprotocol.resources import Inventory
 from metaprotocol.translate import Options
 from metaprotocol.translate.istio import istio_objects
@@ -87,16 +85,8 @@ async def sidecar(
         for at, host in (("127.0.0.9", CACHE), ("127.0.0.10", SESSIONS))
     ]
     clusters = [cluster(f"outbound|{port}||{host}", [at]) for host, at in servers.items()]
-    async with Istiod(builder, listeners, clusters) as istiod:
-        envoy = EnvoyProcess(istiod.bootstrap())
-        istiod.apply(made)
-        await asyncio.to_thread(envoy.start)
-        try:
-            yield istiod
-            envoy.check()
-        finally:
-            await asyncio.to_thread(envoy.stop)
-            envoy.clean()
+    async with Istiod(builder, listeners, clusters) as istiod, istiod.proxy(made):
+        yield istiod
 
 
 def client(port: int, password: str = "") -> Any:

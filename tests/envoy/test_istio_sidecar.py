@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from google.protobuf.message import Message
 from metaprotocol.envoy.binary import find_module
 from metaprotocol.envoy.config import ConfigBuilder, Module
-from metaprotocol.envoy.process import EnvoyProcess
 from metaprotocol.peers.dubbo import DubboClient, DubboError, DubboServer
 from metaprotocol.resources import Inventory
 from metaprotocol.translate import Options
@@ -58,7 +58,6 @@ class Mesh:
 
     builder: ConfigBuilder
     istiod: Istiod
-    envoy: EnvoyProcess
     port: int
     server: int
     """Where the sidecar listens for the first provider."""
@@ -124,19 +123,13 @@ async def mesh(builder: ConfigBuilder, *, refused: bool = False) -> AsyncIterato
             cluster(f"inbound|{one.port}||", [one.port]),
         ]
         async with Istiod(builder, listeners, clusters) as istiod:
-            envoy = EnvoyProcess(istiod.bootstrap())
-            made = Mesh(builder, istiod, envoy, port, one.port, plain)
-            istiod.apply(made.objects(ROUTES))
-            if refused:
-                names = (f"{HOST}|{port}", f"inbound|{HOST}|{port}")
-                istiod.serve({name: builder.filter_config(name, "{}") for name in names})
-            await asyncio.to_thread(envoy.start)
-            try:
+            made = Mesh(builder, istiod, port, one.port, plain)
+            names = (f"{HOST}|{port}", f"inbound|{HOST}|{port}") if refused else ()
+            filters: dict[str, Message | None] = {
+                name: builder.filter_config(name, "{}") for name in names
+            }
+            async with istiod.proxy(made.objects(ROUTES), filters or None):
                 yield made
-                envoy.check()
-            finally:
-                await asyncio.to_thread(envoy.stop)
-                envoy.clean()
 
 
 BY_LABELS = f"""

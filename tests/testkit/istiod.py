@@ -3,13 +3,16 @@ listeners and clusters that it would make, and served over one ADS stream, as pr
 
 from __future__ import annotations
 
+import asyncio
 import copy
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, Self
 
 from google.protobuf.message import Message
 from metaprotocol.envoy.config import AdsSource, Bootstrap, ConfigBuilder
+from metaprotocol.envoy.process import EnvoyProcess
 from metaprotocol.translate.naming import CLUSTER, FILTER, LISTENER, parse_cluster_name
 from metaprotocol.xds import XdsServer
 
@@ -122,6 +125,23 @@ class Istiod:
         # istiod's bootstrap knows nothing of ours.
         made["static_resources"] = {"clusters": [self._builder.to_dict(xds)]}
         return made
+
+    @asynccontextmanager
+    async def proxy(
+        self, objects: Iterable[Json], filters: dict[str, Message | None] | None = None
+    ) -> AsyncIterator[EnvoyProcess]:
+        """A running Envoy that gets all this, first with these objects, but for these filters."""
+        envoy = EnvoyProcess(self.bootstrap())
+        self.apply(objects)
+        if filters is not None:
+            self.serve(filters)
+        await asyncio.to_thread(envoy.start)
+        try:
+            yield envoy
+            envoy.check()
+        finally:
+            await asyncio.to_thread(envoy.stop)
+            envoy.clean()
 
     def apply(self, objects: Iterable[Json], labels: Mapping[str, str] | None = None) -> None:
         """Takes EnvoyFilters in place of all former ones. ``labels``: the workload's; None: it has

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import socket
-import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,11 +13,9 @@ from typing import Any
 import yaml
 
 from tests.testkit.collector import LogRecord, Span
-from tests.testkit.mesh import free_port
+from tests.testkit.programs import listening
 
 PROGRAM = Path(__file__).parents[2] / "build" / "mesh" / "bin" / "otelcol"
-_START_SECONDS = 60.0
-_TRIES = 5
 
 
 @dataclass
@@ -84,13 +80,12 @@ def _attributes(owner: dict[str, Any]) -> dict[str, str | int]:
 @contextmanager
 def running_collector(folder: Path) -> Iterator[OpenTelemetryCollector]:
     """One that has its files there."""
-    for _ in range(_TRIES):
-        collector = OpenTelemetryCollector(free_port(), folder / "records.json")
+    output = folder / "records.json"
+
+    def command(port: int) -> list[str]:
         config = {
-            "receivers": {
-                "otlp": {"protocols": {"grpc": {"endpoint": f"127.0.0.1:{collector.port}"}}}
-            },
-            "exporters": {"file": {"path": str(collector.output), "flush_interval": "100ms"}},
+            "receivers": {"otlp": {"protocols": {"grpc": {"endpoint": f"127.0.0.1:{port}"}}}},
+            "exporters": {"file": {"path": str(output), "flush_interval": "100ms"}},
             "service": {
                 "pipelines": {
                     kind: {"receivers": ["otlp"], "exporters": ["file"]}
@@ -99,32 +94,10 @@ def running_collector(folder: Path) -> Iterator[OpenTelemetryCollector]:
             },
         }
         (folder / "collector.yaml").write_text(yaml.safe_dump(config))
-        log = folder / "collector.log"
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                [str(PROGRAM), f"--config=file:{folder / 'collector.yaml'}"],
-                stdout=output,
-                stderr=output,
-            )
-        try:
-            if _listens(collector.port, process):
-                yield collector
-                assert process.poll() is None, log.read_text()
-                return
-            # Somebody else may have taken the port.
-            assert "address already in use" in log.read_text(), log.read_text()
-        finally:
-            process.terminate()
-            process.wait()
-    raise AssertionError("no port could be had")
+        return [str(PROGRAM), f"--config=file:{folder / 'collector.yaml'}"]
 
+    def ask(port: int) -> None:
+        socket.create_connection(("127.0.0.1", port), timeout=5).close()
 
-def _listens(port: int, process: subprocess.Popen[bytes]) -> bool:
-    deadline = time.monotonic() + _START_SECONDS
-    while process.poll() is None and time.monotonic() < deadline:
-        try:
-            with socket.create_connection(("127.0.0.1", port), timeout=5):
-                return True
-        except OSError:
-            time.sleep(0.05)
-    return False
+    with listening(command, ask, folder / "collector.log") as port:
+        yield OpenTelemetryCollector(port, output)

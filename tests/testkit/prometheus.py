@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import subprocess
-import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -18,12 +16,10 @@ from typing import Any
 
 import yaml
 
-from tests.testkit.mesh import free_port
+from tests.testkit.programs import listening
 
 _UNPACKED = Path(__file__).parents[2] / "build" / "third_party" / "prometheus" / "usr" / "bin"
 """Where tools/system_packages.sh puts Debian's."""
-_START_SECONDS = 60.0
-_TRIES = 5
 
 
 def program(name: str) -> str | None:
@@ -61,39 +57,20 @@ def running_prometheus(folder: Path, config: Mapping[str, Any]) -> Iterator[Prom
     assert executable is not None
     file = folder / "prometheus.yaml"
     file.write_text(yaml.safe_dump(dict(config)))
-    for attempt in range(_TRIES):
-        server = Prometheus(free_port())
-        log = folder / "prometheus.log"
-        command = [
+
+    def command(port: int) -> list[str]:
+        return [
             executable,
             f"--config.file={file}",
-            f"--storage.tsdb.path={folder / f'data-{attempt}'}",
-            f"--web.listen-address=127.0.0.1:{server.port}",
+            f"--storage.tsdb.path={folder / f'data-{port}'}",
+            f"--web.listen-address=127.0.0.1:{port}",
         ]
-        with log.open("wb") as output:
-            process = subprocess.Popen(command, stdout=output, stderr=output)
-        try:
-            if _ready(server, process):
-                yield server
-                assert process.poll() is None, log.read_text()
-                return
-            # Somebody else may have taken the port.
-            assert "address already in use" in log.read_text(), log.read_text()
-        finally:
-            process.terminate()
-            process.wait()
-    raise AssertionError("no port could be had")
 
+    def ask(port: int) -> None:
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/-/ready", timeout=5).close()
 
-def _ready(server: Prometheus, process: subprocess.Popen[bytes]) -> bool:
-    deadline = time.monotonic() + _START_SECONDS
-    while process.poll() is None and time.monotonic() < deadline:
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/-/ready", timeout=5):
-                return True
-        except OSError:
-            time.sleep(0.05)
-    return False
+    with listening(command, ask, folder / "prometheus.log") as port:
+        yield Prometheus(port)
 
 
 # --- what can be asked
