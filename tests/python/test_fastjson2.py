@@ -10,16 +10,11 @@ import subprocess
 from typing import Any
 
 import pytest
-from metaprotocol.engine import Codec, DecodeError, Direction, Message
+from metaprotocol.engine import Codec, Direction
 
+from tests.testkit.dubbo_bodies import FASTJSON2, HEAD_KEYS, decoded, request
 from tests.testkit.independent import fastjson2
 
-_FASTJSON2 = 23
-# Of the head and not of the attachments.
-_OWN = {
-    "interface", "method", "version", "group", "service", "parameter_types", "serialization",
-    "dubbo_version", "called_method",
-}  # fmt: skip
 # Where one kind of value ends and the next begins; zeros stand for any byte.
 _EDGES = (
     0, 0x49, 0x4A, 0x78, 0x79, 0x7A, 0x7B, 0x7C, 0x7D, 0x7E, 0x7F, 0x90, 0x91, 0x92, 0x93, 0x94,
@@ -52,20 +47,6 @@ def written(command: tuple[str, ...], seed: int, count: int) -> list[bytes]:
     return [bytes.fromhex(line) for line in run(command, "write", str(seed), str(count))]
 
 
-def request(body: bytes) -> bytes:
-    return b"\xda\xbb" + bytes([0xC0 | _FASTJSON2, 0]) + struct.pack("!QI", 7, len(body)) + body
-
-
-def decoded(body: bytes) -> dict[str, str] | None:
-    """The metadata, None where the codec says that it cannot tell."""
-    try:
-        message = Codec("dubbo").decode(Direction.REQUEST, request(body))
-    except DecodeError:
-        return None
-    assert isinstance(message, Message)
-    return {key.decode(): value.decode() for key, value in message.metadata}
-
-
 def refers(body: bytes) -> bool:
     """Whether a value stands for another one: fastjson2 writes its path, which begins so."""
     return b"$." in body
@@ -76,7 +57,7 @@ def test_what_fastjson2_writes_is_read_alike(command: tuple[str, ...]) -> None:
     same = 0
     for body, found in zip(bodies, read(command, bodies), strict=True):
         assert found is not None
-        metadata = decoded(body)
+        metadata = decoded(body, FASTJSON2)
         if metadata is None:
             assert refers(body), "only what refers to something else may be left unread"
             continue
@@ -96,7 +77,7 @@ def test_what_is_changed_is_what_fastjson2_finds_changed(command: tuple[str, ...
     bodies = written(command, 2, 250)
     for body, found in zip(bodies, read(command, bodies), strict=True):
         assert found is not None
-        if decoded(body) is None:
+        if decoded(body, FASTJSON2) is None:
             continue
         texts = dict(found["texts"])
         value = rng.choice(
@@ -108,7 +89,7 @@ def test_what_is_changed_is_what_fastjson2_finds_changed(command: tuple[str, ...
             del texts[gone[0]]
         texts["lane"] = value
         texts["new"] = value
-        out = Codec("dubbo").encode(Direction.REQUEST, request(body), mutation=mutation)
+        out = Codec("dubbo").encode(Direction.REQUEST, request(body, FASTJSON2), mutation=mutation)
         assert struct.unpack_from("!I", out, 12)[0] == len(out) - 16
         changed.append(out[16:])
         others = [key for key in found["others"] if key not in ("lane", "new")]
@@ -132,10 +113,10 @@ def test_of_a_name_that_comes_twice_the_last_counts(command: tuple[str, ...]) ->
     maps = [text("user") + one + text("user") + other for one, other in values]
     bodies = [head + document(b"\xa6" + entries + b"\xa5") for entries in maps]
     for body, found in zip(bodies, read(command, bodies), strict=True):
-        metadata = decoded(body)
+        metadata = decoded(body, FASTJSON2)
         assert metadata is not None
         assert found is not None
-        assert {key: metadata[key] for key in metadata if key not in _OWN} == found["texts"]
+        assert {key: metadata[key] for key in metadata if key not in HEAD_KEYS} == found["texts"]
 
 
 def test_of_broken_bodies_nothing_is_read_otherwise(command: tuple[str, ...]) -> None:
@@ -153,15 +134,15 @@ def test_of_broken_bodies_nothing_is_read_otherwise(command: tuple[str, ...]) ->
             broken.append(bytes(edited))
     both = 0
     for body, found in zip(broken, read(command, broken), strict=True):
-        metadata = decoded(body)
+        metadata = decoded(body, FASTJSON2)
         if metadata is None or found is None:
             continue
         both += 1
         assert metadata["interface"] == found["head"][1], body.hex()
         assert metadata["method"] == found["head"][3], body.hex()
         for key, value in found["texts"].items():
-            if key not in _OWN:
+            if key not in HEAD_KEYS:
                 assert metadata.get(key) == value, (key, body.hex())
-        for key in set(metadata) - _OWN - set(found["texts"]):
+        for key in set(metadata) - HEAD_KEYS - set(found["texts"]):
             assert key not in found["others"], (key, body.hex())
     assert both > 300

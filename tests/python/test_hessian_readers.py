@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import json
 import random
-import struct
 import subprocess
 from typing import Any
 
 import pytest
 from metaprotocol.dubbo.hessian2 import Long, Value, encode
-from metaprotocol.engine import Codec, DecodeError, Direction, Message
+from metaprotocol.engine import Codec, Direction
 
+from tests.testkit.dubbo_bodies import HEAD_KEYS, HESSIAN2, decoded, request
 from tests.testkit.independent import hessian_js
 
 TEXTS = ("", "a", "lane", "user", "zoë", "漢字", "😀", "é 😀 漢", "null", "1")
-# Of the head and not of the attachments.
-OWN = {
-    "interface", "method", "version", "group", "service", "parameter_types", "serialization",
-    "dubbo_version", "called_method",
-}  # fmt: skip
 # Where one kind of value begins, ends, or changes how its length is written.
 EDGES = (
     *(0x00, 0x01, 0x1F, 0x20, 0x30, 0x43, 0x48, 0x4D, 0x4E, 0x4F, 0x51, 0x52, 0x53, 0x54, 0x57),
@@ -68,10 +63,6 @@ def body(rng: random.Random) -> bytes:
     return encode(*head, attachments)
 
 
-def request(content: bytes) -> bytes:
-    return b"\xda\xbb\xc2\0" + struct.pack("!QI", 7, len(content)) + content
-
-
 def read(command: tuple[str, ...], bodies: list[bytes]) -> list[dict[str, Any] | None]:
     """What hessian.js finds; None for what it cannot read, and what has no form in Unicode."""
     done = subprocess.run(
@@ -88,18 +79,9 @@ def is_unicode(content: str) -> bool:
     return not any("\ud800" <= character <= "\udfff" for character in content)
 
 
-def decoded(content: bytes) -> dict[str, str] | None:
-    try:
-        message = Codec("dubbo").decode(Direction.REQUEST, request(content))
-    except DecodeError:
-        return None
-    assert isinstance(message, Message)
-    return {key.decode(): item.decode() for key, item in message.metadata}
-
-
 def is_alike(metadata: dict[str, str], found: dict[str, Any]) -> bool:
-    told = {key: item for key, item in metadata.items() if key not in OWN}
-    texts = {key: item for key, item in found["texts"].items() if key not in OWN}
+    told = {key: item for key, item in metadata.items() if key not in HEAD_KEYS}
+    texts = {key: item for key, item in found["texts"].items() if key not in HEAD_KEYS}
     # What JavaScript has no number for, it makes texts of.
     texts = {key: item for key, item in texts.items() if key in told or not is_number(item)}
     head = (metadata["interface"], metadata["method"]) == (found["head"][1], found["head"][3])
@@ -114,7 +96,7 @@ def test_what_is_written_is_read_alike(command: tuple[str, ...]) -> None:
     rng = random.Random(1)
     bodies = [body(rng) for _ in range(300)]
     for content, found in zip(bodies, read(command, bodies), strict=True):
-        metadata = decoded(content)
+        metadata = decoded(content, HESSIAN2)
         assert metadata is not None
         assert found is not None
         assert is_alike(metadata, found), content.hex()
@@ -133,7 +115,9 @@ def test_what_is_changed_is_what_hessian_js_finds_changed(command: tuple[str, ..
             mutation.append(("remove", gone[0], ""))
             del texts[gone[0]]
         texts["lane"] = item
-        out = Codec("dubbo").encode(Direction.REQUEST, request(content), mutation=mutation)
+        out = Codec("dubbo").encode(
+            Direction.REQUEST, request(content, HESSIAN2), mutation=mutation
+        )
         changed.append(out[16:])
         others = [key for key in found["others"] if key != "lane"]
         expected.append({"head": found["head"], "texts": texts, "others": others})
@@ -150,7 +134,7 @@ def test_of_a_name_that_comes_twice_the_last_counts(command: tuple[str, ...]) ->
     ]
     bodies = [head + b"H" + entries + b"Z" for entries in maps]
     for content, found in zip(bodies, read(command, bodies), strict=True):
-        metadata = decoded(content)
+        metadata = decoded(content, HESSIAN2)
         assert metadata is not None
         assert found is not None
         assert is_alike(metadata, found), content.hex()
@@ -168,7 +152,7 @@ def test_of_broken_bodies_nothing_is_read_otherwise(command: tuple[str, ...]) ->
             broken.append(bytes(edited))
     both = 0
     for content, found in zip(broken, read(command, broken), strict=True):
-        metadata = decoded(content)
+        metadata = decoded(content, HESSIAN2)
         if metadata is None or found is None:
             continue
         both += 1
