@@ -164,7 +164,8 @@ class _Reader:
             if gateway != MESH:
                 self._report.info(
                     self._owner, "gateways", f"spec.gateways[{index}]",
-                    "gateways are not configured; the routes hold where clients have an Envoy",
+                    "its routes hold where clients have an Envoy, not at gateways", value=gateway,
+                    fix="a MetaRouter's gateways do",
                 )  # fmt: skip
         if not self._routes:
             self._report.info(
@@ -265,9 +266,7 @@ class _Reader:
     ) -> bool:
         """Whether a match may be for this port and these clients."""
         if match.gateways and MESH not in match.gateways:
-            self._report.info(
-                self._owner, "gateways", f"{here}.gateways", "gateways are not configured"
-            )
+            self._report.info(self._owner, "gateways", f"{here}.gateways", "is for gateways alone")
             return False
         if match.port and match.port != self._port.number:
             return False
