@@ -73,6 +73,18 @@ TEST(ConformanceTest, TheDubboCodecKeepsTheRules) {
   }
 }
 
+// Kitex numbers its headers apart from its messages.
+TEST(ConformanceTest, TheThriftCodecKeepsTheRulesWithAnIdInTheHeaderAndOneInTheMessage) {
+  const std::string ttheader(
+      "\0\0\0\x2c\x10\0\0\0\0\0\0\x07\0\x01\0\0\0\0"
+      "\0\0\0\x1a\x80\x01\0\x01\0\0\0\x04"
+      "echo\0\0\xf2\x07\x0b\0\x01\0\0\0\x02"
+      "hi\0",
+      48);
+  // A client's; to a server's, both numbers are those of the request that it answers.
+  Check(thrift::ThriftCodec(), Direction::kRequest, ttheader);
+}
+
 TEST(ConformanceTest, TheRulesCountWhatTheyHaveSeen) {
   using namespace declared;
   const std::string request = AcmeRequest(7, "shop", "get");
@@ -146,6 +158,19 @@ TEST(ConformanceTest, ACodecWhoseEncodingChangesMoreThanTheIdIsFound) {
     }
   };
   EXPECT_NE(ViolationOf(Sloppy(declared::Make(declared::kAcme))), "");
+}
+
+TEST(ConformanceTest, AReplyWithAnotherIdIsFound) {
+  struct Mistaken final : Wrong {
+    using Wrong::Wrong;
+    bool Reply(const ReplyContext& request, LocalReply reply, std::string_view text,
+               std::string& out) const override {
+      ReplyContext other = request;
+      ++other.id;
+      return Wrong::Reply(other, reply, text, out);
+    }
+  };
+  EXPECT_EQ(ViolationOf(Mistaken(declared::Make(declared::kAcme))), "a reply has another id");
 }
 
 TEST(ConformanceTest, AReplyThatIsNoMessageIsFound) {
