@@ -275,7 +275,8 @@ class Mesh:
 
     def end_pod(self, name: str) -> None:
         """Ends a pod and all in it."""
-        self.delete(f"/api/v1/namespaces/{NAMESPACE}/pods/{name}")
+        # At once: no kubelet says that it has ended, and until then another one of its name is it.
+        self.delete(f"/api/v1/namespaces/{NAMESPACE}/pods/{name}?gracePeriodSeconds=0")
         for process in (f"provider-{name}", f"sidecar-{name}"):
             if process in self.processes:
                 self.processes.pop(process).stop()

@@ -163,7 +163,8 @@ def test_when_a_part_dies_it_says_so_and_fails(
         output, _ = process.communicate(timeout=100)
     assert process.returncode == 1, output
     assert said in output
-    assert re.search(r"calls through Envoy in [\d.]+ s: [\d,]+ failed", output)
+    # How many calls met the dead part is a matter of the moment: none, when it had none just then.
+    assert re.search(r"calls through Envoy in [\d.]+ s: (?:[\d,]+|none) failed", output)
     wait_until_gone(running)
 
 
