@@ -86,17 +86,21 @@ void Compiler::CompileKinds() {
     const config::KindRule& rule = from_.kinds[i];
     const std::string path = Index(path_, "kinds", i);
     const MessageKind kind = KindOf(rule.kind);
-    const bool of_clients = kind == MessageKind::kRequest || kind == MessageKind::kOneWay;
-    const bool of_servers = kind == MessageKind::kResponse;
+    const bool asks = kind == MessageKind::kRequest || kind == MessageKind::kOneWay;
+    const bool answers = kind == MessageKind::kResponse;
     const bool from_client = rule.sent_by != config::KindRuleSide::SERVER;
     const bool from_server = rule.sent_by != config::KindRuleSide::CLIENT;
-    if ((of_clients && !from_client) || (of_servers && !from_server)) {
-      Error(path + ".sent_by", "", "requests come from clients and responses from servers");
-      continue;
+    // Requests come from clients and responses from servers, unless a rule says otherwise.
+    const bool reversed = (asks && !from_client) || (answers && !from_server);
+    const bool wanted[2] = {from_client && (!answers || reversed),
+                            from_server && (!asks || reversed)};
+    if (reversed) {
+      CheckReversed(kind, path);
+    } else if (kind == MessageKind::kRequest) {
+      rules[kRequestSide][0] = true;
+    } else if (answers) {
+      rules[kResponseSide][0] = true;
     }
-    const bool wanted[2] = {from_client && !of_servers, from_server && !of_clients};
-    if (kind == MessageKind::kRequest) rules[kRequestSide][0] = true;
-    if (kind == MessageKind::kResponse) rules[kResponseSide][0] = true;
     // Where both sides are meant, one that lacks the fields is left out.
     const bool fits[2] = {HasFields(kRequestSide, rule), HasFields(kResponseSide, rule)};
     for (const size_t side : {kRequestSide, kResponseSide}) {
@@ -112,6 +116,24 @@ void Compiler::CompileKinds() {
       rules[kRequestSide][0] ? MessageKind::kOther : MessageKind::kRequest;
   layout(kResponseSide).otherwise =
       rules[kResponseSide][0] ? MessageKind::kOther : MessageKind::kResponse;
+}
+
+// A request of a server goes to the client whose connection it comes on, and the answer back.
+void Compiler::CheckReversed(MessageKind kind, const std::string& path) {
+  tables_.server_requests = true;
+  const std::string place = path + ".sent_by";
+  if (!from_.stateful) {
+    Error(place, "", "servers know clients by their connections then: this needs stateful");
+  } else if (kind != MessageKind::kOneWay && from_.correlation_id.empty()) {
+    Error(place, "", "needs a correlation_id, by which the client's answer is known");
+  } else if (kind == MessageKind::kRequest) {
+    const bool answered =
+        std::any_of(from_.kinds.begin(), from_.kinds.end(), [](const auto& other) {
+          return other.kind == config::KindRuleKind::RESPONSE &&
+                 other.sent_by == config::KindRuleSide::CLIENT;
+        });
+    if (!answered) Error(place, "", "needs a rule for the responses that clients send");
+  }
 }
 
 bool Compiler::HasFields(size_t side, const config::KindRule& rule) const {

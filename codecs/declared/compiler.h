@@ -121,6 +121,7 @@ class Compiler {
   static size_t End(const Field& field);
   static bool SizesAField(const Layout& here, FieldIndex index);
   void CompileKinds();
+  void CheckReversed(MessageKind kind, const std::string& path);
   bool HasFields(size_t side, const config::KindRule& rule) const;
   void CompileKind(size_t side, MessageKind kind, const config::KindRule& rule,
                    const std::string& path);

@@ -88,6 +88,7 @@ DeclaredCodec::DeclaredCodec(Forms forms)
   traits_.multiplexed = common_.id_bits != 0;
   traits_.ordered_replies = common_.ordered_replies;
   traits_.stateful = common_.stateful;
+  traits_.server_requests = common_.server_requests;
   traits_.whole_to_encode = std::any_of(std::begin(common_.layouts), std::end(common_.layouts),
                                         [](const Layout& layout) { return layout.crc32; });
   traits_.metadata_keys = keys_;

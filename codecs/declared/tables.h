@@ -322,6 +322,7 @@ struct Tables {
   int id_bits = 0;
   bool ordered_replies = false;
   bool stateful = false;
+  bool server_requests = false;
   Template error_reply;         // as a response
   Template empty_reply;         // likewise
   Template heartbeat_reply[2];  // by the direction it travels in

@@ -206,6 +206,9 @@ struct CodecTraits {
   bool ordered_replies = false;
   // The upstream connection has a memory of who uses it (login, transaction).
   bool stateful = false;
+  // Servers send requests of their own, which go to the client whose connection they come on, and
+  // clients answer them. Only with `stateful`.
+  bool server_requests = false;
   // Mutations touch the head only, so that messages can be streamed and mutated.
   bool mutation_in_head = false;
   // Encode needs the whole message even without a mutation (a checksum at its end): messages are

@@ -5,6 +5,7 @@
 #include <memory>
 #include <string>
 #include <unordered_map>
+#include <vector>
 
 #include "src/base/input_buffer.h"
 #include "src/base/intrusive_list.h"
@@ -69,6 +70,18 @@ class Session : public LeaseOwner, public SessionLink, public TurnLink, public B
 
   IntrusiveList<Exchange, ReplySlot> exchanges;  // in request order
   uint32_t exchange_count = 0;
+  // What servers have asked the client and it has not answered, the oldest first; null until they
+  // do.
+  struct ServerRequests {
+    struct Request {
+      uint64_t id = 0;  // as the client knows it: servers may give the same
+      LeaseId lease = 0;
+      uint64_t server_id = 0;
+    };
+    std::vector<Request> unanswered;
+    uint32_t last_id = 0;
+  };
+  std::unique_ptr<ServerRequests> server_requests;
   // Open ones, by the client's ids; null until there is one.
   std::unique_ptr<std::unordered_map<uint64_t, Exchange*>> streams;
   size_t bytes_in_flight = 0;

@@ -147,6 +147,7 @@ Session* SessionManager::Open(std::shared_ptr<ConfigSlot> slot, ConnectionInfo i
   protocol->series->Add(Gauge::kSessionsActive, 1);
   ++use.users;
   auto session = std::make_unique<Session>(*protocol, use, std::move(info), handle);
+  session->sink = this;
   session->last_activity_us = context_.now_us();
   const uint64_t idle = use.snapshot->limits.idle_timeout_us;
   if (idle != 0) ArmNoLaterThan(*session, context_.now_us() + idle);

@@ -21,6 +21,7 @@
 #include "src/exchange/exchanges.h"
 #include "src/router/protocol_state.h"
 #include "src/session/session.h"
+#include "src/upstream/lease.h"
 #include "src/upstream/worker_hub.h"
 
 namespace metaprotocol {
@@ -39,10 +40,13 @@ inline constexpr size_t kMessagesPerTurn = 3072;
 // whoever has sent so much more has to be answered or refused, not kept.
 inline constexpr size_t kMostInLine = size_t{8} << 20;
 
+// Of what servers ask a client, so much is remembered until it answers; the oldest is forgotten.
+inline constexpr size_t kMostServerRequests = 128;
+
 inline constexpr std::string_view kTooLongToDecide =
     "a value that a route searches through is too long";
 
-class SessionManager final : public ExchangeClient {
+class SessionManager final : public ExchangeClient, private ServerRequestSink {
  public:
   SessionManager(EngineContext& context, WorkerHub& hub, Exchanges& exchanges)
       : context_(context), hub_(hub), exchanges_(exchanges) {
@@ -98,6 +102,11 @@ class SessionManager final : public ExchangeClient {
   void OnStreamLeave(Exchange& exchange) override;
   bool Stalls(const Exchange& exchange) override;
   void OnRoom(Exchange& exchange) override;
+
+  // ServerRequestSink
+  bool OnServerRequest(LeaseOwner& owner, LeaseId lease, const Codec& codec, const Message& message,
+                       Bytes bytes) override;
+  Handled HandleAnswer(Session& session, const RequestView& answer);
 
   ProtocolState* ProtocolFor(const std::shared_ptr<ConfigSlot>& slot);
   void TakeUpNewest(ProtocolState& protocol);

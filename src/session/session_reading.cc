@@ -193,6 +193,7 @@ Handled SessionManager::HandleOther(Session& session, const RequestView& request
     case MessageKind::kRequest:
     case MessageKind::kOneWay:
     case MessageKind::kResponse:
+      return HandleAnswer(session, request);
     case MessageKind::kGoAway:
     case MessageKind::kOther:
       break;
@@ -204,6 +205,27 @@ Handled SessionManager::HandleOther(Session& session, const RequestView& request
       return HandleStreamMessage(session, request);
   }
   series.Add(Counter::kDropped);
+  return Handled::kDone;
+}
+
+// Of the client, to what a server has asked it.
+Handled SessionManager::HandleAnswer(Session& session, const RequestView& answer) {
+  if (session.server_requests != nullptr) {
+    if (!answer.whole()) return Handled::kWantedWhole;
+    auto& unanswered = session.server_requests->unanswered;
+    const auto found = std::find_if(unanswered.begin(), unanswered.end(), [&](const auto& request) {
+      return request.id == answer.message.id;
+    });
+    if (found != unanswered.end()) {
+      const Session::ServerRequests::Request request = *found;
+      unanswered.erase(found);
+      const Codec& codec = *session.use->snapshot->codec;
+      if (hub_.Answer(request.lease, codec, answer.message, answer.bytes, request.server_id)) {
+        return Handled::kDone;
+      }
+    }
+  }
+  session.protocol.series->Add(Counter::kDropped);
   return Handled::kDone;
 }
 

@@ -1,4 +1,7 @@
 // Writing: what a client is sent, and in which order.
+#include <cstdint>
+#include <memory>
+
 #include "src/base/out_buffer.h"
 #include "src/codec/contract.h"
 #include "src/session/session_manager.h"
@@ -141,6 +144,33 @@ void SessionManager::AnswerLocally(Session& session, const Message& message, Loc
   reply_context_.name.assign(message.reply_name);
   exchanges_.Refused(session.origin, *session.use, message, reply, text);
   if (!codec.Reply(reply_context_, reply, text, OutFor(session))) EndAfterReplies(session);
+}
+
+// --- what servers send of themselves
+
+bool SessionManager::OnServerRequest(LeaseOwner& owner, LeaseId lease, const Codec& codec,
+                                     const Message& message, Bytes bytes) {
+  auto& session = static_cast<Session&>(owner);
+  // Nobody would be held up by a client that does not read it.
+  if (session.gone || session.close_wanted || session.unwritten() > kMostWaiting) return false;
+  uint64_t id = message.id;
+  if (message.kind == MessageKind::kRequest) {
+    if (session.server_requests == nullptr) {
+      session.server_requests = std::make_unique<Session::ServerRequests>();
+    }
+    auto& [unanswered, last_id] = *session.server_requests;
+    if (unanswered.size() == kMostServerRequests) unanswered.erase(unanswered.begin());
+    last_id = last_id == INT32_MAX ? 1 : last_id + 1;
+    id = last_id;
+    unanswered.push_back({id, lease, message.id});
+  }
+  std::string& out = OutFor(session);
+  const Encoded encoded = codec.Encode(message, bytes, {.id = id}, out);
+  if (encoded.impossible) return false;
+  CheckEncoded(encoded, message, bytes);
+  out.append(encoded.Unchanged(bytes)).append(encoded.Tail());
+  session.last_activity_us = context_.now_us();
+  return true;
 }
 
 bool SessionManager::OnReply(Exchange& exchange, const Codec& codec, const Message& message,

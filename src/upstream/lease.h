@@ -134,9 +134,22 @@ struct Lease {
   }
 };
 
+// Takes what servers send of themselves (CodecTraits::server_requests). Called by the hub from
+// within its own entry points only.
+class ServerRequestSink {
+ public:
+  virtual ~ServerRequestSink() = default;
+
+  // A request or one-way message, whole, on a lease of that owner. `codec` encodes it; views are
+  // valid during the call. False: it goes no further.
+  virtual bool OnServerRequest(LeaseOwner& owner, LeaseId lease, const Codec& codec,
+                               const Message& message, Bytes bytes) = 0;
+};
+
 // Somebody on whose behalf requests are sent: one client connection. Has leases of its own under
 // UpstreamMode::kPerSession, and a share of the host's under UpstreamMode::kExclusive.
 struct LeaseOwner {
+  ServerRequestSink* sink = nullptr;  // null: what servers send of themselves goes nowhere
   std::vector<Lease*> leases;
   std::vector<LeaseShare*> shares;
 };

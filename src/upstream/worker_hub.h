@@ -85,6 +85,11 @@ class WorkerHub : private LeaseOpener {
   AttemptResult ResetStream(Attempt& attempt, const ReplyContext& client, LocalReply reason,
                             std::string_view text);
 
+  // The answer of an owner to what a server has asked it (ServerRequestSink), whole. False: it goes
+  // no further.
+  bool Answer(LeaseId id, const Codec& codec, const Message& answer, Bytes bytes,
+              uint64_t request_id);
+
   // The owner goes away, with its leases.
   void ReleaseOwner(LeaseOwner& owner);
   // No lease of that protocol takes new attempts any more: its codec has changed.
@@ -161,6 +166,7 @@ class WorkerHub : private LeaseOpener {
   size_t ParseUpstream(Lease& lease, Bytes bytes);
   Handled HandleResponse(Lease& lease, Message& message, Bytes bytes);
   Handled HandleOther(Lease& lease, Message& message, Bytes bytes);
+  Handled HandleServerRequest(Lease& lease, const Message& message, Bytes bytes);
   Handled HandleStreamMessage(Lease& lease, Message& message, Bytes bytes);
   static Attempt* StreamOf(Lease& lease, uint64_t id);
   static ReplyContext StreamContext(const Attempt& attempt, const ReplyContext& client);

@@ -272,8 +272,7 @@ Handled WorkerHub::HandleOther(Lease& lease, Message& message, Bytes bytes) {
       return Handled::kDone;
     case MessageKind::kRequest:
     case MessageKind::kOneWay:
-      SeriesOf(lease.pool).Add(Counter::kUnsolicited);
-      return Handled::kDone;
+      return HandleServerRequest(lease, message, bytes);
     case MessageKind::kStreamOpen:
     case MessageKind::kStreamData:
     case MessageKind::kStreamEnd:
@@ -286,6 +285,34 @@ Handled WorkerHub::HandleOther(Lease& lease, Message& message, Bytes bytes) {
   }
   SeriesOf(lease.pool).Add(Counter::kDropped);
   return Handled::kDone;
+}
+
+// It is for the client that the connection belongs to.
+Handled WorkerHub::HandleServerRequest(Lease& lease, const Message& message, Bytes bytes) {
+  const bool passes = lease.codec->traits().server_requests && lease.owner != nullptr &&
+                      lease.owner->sink != nullptr && lease.mode == UpstreamMode::kPerSession;
+  if (passes && bytes.size() != message.length) return Handled::kWantedWhole;
+  if (!passes ||
+      !lease.owner->sink->OnServerRequest(*lease.owner, lease.id, *lease.codec, message, bytes)) {
+    SeriesOf(lease.pool).Add(Counter::kUnsolicited);
+  }
+  return Handled::kDone;
+}
+
+bool WorkerHub::Answer(LeaseId id, const Codec& codec, const Message& answer, Bytes bytes,
+                       uint64_t request_id) {
+  Lease* const lease = Find(id);
+  if (lease == nullptr || lease->state != Lease::State::kReady) return false;
+  // A server that asks and does not read the answers.
+  if (lease->Orphaned() + lease->after_sending.size() > lease->max_bytes) return false;
+  std::string& out = OutFor(*lease);
+  const Encoded encoded = codec.Encode(answer, bytes, {.id = request_id}, out);
+  if (encoded.impossible) return false;
+  CheckEncoded(encoded, answer, bytes);
+  out.append(encoded.Unchanged(bytes)).append(encoded.Tail());
+  UpdateBooks(*lease);
+  MarkDirty(*lease);
+  return true;
 }
 
 Handled WorkerHub::HandleResponse(Lease& lease, Message& message, Bytes bytes) {

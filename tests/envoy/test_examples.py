@@ -887,6 +887,9 @@ async def test_rocketmq_sends_and_receives_under_the_topic_that_a_route_gives(
     assert said["large"] == "true"
     assert said["many"] == "true"
     assert said["pushed"] == "2", "the second while the consumer waits at the broker"
+    # That another consumer has come, and what the first is asked and answers: its topic and that of
+    # retries.
+    assert said["told"] == "2 then 1, doing 2"
     if heads == "json":
         assert said["popped"] == "pop me OK"
     else:  # two bytes have no room for its number

@@ -120,6 +120,7 @@ struct FakeOptions {
   char bad_body = '\0';          // CheckBody refuses parts with it
   bool streams = false;          // messages of streams exist
   bool checksum = false;         // every message ends with one, so Encode needs it whole
+  bool server_requests = false;  // servers send them, too
   bool carries_tag = false;      // responses get a line `for` with the request's tag
 };
 
@@ -158,6 +159,7 @@ class FakeCodec : public Codec {
     traits_.multiplexed = options_.multiplexed;
     traits_.ordered_replies = options_.ordered_replies;
     traits_.stateful = options_.stateful;
+    traits_.server_requests = options_.server_requests;
     traits_.mutation_in_head = options_.mutation_in_head;
     traits_.whole_to_encode = options_.checksum;
     static constexpr std::string_view kKeys[] = {"name", "tag", "body"};
@@ -359,10 +361,10 @@ class FakeCodec : public Codec {
       case 'Q':
       case 'U':
         message.kind = MessageKind::kRequest;
-        return from_client;
+        return from_client || options_.server_requests;
       case 'O':
         message.kind = MessageKind::kOneWay;
-        return from_client;
+        return from_client || options_.server_requests;
       case 'R':
         message.status = ReplyStatus::kOk;
         break;
@@ -388,7 +390,7 @@ class FakeCodec : public Codec {
         return false;
     }
     message.kind = MessageKind::kResponse;
-    return !from_client;
+    return !from_client || options_.server_requests;
   }
 
   static void ReadLines(std::string_view lines, Message& message) {

@@ -52,6 +52,7 @@ import org.apache.rocketmq.remoting.netty.NettyServerConfig;
 import org.apache.rocketmq.remoting.netty.NettySystemConfig;
 import org.apache.rocketmq.remoting.protocol.RemotingCommand;
 import org.apache.rocketmq.remoting.protocol.ResponseCode;
+import org.apache.rocketmq.remoting.protocol.body.ConsumerRunningInfo;
 import org.apache.rocketmq.remoting.protocol.header.AckMessageRequestHeader;
 import org.apache.rocketmq.remoting.protocol.header.PopMessageRequestHeader;
 import org.apache.rocketmq.remoting.protocol.route.BrokerData;
@@ -203,10 +204,17 @@ public final class RocketmqPeer {
 
   /** A consumer that waits at the broker, which answers when there is something. */
   private static DefaultMQPushConsumer listen(String nameServer, Set<String> received) throws Exception {
+    return listen(nameServer, received, "alone");
+  }
+
+  /** `name`: what tells it from others of its group in this process. */
+  private static DefaultMQPushConsumer listen(String nameServer, Set<String> received, String name)
+      throws Exception {
     DefaultMQPushConsumer consumer = new DefaultMQPushConsumer("listeners");
     consumer.setMqClientApiTimeout(30_000);
     consumer.setNamesrvAddr(nameServer);
     consumer.setVipChannelEnabled(false);
+    consumer.setInstanceName(name);
     consumer.setConsumeFromWhere(ConsumeFromWhere.CONSUME_FROM_FIRST_OFFSET);
     consumer.subscribe("Pushed", "*");
     consumer.registerMessageListener(
@@ -219,6 +227,45 @@ public final class RocketmqPeer {
             });
     consumer.start();
     return consumer;
+  }
+
+  /**
+   * What the broker says of itself: that another consumer of the group has come, and the question what
+   * the consumer is doing, which it answers. Clients look for others of their group by themselves only
+   * every 20 seconds, which is put off here.
+   */
+  private static String toldByBroker(String nameServer, String broker) throws Exception {
+    DefaultMQPushConsumer first = listen(nameServer, ConcurrentHashMap.newKeySet(), "first");
+    try {
+      long end = System.nanoTime() + 60_000_000_000L;
+      while (queuesOf(first) < QUEUES && System.nanoTime() < end) Thread.sleep(20);
+      int before = queuesOf(first);
+      DefaultMQPushConsumer second = listen(nameServer, ConcurrentHashMap.newKeySet(), "second");
+      try {
+        while (queuesOf(first) == QUEUES && System.nanoTime() < end) Thread.sleep(20);
+        MQClientAPIImpl api =
+            second.getDefaultMQPushConsumerImpl().getmQClientFactory().getMQClientAPIImpl();
+        ConsumerRunningInfo info =
+            api.getConsumerRunningInfo(
+                broker,
+                "listeners",
+                first.getDefaultMQPushConsumerImpl().getmQClientFactory().getClientId(),
+                false,
+                30_000);
+        return before + " then " + queuesOf(first) + ", doing " + info.getSubscriptionSet().size();
+      } finally {
+        second.shutdown();
+      }
+    } finally {
+      first.shutdown();
+    }
+  }
+
+  private static int queuesOf(DefaultMQPushConsumer consumer) {
+    return (int)
+        consumer.getDefaultMQPushConsumerImpl().getRebalanceImpl().getProcessQueueTable().keySet().stream()
+            .filter(queue -> queue.getTopic().equals("Pushed"))
+            .count();
   }
 
   /** Takes a message as consumers in POP mode do, and says that it is done with. */
@@ -340,6 +387,7 @@ public final class RocketmqPeer {
             listener.shutdown();
           }
         });
+    report("told", () -> toldByBroker(nameServer, broker));
     producer.send(message("Popped", "pop me"));
     report("popped", () -> pop(producer, broker, "Popped"));
     producer.shutdown();
@@ -348,6 +396,8 @@ public final class RocketmqPeer {
   }
 
   public static void main(String[] arguments) throws Exception {
+    // Only what the broker says makes consumers balance anew, once they have begun.
+    System.setProperty("rocketmq.client.rebalance.waitInterval", "600000");
     System.setProperty(NettySystemConfig.COM_ROCKETMQ_REMOTING_CLIENT_CONNECT_TIMEOUT, "30000");
     if (arguments[0].equals("provider")) {
       provider();
