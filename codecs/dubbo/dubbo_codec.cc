@@ -139,6 +139,7 @@ const CodecTraits& DubboCodec::traits() const {
       .multiplexed = true,
       .ordered_replies = false,
       .stateful = false,
+      .server_requests = true,
       .mutation_in_head = false,
       .metadata_keys = RequestKeys(),
       .keys_of_unread = kKeysOfUnread,
@@ -167,11 +168,11 @@ DecodeResult DubboCodec::Decode(DecodeState*, Direction direction, Bytes bytes,
   message.length = kHeaderBytes + header.body_bytes;
 
   const bool wanted_side = header.request() == (direction == Direction::kRequest);
-  // Events are told apart below; messages on the wrong side are callbacks, by which the server
-  // calls the client.
-  if (header.event() || !wanted_side) {
+  // Events are told apart below. What comes from the wrong side is of callbacks, by which servers
+  // call the client.
+  if (header.event()) {
     message.kind = MessageKind::kOther;
-  } else if (direction == Direction::kResponse) {
+  } else if (!header.request()) {
     message.kind = MessageKind::kResponse;
   } else {
     message.kind = header.two_way() ? MessageKind::kRequest : MessageKind::kOneWay;
@@ -181,18 +182,12 @@ DecodeResult DubboCodec::Decode(DecodeState*, Direction direction, Bytes bytes,
     return DecodeResult::TooLarge("Dubbo message over the size limit");
   }
   if (header.event()) return DecodeEvent(bytes, header, message);
-  switch (message.kind) {
-    case MessageKind::kResponse:
-      return DecodeResponse(bytes, header, options, message);
-    case MessageKind::kRequest:
-    case MessageKind::kOneWay:
-      return DecodeRequest(bytes, header, options, message);
-    default:
-      if (bytes.size() < message.length && !options.allow_partial) {
-        return DecodeResult::NeedMore(message.length);
-      }
-      return DecodeResult::Ok();
+  if (!wanted_side) {  // nobody routes these
+    const bool enough = bytes.size() >= message.length || options.allow_partial;
+    return enough ? DecodeResult::Ok() : DecodeResult::NeedMore(message.length);
   }
+  return header.request() ? DecodeRequest(bytes, header, options, message)
+                          : DecodeResponse(bytes, header, options, message);
 }
 
 Encoded DubboCodec::Encode(const Message& message, Bytes bytes, const EncodeOptions& options,

@@ -206,8 +206,8 @@ struct CodecTraits {
   bool ordered_replies = false;
   // The upstream connection has a memory of who uses it (login, transaction).
   bool stateful = false;
-  // Servers send requests of their own, which go to the client whose connection they come on, and
-  // clients answer them. Only with `stateful`.
+  // Servers send requests of their own. Where a connection belongs to one client, they go to that,
+  // and its answers back; elsewhere to nobody.
   bool server_requests = false;
   // Mutations touch the head only, so that messages can be streamed and mutated.
   bool mutation_in_head = false;

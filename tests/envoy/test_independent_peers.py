@@ -12,6 +12,7 @@ from metaprotocol.config.v1 import (
     Condition,
     KeyValue,
     Mutation,
+    Protocol,
     Retry,
     Route,
 )
@@ -93,6 +94,27 @@ async def test_a_consumer_raises_envoys_own_errors(builder: ConfigBuilder, peer:
             await eventually(
                 lambda: Metrics(envoy).total("local_reply_no_route") >= 2, "all are counted"
             )
+
+
+async def test_a_provider_calls_its_consumers_back_on_connections_of_their_own(
+    builder: ConfigBuilder,
+) -> None:
+    peer = independent.java("2.7.23")
+    with peer.provider("1.0.0") as port:
+        proxy = dubbo_proxy(*routes("theirs"))
+        proxy.protocol.upstream_connections = Protocol.PER_SESSION
+        bootstrap = Bootstrap(
+            [MetaProtocolListener("dubbo", proxy)], [Cluster("theirs", [Host("127.0.0.1", port)])]
+        )
+        with running_envoy(builder, bootstrap) as envoy:
+            said = await asyncio.to_thread(peer.listen, envoy.listener_port("dubbo"), "1.0.0")
+    assert said == {
+        "one": "one says welcome",
+        "two": str(len("two says welcome ") + 100_000),
+        "by-one": "two says hello",
+        "by-two": "one says Jürgen",
+        "at-once": "20",
+    }
 
 
 async def test_a_provider_that_shuts_down_in_order_loses_no_call(builder: ConfigBuilder) -> None:

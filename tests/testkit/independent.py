@@ -45,6 +45,7 @@ class Peer:
     provider_command: tuple[str, ...]
     consumer_command: tuple[str, ...]
     load_command: tuple[str, ...] = ()
+    listen_command: tuple[str, ...] = ()
 
     @contextmanager
     def provider(self, version: str, *, killed: bool = False) -> Iterator[int]:
@@ -87,6 +88,10 @@ class Peer:
     def load(self, port: int, version: str, milliseconds: int) -> dict[str, str]:
         """Calls from many threads for that long: ``calls``, ``lost`` and the last ``error``."""
         return self._run(*self.load_command, str(port), version, str(milliseconds))
+
+    def listen(self, port: int, version: str) -> dict[str, str]:
+        """Runs consumers that the provider calls back; what they were asked and it was answered."""
+        return self._run(*self.listen_command, str(port), version)
 
     def _run(self, *command: str) -> dict[str, str]:
         done = subprocess.run(
@@ -256,7 +261,7 @@ def _java_peer(
         *("-cp", f"{folder / 'classes'}:{classpath.read_text().strip()}"),
         f"org.metaprotocol.peer.{main}",
     )
-    return Peer(name, (*command, "provider"), (*command, "consumer"), (*command, "load"))
+    return Peer(name, *((*command, what) for what in ("provider", "consumer", "load", "listen")))
 
 
 def _need(*programs: str) -> None:

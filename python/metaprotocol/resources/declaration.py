@@ -190,9 +190,10 @@ class KindRule(Model):
     when: Annotated[list[FieldIs], Field(min_length=1, max_length=16)]
     """All of these must hold."""
     sent_by: Literal["any", "client", "server"] | None = None
-    """Whose messages the rule is for. Rules for requests are always for clients', rules for
-    responses for servers'. `any`: both. `client`: what clients send. `server`: what servers
-    send."""
+    """Whose messages the rule is for. `any`: both. `client`: what clients send. `server`: what
+    servers send. Rules for requests are for clients' and those for responses for servers', unless
+    this says otherwise: requests and one-way messages of servers go to the client on whose
+    connection they come, which takes `stateful`, and the responses of clients back."""
 
 
 class NumberRange(Model):

@@ -42,7 +42,7 @@ TEST(DubboCodec, TellsTheKindsOfRequestsApart) {
   EXPECT_EQ(kind(kFlagRequest | kFlagEvent | 2, "\1R"), MessageKind::kGoAway);
   EXPECT_EQ(kind(kFlagRequest | kFlagEvent | 2, "\1W"), MessageKind::kOther);
   EXPECT_EQ(kind(kFlagEvent | 2, "N"), MessageKind::kHeartbeatReply);
-  EXPECT_EQ(kind(2, "\x92"), MessageKind::kOther);  // a client's answer to a callback
+  EXPECT_EQ(kind(2, "\x92"), MessageKind::kResponse) << "a client's answer to a callback";
 }
 
 TEST(DubboCodec, TellsTheKindsOfServersMessagesApart) {
@@ -53,7 +53,22 @@ TEST(DubboCodec, TellsTheKindsOfServersMessagesApart) {
   EXPECT_EQ(kind(kTwoWayRequest | kFlagEvent | 2, "N"), MessageKind::kHeartbeat);
   EXPECT_EQ(kind(kFlagRequest | kFlagEvent | 2, "\1R"), MessageKind::kGoAway);
   EXPECT_EQ(kind(kFlagEvent | 2, "N"), MessageKind::kHeartbeatReply);
-  EXPECT_EQ(kind(kTwoWayRequest | 2, HeadBody() + "HZ"), MessageKind::kOther);  // a callback
+  EXPECT_EQ(kind(kTwoWayRequest | 2, HeadBody() + "HZ"), MessageKind::kRequest) << "a callback";
+  EXPECT_EQ(kind(kFlagRequest | 2, "what nobody reads"), MessageKind::kOneWay);
+}
+
+TEST(DubboCodec, CallbacksPassAsTheyAreButForTheirIds) {
+  for (const auto& [direction, flags] :
+       {std::pair{Direction::kResponse, uint8_t{kTwoWayRequest | 2}}, {Direction::kRequest, 2}}) {
+    const std::string body = "what nobody reads";
+    const std::string wire = Frame(flags, 0, 5, body);
+    const Decoded decoded = Decode(direction, wire);
+    ASSERT_EQ(decoded.result.status, ResultStatus::kMessage);
+    std::string out;
+    const Encoded encoded = DubboCodec().Encode(decoded.message, wire, {.id = 9}, out);
+    EXPECT_EQ(out.append(encoded.Unchanged(wire)), Frame(flags, 0, 9, body));
+  }
+  EXPECT_TRUE(DubboCodec().traits().server_requests);
 }
 
 TEST(DubboCodec, AnEventWithALongBodyCostsNothingElse) {

@@ -4,6 +4,8 @@
 //   DubboPeer consumer <port> <version>   makes one call of each kind, prints "<what>: <result>"
 //   DubboPeer load <port> <version> <ms>  calls from 20 threads for that long, without retries;
 //                                         prints "calls: <n>", "lost: <n>" and some "error: <text>"
+//   DubboPeer listen <port> <version>     two consumers that the provider calls back; prints what each
+//                                         was asked and what came of its answer
 package org.metaprotocol.peer;
 
 import java.io.Serializable;
@@ -14,10 +16,12 @@ import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.TreeMap;
+import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.ConcurrentLinkedQueue;
 import java.util.concurrent.atomic.AtomicInteger;
 import org.apache.dubbo.common.URL;
 import org.apache.dubbo.config.ApplicationConfig;
+import org.apache.dubbo.config.ArgumentConfig;
 import org.apache.dubbo.config.MethodConfig;
 import org.apache.dubbo.config.ProtocolConfig;
 import org.apache.dubbo.config.ReferenceConfig;
@@ -51,9 +55,23 @@ public final class DubboPeer {
     void note(String text);
 
     int notes();
+
+    /** From now on `listener` is asked what comes for that name. */
+    String listen(String name, Listener listener);
+
+    /** What the listener of that name answers. */
+    String ask(String name, String question);
+  }
+
+  /** Lives in the consumer; the provider calls it. */
+  public interface Listener {
+    String answer(String question);
   }
 
   private static final String SERIALIZATION = System.getProperty("serialization", "hessian2");
+
+  // What a registry would tell of the provider.
+  private static final String CALLS_BACK = "&connections=1&listen.1.callback=true";
 
   public enum Colour {
     RED,
@@ -83,6 +101,7 @@ public final class DubboPeer {
 
   private static final class Implementation implements Greeter {
     private final String version;
+    private final Map<String, Listener> listeners = new ConcurrentHashMap<>();
     private int notes;
 
     Implementation(String version) {
@@ -132,6 +151,15 @@ public final class DubboPeer {
     public synchronized int notes() {
       return notes;
     }
+
+    public String listen(String name, Listener listener) {
+      listeners.put(name, listener);
+      return listener.answer("welcome");
+    }
+
+    public String ask(String name, String question) {
+      return listeners.get(name).answer(question);
+    }
   }
 
   /** Told to use loopback, Dubbo listens on all interfaces and connects to another; not so here. */
@@ -177,6 +205,13 @@ public final class DubboPeer {
     service.setProtocol(protocol);
     service.setInterface(Greeter.class);
     service.setVersion(version);
+    ArgumentConfig callback = new ArgumentConfig();
+    callback.setIndex(1);
+    callback.setCallback(true);
+    MethodConfig listen = new MethodConfig();
+    listen.setName("listen");
+    listen.setArguments(List.of(callback));
+    service.setMethods(List.of(listen));
     service.setRef(new Implementation(version));
     service.export();
     System.out.println("ready " + port);
@@ -187,6 +222,10 @@ public final class DubboPeer {
   }
 
   private static Greeter greeter(int port, String version) {
+    return greeter(port, version, "");
+  }
+
+  private static Greeter greeter(int port, String version, String parameters) {
     ReferenceConfig<Greeter> reference = new ReferenceConfig<>();
     reference.setApplication(application("consumer"));
     reference.setRegistry(new RegistryConfig("N/A"));
@@ -194,7 +233,7 @@ public final class DubboPeer {
     reference.setVersion(version);
     reference.setUrl(
         "dubbo://127.0.0.1:" + port + "/" + Greeter.class.getName()
-            + "?serialization=" + SERIALIZATION + "&client=loopback");
+            + "?serialization=" + SERIALIZATION + "&client=loopback" + parameters);
     reference.setTimeout(30_000);
     reference.setRetries(0);
     reference.setCheck(false);
@@ -203,6 +242,35 @@ public final class DubboPeer {
     oneWay.setReturn(false);
     reference.setMethods(List.of(oneWay));
     return reference.get();
+  }
+
+  private static void listen(int port, String version) throws Exception {
+    // A connection each.
+    Greeter one = greeter(port, version, CALLS_BACK);
+    Greeter two = greeter(port, version, CALLS_BACK);
+    print("one", one.listen("one", question -> "one says " + question));
+    print("two", two.listen("two", question -> "two says " + question + " " + "x".repeat(100_000)).length());
+    Thread.sleep(4_000);  // longer than Envoy keeps what nobody uses
+    print("by-one", one.ask("two", "hello").substring(0, 14));
+    print("by-two", two.ask("one", "Jürgen"));
+    ConcurrentLinkedQueue<String> answers = new ConcurrentLinkedQueue<>();
+    List<Thread> threads = new ArrayList<>();
+    for (int i = 0; i < 20; i++) {
+      String question = "question " + i;
+      threads.add(new Thread(() -> {
+        if (one.ask("one", question).equals("one says " + question)) {
+          answers.add(question);
+        }
+      }));
+    }
+    for (Thread thread : threads) {
+      thread.start();
+    }
+    for (Thread thread : threads) {
+      thread.join();
+    }
+    print("at-once", answers.size());
+    System.exit(0);
   }
 
   private static void load(int port, String version, long milliseconds) throws Exception {
@@ -293,11 +361,14 @@ public final class DubboPeer {
       provide(arguments[1]);
     } else if (arguments.length == 3 && arguments[0].equals("consumer")) {
       consume(Integer.parseInt(arguments[1]), arguments[2]);
+    } else if (arguments.length == 3 && arguments[0].equals("listen")) {
+      listen(Integer.parseInt(arguments[1]), arguments[2]);
     } else if (arguments.length == 4 && arguments[0].equals("load")) {
       load(Integer.parseInt(arguments[1]), arguments[2], Long.parseLong(arguments[3]));
     } else {
       System.err.println(
-          "usage: DubboPeer provider VERSION | consumer PORT VERSION | load PORT VERSION MS");
+          "usage: DubboPeer provider VERSION | consumer PORT VERSION | listen PORT VERSION"
+              + " | load PORT VERSION MS");
     }
     System.exit(arguments.length == 0 ? 2 : 0);
   }
