@@ -67,7 +67,10 @@ struct Tag {
   // TApplicationException type for an error reply, where the decoder knows better than
   // LocalReply::kMalformed does; 0: it does not.
   uint8_t exception_type = 0;
-  // Where the sequence id of the message lies, counted from its first byte on the wire.
+  // The message is compressed (THeader's zlib transform).
+  bool compressed = false;
+  // Where the sequence id of the message lies, counted from its first byte on the wire, or from the
+  // first of what its compressed bytes stand for.
   uint32_t id_offset = 0;
 
   uint64_t Pack() const;

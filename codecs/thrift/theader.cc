@@ -12,6 +12,8 @@ constexpr uint16_t kMagic = 0x0FFF;
 constexpr uint32_t kProtocolBinary = 0;
 constexpr uint32_t kProtocolCompact = 2;
 
+constexpr uint32_t kTransformZlib = 1;
+
 constexpr uint32_t kInfoPadding = 0;
 constexpr uint32_t kInfoKeyValue = 1;
 constexpr uint32_t kInfoPersistentKeyValue = 2;  // fbthrift only
@@ -29,12 +31,16 @@ bool ReadPreamble(Cursor& cursor, HeaderInfo& info) {
     info.exception_type = kInvalidProtocol;
     return cursor.Fail("THeader with a protocol other than binary and compact");
   }
-  if (transforms != 0) {
+  if (transforms == 0) return true;
+  uint32_t transform = 0;
+  if (transforms == 1 && !cursor.ReadVarint32(transform)) return false;
+  if (transform != kTransformZlib) {
     // Behind a transform lie the message type and the sequence id, and without them a one-way call
     // cannot be told from a call nor the reply be given back to its client.
     info.exception_type = kInvalidTransform;
-    return cursor.Fail("THeader transforms are not supported");
+    return cursor.Fail("THeader transforms other than zlib are not supported");
   }
+  info.zlib = true;
   return true;
 }
 

@@ -35,6 +35,7 @@ struct HeaderInfo {
   size_t header_end = 0;       // where they end
   size_t body_offset = 0;      // where the message begins
   bool framed = false;         // TTHeader: with its length before it
+  bool zlib = false;           // THeader: what is behind the header is compressed
   uint8_t exception_type = 0;  // on error: the TApplicationException type that says it best, or 0
 };
 
@@ -48,8 +49,8 @@ DecodeResult ReadHeader(Bytes bytes, size_t frame_end, HeaderInfo& info);
 DecodeResult ReadInfoHeaders(Bytes bytes, const HeaderInfo& info, Metadata& metadata);
 
 // Appends to `out` the variable part of the header of `bytes` (which ReadInfoHeaders accepted) with
-// `mutation` applied to its key/value info headers, padded. False, with `out` unchanged: the result
-// would not fit a THeader.
+// `mutation` applied to its key/value info headers and without transforms, padded. False, with
+// `out` unchanged: the result would not fit a THeader.
 bool AppendMutatedHeader(Bytes bytes, std::span<const MutationOp> mutation, std::string& out);
 
 // Appends a whole header without transforms, info headers and the frame length before it.

@@ -4,6 +4,8 @@
 #include <nlohmann/json.hpp>
 
 #include "codecs/thrift/frame_check.h"
+#include "codecs/thrift/header_parts.h"
+#include "codecs/thrift/inflate.h"
 #include "codecs/thrift/message_head.h"
 #include "codecs/thrift/struct_skipper.h"
 #include "codecs/thrift/theader.h"
@@ -28,6 +30,14 @@ constexpr CodecTraits kTraits = {.name = "thrift",
 // TApplicationException types (thrift-rpc.md, "Response struct").
 constexpr uint8_t kInternalError = 6;
 constexpr uint8_t kProtocolError = 7;
+
+// What a message is larger than its compressed bytes is its sender's to choose, who pays for those
+// alone: beyond so many bytes, no more than a hundred for each of them.
+constexpr size_t kInflatedFreely = size_t{1} << 20;
+constexpr size_t kMostInflatedForEach = 100;
+constexpr size_t kMostInflated = kMaxFrameBytes - kMaxHeaderBytes - 16;
+constexpr std::string_view kInflatesTooMuch =
+    "a compressed Thrift message too large, or larger than 1 MiB and a hundred times what was sent";
 
 struct ThriftState : DecodeState {
   // What the client of a connection speaks, from its first message on; it may not change. Not used
@@ -102,6 +112,7 @@ class Decoding {
         state_(state),
         direction_(direction),
         bytes_(bytes),
+        text_(bytes),
         options_(options),
         message_(message) {}
 
@@ -128,16 +139,15 @@ class Decoding {
 
  private:
   bool from_client() const { return direction_ == Direction::kRequest; }
+  // Where the message ends in `text_`.
+  size_t End() const { return header_.zlib ? text_.size() : message_.length; }
 
   // Framed and THeader.
   DecodeResult DecodeFrame() {
-    const uint32_t frame_bytes = LoadBe32(bytes_.data());
-    message_.length = size_t{4} + frame_bytes;
+    message_.length = size_t{4} + LoadBe32(bytes_.data());
     DecodeResult result = ReadFrameHead();
     // Judged after the head, which is waited for, so that the reply can name the request.
-    const bool too_large =
-        frame_bytes > kMaxFrameBytes || message_.length > options_.max_message_bytes;
-    if (IsMessage(result) && too_large) return DecodeResult::TooLarge("Thrift frame too large");
+    if (IsMessage(result)) result = CheckLength();
     if (IsMessage(result)) result = CheckDialect();
     if (IsMessage(result)) result = ReadStatus();
     if (!IsMessage(result)) return result;
@@ -164,8 +174,40 @@ class Decoding {
       if (!IsMessage(result)) return result;
       position = header_.body_offset;
     }
+    if (header_.zlib) return ReadCompressedHead();
     Cursor cursor(bytes_, position, message_.length);
     return ReadMessageHead(dialect_.protocol, cursor, head_);
+  }
+
+  DecodeResult CheckLength() const {
+    const bool too_large =
+        message_.length - 4 > kMaxFrameBytes || message_.length > options_.max_message_bytes;
+    return too_large ? DecodeResult::TooLarge("Thrift frame too large") : DecodeResult::Ok();
+  }
+
+  // Is all there, or not read.
+  DecodeResult ReadCompressedHead() {
+    DecodeResult result = CheckLength();
+    if (!IsMessage(result)) return result;
+    if (bytes_.size() < message_.length) return DecodeResult::NeedMore(message_.length);
+    const size_t begin = header_.body_offset;
+    const Bytes compressed = bytes_.substr(begin, message_.length - begin);
+    const size_t most = std::max(kInflatedFreely, compressed.size() * kMostInflatedForEach);
+    const size_t room = std::min(options_.max_message_bytes - begin, kMostInflated);
+    switch (Inflate(compressed, std::min(most, room), inflated_)) {
+      case Inflation::kTooLarge:
+        return DecodeResult::TooLarge(kInflatesTooMuch);
+      case Inflation::kBroken:
+        header_.exception_type = kInvalidTransform;
+        return DecodeResult::Undecodable("a Thrift message that zlib cannot have compressed");
+      case Inflation::kDone:
+        break;
+    }
+    text_ = inflated_;
+    Cursor cursor(text_, 0, text_.size());
+    result = ReadMessageHead(dialect_.protocol, cursor, head_);
+    head_.name = message_.metadata.Own(std::string(head_.name));
+    return result;
   }
 
   DecodeResult ReadInfos() {
@@ -183,7 +225,7 @@ class Decoding {
   DecodeResult CheckFrame() {
     std::string_view wrong;
     if (bytes_.size() >= message_.length) {
-      const Bytes frame = bytes_.substr(0, message_.length);
+      const Bytes frame = text_.substr(0, End());
       wrong = CheckWholeFrame(dialect_.protocol, head_.body_offset, frame);
     } else {
       FrameCheck forgotten;
@@ -246,7 +288,7 @@ class Decoding {
     if (head_.type != MessageType::kReply && head_.type != MessageType::kException) {
       return DecodeResult::Ok();
     }
-    Cursor cursor(bytes_, head_.body_offset, message_.length);
+    Cursor cursor(text_, head_.body_offset, End());
     if (head_.type == MessageType::kException) {
       message_.status = ReplyStatus::kError;
       message_.status_code = ReadExceptionType(dialect_.protocol, cursor);
@@ -291,13 +333,16 @@ class Decoding {
     message_.id = header && from_client() ? JoinIds(id, header_.id) : id;
     message_.reply_name = MethodOf(head_.name);
     message_.tag =
-        Tag{dialect_, header_.exception_type, static_cast<uint32_t>(head_.id_offset)}.Pack();
+        Tag{dialect_, header_.exception_type, header_.zlib, static_cast<uint32_t>(head_.id_offset)}
+            .Pack();
   }
 
   const ThriftOptions& codec_;
   ThriftState* const state_;
   const Direction direction_;
   const Bytes bytes_;
+  Bytes text_;  // what the message itself is in: `bytes_`, or what these stand for
+  std::string inflated_;
   const DecodeOptions& options_;
   Message& message_;
 
@@ -325,6 +370,7 @@ size_t StoreId(Protocol protocol, uint32_t id, char* p) {
 struct HeaderChange {
   uint32_t id = 0;
   std::span<const MutationOp> mutation;
+  bool plain = false;       // THeader: without its transform
   uint64_t timeout_ms = 0;  // TTHeader; 0: as it is
 };
 
@@ -341,7 +387,9 @@ size_t AppendHeader(Transport transport, Bytes bytes, size_t message_bytes,
   const auto append_mutated = [&] {
     if (message_bytes > kMaxFrameBytes - kMaxHeaderBytes - 16) return false;
     if (!IsTTHeader(transport)) {
-      return !change.mutation.empty() && AppendMutatedHeader(bytes, change.mutation, out);
+      return ((change.plain || !change.mutation.empty()) &&
+              AppendMutatedHeader(bytes, change.mutation, out)) ||
+             (change.plain && AppendMutatedHeader(bytes, {}, out));
     }
     return (!change.mutation.empty() || change.timeout_ms != 0) &&
            AppendMutatedTTHeader(bytes, change.mutation, change.timeout_ms, out);
@@ -411,32 +459,47 @@ Encoded ThriftCodec::Encode(const Message& message, Bytes bytes, const EncodeOpt
                             std::string& out) const {
   const uint64_t id = options.id;
   const Tag tag = Tag::Unpack(message.tag);
+  std::string inflated;
+  if (tag.compressed) {
+    if (id == message.id && options.mutation.empty()) return {};
+    // The id is among what is compressed. What its sender has found worth compressing goes on
+    // without; to read it again costs what it cost to decode.
+    const size_t begin = HeaderEnd(bytes);
+    const Bytes compressed = bytes.substr(begin, message.length - begin);
+    if (Inflate(compressed, kMostInflated, inflated) != Inflation::kDone) {
+      return {.impossible = true};
+    }
+  }
+  const Bytes text = tag.compressed ? Bytes(inflated) : bytes;
   const Protocol protocol = tag.dialect.protocol;
-  const size_t old_end = tag.id_offset + IdBytes(protocol, bytes, tag.id_offset);
+  const size_t old_end = tag.id_offset + IdBytes(protocol, text, tag.id_offset);
   char stored[5];
   // An id that stays is left as its peer wrote it: varints can be longer than they need be.
-  const Bytes new_id = id == message.id ? bytes.substr(tag.id_offset, old_end - tag.id_offset)
+  const Bytes new_id = id == message.id ? text.substr(tag.id_offset, old_end - tag.id_offset)
                                         : Bytes(stored, StoreId(protocol, MessageId(id), stored));
-
-  if (tag.dialect.transport != Transport::kUnframed) {
-    const size_t start = out.size();
-    out.append(4, '\0');
-    size_t copied = 4;
-    if (HasHeader(tag.dialect.transport)) {
-      HeaderChange change{HeaderId(id), options.mutation};
-      const bool shorter = options.timeout_us != 0 && message.timeout_us != 0;
-      if (shorter) change.timeout_ms = MillisecondsFrom(options.timeout_us);
-      copied = AppendHeader(tag.dialect.transport, bytes, message.length, change, out);
-    }
-    out += bytes.substr(copied, tag.id_offset - copied);
+  if (tag.dialect.transport == Transport::kUnframed) {
+    out += text.substr(0, tag.id_offset);
     out += new_id;
-    const size_t frame_bytes = out.size() - start - 4 + message.length - old_end;
-    StoreBe32(out.data() + start, static_cast<uint32_t>(frame_bytes));
     return {.head = old_end};
   }
-  out += bytes.substr(0, tag.id_offset);
+
+  const size_t start = out.size();
+  out.append(4, '\0');
+  size_t copied = 4;
+  if (HasHeader(tag.dialect.transport)) {
+    HeaderChange change{HeaderId(id), options.mutation, tag.compressed};
+    const bool shorter = options.timeout_us != 0 && message.timeout_us != 0;
+    if (shorter) change.timeout_ms = MillisecondsFrom(options.timeout_us);
+    const size_t message_bytes = tag.compressed ? text.size() : message.length;
+    copied = AppendHeader(tag.dialect.transport, bytes, message_bytes, change, out);
+  }
+  if (tag.compressed) copied = 0;  // of `text`
+  out += text.substr(copied, tag.id_offset - copied);
   out += new_id;
-  return {.head = old_end};
+  if (tag.compressed) out += text.substr(old_end);
+  const size_t left = tag.compressed ? 0 : message.length - old_end;
+  StoreBe32(out.data() + start, static_cast<uint32_t>(out.size() - start - 4 + left));
+  return {.head = message.length - left};
 }
 
 // TApplicationException's types: all but UNKNOWN, MISSING_RESULT, INTERNAL_ERROR and what other

@@ -8,6 +8,7 @@ import socket
 import struct
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -149,6 +150,9 @@ FRAMED = {
     "header cut": framed(struct.pack(">HHIH", 0x0FFF, 0, 1, 0xFFFF) + b"x" * 10),
     "header with an unknown transform": framed(
         struct.pack(">HHIH", 0x0FFF, 0, 1, 1) + b"\x00\x01\x63\x00" + call()
+    ),
+    "compressed 1000 times": framed(
+        struct.pack(">HHIH", 0x0FFF, 0, 1, 1) + b"\x00\x01\x01\x00" + zlib.compress(bytes(64 << 20))
     ),
 }
 UNFRAMED = {

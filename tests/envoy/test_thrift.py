@@ -91,6 +91,13 @@ def stage(builder: ConfigBuilder) -> Iterator[Stage]:
         listeners.append(
             MetaProtocolListener("thriftpy", proxy("thrift", Route(cluster="thriftpy")))
         )
+        compressing = stack.enter_context(
+            ApacheServer({"": GreeterHandler("zlib")}, Framing.HEADER, compressed=True)
+        )
+        clusters.append(Cluster("zlib", [Host("127.0.0.1", compressing.port)]))
+        listeners.append(
+            MetaProtocolListener("zlib", proxy("thrift", Route(cluster="zlib"), name="zlib"))
+        )
         envoy = stack.enter_context(running_envoy(builder, Bootstrap(listeners, clusters)))
         ports = {listener.name: envoy.listener_port(listener.name) for listener in listeners}
         yield Stage(envoy, ports, handlers, servers)
@@ -232,6 +239,32 @@ def test_headers_are_routed_by_and_rewritten(stage: Stage, encoding: Encoding) -
         assert client.greet("you") == "a greets you"
         assert server.last_headers == {"other": "o"}
         assert client.last_headers == {"from": "a"}
+
+
+@pytest.mark.parametrize("encoding", list(Encoding))
+def test_compressed_messages_are_routed_by_what_is_in_them(
+    stage: Stage, encoding: Encoding
+) -> None:
+    dialect = (Framing.HEADER, encoding)
+    server: Any = stage.servers[f"{label(dialect)}-a"]
+    text = "ü" * 300_000
+    with ApacheClient(stage.port(dialect), *dialect, compressed=True) as client:
+        assert client.greet("you") == "a greets you"
+        assert client.store(RECORD) == RECORD
+        assert client.greet(text) == f"a greets {text}"
+        client.headers = {"mutate": "1"}
+        assert client.greet("you") == "a greets you"
+        assert server.last_headers == {"added": "yes"}
+        with pytest.raises(Refusal, match="a refuses"):
+            client.greet("refuse")
+        client.note("one way")
+        assert client.greet("again") == "a greets again"
+    for compressed in (False, True):
+        with ApacheClient(stage.ports["zlib"], *dialect, compressed=compressed) as client:
+            assert client.greet("you") == "zlib greets you"
+            assert client.greet(text) == f"zlib greets {text}"
+            with pytest.raises(Refusal, match="zlib refuses"):
+                client.greet("refuse")
 
 
 def test_old_binary_messages_are_understood(stage: Stage) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import struct
+import zlib
 from typing import Any
 
 import pytest
@@ -162,3 +163,62 @@ def test_of_broken_messages_nothing_is_read_otherwise(name: str) -> None:
             if kind in TYPES:
                 assert found[1] == TYPES[kind], edited.hex()
     assert both > 300
+
+
+def in_header(name: str, payload: bytes, *transforms: int) -> bytes:
+    """A THeader frame of it."""
+    header = bytes([2 if name == "compact" else 0, len(transforms), *transforms])
+    header += bytes(-len(header) % 4)
+    return framed(struct.pack("!HHIH", 0x0FFF, 0, 7, len(header) // 4) + header + payload)
+
+
+def inflated(stream: bytes) -> bytes | None:
+    """What zlib makes of it; None unless it takes all of it."""
+    reader = zlib.decompressobj()
+    try:
+        data = reader.decompress(stream)
+    except zlib.error:
+        return None
+    return data if reader.eof and not reader.unused_data else None
+
+
+@pytest.mark.parametrize("name", ["binary", "compact"])
+def test_compressed_messages_are_what_zlib_makes_of_them(name: str) -> None:
+    rng = random.Random(3)
+    good = broken = 0
+    for _ in range(400):
+        writer = zlib.compressobj(
+            *(rng.randrange(10), zlib.DEFLATED, rng.choice((9, 12, 15))),
+            *(rng.randrange(1, 10), rng.choice((0, zlib.Z_HUFFMAN_ONLY, zlib.Z_RLE, zlib.Z_FIXED))),
+        )
+        data = message(name, rng)
+        half = rng.randrange(len(data))
+        stream = writer.compress(data[:half]) + writer.flush(zlib.Z_SYNC_FLUSH)
+        stream += writer.compress(data[half:]) + writer.flush()
+        plain = read_by_codec(in_header(name, data))
+        assert plain is not None
+        found = read_by_codec(in_header(name, stream, 1))
+        assert found is not None
+        assert found[:3] == plain[:3]
+        out = Codec("thrift").encode(Direction.REQUEST, in_header(name, stream, 1), id=5)
+        assert out == Codec("thrift").encode(Direction.REQUEST, in_header(name, data), id=5)
+        edited = bytearray(stream)
+        edited[rng.randrange(len(edited))] ^= 1 << rng.randrange(8)
+        wanted = inflated(bytes(edited))
+        found = read_by_codec(in_header(name, bytes(edited), 1))
+        if wanted is None:
+            broken += 1
+            assert found is None, edited.hex()
+        elif (plain := read_by_codec(in_header(name, wanted))) is not None:
+            good += 1
+            assert found is not None
+            assert found[:3] == plain[:3]
+    assert broken > 300
+    assert good > 0
+
+
+def test_what_a_stream_of_a_few_bytes_stands_for_is_bounded() -> None:
+    with pytest.raises(DecodeError, match="1 MiB and a hundred times"):
+        Codec("thrift").decode(
+            Direction.REQUEST, in_header("binary", zlib.compress(bytes(2 << 20)), 1)
+        )

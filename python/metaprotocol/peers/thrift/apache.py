@@ -16,7 +16,11 @@ from thrift.protocol.TBinaryProtocol import TBinaryProtocol
 from thrift.protocol.TCompactProtocol import TCompactProtocol
 from thrift.protocol.THeaderProtocol import THeaderProtocol
 from thrift.Thrift import TApplicationException, TMessageType, TType
-from thrift.transport.THeaderTransport import THeaderClientType, THeaderSubprotocolID
+from thrift.transport.THeaderTransport import (
+    THeaderClientType,
+    THeaderSubprotocolID,
+    THeaderTransformID,
+)
 from thrift.transport.TSocket import TSocket
 from thrift.transport.TTransport import TBufferedTransport, TFramedTransport, TTransportException
 
@@ -92,7 +96,7 @@ class ApacheServer(ThreadedServer):
 
     Names may be multiplexed ("service:method"); names without a service go to the handler "".
     The THeader headers of the last request are in ``last_headers``; ``reply_headers`` are sent
-    with each reply.
+    with each reply, which is ``compressed`` with zlib if that is said.
     """
 
     def __init__(
@@ -102,16 +106,20 @@ class ApacheServer(ThreadedServer):
         encoding: Encoding = Encoding.BINARY,
         reply_headers: Mapping[str, str] | None = None,
         port: int = 0,
+        compressed: bool = False,
     ) -> None:
         super().__init__(self._serve_connection, port)
         self._handlers = handlers
         self._framing = framing
         self._encoding = encoding
         self._reply_headers = dict(reply_headers or {})
+        self._compressed = compressed
         self.last_headers: dict[str, str] = {}
 
     def _serve_connection(self, connection: socket.socket) -> None:
-        protocol = _protocol(connection, self._framing, self._encoding, _ALL_CLIENTS)
+        protocol = _protocol(
+            connection, self._framing, self._encoding, _ALL_CLIENTS, compressed=self._compressed
+        )
         try:
             while True:
                 self._serve_message(protocol)
@@ -164,8 +172,8 @@ def _call(handler: Greeter, method: str, arguments: dict[str, Any]) -> _Struct |
 class ApacheClient:
     """A client of Greeter, on loopback unless told otherwise, as a context manager.
 
-    ``service`` makes its names multiplexed. With HEADER framing, ``headers`` go with each call and
-    ``last_headers`` are those of the last reply.
+    ``service`` makes its names multiplexed. With HEADER framing, ``headers`` go with each call,
+    ``last_headers`` are those of the last reply, and calls can be ``compressed`` with zlib.
     """
 
     def __init__(
@@ -177,10 +185,11 @@ class ApacheClient:
         service: str = "",
         host: str = "127.0.0.1",
         timeout: float = 10.0,
+        compressed: bool = False,
     ) -> None:
         self._connection = socket.create_connection((host, port), timeout)
         self._connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._protocol = _protocol(self._connection, framing, encoding)
+        self._protocol = _protocol(self._connection, framing, encoding, compressed=compressed)
         self._framing = framing
         self._prefix = f"{service}:" if service else ""
         self._sequence_ids = itertools.count(1)
@@ -275,6 +284,8 @@ def _protocol(
     framing: Framing,
     encoding: Encoding,
     understood: tuple[int, ...] = (THeaderClientType.HEADERS,),
+    *,
+    compressed: bool = False,
 ) -> Any:
     """``understood`` are the dialects that a THeader transport takes beside its own."""
     raw = TSocket()
@@ -286,11 +297,14 @@ def _protocol(
         case Framing.UNFRAMED:
             transport = TBufferedTransport(raw)
         case Framing.HEADER:
-            return THeaderProtocol(
+            protocol = THeaderProtocol(
                 raw,
                 understood,
                 THeaderSubprotocolID.COMPACT if compact else THeaderSubprotocolID.BINARY,
             )
+            if compressed:
+                protocol.trans.add_transform(THeaderTransformID.ZLIB)
+            return protocol
     return TCompactProtocol(transport) if compact else TBinaryProtocol(transport)
 
 

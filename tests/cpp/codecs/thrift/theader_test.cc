@@ -148,8 +148,9 @@ struct Refused {
 
 TEST(THeader, AnswersWhatItRefusesWithTheTypeThatSaysIt) {
   const Refused refused[] = {
-      {Header("\0\1\1"s, 7, kMessage), "THeader transforms are not supported", 8},
-      {Header("\2\2\1\3"s, 7, kMessage), "THeader transforms are not supported", 8},
+      {Header("\0\1\2"s, 7, kMessage), "THeader transforms other than zlib are not supported", 8},
+      {Header("\2\2\1\3"s, 7, kMessage), "THeader transforms other than zlib are not supported", 8},
+      {Header("\0\1\1"s, 7, kMessage), "a Thrift message that zlib cannot have compressed", 8},
       {Header("\1\0"s, 7, kMessage), "THeader with a protocol other than binary and compact", 9},
       {Header("\0\0\2\1\1a\1b"s, 7, kMessage), "THeader persistent headers are not supported", 7},
       {Header("\0\0\1\2\1a\1b"s, 7, kMessage), "a Thrift field runs over the end of its frame", 7},
