@@ -284,6 +284,14 @@ class Checker {
     }
   }
 
+  // What is missing is seldom a response: a rule that tells the others from those.
+  static const char* Wanted(MessageKind kind) {
+    if (kind == MessageKind::kHeartbeatReply) return ": it is not read as a heartbeat_reply";
+    if (kind == MessageKind::kHeartbeat) return ": it is not read as a heartbeat";
+    if (kind == MessageKind::kGoAway) return ": it is not read as a go_away";
+    return "";
+  }
+
   // What does not depend on any bytes.
   void CheckOwnMessages() {
     std::string out;
@@ -312,7 +320,7 @@ class Checker {
     if (seen.status != Status::kMessage || seen.length != out.size()) {
       Violated(what + " is no message of the protocol");
     } else if (seen.kind != kind) {
-      Violated(what + " is a message of another kind");
+      Violated(what + " is a message of another kind" + Wanted(kind));
     } else if (id && codec_.traits().id_bits != 0 && seen.id != OnTheWire(*id)) {
       Violated(what + " has another id");
     }

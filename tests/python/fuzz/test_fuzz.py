@@ -41,6 +41,14 @@ def test_every_codec_keeps_the_rules(name: str) -> None:
     assert progress.messages > 100
 
 
+def test_the_declaration_that_the_guide_begins_with_keeps_the_rules(tmp_path: Path) -> None:
+    guide = (ROOT / "docs" / "writing-a-codec.md").read_text()
+    (tmp_path / "page.yaml").write_text(guide.partition("```yaml\n")[2].partition("```")[0])
+    progress = Progress()
+    conformance.check(find(str(tmp_path / "page.yaml")), [], "", progress)
+    assert progress.findings == []
+
+
 @pytest.mark.parametrize("engine", ["builtin", "hypothesis", "atheris"])
 def test_fuzzing_counts_and_grows_its_corpus(engine: str, tmp_path: Path) -> None:
     if engine == "atheris":
