@@ -8,17 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from metaprotocol.control_plane import ControlPlane
+from metaprotocol.control_plane import ControlPlane, LocalProxy, ProxySettings
 from metaprotocol.controller import Controller, ControllerOptions
-from metaprotocol.envoy.config import ConfigBuilder
+from metaprotocol.envoy.binary import find_envoy, find_module
+from metaprotocol.envoy.config import ConfigBuilder, Module
 from metaprotocol.envoy.process import EnvoyProcess
 from metaprotocol.kubernetes import Client, Connection
-from metaprotocol.peers.dubbo import DubboClient, DubboServer
+from metaprotocol.peers.dubbo import DubboClient, DubboError, DubboServer
 from metaprotocol.sources.kubernetes import KubernetesSource
 from metaprotocol.translate import Options
 from metaprotocol.translate.istio_parts import IstioOptions
 
 from tests.testkit.api_server import ApiServer
+from tests.testkit.authorizer import Authorizer
 from tests.testkit.istiod import Istiod, cluster, tcp_listener
 from tests.testkit.mesh import free_port
 from tests.testkit.stage import SERVICE, Provider, eventually
@@ -119,3 +121,96 @@ async def test_a_changed_router_reaches_calls_in_a_sidecar_without_a_closed_conn
                     delivery.cancel()
                     await asyncio.to_thread(envoy.stop)
                     envoy.clean()
+
+
+def entry(host: str, port: int, name: str, target: int) -> str:
+    return f"""
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {{name: {host.partition(".")[0]}, namespace: shop}}
+spec:
+  hosts: [{host}]
+  ports: [{{number: {port}, name: {name}, protocol: TCP}}]
+  resolution: STATIC
+  endpoints: [{{address: 127.0.0.1, ports: {{{name}: {target}}}}}]
+---
+"""
+
+
+def mesh_config(provider: str) -> str:
+    return f"""
+apiVersion: v1
+kind: ConfigMap
+metadata: {{name: istio, namespace: istio-system}}
+data:
+  mesh: |
+    extensionProviders:
+    - name: {provider}
+      envoyExtAuthzGrpc: {{service: authz.shop.svc.cluster.local, port: 9000, timeout: 30s}}
+"""
+
+
+CUSTOM = """
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata:
+  name: buyers
+  namespace: shop
+  annotations: {metaprotocol.aeraki.io/check-metadata: token}
+spec:
+  action: CUSTOM
+  provider: {name: own}
+  rules: [{to: [{operation: {methods: [buy]}}]}]
+"""
+
+
+async def test_custom_authorization_follows_the_meshs_configuration_in_the_cluster(
+    builder: ConfigBuilder, tmp_path: Path
+) -> None:
+    async with (
+        ApiServer() as server,
+        DubboServer(Provider("v1")) as provider,
+        Authorizer(builder.types) as authorizer,
+        Client(Connection(server.kubeconfig(tmp_path))) as client,
+    ):
+        server.load(
+            entry(HOST, 20880, "tcp-metaprotocol-dubbo", provider.port)
+            + entry("authz.shop.svc.cluster.local", 9000, "grpc", authorizer.port)
+            + CUSTOM
+        )
+        options = Options(module=Module(find_module()), ephemeral_ports=True)
+        source = KubernetesSource(client)
+        async with ControlPlane(builder.types, options, source=source) as plane:
+            settings = ProxySettings(find_envoy(), Module(find_module()), node_id="one")
+            async with LocalProxy(builder.types, plane.port, settings) as proxy:
+                await plane.wait_synced(60.0, nodes=1)
+                port = proxy.envoy.listener_port(f"{HOST}|20880")
+                async with await DubboClient.connect("127.0.0.1", port) as calls:
+
+                    async def said(method: str, **attachments: str) -> str:
+                        try:
+                            reply = await calls.call(SERVICE, method, attachments=attachments)
+                        except DubboError as error:
+                            return error.message
+                        return str(reply.value)
+
+                    async def becomes(expected: str, token: str) -> None:
+                        async with asyncio.timeout(60):
+                            while expected not in await said("buy", token=token):
+                                await asyncio.sleep(0.02)
+
+                    denied = "denied by the authorization policy shop/buyers"
+                    await becomes(denied, "of-ada")
+                    assert await said("list") == "v1", "the policy is not for it"
+                    assert not authorizer.asked
+                    server.load(mesh_config("own"))
+                    await becomes("v1", "of-ada")
+                    assert authorizer.asked[-1].metadata["token"] == "of-ada"
+                    assert "denied by the authorization service" in await said("buy", token="")
+                    server.load(mesh_config("another"))
+                    await becomes(denied, "of-ada")
+                    server.load(mesh_config("own"))
+                    await becomes("v1", "of-ada")
+                    server.remove("configmaps", "istio-system", "istio")
+                    await becomes(denied, "of-ada")
+                    assert await said("list") == "v1"

@@ -13,7 +13,7 @@ import copy
 import json
 import re
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -43,6 +43,7 @@ def _istio(kind: str, plural: str) -> Served:
 CORE = (
     Served("", "v1", "Service", "services"),
     Served("", "v1", "Pod", "pods"),
+    Served("", "v1", "ConfigMap", "configmaps"),
     Served("", "v1", "Event", "events"),
     Served("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices"),
     Served("coordination.k8s.io", "v1", "Lease", "leases"),
@@ -307,10 +308,10 @@ class ApiServer:
         )
 
     def _matching(self, request: web.Request, served: Served, namespace: str) -> Iterable[Json]:
-        selector = request.query.get("labelSelector", "")
+        selected = _selection(request)
         for key in sorted(self.objects):
             item = self.objects[key]
-            if key[0] == served.plural and namespace in ("", key[1]) and _selected(item, selector):
+            if key[0] == served.plural and namespace in ("", key[1]) and selected(item):
                 yield item
 
     def _list(self, request: web.Request, served: Served, namespace: str) -> web.Response:
@@ -340,7 +341,7 @@ class ApiServer:
         task = asyncio.current_task()
         assert task is not None
         self._watches.add(task)
-        selector = request.query.get("labelSelector", "")
+        selected = _selection(request)
         try:
             while True:
                 news = self._news
@@ -356,9 +357,7 @@ class ApiServer:
                 for version, plural, kind, item in list(self._log):
                     if version <= at or plural != served.plural:
                         continue
-                    if namespace in ("", item["metadata"].get("namespace", "")) and _selected(
-                        item, selector
-                    ):
+                    if namespace in ("", item["metadata"].get("namespace", "")) and selected(item):
                         await response.write(_event(kind, item))
                 at = self._version
                 if request.query.get("allowWatchBookmarks"):
@@ -468,6 +467,14 @@ def _by_name(old: list[Json], new: list[Json]) -> list[Json]:
             inside = isinstance(value, dict) and isinstance(there.get(key), dict)
             there[key] = {**there[key], **value} if inside else value
     return list(merged.values())
+
+
+def _selection(request: web.Request) -> Callable[[Json], bool]:
+    """What the query of a list or watch asks for."""
+    labels = request.query.get("labelSelector", "")
+    field, _, name = request.query.get("fieldSelector", "").partition("=")
+    assert field in ("", "metadata.name"), field
+    return lambda item: _selected(item, labels) and name in ("", item["metadata"]["name"])
 
 
 def _selected(item: Json, selector: str) -> bool:

@@ -49,6 +49,10 @@ class ApiKind:
     """Whether nothing can be done before it is known; otherwise it may be forbidden to read it."""
     selector: str = ""
     """Labels of those that count, as in the query of a list; all if empty."""
+    only: tuple[str, str] | None = None
+    """Namespace and name of the one object that counts, whatever else is followed; None: all."""
+    unread: str = "what such objects ask for is not told of"
+    """Of one that is not essential: what it means that it cannot be read."""
 
     def path(self, version: str, namespace: str = "", name: str = "", part: str = "") -> str:
         """Of an object, or of the collection."""
@@ -106,6 +110,12 @@ class Reflector:
         self._client = client
         self._on_change = on_change
         self._namespace = namespace if kind.namespaced else ""
+        self._query: dict[str, str] = {}
+        if kind.selector:
+            self._query["labelSelector"] = kind.selector
+        if kind.only is not None:
+            self._namespace, name = kind.only
+            self._query["fieldSelector"] = f"metadata.name={name}"
         self._pauses = pauses or Pauses()
         self._absent_seconds = absent_seconds
         self._absences = 0
@@ -145,9 +155,7 @@ class Reflector:
         found: dict[Name, Json] = {}
         group = f"{self.kind.group}/" if self.kind.group else ""
         typed = {"apiVersion": group + self.version, "kind": self.kind.name}
-        query: dict[str, str | int] = {"limit": self._page}
-        if self.kind.selector:
-            query["labelSelector"] = self.kind.selector
+        query: dict[str, str | int] = {"limit": self._page, **self._query}
         while True:
             page = await self._client.get(path, **query)
             metadata = page.get("metadata")
@@ -200,9 +208,11 @@ class Reflector:
 
     async def _watch(self) -> None:
         path = self.kind.path(self.version, self._namespace)
-        query: dict[str, str | int] = {"allowWatchBookmarks": "true", "resourceVersion": self._at}
-        if self.kind.selector:
-            query["labelSelector"] = self.kind.selector
+        query: dict[str, str | int] = {
+            "allowWatchBookmarks": "true",
+            "resourceVersion": self._at,
+            **self._query,
+        }
         async for event in self._client.watch(path, random.uniform(*_WATCH_SECONDS), **query):
             if self._pauses.failures or self.problem:
                 self._pauses.succeeded()

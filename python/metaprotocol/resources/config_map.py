@@ -13,10 +13,20 @@ from metaprotocol.resources.base import Model, Resource
 from metaprotocol.resources.types import Duration, PortNumber
 from metaprotocol.resources.yaml_reader import Document, YamlProblem
 
-__all__ = ["MESH_CONFIG", "BodyInCheck", "ConfigMap", "GrpcAuthorizer", "Provider"]
+__all__ = [
+    "MESH_CONFIG",
+    "ROOT_NAMESPACE",
+    "BodyInCheck",
+    "ConfigMap",
+    "GrpcAuthorizer",
+    "Provider",
+]
 
 MESH_CONFIG = "istio"
 """The name of the ConfigMap with the mesh's configuration, in the root namespace."""
+
+ROOT_NAMESPACE = "istio-system"
+"""Istio's own name for the namespace whose objects are for the whole mesh."""
 
 
 class _Part(Model):

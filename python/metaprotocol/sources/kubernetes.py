@@ -73,7 +73,9 @@ class KubernetesSource:
                 absent_seconds=absent_seconds,
             )
             for kind in kinds
-            for namespace in (namespaces if namespaces and kind.namespaced else ("",))
+            for namespace in (
+                namespaces if namespaces and kind.namespaced and kind.only is None else ("",)
+            )
         ]
 
     @property
@@ -243,7 +245,7 @@ class KubernetesSource:
             if item.kind.essential:
                 severity, outcome = Severity.ERROR, "what was read before stays in use"
             else:
-                severity, outcome = Severity.INFO, "what such objects ask for is not told of"
+                severity, outcome = Severity.INFO, item.kind.unread
                 fix = "allow list and watch of it"
             message = f"{item.kind} cannot be read: {item.problem}; {outcome}"
             found.append(Diagnostic(severity, message, ORIGIN, fix=fix, code="unreadable"))

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from metaprotocol.diagnostics import Diagnostic, Origin, Severity
 from metaprotocol.kubernetes.reflector import ApiKind
 from metaprotocol.resources.base import Key, Resource
+from metaprotocol.resources.config_map import MESH_CONFIG, ROOT_NAMESPACE
 from metaprotocol.resources.kinds import KINDS, Kind, find_kind
 from metaprotocol.resources.problems import explain, warnings
 from metaprotocol.resources.unenforced import Unenforced
@@ -47,15 +48,19 @@ CONTROLLER_LABEL = "metaprotocol.aeraki.io/controller"
 # In a cluster, EndpointSlices and Pods say what these would.
 _SAID_ELSEWHERE = ("Endpoints", "Deployment", "StatefulSet")
 # Where there is a cluster istiod enforces it, or nobody; without the other requests go on alike.
-_NOT_ESSENTIAL = ("AuthorizationPolicy", "Gateway", "Telemetry")
+_NOT_ESSENTIAL = ("AuthorizationPolicy", "Gateway", "Telemetry", "ConfigMap")
 # What is not read, but told of where somebody has written it.
 _TOLD_OF = ("RequestAuthentication",)
 # What our controller writes as well.
 _WRITTEN = ("VirtualService",)
 _ISTIO_VERSIONS = ("v1", "v1beta1", "v1alpha3")
-# What is in Secrets is for those who mount them, and for nobody else to read; and of all ConfigMaps
-# one would be looked at, for what istiod does where there is an istiod.
-_NOT_FOLLOWED = (*_SAID_ELSEWHERE, "Secret", "ConfigMap")
+# What is in Secrets is for those who mount them, and for nobody else to read.
+_NOT_FOLLOWED = (*_SAID_ELSEWHERE, "Secret")
+# Of all ConfigMaps one, for which the rights are enough that are for this one alone.
+_ONLY = {"ConfigMap": (ROOT_NAMESPACE, MESH_CONFIG)}
+_UNREAD = {
+    "ConfigMap": "policies with action CUSTOM deny what meets them, outside Istio's sidecars"
+}
 
 FOLLOWED: tuple[ApiKind, ...] = (
     *(
@@ -67,6 +72,8 @@ FOLLOWED: tuple[ApiKind, ...] = (
             kind.namespaced,
             essential=kind.name not in _NOT_ESSENTIAL,
             selector=f"!{CONTROLLER_LABEL}" if kind.name in _WRITTEN else "",
+            only=_ONLY.get(kind.name),
+            unread=_UNREAD.get(kind.name, ApiKind.unread),
         )
         for kind in KINDS
         if kind.model is not None and kind.name not in _NOT_FOLLOWED

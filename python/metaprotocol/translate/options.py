@@ -8,6 +8,7 @@ from enum import Enum
 from pathlib import Path
 
 from metaprotocol.envoy.config import Module
+from metaprotocol.resources.config_map import ROOT_NAMESPACE
 from metaprotocol.translate.secret_files import SecretFiles
 
 
@@ -53,7 +54,7 @@ class Options:
     """How Envoy finds our shared library."""
     cluster_domain: str = "cluster.local"
     """What short host names end in, after the namespace and "svc"."""
-    root_namespace: str = "istio-system"
+    root_namespace: str = ROOT_NAMESPACE
     """Whose DestinationRules are for every namespace."""
     respect_export_to: bool = True
     """False: everything is for one Envoy, to whatever namespaces it is exported."""

@@ -41,6 +41,8 @@ def rights() -> dict[tuple[str, str], set[str]]:
         if item["kind"] != "ClusterRole":
             continue
         for rule in item["rules"]:
+            if "resourceNames" in rule and rule["resources"] == ["configmaps"]:
+                continue
             for group in rule["apiGroups"]:
                 for resource in rule["resources"]:
                     found.setdefault((group, resource), set()).update(rule["verbs"])
@@ -49,7 +51,7 @@ def rights() -> dict[tuple[str, str], set[str]]:
 
 def test_what_is_followed_may_be_read_and_nothing_else() -> None:
     may_read = {kind for kind, verbs in rights().items() if verbs >= {"list", "watch"}}
-    followed = {(kind.group, kind.plural) for kind in FOLLOWED}
+    followed = {(kind.group, kind.plural) for kind in FOLLOWED if kind.only is None}
     assert may_read == followed | {("networking.istio.io", "envoyfilters")}
 
 
@@ -70,6 +72,20 @@ def test_only_our_own_is_written() -> None:
         ("networking.istio.io", "gateways/status"): {"patch"},
         ("admissionregistration.k8s.io", "validatingwebhookconfigurations"): {"get", "patch"},
     }
+
+
+def test_of_config_maps_the_one_that_is_followed_may_be_read() -> None:
+    (only,) = (kind for kind in FOLLOWED if kind.only is not None)
+    assert only.only == ("istio-system", "istio")
+    for file in ("kubernetes/1-rights.yaml", "charts/metaprotocol/templates/rights.yaml"):
+        rule = """
+- apiGroups: [""]
+  resources: [configmaps]
+  resourceNames: [istio]
+  verbs: [list, watch]
+"""
+        assert (DEPLOY / file).read_text().count("configmaps") == 1
+        assert rule in (DEPLOY / file).read_text()
 
 
 def test_of_secrets_and_leases_only_its_own_are_seen() -> None:

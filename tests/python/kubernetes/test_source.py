@@ -10,15 +10,16 @@ from pathlib import Path
 
 import pytest
 from metaprotocol.control_plane import LastGoodStore
+from metaprotocol.diagnostics import Severity
 from metaprotocol.kubernetes import Client, Connection, Pauses
-from metaprotocol.resources import Key
+from metaprotocol.resources import ConfigMap, Key
 from metaprotocol.resources.unreadable import Unreadable
 from metaprotocol.sources.folder import Content
 from metaprotocol.sources.kubernetes import KubernetesSource
 from metaprotocol.sources.source import Batch
 
 from tests.python.control_plane.test_state import Noted, closed
-from tests.testkit.api_server import CORE, ISTIO, METAPROTOCOL, ApiServer
+from tests.testkit.api_server import CORE, ISTIO, METAPROTOCOL, ApiServer, Fault
 from tests.testkit.stage import eventually
 
 ROUTER = Key("MetaRouter", "shop", "orders")
@@ -430,3 +431,53 @@ async def test_what_was_kept_in_another_form_is_not_used(tmp_path: Path) -> None
             batch = await followed_once(server, tmp_path, state)
             assert isinstance(batch.inventory[ROUTER], Unreadable)
     store.close()
+
+
+def mesh_config(provider: str, namespace: str = "istio-system", name: str = "istio") -> str:
+    return f"""
+apiVersion: v1
+kind: ConfigMap
+metadata: {{name: {name}, namespace: {namespace}}}
+data:
+  mesh: |
+    extensionProviders:
+    - {{name: {provider}, envoyExtAuthzGrpc: {{service: a.example, port: 9000}}}}
+"""
+
+
+MESH = Key("ConfigMap", "istio-system", "istio")
+
+
+async def test_of_all_config_maps_the_meshs_configuration_is_followed(tmp_path: Path) -> None:
+    async with ApiServer() as server:
+        server.load(mesh_config("one") + "---" + mesh_config("x", "shop"))
+        server.load(mesh_config("y", name="other"))
+        # Whatever namespaces are followed beside it.
+        async with following(server, tmp_path, namespaces=["shop"]) as (_, batches):
+            batch = await anext(batches)
+            maps = [key for key in batch.inventory if key.kind == "ConfigMap"]
+            assert maps == [MESH]
+            server.load(mesh_config("two") + "---" + mesh_config("z", name="other"))
+            batch = await anext(batches)
+            found = batch.inventory[MESH]
+            assert isinstance(found, ConfigMap)
+            assert list(found.providers) == ["two"]
+            assert batch.changes.updated == {MESH}
+            server.remove("configmaps", "istio-system", "istio")
+            batch = await anext(batches)
+            assert batch.changes.removed == {MESH}
+    asked = [it for it in server.requests if "configmaps" in it.path]
+    assert {it.path for it in asked} == {"/api/v1/namespaces/istio-system/configmaps"}
+    assert {it.query["fieldSelector"] for it in asked} == {"metadata.name=istio"}
+
+
+async def test_without_the_right_to_read_it_all_else_goes_on_and_it_is_told(tmp_path: Path) -> None:
+    async with ApiServer() as server:
+        server.faults.append(Fault("GET", "/configmaps", 403, 10**6))
+        server.load(router("v1"))
+        async with following(server, tmp_path) as (source, batches):
+            batch = await until(batches, "v1")
+            (told,) = [item for item in batch.diagnostics if "configmaps" in item.message]
+            assert told.severity is Severity.INFO
+            assert "policies with action CUSTOM deny what meets them" in told.message
+            assert source.health.reading
