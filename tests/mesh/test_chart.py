@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import Iterator
 from functools import partial
@@ -118,6 +119,33 @@ def narrow_values(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_helm_finds_nothing_to_complain_of(narrow_values: Path) -> None:
     helm("lint", "--strict", str(CHART))
     helm("lint", "--strict", str(CHART), "--values", str(narrow_values))
+
+
+def test_monitoring_is_what_deploy_has_of_it() -> None:
+    options = [
+        f"--set=monitoring.{part}.enabled=true" for part in ("rules", "dashboards", "sidecars")
+    ]
+    chart = rendered("metaprotocol", "metaprotocol-system", *options)
+    files = ROOT / "deploy/monitoring"
+    assert only(chart, "PrometheusRule")["spec"] == yaml.safe_load(
+        (files / "rules.yaml").read_text()
+    )
+    dashboards = {
+        name: json.loads(text)
+        for item in chart
+        if item["kind"] == "ConfigMap"
+        for name, text in item["data"].items()
+    }
+    assert dashboards == {
+        path.name: json.loads(path.read_text()) for path in (files / "dashboards").iterdir()
+    }
+    monitor = only(chart, "PodMonitor")["spec"]
+    (scraped,) = yaml.safe_load((files / "prometheus.yaml").read_text())["scrape_configs"][:1]
+    (relabel,) = scraped["metric_relabel_configs"]
+    assert monitor["podMetricsEndpoints"][0]["metricRelabelings"] == [
+        {"sourceLabels": relabel["source_labels"], "regex": relabel["regex"],
+         "targetLabel": relabel["target_label"]}
+    ]  # fmt: skip
 
 
 def test_by_default_it_is_the_plain_manifests() -> None:

@@ -37,6 +37,13 @@ def test_its_crds_are_the_generated_ones() -> None:
     assert there == {path.name: path.read_text() for path in (ROOT / "deploy/crds").iterdir()}
 
 
+def test_its_dashboards_and_rules_are_those_that_are_tried_with_a_real_prometheus() -> None:
+    there = {path.name: path.read_text() for path in (CHART / "monitoring-files").iterdir()}
+    of_all = ROOT / "deploy/monitoring"
+    wanted = [of_all / "rules.yaml", *(of_all / "dashboards").iterdir()]
+    assert there == {path.name: path.read_text() for path in wanted}
+
+
 def test_the_default_values_are_valid() -> None:
     said({})
 
@@ -55,6 +62,9 @@ def test_the_default_values_are_valid() -> None:
         {"log": {"level": "loud"}},
         {"podDisruptionBudget": {"minAvailable": "most"}},
         {"serviceMonitor": {"interval": "often"}},
+        {"monitoring": {"rules": {"enable": True}}},
+        {"monitoring": {"dashboards": {"labels": {}}}},
+        {"monitoring": {"sidecars": {"interval": "often"}}},
     ],
     ids=str,
 )
