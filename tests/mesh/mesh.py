@@ -230,6 +230,8 @@ class Mesh:
                 "spec": {
                     "serviceAccountName": app,
                     "nodeName": "node",
+                    # No kubelet says that it has ended, and until then another of its name is it.
+                    "terminationGracePeriodSeconds": 0,
                     "containers": [
                         {"name": "app", "image": "none", "ports": [{"containerPort": PORT}]},
                         {"name": "istio-proxy", "image": "none"},
@@ -275,8 +277,7 @@ class Mesh:
 
     def end_pod(self, name: str) -> None:
         """Ends a pod and all in it."""
-        # At once: no kubelet says that it has ended, and until then another one of its name is it.
-        self.delete(f"/api/v1/namespaces/{NAMESPACE}/pods/{name}?gracePeriodSeconds=0")
+        self.delete(f"/api/v1/namespaces/{NAMESPACE}/pods/{name}")
         for process in (f"provider-{name}", f"sidecar-{name}"):
             if process in self.processes:
                 self.processes.pop(process).stop()
