@@ -26,7 +26,6 @@ ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "build" / "containers"
 BASE = "localhost/metaprotocol-base"
 IMAGE = "localhost/metaprotocol-proxy"
-MIRROR = "http://deb.debian.org/debian"
 
 # How this machine reaches package indexes, for builds behind a proxy.
 PIP = {"cert": "PIP_CERT", "index-url": "PIP_INDEX_URL", "trusted-host": "PIP_TRUSTED_HOST"}
@@ -74,7 +73,7 @@ def make_base(rootfs: Path | None) -> None:
         rootfs = FOLDER / "bookworm"
         if not rootfs.exists():
             say("debootstrap of Debian 12")
-            run(["debootstrap", "--variant=minbase", "bookworm", rootfs, MIRROR])
+            run(["debootstrap", "--variant=minbase", "bookworm", rootfs])
     container = buildah("from", "scratch").strip()
     buildah("add", "--quiet", container, rootfs, "/")
     buildah("commit", "--quiet", container, BASE)

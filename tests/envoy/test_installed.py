@@ -22,8 +22,8 @@ from tests.testkit.stage import Provider, dubbo_load
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# pip installs all of it anew, Envoy included.
-pytestmark = pytest.mark.timeout(600)
+# pip installs all of it anew, Envoy included: the limit is there to end what hangs, no more.
+pytestmark = pytest.mark.timeout(1800)
 
 # What only the tests' own Python brings must not help.
 CLEAN = {name: text for name, text in os.environ.items() if not name.startswith("PYTHON")}
