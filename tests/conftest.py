@@ -15,6 +15,9 @@ from metaprotocol.envoy.binary import find_envoy, find_module
 from metaprotocol.envoy.config import ConfigBuilder, Module
 from metaprotocol.envoy.descriptors import EnvoyTypes
 
+from tests.testkit.built import BUILD, LOCK
+from tests.testkit.locks import one_at_a_time
+
 # The test command says the same of the same code: random tests have fixed seeds. `make search`
 # looks for what they do not find. Neither says how fast a machine has to be.
 settings.register_profile(
@@ -59,13 +62,14 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
         return Path(given)
     pytest.importorskip("scikit_build_core")
     root = Path(__file__).resolve().parent.parent
-    if not (root / "build" / "release" / "build.ninja").is_file():
+    if not (BUILD / "build.ninja").is_file():
         pytest.skip("the module is not built: make test ONLY=cpp")
     folder = tmp_path_factory.mktemp("wheel")
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "wheel", "--quiet"]
     command += ["--no-deps", "--no-build-isolation", f"--wheel-dir={folder}"]
-    command += [f"--config-settings=build-dir={root / 'build' / 'release'}", str(root)]
-    finished = subprocess.run(command, capture_output=True, text=True, check=False)
+    command += [f"--config-settings=build-dir={BUILD}", str(root)]
+    with one_at_a_time(LOCK):
+        finished = subprocess.run(command, capture_output=True, text=True, check=False)
     assert finished.returncode == 0, finished.stdout + finished.stderr
     (path,) = folder.glob("metaprotocol-*.whl")
     return path

@@ -522,7 +522,7 @@ def envoy_ubsan(arguments: argparse.Namespace) -> Result:
     shutil.rmtree(reports, ignore_errors=True)
     reports.mkdir()
     finished = run(
-        [BIN / "python", "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests],
+        [*pytest(arguments), *tests],
         {
             "METAPROTOCOL_MODULE": str(module),
             "UBSAN_OPTIONS": f"print_stacktrace=1:log_path={reports}/envoy",
@@ -539,20 +539,27 @@ def envoy_ubsan(arguments: argparse.Namespace) -> Result:
 # --- Python
 
 
-def python(_: argparse.Namespace) -> Result:
+def pytest(arguments: argparse.Namespace) -> list[str | Path]:
+    """The command of pytest with as many processes as there are jobs. Each takes whole files, whose
+    tests may share what they start."""
+    command: list[str | Path] = [BIN / "python", "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    return [*command, "--numprocesses", str(arguments.jobs), "--dist", "loadfile"]
+
+
+def python(arguments: argparse.Namespace) -> Result:
     result = Result()
     if not (ROOT / "python" / "metaprotocol" / "_native" / "libmetaprotocol.so").is_file():
         result.add(False, "the module is not built (make test ONLY=cpp)")
         return result
     finished = run(
-        [BIN / "python", "-m", "pytest", "-q", "--durations=10", "tests"],
+        [*pytest(arguments), "--durations=10", "tests"],
         {"PYTHONHASHSEED": "1"},  # random tests choose from sets, too
     )
     count_pytest(finished, result)
     return result
 
 
-def other_envoys(_: argparse.Namespace) -> Result:
+def other_envoys(arguments: argparse.Namespace) -> Result:
     result = Result()
     tests = [f"tests/envoy/{name}.py" for name in RELEASE_TESTS]
     tests.append("tests/static_module")
@@ -563,7 +570,7 @@ def other_envoys(_: argparse.Namespace) -> Result:
             result.add(False, f"Envoy {release} cannot be installed")
             continue
         say(f"Envoy {release}: {executable}")
-        finished = run([BIN / "python", "-m", "pytest", "-q", *tests], {"ENVOY": str(executable)})
+        finished = run([*pytest(arguments), *tests], {"ENVOY": str(executable)})
         count_pytest(finished, result)
     return result
 

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import fcntl
 import subprocess
 import sys
 from pathlib import Path
 
+from tests.testkit.locks import one_at_a_time
+
 BUILD = Path(__file__).parents[2] / "build" / "release"
+LOCK = BUILD / "tests.lock"
+"""Of whoever builds there: Ninja does not know of another one."""
 
 
 def built(target: str) -> Path:
     """The folder of the build, in which ``target`` is up to date now."""
     cmake = Path(sys.executable).with_name("cmake")
     command: list[str | Path] = [cmake, "--build", BUILD, "--target", target, "--", "--quiet"]
-    with (BUILD / "tests.lock").open("w") as lock:  # one at a time, whoever asks
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with one_at_a_time(LOCK):
         done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return BUILD

@@ -19,6 +19,8 @@ from typing import Literal
 
 import pytest
 
+from tests.testkit.locks import one_at_a_time
+
 INTERFACE = "org.metaprotocol.peer.DubboPeer$Greeter"
 
 _ROOT = Path(__file__).resolve().parents[2]
@@ -145,12 +147,13 @@ def _node_folder(name: str) -> Path:
     _need("node", "npm")
     folder = _BUILD / name
     sources = sorted((_SOURCES / name).iterdir())
-    if _outdated(folder / "node_modules", sources):
-        folder.mkdir(parents=True, exist_ok=True)
-        for source in sources:
-            shutil.copy(source, folder)
-        _run("npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts", cwd=folder)
-        (folder / "node_modules").touch()
+    with one_at_a_time(_BUILD / f"{name}.lock"):
+        if _outdated(folder / "node_modules", sources):
+            folder.mkdir(parents=True, exist_ok=True)
+            for source in sources:
+                shutil.copy(source, folder)
+            _run("npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts", cwd=folder)
+            (folder / "node_modules").touch()
     return folder
 
 
@@ -229,10 +232,11 @@ def _go_program(sources: str, name: str, package: str) -> Path:
     _need("go")
     module = _SOURCES / sources
     program = _BUILD / sources / name
-    if _outdated(program, [path for path in module.rglob("*") if path.is_file()]):
-        program.parent.mkdir(parents=True, exist_ok=True)
-        _run("go", "build", "-o", str(program), package, cwd=module)
-        program.touch()  # Go leaves it alone if it would not change
+    with one_at_a_time(_BUILD / f"{sources}.lock"):
+        if _outdated(program, [path for path in module.rglob("*") if path.is_file()]):
+            program.parent.mkdir(parents=True, exist_ok=True)
+            _run("go", "build", "-o", str(program), package, cwd=module)
+            program.touch()  # Go leaves it alone if it would not change
     return program
 
 
@@ -243,16 +247,18 @@ def _java_peer(
     folder = _BUILD / name
     classpath = folder / "classpath"
     project = _SOURCES / sources
-    if _outdated(classpath, [path for path in project.rglob("*") if path.is_file()]):
-        folder.mkdir(parents=True, exist_ok=True)
-        _run(
-            *("mvn", "--quiet", "--batch-mode", "--file", str(project / "pom.xml")),
-            *("compile", "dependency:build-classpath"),
-            *(*properties, f"-Dpeer.build={folder}"),
-            f"-Dmdep.outputFile={classpath}",
-            cwd=folder,
-        )
-        classpath.touch()  # Maven leaves the file alone if it would not change
+    # What Maven has fetched is in a folder that two of them at once would break.
+    with one_at_a_time(_BUILD / "maven.lock"):
+        if _outdated(classpath, [path for path in project.rglob("*") if path.is_file()]):
+            folder.mkdir(parents=True, exist_ok=True)
+            _run(
+                *("mvn", "--quiet", "--batch-mode", "--file", str(project / "pom.xml")),
+                *("compile", "dependency:build-classpath"),
+                *(*properties, f"-Dpeer.build={folder}"),
+                f"-Dmdep.outputFile={classpath}",
+                cwd=folder,
+            )
+            classpath.touch()  # Maven leaves the file alone if it would not change
     command = (
         "java",
         *_JAVA_OPTIONS,
