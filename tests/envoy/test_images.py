@@ -40,10 +40,7 @@ from tests.testkit.mesh import free_port
 from tests.testkit.registry import running_registry
 from tests.testkit.stage import SERVICE, Provider, proxy
 
-pytestmark = [
-    pytest.mark.skipif(os.geteuid() != 0, reason="containers are run as root here"),
-    pytest.mark.timeout(600),  # tens of megabytes are compressed, again and again
-]
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="containers are run as root here")
 
 CONTAINER = f"metaprotocol-test-{os.getpid()}"
 X86_64, AARCH64 = 62, 183  # what ELF files say of the processor

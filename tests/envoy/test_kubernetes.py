@@ -7,7 +7,6 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
-import pytest
 from metaprotocol.control_plane import ControlPlane, LocalProxy, ProxySettings
 from metaprotocol.controller import Controller, ControllerOptions
 from metaprotocol.envoy.binary import find_envoy, find_module
@@ -24,9 +23,6 @@ from tests.testkit.authorizer import Authorizer
 from tests.testkit.istiod import Istiod, cluster, tcp_listener
 from tests.testkit.mesh import free_port
 from tests.testkit.stage import SERVICE, Provider, eventually
-
-# A second on a quiet machine; more than a test is given otherwise where all its waits are long.
-pytestmark = pytest.mark.timeout(600)
 
 HOST = "orders.shop.svc.cluster.local"
 

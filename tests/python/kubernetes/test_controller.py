@@ -23,10 +23,6 @@ from metaprotocol.translate.istio_parts import IstioOptions
 from tests.testkit import stage
 from tests.testkit.api_server import CORE, ISTIO, METAPROTOCOL, ApiServer
 
-# Each takes a second or so. On a machine that is busy with other tests several waits may add up to
-# more than a test is given otherwise.
-pytestmark = pytest.mark.timeout(600)
-
 HOST = "orders.shop.svc.cluster.local"
 SERVICE = f"""
 apiVersion: networking.istio.io/v1

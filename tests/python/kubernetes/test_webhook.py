@@ -29,8 +29,6 @@ from prometheus_client import CollectorRegistry
 from tests.testkit import stage
 from tests.testkit.api_server import ADMISSION, CORE, ApiServer
 
-pytestmark = pytest.mark.timeout(300)
-
 NAME = "metaprotocol.metaprotocol-system.svc"
 CONFIGURATION = """
 apiVersion: admissionregistration.k8s.io/v1
