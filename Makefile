@@ -71,6 +71,12 @@ test-collector: native .venv/.dev ## spans and logs at a real OpenTelemetry Coll
 	@$(BIN)/python tools/build_mesh.py --jobs $(JOBS) --collector
 	@$(BIN)/python -m pytest -q tests/envoy/test_collector.py
 
+.PHONY: test-rate-limiter
+test-rate-limiter: native .venv/.dev ## limits at Envoy's reference rate limit service with a real Redis (Go)
+	@tools/system_packages.sh test
+	@$(BIN)/python tools/build_mesh.py --jobs $(JOBS) --rate-limiter
+	@$(BIN)/python -m pytest -q tests/envoy/test_rate_limits.py -k reference
+
 .PHONY: lint
 lint: .venv/.dev native ## dependency directions, ruff, mypy, clang-format, clang-tidy if it is there
 	@$(BIN)/python tools/run_tests.py --jobs $(JOBS) lint tidy

@@ -1,7 +1,7 @@
 """Builds the programs of a real mesh, once: etcd, kube-apiserver, istiod and its agent, and helm;
-or, which needs no mesh, the OpenTelemetry Collector.
+or, which need no mesh, the OpenTelemetry Collector or Envoy's reference rate limit service.
 
-    python tools/build_mesh.py [--jobs N] [--collector]
+    python tools/build_mesh.py [--jobs N] [--collector | --rate-limiter]
 
 They come from the Go module proxy, in the versions that the go.mod files in tools/mesh pin, and
 are kept in build/mesh/bin. Each is built again only when its module, or how it is built, is
@@ -83,6 +83,7 @@ PROGRAMS = (
 )
 
 COLLECTOR = Program("otelcol", "collector", ".")
+RATE_LIMITER = Program("ratelimit", "ratelimit", "github.com/envoyproxy/ratelimit/src/service_cmd")
 
 
 def build(program: Program, jobs: int) -> None:
@@ -119,6 +120,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--collector", action="store_true", help="the collector and nothing else")
+    parser.add_argument(
+        "--rate-limiter", action="store_true", help="the rate limit service and nothing else"
+    )
     arguments = parser.parse_args()
     jobs = arguments.jobs
     if shutil.which("go") is None:
@@ -126,6 +130,9 @@ def main() -> None:
     BIN.mkdir(parents=True, exist_ok=True)
     if arguments.collector:
         build(COLLECTOR, jobs)
+        return
+    if arguments.rate_limiter:
+        build(RATE_LIMITER, jobs)
         return
     for program in PROGRAMS:
         build(program, jobs)

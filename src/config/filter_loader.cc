@@ -135,7 +135,8 @@ std::unique_ptr<LocalRateLimit> LoadLocalRateLimit(const config::LocalRateLimit&
   if (compiled == nullptr) return nullptr;
   return std::make_unique<LocalRateLimit>(
       std::move(compiled), std::move(sources),
-      config.token_bucket ? LoadBucket(*config.token_bucket) : nullptr);
+      config.token_bucket ? LoadBucket(*config.token_bucket) : nullptr,
+      config.enable_x_ratelimit_headers);
 }
 
 namespace {
@@ -203,6 +204,7 @@ std::unique_ptr<GlobalRateLimit> LoadGlobalRateLimit(const config::GlobalRateLim
   limit->cluster = config.cluster;
   limit->timeout_us = static_cast<uint64_t>(config.timeout.count());
   limit->deny_on_fail = config.deny_on_fail;
+  limit->tells_clients = config.enable_x_ratelimit_headers;
   for (size_t i = 0; i < config.descriptors.size(); ++i) {
     const config::RateLimitDescriptor& from = config.descriptors[i];
     CheckKey(from.key, path + ".descriptors[" + std::to_string(i) + "].key", findings);

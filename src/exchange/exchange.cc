@@ -20,6 +20,12 @@ void Exchange::Change(const MutationOp& change) {
   changes_.push_back(change);
 }
 
+void Exchange::ChangeReply(const MutationOp& change) {
+  if (reply_changes_.empty()) reply_changes_ = route_->response_mutation;
+  has_rest_ = true;
+  reply_changes_.push_back(change);
+}
+
 void Exchange::StartCall(std::string_view cluster, std::string_view path, Bytes message,
                          uint64_t timeout_us) {
   assert(call_ == 0 && !step_timer_.armed() && "a filter waits for one thing at a time");

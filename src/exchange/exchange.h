@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -85,6 +86,16 @@ class Exchange : public ReplySlot, public FilterContext {
   // The rest of its request is still to come, through Exchanges::SendBody.
   bool wants_body() const { return attempt_.state() == Attempt::State::kSending; }
   bool waits_for_connection() const { return attempt_.state() == Attempt::State::kPending; }
+  // What is written into the server's reply: what its route wants, and then its filters.
+  std::span<const MutationOp> reply_changes() const {
+    if (!has_rest_ || reply_changes_.empty()) return route_->response_mutation;
+    return reply_changes_;
+  }
+  // What is written into one of ours: what its filters want.
+  std::span<const MutationOp> own_reply_changes() const {
+    if (!has_rest_ || reply_changes_.empty()) return {};
+    return std::span(reply_changes_).subspan(route_->response_mutation.size());
+  }
   bool is_stream() const { return stream_ != nullptr; }
   bool client_done() const { return stream_->client_done; }
 
@@ -97,6 +108,7 @@ class Exchange : public ReplySlot, public FilterContext {
   }
   void Count(Counter counter) override;
   void Change(const MutationOp& change) override;
+  void ChangeReply(const MutationOp& change) override;
   void StartCall(std::string_view cluster, std::string_view path, Bytes message,
                  uint64_t timeout_us) override;
   void StartTimer(uint64_t delay_us) override;
@@ -158,7 +170,8 @@ class Exchange : public ReplySlot, public FilterContext {
   RequestRecord* record_ = nullptr;            // null: nobody is told of its end
   std::unique_ptr<HeldRequest> held_request_;  // kHeld; later, while it may be tried again
   std::unique_ptr<StreamState> stream_;        // null: a single request
-  Mutation changes_;  // the route's and then the filters', if there are any of theirs
+  Mutation changes_;        // the route's and then the filters', if there are any of theirs
+  Mutation reply_changes_;  // likewise
   ExchangeAttempt attempt_;
   Timer timer_;       // of the attempts together, or of the open stream
   Timer step_timer_;  // of the filter that has stopped, of one attempt, or of the pause before it

@@ -331,6 +331,7 @@ void Exchanges::End(Exchange& exchange, Outcome::Kind kind) {
   exchange.held_reply_.reset();
   exchange.states_.clear();
   exchange.changes_.clear();
+  exchange.reply_changes_.clear();
   exchange.host_address_.clear();
   exchange.has_rest_ = false;
 }

@@ -267,7 +267,7 @@ void Exchanges::OnWholeReply(Attempt& attempt, const UpstreamHost& host, const C
 
 Handled Exchanges::OnReply(Attempt& attempt, const Codec& codec, Message& message, Bytes bytes) {
   Exchange& exchange = static_cast<ExchangeAttempt&>(attempt).exchange;
-  if (!exchange.route_->response_mutation.empty() && !codec.traits().mutation_in_head) {
+  if (!exchange.reply_changes().empty() && !codec.traits().mutation_in_head) {
     return Handled::kWantedWhole;
   }
   const FilterNeeds& needs = exchange.chain_->needs();

@@ -113,6 +113,9 @@ class FilterContext {
   // Written into the request together with its route's own changes, after those. `change` is
   // copied.
   virtual void Change(const MutationOp& change) = 0;
+  // Written into the reply that the client gets, likewise; into one of ours as well, where the
+  // protocol's can carry it. In OnEnd it is too late.
+  virtual void ChangeReply(const MutationOp& change) = 0;
   // Any number, each as likely as any other.
   virtual uint64_t Random() = 0;
   // Whether something comes to pass that does so with this chance, out of Route::kAlways.

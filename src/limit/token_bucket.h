@@ -21,6 +21,22 @@ inline uint64_t PerFill(const TokenBucketSettings& settings) {
   return std::min<uint64_t>(settings.tokens_per_fill, settings.fill_interval_us * 1000);
 }
 
+// What a bucket has left after a request has asked it for a token.
+struct BucketLevel {
+  uint32_t most = 0;  // tokens; 0: there was no bucket
+  uint32_t remaining = 0;
+  uint64_t fill_in_us = 0;  // until the next fill
+};
+
+// Of a bucket that was asked for the token after `spent` when `filled` had been filled in.
+inline BucketLevel LevelOf(const TokenBucketSettings& settings, uint64_t spent, uint64_t filled,
+                           uint64_t passed_us) {
+  const uint64_t missing = std::min<uint64_t>(settings.max_tokens, spent - filled);
+  return {.most = settings.max_tokens,
+          .remaining = settings.max_tokens - static_cast<uint32_t>(missing),
+          .fill_in_us = settings.fill_interval_us - passed_us % settings.fill_interval_us};
+}
+
 // Begins full; fills come at multiples of the interval from its first use on. So how much has been
 // filled in follows from the time alone, and one word is the whole state: how many tokens have been
 // spent, those that overflowed among them.
@@ -30,8 +46,8 @@ class TokenBucket {
       : settings_(settings), per_fill_(PerFill(settings)) {}
 
   // Takes a token; false if there is none. Any thread; `now_us` is monotonic, and may lag behind
-  // that of other threads a little.
-  bool Take(uint64_t now_us) {
+  // that of other threads a little. `level`: what is left, for who wants to know.
+  bool Take(uint64_t now_us, BucketLevel* level = nullptr) {
     uint64_t begin = begin_us_.load(std::memory_order_relaxed);
     if (begin == kUnused &&
         begin_us_.compare_exchange_strong(begin, now_us, std::memory_order_relaxed)) {
@@ -42,8 +58,13 @@ class TokenBucket {
     uint64_t spent = spent_.load(std::memory_order_relaxed);
     while (true) {
       const uint64_t before = std::max(spent, filled);
-      if (before - filled >= settings_.max_tokens) return false;
-      if (spent_.compare_exchange_weak(spent, before + 1, std::memory_order_relaxed)) return true;
+      const bool passes = before - filled < settings_.max_tokens;
+      const uint64_t after = before + (passes ? 1 : 0);
+      if (passes && !spent_.compare_exchange_weak(spent, after, std::memory_order_relaxed)) {
+        continue;
+      }
+      if (level != nullptr) *level = LevelOf(settings_, after, filled, passed);
+      return passes;
     }
   }
 

@@ -9,14 +9,14 @@ TokenBucketTable::TokenBucketTable(Settings settings, SecretHash hash)
     : settings_(std::move(settings)), hash_(hash), per_fill_(PerFill(settings_.bucket)) {}
 
 TokenBucketTable::Taken TokenBucketTable::Take(std::span<const std::string_view> values,
-                                               uint64_t now_us) {
+                                               uint64_t now_us, BucketLevel* level) {
   const uint64_t value = hash_.OfAll(values);
   const std::lock_guard lock(mutex_);
   Fill(now_us);
   const auto known = places_.find(value);
   const size_t place = known != places_.end() ? known->second : RoomFor(value);
-  if (place == kNoRoom) return {TakeFrom(rest_spent_), true};
-  return {TakeFrom(buckets_[place].spent), false};
+  if (place == kNoRoom) return {TakeFrom(rest_spent_, now_us, level), true};
+  return {TakeFrom(buckets_[place].spent, now_us, level), false};
 }
 
 size_t TokenBucketTable::size() const {
@@ -55,11 +55,15 @@ size_t TokenBucketTable::RoomFor(uint64_t value) {
   return kNoRoom;
 }
 
-bool TokenBucketTable::TakeFrom(uint64_t& spent) const {
+bool TokenBucketTable::TakeFrom(uint64_t& spent, uint64_t now_us, BucketLevel* level) const {
   const uint64_t before = std::max(spent, filled_);
-  if (before - filled_ >= settings_.bucket.max_tokens) return false;
-  spent = before + 1;
-  return true;
+  const bool passes = before - filled_ < settings_.bucket.max_tokens;
+  if (passes) spent = before + 1;
+  if (level != nullptr) {
+    const uint64_t passed = now_us > begin_us_ ? now_us - begin_us_ : 0;
+    *level = LevelOf(settings_.bucket, before + (passes ? 1 : 0), filled_, passed);
+  }
+  return passes;
 }
 
 }  // namespace metaprotocol

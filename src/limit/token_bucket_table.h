@@ -43,8 +43,9 @@ class TokenBucketTable {
   explicit TokenBucketTable(Settings settings, SecretHash hash = {});
 
   // Takes a token of the bucket of `values`, which are as many as there are keys. Any thread;
-  // `now_us` as for TokenBucket.
-  Taken Take(std::span<const std::string_view> values, uint64_t now_us);
+  // `now_us` and `level` as for TokenBucket.
+  Taken Take(std::span<const std::string_view> values, uint64_t now_us,
+             BucketLevel* level = nullptr);
 
   const Settings& settings() const { return settings_; }
   size_t size() const;
@@ -58,7 +59,7 @@ class TokenBucketTable {
 
   void Fill(uint64_t now_us);
   size_t RoomFor(uint64_t value);
-  bool TakeFrom(uint64_t& spent) const;
+  bool TakeFrom(uint64_t& spent, uint64_t now_us, BucketLevel* level) const;
 
   const Settings settings_;
   const SecretHash hash_;

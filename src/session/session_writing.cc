@@ -15,6 +15,30 @@ constexpr size_t kMostSpareBytes = size_t{64} << 10;
 // As much as a reply is usually longer after its head was written anew.
 constexpr size_t kMostHeadBytes = 128;
 
+// As Codec::Reply, with what filters want written into it: changed as a server's reply would be,
+// which leaves out what this one cannot carry.
+bool ReplyWithChanges(const Exchange& exchange, LocalReply reply, std::string_view text,
+                      std::string& out) {
+  const Codec& codec = exchange.codec();
+  std::string plain;
+  if (!codec.Reply(exchange.client(), reply, text, plain)) return false;
+  const auto state = codec.NewDecodeState(Direction::kResponse);
+  Message message;
+  const DecodeResult decoded = codec.Decode(state.get(), Direction::kResponse, plain, {}, message);
+  if (decoded.status == DecodeResult::Status::kMessage && message.length == plain.size()) {
+    codec.CarryOver(exchange.client(), message);
+    const Encoded encoded =
+        codec.Encode(message, plain,
+                     {.id = exchange.client().id, .mutation = exchange.own_reply_changes()}, out);
+    if (!encoded.impossible) {
+      out.append(encoded.Unchanged(plain)).append(encoded.Tail());
+      return true;
+    }
+  }
+  out.append(plain);
+  return true;
+}
+
 }  // namespace
 
 // --- exchanges, as their session sees them
@@ -176,11 +200,11 @@ bool SessionManager::OnServerRequest(LeaseOwner& owner, LeaseId lease, const Cod
 bool SessionManager::OnReply(Exchange& exchange, const Codec& codec, const Message& message,
                              Bytes bytes) {
   Session& session = *exchange.session;
-  const Mutation& mutation = exchange.route().response_mutation;
   if (MayWrite(session, exchange)) {
     if (bytes.size() < kDirectWriteBytes) MakeRoom(session, bytes.size() + kMostHeadBytes);
     const Encoded encoded = codec.Encode(
-        message, bytes, {.id = exchange.client().id, .mutation = mutation}, session.out);
+        message, bytes, {.id = exchange.client().id, .mutation = exchange.reply_changes()},
+        session.out);
     if (encoded.impossible) return false;
     CheckEncoded(encoded, message, bytes);
     Write(session, encoded.Unchanged(bytes));
@@ -194,8 +218,7 @@ bool SessionManager::OnReply(Exchange& exchange, const Codec& codec, const Messa
 // It is not its turn.
 bool SessionManager::HoldReply(Exchange& exchange, const Codec& codec, const Message& message,
                                Bytes bytes) {
-  const EncodeOptions options{.id = exchange.client().id,
-                              .mutation = exchange.route().response_mutation};
+  const EncodeOptions options{.id = exchange.client().id, .mutation = exchange.reply_changes()};
   bool possible = true;
   ChangeHeld(exchange, [&](std::string& held) {
     const Encoded encoded = codec.Encode(message, bytes, options, held);
@@ -231,7 +254,9 @@ void SessionManager::OnLocalReply(Exchange& exchange, LocalReply reply, std::str
   bool said = false;
   ChangeHeld(exchange, [&](std::string& held) {
     held.clear();
-    said = codec.Reply(exchange.client(), reply, text, direct ? session.out : held);
+    std::string& out = direct ? session.out : held;
+    said = exchange.own_reply_changes().empty() ? codec.Reply(exchange.client(), reply, text, out)
+                                                : ReplyWithChanges(exchange, reply, text, out);
   });
   if (said) {
     MarkDirty(session);

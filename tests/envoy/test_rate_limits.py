@@ -6,6 +6,7 @@ import asyncio
 import socket
 import struct
 from collections import Counter
+from collections.abc import Mapping
 from contextlib import ExitStack
 from datetime import timedelta
 from functools import partial
@@ -34,6 +35,7 @@ from metaprotocol.envoy.config import (
 from metaprotocol.peers.dubbo import DubboClient, DubboError, DubboServer, Status
 
 from tests.testkit.rate_limiter import RateLimiter
+from tests.testkit.reference_limiter import PROGRAM, running_reference
 from tests.testkit.stage import (
     SERVICE,
     Metrics,
@@ -344,3 +346,139 @@ async def test_thrift_calls_wait_for_the_service(builder: ConfigBuilder) -> None
                 await eventually(lambda: handler.notes == ["kept"])
             assert len(limiter.asked) == 22
             assert limiter.asked[-1] == ("prod", 1, [{"m": "greet"}, {"u": ""}, {"s": "refused"}])
+
+
+def _told(entries: Mapping[str, object]) -> str:
+    """What a reply says of limits."""
+    return " ".join(
+        f"{key.removeprefix('x-ratelimit-')}={value}"
+        for key, value in sorted(entries.items())
+        if key.lower().startswith(("x-ratelimit-", "ratelimit-", "note"))
+    )
+
+
+@pytest.mark.asyncio
+async def test_clients_are_told_what_is_left_if_that_is_asked_for(builder: ConfigBuilder) -> None:
+    pytest.importorskip("thrift")
+    from metaprotocol.peers.thrift import Framing, GreeterHandler
+    from metaprotocol.peers.thrift.apache import ApacheClient, ApacheServer, ApplicationError
+
+    dubbo, thrift = (proxy(name, Route(cluster=name)) for name in ("dubbo", "thrift"))
+    for config in (dubbo, thrift):
+        config.route_tables[0].local_rate_limit.CopyFrom(
+            LocalRateLimit(token_bucket=bucket(2), enable_x_ratelimit_headers=True)
+        )
+    asked = asking()
+    asked.enable_x_ratelimit_headers = True
+    dubbo.route_tables[0].routes[0].response_mutation.add().set.key = "by"
+    untold = proxy("dubbo", Route(cluster="dubbo"), name="untold")
+    untold.route_tables[0].global_rate_limit.CopyFrom(asking())
+    told = proxy("dubbo", Route(cluster="dubbo"), name="told")
+    told.route_tables[0].global_rate_limit.CopyFrom(asked)
+    told_thrift = proxy("thrift", Route(cluster="thrift"), name="told-thrift")
+    told_thrift.route_tables[0].global_rate_limit.CopyFrom(asked)
+
+    def call_thrift(port: int, told_port: int) -> None:
+        with ApacheClient(port, Framing.HEADER) as client:
+            for left in ("1", "0"):
+                assert client.greet("you") == "a greets you"
+                assert client.last_headers["x-ratelimit-remaining"] == left
+            with pytest.raises(ApplicationError, match="over the local rate limit"):
+                client.greet("you")
+            assert _told(client.last_headers) == "limit=2 remaining=0 reset=86400", "an error too"
+        with ApacheClient(told_port, Framing.HEADER) as client:
+            client.headers = {"user": "told"}
+            assert client.greet("you") == "a greets you"
+            assert _told(client.last_headers) == said
+            client.headers = {"user": "told no"}
+            with pytest.raises(ApplicationError, match="over the global rate limit"):
+                client.greet("you")
+            assert _told(client.last_headers) == said
+
+    said = 'note=slow down limit=10, 100;w=60;name="all", 10;w=60;name="users" remaining=3 reset=43'
+    async with DubboServer(Provider("a")) as server, RateLimiter(builder.types) as limiter:
+        with ApacheServer({"": GreeterHandler("a")}, Framing.HEADER) as thrift_server:
+            host = Cluster("limiter", [Host("127.0.0.1", limiter.port)])
+            proxies = (dubbo, thrift, told, told_thrift, untold)
+            bootstrap = Bootstrap(
+                [MetaProtocolListener(config.name, config) for config in proxies],
+                [
+                    Cluster("dubbo", [Host("127.0.0.1", server.port)]),
+                    Cluster("thrift", [Host("127.0.0.1", thrift_server.port)]),
+                    builder.http2_cluster(host),
+                ],
+            )
+            with running_envoy(builder, bootstrap) as envoy:
+                port = envoy.listener_port("dubbo")
+                async with await DubboClient.connect("127.0.0.1", port) as client:
+                    for left in (1, 0):
+                        reply = await client.call(SERVICE, "list")
+                        assert _told(reply.attachments) == f"limit=2 remaining={left} reset=86400"
+                        assert {"by", "provider"} <= reply.attachments.keys()
+                    with pytest.raises(DubboError, match="over the local rate limit"):
+                        await client.call(SERVICE, "list")
+                for name in ("told", "untold"):
+                    port = envoy.listener_port(name)
+                    async with await DubboClient.connect("127.0.0.1", port) as client:
+                        reply = await client.call(SERVICE, "list", attachments={"user": "told"})
+                        assert _told(reply.attachments) == (said if name == "told" else "")
+                ports = (envoy.listener_port(name) for name in ("thrift", "told-thrift"))
+                await asyncio.to_thread(call_thrift, *ports)
+
+
+@pytest.mark.asyncio
+@pytest.mark.skipif(not PROGRAM.exists(), reason="it is not built: make test-rate-limiter")
+async def test_envoys_reference_service_limits_and_tells(
+    builder: ConfigBuilder, tmp_path: Path
+) -> None:
+    def limit(requests: int, **more: object) -> dict[str, object]:
+        return {"rate_limit": {"unit": "year", "requests_per_unit": requests, **more}}
+
+    limits = {
+        "domain": "prod",
+        "descriptors": [
+            {"key": "m", "value": "list", **limit(1000, name="lists")},
+            {"key": "u", **limit(6)},
+        ],
+    }
+    config = dubbo_proxy(Route(name="all", cluster="a"))
+    asked = asking(deny_on_fail=True)
+    asked.enable_x_ratelimit_headers = True
+    config.route_tables[0].global_rate_limit.CopyFrom(asked)
+    provider = Provider("a")
+    with running_reference(tmp_path, limits) as limiter:
+        async with DubboServer(provider) as server:
+            host = Cluster("limiter", [Host("127.0.0.1", limiter)])
+            bootstrap = Bootstrap(
+                [MetaProtocolListener("dubbo", config)],
+                [Cluster("a", [Host("127.0.0.1", server.port)]), builder.http2_cluster(host)],
+            )
+            with running_envoy(builder, bootstrap, concurrency=2) as envoy:
+                port = envoy.listener_port("dubbo")
+                left: Counter[str] = Counter()
+                resets = set()
+
+                async def call(user: str) -> None:
+                    async with await DubboClient.connect("127.0.0.1", port) as client:
+                        for _ in range(3):
+                            try:
+                                said = await client.call(
+                                    SERVICE, "list", attachments={"user": user}
+                                )
+                            except DubboError as error:
+                                left[error.message] += 1
+                                continue
+                            told = {k.lower(): v for k, v in said.attachments.items()}
+                            assert told["x-ratelimit-limit"] == (
+                                '6, 1000;w=31536000;name="lists", 6;w=31536000'
+                            )
+                            left[f"{user} {told['x-ratelimit-remaining']}"] += 1
+                            resets.add(int(told["x-ratelimit-reset"]))
+                            assert told["ratelimit-remaining"] == told["x-ratelimit-remaining"]
+
+                await asyncio.gather(*(call("ann") for _ in range(4)), call("bob"))
+                over = "over the global rate limit"
+                each = {f"ann {number}": 1 for number in range(6)}
+                assert left == {**each, "bob 5": 1, "bob 4": 1, "bob 3": 1, over: 6}
+                assert provider.calls == {"list": 9}
+                assert all(0 < seconds <= 31536000 for seconds in resets)

@@ -15,9 +15,10 @@ _OK, _OVER_LIMIT = 1, 2
 
 
 class RateLimiter(UnaryService):
-    """Refuses requests whose descriptors have an entry with the value "refused".
+    """Refuses requests whose descriptors have an entry with the value "refused" or "told no".
 
-    "broken" makes the call fail, "slow" answers after half a minute, "mute" gives no verdict.
+    "broken" makes the call fail, "slow" answers after half a minute, "mute" gives no verdict. Of
+    "told" and "told no" it says what is left of two limits, and what clients are to be told.
     """
 
     def __init__(self, types: EnvoyTypes) -> None:
@@ -44,4 +45,14 @@ class RateLimiter(UnaryService):
             await asyncio.sleep(30)
         if "mute" in values:
             return self.response()
-        return self.response(overall_code=_OVER_LIMIT if "refused" in values else _OK)
+        refused = not values.isdisjoint({"refused", "told no"})
+        response = self.response(overall_code=_OVER_LIMIT if refused else _OK)
+        if not values.isdisjoint({"told", "told no"}):
+            for name, requests, left in (("all", 100, 70), ("users", 10, 3)):
+                status = response.statuses.add(code=_OK, limit_remaining=left)
+                status.current_limit.requests_per_unit = requests
+                status.current_limit.unit = status.current_limit.MINUTE
+                status.current_limit.name = name
+                status.duration_until_reset.seconds = 40 + left
+            response.response_headers_to_add.add(key="note", value="slow down")
+        return response

@@ -385,6 +385,9 @@ class LocalRateLimit(Checked):
     """For requests that no condition matches; without it they are not limited."""
     conditions: Annotated[list[Condition], Field(max_length=1000)] = Field(default_factory=list)
     """Buckets for some requests, tried in order."""
+    enable_x_ratelimit_headers: bool = False
+    """Whether replies tell in their entries `x-ratelimit-limit`, `x-ratelimit-remaining` and
+    `x-ratelimit-reset` (seconds) what is left; default: false."""
 
     def problems(self) -> Iterator[Problem]:
         """A limit that limits nothing."""
@@ -488,6 +491,9 @@ class GlobalRateLimit(Model):
     """The service, by Envoy's cluster name: `outbound|8081||rls.shop.svc.cluster.local`."""
     descriptors: Annotated[list[RateLimitDescriptor], Field(min_length=1, max_length=32)]
     """What is sent of each request."""
+    enable_x_ratelimit_headers: bool = False
+    """Whether replies tell what the service says is left, as those of `localRateLimit` do, and what
+    it wants clients to be told (`response_headers_to_add`); default: false."""
 
 
 class ExternalAuthorization(Checked):

@@ -186,7 +186,7 @@ class _Reader:
     # --- rate limits
 
     def _local_rate_limit(self, written: meta_router.LocalRateLimit) -> LocalRateLimit:
-        limit = LocalRateLimit()
+        limit = LocalRateLimit(enable_x_ratelimit_headers=written.enable_x_ratelimit_headers)
         if written.token_bucket is not None:
             bucket = self._token_bucket(written.token_bucket, f"{_LOCAL}.tokenBucket")
             limit.token_bucket.CopyFrom(bucket)
@@ -242,6 +242,7 @@ class _Reader:
             domain=written.domain,
             timeout=timeout,
             deny_on_fail=written.deny_on_fail,
+            enable_x_ratelimit_headers=written.enable_x_ratelimit_headers,
         )
         for descriptor in written.descriptors:
             limit.descriptors.add(key=descriptor.property, descriptor_key=descriptor.descriptor_key)

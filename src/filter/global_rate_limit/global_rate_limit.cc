@@ -1,7 +1,9 @@
 #include "src/filter/global_rate_limit/global_rate_limit.h"
 
 #include <algorithm>
+#include <utility>
 
+#include "src/filter/limit_entries.h"
 #include "src/limit/rate_limit_service.h"
 
 namespace metaprotocol {
@@ -37,6 +39,13 @@ RequestVerdict GlobalRateLimit::OnCallDone(FilterContext& context,
                                            std::optional<Bytes> reply) const {
   const RateLimitVerdict verdict = reply ? ReadRateLimitResponse(*reply) : RateLimitVerdict::kNone;
   if (verdict == RateLimitVerdict::kNone) context.Count(Counter::kRateLimitFailures);
+  if (tells_clients && verdict != RateLimitVerdict::kNone) {
+    RateLimitState state = ReadRateLimitState(*reply);
+    if (!state.limit.empty()) {
+      TellLimit(context, std::move(state.limit), state.remaining, state.reset_seconds);
+    }
+    for (const MutationOp& entry : state.entries) context.ChangeReply(entry);
+  }
   const bool denied = verdict == RateLimitVerdict::kOverLimit ||
                       (verdict == RateLimitVerdict::kNone && deny_on_fail);
   if (!denied) return RequestVerdict::kContinue;

@@ -23,6 +23,7 @@ class GlobalRateLimit final : public Filter {
   std::string cluster;  // of the service
   uint64_t timeout_us = 20 * 1000;
   bool deny_on_fail = false;
+  bool tells_clients = false;  // what the service says is left, in the entries of replies
   std::vector<Descriptor> descriptors;
 
   // The message to ask with; empty if there is nothing to ask.

@@ -2,6 +2,9 @@
 
 #include <algorithm>
 #include <array>
+#include <string>
+
+#include "src/filter/limit_entries.h"
 
 namespace metaprotocol {
 
@@ -19,23 +22,31 @@ void LocalRateLimit::ContinueWith(const Filter& filter) const {
   }
 }
 
-TokenBucketTable::Taken LocalRateLimit::Admit(const MatchInput& request, uint64_t now_us) const {
+TokenBucketTable::Taken LocalRateLimit::Admit(const MatchInput& request, uint64_t now_us,
+                                              BucketLevel* level) const {
   const RouteMatch rule = rules_->Match(request);
   if (rule.undecided) return {.passes = false};
   if (rule.route == nullptr) {
-    return {.passes = default_bucket_ == nullptr || default_bucket_->Take(now_us)};
+    return {.passes = default_bucket_ == nullptr || default_bucket_->Take(now_us, level)};
   }
   const Source& source = sources_[rule.route->index];
-  if (source.bucket != nullptr) return {.passes = source.bucket->Take(now_us)};
+  if (source.bucket != nullptr) return {.passes = source.bucket->Take(now_us, level)};
   std::array<std::string_view, kMostKeys> values;
   for (size_t i = 0; i < source.keys.size(); ++i) {
     values[i] = source.keys[i].Find(request).value_or("");
   }
-  return source.buckets->Take({values.data(), source.keys.size()}, now_us);
+  return source.buckets->Take({values.data(), source.keys.size()}, now_us, level);
 }
 
 RequestVerdict LocalRateLimit::OnRequest(FilterContext& context) const {
-  const TokenBucketTable::Taken taken = Admit(context.input(), context.now_us());
+  BucketLevel level;
+  const TokenBucketTable::Taken taken =
+      Admit(context.input(), context.now_us(), tells_clients_ ? &level : nullptr);
+  if (level.most != 0) {
+    constexpr uint64_t kSecond = 1000 * 1000;
+    TellLimit(context, std::to_string(level.most), level.remaining,
+              (level.fill_in_us + kSecond - 1) / kSecond);
+  }
   if (taken.shared) context.Count(Counter::kLocalRateLimitShared);
   if (taken.passes) return RequestVerdict::kContinue;
   context.Count(Counter::kLocalRateLimited);

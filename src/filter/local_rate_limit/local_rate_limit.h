@@ -28,14 +28,16 @@ class LocalRateLimit final : public Filter {
   // `rules` is its place in `sources`. If it meets none it takes the default bucket's; if there is
   // no such bucket (null) it passes.
   LocalRateLimit(std::unique_ptr<const RouteTable> rules, std::vector<Source> sources,
-                 std::shared_ptr<TokenBucket> default_bucket)
+                 std::shared_ptr<TokenBucket> default_bucket, bool tells_clients = false)
       : rules_(std::move(rules)),
         sources_(std::move(sources)),
-        default_bucket_(std::move(default_bucket)) {}
+        default_bucket_(std::move(default_bucket)),
+        tells_clients_(tells_clients) {}
 
   // Whether the request may pass; takes its token. Any thread. One of which the bucket cannot be
-  // told may not.
-  TokenBucketTable::Taken Admit(const MatchInput& request, uint64_t now_us) const;
+  // told may not. `level`: what the bucket has left, for who wants to know.
+  TokenBucketTable::Taken Admit(const MatchInput& request, uint64_t now_us,
+                                BucketLevel* level = nullptr) const;
 
   std::string_view name() const override { return "local_rate_limit"; }
   // A bucket with the same settings in the same place is handed on: a change of routes refills
@@ -48,6 +50,7 @@ class LocalRateLimit final : public Filter {
   // Changed by ContinueWith, before any other thread knows of this.
   mutable std::vector<Source> sources_;
   mutable std::shared_ptr<TokenBucket> default_bucket_;
+  const bool tells_clients_;  // what is left, in the entries of replies
 };
 
 }  // namespace metaprotocol

@@ -1,6 +1,7 @@
 // Global rate limits: requests that wait for a service's word.
 #include "src/limit/rate_limit_service.h"
 #include "tests/cpp/engine/world.h"
+#include "tests/cpp/support/proto_fields.h"
 
 namespace metaprotocol::test {
 namespace {
@@ -250,6 +251,68 @@ TEST(GlobalRateLimit, GoesByTheConfigurationAndTheClustersOfItsTime) {
   for (const WireMessage& reply : client.Take()) EXPECT_EQ(reply.body, "cluster_not_found");
   EXPECT_EQ(world.limiter.questions.size(), 1u);
   EXPECT_EQ(world.exchanges(), 0u);
+}
+
+std::string Told(const WireMessage& reply) {
+  std::string told;
+  for (const auto& [key, value] : reply.kv) {
+    if (key.starts_with("x-") || key == "Note") told += key + "=" + value + " ";
+  }
+  return told;
+}
+
+// Two limits, the second with fewer requests left, and an entry of the service's own.
+std::string Limits(char code) {
+  std::string says{8, code};
+  const auto status = [](std::string_view name, uint64_t requests, uint64_t left, uint64_t reset) {
+    return proto::Number(1, 1) +
+           proto::Text(2, proto::Number(1, requests) + proto::Number(2, 2) + proto::Text(3, name)) +
+           proto::Number(3, left) + proto::Text(4, proto::Number(1, reset));
+  };
+  says += proto::Text(2, status("all", 100, 70, 50));
+  says += proto::Text(2, proto::Number(1, 1));  // a descriptor without a limit
+  says += proto::Text(2, status("users", 10, 3, 41));
+  return says + proto::Entry(3, "Note", "slow down");
+}
+
+TEST(GlobalRateLimit, ClientsAreToldWhatTheServiceSaysIfThatIsAskedFor) {
+  for (const bool tells : {false, true}) {
+    for (const SimConfig& config : Protocols()) {
+      AskingWorld world(Asking(config, {.tells_clients = tells}));
+      world.limiter.mode = Mode::kSays;
+      for (const char code : {1, 2}) {
+        world.limiter.says = Limits(code);
+        SimClient& client = world.Connect();
+        client.Send(world.Request(1));
+        world.RunFor(kSecond);
+        const auto replies = client.Take();
+        ASSERT_EQ(Kinds(replies), code == 1 ? "R" : "E");
+        EXPECT_EQ(Told(replies[0]),
+                  tells ? "x-ratelimit-limit=10, 100;w=60;name=\"all\", 10;w=60;name=\"users\" "
+                          "x-ratelimit-remaining=3 x-ratelimit-reset=41 Note=slow down "
+                        : "");
+        client.Reset();
+      }
+    }
+  }
+}
+
+TEST(GlobalRateLimit, OfTwoLimitsTheServicesIsTold) {
+  SimConfig config = Asking({}, {.tells_clients = true});
+  config.bucket = {5, 5, kSecond};
+  config.limit_tells_clients = true;
+  AskingWorld world(config);
+  SimClient& client = world.Connect();
+  client.Send(world.Request(1));
+  world.RunFor(kMs);
+  world.limiter.mode = Mode::kSays;
+  world.limiter.says = Limits(1);
+  client.Send(world.Request(2));
+  world.RunFor(kMs);
+  const auto replies = client.Take();
+  ASSERT_EQ(replies.size(), 2u);
+  EXPECT_EQ(Told(replies[0]), "x-ratelimit-limit=5 x-ratelimit-remaining=4 x-ratelimit-reset=1 ");
+  EXPECT_NE(Told(replies[1]).find("x-ratelimit-remaining=3 "), std::string::npos);
 }
 
 }  // namespace

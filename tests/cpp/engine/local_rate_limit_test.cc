@@ -1,4 +1,6 @@
 // Local rate limits: which requests pass, what the others get, and what a new configuration keeps.
+#include <algorithm>
+
 #include "tests/cpp/engine/world.h"
 
 namespace metaprotocol::test {
@@ -240,6 +242,85 @@ TEST(LocalRateLimit, HoldsForAllEnginesOfTheProcess) {
   one.RunFor(100 * kMs);
   two.RunFor(100 * kMs);
   EXPECT_EQ(one.Seen().size() + two.Seen().size(), 5u);
+}
+
+std::string Told(const WireMessage& reply) {
+  std::string told;
+  for (const auto& [key, value] : reply.kv) {
+    if (key.starts_with("x-ratelimit-")) told += key.substr(12) + "=" + value + " ";
+  }
+  return told;
+}
+
+TEST(LocalRateLimit, ClientsAreToldWhatIsLeftInWhateverReplyTheyGet) {
+  for (SimConfig config : {SimConfig{}, Pipelined(), Exclusive(), PerSession()}) {
+    config.bucket = {2, 1, 10 * kSecond};
+    config.limit_tells_clients = true;
+    config.routes[0].response_mutation = {{MutationOp::Kind::kSet, "via", "route"}};
+    LimitedWorld world(config);
+    SimClient& client = world.Connect();
+    const auto told = [&] {
+      client.Send(world.Request(1));
+      world.RunFor(100 * kMs);
+      const auto replies = client.Take();
+      EXPECT_EQ(replies.size(), 1u);
+      const FakeKv& kv = replies[0].kv;
+      const bool via =
+          std::find(kv.begin(), kv.end(), FakeKv::value_type("via", "route")) != kv.end();
+      return std::string(1, replies[0].kind) + (via ? "v " : " ") + Told(replies[0]);
+    };
+    EXPECT_EQ(told(), "Rv limit=2 remaining=1 reset=10 ");
+    EXPECT_EQ(told(), "Rv limit=2 remaining=0 reset=10 ");
+    world.RunFor(3 * kSecond);
+    EXPECT_EQ(told(), "E limit=2 remaining=0 reset=7 ") << "the route's changes are not for ours";
+    world.RunFor(7 * kSecond);
+    EXPECT_EQ(told(), "Rv limit=2 remaining=0 reset=10 ");
+    client.Reset();
+    world.RunFor(20 * kSecond);
+    world.ExpectQuiet();
+  }
+}
+
+TEST(LocalRateLimit, NobodyIsToldOfALimitThatIsNotThere) {
+  SimConfig config;
+  config.limit_rules = {{{Exact("to", "x")}, {9, 1, kSecond}}};
+  config.limit_tells_clients = true;
+  LimitedWorld world(config);
+  SimClient& client = world.Connect();
+  client.Send(world.Request(1) + world.Request(2, {}, {{"to", "x"}}) + world.OneWay(3));
+  world.RunFor(kMs);
+  const auto replies = client.Take();
+  ASSERT_EQ(replies.size(), 2u);
+  EXPECT_EQ(Told(replies[0]), "");
+  EXPECT_EQ(Told(replies[1]), "limit=9 remaining=8 reset=1 ");
+}
+
+// The law: what is told to have been left is exactly what passes.
+TEST(LocalRateLimit, WhatIsToldToBeLeftPasses) {
+  for (const bool by_value : {false, true}) {
+    SimConfig config = Limited(50);
+    config.bucket->tokens_per_fill = 7;
+    if (by_value) {
+      config.limit_rules = {{{}, *config.bucket, {"user"}}};
+      config.bucket.reset();
+    }
+    config.limit_tells_clients = true;
+    LimitedWorld world(config);
+    SimClient& client = world.Connect();
+    size_t left = 50;
+    for (uint64_t id = 1; id <= 400; ++id) {
+      if (id % 100 == 1 && id != 1) left += 7;  // a second has passed
+      client.Send(world.Request(id, {}, {{"user", "me"}}));
+      world.RunFor(10 * kMs);
+      const auto replies = client.Take();
+      ASSERT_EQ(replies.size(), 1u);
+      const std::string expected = "limit=50 remaining=" + std::to_string(left - (left > 0)) + " ";
+      ASSERT_TRUE(Told(replies[0]).starts_with(expected)) << id << Told(replies[0]);
+      ASSERT_EQ(replies[0].kind, left > 0 ? 'R' : 'E') << id;
+      left -= left > 0;
+    }
+    EXPECT_EQ(world.Seen().size(), 50u + 3 * 7);
+  }
 }
 
 }  // namespace

@@ -4,11 +4,15 @@
 #include <gtest/gtest.h>
 
 #include <string>
+#include <utility>
+
+#include "tests/cpp/support/proto_fields.h"
 
 namespace metaprotocol {
 namespace {
 
 using namespace std::string_literals;
+namespace proto = test::proto;
 
 TEST(RateLimitService, WritesARequestAsProtobufDoes) {
   RateLimitRequestWriter writer;
@@ -82,6 +86,56 @@ TEST(RateLimitService, WhatIsNoVerdictIsNone) {
         "\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"s}) {
     EXPECT_EQ(ReadRateLimitResponse(message), RateLimitVerdict::kNone);
   }
+}
+
+// A DescriptorStatus under field 2.
+std::string Status(const std::string& limit, uint64_t remaining, uint64_t reset) {
+  return proto::Text(2, proto::Number(1, 1) + proto::Text(2, limit) + proto::Number(3, remaining) +
+                            proto::Text(4, proto::Number(1, reset)));
+}
+
+std::string Limit(uint64_t requests, uint64_t unit, std::string_view name = {}) {
+  return proto::Number(1, requests) + proto::Number(2, unit) +
+         (name.empty() ? "" : proto::Text(3, name));
+}
+
+TEST(RateLimitState, IsThatOfTheLimitWithFewestRequestsLeft) {
+  const RateLimitState state = ReadRateLimitState(
+      Status(Limit(9, 1), 5, 1) + Status(Limit(8, 4, "a\"\\\n\xc3\xa9"), 2, 7) +
+      Status(Limit(7, 99), 2, 5) + proto::Text(2, proto::Number(1, 1) + proto::Number(3, 0)));
+  EXPECT_EQ(state.limit, "8, 9;w=1, 8;w=86400;name=\"a?????\"");
+  EXPECT_EQ(state.remaining, 2u);
+  EXPECT_EQ(state.reset_seconds, 7u);
+  for (const auto& [unit, seconds] :
+       {std::pair{2, 60}, {3, 3600}, {5, 2592000}, {6, 31536000}, {7, 604800}}) {
+    EXPECT_EQ(ReadRateLimitState(Status(Limit(1, static_cast<uint64_t>(unit)), 0, 0)).limit,
+              "1, 1;w=" + std::to_string(seconds));
+  }
+  EXPECT_EQ(ReadRateLimitState(Status("", 0, 0)).limit, "0");
+}
+
+TEST(RateLimitState, WhatSaysNothingOfALimitTellsNothing) {
+  for (const std::string& message :
+       {std::string(), proto::Number(1, 1), proto::Text(2, ""), proto::Text(2, "\x08"),
+        proto::Text(2, proto::Text(2, "") + "\x0b"), "\x12\x7f"s}) {
+    EXPECT_EQ(ReadRateLimitState(message).limit, "");
+    EXPECT_TRUE(ReadRateLimitState(message).entries.empty());
+  }
+}
+
+TEST(RateLimitState, IsBoundedWhateverTheServiceSays) {
+  std::string message;
+  for (int i = 0; i < 1000; ++i) {
+    message += Status(Limit(UINT64_MAX, 7, std::string(1000, 'n')), UINT64_MAX, UINT64_MAX);
+    message += proto::Entry(3, "key", "value");
+    message += proto::Entry(3, "", "value");
+    message += proto::Entry(3, std::string(257, 'k'), "value");
+    message += proto::Entry(3, "key", std::string(257, 'v'));
+  }
+  const RateLimitState state = ReadRateLimitState(message);
+  EXPECT_LT(state.limit.size(), kMostLimitsTold * (kMostLimitText + 64));
+  EXPECT_EQ(state.entries.size(), kMostLimitEntries);
+  for (const MutationOp& entry : state.entries) EXPECT_EQ(entry.value, "value");
 }
 
 }  // namespace

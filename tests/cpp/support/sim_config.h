@@ -52,6 +52,7 @@ struct SimGlobalLimit {
   std::vector<std::pair<std::string, std::string>> descriptors = {{"name", "who"}};
   uint64_t timeout_us = 20 * 1000;
   bool deny_on_fail = false;
+  bool tells_clients = false;
 };
 
 struct SimConfig {
@@ -66,6 +67,7 @@ struct SimConfig {
   // The local rate limit, unless neither is there.
   std::optional<TokenBucketSettings> bucket = {};
   std::vector<SimLimitRule> limit_rules = {};
+  bool limit_tells_clients = false;
   std::optional<SimGlobalLimit> global_limit = {};
   // What filters look at in responses.
   std::vector<std::string> response_keys = {};
@@ -103,7 +105,8 @@ inline std::unique_ptr<LocalRateLimit> BuildLocalRateLimit(SimConfig& config, Me
   std::vector<RouteTable::BuildError> errors;
   return std::make_unique<LocalRateLimit>(
       RouteTable::Build("limit", std::move(rules), keys, errors), std::move(sources),
-      config.bucket ? std::make_shared<TokenBucket>(*config.bucket) : nullptr);
+      config.bucket ? std::make_shared<TokenBucket>(*config.bucket) : nullptr,
+      config.limit_tells_clients);
 }
 
 inline std::unique_ptr<const GlobalRateLimit> BuildGlobalRateLimit(SimConfig& config,
@@ -118,6 +121,7 @@ inline std::unique_ptr<const GlobalRateLimit> BuildGlobalRateLimit(SimConfig& co
   limit->cluster = "limiter";
   limit->timeout_us = config.global_limit->timeout_us;
   limit->deny_on_fail = config.global_limit->deny_on_fail;
+  limit->tells_clients = config.global_limit->tells_clients;
   for (const auto& [key, descriptor_key] : config.global_limit->descriptors) {
     limit->descriptors.push_back({KeyRef(key, keys), descriptor_key});
   }
