@@ -4,8 +4,10 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 
 #include "src/balance/balancer.h"
+#include "src/balance/slow_start.h"
 
 namespace metaprotocol {
 
@@ -31,6 +33,7 @@ struct ClusterPolicy {
   size_t max_bytes_in_flight = size_t{256} << 20;       // request bytes without reply; likewise
   size_t max_lease_bytes_in_flight = size_t{16} << 20;  // above: another lease, or over-limit
   uint32_t max_pending_requests = 4096;                 // waiting for an exclusive lease; likewise
+  uint32_t max_requests_per_connection = 0;             // 0: any number
   // Retries under way, of the requests under way, and so many in any case.
   double retry_budget_percent = 20;
   uint32_t min_retries_in_flight = 10;
@@ -38,6 +41,7 @@ struct ClusterPolicy {
   uint64_t connect_timeout_us = uint64_t{5} * 1000 * 1000;     // for a lease to become ready
   // Shared by all workers; null: every host is as its owner says.
   std::shared_ptr<OutlierDetector> outliers;
+  std::optional<SlowStart> slow_start = {};  // of hosts that are new; nothing: all are alike
 };
 
 }  // namespace metaprotocol

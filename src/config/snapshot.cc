@@ -494,6 +494,13 @@ ClusterPolicyOrErrors LoadClusterPolicy(std::string_view json) {
                    "must be a prime number, such as 65537");
   }
 
+  using Policy = config::ClusterPolicyPolicy;
+  if (config.slow_start &&
+      (config.policy == Policy::RING_HASH || config.policy == Policy::MAGLEV)) {
+    findings.Error("slow_start", "",
+                   "cannot be with consistent hashing, whose keys keep their hosts");
+  }
+
   ClusterPolicyOrErrors result;
   result.errors = AllErrors(reading, findings);
   if (!result.errors.empty()) return result;
@@ -506,10 +513,16 @@ ClusterPolicyOrErrors LoadClusterPolicy(std::string_view json) {
   policy->max_bytes_in_flight = config.max_bytes_in_flight;
   policy->max_lease_bytes_in_flight = config.max_lease_bytes_in_flight;
   policy->max_pending_requests = config.max_pending_requests;
+  policy->max_requests_per_connection = config.max_requests_per_connection;
   policy->retry_budget_percent = config.retry_budget_percent;
   policy->min_retries_in_flight = config.min_retries_in_flight;
   policy->lease_idle_timeout_us = Us(config.lease_idle_timeout);
   policy->connect_timeout_us = Us(config.connect_timeout);
+  if (config.slow_start) {
+    policy->slow_start = {.window_us = Us(config.slow_start->window),
+                          .min_weight_percent = config.slow_start->min_weight_percent,
+                          .aggression = config.slow_start->aggression};
+  }
   if (config.outlier_detection) {
     policy->outliers = std::make_shared<OutlierDetector>(LoadOutliers(*config.outlier_detection));
   }

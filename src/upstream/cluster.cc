@@ -1,6 +1,7 @@
 #include "src/upstream/cluster.h"
 
 #include <algorithm>
+#include <cmath>
 #include <utility>
 
 #include "src/base/random_stream.h"
@@ -31,29 +32,75 @@ UpstreamHost* Cluster::Pick(const Choice& choice, uint64_t random, uint64_t now_
   return MayBeUsed(*host, choice, now_us) ? host : PickAnother(*host, choice, random, now_us);
 }
 
-void Cluster::Watch(std::vector<HostInfo> hosts) {
+// The hosts are others, or are said to be otherwise.
+void Cluster::Show(std::vector<HostInfo> hosts, uint64_t now_us) {
+  if (policy_->outliers == nullptr) {
+    for (UpstreamHost* host : by_index_) Unwatch(*host);
+  }
+  if (policy_->outliers == nullptr && !policy_->slow_start) {
+    given_.clear();
+    next_step_us_ = 0;
+    balancer_->Update(hosts);
+    return;
+  }
   given_ = std::move(hosts);
-  const auto watched = policy_->outliers->SetHosts(given_);
-  for (size_t i = 0; i < watched.size(); ++i) by_index_[i]->outlier = watched[i];
-  LeaveOutEjected();
+  if (policy_->outliers != nullptr) {
+    const auto watched = policy_->outliers->SetHosts(given_);
+    for (size_t i = 0; i < watched.size(); ++i) by_index_[i]->outlier = watched[i];
+  }
+  Balance(now_us);
+}
+
+// What the cluster's owner says of the hosts, and what has been found out about them here.
+void Cluster::Balance(uint64_t now_us) {
+  std::vector<HostInfo> hosts = given_;
+  if (policy_->outliers != nullptr) LeaveOutEjected(hosts);
+  next_step_us_ = 0;
+  if (policy_->slow_start) Weaken(hosts, now_us);
+  balancer_->Update(hosts);
+}
+
+// Weights as parts of a thousand, where there is room for that.
+void Cluster::Weaken(std::vector<HostInfo>& hosts, uint64_t now_us) {
+  constexpr uint32_t kParts = 1000;
+  constexpr uint32_t kMostWeight = 1'000'000;
+  const SlowStart& slow_start = *policy_->slow_start;
+  uint32_t heaviest = 0;
+  bool any = false;
+  for (size_t i = 0; i < hosts.size(); ++i) {
+    UpstreamHost& host = *by_index_[i];
+    const uint64_t age_us = now_us - std::min(now_us, host.warming_since_us);
+    if (host.warming && age_us >= slow_start.window_us) host.warming = false;
+    any = any || host.warming;
+    heaviest = std::max(heaviest, hosts[i].weight);
+  }
+  if (!any) return;
+  next_step_us_ = now_us + slow_start.step_us();
+  const uint32_t parts = heaviest <= kMostWeight ? kParts : 1;
+  for (size_t i = 0; i < hosts.size(); ++i) {
+    const UpstreamHost& host = *by_index_[i];
+    hosts[i].weight = std::max<uint32_t>(hosts[i].weight, 1) * parts;
+    if (!host.warming) continue;
+    const double factor = slow_start.Factor(now_us - std::min(now_us, host.warming_since_us));
+    hosts[i].weight =
+        std::max<uint32_t>(1, static_cast<uint32_t>(std::lround(hosts[i].weight * factor)));
+  }
 }
 
 // They count as unhealthy, so that what holds for priorities, localities and panic holds for them.
-void Cluster::LeaveOutEjected() {
+void Cluster::LeaveOutEjected(std::vector<HostInfo>& hosts) {
   outlier_epoch_ = policy_->outliers->epoch();
-  std::vector<HostInfo> hosts = given_;
   for (size_t i = 0; i < hosts.size(); ++i) {
     by_index_[i]->ejected = by_index_[i]->outlier->ejected();
     if (by_index_[i]->ejected) hosts[i].health = HostHealth::kUnhealthy;
   }
-  balancer_->Update(hosts);
 }
 
 std::vector<OutlierDetector::Change> Cluster::CatchUp(uint64_t now_us) {
   std::vector<OutlierDetector::Change> changes;
   OutlierDetector& outliers = *policy_->outliers;
   if (outliers.due(now_us)) changes = outliers.Review(now_us);
-  if (outliers.epoch() != outlier_epoch_) LeaveOutEjected();
+  if (outliers.epoch() != outlier_epoch_) Balance(now_us);
   return changes;
 }
 

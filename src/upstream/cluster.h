@@ -28,14 +28,16 @@ struct UpstreamHost {
 
   Cluster& cluster;
   const std::string address;
-  std::string workload;       // HostInfo::workload
-  uint32_t index = kNoIndex;  // in the balancer's host set; kNoIndex once the host has left
-  bool healthy = true;        // as the cluster's owner says
-  bool ejected = false;       // by the outlier detection, as its worker has seen
-  bool noted = false;         // in the hub's list of hosts that may be forgotten
-  uint32_t active = 0;        // attempts under way
-  size_t owed_bytes = 0;      // of all its leases: Lease::Owed
-  uint64_t warned_us = 0;     // when a warning about it was last logged
+  std::string workload;           // HostInfo::workload
+  uint32_t index = kNoIndex;      // in the balancer's host set; kNoIndex once the host has left
+  bool healthy = true;            // as the cluster's owner says
+  bool ejected = false;           // by the outlier detection, as its worker has seen
+  bool noted = false;             // in the hub's list of hosts that may be forgotten
+  bool warming = false;           // new, or well again, with ClusterPolicy::slow_start...
+  uint64_t warming_since_us = 0;  // ...since then
+  uint32_t active = 0;            // attempts under way
+  size_t owed_bytes = 0;          // of all its leases: Lease::Owed
+  uint64_t warned_us = 0;         // when a warning about it was last logged
   // Passed over until then, while another host can be had; 0: not.
   uint64_t away_until_us = 0;
   uint64_t away_since_us = 0;
@@ -72,7 +74,7 @@ class Cluster {
   // drain(UpstreamHost&); with a new generation all present ones are.
   template <typename F>
   void Update(uint64_t generation, std::shared_ptr<const ClusterPolicy> policy,
-              std::vector<HostInfo> hosts, F&& drain) {
+              std::vector<HostInfo> hosts, uint64_t now_us, F&& drain) {
     const bool replaced = generation != generation_;
     generation_ = generation;
     if (replaced || policy != policy_) {
@@ -80,24 +82,27 @@ class Cluster {
       balancer_ = Balancer::Create(policy_->balance);
     }
     const std::vector<UpstreamHost*> before = std::move(by_index_);
-    for (UpstreamHost* host : before) host->index = UpstreamHost::kNoIndex;
     by_index_.clear();
     active_.clear();
     for (const HostInfo& info : hosts) {
       auto& host = hosts_[info.address];
       if (host == nullptr) host = std::make_unique<UpstreamHost>(*this, info.address);
+      const bool healthy = info.health != HostHealth::kUnhealthy;
+      const bool was_there = host->index != UpstreamHost::kNoIndex && host->healthy;
+      if (healthy && !was_there && !before.empty() && policy_->slow_start) {
+        host->warming = true;
+        host->warming_since_us = now_us;
+      }
       host->index = static_cast<uint32_t>(by_index_.size());
-      host->healthy = info.health != HostHealth::kUnhealthy;
+      host->healthy = healthy;
       host->workload = info.workload;
       by_index_.push_back(host.get());
       active_.push_back(host->active);
     }
-    if (policy_->outliers == nullptr) {
-      balancer_->Update(hosts);
-      for (UpstreamHost* host : by_index_) Unwatch(*host);
-    } else {
-      Watch(std::move(hosts));
+    for (UpstreamHost* host : before) {
+      if (!IsAt(*host, host->index)) host->index = UpstreamHost::kNoIndex;
     }
+    Show(std::move(hosts), now_us);
     for (UpstreamHost* host : before) {
       if (host->index == UpstreamHost::kNoIndex) Unwatch(*host);
       if (replaced || host->index == UpstreamHost::kNoIndex || !host->healthy) drain(*host);
@@ -113,6 +118,11 @@ class Cluster {
   // What the outlier detection of all workers has found since the last time, and what is due now.
   // Only if there is one.
   std::vector<OutlierDetector::Change> CatchUp(uint64_t now_us);
+  // Some hosts do not have their whole share yet: WarmUp is to be called before the next Pick.
+  bool warming() const { return next_step_us_ != 0; }
+  void WarmUp(uint64_t now_us) {
+    if (now_us >= next_step_us_) Balance(now_us);
+  }
   // Null if no host may be used. `random`: a fresh random number.
   UpstreamHost* Pick(const Choice& choice, uint64_t random, uint64_t now_us);
   // The server takes so little of what it was sent that nothing is added to it.
@@ -174,8 +184,13 @@ class Cluster {
     host.ejected = false;
     host.outlier.reset();
   }
-  void Watch(std::vector<HostInfo> hosts);
-  void LeaveOutEjected();
+  bool IsAt(const UpstreamHost& host, uint32_t index) const {
+    return index < by_index_.size() && by_index_[index] == &host;
+  }
+  void Show(std::vector<HostInfo> hosts, uint64_t now_us);
+  void Balance(uint64_t now_us);
+  void LeaveOutEjected(std::vector<HostInfo>& hosts);
+  void Weaken(std::vector<HostInfo>& hosts, uint64_t now_us);
   bool OwesTooMuch(const UpstreamHost& host, size_t length) const;
   bool MayBeUsed(const UpstreamHost& host, const Choice& choice, uint64_t now_us) const;
   UpstreamHost* PickAnother(UpstreamHost& first, const Choice& choice, uint64_t random,
@@ -188,8 +203,10 @@ class Cluster {
   std::unordered_map<std::string, std::unique_ptr<UpstreamHost>> hosts_;  // and those leaving
   std::vector<UpstreamHost*> by_index_;
   std::vector<uint32_t> active_;  // by index
-  std::vector<HostInfo> given_;   // with outlier detection: the hosts as their owner says
-  uint64_t outlier_epoch_ = 0;    // that `ejected` shows
+  // With outlier detection or slow start: the hosts as their owner says.
+  std::vector<HostInfo> given_;
+  uint64_t next_step_us_ = 0;   // when shares have grown; 0: all are whole
+  uint64_t outlier_epoch_ = 0;  // that `ejected` shows
   uint32_t attempts_ = 0;
   size_t bytes_in_flight_ = 0;
   size_t orphaned_bytes_ = 0;

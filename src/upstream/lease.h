@@ -92,7 +92,8 @@ struct Lease {
 
   IntrusiveList<Attempt, LeaseAttemptLink> attempts;  // oldest first
   uint32_t attempt_count = 0;
-  uint32_t strays = 0;  // without `ids`: replies that were not the one waited for
+  uint64_t requests_left = ~uint64_t{0};  // that it may still get
+  uint32_t strays = 0;                    // without `ids`: replies that were not the one waited for
   size_t bytes_in_flight = 0;
   std::optional<IdTable> ids;  // none: replies belong to the oldest attempt
   uint64_t idle_since_us = 0;

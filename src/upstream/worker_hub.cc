@@ -77,7 +77,7 @@ void WorkerHub::SetCluster(std::string_view name, uint64_t generation,
     cluster = std::make_unique<Cluster>(std::string(name));
     ++clusters_epoch_;
   }
-  cluster->Update(generation, std::move(policy), std::move(hosts),
+  cluster->Update(generation, std::move(policy), std::move(hosts), context_.now_us(),
                   [this](UpstreamHost& host) { DrainHost(host); });
 }
 

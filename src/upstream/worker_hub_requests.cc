@@ -52,6 +52,7 @@ std::optional<AttemptResult> WorkerHub::Start(Attempt& attempt, const Request& r
     }
   }
   if (policy.outliers != nullptr) CatchUp(cluster, *request.protocol);
+  if (cluster.warming()) cluster.WarmUp(context_.now_us());
   UpstreamHost* const host = cluster.Pick(request.choice, context_.Random(), context_.now_us());
   if (host == nullptr) return Refusal(LocalReply::kNoHealthyUpstream);
   if (cluster.Congested(*host, length)) return Refusal(LocalReply::kOverLimit);
@@ -103,6 +104,7 @@ inline void WorkerHub::Assign(Attempt& attempt, Lease& lease) {
   lease.attempts.PushBack(attempt);
   ++lease.attempt_count;
   lease.bytes_in_flight += attempt.bytes_;
+  if (--lease.requests_left == 0) lease.draining = true;
   attempt.first_byte_ = attempt.end_byte_ = lease.position();
   if (lease.ids) {
     attempt.upstream_id_ = lease.ids->Insert(&attempt);
@@ -285,6 +287,12 @@ Lease& WorkerHub::OpenLease(LeasePool& pool, LeaseOwner* owner) {
                                        pool.host.cluster.policy().max_lease_bytes_in_flight,
                                        context_.Random());
   Lease& lease = *slot.lease;
+  const uint32_t most = pool.host.cluster.policy().max_requests_per_connection;
+  if (most != 0 && lease.mode != UpstreamMode::kPerSession) {
+    // From the pool it would come back as one that has had none.
+    lease.requests_left = most;
+    lease.poolable = false;
+  }
   ++lease_count_;
   pool.leases.push_back(&lease);
   if (owner != nullptr) {

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ from metaprotocol.control_plane.rejections import Refused, Tracer, diagnostics_o
 from metaprotocol.diagnostics import Origin
 from metaprotocol.envoy.binary import find_envoy, find_module
 from metaprotocol.envoy.config import ConfigBuilder, Module
-from metaprotocol.peers.dubbo import DubboClient, DubboServer
+from metaprotocol.peers.dubbo import Answer, Call, DubboClient, DubboServer
 from metaprotocol.translate import Options
 from metaprotocol.translate.naming import FILTER
 from metaprotocol.xds import XdsError
@@ -433,3 +434,73 @@ async def test_an_unknown_service_is_answered_with_those_there_are(stage: Stage)
 async def test_an_envoy_that_is_not_there_is_named(stage: Stage) -> None:
     with pytest.raises(metaprotocol.EnvoyNotFound, match="/nowhere/envoy"):
         await asyncio.to_thread(enter, metaprotocol.Proxy(stage.folder, envoy="/nowhere/envoy"))
+
+
+def rule_yaml(policy: str) -> str:
+    return f"""---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {{name: orders, namespace: shop}}
+spec: {{host: {HOST}, trafficPolicy: {policy}}}
+"""
+
+
+async def test_a_connection_gets_no_more_calls_than_the_rule_says(stage: Stage) -> None:
+    per_connection: Counter[int] = Counter()
+
+    async def answer(call: Call) -> Answer:
+        per_connection[call.connection] += 1
+        return Answer("v3")
+
+    async with DubboServer(answer) as server:
+        entry, _, _ = service_yaml(PORT, {"v3": server.port}).partition("---")
+        rule = rule_yaml("{connectionPool: {http: {maxRequestsPerConnection: 3}}}")
+        save(stage.folder / SERVICE_FILE, entry + rule)
+        (stage.folder / ROUTER_FILE).unlink()
+        async with stage.running() as (_, proxy):
+            port = proxy.envoy.listener_port(LISTENER)
+            async with await DubboClient.connect("127.0.0.1", port) as client:
+                for _ in range(10):
+                    assert (await client.call(SERVICE, "m")).value == "v3"
+                await asyncio.gather(*(client.call(SERVICE, "m") for _ in range(20)))
+            assert per_connection.total() == 30
+            # One that has been idle for a second is closed earlier.
+            assert max(per_connection.values()) == 3
+            assert len(per_connection) >= 10
+            await eventually(lambda: server.open_connections == 0)
+            assert not server.errors
+
+
+async def test_an_endpoint_that_comes_gets_its_share_little_by_little(stage: Stage) -> None:
+    def save_service(names: str, policy: str) -> None:
+        ports = {name: stage.ports[name] for name in names.split()}
+        entry, _, _ = service_yaml(PORT, ports).partition("---")
+        save(stage.folder / SERVICE_FILE, entry + rule_yaml(policy))
+
+    # So long that all of the test is its beginning.
+    warming = "{loadBalancer: {simple: ROUND_ROBIN, warmup: {duration: 4h, minimumPercent: 5}}}"
+    save_service("v1", warming)
+    (stage.folder / ROUTER_FILE).unlink()
+    async with stage.running() as (plane, proxy):
+        port = proxy.envoy.listener_port(LISTENER)
+        async with await DubboClient.connect("127.0.0.1", port) as client:
+
+            async def called(times: int) -> Counter[object]:
+                return Counter([(await client.call(SERVICE, "m")).value for _ in range(times)])
+
+            async def until_both() -> None:
+                async with asyncio.timeout(60):
+                    while len(await called(20)) < 2:
+                        pass
+
+            assert await called(20) == {"v1": 20}
+            save_service("v1 v2", warming)
+            await until_both()
+            # One of twenty-one; more where a step of its growth has begun the turns anew.
+            assert 8 <= (await called(210))["v2"] <= 12
+            save_service("v1 v2", "{loadBalancer: {simple: ROUND_ROBIN}}")
+            async with asyncio.timeout(60):
+                while (await called(20))["v2"] < 10:
+                    pass
+            assert (await called(100))["v2"] == 50
+            assert not [item for item in plane.status() if item.state is State.INVALID]

@@ -39,6 +39,7 @@ __all__ = [
     "TcpKeepalive",
     "TcpSettings",
     "TrafficPolicy",
+    "WarmupConfiguration",
 ]
 
 Count = Annotated[int, Field(ge=0, le=2**31 - 1)]
@@ -146,7 +147,7 @@ class WarmupConfiguration(Model):
 
     duration: Duration
     minimum_percent: Percentage | None = None
-    aggression: Annotated[float, Field(ge=1)] | None = None
+    aggression: Annotated[float, Field(ge=1, le=1000)] | None = None
 
 
 class BackendUtilization(Model):
@@ -165,8 +166,6 @@ class LoadBalancerSettings(Checked):
     no_effect: ClassVar[dict[str, str]] = {
         "locality_lb_setting": "endpoints of all localities are used alike",
         "zone_aware_lb_setting": "endpoints of all zones are used alike",
-        "warmup": "new endpoints get their full share at once",
-        "warmup_duration_secs": "new endpoints get their full share at once",
         "backend_utilization": "endpoints' reports of their load are not read",
     }
 
@@ -223,7 +222,6 @@ class HttpSettings(Model):
     """Istio's settings of HTTP connections."""
 
     no_effect: ClassVar[dict[str, str]] = {
-        "max_requests_per_connection": "it is for HTTP",
         "h2_upgrade_policy": "it is for HTTP",
         "use_client_protocol": "it is for HTTP",
         "max_concurrent_streams": "it is for HTTP",

@@ -345,6 +345,9 @@ def _pooled(cluster: Cluster, pool: Pool) -> Cluster:
         balancing.max_pending_requests = min(pool.max_pending_requests, _MOST_REQUESTS)
     if pool.max_requests is not None:
         balancing.max_requests_in_flight = min(pool.max_requests, _MOST_REQUESTS)
+    if pool.max_requests_per_connection is not None:
+        most = min(pool.max_requests_per_connection, _MOST_REQUESTS)
+        balancing.max_requests_per_connection = most
     if pool.max_retries is not None:
         # A number instead of a share.
         balancing.retry_budget_percent = 0

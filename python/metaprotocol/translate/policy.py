@@ -57,6 +57,7 @@ class Pool(NamedTuple):
     """Sent, and not answered yet."""
     max_retries: int | None = None
     """At a time."""
+    max_requests_per_connection: int | None = None
 
 
 class Retries(NamedTuple):

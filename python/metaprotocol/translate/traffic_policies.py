@@ -21,6 +21,7 @@ from metaprotocol.resources.destination_rule import (
     RetryBudget,
     TcpSettings,
     TrafficPolicy,
+    WarmupConfiguration,
 )
 from metaprotocol.translate.policy import (
     Balancing,
@@ -121,6 +122,7 @@ class _Reader:
         hash_on: tuple[str, ...] = ()
         if written.consistent_hash is not None:
             hash_on = self._hash(written.consistent_hash, f"{field}.consistentHash", message)
+        self._warmup(written, field, message)
         setting = written.locality_lb_setting
         by_locality = (
             setting is not None
@@ -128,6 +130,28 @@ class _Reader:
             and bool(setting.distribute or setting.failover or setting.failover_priority)
         )
         return Balancing(message, hash_on, f"{field}.localityLbSetting" if by_locality else "")
+
+    def _warmup(self, written: LoadBalancerSettings, field: str, message: ClusterPolicy) -> None:
+        warmup, name = written.warmup, "warmup"
+        if warmup is None and written.warmup_duration_secs is not None:
+            warmup = WarmupConfiguration(duration=written.warmup_duration_secs)
+            name = "warmupDurationSecs"
+        if warmup is None:
+            return
+        if message.policy in (ClusterPolicy.RING_HASH, ClusterPolicy.MAGLEV):
+            self._report.warning(
+                self._rule, "no-effect", f"{field}.{name}",
+                "has no effect with consistentHash: keys keep their endpoints",
+                fix="remove it, or write simple",
+            )  # fmt: skip
+            return
+        place = f"{field}.{name}" + (".duration" if name == "warmup" else "")
+        window = bounded_time(warmup.duration, self._rule, place, self._report)
+        message.slow_start.window.FromTimedelta(window)
+        if warmup.minimum_percent is not None:
+            message.slow_start.min_weight_percent = warmup.minimum_percent
+        if warmup.aggression is not None:
+            message.slow_start.aggression = warmup.aggression
 
     def _hash(self, written: ConsistentHash, field: str, message: ClusterPolicy) -> tuple[str, ...]:
         """What is hashed; how, comes into ``message``."""
@@ -172,6 +196,7 @@ class _Reader:
             pool = pool._replace(
                 max_pending_requests=http.http1_max_pending_requests or None,
                 max_requests=http.http2_max_requests or None,
+                max_requests_per_connection=http.max_requests_per_connection or None,
                 max_retries=http.max_retries or None,
             )
         return pool

@@ -444,7 +444,9 @@ class SimWorld : public Host {
            a.max_lease_bytes_in_flight == b.max_lease_bytes_in_flight &&
            a.max_pending_requests == b.max_pending_requests &&
            a.lease_idle_timeout_us == b.lease_idle_timeout_us &&
-           a.connect_timeout_us == b.connect_timeout_us;
+           a.connect_timeout_us == b.connect_timeout_us &&
+           a.max_requests_per_connection == b.max_requests_per_connection &&
+           a.slow_start == b.slow_start;
   }
 
   void Flush() {

@@ -191,8 +191,8 @@ def test_mutual_tls_needs_both_certificate_and_key() -> None:
          "spec.trafficPolicy.tunnel"),
         (
             "spec.trafficPolicy.loadBalancer",
-            {"simple": "RANDOM", "warmup": {"duration": "10s"}},
-            "spec.trafficPolicy.loadBalancer.warmup",
+            {"simple": "RANDOM", "backendUtilization": {"weightUpdatePeriod": "10s"}},
+            "spec.trafficPolicy.loadBalancer.backendUtilization",
         ),
         (
             "spec.subsets.0.trafficPolicy",
