@@ -4,10 +4,11 @@ that also runs in Envoy."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
 
+from metaprotocol.api.balancing import describe_choice, describe_retries
 from metaprotocol.api.routing import (
     FilterSnapshot,
     describe_changes,
@@ -16,6 +17,7 @@ from metaprotocol.api.routing import (
 )
 from metaprotocol.config.v1 import (
     AuthorizationPolicy,
+    ClusterPolicy,
     ConcurrencyLimit,
     Condition,
     DirectReply,
@@ -94,6 +96,12 @@ class Explanation:
     """What is told of the call once it has ended, whatever becomes of it."""
     hosts: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """The endpoints of each of these clusters, as "address:port", where they are known."""
+    choices: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """How a host of each of these clusters is chosen, where that is known."""
+    hash_on: tuple[str, ...] = ()
+    """The metadata keys whose values choose the host, in clusters that hash."""
+    retries: bool = False
+    """Whether the route has a policy for calls that fail."""
 
     def __str__(self) -> str:
         """As ``metaprotocol try`` prints it."""
@@ -141,6 +149,8 @@ class Explanation:
             where = ", ".join(self.hosts[name])
             tone = Tone.PLAIN if where else Tone.BAD
             yield Line(f"to {part}{name} ({where or 'NO HOST'})", tone)
+            for phrase in self.choices.get(name, ()) if where else ():
+                yield Line(f"     {phrase}", Tone.DIM)
         for change in self.changes:
             yield Line(f"with {change}")
 
@@ -157,6 +167,7 @@ class Explanation:
             "destinations": [
                 {"cluster": name, "percent": share} for name, share in self.destinations
             ],
+            "choices": {name: list(phrases) for name, phrases in self.choices.items()},
             "direct_reply": self.direct_reply or None,
             "changes": list(self.changes),
             "denied": self.denied or None,
@@ -217,7 +228,26 @@ def explain(snapshot: FilterSnapshot, metadata: Sequence[tuple[str, str]]) -> Ex
         _denial(snapshot.proxy, pairs),
         tuple(_limits(snapshot.proxy, table, pairs)),
         telemetry,
+        hash_on=tuple(taken.hash_on),
+        retries=taken.HasField("retry"),
     )
+
+
+def with_clusters(
+    found: Explanation,
+    hosts: Mapping[str, Sequence[str]],
+    policies: Mapping[str, ClusterPolicy | None],
+) -> Explanation:
+    """``found`` with what is known of the clusters that it leads to."""
+    choices = {}
+    for name, policy in policies.items():
+        if policy is None:
+            continue
+        phrases = list(describe_choice(policy, found.hash_on, found.metadata))
+        if found.retries:
+            phrases.append(f"once more {describe_retries(policy)}")
+        choices[name] = phrases
+    return replace(found, hosts=hosts, choices=choices)
 
 
 def _limits(

@@ -12,9 +12,11 @@ from typing import Any
 import yaml
 from google.protobuf.message import Message
 
-from metaprotocol.api.explain import Explanation, explain
+from metaprotocol.api.balancing import cluster_policy
+from metaprotocol.api.explain import Explanation, explain, with_clusters
 from metaprotocol.api.explain_redis import RedisSnapshot, redis_snapshot
 from metaprotocol.api.routing import FilterSnapshot, filter_snapshot
+from metaprotocol.config.v1 import ClusterPolicy
 from metaprotocol.control_plane.content import Content, in_code, read_folder
 from metaprotocol.control_plane.standalone import standalone_bootstrap
 from metaprotocol.diagnostics import Diagnostic, Severity, did_you_mean_host
@@ -102,6 +104,21 @@ class EnvoyResources:
                 if socket := address.get("socket_address"):
                     found.append(f"{socket['address']}:{socket.get('port_value', 0)}")
         return found
+
+    def policy(self, cluster: str) -> ClusterPolicy | None:
+        """How the cluster's hosts are used; None if there is no such cluster of ours."""
+        message = self.by_type.get(CLUSTER, {}).get(cluster)
+        return cluster_policy(self.types.to_dict(message)) if message is not None else None
+
+    def explain(self, snapshot: FilterSnapshot, metadata: Sequence[tuple[str, str]]) -> Explanation:
+        """See ``metaprotocol.api.explain.explain``; with what is known of the clusters."""
+        found = explain(snapshot, metadata)
+        clusters = [name for name, _ in found.destinations]
+        return with_clusters(
+            found,
+            {name: self.hosts(name) for name in clusters},
+            {name: self.policy(name) for name in clusters},
+        )
 
     def bootstrap(self, *, admin_port: int = 0, node_id: str = "local") -> Message:
         """envoy.config.bootstrap.v3.Bootstrap: a whole Envoy that needs no control plane."""
@@ -254,9 +271,7 @@ class Mesh:
         snapshots = resources.snapshots()
         for snapshot in snapshots:
             if snapshot.host == host.lower() and port in (None, snapshot.port):
-                found = explain(snapshot, list(metadata.items()))
-                clusters = [name for name, _ in found.destinations]
-                return replace(found, hosts={name: resources.hosts(name) for name in clusters})
+                return resources.explain(snapshot, list(metadata.items()))
         at = f" and port {port}" if port is not None else ""
         meant = did_you_mean_host(host, [item.host for item in snapshots])
         fix = f"; did you mean {meant}?" if meant is not None and meant != host else ""

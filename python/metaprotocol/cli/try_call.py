@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from metaprotocol.api.explain import Explanation, Tone, explain
+from metaprotocol.api.explain import Explanation, Tone
 from metaprotocol.api.explain_redis import RedisExplanation, RedisSnapshot, explain_redis
 from metaprotocol.api.routing import FilterSnapshot
 from metaprotocol.cli.calls import Answer, CallSpec, argument, metadata_of, pair, send
@@ -117,9 +117,8 @@ def try_call(
         hosts = {name: resources.hosts(name) for name, _ in led_to}
         explanation = replace(explanation, hosts=hosts)
     else:
-        explanation = explain(snapshot, metadata_of(snapshot.codec, call))
-        hosts = {name: resources.hosts(name) for name, _ in explanation.destinations}
-        explanation = replace(explanation, hosts=hosts)
+        explanation = resources.explain(snapshot, metadata_of(snapshot.codec, call))
+        hosts = {name: list(found) for name, found in explanation.hosts.items()}
     if not as_json:
         for item in explanation.lines():
             line(stdout(), item.text, _STYLES.get(item.tone))

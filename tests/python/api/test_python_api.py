@@ -32,7 +32,7 @@ from metaprotocol import (
 from metaprotocol.translate import Translator
 from pydantic import ValidationError
 
-from tests.testkit.mesh import HOST, ROUTER_FILE, router_yaml, save, to, write
+from tests.testkit.mesh import HOST, ROUTER_FILE, SERVICE_FILE, router_yaml, save, to, write
 
 TELEMETRY = """
 accessLogs:
@@ -403,3 +403,69 @@ def test_an_explanation_says_what_is_told_of_the_call(folder: Path) -> None:
     assert other.telemetry[:2] == ("a line in /var/log/bob.log", "a record at logs")
     own = metaprotocol.load(folder).explain(HOST, {"method": "get", "x-request-id": "mine"})
     assert len(own.telemetry) == 1
+
+
+@pytest.mark.parametrize(
+    ("policy", "user", "phrases"),
+    [
+        ("{}", "ann", ["the host with fewest calls under way of 2 at random"]),
+        ("loadBalancer: {simple: ROUND_ROBIN}", "ann", ["hosts in turn, by weight"]),
+        (
+            "loadBalancer: {consistentHash: {httpHeaderName: user}}",
+            "ann",
+            ['the host that ring has for user="ann"'],
+        ),
+        (
+            "loadBalancer: {consistentHash: {httpHeaderName: user, maglev: {}}}",
+            "",
+            ["any host, by weight: the call has none of user"],
+        ),
+        (
+            "loadBalancer: {simple: RANDOM, warmup: {duration: 30s}}\n"
+            "    connectionPool: {http: {maxRequestsPerConnection: 1000, maxRetries: 3}}\n"
+            "    outlierDetection: {}",
+            "ann",
+            [
+                "any host, by weight",
+                "a new host gets its share within 30 s",
+                "hosts that fail are left out for a time",
+                "a connection gets 1,000 calls",
+                "once more while fewer than 3 retries are under way there",
+            ],
+        ),
+        (
+            "retryBudget: {percent: 40}",
+            "ann",
+            [
+                "the host with fewest calls under way of 2 at random",
+                "once more while retries are less than 40 % of the calls under way there, or 3",
+            ],
+        ),
+    ],
+)
+def test_an_explanation_says_how_a_host_is_chosen(
+    folder: Path, policy: str, user: str, phrases: list[str]
+) -> None:
+    rule = f"""---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {{name: orders, namespace: shop}}
+spec:
+  host: {HOST}
+  trafficPolicy:
+    {policy}
+  subsets: [{{name: v1, labels: {{version: v1}}}}, {{name: v2, labels: {{version: v2}}}}]
+"""
+    router = yaml.safe_load((folder / ROUTER_FILE).read_text())
+    if "once more" in phrases[-1]:
+        for route in router["spec"]["routes"]:
+            route["retries"] = {"attempts": 2}
+    (folder / ROUTER_FILE).write_text(yaml.safe_dump(router))
+    service = (folder / SERVICE_FILE).read_text().split("---")
+    kept = [text for text in service if "kind: DestinationRule" not in text]
+    (folder / SERVICE_FILE).write_text("---".join(kept) + rule)
+    metadata = {"method": "get", **({"user": user} if user else {})}
+    found = metaprotocol.load(folder).explain(HOST, metadata)
+    assert list(found.choices.values()) == [phrases] * len(found.destinations)
+    assert phrases[0] in str(found)
+    assert found.to_dict()["choices"] == {name: phrases for name, _ in found.destinations}
