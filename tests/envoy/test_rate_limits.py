@@ -482,3 +482,49 @@ async def test_envoys_reference_service_limits_and_tells(
                 assert left == {**each, "bob 5": 1, "bob 4": 1, "bob 3": 1, over: 6}
                 assert provider.calls == {"list": 9}
                 assert all(0 < seconds <= 31536000 for seconds in resets)
+
+
+@pytest.mark.asyncio
+async def test_a_service_that_dies_in_the_middle_is_asked_again_when_it_is_back(
+    builder: ConfigBuilder,
+) -> None:
+    open_, closed = (dubbo_proxy(Route(cluster="a"), name=name) for name in ("open", "closed"))
+    open_.route_tables[0].global_rate_limit.CopyFrom(asking())
+    closed.route_tables[0].global_rate_limit.CopyFrom(asking(deny_on_fail=True))
+    limiter = RateLimiter(builder.types)
+    async with DubboServer(Provider("a")) as server:
+        async with limiter:
+            host = Cluster("limiter", [Host("127.0.0.1", limiter.port)])
+        listeners = [MetaProtocolListener(proxy.name, proxy) for proxy in (open_, closed)]
+        bootstrap = Bootstrap(
+            listeners,
+            [Cluster("a", [Host("127.0.0.1", server.port)]), builder.http2_cluster(host)],
+            admin_page=True,
+        )
+        with running_envoy(builder, bootstrap, concurrency=2) as envoy:
+            open_port, closed_port = (envoy.listener_port(name) for name in ("open", "closed"))
+
+            async def works() -> None:
+                async with asyncio.timeout(60):
+                    while await outcomes(closed_port, "list", 1) != {"a": 1}:
+                        await asyncio.sleep(0.02)
+                before = len(limiter.asked)
+                assert await outcomes(open_port, "list", 5, clients=4) == {"a": 20}
+                assert await outcomes(open_port, "refused", 1) == {Status.SERVER_ERROR: 1}
+                assert len(limiter.asked) == before + 21
+
+            for _ in range(2):
+                async with limiter:
+                    await works()
+                    # It dies while it is asked; nobody waits for it longer than he must.
+                    calls = [
+                        asyncio.create_task(outcomes(port, "slow", 1, clients=5))
+                        for port in (open_port, closed_port)
+                    ]
+                    asked = len(limiter.asked)
+                    await eventually(partial(_asked_more, limiter, asked + 9))
+                assert [await call for call in calls] == [{"a": 5}, {Status.SERVER_ERROR: 5}]
+                assert await outcomes(open_port, "list", 5, clients=4) == {"a": 20}
+                assert await outcomes(closed_port, "list", 5, clients=4) == {
+                    Status.SERVER_ERROR: 20
+                }
