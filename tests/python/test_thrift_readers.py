@@ -1,28 +1,35 @@
-"""Thrift messages, whole and broken: Apache's own library reads the same in them as our codec."""
+"""Thrift messages, whole and broken: Apache's library and thriftpy2 read the same as our codec."""
 
 from __future__ import annotations
 
 import random
 import struct
 import zlib
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from metaprotocol.engine import Codec, DecodeError, Direction, Message
 
 pytest.importorskip("thrift")
+pytest.importorskip("thriftpy2")
 
 from thrift.protocol.TBinaryProtocol import TBinaryProtocol
 from thrift.protocol.TCompactProtocol import TCompactProtocol
 from thrift.Thrift import TMessageType, TType
 from thrift.transport.TTransport import TMemoryBuffer
+from thriftpy2.protocol import binary, compact
+from thriftpy2.transport import memory
 
+# Without types.
+THRIFTPY2: Any = (memory.TMemoryBuffer, binary.TBinaryProtocol, compact.TCompactProtocol)
 PROTOCOLS = ["binary", "binary/non-strict", "compact"]
 NAMES = ["", "echo", "Orders:echo", "zoë", "漢字", "x" * 130]
 TYPES = {TMessageType.CALL: "call", TMessageType.ONEWAY: "oneway"}
 FLAT = [
     *(TType.BOOL, TType.BYTE, TType.I16, TType.I32, TType.I64, TType.DOUBLE, TType.STRING),
 ]
+Reader = Callable[[str, bytes], tuple[str, int, int, int] | None]
 NESTED = [TType.STRUCT, TType.MAP, TType.SET, TType.LIST]
 
 
@@ -107,6 +114,22 @@ def read_by_apache(name: str, data: bytes) -> tuple[str, int, int, int] | None:
     return method, kind, number & 0xFFFFFFFF, buffer._buffer.tell()
 
 
+def read_by_thriftpy2(name: str, data: bytes) -> tuple[str, int, int, int] | None:
+    """The same."""
+    memory_buffer, binary_protocol, compact_protocol = THRIFTPY2
+    buffer = memory_buffer(data)
+    if name == "compact":
+        source = compact_protocol(buffer)
+    else:
+        source = binary_protocol(buffer, strict_read=name == "binary")
+    try:
+        method, kind, number = source.read_message_begin()
+        source.skip(TType.STRUCT)
+    except Exception:  # it has many, some of them Python's own
+        return None
+    return method, kind, number & 0xFFFFFFFF, buffer._pos
+
+
 def read_by_codec(data: bytes) -> tuple[str, str, int, int, str] | None:
     try:
         found = Codec("thrift").decode(Direction.REQUEST, data)
@@ -129,16 +152,19 @@ def test_what_apache_writes_is_read_alike_and_with_another_id_by_apache(name: st
         assert wanted is not None
         method, kind, number, length = wanted
         assert length == len(data)
+        assert read_by_thriftpy2(name, data) == wanted
         found = read_by_codec(framed(data))
         assert found == (method, TYPES[kind], number, len(data) + 4, name)
         assert read_by_codec(data) == (method, TYPES[kind], number, len(data), name)
         other = rng.randrange(1 << 31)
         out = Codec("thrift").encode(Direction.REQUEST, framed(data), id=other)
         assert read_by_apache(name, out[4:]) == (method, kind, other, len(out) - 4)
+        assert read_by_thriftpy2(name, out[4:]) == (method, kind, other, len(out) - 4)
 
 
+@pytest.mark.parametrize("read", [read_by_apache, read_by_thriftpy2])
 @pytest.mark.parametrize("name", PROTOCOLS)
-def test_of_broken_messages_nothing_is_read_otherwise(name: str) -> None:
+def test_of_broken_messages_nothing_is_read_otherwise(name: str, read: Reader) -> None:
     rng = random.Random(2)
     both = 0
     for _ in range(60):
@@ -154,7 +180,7 @@ def test_of_broken_messages_nothing_is_read_otherwise(name: str) -> None:
             found = read_by_codec(framed(bytes(edited)))
             if found is None or found[4] != name:
                 continue
-            wanted = read_by_apache(name, bytes(edited))
+            wanted = read(name, bytes(edited))
             if wanted is None:
                 continue
             both += 1
