@@ -190,10 +190,12 @@ class ExternalCodec final : public Codec {
       }
       return DecodeResult::NeedMore(result.need);
     }
-    if (decoded.kind > METAPROTOCOL_KIND_OTHER || decoded.status > METAPROTOCOL_STATUS_ERROR) {
+    const bool streams = (table_.traits & METAPROTOCOL_STREAMS) != 0;
+    const int last_kind = streams ? METAPROTOCOL_KIND_STREAM_WINDOW : METAPROTOCOL_KIND_OTHER;
+    if (decoded.kind > last_kind || decoded.status > METAPROTOCOL_STATUS_ERROR) {
       return DecodeResult::Error("the codec tells of an unknown kind or status");
     }
-    if (table_.id_bits < 64 && decoded.id >> table_.id_bits != 0) {
+    if (table_.id_bits < 64 && (decoded.id | decoded.stream_id) >> table_.id_bits != 0) {
       return DecodeResult::Error("the codec tells of an id with more bits than its ids have");
     }
     if (decoded.length > std::numeric_limits<size_t>::max() / 2) {
@@ -206,6 +208,9 @@ class ExternalCodec final : public Codec {
     message.tag = (decoded.tag & ~kFromServer) |
                   (direction == Direction::kResponse ? kFromServer : uint64_t{0});
     message.timeout_us = decoded.timeout_us;
+    message.stream_id = decoded.stream_id;
+    message.window = decoded.window;
+    message.end_stream = decoded.end_stream != 0;
     message.length = static_cast<size_t>(decoded.length);
     const std::string_view name = Text(decoded.reply_name);
     if (Inside(name, bytes)) message.reply_name = name;
@@ -223,7 +228,7 @@ class ExternalCodec final : public Codec {
       most += op.key.size() + op.value.size();
     }
     const metaprotocol_encode_options wanted{sizeof wanted, options.id, options.timeout_us,
-                                             ops.data(), ops.size()};
+                                             ops.data(),    ops.size(), options.stream_id};
     Sink sink(out, most);
     const metaprotocol_sink to = sink.c_sink();
     metaprotocol_encoded encoded{};
@@ -266,6 +271,25 @@ class ExternalCodec final : public Codec {
     const metaprotocol_reply_context context = Given(last);
     return Written(out, [&](const metaprotocol_sink* to) {
       return table_.go_away(codec_.get(), &context, to);
+    });
+  }
+
+  bool ResetStream(const ReplyContext& stream, Direction to, LocalReply reason,
+                   std::string_view text, std::string& out) const override {
+    if (table_.reset_stream == nullptr) return false;
+    const metaprotocol_reply_context context = Given(stream);
+    const std::string name(LocalReplyName(reason));
+    return Written(out, [&](const metaprotocol_sink* sink) {
+      return table_.reset_stream(codec_.get(), &context, SideOf(to), name.c_str(), View(text),
+                                 sink);
+    });
+  }
+  bool GrantWindow(const ReplyContext& stream, Direction to, uint64_t bytes,
+                   std::string& out) const override {
+    if (table_.grant_window == nullptr) return false;
+    const metaprotocol_reply_context context = Given(stream);
+    return Written(out, [&](const metaprotocol_sink* sink) {
+      return table_.grant_window(codec_.get(), &context, SideOf(to), bytes, sink);
     });
   }
 
@@ -315,11 +339,14 @@ class ExternalCodec final : public Codec {
     given.status_code = message.status_code;
     given.kind = static_cast<uint8_t>(message.kind);
     given.status = static_cast<uint8_t>(message.status);
+    given.stream_id = message.stream_id;
+    given.window = message.window;
+    given.end_stream = message.end_stream ? 1 : 0;
     return given;
   }
   static metaprotocol_reply_context Given(const ReplyContext& context) {
     return {sizeof(metaprotocol_reply_context), context.id, context.tag & ~kFromServer,
-            View(context.name)};
+            View(context.name), context.stream_id};
   }
 
   const metaprotocol_codec_table& table_;

@@ -20,7 +20,8 @@ namespace {
 constexpr size_t kLeastTable = offsetof(metaprotocol_codec_table, destroy);
 constexpr uint32_t kKnownTraits = METAPROTOCOL_MULTIPLEXED | METAPROTOCOL_ORDERED_REPLIES |
                                   METAPROTOCOL_STATEFUL | METAPROTOCOL_MUTATION_IN_HEAD |
-                                  METAPROTOCOL_WHOLE_TO_ENCODE | METAPROTOCOL_METADATA_IN_HEAD;
+                                  METAPROTOCOL_WHOLE_TO_ENCODE | METAPROTOCOL_METADATA_IN_HEAD |
+                                  METAPROTOCOL_STREAMS;
 constexpr uint64_t kMostKeys = 256;
 constexpr size_t kLongestName = 255;
 
@@ -74,6 +75,9 @@ std::string ProblemOf(const metaprotocol_codec_table& table) {
   }
   if ((table.traits & METAPROTOCOL_MULTIPLEXED) != 0 && table.id_bits == 0) {
     return "is multiplexed without ids";
+  }
+  if ((table.traits & METAPROTOCOL_STREAMS) != 0 && table.id_bits == 0) {
+    return "has streams without ids";
   }
   return ProblemOfKeys(table);
 }

@@ -57,7 +57,14 @@ enum metaprotocol_kind {
   METAPROTOCOL_KIND_HEARTBEAT = 3,       /* is answered by heartbeat_reply, never forwarded */
   METAPROTOCOL_KIND_HEARTBEAT_REPLY = 4, /* is swallowed */
   METAPROTOCOL_KIND_GO_AWAY = 5,         /* its sender wants no more requests here */
-  METAPROTOCOL_KIND_OTHER = 6            /* well-formed, counted, and dropped */
+  METAPROTOCOL_KIND_OTHER = 6,           /* well-formed, counted, and dropped */
+  /* Of streams, only with METAPROTOCOL_STREAMS: all that have the same stream_id, until both sides
+   * have ended or one has reset. */
+  METAPROTOCOL_KIND_STREAM_OPEN = 7,  /* has the metadata, like a request */
+  METAPROTOCOL_KIND_STREAM_DATA = 8,  /* with end_stream: the last from this side */
+  METAPROTOCOL_KIND_STREAM_END = 9,   /* this side sends no more */
+  METAPROTOCOL_KIND_STREAM_RESET = 10, /* the stream is over on both sides */
+  METAPROTOCOL_KIND_STREAM_WINDOW = 11 /* its sender takes `window` more bytes */
 };
 
 enum metaprotocol_status {
@@ -87,7 +94,8 @@ enum metaprotocol_trait {
   METAPROTOCOL_STATEFUL = 4,         /* connections remember who uses them (login, transaction) */
   METAPROTOCOL_MUTATION_IN_HEAD = 8, /* mutations need no more than what decode needs */
   METAPROTOCOL_WHOLE_TO_ENCODE = 16, /* encode needs the whole message (a checksum) */
-  METAPROTOCOL_METADATA_IN_HEAD = 32 /* decode tells all metadata before the body has come */
+  METAPROTOCOL_METADATA_IN_HEAD = 32, /* decode tells all metadata before the body has come */
+  METAPROTOCOL_STREAMS = 64           /* some messages are of streams; needs ids */
 };
 
 /* --- structs that may grow */
@@ -103,6 +111,10 @@ typedef struct metaprotocol_message {
   uint8_t kind;                  /* metaprotocol_kind */
   uint8_t status;                /* metaprotocol_status; responses */
   uint8_t reserved[2];
+  uint64_t stream_id;            /* what the peer calls the stream; 0: none */
+  uint64_t window;               /* METAPROTOCOL_KIND_STREAM_WINDOW */
+  int32_t end_stream;            /* nothing more of the stream comes from this side */
+  int32_t reserved2;
 } metaprotocol_message;
 
 /* Takes metadata. `key` counts in metaprotocol_codec_table.keys; others have the names that peers
@@ -136,6 +148,7 @@ typedef struct metaprotocol_encode_options {
   uint64_t timeout_us; /* likewise, if it is not 0 and the message has one */
   const metaprotocol_mutation* mutations;
   size_t mutation_count;
+  uint64_t stream_id; /* stands in place of the message's */
 } metaprotocol_encode_options;
 
 /* How a message goes on behind what encode appended: with its bytes [head, length - tail_size),
@@ -153,6 +166,7 @@ typedef struct metaprotocol_reply_context {
   uint64_t id;
   uint64_t tag;
   metaprotocol_bytes name; /* metaprotocol_message.reply_name */
+  uint64_t stream_id;
 } metaprotocol_reply_context;
 
 typedef struct metaprotocol_codec_table {
@@ -194,6 +208,14 @@ typedef struct metaprotocol_codec_table {
   int32_t (*ping)(void* codec, uint64_t id, const metaprotocol_sink* out);
   int32_t (*go_away)(void* codec, const metaprotocol_reply_context* last,
                      const metaprotocol_sink* out);
+  /* Ends a stream for a reason of the proxy's own, named like a reply. `stream` has the ids as the
+   * side knows them that is written to: METAPROTOCOL_REQUEST is the server. */
+  int32_t (*reset_stream)(void* codec, const metaprotocol_reply_context* stream, int32_t to,
+                          const char* reason, metaprotocol_bytes text,
+                          const metaprotocol_sink* out);
+  /* Lets the sender of a stream go on by so many bytes. */
+  int32_t (*grant_window)(void* codec, const metaprotocol_reply_context* stream, int32_t to,
+                          uint64_t bytes, const metaprotocol_sink* out);
 } metaprotocol_codec_table;
 
 /* What the library exports. */

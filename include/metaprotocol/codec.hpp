@@ -32,6 +32,7 @@ struct ExternalTraits {
   bool whole_to_encode = false;
   bool metadata_in_head = false;
   std::vector<const char*> keys = {};
+  bool streams = false;
 };
 
 // Takes a message's metadata; values in the message are not copied.
@@ -76,6 +77,9 @@ class ExternalCodec {
     uint64_t tag = 0;
     uint64_t timeout_us = 0;
     std::string_view reply_name = {};
+    uint64_t stream_id = 0;
+    uint64_t window = 0;
+    bool end_stream = false;
   };
   struct DecodeOptions {
     uint64_t max_message_bytes;
@@ -90,6 +94,7 @@ class ExternalCodec {
     uint64_t id;
     uint64_t timeout_us;
     std::vector<ExternalMutation> mutations;
+    uint64_t stream_id = 0;
   };
   // See metaprotocol_encoded.
   struct Encoded {
@@ -100,6 +105,7 @@ class ExternalCodec {
     uint64_t id;
     uint64_t tag;
     std::string_view name;
+    uint64_t stream_id = 0;
   };
 
   static Result NeedMore(uint64_t need) { return {METAPROTOCOL_NEED_MORE, need, nullptr}; }
@@ -124,6 +130,15 @@ class ExternalCodec {
   }
   virtual bool Ping(uint64_t, std::string&) const { return false; }
   virtual bool GoAway(const ReplyContext&, std::string&) const { return false; }
+  // With ExternalTraits::streams. What goes to the server goes in the direction of requests.
+  virtual bool ResetStream(const ReplyContext&, Direction /*to*/, std::string_view /*reason*/,
+                           std::string_view /*text*/, std::string&) const {
+    return false;
+  }
+  virtual bool GrantWindow(const ReplyContext&, Direction /*to*/, uint64_t /*bytes*/,
+                           std::string&) const {
+    return false;
+  }
 };
 
 namespace external_codec {
@@ -138,6 +153,14 @@ inline const ExternalCodec& Of(void* codec) { return *static_cast<const External
 inline ExternalCodec::Direction Side(int32_t direction) {
   return static_cast<ExternalCodec::Direction>(direction);
 }
+// A host that is older than this header has no streams, and smaller structs.
+template <class Struct>
+bool IsWhole(const Struct& from) {
+  return from.size >= sizeof from;
+}
+inline ExternalCodec::ReplyContext Given(const metaprotocol_reply_context& from) {
+  return {from.id, from.tag, Text(from.name), IsWhole(from) ? from.stream_id : 0};
+}
 inline ExternalCodec::Message Given(const metaprotocol_message& from) {
   ExternalCodec::Message message;
   message.kind = static_cast<metaprotocol_kind>(from.kind);
@@ -148,6 +171,11 @@ inline ExternalCodec::Message Given(const metaprotocol_message& from) {
   message.tag = from.tag;
   message.timeout_us = from.timeout_us;
   message.reply_name = Text(from.reply_name);
+  if (IsWhole(from)) {
+    message.stream_id = from.stream_id;
+    message.window = from.window;
+    message.end_stream = from.end_stream != 0;
+  }
   return message;
 }
 // What `write` writes goes to the sink, all or nothing.
@@ -184,6 +212,11 @@ inline void Decode(void* codec, void* state, int32_t direction, metaprotocol_byt
   to->status_code = message.status_code;
   to->kind = static_cast<uint8_t>(message.kind);
   to->status = static_cast<uint8_t>(message.status);
+  if (IsWhole(*to)) {
+    to->stream_id = message.stream_id;
+    to->window = message.window;
+    to->end_stream = message.end_stream ? 1 : 0;
+  }
   result->need = decoded.need;
   result->error = decoded.error;
   result->status = decoded.status;
@@ -193,7 +226,8 @@ inline int32_t Encode(void* codec, int32_t direction, const metaprotocol_message
                       metaprotocol_bytes bytes, const metaprotocol_encode_options* options,
                       const metaprotocol_sink* sink, metaprotocol_encoded* encoded) noexcept {
   return Written(sink, [&](std::string& out) {
-    ExternalCodec::EncodeOptions wanted{options->id, options->timeout_us, {}};
+    ExternalCodec::EncodeOptions wanted{options->id, options->timeout_us, {}, 0};
+    if (IsWhole(*options)) wanted.stream_id = options->stream_id;
     wanted.mutations.reserve(options->mutation_count);
     for (size_t i = 0; i < options->mutation_count; ++i) {
       const metaprotocol_mutation& op = options->mutations[i];
@@ -225,7 +259,8 @@ metaprotocol_codec_table Table(const ExternalTraits& traits, const char* build) 
                  bit(traits.stateful, METAPROTOCOL_STATEFUL) |
                  bit(traits.mutation_in_head, METAPROTOCOL_MUTATION_IN_HEAD) |
                  bit(traits.whole_to_encode, METAPROTOCOL_WHOLE_TO_ENCODE) |
-                 bit(traits.metadata_in_head, METAPROTOCOL_METADATA_IN_HEAD);
+                 bit(traits.metadata_in_head, METAPROTOCOL_METADATA_IN_HEAD) |
+                 bit(traits.streams, METAPROTOCOL_STREAMS);
   table.keys = traits.keys.data();
   table.key_count = traits.keys.size();
   table.create = [](metaprotocol_bytes options, const metaprotocol_sink* error) -> void* {
@@ -252,8 +287,7 @@ metaprotocol_codec_table Table(const ExternalTraits& traits, const char* build) 
   table.reply = [](void* codec, const metaprotocol_reply_context* request, const char* reply,
                    metaprotocol_bytes text, const metaprotocol_sink* sink) {
     return Written(sink, [&](std::string& out) {
-      return Of(codec).Reply({request->id, request->tag, Text(request->name)}, reply, Text(text),
-                             out);
+      return Of(codec).Reply(Given(*request), reply, Text(text), out);
     });
   };
   table.heartbeat_reply = [](void* codec, int32_t direction, const metaprotocol_message* heartbeat,
@@ -267,8 +301,19 @@ metaprotocol_codec_table Table(const ExternalTraits& traits, const char* build) 
   };
   table.go_away = [](void* codec, const metaprotocol_reply_context* last,
                      const metaprotocol_sink* sink) {
+    return Written(sink, [&](std::string& out) { return Of(codec).GoAway(Given(*last), out); });
+  };
+  table.reset_stream = [](void* codec, const metaprotocol_reply_context* stream, int32_t to,
+                          const char* reason, metaprotocol_bytes text,
+                          const metaprotocol_sink* sink) {
     return Written(sink, [&](std::string& out) {
-      return Of(codec).GoAway({last->id, last->tag, Text(last->name)}, out);
+      return Of(codec).ResetStream(Given(*stream), Side(to), reason, Text(text), out);
+    });
+  };
+  table.grant_window = [](void* codec, const metaprotocol_reply_context* stream, int32_t to,
+                          uint64_t bytes, const metaprotocol_sink* sink) {
+    return Written(sink, [&](std::string& out) {
+      return Of(codec).GrantWindow(Given(*stream), Side(to), bytes, out);
     });
   };
   return table;

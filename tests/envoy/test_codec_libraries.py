@@ -14,7 +14,8 @@ from metaprotocol.api.proxy import Proxy
 from metaprotocol.envoy.process import EnvoyError
 
 from tests.envoy.test_declared_protocols import HOST, mesh, to
-from tests.python.external.building import PAGE, library, page
+from tests.python.external.building import PAGE, STREAMS, library, page
+from tests.testkit import streams
 from tests.testkit.examples import becomes
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
@@ -55,15 +56,19 @@ async def server(name: bytes, told: list[bytes]) -> AsyncIterator[int]:
         yield listening.sockets[0].getsockname()[1]
 
 
-def protocol(folder: Path, path: str) -> None:
+def opens(stream: int, keys: str = "") -> streams.Message:
+    return streams.Message("S", stream, keys=keys)
+
+
+def protocol(folder: Path, path: str, name: str = "page") -> None:
     """Adds an ApplicationProtocol."""
-    spec = {"protocol": "page", "library": path}
+    spec = {"protocol": name, "library": path}
     (folder / "protocol.yaml").write_text(
         yaml.safe_dump(
             {
                 "apiVersion": "metaprotocol.aeraki.io/v1alpha1",
                 "kind": "ApplicationProtocol",
-                "metadata": {"name": "page"},
+                "metadata": {"name": name},
                 "spec": spec,
             }
         )
@@ -115,6 +120,42 @@ async def test_a_page_of_cpp_carries_calls_of_two_clients(tmp_path: Path) -> Non
     }
     assert second == {(7, b"slow by v1", b"other"), (8, b"get by v1", b"x" * 300_000)}
     assert told == [b"note"]
+
+
+async def test_streams_of_a_library_share_a_connection_and_end_as_they_should(
+    tmp_path: Path,
+) -> None:
+    path = library(tmp_path, STREAMS.read_text())
+    async with streams.serving() as one, streams.serving() as two:
+        folder = mesh(
+            tmp_path / "mesh", "streams", [one.port, two.port],
+            [
+                {"name": "b", "match": {"attributes": {"to": {"exact": "b"}}}, "route": to("v2")},
+                {"name": "all", "route": to("v1")},
+            ],
+        )  # fmt: skip
+        protocol(folder, path, "streams")
+        with Proxy(folder, concurrency=1) as proxy:
+            port = await asyncio.to_thread(proxy.port, HOST, 7000)
+            async with streams.connected(port) as client, streams.connected(port) as other:
+                for peer, text in ((client, b"one"), (other, b"two")):
+                    peer.send(opens(1), opens(2), streams.Message("Q", 3))
+                    peer.send(streams.Message("D", 1, text), streams.Message("L", 2, text))
+                for peer, text in ((client, b"one"), (other, b"two")):
+                    got = [await peer.receive() for _ in range(3)]
+                    assert sorted((m.kind, m.id, m.body) for m in got) == [
+                        ("D", 1, text), ("L", 2, text), ("R", 3, b"")
+                    ]  # fmt: skip
+                assert len(one.connections) == 1
+                assert len({m.id for m in one.seen if m.kind == "S"}) == 4
+                client.send(streams.Message("W", 1, b"1000"), streams.Message("Z", 1, b"enough"))
+                client.send(opens(4, "to=b"), streams.Message("F", 4))
+                assert await client.receive() == streams.Message("F", 4), "by the other server"
+                client.send(streams.Message("Q", 5))
+                assert await client.receive() == streams.Message("R", 5)
+                assert one.kinds("WZ") == "WZ"
+                one.connections[0].writer.transport.abort()
+                assert await other.receive() == streams.Message("Z", 1, b"upstream_lost")
 
 
 async def test_a_message_that_cannot_be_encoded_costs_its_own_call(tmp_path: Path) -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 import metaprotocol
 from metaprotocol import scaffold
 
+STREAMS = Path(__file__).resolve().parents[2] / "testkit" / "stream_library.cc"
+"""The codec of tests/testkit/streams.py."""
 PAGE = Path(scaffold.__file__).parent / "codec" / "page_codec.cc"
 
 

@@ -10,9 +10,19 @@ from pathlib import Path
 import metaprotocol
 import pytest
 from metaprotocol.codec_library import LibraryUnusable, look_at
-from metaprotocol.engine import Codec, Config, ConfigInvalid, Direction, LocalReply, Message
+from metaprotocol.engine import (
+    Codec,
+    Config,
+    ConfigInvalid,
+    DecodeError,
+    Direction,
+    LocalReply,
+    Message,
+    MessageKind,
+)
 
-from tests.python.external.building import PAGE, library, page
+from tests.python.external.building import PAGE, STREAMS, library, page
+from tests.testkit import streams
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
 
@@ -154,6 +164,7 @@ def table(**parts: str) -> str:
         ('table.name = "a\\nb";', "is a codec whose name is not of printable"),
         ("table.id_bits = 16;", "has ids of 16 bits; 0, 32 and 64 are possible"),
         ("table.traits = METAPROTOCOL_MULTIPLEXED;", "is multiplexed without ids"),
+        ("table.traits = METAPROTOCOL_STREAMS;", "has streams without ids"),
         ("table.traits = 1u << 20;", "has traits that this build does not know: 1048576"),
         ("table.key_count = 3;", "has no keys where it counts some"),
         ("table.keys = keys; table.key_count = 3;", "has a key without a name"),
@@ -214,6 +225,32 @@ def test_an_older_table_lacks_what_came_later(tmp_path: Path) -> None:
         assert codec.heartbeat_reply(Direction.REQUEST, b"x") is None
         assert codec.check(Direction.REQUEST, b"x")[0] is None, "its ping is not called"
         del codec  # nor is its destroy
+
+
+def test_a_table_of_before_there_were_streams_has_none(tmp_path: Path) -> None:
+    """What lies behind its end is not called, and a kind that it could not know is an error."""
+    change = (
+        "table.id_bits = 32; table.size = offsetof(metaprotocol_codec_table, reset_stream);"
+        "table.grant_window = [](void*, const metaprotocol_reply_context*, int32_t, uint64_t,"
+        " const metaprotocol_sink*) -> int32_t { std::abort(); };"
+    )
+    decode = f"{WHOLE} if (bytes.data[0] == 'S') message->kind = METAPROTOCOL_KIND_STREAM_OPEN;"
+    codec = external(library(tmp_path, table(change=change, decode=decode)))
+    assert isinstance(codec.decode(Direction.REQUEST, b"x"), Message)
+    with pytest.raises(DecodeError, match="unknown kind"):
+        codec.decode(Direction.REQUEST, b"S")
+
+
+def test_streams_keep_the_rules(tmp_path: Path) -> None:
+    codec = Codec("streams", library=library(tmp_path, STREAMS.read_text()))
+    for kind in "QSDLFZW":
+        data = streams.Message(kind, 7, b"12", keys="a=b").encode()
+        rule, messages, _ = codec.check(Direction.REQUEST, data)
+        assert (rule, messages) == (None, 1), kind
+        seen = codec.decode(Direction.REQUEST, data)
+        assert isinstance(seen, Message)
+        assert (seen.kind == MessageKind.STREAM_OPEN) == (kind == "S")
+        assert seen.metadata == [(b"a", b"b")]
 
 
 def test_a_newer_table_has_what_is_not_called(tmp_path: Path) -> None:
