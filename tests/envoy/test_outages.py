@@ -13,6 +13,7 @@ from typing import Self
 
 import pytest
 from metaprotocol.config.v1 import (
+    ClusterPolicy,
     Condition,
     Fault,
     FaultAbort,
@@ -24,7 +25,7 @@ from metaprotocol.config.v1 import (
 )
 from metaprotocol.envoy.config import Bootstrap, Cluster, ConfigBuilder, Host, MetaProtocolListener
 from metaprotocol.envoy.process import EnvoyProcess
-from metaprotocol.peers.dubbo import DubboClient, DubboError, DubboServer, Status
+from metaprotocol.peers.dubbo import Answer, Call, DubboClient, DubboError, DubboServer, Status
 
 from tests.testkit.stage import (
     SERVICE,
@@ -132,6 +133,65 @@ async def test_retries_against_servers_that_hang_keep_to_their_budget(
         assert 1 <= retries <= CALLS
         assert metrics.total("retries_over_budget", cluster="down") > 0
         assert metrics.total("retries", cluster="good") == 0
+
+
+async def test_a_storm_of_retries_brings_a_dying_cluster_less_load_and_not_more(
+    builder: ConfigBuilder,
+) -> None:
+    health = {"dying": True, "dies later": True}
+    got: Counter[str] = Counter()
+
+    def host(name: str) -> DubboServer:
+        async def answer(_: Call) -> Answer:
+            got[name] += 1
+            if not health[name]:
+                raise DubboError(Status.SERVER_ERROR, "dying")
+            return Answer(name)
+
+        return DubboServer(answer)
+
+    retry = Retry(attempts=ATTEMPTS, on=[Retry.ERROR], backoff=timedelta(milliseconds=1))
+    policy = ClusterPolicy(panic_threshold_percent=0)
+    policy.outlier_detection.consecutive_errors = 5
+    policy.outlier_detection.max_ejection_percent = 100
+    policy.outlier_detection.base_ejection_time.FromSeconds(3600)
+    async with host("dying") as one, host("dies later") as other:
+        config = dubbo_proxy(Route(name="all", cluster="c", retry=retry))
+        hosts = [Host("127.0.0.1", one.port), Host("127.0.0.1", other.port)]
+        bootstrap = Bootstrap(
+            [MetaProtocolListener("dubbo", config)],
+            [Cluster("c", hosts, policy=policy)],
+            admin_page=True,
+        )
+        with running_envoy(builder, bootstrap, concurrency=2) as envoy:
+            port = envoy.listener_port("dubbo")
+
+            async def calls(times: int) -> Counter[object]:
+                """One after the other on each of ten connections."""
+                seen: Counter[object] = Counter()
+                for _ in range(times):
+                    seen += await outcomes(port, "m", 10)
+                return seen
+
+            assert (await calls(10)).total() == 100
+            assert got["dying"] + got["dies later"] == 100
+            got.clear()
+            health["dying"] = False
+            # Each call that fails there goes to the other one, until the host is left out.
+            seen = await calls(10)
+            assert seen["dies later"] + seen[Status.SERVER_ERROR] == 100
+            assert got["dying"] <= 5 + 10, "and what was under way when it was"
+            got.clear()
+            health["dies later"] = False
+            seen = await calls(10)
+            assert seen.total() == 100
+            assert got["dying"] == 0
+            assert got["dies later"] <= 5 + 10
+            # There is no host left, so nothing is sent any more, however often it is asked for.
+            got.clear()
+            assert (await calls(5)).total() == 50
+            assert not got
+            await eventually(lambda: Metrics(envoy).total("outlier_ejections") == 2)
 
 
 @pytest.mark.parametrize("closes", [True, False])
