@@ -18,7 +18,9 @@ TEST(ClusterPolicy, TakesEveryField) {
     "overprovisioning_percent": 109, "max_leases_per_host": 10, "exchanges_per_shared_lease": 11,
     "max_shared_leases_per_host": 9, "max_requests_in_flight": 13, "max_bytes_in_flight": 1400,
     "max_lease_bytes_in_flight": 1500, "max_pending_requests": 16, "lease_idle_timeout": "17s",
-    "connect_timeout": "18s", "retry_budget_percent": 19.5, "min_retries_in_flight": 20})");
+    "connect_timeout": "18s", "retry_budget_percent": 19.5, "min_retries_in_flight": 20,
+    "max_requests_per_connection": 21,
+    "slow_start": {"window": "22s", "min_weight_percent": 23.5, "aggression": 2.5}})");
   ASSERT_EQ(FormatErrors(loaded.errors), "");
   const ClusterPolicy& policy = *loaded.policy;
   EXPECT_EQ(policy.balance.kind, BalancePolicy::Kind::kLeastRequest);
@@ -40,6 +42,19 @@ TEST(ClusterPolicy, TakesEveryField) {
   EXPECT_EQ(policy.connect_timeout_us, 18000000u);
   EXPECT_EQ(policy.retry_budget_percent, 19.5);
   EXPECT_EQ(policy.min_retries_in_flight, 20u);
+  EXPECT_EQ(policy.max_requests_per_connection, 21u);
+  EXPECT_EQ(policy.slow_start, (SlowStart{22000000, 23.5, 2.5}));
+}
+
+TEST(ClusterPolicy, KeysKeepTheirHostsSoThatNoHostStartsSlowly) {
+  for (const char* const hashes : {"RING_HASH", "MAGLEV"}) {
+    const std::string errors =
+        ErrorsOf(R"({"slow_start": {"window": "9s"}, "policy": ")" + std::string(hashes) + "\"}");
+    EXPECT_NE(errors.find("slow_start: cannot be with consistent hashing"), std::string::npos)
+        << errors;
+  }
+  EXPECT_NE(ErrorsOf(R"({"slow_start": {}})").find("slow_start.window: is required"),
+            std::string::npos);
 }
 
 TEST(ClusterPolicy, KnowsEveryPolicy) {
