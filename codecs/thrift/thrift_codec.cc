@@ -33,11 +33,12 @@ constexpr uint8_t kProtocolError = 7;
 
 // What a message is larger than its compressed bytes is its sender's to choose, who pays for those
 // alone: beyond so many bytes, no more than a hundred for each of them.
-constexpr size_t kInflatedFreely = size_t{1} << 20;
+constexpr size_t kInflatedFreely = size_t{1} << 16;
 constexpr size_t kMostInflatedForEach = 100;
 constexpr size_t kMostInflated = kMaxFrameBytes - kMaxHeaderBytes - 16;
 constexpr std::string_view kInflatesTooMuch =
-    "a compressed Thrift message too large, or larger than 1 MiB and a hundred times what was sent";
+    "a compressed Thrift message too large, or larger than 64 KiB and a hundred times what was "
+    "sent";
 
 struct ThriftState : DecodeState {
   // What the client of a connection speaks, from its first message on; it may not change. Not used
@@ -124,6 +125,7 @@ class Decoding {
     if (IsNeedMore(result) && result.need > options_.max_message_bytes) {
       result = DecodeResult::TooLarge("Thrift message too large");
     }
+    result.unpacked_bytes = 2 * inflated_.size();  // once more to encode it
     if (state_) state_->skipping &= IsNeedMore(result);
     if (result.status == DecodeResult::Status::kTooLarge &&
         dialect_.transport == Transport::kUnframed) {

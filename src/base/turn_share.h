@@ -2,6 +2,7 @@
 // one peer sends many.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
@@ -10,6 +11,9 @@ namespace metaprotocol {
 
 class TurnShare {
  public:
+  // So many bytes that come out of a compressed message are as much work as a small message.
+  static constexpr size_t kUnpackedBytesOfOne = 512;
+
   // `most`: messages of each turn. The first one is still to be taken up.
   explicit TurnShare(size_t most) : most_(most) {}
   // For what has to be handled whatever it takes.
@@ -33,6 +37,8 @@ class TurnShare {
     --left_;
     return true;
   }
+  // What was taken meant more work than its bytes do.
+  void TakeUnpacked(size_t bytes) { left_ -= std::min(left_, bytes / kUnpackedBytesOfOne); }
   bool over() const { return left_ == 0; }
 
  private:

@@ -148,12 +148,17 @@ struct DecodeResult {
   Status status = Status::kNeedMore;
   size_t need = 0;
   std::string_view error;  // static text: what was wrong
+  // Bytes that were gone through, or will be by Encode, and are not on the wire: what a compressed
+  // message stands for. A peer's turn is over the sooner for them.
+  size_t unpacked_bytes = 0;
 
-  static DecodeResult NeedMore(size_t need) { return {Status::kNeedMore, need, {}}; }
-  static DecodeResult Ok() { return {Status::kMessage, 0, {}}; }
-  static DecodeResult Undecodable(std::string_view why) { return {Status::kUndecodable, 0, why}; }
-  static DecodeResult TooLarge(std::string_view why) { return {Status::kTooLarge, 0, why}; }
-  static DecodeResult Error(std::string_view why) { return {Status::kError, 0, why}; }
+  static DecodeResult NeedMore(size_t need) { return {Status::kNeedMore, need, {}, 0}; }
+  static DecodeResult Ok() { return {Status::kMessage, 0, {}, 0}; }
+  static DecodeResult Undecodable(std::string_view why) {
+    return {Status::kUndecodable, 0, why, 0};
+  }
+  static DecodeResult TooLarge(std::string_view why) { return {Status::kTooLarge, 0, why, 0}; }
+  static DecodeResult Error(std::string_view why) { return {Status::kError, 0, why, 0}; }
 };
 
 // What Encode changes in a message.

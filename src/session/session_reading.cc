@@ -101,6 +101,7 @@ size_t SessionManager::Parse(Session& session, Bytes bytes, size_t bytes_to_come
     const DecodeResult result = snapshot.codec->Decode(session.decode_state.get(),
                                                        Direction::kRequest, rest, options, message);
     CheckDecoded(result, message, rest, options);
+    if (result.unpacked_bytes != 0) turn_.TakeUnpacked(result.unpacked_bytes);
     if (result.status == DecodeResult::Status::kMessage) {
       const size_t length = message.length;
       const Bytes part = rest.substr(0, length);

@@ -138,6 +138,7 @@ size_t WorkerHub::ParseUpstream(Lease& lease, Bytes bytes) {
     const DecodeResult result = lease.codec->Decode(lease.decode_state.get(), Direction::kResponse,
                                                     rest, options, message_);
     CheckDecoded(result, message_, rest, options);
+    if (result.unpacked_bytes != 0) turn_.TakeUnpacked(result.unpacked_bytes);
     switch (result.status) {
       case DecodeResult::Status::kNeedMore:
         lease.need = result.need;

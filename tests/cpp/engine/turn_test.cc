@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "src/session/session_manager.h"
@@ -16,7 +17,7 @@ constexpr uint64_t kSecond = SimWorld::kSecond;
 // All that happens until time passes is one turn.
 class Turns : public testing::Test {
  protected:
-  Turns() {
+  explicit Turns(SimConfig config = {}) : world(std::move(config)) {
     world.turn = 1;
     world.SetHosts("a", {"h1"});
     // The connection is there.
@@ -207,6 +208,7 @@ TEST_F(Turns, TurnsWithFewMessagesHaveNoLine) {
 // What one event of a server's connection costs, and what becomes of the rest.
 class ServerTurns : public Turns {
  protected:
+  using Turns::Turns;
   SimConnection& server() { return *world.connections.front(); }
   // Replies that nobody waits for.
   std::string Unasked(size_t count) const {
@@ -223,6 +225,34 @@ TEST_F(ServerTurns, OneEventHandlesABoundedNumberOfReplies) {
   EXPECT_GE(Handled(), kRepliesPerTurn / 2);
   world.RunFor(kMs);
   EXPECT_EQ(Handled(), 4 * kRepliesPerTurn);
+}
+
+// Each message is compressed and stands for as much as this many.
+class TurnsWithCompression : public ServerTurns {
+ protected:
+  static constexpr size_t kMuch = 15;
+  TurnsWithCompression()
+      : ServerTurns(With({.unpacked_bytes = kMuch * TurnShare::kUnpackedBytesOfOne},
+                         UpstreamMode::kShared)) {}
+};
+
+TEST_F(TurnsWithCompression, WhatMessagesOfClientsStandForCounts) {
+  SimClient& client = world.Connect();
+  const size_t before = Written();
+  const std::string each = world.OneWay(1'000'000);
+  client.Send(OneWays(1'000'000, 1'000'000 + kMessagesPerTurn));
+  EXPECT_LE(Written() - before, kMessagesPerTurn / kMuch * each.size());
+  EXPECT_GE(Written() - before, kMessagesPerTurn / kMuch * each.size() / 2);
+  world.RunFor(kMs);
+  EXPECT_EQ(SeenOf(1), Numbers(1'000'000, 1'000'000 + kMessagesPerTurn));
+}
+
+TEST_F(TurnsWithCompression, WhatRepliesOfServersStandForCounts) {
+  server().Send(Unasked(kRepliesPerTurn));
+  EXPECT_LE(Handled(), kRepliesPerTurn / kMuch);
+  EXPECT_GE(Handled(), kRepliesPerTurn / kMuch / 2);
+  world.RunFor(kMs);
+  EXPECT_EQ(Handled(), kRepliesPerTurn);
 }
 
 TEST_F(ServerTurns, TheBoundIsForAllEventsOfATurnTogether) {

@@ -122,6 +122,7 @@ struct FakeOptions {
   bool checksum = false;         // every message ends with one, so Encode needs it whole
   bool server_requests = false;  // servers send them, too
   bool carries_tag = false;      // responses get a line `for` with the request's tag
+  size_t unpacked_bytes = 0;     // of every message
 };
 
 // Presets for the kinds of protocols there are.
@@ -215,7 +216,9 @@ class FakeCodec : public Codec {
     }
     ReadLines(rest.substr(0, head), message);
     if (whole && wants_body) message.metadata.SetOwn(kBodyKey, rest.substr(head + 1));
-    return DecodeResult::Ok();
+    DecodeResult decoded = DecodeResult::Ok();
+    decoded.unpacked_bytes = options_.unpacked_bytes;
+    return decoded;
   }
 
   std::string_view CheckBody(DecodeState* state, Bytes part) const override {
