@@ -68,8 +68,9 @@ inline size_t AsciiPrefix(Bytes bytes) {
   if (bytes.size() < ascii::kBlock) return IsAsciiText(bytes) ? bytes.size() : 0;
   const char* p = bytes.data();
   const char* const end = p + bytes.size();
-  ascii::Words seen = ascii::LoadBlock(end - ascii::kBlock);
-  for (; end - p > 64; p += ascii::kBlock) seen |= ascii::LoadBlock(p);
+  const char* const last = end - ascii::kBlock;
+  ascii::Words seen = ascii::LoadBlock(last);
+  for (; p < last; p += ascii::kBlock) seen |= ascii::LoadBlock(p);
   if (ascii::AreAscii(seen)) return bytes.size();
   p = bytes.data();
   while (end - p >= 64 && ascii::AreAscii(ascii::LoadBlock(p))) p += ascii::kBlock;

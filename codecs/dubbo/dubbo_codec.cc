@@ -38,24 +38,11 @@ bool ReadShortType(Bytes bytes, int32_t& type) {
   return type >= 0 && type < kResponseTypes;
 }
 
-DecodeResult DecodeResponse(Bytes bytes, const Header& header, const DecodeOptions& options,
-                            Message& message) {
-  if (bytes.size() < message.length && !options.allow_partial) {
-    return DecodeResult::NeedMore(message.length);
-  }
-  message.status = ReplyStatus::kOk;
-  message.status_code = header.status;
-  if (header.status != static_cast<uint8_t>(Status::kOk)) {
-    message.status = ReplyStatus::kError;
-    return DecodeResult::Ok();
-  }
-  if (header.body_bytes == 0) return DecodeResult::Ok();
+// A reply whose type stands in another form than nearly always.
+[[gnu::noinline]] DecodeResult DecodeOtherResponse(Bytes bytes, const Header& header,
+                                                   Message& message) {
   if (header.serialization() == Serialization::kHessian2) {
     int32_t type = 0;
-    if (ReadShortType(bytes, type)) {
-      message.status = StatusOfType(type);
-      return DecodeResult::Ok();
-    }
     Hessian2Reader reader(bytes.substr(kHeaderBytes, header.body_bytes));
     if (!reader.ReadInt(type)) {
       if (reader.truncated() && bytes.size() < message.length) {
@@ -82,6 +69,28 @@ DecodeResult DecodeResponse(Bytes bytes, const Header& header, const DecodeOptio
   return DecodeResult::Ok();
 }
 
+DecodeResult DecodeResponse(Bytes bytes, const Header& header, const DecodeOptions& options,
+                            Message& message) {
+  if (bytes.size() < message.length && !options.allow_partial) {
+    return DecodeResult::NeedMore(message.length);
+  }
+  message.status = ReplyStatus::kOk;
+  message.status_code = header.status;
+  if (header.status != static_cast<uint8_t>(Status::kOk)) {
+    message.status = ReplyStatus::kError;
+    return DecodeResult::Ok();
+  }
+  if (header.body_bytes == 0) return DecodeResult::Ok();
+  if (header.serialization() == Serialization::kHessian2) {
+    int32_t type = 0;
+    if (ReadShortType(bytes, type)) {
+      message.status = StatusOfType(type);
+      return DecodeResult::Ok();
+    }
+  }
+  return DecodeOtherResponse(bytes, header, message);
+}
+
 // Read-only events carry the string "R" in whatever serialization. The letter ends it in nearly all
 // of them, in Kryo with the top bit set and in JSON with a quote behind it; Protostuff wraps it.
 bool IsReadOnlyEvent(Bytes body) {
@@ -105,7 +114,7 @@ bool IsOtherEvent(Serialization serialization, Bytes body) {
   return false;
 }
 
-DecodeResult DecodeEvent(Bytes bytes, const Header& header, Message& message) {
+[[gnu::noinline]] DecodeResult DecodeEvent(Bytes bytes, const Header& header, Message& message) {
   message.kind = header.request() ? MessageKind::kHeartbeat : MessageKind::kHeartbeatReply;
   if (header.body_bytes > kMaxEventBytes)
     return DecodeResult::Undecodable("event with a long body");
@@ -126,6 +135,34 @@ Serialization SerializationOf(uint64_t tag) {
   const auto serialization = static_cast<Serialization>(tag & kSerializationMask);
   // A tag of nothing: no request was understood so far.
   return static_cast<uint8_t>(serialization) == 0 ? Serialization::kHessian2 : serialization;
+}
+
+// What is changed besides the id; the header stands in `out` at `begin`. Not inlined, so that
+// messages that are passed on as they are, which nearly all are, save no registers for it.
+[[gnu::noinline]] Encoded EncodeBody(const Message& message, Bytes bytes,
+                                     const EncodeOptions& options, size_t begin, std::string& out) {
+  const std::span<const MutationOp> mutation = options.mutation;
+  const bool replaces_timeout = options.timeout_us != 0 && message.timeout_us != 0;
+  const Header header = ReadHeader(bytes);
+  const size_t length = kHeaderBytes + header.body_bytes;
+  if (header.event() || bytes.size() < length) return {.head = kHeaderBytes};
+  const Bytes body = bytes.substr(kHeaderBytes, header.body_bytes);
+  const bool rewritten =
+      header.request()
+          ? RewriteRequestBody(header.serialization(), body, mutation,
+                               replaces_timeout ? Milliseconds(options.timeout_us) : std::string(),
+                               out)
+          : header.status == static_cast<uint8_t>(Status::kOk) &&
+                RewriteResponseBody(header.serialization(), body, mutation,
+                                    (message.tag & kTagReadsResponseAttachments) != 0, out);
+  if (!rewritten) return {.head = kHeaderBytes};
+  const size_t new_body = out.size() - begin - kHeaderBytes;
+  if (new_body > kMaxBodyBytes) {  // no length field can say this: left out
+    out.resize(begin + kHeaderBytes);
+    return {.head = kHeaderBytes};
+  }
+  StoreBe32(&out[begin + kLengthOffset], static_cast<uint32_t>(new_body));
+  return {.head = length};
 }
 
 constexpr std::string_view kKeysOfUnread[] = {"serialization"};
@@ -193,34 +230,12 @@ DecodeResult DubboCodec::Decode(DecodeState*, Direction direction, Bytes bytes,
 Encoded DubboCodec::Encode(const Message& message, Bytes bytes, const EncodeOptions& options,
                            std::string& out) const {
   if (bytes.size() < kHeaderBytes) return {};
-  const std::span<const MutationOp> mutation = options.mutation;
   const size_t begin = out.size();
-  const Header header = ReadHeader(bytes);
-  const size_t length = kHeaderBytes + header.body_bytes;
-  out.append(bytes.substr(0, kHeaderBytes));
+  out.append(bytes.data(), kHeaderBytes);
   StoreBe64(&out[begin + kIdOffset], options.id);
-
   const bool replaces_timeout = options.timeout_us != 0 && message.timeout_us != 0;
-  if ((mutation.empty() && !replaces_timeout) || header.event() || bytes.size() < length) {
-    return {.head = kHeaderBytes};
-  }
-  const Bytes body = bytes.substr(kHeaderBytes, header.body_bytes);
-  const bool rewritten =
-      header.request()
-          ? RewriteRequestBody(header.serialization(), body, mutation,
-                               replaces_timeout ? Milliseconds(options.timeout_us) : std::string(),
-                               out)
-          : header.status == static_cast<uint8_t>(Status::kOk) &&
-                RewriteResponseBody(header.serialization(), body, mutation,
-                                    (message.tag & kTagReadsResponseAttachments) != 0, out);
-  if (!rewritten) return {.head = kHeaderBytes};
-  const size_t new_body = out.size() - begin - kHeaderBytes;
-  if (new_body > kMaxBodyBytes) {  // no length field can say this: left out
-    out.resize(begin + kHeaderBytes);
-    return {.head = kHeaderBytes};
-  }
-  StoreBe32(&out[begin + kLengthOffset], static_cast<uint32_t>(new_body));
-  return {.head = length};
+  if (options.mutation.empty() && !replaces_timeout) return {.head = kHeaderBytes};
+  return EncodeBody(message, bytes, options, begin, out);
 }
 
 // Dubbo's Response class. Java's servers say SERVICE_ERROR of services and methods that they do not

@@ -59,15 +59,25 @@ class PlainStrings {
 
   // False, with nothing taken, for what is not of that form or does not end here.
   bool Take(Bytes& text) {
-    if (position_ + 1 >= end_) return false;
-    size_t units = static_cast<uint8_t>(bytes_[position_]);
-    size_t begin = position_ + 1;
-    if (units > 0x1f) {
-      if ((units & 0xfc) != 0x30) return false;
-      units = (units & 3) << 8 | static_cast<uint8_t>(bytes_[begin++]);
-    }
-    if (begin + units > end_) return false;
+    size_t begin = 0;
+    size_t units = 0;
+    if (!ReadHead(position_, begin, units) || begin + units > end_) return false;
     text = {bytes_ + begin, units};
+    position_ = begin + units;
+    return true;
+  }
+  // Two of them, of which the second one can only begin here if the first one ends here.
+  bool TakeEntry(Bytes& key, Bytes& value) {
+    size_t key_begin = 0;
+    size_t key_units = 0;
+    size_t begin = 0;
+    size_t units = 0;
+    if (!ReadHead(position_, key_begin, key_units) ||
+        !ReadHead(key_begin + key_units, begin, units) || begin + units > end_) {
+      return false;
+    }
+    key = {bytes_ + key_begin, key_units};
+    value = {bytes_ + begin, units};
     position_ = begin + units;
     return true;
   }
@@ -81,6 +91,17 @@ class PlainStrings {
   void MoveTo(size_t position) { position_ = position; }
 
  private:
+  // Where the characters of the string at `at` begin, and how many they are.
+  bool ReadHead(size_t at, size_t& begin, size_t& units) const {
+    if (at + 1 >= end_) return false;
+    units = static_cast<uint8_t>(bytes_[at]);
+    begin = at + 1;
+    if (units <= 0x1f) return true;
+    if ((units & 0xfc) != 0x30) return false;
+    units = (units & 3) << 8 | static_cast<uint8_t>(bytes_[begin++]);
+    return true;
+  }
+
   const char* bytes_;
   size_t position_;
   size_t end_;

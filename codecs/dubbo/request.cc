@@ -2,6 +2,7 @@
 #include "codecs/dubbo/request.h"
 
 #include <algorithm>
+#include <optional>
 #include <string>
 
 #include "codecs/dubbo/attachments.h"
@@ -141,17 +142,18 @@ bool SkipToAttachments(Hessian2Reader& reader, HeadSeen seen) {
 inline size_t SkipPlainEntries(PlainStrings plain, Timeouts& timeouts) {
   Bytes key;
   Bytes value;
-  for (PlainStrings next = plain; next.Take(key) && next.Take(value); plain = next) {
-    if (Timeouts::Knows(key)) timeouts.Add(key, UsFromMilliseconds(value));
-  }
+  while (plain.TakeEntry(key, value)) timeouts.Look(key, value);
   return plain.position();
 }
 
-// All attachments, if they are such entries; false, if anything is not.
-bool TakePlainAttachments(PlainStrings plain, Timeouts& timeouts) {
-  if (!plain.TakeTag('H')) return false;
+// What all attachments say, if they are such entries; nothing, if anything is not. Not inlined: the
+// registers that it needs are all in use where it is called.
+[[gnu::noinline]] std::optional<uint64_t> TimeoutAmongPlain(PlainStrings plain) {
+  if (!plain.TakeTag('H')) return std::nullopt;
+  Timeouts timeouts;
   plain.MoveTo(SkipPlainEntries(plain, timeouts));
-  return plain.TakeTag('Z');
+  if (!plain.TakeTag('Z')) return std::nullopt;
+  return timeouts.us();
 }
 
 // What the attachments say that begin where `reader` is.
@@ -219,10 +221,8 @@ bool DecodeUsualRequest(Bytes bytes, uint64_t mask, Message& message) {
     Bytes argument;
     while (seen.arguments_read < seen.arguments && plain.Take(argument)) ++seen.arguments_read;
     const bool at_end = seen.fields == kHeadFields && seen.arguments_read == seen.arguments;
-    Timeouts timeouts;
-    message.timeout_us = at_end && TakePlainAttachments(plain, timeouts)
-                             ? timeouts.us()
-                             : TimeoutBehind(plain.position(), body, seen);
+    const std::optional<uint64_t> plain_us = at_end ? TimeoutAmongPlain(plain) : std::nullopt;
+    message.timeout_us = plain_us ? *plain_us : TimeoutBehind(plain.position(), body, seen);
   }
   SetStrings(Serialization::kHessian2, mask, fields, fields[kMethod], message.metadata);
   return true;

@@ -108,6 +108,11 @@ class Timeouts {
  public:
   static bool Knows(std::string_view key) { return key == kTimeout || key == kShortTimeout; }
   void Add(std::string_view key, uint64_t us) { (key == kTimeout ? long_us_ : short_us_) = us; }
+  // Both in one: whatever the key, with the text of its value.
+  void Look(std::string_view key, std::string_view value) {
+    if (key == kTimeout) long_us_ = UsFromMilliseconds(value);
+    if (key == kShortTimeout) short_us_ = UsFromMilliseconds(value);
+  }
   uint64_t us() const { return short_us_ != 0 ? short_us_ : long_us_; }
 
  private:
@@ -124,15 +129,14 @@ struct HeadText {
   bool has(HeadField field) const { return fields[field].data() != nullptr; }
 };
 
-// `mask`: nearly always two or three of the keys are wanted, and the others cost one test each.
-inline void SetStrings(Serialization serialization, uint64_t mask,
-                       const std::array<std::string_view, kHeadFields>& fields,
-                       std::string_view called_method, Metadata& metadata) {
+// What SetStrings sets of the keys that few look at. Not inlined, so that it costs nothing else.
+[[gnu::noinline]] inline void SetOtherStrings(
+    Serialization serialization, uint64_t mask,
+    const std::array<std::string_view, kHeadFields>& fields, std::string_view called_method,
+    Metadata& metadata) {
   const auto set = [&](Key key, std::string_view value) {
     if ((mask & Bit(key)) != 0) metadata.SetOwn(key, value);
   };
-  set(kInterfaceKey, fields[kPath]);
-  set(kMethodKey, fields[kMethod]);
   // Null strings count as empty.
   set(kVersionKey, fields[kServiceVersion]);
   set(kDubboVersionKey, fields[kDubboVersion]);
@@ -141,6 +145,17 @@ inline void SetStrings(Serialization serialization, uint64_t mask,
     metadata.SetOwn(kSerializationKey, SerializationName(serialization));
   }
   set(kCalledMethodKey, called_method);
+}
+
+// Nearly always these two keys are wanted and no others.
+inline void SetStrings(Serialization serialization, uint64_t mask,
+                       const std::array<std::string_view, kHeadFields>& fields,
+                       std::string_view called_method, Metadata& metadata) {
+  if ((mask & Bit(kInterfaceKey)) != 0) metadata.SetOwn(kInterfaceKey, fields[kPath]);
+  if ((mask & Bit(kMethodKey)) != 0) metadata.SetOwn(kMethodKey, fields[kMethod]);
+  if ((mask & ~(Bit(kInterfaceKey) | Bit(kMethodKey))) != 0) {
+    SetOtherStrings(serialization, mask, fields, called_method, metadata);
+  }
 }
 
 inline void SetHead(Serialization serialization, uint64_t mask, HeadText& head,
