@@ -111,6 +111,7 @@ def declare_repositories(existing = ()):
                     "fault",
                     "filter",
                     "key_value",
+                    "library_filter",
                     "options",
                     "proxy_config",
                     "rate_limit",

@@ -32,12 +32,14 @@ _FILTER = (*_ENGINE_BASE, "src/route/", "src/limit/", "src/filter/")
 _TELEMETRY = (*_ENGINE_BASE, "src/route/", "src/telemetry/")
 _ROUTER = (*_FILTER, "src/config/", "src/upstream/", "src/router/", "src/telemetry/")
 
-# Folder -> prefixes of what its files may include. The longest folder that fits a file counts;
+# Folder or file -> prefixes of what may be included there. The longest that fits a file counts;
 # "{codec}" is the codec's own folder.
 CPP_RULES: dict[str, tuple[str, ...]] = {
     "src": ("src/", "generated/"),
     # What codecs see must not drag the rest in.
     "src/codec": ("src/codec/",),
+    # The words of the C ABI for codecs and filters outside the tree.
+    "src/codec/library_text.h": ("src/codec/", "include/"),
     # Each part of a request's way knows those behind it; the way back is by interfaces that the
     # part which calls them declares.
     "src/balance": (*_ENGINE_BASE, "src/balance/"),
@@ -48,6 +50,8 @@ CPP_RULES: dict[str, tuple[str, ...]] = {
         "src/upstream/",
     ),
     "src/filter": _FILTER,
+    # The other side of the C ABI for filters outside the tree.
+    "src/filter/library": (*_FILTER, "include/"),
     "src/telemetry": _TELEMETRY,
     "src/router": _ROUTER,
     "src/exchange": (*_ROUTER, "src/exchange/"),
@@ -121,6 +125,8 @@ class Violation:
 
 def cpp_rule(path: Path) -> tuple[str, tuple[str, ...]] | None:
     """The rule for a source file, as its folder and the prefixes it may include."""
+    if path.as_posix() in CPP_RULES:
+        return path.as_posix(), CPP_RULES[path.as_posix()]
     for folder in path.parents:
         name = folder.as_posix()
         if name in CPP_RULES:

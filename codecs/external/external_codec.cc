@@ -16,9 +16,14 @@
 #include "codecs/external/library.h"
 #include "include/metaprotocol/codec.h"
 #include "src/codec/codec.h"
+#include "src/codec/library_text.h"
 
 namespace metaprotocol::external {
 namespace {
+
+using library::Sink;
+using library::Text;
+using library::View;
 
 // More than any reply, heartbeat or rewritten head needs beyond what it was made of.
 constexpr size_t kMostWritten = size_t{1} << 20;
@@ -26,10 +31,6 @@ constexpr size_t kMostWritten = size_t{1} << 20;
 // The bit of Message::tag that tells messages of servers; the codec's own tag has the rest.
 constexpr uint64_t kFromServer = uint64_t{1} << 63;
 
-metaprotocol_bytes View(std::string_view text) { return {text.data(), text.size()}; }
-std::string_view Text(metaprotocol_bytes bytes) {
-  return bytes.data == nullptr ? std::string_view() : std::string_view(bytes.data, bytes.size);
-}
 bool Inside(std::string_view view, Bytes bytes) {
   const std::less_equal<> at_most;
   return view.empty() || (at_most(bytes.data(), view.data()) && view.size() <= bytes.size() &&
@@ -41,36 +42,6 @@ int32_t SideOf(Direction direction) {
 int32_t SideOf(const Message& message) {
   return (message.tag & kFromServer) != 0 ? METAPROTOCOL_RESPONSE : METAPROTOCOL_REQUEST;
 }
-
-// What a library writes, up to a bound.
-class Sink {
- public:
-  Sink(std::string& out, size_t most) : out_(out), begin_(out.size()), most_(most) {}
-
-  metaprotocol_sink c_sink() {
-    return {this, [](void* context, const char* data, size_t size) {
-              static_cast<Sink*>(context)->Append(data, size);
-            }};
-  }
-  // Whether it can be used; if not, nothing of it stays.
-  bool Finish(bool written) {
-    if (written && !over_) return true;
-    out_.resize(begin_);
-    return false;
-  }
-
- private:
-  void Append(const char* data, size_t size) {
-    if (data == nullptr || over_) return;
-    over_ = size > most_ - (out_.size() - begin_);
-    if (!over_) out_.append(data, size);
-  }
-
-  std::string& out_;
-  const size_t begin_;
-  const size_t most_;
-  bool over_ = false;
-};
 
 template <class Write>
 bool Written(std::string& out, Write write) {
@@ -131,8 +102,8 @@ class LibraryState final : public DecodeState {
 
 class ExternalCodec final : public Codec {
  public:
-  ExternalCodec(const std::string& name, const Library& library, void* codec)
-      : table_(library.table),
+  ExternalCodec(const std::string& name, const metaprotocol_codec_table& table, void* codec)
+      : table_(table),
         codec_(codec,
                [destroy = table_.destroy](void* made) {
                  if (destroy != nullptr) destroy(made);
@@ -361,16 +332,13 @@ class ExternalCodec final : public Codec {
 LibraryCodecOrError CreateLibraryCodec(const std::string& name, const std::string& path,
                                        std::string_view options) {
   std::string error;
-  const Library* const library = LoadLibrary(path, error);
-  if (library == nullptr) return {nullptr, std::move(error)};
+  const metaprotocol_codec_table* const table = LoadLibrary(path, error);
+  if (table == nullptr) return {nullptr, std::move(error)};
   std::string why;
-  Sink sink(why, kMostWritten);
-  const metaprotocol_sink to = sink.c_sink();
-  void* const codec = library->table.create(View(options), &to);
-  if (codec == nullptr) {
-    return {nullptr, why.empty() ? "refuses its options without a reason" : std::move(why), true};
-  }
-  return {std::make_shared<const ExternalCodec>(name, *library, codec), ""};
+  void* const codec = library::Create(
+      [&](const metaprotocol_sink* to) { return table->create(View(options), to); }, why);
+  if (codec == nullptr) return {nullptr, std::move(why), true};
+  return {std::make_shared<const ExternalCodec>(name, *table, codec), ""};
 }
 
 }  // namespace metaprotocol::external

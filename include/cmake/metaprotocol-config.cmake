@@ -1,7 +1,8 @@
-# For codecs in libraries of their own:
+# For codecs and filters in libraries of their own:
 #
 #     find_package(metaprotocol 1 REQUIRED)     # CMAKE_PREFIX_PATH: what metaprotocol.include() says
 #     metaprotocol_add_codec(my_codec my_codec.cc)
+#     metaprotocol_add_filter(my_filter my_filter.cc)
 #
 # With -DMETAPROTOCOL_FUZZ=ON and clang there is my_codec_fuzzer as well: `metaprotocol fuzz --engine libfuzzer`
 # builds and runs it.
@@ -19,12 +20,16 @@ unset(_metaprotocol_include)
 
 # <name>.so of these sources, which shows nothing but its entry and needs no C++ runtime where Envoy
 # runs.
-function(metaprotocol_add_codec name)
+function(metaprotocol_add_filter name)
   add_library(${name} MODULE ${ARGN})
   target_link_libraries(${name} PRIVATE metaprotocol::codec)
   target_link_options(${name} PRIVATE -static-libstdc++ -static-libgcc -Wl,--exclude-libs,ALL)
   set_target_properties(${name} PROPERTIES
     PREFIX "" CXX_VISIBILITY_PRESET hidden VISIBILITY_INLINES_HIDDEN ON)
+endfunction()
+
+function(metaprotocol_add_codec name)
+  metaprotocol_add_filter(${name} ${ARGN})  # the same kind of file
   if(METAPROTOCOL_FUZZ)
     _metaprotocol_add_fuzzer(${name}_fuzzer ${ARGN})
   endif()

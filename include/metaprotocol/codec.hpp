@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "metaprotocol/codec.h"
+#include "metaprotocol/text.hpp"
 
 namespace metaprotocol {
 
@@ -143,12 +144,8 @@ class ExternalCodec {
 
 namespace external_codec {
 
-inline std::string_view Text(metaprotocol_bytes bytes) {
-  return bytes.data == nullptr ? std::string_view() : std::string_view(bytes.data, bytes.size);
-}
-inline void Put(const metaprotocol_sink* sink, std::string_view text) {
-  sink->append(sink->context, text.data(), text.size());
-}
+using external::Put;
+using external::Text;
 inline const ExternalCodec& Of(void* codec) { return *static_cast<const ExternalCodec*>(codec); }
 inline ExternalCodec::Direction Side(int32_t direction) {
   return static_cast<ExternalCodec::Direction>(direction);
@@ -264,14 +261,8 @@ metaprotocol_codec_table Table(const ExternalTraits& traits, const char* build) 
   table.keys = traits.keys.data();
   table.key_count = traits.keys.size();
   table.create = [](metaprotocol_bytes options, const metaprotocol_sink* error) -> void* {
-    try {
-      return static_cast<ExternalCodec*>(new C(std::string(Text(options))));
-    } catch (const std::exception& wrong) {
-      Put(error, wrong.what());
-    } catch (...) {
-      Put(error, "the codec has thrown an exception");
-    }
-    return nullptr;
+    return external::Made(error,
+                          [&]() -> ExternalCodec* { return new C(std::string(Text(options))); });
   };
   table.destroy = [](void* codec) { delete static_cast<ExternalCodec*>(codec); };
   table.new_state = [](void* codec, int32_t direction) -> void* {

@@ -1,5 +1,5 @@
-"""A codec in a shared library, looked at in a process of its own: a library runs code as soon as it
-is loaded, and what crashes there should cost nobody else.
+"""A codec or a filter in a shared library, looked at in a process of its own: a library runs code
+as soon as it is loaded, and what crashes there should cost nobody else.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from functools import lru_cache
 
 from metaprotocol.errors import Error
 
-__all__ = ["LibraryInfo", "LibraryUnusable", "look_at"]
+__all__ = ["LibraryInfo", "LibraryUnusable", "look_at", "look_at_filter"]
 
 _SECONDS = 30.0
 
 
 class LibraryUnusable(Error, ValueError):
-    """It is no library with a codec, or crashes; the text says which."""
+    """It is no library with what is asked for, or crashes; the text says which."""
 
     def __init__(self, text: str, crashed: bool = False) -> None:
         super().__init__(text)
@@ -30,28 +30,41 @@ class LibraryUnusable(Error, ValueError):
 
 @dataclass(frozen=True)
 class LibraryInfo:
-    """What a library says of its codec."""
+    """What a library says of what it has."""
 
     name: str
     metadata_keys: tuple[str, ...]
+    """Of codecs."""
 
 
 def look_at(path: str, options: str = "") -> LibraryInfo:
-    """What is at this absolute path; LibraryUnusable if it cannot be used. Asked again only if the
-    file has changed."""
+    """The codec at this absolute path; LibraryUnusable if it cannot be used. Asked again only if
+    the file has changed."""
+    return _look_at("codec", path, options)
+
+
+def look_at_filter(path: str, options: str = "") -> LibraryInfo:
+    """As ``look_at``, for a filter."""
+    return _look_at("filter", path, options)
+
+
+def _look_at(kind: str, path: str, options: str) -> LibraryInfo:
     try:
         found = os.stat(path)
     except OSError as error:
         raise LibraryUnusable(f"cannot be loaded: {error.strerror}") from None
-    said = _ask(path, options, (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns))
+    state = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+    said = _ask(kind, path, options, state)
     if isinstance(said, LibraryInfo):
         return said
     raise LibraryUnusable(*said)
 
 
 @lru_cache(maxsize=64)
-def _ask(path: str, options: str, _state: tuple[int, ...]) -> LibraryInfo | tuple[str, bool]:
-    command = [sys.executable, "-m", "metaprotocol.engine.library", path, options]
+def _ask(
+    kind: str, path: str, options: str, _state: tuple[int, ...]
+) -> LibraryInfo | tuple[str, bool]:
+    command = [sys.executable, "-m", "metaprotocol.engine.library", kind, path, options]
     try:
         done = subprocess.run(
             command, capture_output=True, timeout=_SECONDS, check=False, stdin=subprocess.DEVNULL

@@ -289,8 +289,11 @@ void BindConfig(py::module_& module) {
             for (const auto& [key, value] : message) of_message.Set(key, value);
             ConnectionMetadata of_connection;
             for (const auto& [key, value] : connection) of_connection.Add(key, value);
-            const RouteMatch match =
-                snapshot->tables.front().routes->Match({of_message, of_connection});
+            const Snapshot::Table& table = snapshot->tables.front();
+            for (const Filter* filter : table.before_route) {
+              filter->BeforeRoute(of_message, of_connection);
+            }
+            const RouteMatch match = table.routes->Match({of_message, of_connection});
             if (match.route == nullptr || match.undecided) return std::nullopt;
             return match.route->name;
           },

@@ -330,4 +330,21 @@ std::unique_ptr<Authorization> LoadAuthorization(const config::Authorization& co
   return built ? std::move(authorization) : nullptr;
 }
 
+std::unique_ptr<LibraryFilter> LoadLibraryFilter(const config::LibraryFilter& config,
+                                                 const std::string& path,
+                                                 const FilterSurroundings& surroundings,
+                                                 Findings& findings) {
+  if (!config.path.starts_with('/')) {
+    findings.Error(path + ".path", QuoteShort(config.path), "must be an absolute path");
+    return nullptr;
+  }
+  LibraryFilterOrError made = LibraryFilter::Load(config.path, config.options, surroundings);
+  if (made.filter == nullptr && made.of_options) {
+    findings.Error(path + ".options", Shorten(config.options, 80), std::move(made.error));
+  } else if (made.filter == nullptr) {
+    findings.Error(path + ".path", QuoteShort(config.path), std::move(made.error));
+  }
+  return std::move(made.filter);
+}
+
 }  // namespace metaprotocol

@@ -11,6 +11,7 @@
 #include "src/filter/external_authorization/external_authorization.h"
 #include "src/filter/fault/fault.h"
 #include "src/filter/global_rate_limit/global_rate_limit.h"
+#include "src/filter/library/library_filter.h"
 #include "src/filter/local_rate_limit/local_rate_limit.h"
 
 namespace metaprotocol {
@@ -42,11 +43,17 @@ std::unique_ptr<ExternalAuthorization> LoadExternalAuthorization(
 std::unique_ptr<Fault> LoadFault(const config::Fault& config, const std::string& path,
                                  MetadataKeys& keys, Findings& findings);
 
+std::unique_ptr<LibraryFilter> LoadLibraryFilter(const config::LibraryFilter& config,
+                                                 const std::string& path,
+                                                 const FilterSurroundings& surroundings,
+                                                 Findings& findings);
+
 // `config` is a config::Filter or a config::RouteFilter, of which one of the kinds is there.
 template <typename Config>
-std::unique_ptr<const Filter> LoadFilter(const Config& config, const std::string& protocol,
-                                         const std::string& path, MetadataKeys& keys,
+std::unique_ptr<const Filter> LoadFilter(const Config& config, const std::string& path,
+                                         const FilterSurroundings& surroundings,
                                          Findings& findings) {
+  MetadataKeys& keys = surroundings.request_keys;
   if (config.local_rate_limit) {
     return LoadLocalRateLimit(*config.local_rate_limit, path + ".local_rate_limit", keys, findings);
   }
@@ -59,12 +66,15 @@ std::unique_ptr<const Filter> LoadFilter(const Config& config, const std::string
     return LoadAuthorization(*config.authorization, path + ".authorization", keys, findings);
   }
   if (config.external_authorization) {
-    return LoadExternalAuthorization(*config.external_authorization, protocol,
+    return LoadExternalAuthorization(*config.external_authorization, surroundings.protocol,
                                      path + ".external_authorization", keys, findings);
   }
   if (config.concurrency_limit) {
     return LoadConcurrencyLimit(*config.concurrency_limit, path + ".concurrency_limit", keys,
                                 findings);
+  }
+  if (config.library) {
+    return LoadLibraryFilter(*config.library, path + ".library", surroundings, findings);
   }
   return nullptr;  // the reader has said so
 }

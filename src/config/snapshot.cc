@@ -178,11 +178,14 @@ UpstreamMode LoadUpstreamMode(config::ProtocolUpstreamConnections wanted, const 
 
 class TableLoader {
  public:
-  TableLoader(const config::ProxyConfig& config, MetadataKeys& keys, Findings& findings)
+  TableLoader(const config::ProxyConfig& config, Snapshot& snapshot, Findings& findings)
       : config_(config),
         findings_(findings),
-        keys_(keys),
-        routes_(keys, findings, config.default_timeout) {}
+        keys_(snapshot.request_keys),
+        surroundings_{config.protocol.codec,
+                      snapshot.codec != nullptr && snapshot.codec->traits().mutation_in_head,
+                      snapshot.request_keys, snapshot.response_keys},
+        routes_(keys_, findings, config.default_timeout) {}
 
   void Load(Snapshot& snapshot) {
     for (size_t i = 0; i < config_.route_tables.size(); ++i) LoadTable(i, snapshot);
@@ -251,7 +254,7 @@ class TableLoader {
         findings_.Error(place + ".name", QuoteShort(from.name),
                         "is the name of another filter of the table; names must be unique");
       }
-      add(from.name, LoadFilter(from, config_.protocol.codec, place, keys_, findings_));
+      add(from.name, LoadFilter(from, place, surroundings_, findings_));
     }
   }
 
@@ -276,7 +279,7 @@ class TableLoader {
         other.route = first_route + static_cast<uint32_t>(i);
         other.position = *position;
         if (!from.disabled) {
-          other.filter = LoadFilter(from, config_.protocol.codec, place, keys_, findings_);
+          other.filter = LoadFilter(from, place, surroundings_, findings_);
         }
         table.route_filters.push_back(std::move(other));
       }
@@ -310,6 +313,7 @@ class TableLoader {
   const config::ProxyConfig& config_;
   Findings& findings_;
   MetadataKeys& keys_;
+  const FilterSurroundings surroundings_;
   RouteLoader routes_;
   std::map<std::string, size_t> names_;
   std::map<std::string, size_t> destinations_;
@@ -362,6 +366,14 @@ OutlierSettings LoadOutliers(const config::OutlierDetection& config) {
   return settings;
 }
 
+// Whether anybody looks at any of them.
+bool WantsAny(const MetadataKeys& keys) {
+  for (uint32_t slot = 0; slot < keys.size(); ++slot) {
+    if (keys.wants(slot)) return true;
+  }
+  return false;
+}
+
 }  // namespace
 
 const Snapshot::Table& Snapshot::TableFor(std::string_view address, uint32_t port) const {
@@ -391,9 +403,12 @@ void Snapshot::Compile() {
     if (direct_reply) chain->Add(kDirectReply);
     return chains_.emplace_back(std::move(chain)).get();
   };
-  for (const Table& table : tables) {
+  for (Table& table : tables) {
     std::vector<const Filter*> filters;
-    for (const Table::NamedFilter& named : table.filters) filters.push_back(named.filter.get());
+    for (const Table::NamedFilter& named : table.filters) {
+      filters.push_back(named.filter.get());
+      if (named.filter->needs().before_route) table.before_route.push_back(named.filter.get());
+    }
     std::unordered_map<uint32_t, std::vector<const Filter*>> of_routes;
     for (const Table::RouteFilter& other : table.route_filters) {
       of_routes.emplace(other.route, filters).first->second[other.position] = other.filter.get();
@@ -409,7 +424,7 @@ void Snapshot::Compile() {
   }
   request_interest = codec->InterestIn(request_keys);
   // Nobody looks at replies unless somebody does.
-  if (response_keys.size() > response_keys.own()) {
+  if (WantsAny(response_keys)) {
     response_interest = codec->InterestIn(response_keys);
   }
 }
@@ -464,8 +479,9 @@ SnapshotOrErrors LoadSnapshot(std::string_view json, const CodecRegistry& codecs
   if (snapshot->codec != nullptr) {
     const CodecTraits& traits = snapshot->codec->traits();
     snapshot->request_keys = MetadataKeys(traits.metadata_keys, traits.keys_of_unread);
+    snapshot->response_keys = MetadataKeys(traits.metadata_keys);
   }
-  TableLoader(config, snapshot->request_keys, findings).Load(*snapshot);
+  TableLoader(config, *snapshot, findings).Load(*snapshot);
   snapshot->telemetry =
       LoadTelemetry(config.access_logs, config.tracing, config.request_metrics,
                     config.generate_request_ids, snapshot->request_keys, findings);

@@ -70,6 +70,8 @@ struct Snapshot {
       std::shared_ptr<const Filter> filter;
     };
     std::vector<RouteFilter> route_filters = {};
+    // Of `filters`, those that see requests before their route is known. Made by Compile().
+    std::vector<const Filter*> before_route = {};
   };
   std::vector<Table> tables;  // at least one; the first is the default
   uint32_t route_count = 0;   // over all tables; Route::index is below it

@@ -200,7 +200,7 @@ void Exchanges::ForgetWait(Exchange& exchange) {
 
 // Those from the one before `position_` on.
 ResponseVerdict Exchanges::AskAboutResponse(Exchange& exchange, const Message& message) {
-  const ResponseHead head{message.status, message.metadata, message.length};
+  const ResponseHead head{message.status, message.status_code, message.metadata, message.length};
   while (exchange.position_ != 0) {
     --exchange.position_;
     if (!exchange.chain_->needs_of(exchange.position_).response) continue;
@@ -234,7 +234,7 @@ void Exchanges::ResumeReply(Exchange& exchange, std::optional<Bytes> reply) {
   // Out of the exchange, since the next attempt may have another one.
   const std::unique_ptr<HeldMessage> held = std::move(exchange.held_reply_);
   Message& message = held->message();
-  const ResponseHead head{message.status, message.metadata, message.length};
+  const ResponseHead head{message.status, message.status_code, message.metadata, message.length};
   const Filter& filter = exchange.chain_->at(exchange.position_);
   ResponseVerdict verdict = Judged(exchange, filter.OnResponseResumed(exchange, head, reply));
   if (verdict == ResponseVerdict::kContinue) verdict = AskAboutResponse(exchange, message);

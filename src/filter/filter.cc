@@ -2,6 +2,7 @@
 
 namespace metaprotocol {
 
+void Filter::BeforeRoute(Metadata& /*message*/, const ConnectionMetadata& /*connection*/) const {}
 void Filter::ContinueWith(const Filter& /*before*/) const {}
 bool Filter::WantsWhole(const MatchInput& /*head*/) const { return false; }
 

@@ -40,6 +40,7 @@ enum class ResponseVerdict : uint8_t {
 // What a filter wants done for it. Nothing is decoded, kept or called for filters that are not
 // there.
 struct FilterNeeds {
+  bool before_route = false;    // BeforeRoute is called
   bool request = true;          // OnRequest is called
   bool response = false;        // OnResponse is called
   bool whole_response = false;  // replies come whole, and OnResponse may stop
@@ -59,6 +60,7 @@ class FilterState {
 // A reply, of which perhaps only the head has come.
 struct ResponseHead {
   ReplyStatus status = ReplyStatus::kOk;
+  int32_t status_code = 0;   // the protocol's own, 0 where it has none
   const Metadata& metadata;  // of the keys that filters look at in responses
   size_t length = 0;
 };
@@ -156,6 +158,11 @@ class Filter {
   // Goes on where a filter of the configuration before stood in the same place: with its token
   // buckets, say. Before any other thread knows of this filter.
   virtual void ContinueWith(const Filter& before) const;
+
+  // The metadata of each request before its route is known, which may be changed for those who look
+  // at it: with Metadata::SetNamedCopy. Of the table's filters in their order, never of those that
+  // a route has in their place. More than once for requests that come in pieces.
+  virtual void BeforeRoute(Metadata& message, const ConnectionMetadata& connection) const;
 
   // Whether OnRequest has to see all of this request, of which the head is there. A filter that may
   // stop has to. Asked of large requests only, any number of times; has no effect.

@@ -131,6 +131,12 @@ class SessionManager final : public ExchangeClient, private ServerRequestSink {
   static DecodeOptions DecodingOf(const Snapshot& snapshot);
   size_t Parse(Session& session, Bytes bytes, size_t bytes_to_come);
   Handled HandleMessage(Session& session, const RequestView& message);
+  // What filters want routes to see.
+  static void PrepareForRoute(const Session& session, Message& message) {
+    for (const Filter* filter : session.table->before_route) {
+      filter->BeforeRoute(message.metadata, session.connection);
+    }
+  }
   Handled HandleRequest(Session& session, const RequestView& request);
   Handled HandleOther(Session& session, const RequestView& request);
   void HandleBroken(Session& session, const Message& message, const DecodeResult& result);

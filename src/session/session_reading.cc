@@ -238,6 +238,7 @@ Handled SessionManager::HandleRequest(Session& session, const RequestView& reque
                   LocalReplyText(LocalReply::kShuttingDown));
     return Handled::kDone;
   }
+  PrepareForRoute(session, request.message);
   const MatchInput input{message.metadata, session.connection};
   const RouteMatch match = session.table->routes->Match(input);
   const Route* const route = match.route;

@@ -44,6 +44,7 @@ void SessionManager::OpenStream(Session& session, const RequestView& request) {
     RefuseStream(session, message, LocalReply::kOverLimit, "too many streams on this connection");
     return;
   }
+  PrepareForRoute(session, request.message);
   const RouteMatch match = session.table->routes->Match({message.metadata, session.connection});
   if (match.undecided) {
     RefuseStream(session, message, LocalReply::kTooLarge, kTooLongToDecide);

@@ -33,7 +33,15 @@ from metaprotocol.peers.thrift.server import Record
 from metaprotocol.peers.thrift.thriftpy import thriftpy_client
 
 from tests.testkit import independent, kafka_clients
-from tests.testkit.examples import EXAMPLES, GREETER, answer, answers, becomes, running
+from tests.testkit.examples import (
+    EXAMPLES,
+    GREETER,
+    answer,
+    answers,
+    becomes,
+    built,
+    running,
+)
 from tests.testkit.stage import Metrics, eventually
 
 NAMES = sorted(path.parent.name for path in EXAMPLES.glob("*/README.md"))
@@ -812,6 +820,33 @@ async def test_custom_authorization_asks_about_what_meets_its_policies(tmp_path:
         assert await said("list", {}) == "list by v1"
 
 
+async def test_own_filter_denies_routes_and_tells_the_provider(tmp_path: Path) -> None:
+    ada, bob = "gold:ada:9659b7f0", "plain:bob:9229cce5"
+    async with (
+        running("own-filter", tmp_path, dubbo=("v1", "v2")) as stage,
+        stage.consumer() as client,
+    ):
+
+        async def said(method: str = "list", **attachments: str) -> object:
+            return await answer(client, method, attachments=attachments)
+
+        assert await said() == Status.SERVER_ERROR
+        assert await said(token=ada) == "list by v2"
+        assert await said(token=bob) == "list by v1"
+        assert await said(token="gold:bob:9229cce5") == Status.SERVER_ERROR
+        assert await said(tier="gold") == Status.SERVER_ERROR
+        assert await said("ping") == "ping by v1"
+        (call,) = stage.calls["v2"]
+        assert call.attachments["user"] == "ada"
+        assert "token" not in call.attachments
+        # A broken configuration gives every call an error; it does not let them pass.
+        stage.edit("protocol.yaml", ("{secret:", "{scret:"))
+        await becomes(Status.SERVER_ERROR, lambda: said(token=ada))
+        assert await said("ping") == Status.SERVER_ERROR
+        stage.edit("protocol.yaml", ("{scret:", "{secret:"))
+        await becomes("list by v2", lambda: said(token=ada))
+
+
 async def test_private_protocol_is_routed_by_its_declaration(tmp_path: Path) -> None:
     peer = _module(EXAMPLES / "private-protocol" / "peer.py")
     orders = ("orders.demo.svc.cluster.local", 7000)
@@ -1000,8 +1035,8 @@ def test_every_example_has_a_test_of_its_own() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_validate_accepts_it_without_a_warning(name: str) -> None:
-    done = _command("metaprotocol", "validate", f"examples/{name}", "--json")
+def test_validate_accepts_it_without_a_warning(name: str, tmp_path: Path) -> None:
+    done = _command("metaprotocol", "validate", str(built(name, tmp_path)), "--json")
     assert done.returncode == 0, done.stdout + done.stderr
     assert '"error"' not in done.stdout
     assert '"warning"' not in done.stdout

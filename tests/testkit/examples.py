@@ -21,6 +21,8 @@ from metaprotocol.peers.thrift import Framing
 from metaprotocol.peers.thrift.apache import ApacheServer
 from metaprotocol.peers.thrift.recorder import Recorder
 
+from tests.python.external.building import library
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 SHOP = ("shop.demo.svc.cluster.local", 20880)
@@ -60,6 +62,17 @@ class Stage:
         path.write_text(text)
 
 
+def built(name: str, folder: Path) -> Path:
+    """A copy of an example whose libraries are built, as its README says."""
+    copy = folder / name
+    shutil.copytree(EXAMPLES / name, copy)
+    for source in copy.glob("*.cc"):
+        path = library(folder, source.read_text(), source.stem)
+        for file in copy.glob("*.yaml"):
+            file.write_text(file.read_text().replace(f"/tmp/{source.stem}.so", path))
+    return copy
+
+
 @asynccontextmanager
 async def running(
     name: str,
@@ -84,8 +97,7 @@ async def running(
         for number, version in enumerate(thrift, start=FIRST_THRIFT_PORT):
             greeter = ApacheServer({"": Recorder(version)}, Framing.HEADER)
             ports[number] = stack.enter_context(greeter).port
-        copy = folder / name
-        shutil.copytree(EXAMPLES / name, copy)
+        copy = built(name, folder)
         for path in copy.glob("*.yaml"):
             text = path.read_text()
             for number, port in ports.items():

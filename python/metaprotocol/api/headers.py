@@ -1,4 +1,4 @@
-"""Where the headers are for codecs in libraries of their own."""
+"""Where the headers are for codecs and filters in libraries of their own."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ __all__ = ["include"]
 
 
 def include() -> str:
-    """The folder with ``metaprotocol/codec.h`` and ``codec.hpp``, for a compiler's ``-I`` and for
-    CMake's ``CMAKE_PREFIX_PATH``."""
+    """The folder with ``metaprotocol/codec.h``, ``filter.h`` and their C++ wrappers, for a
+    compiler's ``-I`` and for CMake's ``CMAKE_PREFIX_PATH``."""
     package = Path(__file__).resolve().parents[1]
     checkout = package.parents[1]
     return str(next(folder / "include" for folder in (package, checkout)

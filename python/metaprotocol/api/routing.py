@@ -9,6 +9,7 @@ from typing import Any
 from google.protobuf import json_format
 
 from metaprotocol.config.v1 import Condition, Fault, Mutation, ProxyConfig, Retry, Route
+from metaprotocol.translate.library_filters import LIBRARY_FILTER
 
 _FILTER = "type.googleapis.com/envoy.extensions.filters.network.dynamic_modules.v3."
 _FILTER_NAME = "metaprotocol"
@@ -164,6 +165,9 @@ def describe_changes(route: Route) -> list[str]:
     for item in route.filters:
         if item.HasField("fault"):
             changes += _faults(item.fault)
+        elif item.name.startswith(LIBRARY_FILTER):
+            kind = "off" if item.disabled else "with options of its own"
+            changes.append(f"filter {item.name.removeprefix(LIBRARY_FILTER)}: {kind}")
     return changes
 
 

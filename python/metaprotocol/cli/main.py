@@ -209,6 +209,14 @@ _add(
     "metaprotocol new codec acme -o src/acme",
     to=_new,
 )
+_add(
+    "filter",
+    new.filter_,
+    "",
+    "metaprotocol new filter warden   # in warden-filter: source, build, tests",
+    "metaprotocol new filter warden -o src/warden",
+    to=_new,
+)
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -25,12 +26,38 @@ def codec(
     """A folder for a codec in C++ that builds, with vectors and tests that pass, to be changed.
 
     It needs nothing of MetaProtocol's sources, but the Python package for its headers."""
-    from metaprotocol.scaffold import BadFolder, BadName, FolderExists, write_codec
+    from metaprotocol.scaffold import write_codec
     from metaprotocol.translate.protocols import BUILT_IN_PROTOCOLS
 
     target = folder or Path(f"{name}-codec")
+    _write(lambda: write_codec(name, target, frozenset(BUILT_IN_PROTOCOLS)), target, as_json)
+
+
+@foreseeable
+def filter_(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="Of the filter: small letters and digits.")
+    ],
+    folder: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FOLDER", help="[default: NAME-filter]"),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """A folder for a filter in C++ that builds, with tests that pass, to be changed.
+
+    It needs nothing of MetaProtocol's sources, but the Python package for its headers."""
+    from metaprotocol.scaffold import write_filter
+
+    target = folder or Path(f"{name}-filter")
+    _write(lambda: write_filter(name, target), target, as_json)
+
+
+def _write(write: Callable[[], list[Path]], target: Path, as_json: bool) -> None:
+    from metaprotocol.scaffold import BadFolder, BadName, FolderExists
+
     try:
-        files = write_codec(name, target, frozenset(BUILT_IN_PROTOCOLS))
+        files = write()
     except BadName as error:
         text = str(error)
         raise Failure(ExitCode.USAGE, f"{text[:1].upper()}{text[1:]}.") from None

@@ -60,6 +60,8 @@ ISTIOS = frozenset({"VirtualService"})
 
 ABOUT_OTHERS = frozenset(
     {
+        "filter-off",
+        "locked-filter",
         "no-grpc",
         "no-host",
         "no-metaprotocol-port",
@@ -73,6 +75,7 @@ ABOUT_OTHERS = frozenset(
         "protocol-conflict",
         "redis-conflict",
         "router-conflict",
+        "unknown-filter",
     }
 )
 """Codes of errors that another object brings about, or takes away."""
@@ -83,6 +86,11 @@ _MOST_COVERED = 50
 _STAND_IN = "stand-in.invalid"
 """A host that no service has."""
 _USUAL_PROTOCOL = "dubbo"
+
+
+def loads_libraries(protocol: ApplicationProtocol) -> bool:
+    """Whether who uses the protocol loads shared libraries."""
+    return protocol.spec.library is not None or bool(protocol.spec.filters)
 
 
 @dataclass(frozen=True)
@@ -181,8 +189,8 @@ class Admission:
         self, resource: Resource, inventory: Inventory, covered: Collection[str]
     ) -> Iterator[Diagnostic]:
         """What the translation says of it, the engine's own complaints among that."""
-        if isinstance(resource, ApplicationProtocol) and resource.spec.library is not None:
-            # It would be loaded to be looked at, whoever asks for that.
+        if isinstance(resource, ApplicationProtocol) and loads_libraries(resource):
+            # They would be loaded to be looked at, whoever asks for that.
             return
         near = [
             item for item in self._near(resource, inventory, covered) if item.key != resource.key
@@ -221,7 +229,7 @@ class Admission:
         """The objects on which it depends what is to be said of one. ``covered``: the hosts that an
         object of Istio's is for."""
         protocols = inventory.all(ApplicationProtocol)
-        yield from (item for item in protocols if item.spec.library is None)
+        yield from (item for item in protocols if not loads_libraries(item))
         if not isinstance(resource, MetaRouter | VirtualService):
             return
         names = {name.lower() for name in _hosts_in(resource)}

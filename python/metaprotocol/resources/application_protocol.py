@@ -9,6 +9,7 @@ from pydantic import Field, JsonValue, WithJsonSchema
 
 from metaprotocol.resources.base import Checked, Problem, Resource
 from metaprotocol.resources.declaration import Declaration
+from metaprotocol.resources.library_filter import LibraryFilters, named_twice
 from metaprotocol.resources.limits import Limits
 from metaprotocol.resources.meta_router import AccessLog
 from metaprotocol.resources.request_metrics import RequestMetrics
@@ -57,6 +58,10 @@ class ApplicationProtocolSpec(Limits, Checked):
     request_metrics: RequestMetrics | None = None
     """Istio's metrics of them, unless a MetaRouter says otherwise."""
 
+    filters: LibraryFilters = Field(default_factory=list)
+    """Filters in shared libraries that the requests of all services of the protocol pass, in this
+    order, after authorization and limits."""
+
     @property
     def codec_name(self) -> str:
         """The codec's own name: `dubbo`; the protocol's if that is declared or in a library."""
@@ -80,6 +85,7 @@ class ApplicationProtocolSpec(Limits, Checked):
             yield Problem("options", "no-options", "are for codecs; a declaration has none")
         if self.library is not None and not self.library.startswith("/"):
             yield Problem("library", "bad-library", "must be an absolute path")
+        yield from named_twice(self.filters)
         if self.codec is not None and not self.codec_name:
             yield Problem("codec", "bad-codec", "names no codec", "such as dubbo or thrift")
 

@@ -26,6 +26,7 @@ from metaprotocol.resources import (
     base,
     declaration,
     destination_rule,
+    library_filter,
     limits,
     meta_router,
     redis,
@@ -140,6 +141,14 @@ _RULES: dict[str, list[tuple[str, str, str]]] = {
             "",
         ),
     ],
+    "LibraryFilter": [
+        ("self.library.startsWith('/')", "must be an absolute path", ".library"),
+        (
+            "!has(self.disabled) || !self.disabled || !has(self.locked) || !self.locked",
+            "is disabled, and no MetaRouter could turn it on",
+            ".locked",
+        ),
+    ],
     "IntRange": [("self.start < self.end", "end must be more than start", ".end")],
     "MetaRoute": [
         (
@@ -211,6 +220,7 @@ _MODULES = (
     base,
     declaration,
     destination_rule,
+    library_filter,
     limits,
     meta_router,
     redis,

@@ -12,6 +12,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import BeforeValidator, Field
 
 from metaprotocol.resources.base import Checked, Model, Problem, Resource, underscore
+from metaprotocol.resources.library_filter import FilterChanges, named_twice
 from metaprotocol.resources.limits import Limits
 from metaprotocol.resources.request_metrics import RequestMetrics
 from metaprotocol.resources.tracing import Tracing
@@ -279,6 +280,9 @@ class MetaRoute(Checked):
     another host."""
     fault: Fault | None = None
     """Requests that wait or fail on purpose."""
+    filters: FilterChanges = Field(default_factory=list)
+    """What becomes of filters that services have from their ApplicationProtocol, for these
+    requests."""
     request_mutation: Mutations = Field(default_factory=list)
     """Written to requests, in place of values that are there."""
     request_mutation_add: Mutations = Field(default_factory=list)
@@ -302,6 +306,7 @@ class MetaRoute(Checked):
 
     def problems(self) -> Iterator[Problem]:
         """Fields that do not go together."""
+        yield from named_twice(self.filters)
         if self.direct_reply is not None:
             if self.route:
                 message = "has route as well; a route has one of the two"
@@ -606,6 +611,8 @@ class MetaRouterSpec(Checked):
     limits: Limits | None = None
     """Bounds on what clients of these services may make a proxy hold; each that is given replaces
     that of the ApplicationProtocol."""
+    filters: FilterChanges = Field(default_factory=list)
+    """What becomes of the filters that the ApplicationProtocol has, for these services."""
     one_way_methods: Annotated[list[MethodName], Field(max_length=4096)] = Field(
         default_factory=list
     )
@@ -625,7 +632,8 @@ class MetaRouterSpec(Checked):
     """Namespaces in which this holds; `.`: its own, `*`: all."""
 
     def problems(self) -> Iterator[Problem]:
-        """Hosts named twice."""
+        """Hosts and filters named twice."""
+        yield from named_twice(self.filters)
         for index, host in enumerate(self.hosts):
             if host in self.hosts[:index]:
                 yield Problem(f"hosts[{index}]", "duplicate-host", "is named twice", "remove one")

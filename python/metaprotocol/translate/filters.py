@@ -27,6 +27,7 @@ from metaprotocol.config.v1 import (
 from metaprotocol.resources import ApplicationProtocol, Resource
 from metaprotocol.resources.application_protocol import ApplicationProtocolSpec
 from metaprotocol.translate.authorization import MadePolicy
+from metaprotocol.translate.library_filters import filter_place
 from metaprotocol.translate.limits import limits_message, put_over
 from metaprotocol.translate.plan import Place
 from metaprotocol.translate.protocols import CodecInfo, library_options
@@ -318,7 +319,8 @@ def tell(
         fix = "its ports answer an error until it is fixed"
         report.error(protocol, "rejected", field, what, value=value, fix=fix)
         return
-    place, fix = _place(error.path, config, table)
+    found = filter_place(error.path, config, table, protocol)
+    place, fix = found if found is not None else _place(error.path, config, table)
     if place is not None:
         report.error(place.owner, "rejected", place.field, what, value=value, fix=fix)
         return

@@ -29,6 +29,7 @@ from metaprotocol.translate.filters import (
     told_of_codec,
 )
 from metaprotocol.translate.index import Index
+from metaprotocol.translate.library_filters import filters_of_protocol, with_library_filters
 from metaprotocol.translate.messages import Messages
 from metaprotocol.translate.meta_routers import route_plan
 from metaprotocol.translate.model import Port, Service
@@ -431,6 +432,7 @@ class HostTranslator:
         else:
             table = RouteTranslator(plan, service, port, codec, self._known).translate()
         if shut is None:
+            table = with_library_filters(table, protocol, report)
             self._authorize(policies, service, port, codec, table, report)
         items = self._index.telemetry(service.namespace)
         telemetry = telemetry_of(items, service, port, self._options, report)
@@ -660,6 +662,7 @@ def protocol_diagnostics(token: str, index: Index) -> Diagnostics:
             fix="the oldest one counts, then the first by name",
         )  # fmt: skip
     for protocol in written[:1]:
+        filters_of_protocol(protocol, report)
         if (info := brought(protocol.spec)) is not None:
             told_of_codec(protocol, info, report)
         elif protocol.spec.codec_name not in codecs():

@@ -20,6 +20,7 @@ from metaprotocol.config.v1 import (
 )
 from metaprotocol.diagnostics import join_path
 from metaprotocol.resources import MetaRoute, MetaRouter, meta_router
+from metaprotocol.resources.library_filter import FilterChange
 from metaprotocol.resources.traffic import Fault, Retries
 from metaprotocol.translate.access_logs import access_log
 from metaprotocol.translate.limits import limits_message
@@ -28,6 +29,7 @@ from metaprotocol.translate.plan import (
     Destination,
     Place,
     PlannedCheck,
+    PlannedFilter,
     PlannedQuestion,
     PlannedRoute,
     RoutePlan,
@@ -103,6 +105,7 @@ class _Reader:
                 if spec.concurrency_limit is None
                 else self._concurrency_limit(spec.concurrency_limit)
             ),
+            filters=self._filters(spec.filters, "spec"),
             place=_places(router),
             generate_request_ids=spec.generate_request_ids,
         )
@@ -145,7 +148,18 @@ class _Reader:
         for index, mirror in enumerate(written.mirrors):
             there = f"{field}.mirrors[{index}].destination"
             mirrors.append(_destination(mirror.destination, there, percent=mirror.percent))
-        return PlannedRoute(route, field, sorted(written.match.attributes), destinations, mirrors)
+        keys = sorted(written.match.attributes)
+        filters = self._filters(written.filters, field)
+        return PlannedRoute(route, field, keys, destinations, mirrors, filters)
+
+    def _filters(self, written: Sequence[FilterChange], field: str) -> list[PlannedFilter]:
+        return [
+            PlannedFilter(
+                item.name, item.disabled, item.options,
+                Place(self._router, f"{field}.filters[{index}]"),
+            )
+            for index, item in enumerate(written)
+        ]  # fmt: skip
 
     def _retry(self, written: Retries, field: str, route: Route) -> None:
         retry = route.retry

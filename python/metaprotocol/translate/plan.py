@@ -10,7 +10,7 @@ is found out about it later, by the engine or by an Envoy, is told of that field
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -64,6 +64,16 @@ class Destination(NamedTuple):
     """How many requests are copied to it."""
 
 
+class PlannedFilter(NamedTuple):
+    """What becomes of a filter that the protocol has."""
+
+    name: str
+    disabled: bool
+    options: Mapping[str, object] | None
+    """In place of its own; None: it keeps those."""
+    place: Place
+
+
 class PlannedRoute(NamedTuple):
     """Conditions, and what becomes of the requests that meet them."""
 
@@ -76,6 +86,7 @@ class PlannedRoute(NamedTuple):
     destinations: Sequence[Destination] = ()
     """None: the message has a direct reply."""
     mirrors: Sequence[Destination] = ()
+    filters: Sequence[PlannedFilter] = ()
 
 
 class PlannedQuestion(NamedTuple):
@@ -138,6 +149,8 @@ class RoutePlan:
     check: PlannedCheck | None = None
     gateways: Sequence[str] = ()
     """Istio's Gateways at which it holds too, as "namespace/name"."""
+    filters: Sequence[PlannedFilter] = ()
+    """For all of these requests."""
     generate_request_ids: bool | None = None
     """Whether requests without an id get one. None: what the protocol says."""
     place: Callable[[str, Route | None], Place] = field(kw_only=True, compare=False)

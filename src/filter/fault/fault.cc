@@ -4,6 +4,8 @@
 #include <charconv>
 #include <string_view>
 
+#include "src/codec/local_reply_names.h"
+
 namespace metaprotocol {
 namespace {
 
@@ -14,14 +16,6 @@ std::optional<Number> ReadNumber(std::string_view text) {
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
   if (error != std::errc() || end != text.data() + text.size() || !(number >= 0)) return {};
   return number;
-}
-
-std::optional<LocalReply> ReadReply(std::string_view name) {
-  for (size_t i = 0; i < kLocalReplyCount; ++i) {
-    const auto reply = static_cast<LocalReply>(i);
-    if (LocalReplyName(reply) == name) return reply;
-  }
-  return {};
 }
 
 }  // namespace
@@ -47,7 +41,7 @@ std::optional<FaultDelay> RequestedFaults::DelayOf(const MatchInput& request) co
 std::optional<FaultAbort> RequestedFaults::AbortOf(const MatchInput& request) const {
   const std::optional<std::string_view> value = abort.Find(request);
   if (!value) return {};
-  const auto reply = ReadReply(*value);
+  const auto reply = FindLocalReply(*value);
   if (!reply) return {};
   return FaultAbort{.chance = ChanceOf(abort_percent, request), .reply = *reply};
 }

@@ -1,4 +1,4 @@
-"""Builds codec libraries for tests."""
+"""Builds libraries with codecs and filters for tests."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from metaprotocol import scaffold
 STREAMS = Path(__file__).resolve().parents[2] / "testkit" / "stream_library.cc"
 """The codec of tests/testkit/streams.py."""
 PAGE = Path(scaffold.__file__).parent / "codec" / "page_codec.cc"
+WARDEN = Path(scaffold.__file__).parent / "filter" / "warden_filter.cc"
 
 
 def library(folder: Path, text: str, name: str = "codec") -> str:

@@ -1,4 +1,4 @@
-"""``metaprotocol new codec``: what it makes builds and passes its own tests, far from this tree."""
+"""``metaprotocol new``: what it makes builds and passes its own tests, far from this tree."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from metaprotocol.scaffold import BadName, FolderExists, write_codec
+from metaprotocol.scaffold import BadName, FolderExists, write_codec, write_filter
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
 
@@ -63,6 +63,25 @@ def test_a_new_codec_builds_and_passes_from_an_empty_folder(tmp_path: Path) -> N
     run(folder, "metaprotocol", "validate", "mesh", "--no-envoy")
 
 
+def test_a_new_filter_builds_and_passes_from_an_empty_folder(tmp_path: Path) -> None:
+    said = run(tmp_path, "metaprotocol", "new", "filter", "gate")
+    assert "cmake -S . -B build" in said
+    folder = tmp_path / "gate-filter"
+    run(folder, "cmake", "-S", ".", "-B", "build", "-G", "Ninja")
+    run(folder, "cmake", "--build", "build")
+    assert "100% tests passed" in run(folder, "ctest", "--test-dir", "build")
+    library = folder / "build" / "gate_filter.so"
+    shown = run(folder, "nm", "-D", "--defined-only", str(library))
+    assert [line.split()[-1] for line in shown.splitlines()] == ["metaprotocol_filter"]
+    assert "libstdc++" not in run(folder, "readelf", "-d", str(library))
+    assert "gate_filter.so" in run(folder, "metaprotocol", "generate", "mesh")
+    run(folder, "metaprotocol", "validate", "mesh", "--no-envoy")
+    source = folder / "gate_filter.cc"
+    source.write_text(source.read_text().replace("found->empty()", "!found->empty()"))
+    run(folder, "cmake", "--build", "build")
+    run(folder, "ctest", "--test-dir", "build", expect=8)
+
+
 def test_a_mistake_in_a_new_codec_fails_its_tests(tmp_path: Path) -> None:
     write_codec("acme", tmp_path / "acme")
     source = tmp_path / "acme" / "acme_codec.cc"
@@ -83,12 +102,17 @@ def test_a_new_codec_has_its_own_name_everywhere(tmp_path: Path) -> None:
         assert "page" not in path.name
         assert b"page" not in path.read_bytes().lower()
     assert str(tmp_path / "acme") in (tmp_path / "acme" / "mesh" / "protocol.yaml").read_text()
+    for path in write_filter("gate", tmp_path / "gate"):
+        assert "warden" not in path.name
+        assert b"warden" not in path.read_bytes().lower()
 
 
 @pytest.mark.parametrize("name", ["", "Acme", "a-b", "1a", "a" * 41, "a.b", "../a", "é"])
 def test_a_name_that_ports_cannot_have_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(BadName, match="cannot be called"):
         write_codec(name, tmp_path / "new")
+    with pytest.raises(BadName, match="cannot be called"):
+        write_filter(name, tmp_path / "new")
     assert not (tmp_path / "new").exists()
 
 

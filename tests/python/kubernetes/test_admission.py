@@ -37,6 +37,7 @@ spec:
     route: [{destination: {host: orders.example}}]
 """
 OLDER = ROUTER.replace("name: orders,", "name: older,")
+FILTER = "codec: dubbo, filters: [{name: any, library: /usr/lib/libany.so}]"
 PROTOCOL = """
 apiVersion: metaprotocol.aeraki.io/v1alpha1
 kind: ApplicationProtocol
@@ -308,6 +309,11 @@ def test_a_library_is_not_loaded_to_be_looked_at(
     text = PROTOCOL.replace("codec: thrift", "library: /usr/lib/libany.so")
     assert codes(review(admission, text)) == ([], [])
     assert codes(review(admission, ROUTER, f"{SERVICE}---{text}")) == ([], [])
+    monkeypatch.setattr("metaprotocol.translate.library_filters.look_at_filter", loaded)
+    text = LIBRARY.replace("library: /usr/lib/libany.so", FILTER)
+    assert codes(review(admission, text)) == ([], [])
+    changing = ROUTER.replace("spec:", "spec:\n  filters: [{name: any, disabled: true}]", 1)
+    assert codes(review(admission, changing, f"{SERVICE}---{text}")) == ([], ["unknown-filter"])
 
 
 def test_an_object_without_a_name_gets_one_later(admission: Admission) -> None:

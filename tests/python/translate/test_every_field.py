@@ -3,9 +3,13 @@ silence. Istio's fields are those of its schema (istio_fields.list), ours those 
 
 from __future__ import annotations
 
+import atexit
 import copy
 import re
+import shutil
+import tempfile
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -30,6 +34,7 @@ from metaprotocol.translate import Options, Translator
 from metaprotocol.translate.secret_files import SecretFiles
 from pydantic import BaseModel
 
+from tests.python.external.building import WARDEN, library
 from tests.python.translate.support import ORDERS, envoy_types
 
 Json = dict[str, Any]
@@ -52,6 +57,7 @@ SPECS: dict[str, type[BaseModel]] = {
     "RedisDestination": RedisDestinationSpec,
 }
 PORT = {"number": 20880, "name": "tcp-metaprotocol-dubbo", "protocol": "TCP"}
+WARDEN_SO = "/warden.so"
 WORLD: dict[str, Json] = {
     "ServiceEntry": {
         "hosts": [ORDERS],
@@ -69,7 +75,11 @@ WORLD: dict[str, Json] = {
         "hosts": [ORDERS],
         "routes": [{"route": [{"destination": {"host": ORDERS}}]}],
     },
-    "ApplicationProtocol": {"protocol": "dubbo", "codec": "dubbo"},
+    "ApplicationProtocol": {
+        "protocol": "dubbo",
+        "codec": "dubbo",
+        "filters": [{"name": "warden", "library": WARDEN_SO, "options": {"key": "a"}}],
+    },
 }
 CACHE: Json = {
     "hosts": ["cache.example"],
@@ -83,6 +93,14 @@ REDIS: dict[str, Json] = {
     "RedisDestination": {"host": "cache.example"},
     "Secret": {"password": "a", "token": "b", "user": "c"},
 }
+
+
+@cache
+def warden() -> str:
+    """A filter's library, which stands in the place of WARDEN_SO."""
+    folder = Path(tempfile.mkdtemp(prefix="metaprotocol-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return library(folder, WARDEN.read_text(), "warden")
 
 
 def world(kind: str, spec: Json, **others: Json) -> tuple[Any, list[tuple[str, str]]]:
@@ -105,7 +123,7 @@ def world(kind: str, spec: Json, **others: Json) -> tuple[Any, list[tuple[str, s
             )
             continue
         objects.append({"apiVersion": group, "kind": name, "metadata": metadata, "spec": content})
-    loaded = load_text(yaml.safe_dump_all(objects), "all.yaml")
+    loaded = load_text(yaml.safe_dump_all(objects).replace(WARDEN_SO, warden()), "all.yaml")
     options = Options(secrets=SecretFiles(Path("/secrets"), b"key"))
     translator = Translator(envoy_types(), options)
     snapshot = translator.update(Inventory.of(loaded.resources), None)
@@ -516,6 +534,9 @@ QUESTION = {
 }
 
 
+UNGUARDED: Json = {"filters": [{"name": "warden", "disabled": True}]}
+
+
 def spec_with(**fields: Any) -> Json:
     return {**WORLD["MetaRouter"], **fields}
 
@@ -574,6 +595,11 @@ OURS: dict[str, dict[str, tuple[Any, Json | None]]] = {
         },
         "accessLogs[].provider": ("otel", {**WORLD["ApplicationProtocol"], "accessLogs": [{}]}),
         "generateRequestIds": (True, None),
+        "filters[].name": ("other", None),
+        "filters[].library": ("/nowhere.so", None),
+        "filters[].options": ({"key": "b"}, None),
+        "filters[].disabled": (True, None),
+        "filters[].locked": (True, put(WORLD["ApplicationProtocol"], "filters[].disabled", True)),
         **{
             name: (value, {**WORLD["ApplicationProtocol"], **TRACED})
             for name, value in TRACING.items()
@@ -661,6 +687,13 @@ OURS: dict[str, dict[str, tuple[Any, Json | None]]] = {
         "generateRequestIds": (True, None),
         **{name: (value, spec_with(**TRACED)) for name, value in TRACING.items()},
         **{name: (value, spec_with(**COUNTED)) for name, value in COUNTING.items()},
+        **{
+            f"{place}filters[].{name}": (value, spec_with(**changed))
+            for place, changed in (
+                ("", UNGUARDED), ("routes[].", {"routes": [{**ROUTE, **UNGUARDED}]})
+            )
+            for name, value in {"name": "a", "disabled": False, "options": {"key": "b"}}.items()
+        },
         "oneWayMethods[]": (["note"], None),  # told of: the port speaks Dubbo
         "globalRateLimit.domain": ("other", ASKED),
         **{

@@ -26,6 +26,7 @@ from metaprotocol.config.v1.external_authorization_pb2 import ExternalAuthorizat
 from metaprotocol.config.v1.fault_pb2 import Fault, FaultAbort, FaultDelay
 from metaprotocol.config.v1.filter_pb2 import Filter, RouteFilter
 from metaprotocol.config.v1.key_value_pb2 import KeyValue
+from metaprotocol.config.v1.library_filter_pb2 import LibraryFilter
 from metaprotocol.config.v1.proxy_config_pb2 import Limits, Protocol, ProxyConfig, RouteTable
 from metaprotocol.config.v1.rate_limit_pb2 import (
     AdaptiveConcurrency,
@@ -75,6 +76,7 @@ __all__ = [
     "IntegerRange",
     "KeyValue",
     "LabelOverride",
+    "LibraryFilter",
     "Limits",
     "LocalRateLimit",
     "LocalRateLimitRule",

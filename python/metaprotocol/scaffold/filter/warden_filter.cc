@@ -1,0 +1,30 @@
+// The filter "warden" in a library of its own: denies requests that do not say for whom they are,
+// and tells servers who has let the others pass.
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "metaprotocol/filter.hpp"
+
+class WardenFilter final : public metaprotocol::ExternalFilter {
+ public:
+  // `options` is JSON; setup.option() reads it, and refuses members that nobody asks for.
+  // What else is wrong with them is thrown, as request_key() does for what can be no key.
+  WardenFilter(const std::string& /*options*/, metaprotocol::FilterSetup setup)
+      : key_(setup.option("key").value_or("tenant")), asked_(setup.request_key(key_)) {}
+
+  static constexpr uint32_t traits() { return METAPROTOCOL_CHANGES_REQUESTS; }
+
+  Verdict OnRequest(Request& request) const {
+    const std::optional<std::string_view> found = request.Get(asked_);
+    if (!found || found->empty()) return request.Answer("denied", "no " + key_);
+    request.Change(METAPROTOCOL_SET, "x-warden", "let " + std::string(*found) + " pass");
+    return Verdict::kContinue;
+  }
+
+ private:
+  const std::string key_;
+  const metaprotocol::RequestKey asked_;
+};
+
+METAPROTOCOL_EXPORT_FILTER(WardenFilter, "warden", "1")
