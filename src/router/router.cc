@@ -6,7 +6,7 @@
 
 namespace metaprotocol {
 
-SnapshotUse::Target& Router::ChooseTarget(const Sender& sender) {
+SnapshotUse::Target& Router::ChooseAmongAll(const Sender& sender) {
   const Route& route = sender.route;
   SnapshotUse::RouteState& state = sender.use.routes[route.index];
   if (state.targets.empty()) {

@@ -30,8 +30,16 @@ class Router {
     const Route& route;
   };
 
-  // Which cluster the next request of the route goes to.
-  SnapshotUse::Target& ChooseTarget(const Sender& sender);
+  // Which cluster the next request of the route goes to. Nearly always it is the only one, and
+  // known already.
+  SnapshotUse::Target& ChooseTarget(const Sender& sender) {
+    SnapshotUse::RouteState& state = sender.use.routes[sender.route.index];
+    if (sender.route.schedule.empty() && !state.targets.empty() &&
+        state.targets.front().clusters_epoch == hub_.clusters_epoch()) {
+      return state.targets.front();
+    }
+    return ChooseAmongAll(sender);
+  }
   // The same one again: clusters may have come and gone.
   void LookUp(const Sender& sender, SnapshotUse::Target& target);
   // As WorkerHub::Start. `mutation`: of the request; `timeout_us`: for this attempt, 0: none;
@@ -69,6 +77,7 @@ class Router {
   const Mirrors& mirrors() const { return mirrors_; }
 
  private:
+  SnapshotUse::Target& ChooseAmongAll(const Sender& sender);
   static AttemptResult NoCluster();
   static std::optional<uint64_t> HashOf(const Sender& sender, const Message& message);
 

@@ -24,14 +24,6 @@ bool UpstreamHost::idle() const {
          std::all_of(pools.begin(), pools.end(), [](const auto& pool) { return pool->empty(); });
 }
 
-UpstreamHost* Cluster::Pick(const Choice& choice, uint64_t random, uint64_t now_us) {
-  if (balancer_ == nullptr || by_index_.empty()) return nullptr;
-  const auto index = balancer_->Pick({choice.hash, random, active_});
-  if (!index) return nullptr;
-  UpstreamHost* host = by_index_[*index];
-  return MayBeUsed(*host, choice, now_us) ? host : PickAnother(*host, choice, random, now_us);
-}
-
 // The hosts are others, or are said to be otherwise.
 void Cluster::Show(std::vector<HostInfo> hosts, uint64_t now_us) {
   if (policy_->outliers == nullptr) {
@@ -117,11 +109,6 @@ bool Cluster::OwesTooMuch(const UpstreamHost& host, size_t length) const {
   const size_t of_lease = policy_->max_lease_bytes_in_flight;
   const size_t most = of_lease * policy_->max_shared_leases_per_host;
   return host.owed_bytes + std::min(length, of_lease) > most;
-}
-
-bool Cluster::MayBeUsed(const UpstreamHost& host, const Choice& choice, uint64_t now_us) const {
-  return host.away_until_us <= now_us && !Congested(host, choice.length) &&
-         (choice.avoid.empty() || host.address != choice.avoid);
 }
 
 // `first` would be passed over if there were another. Requests of one hash stay together.

@@ -124,7 +124,13 @@ class Cluster {
     if (now_us >= next_step_us_) Balance(now_us);
   }
   // Null if no host may be used. `random`: a fresh random number.
-  UpstreamHost* Pick(const Choice& choice, uint64_t random, uint64_t now_us);
+  UpstreamHost* Pick(const Choice& choice, uint64_t random, uint64_t now_us) {
+    if (balancer_ == nullptr || by_index_.empty()) return nullptr;
+    const auto index = balancer_->Pick({choice.hash, random, active_});
+    if (!index) return nullptr;
+    UpstreamHost* host = by_index_[*index];
+    return MayBeUsed(*host, choice, now_us) ? host : PickAnother(*host, choice, random, now_us);
+  }
   // The server takes so little of what it was sent that nothing is added to it.
   bool Congested(const UpstreamHost& host, size_t length) const {
     return host.owed_bytes != 0 && OwesTooMuch(host, length);
@@ -192,7 +198,10 @@ class Cluster {
   void LeaveOutEjected(std::vector<HostInfo>& hosts);
   void Weaken(std::vector<HostInfo>& hosts, uint64_t now_us);
   bool OwesTooMuch(const UpstreamHost& host, size_t length) const;
-  bool MayBeUsed(const UpstreamHost& host, const Choice& choice, uint64_t now_us) const;
+  bool MayBeUsed(const UpstreamHost& host, const Choice& choice, uint64_t now_us) const {
+    return host.away_until_us <= now_us && !Congested(host, choice.length) &&
+           (choice.avoid.empty() || host.address != choice.avoid);
+  }
   UpstreamHost* PickAnother(UpstreamHost& first, const Choice& choice, uint64_t random,
                             uint64_t now_us);
 

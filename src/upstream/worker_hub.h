@@ -252,6 +252,12 @@ inline void WorkerHub::UpdateBooks(Lease& lease) {
   if (owed != 0 || lease.owed_booked != 0) CorrectBooks(lease, owed);
 }
 
+// The server has answered without having read the whole request; the rest is still to come, and
+// the connection can't be used before it has.
+inline void WorkerHub::BreakIfSending(Attempt& attempt) {
+  if (attempt.lease_->sending == &attempt) Break(*attempt.lease_);
+}
+
 inline void WorkerHub::Note(UpstreamHost& host) {
   if (!host.noted) ListNoted(host);
 }
