@@ -6,16 +6,13 @@
 #include "src/filter/local_reply_text.h"
 
 namespace metaprotocol {
-namespace {
 
-const FilterChain& NoFilters() {
+// --- the beginning
+
+const FilterChain& Exchanges::NoFilters() {
   static const FilterChain kNone;
   return kNone;
 }
-
-}  // namespace
-
-// --- the beginning
 
 bool Exchanges::WantsWhole(const SnapshotUse& use, const Route& route, const Message& message,
                            const MatchInput& head) {
@@ -26,36 +23,6 @@ bool Exchanges::WantsWhole(const SnapshotUse& use, const Route& route, const Mes
   const bool must_mutate =
       !route.is_direct_reply && changed && !snapshot.codec->traits().mutation_in_head;
   return must_mutate || use.snapshot->ChainOf(route).WantsWhole(head);
-}
-
-Exchange& Exchanges::New(const ExchangeOrigin& origin, SnapshotUse& use, const Route* route,
-                         const Message& message) {
-  Exchange& exchange = pool_.Acquire(*this);
-  exchange.Become(Exchange::State::kFiltering);
-  exchange.origin_ = &origin;
-  exchange.connection_ = &origin.connection;
-  exchange.expects_reply_ = message.kind == MessageKind::kRequest;
-  exchange.client_.id = message.id;
-  exchange.client_.tag = message.tag;
-  if (!message.reply_name.empty() || !exchange.client_.name.empty()) {
-    exchange.client_.name.assign(message.reply_name);
-  }
-  exchange.snapshot_ = &use;
-  ++use.users;
-  exchange.route_ = route;
-  exchange.chain_ = route != nullptr ? &use.snapshot->ChainOf(*route) : &NoFilters();
-  if (!exchange.chain_->empty()) BeginFilters(exchange);
-  exchange.target_ = nullptr;
-  exchange.started_us_ = context_.now_us();
-  exchange.bytes_ = message.length;
-  exchange.response_bytes_ = 0;
-  exchange.attempts_ = 0;
-  exchange.status_ = ReplyStatus::kOk;
-  exchange.counted_ = false;
-  exchange.answered_locally_ = false;
-  if (use.is_told) BeginRecord(exchange, message);
-  ++count_;
-  return exchange;
 }
 
 [[gnu::noinline]] void Exchanges::BeginFilters(Exchange& exchange) {
@@ -73,14 +40,6 @@ Exchange& Exchanges::New(const ExchangeOrigin& origin, SnapshotUse& use, const R
   if (exchange.route_ == nullptr) return;
   const Mutation& of_route = exchange.route_->request_mutation;
   changes.insert(changes.begin(), of_route.begin(), of_route.end());
-}
-
-void Exchanges::Run(Exchange& exchange, const RequestView& request) {
-  if (exchange.chain_->empty()) {
-    Forward(exchange, request);
-  } else {
-    RunFilters(exchange, request);
-  }
 }
 
 // --- filters

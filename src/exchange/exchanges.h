@@ -17,6 +17,15 @@
 
 namespace metaprotocol {
 
+// What has become of a reply that a client was to be given.
+enum class Passed : uint8_t {
+  kNot,        // the codec cannot write it, and nothing of it was given; OnLocalReply follows
+  kGiven,      // OnReplyBody or OnReplyEnd follows
+  kDelivered,  // it was whole, nobody else has to be looked after, and the request has left its
+               // client: neither OnReplyEnd nor OnLeave follows. So it is with nearly all replies,
+               // which then end their request without being asked after again
+};
+
 // The client's side of exchanges. Called from within entry points of the engine only. May call
 // back, but for what is said otherwise.
 class ExchangeClient {
@@ -24,10 +33,9 @@ class ExchangeClient {
   virtual ~ExchangeClient() = default;
 
   // The server's reply has come, or its head: `bytes` is what is there of it. If bytes.size() <
-  // message.length, OnReplyBody follows. Views are valid during the call. False: the codec cannot
-  // write it, and nothing of it was given; OnLocalReply follows instead.
-  virtual bool OnReply(Exchange& exchange, const Codec& codec, const Message& message,
-                       Bytes bytes) = 0;
+  // message.length, OnReplyBody follows. Views are valid during the call.
+  virtual Passed OnReply(Exchange& exchange, const Codec& codec, const Message& message,
+                         Bytes bytes) = 0;
   virtual void OnReplyBody(Exchange& exchange, Bytes bytes) = 0;
   // All of it was given. To be followed by Exchanges::Delivered, now or later.
   virtual void OnReplyEnd(Exchange& exchange) = 0;
@@ -75,7 +83,13 @@ class Exchanges final : public AttemptSink {
   Exchange& New(const ExchangeOrigin& origin, SnapshotUse& use, const Route* route,
                 const Message& message);
   // Through the filters, to a server. It may have ended when this returns.
-  void Run(Exchange& exchange, const RequestView& request);
+  void Run(Exchange& exchange, const RequestView& request) {
+    if (exchange.chain_->empty()) {
+      Forward(exchange, request);
+    } else {
+      RunFilters(exchange, request);
+    }
+  }
   // A request that was refused before it became an exchange: for those who are told of ended ones.
   void Refused(const ExchangeOrigin& origin, SnapshotUse& use, const Message& message,
                LocalReply reply, std::string_view text) {
@@ -149,6 +163,7 @@ class Exchanges final : public AttemptSink {
   void ResetOnServer(Exchange& exchange, LocalReply why, std::string_view text);
   void StreamTimer(Exchange& exchange);
 
+  static const FilterChain& NoFilters();
   static void BeginFilters(Exchange& exchange);
   void BeginRecord(Exchange& exchange, const Message& message);
   void RunFilters(Exchange& exchange, const RequestView& request);
@@ -183,7 +198,8 @@ class Exchanges final : public AttemptSink {
   void Conclude(Exchange& exchange, ResponseVerdict verdict, const Codec& codec, Message& message,
                 Bytes bytes);
   void ResumeReply(Exchange& exchange, std::optional<Bytes> reply);
-  bool PassOn(Exchange& exchange, const Codec& codec, Message& message, Bytes bytes);
+  Passed PassOn(Exchange& exchange, const Codec& codec, Message& message, Bytes bytes);
+  void PassOnWhole(Exchange& exchange, const Codec& codec, Message& message, Bytes bytes);
   void EndReply(Exchange& exchange);
   void Reply(Exchange& exchange, LocalReply reply, std::string_view text);
   static Counter CounterFor(ReplyStatus status) {
@@ -225,6 +241,36 @@ class Exchanges final : public AttemptSink {
 };
 
 // Inline: a few instructions each, of every request.
+
+inline Exchange& Exchanges::New(const ExchangeOrigin& origin, SnapshotUse& use, const Route* route,
+                                const Message& message) {
+  Exchange& exchange = pool_.Acquire(*this);
+  exchange.Become(Exchange::State::kFiltering);
+  exchange.origin_ = &origin;
+  exchange.connection_ = &origin.connection;
+  exchange.expects_reply_ = message.kind == MessageKind::kRequest;
+  exchange.client_.id = message.id;
+  exchange.client_.tag = message.tag;
+  if (!message.reply_name.empty() || !exchange.client_.name.empty()) {
+    exchange.client_.name.assign(message.reply_name);
+  }
+  exchange.snapshot_ = &use;
+  ++use.users;
+  exchange.route_ = route;
+  exchange.chain_ = route != nullptr ? &use.snapshot->ChainOf(*route) : &NoFilters();
+  if (!exchange.chain_->empty()) BeginFilters(exchange);
+  exchange.target_ = nullptr;
+  exchange.started_us_ = context_.now_us();
+  exchange.bytes_ = message.length;
+  exchange.response_bytes_ = 0;
+  exchange.attempts_ = 0;
+  exchange.status_ = ReplyStatus::kOk;
+  exchange.counted_ = false;
+  exchange.answered_locally_ = false;
+  if (use.is_told) BeginRecord(exchange, message);
+  ++count_;
+  return exchange;
+}
 
 inline void Exchanges::RecordTime(const Exchange& exchange) {
   exchange.series_->Record(Histogram::kRequestTimeUs, context_.now_us() - exchange.started_us_);

@@ -203,10 +203,9 @@ void Exchanges::TryTimedOut(Exchange& exchange) {
 
 // --- replies
 
-// To the client; from here on there is no other reply. False: it cannot be written, and another one
-// has to be.
-inline bool Exchanges::PassOn(Exchange& exchange, const Codec& codec, Message& message,
-                              Bytes bytes) {
+// To the client; from here on there is no other reply, unless it cannot be written.
+inline Passed Exchanges::PassOn(Exchange& exchange, const Codec& codec, Message& message,
+                                Bytes bytes) {
   ForgetRequest(exchange);
   codec.CarryOver(exchange.client_, message);
   exchange.status_ = message.status;
@@ -226,6 +225,24 @@ inline void Exchanges::EndReply(Exchange& exchange) {
   client_->OnReplyEnd(exchange);
 }
 
+// A whole reply, about which nobody has anything more to say.
+inline void Exchanges::PassOnWhole(Exchange& exchange, const Codec& codec, Message& message,
+                                   Bytes bytes) {
+  switch (PassOn(exchange, codec, message, bytes)) {
+    case Passed::kDelivered:
+      exchange.series_->Add(CounterFor(exchange.status_));
+      exchange.Become(Exchange::State::kReplied);
+      exchange.origin_ = nullptr;  // which it has left
+      End(exchange, Outcome::Kind::kReplied);
+      return;
+    case Passed::kGiven:
+      EndReply(exchange);
+      return;
+    case Passed::kNot:
+      Reply(exchange, LocalReply::kBadResponse, LocalReplyText(LocalReply::kBadResponse));
+  }
+}
+
 // What becomes of a whole reply, of which the filters have said `verdict`.
 void Exchanges::Conclude(Exchange& exchange, ResponseVerdict verdict, const Codec& codec,
                          Message& message, Bytes bytes) {
@@ -234,11 +251,7 @@ void Exchanges::Conclude(Exchange& exchange, ResponseVerdict verdict, const Code
   }
   switch (verdict) {
     case ResponseVerdict::kContinue:
-      if (PassOn(exchange, codec, message, bytes)) {
-        EndReply(exchange);
-      } else {
-        Reply(exchange, LocalReply::kBadResponse, LocalReplyText(LocalReply::kBadResponse));
-      }
+      PassOnWhole(exchange, codec, message, bytes);
       return;
     case ResponseVerdict::kStop:
       HoldReply(exchange, message, bytes);
@@ -257,6 +270,11 @@ void Exchanges::OnWholeReply(Attempt& attempt, const UpstreamHost& host, const C
   Exchange& exchange = static_cast<ExchangeAttempt&>(attempt).exchange;
   Remember(exchange, &host, true);
   exchange.step_timer_.Cancel();
+  // Nearly always there is nobody to ask, and nothing that could be tried again.
+  if (!exchange.chain_->needs().response && exchange.held_request_ == nullptr) {
+    PassOnWhole(exchange, codec, message, bytes);
+    return;
+  }
   ResponseVerdict verdict = ResponseVerdict::kContinue;
   if (exchange.chain_->needs().response) {
     exchange.position_ = exchange.chain_->size();
@@ -283,7 +301,7 @@ Handled Exchanges::OnReply(Attempt& attempt, const Codec& codec, Message& messag
   }
   switch (verdict) {
     case ResponseVerdict::kContinue:
-      if (PassOn(exchange, codec, message, bytes)) break;
+      if (PassOn(exchange, codec, message, bytes) != Passed::kNot) break;
       [[fallthrough]];
     case ResponseVerdict::kStop:  // no filter may, of what is not whole
       Abandon(exchange, AttemptResult::Cause::kGivenUp);

@@ -87,8 +87,8 @@ class SessionManager final : public ExchangeClient, private ServerRequestSink {
 
  private:
   // ExchangeClient
-  bool OnReply(Exchange& exchange, const Codec& codec, const Message& message,
-               Bytes bytes) override;
+  Passed OnReply(Exchange& exchange, const Codec& codec, const Message& message,
+                 Bytes bytes) override;
   bool HoldReply(Exchange& exchange, const Codec& codec, const Message& message, Bytes bytes);
   void OnReplyBody(Exchange& exchange, Bytes bytes) override;
   void OnReplyEnd(Exchange& exchange) override;
@@ -178,7 +178,12 @@ class SessionManager final : public ExchangeClient, private ServerRequestSink {
   void GrowOut(Session& session, size_t needed);
   void PutAway(std::string& buffer);
   std::string& OutFor(Session& session);
+  // Whether something may wait for the reply that is being written.
+  static bool OthersWait(const Session& session) {
+    return session.held_bytes != 0 || !session.after_reply.empty() || session.use->ordered_replies;
+  }
   void FinishReply(Exchange& exchange);
+  void Leave(Session& session, Exchange& exchange);
   void WriteHeldReplies(Session& session);
   // `change` alters exchange.held.
   template <typename F>
@@ -266,6 +271,19 @@ inline bool SessionManager::TooMuchInFlight(const Session& session) {
   return session.exchange_count >= limits.max_requests_in_flight ||
          session.bytes_in_flight >= limits.max_bytes_in_flight ||
          session.held_bytes >= limits.max_unread_reply_bytes / 2;
+}
+
+// Inlined where it is called, since that is for each request.
+[[gnu::always_inline]] inline Exchange& SessionManager::NewExchange(Session& session,
+                                                                    const Route* route,
+                                                                    const Message& message) {
+  Exchange& exchange = exchanges_.New(session.origin, *session.use, route, message);
+  exchange.session = &session;
+  session.exchanges.PushBack(exchange);
+  ++session.exchange_count;
+  session.bytes_in_flight += exchange.bytes();
+  if (TooMuchInFlight(session)) Pause(session, Session::kTooMuchInFlight);
+  return exchange;
 }
 
 }  // namespace metaprotocol

@@ -43,19 +43,7 @@ bool ReplyWithChanges(const Exchange& exchange, LocalReply reply, std::string_vi
 
 // --- exchanges, as their session sees them
 
-Exchange& SessionManager::NewExchange(Session& session, const Route* route,
-                                      const Message& message) {
-  Exchange& exchange = exchanges_.New(session.origin, *session.use, route, message);
-  exchange.session = &session;
-  session.exchanges.PushBack(exchange);
-  ++session.exchange_count;
-  session.bytes_in_flight += exchange.bytes();
-  if (TooMuchInFlight(session)) Pause(session, Session::kTooMuchInFlight);
-  return exchange;
-}
-
-void SessionManager::OnLeave(Exchange& exchange) {
-  Session& session = *exchange.session;
+inline void SessionManager::Leave(Session& session, Exchange& exchange) {
   IntrusiveList<Exchange, ReplySlot>::Remove(exchange);
   --session.exchange_count;
   session.bytes_in_flight -= exchange.bytes();
@@ -70,6 +58,8 @@ void SessionManager::OnLeave(Exchange& exchange) {
     MarkAttention(session);
   }
 }
+
+void SessionManager::OnLeave(Exchange& exchange) { Leave(*exchange.session, exchange); }
 
 // Where one upstream connection serves the session, its requests keep their order.
 void SessionManager::OnHeld(Exchange& exchange, bool held) {
@@ -197,22 +187,29 @@ bool SessionManager::OnServerRequest(LeaseOwner& owner, LeaseId lease, const Cod
   return true;
 }
 
-bool SessionManager::OnReply(Exchange& exchange, const Codec& codec, const Message& message,
-                             Bytes bytes) {
+Passed SessionManager::OnReply(Exchange& exchange, const Codec& codec, const Message& message,
+                               Bytes bytes) {
   Session& session = *exchange.session;
-  if (MayWrite(session, exchange)) {
-    if (bytes.size() < kDirectWriteBytes) MakeRoom(session, bytes.size() + kMostHeadBytes);
-    const Encoded encoded = codec.Encode(
-        message, bytes, {.id = exchange.client().id, .mutation = exchange.reply_changes()},
-        session.out);
-    if (encoded.impossible) return false;
-    CheckEncoded(encoded, message, bytes);
-    Write(session, encoded.Unchanged(bytes));
-    if (encoded.tail_bytes != 0) session.out.append(encoded.Tail());
-    if (bytes.size() < message.length) session.replying = &exchange;
-    return true;
+  if (!MayWrite(session, exchange)) {
+    return HoldReply(exchange, codec, message, bytes) ? Passed::kGiven : Passed::kNot;
   }
-  return HoldReply(exchange, codec, message, bytes);
+  const std::span<const MutationOp> mutation = exchange.reply_changes();
+  if (bytes.size() < kDirectWriteBytes) MakeRoom(session, bytes.size() + kMostHeadBytes);
+  const Encoded encoded =
+      codec.Encode(message, bytes, {.id = exchange.client().id, .mutation = mutation}, session.out);
+  if (encoded.impossible) return Passed::kNot;
+  CheckEncoded(encoded, message, bytes);
+  Write(session, encoded.Unchanged(bytes));
+  if (encoded.tail_bytes != 0) session.out.append(encoded.Tail());
+  if (bytes.size() < message.length) {
+    session.replying = &exchange;
+    return Passed::kGiven;
+  }
+  if (session.sending == &exchange || session.replying != nullptr || OthersWait(session)) {
+    return Passed::kGiven;
+  }
+  Leave(session, exchange);
+  return Passed::kDelivered;
 }
 
 // It is not its turn.
@@ -283,8 +280,7 @@ void SessionManager::FinishReply(Exchange& exchange) {
     OutFor(session).append(exchange.held);
   }
   exchanges_.Delivered(exchange);
-  const bool others_wait = session.held_bytes != 0 || !session.after_reply.empty();
-  if (others_wait || session.use->ordered_replies) WriteHeldReplies(session);
+  if (OthersWait(session)) WriteHeldReplies(session);
 }
 
 // Something that others had to wait for has been written.
