@@ -33,11 +33,11 @@ constexpr uint8_t kProtocolError = 7;
 
 // What a message is larger than its compressed bytes is its sender's to choose, who pays for those
 // alone: beyond so many bytes, no more than a hundred for each of them.
-constexpr size_t kInflatedFreely = size_t{1} << 16;
+constexpr size_t kInflatedFreely = size_t{1} << 20;
 constexpr size_t kMostInflatedForEach = 100;
 constexpr size_t kMostInflated = kMaxFrameBytes - kMaxHeaderBytes - 16;
 constexpr std::string_view kInflatesTooMuch =
-    "a compressed Thrift message too large, or larger than 64 KiB and a hundred times what was "
+    "a compressed Thrift message too large, or larger than 1 MiB and a hundred times what was "
     "sent";
 
 struct ThriftState : DecodeState {

@@ -244,7 +244,7 @@ def test_compressed_messages_are_what_zlib_makes_of_them(name: str) -> None:
 
 
 def test_what_a_stream_of_a_few_bytes_stands_for_is_bounded() -> None:
-    with pytest.raises(DecodeError, match="64 KiB and a hundred times"):
+    with pytest.raises(DecodeError, match="1 MiB and a hundred times"):
         Codec("thrift").decode(
             Direction.REQUEST, in_header("binary", zlib.compress(bytes(2 << 20)), 1)
         )

@@ -145,7 +145,7 @@ def test_what_is_no_filter_is_told_by_its_path(tmp_path: Path) -> None:
         (str(foreign), "cannot be loaded: "),
         (codec, "exports no function metaprotocol_filter"),
     ):
-        with pytest.raises(ConfigInvalid, match=rf"library\.path: \"{re.escape(path)}\": {says}"):
+        with pytest.raises(ConfigInvalid, match=rf"library\.path: \".*: {says}"):
             FilterTrial(path)
 
 

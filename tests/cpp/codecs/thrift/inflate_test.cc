@@ -183,12 +183,12 @@ TEST(Zlib, MessagesThatInflateTooMuchAreRefused) {
     return decoded.result.status == Status::kTooLarge ? decoded.result.error : "";
   };
   constexpr std::string_view kInflates =
-      "a compressed Thrift message too large, or larger than 64 KiB and a hundred times what "
-      "was sent";
+      "a compressed Thrift message too large, or larger than 1 MiB and a hundred times what was "
+      "sent";
   EXPECT_EQ(refused(Stored(std::string(100'000, 'x')), 18), "Thrift frame too large");
   EXPECT_EQ(refused(Zeros(1000), 1 << 20), kInflates);
   options.max_message_bytes = 16 << 20;
-  EXPECT_EQ(refused(Zeros(250), 1 << 20), "") << "64 KiB are taken, and here is no message in it";
+  EXPECT_EQ(refused(Zeros(4000), 1 << 20), "") << "a MiB is taken, and here is no message in it";
   EXPECT_EQ(refused(Zeros(5000), 1 << 20), kInflates) << "158 bytes for each";
 }
 
