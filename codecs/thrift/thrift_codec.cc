@@ -489,7 +489,10 @@ Encoded ThriftCodec::Encode(const Message& message, Bytes bytes, const EncodeOpt
   out.append(4, '\0');
   size_t copied = 4;
   if (HasHeader(tag.dialect.transport)) {
-    HeaderChange change{HeaderId(id), options.mutation, tag.compressed};
+    // A server's header may have another number than its message, and keeps it likewise.
+    const uint32_t header_id =
+        id == message.id ? LoadBe32(bytes.data() + kHeaderIdOffset) : HeaderId(id);
+    HeaderChange change{header_id, options.mutation, tag.compressed};
     const bool shorter = options.timeout_us != 0 && message.timeout_us != 0;
     if (shorter) change.timeout_ms = MillisecondsFrom(options.timeout_us);
     const size_t message_bytes = tag.compressed ? text.size() : message.length;

@@ -1,4 +1,6 @@
 // Well-formed frames of tRPC, built from the input: calls, replies, and those of streams.
+#include <algorithm>
+
 #include "codecs/trpc/trpc_codec.h"
 #include "src/codec/bytes.h"
 #include "tests/cpp/support/proto_fields.h"
@@ -29,6 +31,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const Mutation mutation = fuzzing::ReadMutation(input);
   fuzzing::Said said;
   const auto id = input.ConsumeIntegralInRange<uint32_t>(0, INT32_MAX);
+  const uint32_t stream_id = std::max<uint32_t>(id, 1);  // 0 names none
   said.id = id;
   const std::string func = "/pkg.Service/m" + fuzzing::Text(input, 40);
   std::string wire;
@@ -58,18 +61,20 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     }
     case 2: {
       said.kind = MessageKind::kStreamOpen;
+      said.id = stream_id;
       said.entries = fuzzing::ReadEntries(input, 300);
       std::string meta = test::proto::Text(1, "me") + test::proto::Text(3, func);
       for (const auto& [key, value] : said.entries) meta += Entry(5, key, value);
       said.own = {{"caller", "me"}, {"func", func}};
-      wire = Frame(1, 1, id, "", test::proto::Text(1, meta) + Number(3, 65535));
+      wire = Frame(1, 1, stream_id, "", test::proto::Text(1, meta) + Number(3, 65535));
       break;
     }
     default:
       said.kind = MessageKind::kStreamData;
+      said.id = stream_id;
       if (input.ConsumeBool()) said.direction = Direction::kResponse;
       mutable_entries = false;
-      wire = Frame(1, 2, id, "", input.ConsumeRandomLengthString(500));
+      wire = Frame(1, 2, stream_id, "", input.ConsumeRandomLengthString(500));
   }
   fuzzing::CheckWritten(kCodec, wire, said, mutation, mutable_entries);
   return 0;

@@ -81,8 +81,10 @@ TEST(ConformanceTest, TheThriftCodecKeepsTheRulesWithAnIdInTheHeaderAndOneInTheM
       "echo\0\0\xf2\x07\x0b\0\x01\0\0\0\x02"
       "hi\0",
       48);
-  // A client's; to a server's, both numbers are those of the request that it answers.
   Check(thrift::ThriftCodec(), Direction::kRequest, ttheader);
+  std::string reply = ttheader;
+  reply[25] = 2;
+  Check(thrift::ThriftCodec(), Direction::kResponse, reply);
 }
 
 TEST(ConformanceTest, TheRulesCountWhatTheyHaveSeen) {
