@@ -395,9 +395,10 @@ def test_a_library_is_looked_at_again_when_it_has_changed(tmp_path: Path) -> Non
     assert look_at(str(tmp_path / "codec.so")).name == "other"
 
 
-def test_the_header_is_plain_c(tmp_path: Path) -> None:
+@pytest.mark.parametrize("header", ["codec.h", "filter.h"])
+def test_the_headers_are_plain_c(tmp_path: Path, header: str) -> None:
     source = tmp_path / "plain.c"
-    source.write_text('#include "metaprotocol/codec.h"\nint main(void) { return 0; }\n')
+    source.write_text(f'#include "metaprotocol/{header}"\nint main(void) {{ return 0; }}\n')
     command = ["gcc", "-std=c99", "-pedantic", "-Wall", "-Wextra", "-Werror", "-fsyntax-only"]
     done = subprocess.run(
         [*command, f"-I{metaprotocol.include()}", str(source)],

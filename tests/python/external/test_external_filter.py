@@ -3,13 +3,9 @@ a hostile one can do while it runs is in tests/cpp/filter/library_filter_test.cc
 
 from __future__ import annotations
 
-import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
-import metaprotocol
 import pytest
 from metaprotocol.codec_library import LibraryUnusable, look_at_filter
 from metaprotocol.engine import ConfigInvalid, ConnectionInfo
@@ -204,41 +200,3 @@ def test_a_filter_is_looked_at_where_its_crash_costs_nobody_else(
     with pytest.raises(LibraryUnusable, match=says) as raised:
         look_at_filter(made)
     assert raised.value.crashed == says.startswith("ends")
-
-
-def test_both_headers_are_plain_c(tmp_path: Path) -> None:
-    source = tmp_path / "plain.c"
-    source.write_text('#include "metaprotocol/filter.h"\nint main(void) { return 0; }\n')
-    command = ["gcc", "-std=c99", "-pedantic", "-Wall", "-Wextra", "-Werror", "-fsyntax-only"]
-    done = subprocess.run(
-        [*command, f"-I{metaprotocol.include()}", str(source)],
-        capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-
-
-def test_the_guides_filter_is_built_by_its_command_and_does_what_it_says(tmp_path: Path) -> None:
-    guide = (ROOT / "docs" / "writing-a-filter.md").read_text()
-
-    def block(language: str, having: str) -> str:
-        found = re.findall(rf"```{language}\n(.*?)```", guide, re.DOTALL)
-        (text,) = [text for text in found if having in text]
-        return str(text)
-
-    def run(*command: str) -> None:
-        environment = {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin"}
-        done = subprocess.run(
-            command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=170,
-            check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stdout + done.stderr
-
-    (tmp_path / "tenant_filter.cc").write_text(block("cpp", "class TenantFilter"))
-    run("sh", "-ec", block("sh", "g++"))
-    run(sys.executable, "-c", block("python", "FilterTrial"))
-    mesh = tmp_path / "mesh"
-    mesh.mkdir()
-    (mesh / "protocol.yaml").write_text(
-        block("yaml", "kind: ApplicationProtocol").replace("/opt/filters", str(tmp_path))
-    )
-    assert list(metaprotocol.load(mesh).diagnostics) == []

@@ -1,5 +1,6 @@
-"""docs/writing-a-codec.md: its code builds, and does what it says. Its declaration is tried in
-tests/python/translate/test_declarations.py, its scaffold in test_new_codec.py."""
+"""docs/writing-a-codec.md and docs/writing-a-filter.md: their code builds, and does what they say.
+The declaration is tried in tests/python/translate/test_declarations.py, the scaffolds in
+test_new_codec.py."""
 
 from __future__ import annotations
 
@@ -22,10 +23,10 @@ BIN = Path(sys.executable).parent
 ENGINE = ROOT / "build" / "release" / "libmetaprotocol_engine.a"
 
 
-def block(language: str, having: str) -> str:
+def block(language: str, having: str, guide: str = "writing-a-codec.md") -> str:
     """The one block of code of the guide in that language that has this in it."""
-    guide = (ROOT / "docs" / "writing-a-codec.md").read_text()
-    found = re.findall(rf"```{language}\n(.*?)```", guide, re.DOTALL)
+    text = (ROOT / "docs" / guide).read_text()
+    found = re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
     (text,) = [text for text in found if having in text]
     return str(text)
 
@@ -102,3 +103,15 @@ def test_the_page_in_the_tree_keeps_the_rules(tmp_path: Path) -> None:
     command = ["g++", "-std=c++20", "-O0", "-Wall", "-Wextra", "-Werror", f"-I{ROOT}", "main.cc"]
     run(tmp_path, *command, ENGINE, "-o", "main")
     run(tmp_path, tmp_path / "main")
+
+
+def test_the_guides_filter_is_built_by_its_command_and_does_what_it_says(tmp_path: Path) -> None:
+    guide = "writing-a-filter.md"
+    (tmp_path / "tenant_filter.cc").write_text(block("cpp", "class TenantFilter", guide))
+    run(tmp_path, "sh", "-ec", block("sh", "g++", guide))
+    run(tmp_path, sys.executable, "-c", block("python", "FilterTrial", guide))
+    mesh = tmp_path / "mesh"
+    mesh.mkdir()
+    protocol = block("yaml", "kind: ApplicationProtocol", guide)
+    (mesh / "protocol.yaml").write_text(protocol.replace("/opt/filters", str(tmp_path)))
+    assert list(metaprotocol.load(mesh).diagnostics) == []

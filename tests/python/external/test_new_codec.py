@@ -29,18 +29,26 @@ def run(folder: Path, *command: str, expect: int = 0) -> str:
     return done.stdout + done.stderr
 
 
+def build(folder: Path) -> None:
+    run(folder, "cmake", "-S", ".", "-B", "build", "-G", "Ninja")
+    run(folder, "cmake", "--build", "build")
+
+
+def exported(folder: Path, library: Path) -> list[str]:
+    """What it offers to those who load it. It runs where there is no C++ runtime."""
+    assert "libstdc++" not in run(folder, "readelf", "-d", str(library))
+    shown = run(folder, "nm", "-D", "--defined-only", str(library))
+    return [line.split()[-1] for line in shown.splitlines()]
+
+
 def test_a_new_codec_builds_and_passes_from_an_empty_folder(tmp_path: Path) -> None:
     said = run(tmp_path, "metaprotocol", "new", "codec", "acme")
     assert "cmake -S . -B build" in said
     folder = tmp_path / "acme-codec"
-    run(folder, "cmake", "-S", ".", "-B", "build", "-G", "Ninja")
-    run(folder, "cmake", "--build", "build")
+    build(folder)
     assert "100% tests passed" in run(folder, "ctest", "--test-dir", "build")
     library = folder / "build" / "acme_codec.so"
-    shown = run(folder, "nm", "-D", "--defined-only", str(library))
-    assert [line.split()[-1] for line in shown.splitlines()] == ["metaprotocol_codec"]
-    needed = run(folder, "readelf", "-d", str(library))
-    assert "libstdc++" not in needed, "it runs where there is no C++ runtime"
+    assert exported(folder, library) == ["metaprotocol_codec"]
     shown = run(
         folder,
         "metaprotocol",
@@ -67,13 +75,10 @@ def test_a_new_filter_builds_and_passes_from_an_empty_folder(tmp_path: Path) -> 
     said = run(tmp_path, "metaprotocol", "new", "filter", "gate")
     assert "cmake -S . -B build" in said
     folder = tmp_path / "gate-filter"
-    run(folder, "cmake", "-S", ".", "-B", "build", "-G", "Ninja")
-    run(folder, "cmake", "--build", "build")
+    build(folder)
     assert "100% tests passed" in run(folder, "ctest", "--test-dir", "build")
     library = folder / "build" / "gate_filter.so"
-    shown = run(folder, "nm", "-D", "--defined-only", str(library))
-    assert [line.split()[-1] for line in shown.splitlines()] == ["metaprotocol_filter"]
-    assert "libstdc++" not in run(folder, "readelf", "-d", str(library))
+    assert exported(folder, library) == ["metaprotocol_filter"]
     assert "gate_filter.so" in run(folder, "metaprotocol", "generate", "mesh")
     run(folder, "metaprotocol", "validate", "mesh", "--no-envoy")
     source = folder / "gate_filter.cc"
@@ -88,8 +93,7 @@ def test_a_mistake_in_a_new_codec_fails_its_tests(tmp_path: Path) -> None:
     text = source.read_text()
     assert "return {kHead};" in text
     source.write_text(text.replace("return {kHead};", "return {kHead + 1};"))
-    run(tmp_path / "acme", "cmake", "-S", ".", "-B", "build", "-G", "Ninja")
-    run(tmp_path / "acme", "cmake", "--build", "build")
+    build(tmp_path / "acme")
     said = run(tmp_path / "acme", "ctest", "--test-dir", "build", "--output-on-failure", expect=8)
     assert "request: " in said
     assert "conformance (Failed)" in said

@@ -75,6 +75,14 @@ def made(folder: Path) -> tuple[dict[str, Any], list[tuple[str, str, str]]]:
     return config["route_tables"][0], told
 
 
+def three_filters(warden: str) -> list[object]:
+    return [
+        {"name": "first", "library": warden, "options": {"key": "a"}},
+        {"name": "off", "library": warden, "disabled": True},
+        {"name": "second", "library": warden},
+    ]
+
+
 def shut(table_: dict[str, Any]) -> bool:
     return [route["name"] for route in table_["routes"]] == ["fail-closed"]
 
@@ -82,11 +90,7 @@ def shut(table_: dict[str, Any]) -> bool:
 def test_the_protocols_filters_are_those_of_its_services_in_their_order(
     tmp_path: Path, warden: str
 ) -> None:
-    filters: list[object] = [
-        {"name": "first", "library": warden, "options": {"key": "a"}},
-        {"name": "off", "library": warden, "disabled": True},
-        {"name": "second", "library": warden},
-    ]
+    filters = three_filters(warden)
     table_, told = made(mesh(tmp_path, filters))
     assert told == []
     assert [(item["name"], item["library"].get("options")) for item in table_["filters"]] == [
@@ -98,11 +102,7 @@ def test_the_protocols_filters_are_those_of_its_services_in_their_order(
 def test_a_meta_router_changes_them_for_its_services_and_its_routes(
     tmp_path: Path, warden: str
 ) -> None:
-    filters: list[object] = [
-        {"name": "first", "library": warden, "options": {"key": "a"}},
-        {"name": "off", "library": warden, "disabled": True},
-        {"name": "second", "library": warden},
-    ]
+    filters = three_filters(warden)
     routes = [
         {"name": "free", "match": {"attributes": {"method": {"exact": "a"}}}, "route": TO,
          "filters": [{"name": "first", "disabled": True}, {"name": "second", "disabled": True}]},
