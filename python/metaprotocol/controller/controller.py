@@ -204,7 +204,7 @@ class Controller:
         writer = self.writer if self.writer is not None and self.writer.present else None
         if writer is not None and writer.reconciled is not self._plane.inventory:
             return {}  # it will tell when it has written what the newest asks for
-        translated = writer.wanted.diagnostics if writer else self._plane.snapshot.diagnostics
+        translated = writer.wanted.made.diagnostics if writer else self._plane.snapshot.diagnostics
         by_object: dict[str, list[Diagnostic]] = {}
         for item in (*self._source.snapshot.diagnostics, *translated):
             by_object.setdefault(item.object, []).append(item)
@@ -215,16 +215,15 @@ class Controller:
             told = {item.object for item in translated if item.severity is not Severity.INFO}
             origins, used = self._origins(writer), self._in_use(writer)
             for key in foreign:
-                if key in used and key.kind == ROUTES:
+                said = by_object.get(str(key), ())
+                if key.kind == ROUTES and key in used:
                     made[key] = self._said_of(key, by_object, writer)
                 elif key.kind == ROUTES and str(key) in told:
                     text = "no filter was made from it"
                     unused = Condition("Programmed", "False", "NotUsed", text)
-                    made[key] = [*accepted(by_object[str(key)]), unused]
-                elif key in origins:
-                    made[key] = _doubts(by_object.get(str(key), ()))
+                    made[key] = [*accepted(said), unused]
                 else:
-                    made[key] = []
+                    made[key] = _doubts(said) if said and key in origins else []
         return made
 
     def _said_of(
@@ -237,14 +236,14 @@ class Controller:
     def _origins(self, writer: IstioWriter | None) -> Collection[Key]:
         """What says something of ports of ours."""
         if writer is not None:
-            return writer.wanted.origins
+            return writer.wanted.made.origins
         made = self._plane.snapshot.made
         return {key for url in (FILTER, CLUSTER) for it in made[url].values() for key in it.origins}
 
     def _in_use(self, writer: IstioWriter | None) -> Collection[Key]:
         """What the filters of our ports were made from."""
         if writer is not None:
-            return writer.wanted.about.keys()
+            return writer.wanted.made.used
         filters = self._plane.snapshot.made[FILTER].values()
         return {key for made in filters for key in made.origins}
 
@@ -254,11 +253,9 @@ class Controller:
             text = "it is not in use as it is written"
             return Condition(kind, "False", acceptance.reason, text)
         if writer is not None:
-            failures = writer.failures()
-            for name in writer.wanted.about.get(key, ()):
-                if name in failures:
-                    text = f"{name}: {failures[name]}"
-                    return Condition(kind, "False", "NotWritten", text)
+            for name, failure in writer.failures().items():
+                if key in writer.wanted.made.made_of.get(name, ()):
+                    return Condition(kind, "False", "NotWritten", f"{name}: {failure}")
             text = "its EnvoyFilters are written; istiod does not tell what proxies have in use"
             return Condition(kind, "Unknown", "NotReported", text)
         refused = [

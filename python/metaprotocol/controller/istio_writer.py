@@ -16,10 +16,8 @@ import logging
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass, field, replace
 
-from metaprotocol.diagnostics import Diagnostic
 from metaprotocol.envoy.descriptors import EnvoyTypes
 from metaprotocol.kubernetes import (
     ApiError,
@@ -31,12 +29,13 @@ from metaprotocol.kubernetes import (
     Reflector,
     Unreachable,
 )
-from metaprotocol.resources import Inventory, Key
+from metaprotocol.resources import Changes, Inventory, Key
 from metaprotocol.resources.kubernetes import Pod
 from metaprotocol.sources.kubernetes_objects import CONTROLLER_LABEL
 from metaprotocol.translate import Options
 from metaprotocol.translate.istio import IstioObjects, IstioTranslation
 from metaprotocol.translate.istio_parts import ENVOY_FILTER, VIRTUAL_SERVICE, IstioOptions
+from metaprotocol.versioned import Versioned, differing
 from metaprotocol.worker import Worker
 
 _LOG = logging.getLogger(__name__)
@@ -69,24 +68,13 @@ def _rank(key: Key) -> int:
 class Wanted:
     """All that should be there."""
 
-    objects: Mapping[Key, Json] = field(default_factory=dict)
+    objects: Versioned[Key, Json] = field(default_factory=Versioned)
     addresses: Mapping[Key, str] = field(default_factory=dict)
     """ServiceEntries to the address that they are to get."""
-    made_of: Mapping[Key, tuple[Key, ...]] = field(default_factory=dict)
-    diagnostics: tuple[Diagnostic, ...] = ()
-    origins: frozenset[Key] = frozenset()
-    """The resources that say something of ports of ours."""
+    made: IstioObjects = field(default_factory=lambda: IstioObjects({}, ()))
+    """What says what they are made of, and what is to be said."""
     inventory: Inventory = field(default_factory=Inventory)
     """What it was made from."""
-
-    @cached_property
-    def about(self) -> Mapping[Key, list[Key]]:
-        """The objects that say something of a resource."""
-        found: dict[Key, list[Key]] = {}
-        for name, keys in self.made_of.items():
-            for key in keys:
-                found.setdefault(key, []).append(name)
-        return found
 
 
 @dataclass
@@ -133,8 +121,10 @@ class IstioWriter:
         self._failures: dict[Key, _Failure] = {}
         self._written: dict[Key, tuple[str, Json]] = {}
         """Digest of what was written last to what the API server made of it."""
-        self._alike: dict[Key, tuple[Json, Json]] = {}
-        """What was wanted and there when both said the same, so that neither is read again."""
+        self._doubtful: set[Key] | None = None
+        """What may be there in another form than is wanted; None: anything."""
+        self._pods: dict[str, set[str]] = {}
+        """By namespace, those whose proxies have the module."""
         self._addressed: dict[Key, str] = {}
         self._pauses = pauses
         self._kinds = {
@@ -223,10 +213,16 @@ class IstioWriter:
             pass  # something that has failed is tried again
         self._news.clear()
 
-    def _noted(self, _: Reflector, name: Name | None) -> None:
+    def _noted(self, reflector: Reflector, name: Name | None) -> None:
         self._news.set()
-        if name is None and not self.present:  # otherwise it is told when it has written
+        if name is not None:
+            self._doubt({Key(reflector.kind.name, *name)})
+        elif not self.present:  # otherwise it is told when it has written
             self._tell()
+
+    def _doubt(self, names: Iterable[Key]) -> None:
+        if self._doubtful is not None:
+            self._doubtful.update(names)
 
     def _tell(self) -> None:
         for listener in self.on_change:
@@ -235,30 +231,50 @@ class IstioWriter:
     # --- what is wanted
 
     async def _translate(self, inventory: Inventory) -> None:
-        labels = self._istio.workload_labels
-        namespaces = set(self._istio.namespaces) | {
-            pod.metadata.namespace
-            for pod in inventory.all(Pod)
-            if labels.items() <= pod.metadata.labels.items()
-        }
-        istio = IstioOptions(tuple(sorted(namespaces)), labels, self._istio.carrier)
-        self.wanted = await self._worker.run(self._make, inventory, istio)
+        before = self.wanted
+        self.wanted = await self._worker.run(self._make, inventory)
+        self._doubt(differing(self.wanted.objects, before.objects))
         self._translated = inventory
 
-    def _make(self, inventory: Inventory, istio: IstioOptions) -> Wanted:
+    def _make(self, inventory: Inventory) -> Wanted:
+        before = self.wanted
+        changes = inventory.changes_since(before.inventory)
+        self._count_pods(inventory, changes)
+        namespaces = {*self._istio.namespaces, *self._pods}
+        istio = replace(self._istio, namespaces=tuple(sorted(namespaces)))
         made = self._translation.update(inventory, istio)
-        before = self.wanted.objects
-        objects: dict[Key, Json] = {}
-        addresses: dict[Key, str] = {}
-        for item in made.objects:
-            key = Key(item["kind"], item["metadata"]["namespace"], item["metadata"]["name"])
-            if key.kind in _VERSIONS:
-                new, old = self._owned(key, item, made, inventory), before.get(key)
-                objects[key] = old if old == new else new
+        others = set(differing(made.by_key, before.made.by_key))
+        for key in (*changes.keys, *changes.moved):
+            if key.kind in _OWNERS:  # it may be the same, under another identity
+                others.update(self._translation.about(key))
+        objects = before.objects.copy()
+        addresses = dict(before.addresses)
+        for key in others:
+            item = made.by_key.get(key)
+            if key.kind not in _VERSIONS:
+                addresses.pop(key, None)
+                if item is not None:
+                    addresses[key] = item["spec"]["addresses"][0]
+            elif item is None:
+                objects.pop(key, None)
+            elif (new := self._owned(key, item, made, inventory)) != objects.get(key):
+                objects[key] = new
+        return Wanted(objects, addresses, made, inventory)
+
+    def _count_pods(self, inventory: Inventory, changes: Changes) -> None:
+        """Notes where there are pods with the module. ``changes``: since what was wanted last."""
+        labels = self._istio.workload_labels.items()
+        for key in changes.keys:
+            if key.kind != Pod.__name__:
+                continue
+            pods = self._pods.setdefault(key.namespace, set())
+            pod = inventory.get(key)
+            if pod is not None and labels <= pod.metadata.labels.items():
+                pods.add(key.name)
             else:
-                addresses[key] = item["spec"]["addresses"][0]
-        made_of = made.made_of
-        return Wanted(objects, addresses, made_of, made.diagnostics, made.origins, inventory)
+                pods.discard(key.name)
+            if not pods:
+                del self._pods[key.namespace]
 
     def _owned(self, name: Key, item: Json, made: IstioObjects, inventory: Inventory) -> Json:
         """An object with our label, and with the services in its namespace as its owners: so it
@@ -285,38 +301,41 @@ class IstioWriter:
 
     # --- what is there
 
-    def _there(self) -> dict[Key, Json]:
-        return {
-            Key(reflector.kind.name, *name): item
-            for reflector in self._reflectors
-            for name, item in reflector.objects.items()
-        }
+    def _found(self, name: Key) -> Json | None:
+        """An object as it is there."""
+        at = Name(name.namespace, name.name)
+        return next(
+            (
+                reflector.objects[at]
+                for reflector in self._reflectors
+                if reflector.kind.name == name.kind and at in reflector.objects
+            ),
+            None,
+        )
 
-    def _is_there(self, name: Key, wanted: Json, there: Mapping[Key, Json]) -> bool:
-        found = there.get(name)
-        if found is None:
-            return False
-        compared = self._alike.get(name)
-        if compared is not None and compared[0] is wanted and compared[1] is found:
-            return True
+    def _is_as_wanted(self, name: Key) -> bool:
+        wanted, found = self.wanted.objects.get(name), self._found(name)
+        if wanted is None or found is None:
+            return wanted is found
         said = _said(found)
-        alike = said == _said(wanted)
-        if not alike:
-            digest, answer = self._written.get(name, ("", {}))
-            alike = digest == _digest(wanted) and said == answer
-        if alike:
-            self._alike[name] = (wanted, found)
-        return alike
+        if said == _said(wanted):
+            return True
+        digest, answer = self._written.get(name, ("", {}))
+        return digest == _digest(wanted) and said == answer
 
     def _different(self) -> tuple[list[Key], list[Key], list[Key]] | None:
-        """What to write, what to delete, which ServiceEntries want an address; None: nothing."""
-        there = self._there()
-        write = [
-            name
-            for name, wanted in self.wanted.objects.items()
-            if not self._is_there(name, wanted, there)
-        ]
-        delete = [name for name in there if name not in self.wanted.objects]
+        """What to write, what to delete, which ServiceEntries want an address; None: nothing. What
+        nobody has changed since it was as wanted is not looked at."""
+        if self._doubtful is None:
+            self._doubtful = {*self.wanted.objects} | {
+                Key(reflector.kind.name, *name)
+                for reflector in self._reflectors
+                for name in reflector.objects
+            }
+        self._doubtful = {name for name in self._doubtful if not self._is_as_wanted(name)}
+        different = sorted(self._doubtful)
+        write = [name for name in different if name in self.wanted.objects]
+        delete = [name for name in different if name not in self.wanted.objects]
         addresses = [
             name
             for name, address in self.wanted.addresses.items()
@@ -326,9 +345,10 @@ class IstioWriter:
 
     async def _reconcile(self) -> None:
         different = self._different()
-        names = {*self.wanted.objects, *self.wanted.addresses, *self._there()}
-        for name in self._failures.keys() - names:
-            del self._failures[name]
+        for name in list(self._failures):
+            wanted = name in self.wanted.objects or name in self.wanted.addresses
+            if not wanted and self._found(name) is None:
+                del self._failures[name]
         if different is None:
             return
         write, delete, addresses = different
@@ -375,12 +395,11 @@ class IstioWriter:
         self._written[name] = (_digest(wanted), _said(answer))
 
     async def _delete(self, name: Key) -> None:
-        found = self._there().get(name)
+        found = self._found(name)
         if found is None:
             return
         await self._client.delete(self._path(name), str(found["metadata"].get("uid") or ""))
         self._written.pop(name, None)
-        self._alike.pop(name, None)
 
     async def _address(self, name: Key) -> None:
         """Gives a ServiceEntry an address. Not where somebody else has a say in that field."""

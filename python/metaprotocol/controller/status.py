@@ -96,6 +96,8 @@ class StatusWriter:
         self._gap = 1.0 / per_second
         self._look_seconds = look_seconds
         self._wanted: Mapping[Key, list[Condition]] = {}
+        self._alike: dict[Key, tuple[Json, list[Condition]]] = {}
+        """Objects, and what is to be said of each, where that is there."""
         self._news = asyncio.Event()
         self._pauses = Pauses(0.5)
         self._next_at = 0.0
@@ -123,11 +125,18 @@ class StatusWriter:
     async def _write_all(self) -> int:
         """Returns how many could not be written."""
         failed = 0
+        before, self._alike = self._alike, {}
         for key, conditions in list(self._wanted.items()):
             if not self._may_write():
                 return 0
             there = self._source.find(key)
-            if there is None or (value := _status(key, there, conditions)) is None:
+            if there is None:
+                continue
+            known, said = before.get(key, (None, None))
+            if (known is there and said == conditions) or (
+                value := _status(key, there, conditions)
+            ) is None:
+                self._alike[key] = (there, conditions)
                 continue
             path = self._source.path(key, "status")
             assert path is not None  # it is there

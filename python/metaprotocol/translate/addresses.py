@@ -42,6 +42,8 @@ _OWN = ipaddress.IPv4Network("127.64.0.0/10")
 # What Aeraki and Istio give to services without addresses. Never on a wire: sidecars take what
 # goes there.
 _OWN_IN_ISTIO = ipaddress.IPv4Network("240.240.0.0/16")
+GIVEN_BEGIN = "240.240."
+"""How those begin."""
 
 
 @dataclass(frozen=True)

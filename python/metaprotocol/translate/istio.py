@@ -17,65 +17,69 @@ ServiceEntries that need an address of their own, as Aeraki gives them.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property
+from typing import TypeAlias
 
-from google.protobuf.message import Message
-
-from metaprotocol.audience import Clients
 from metaprotocol.diagnostics import Diagnostic
 from metaprotocol.envoy.descriptors import EnvoyTypes
-from metaprotocol.resources import Gateway, Inventory, Key, Resource, ServiceEntry
+from metaprotocol.resources import Changes, Gateway, Inventory, Key, Resource, ServiceEntry
+from metaprotocol.resources.kubernetes import Pod
 from metaprotocol.resources.kubernetes import Service as KubernetesService
-from metaprotocol.translate.addresses import Address, AddressBook, Claim, own_address_in_istio
+from metaprotocol.translate.addresses import (
+    GIVEN_BEGIN,
+    Address,
+    AddressBook,
+    Claim,
+    own_address_in_istio,
+)
 from metaprotocol.translate.istio_gateways import GatewayFilters
 from metaprotocol.translate.istio_parts import (
     ENVOY_FILTER,
-    NOT_YET,
     VIRTUAL_SERVICE,
     IstioOptions,
     Parts,
-    Used,
+    Piece,
 )
-from metaprotocol.translate.istio_patches import (
-    INBOUND,
-    OUTBOUND,
-    PRIORITY,
-    Json,
-)
-from metaprotocol.translate.model import NONE, Port, Service
-from metaprotocol.translate.naming import (
-    CLUSTER,
-    cluster_name,
-    filter_name,
-    inbound_filter_name,
-    parse_cluster_name,
-)
+from metaprotocol.translate.istio_patches import Json
+from metaprotocol.translate.istio_pieces import Pieces, Unit
+from metaprotocol.translate.istio_services import InboundClaim, ServedAt, ServiceFilters
+from metaprotocol.translate.model import NONE, Service
 from metaprotocol.translate.options import Options, Target
-from metaprotocol.translate.recent import Recent
-from metaprotocol.translate.redis_filters import REDIS
-from metaprotocol.translate.reporting import age
+from metaprotocol.translate.reporting import Report
 from metaprotocol.translate.secret_files import SecretFiles
-from metaprotocol.translate.services import SELECTOR_ANNOTATION
 from metaprotocol.translate.translator import Translator
-from metaprotocol.translate.visibility import Namespaces
-from metaprotocol.translate.zookeeper import ZOOKEEPER
+
+_SERVICE, _CLAIMS, _ADDRESS, _CLUSTERS, _BASE = "service", "claims", "address", "clusters", "base"
+_GATEWAYS: Unit = ("gateways",)
+_GIVEN: Unit = ("given",)
+_FOR_GATEWAYS = {KubernetesService.__name__, Pod.__name__}
+
+_Free: TypeAlias = tuple[list[tuple[int, Key, Resource]], set[str]]
+"""What a service has to do with addresses that are given to others: to be compared."""
 
 
 @dataclass(frozen=True)
 class IstioObjects:
-    """What istiod needs."""
+    """What istiod needs. The mappings are ``Versioned``, so that comparing two costs what
+    differs."""
 
-    objects: list[Json]
-    """In each namespace first ServiceEntries that got an address, then EnvoyFilters, then the
-    VirtualServices of gateways, by name."""
+    by_key: Mapping[Key, Json]
+    """EnvoyFilters, ServiceEntries that got an address, and the VirtualServices of gateways."""
     diagnostics: tuple[Diagnostic, ...]
     made_of: Mapping[Key, tuple[Key, ...]] = field(default_factory=dict)
     """EnvoyFilters and VirtualServices to the resources that they say something of."""
-    origins: frozenset[Key] = frozenset()
+    used: Collection[Key] = ()
+    """The resources that some of them say something of."""
+    origins: Collection[Key] = ()
     """The resources that say something of ports of ours."""
+
+    @cached_property
+    def objects(self) -> list[Json]:
+        """In each namespace first ServiceEntries, then EnvoyFilters, then VirtualServices, by
+        name."""
+        return [self.by_key[key] for key in sorted(self.by_key, key=_order)]
 
 
 def istio_objects(
@@ -90,9 +94,8 @@ def istio_objects(
 
 
 class IstioTranslation:
-    """The same for an inventory that changes. Its hosts are translated again as far as changes
-    touch them; the EnvoyFilters are all put together again, of parts that are as they were. Belongs
-    to one thread at a time."""
+    """The same for an inventory that changes: what a change does not touch is not made again.
+    Belongs to one thread at a time."""
 
     def __init__(self, options: Options, types: EnvoyTypes) -> None:
         files = SecretFiles(options.secrets.folder)
@@ -101,99 +104,123 @@ class IstioTranslation:
         self._translator = Translator(types, self._options)
         self._translated: Inventory | None = None
         """None: nobody knows."""
-        self._recent = Recent()
+        self._objects: _Objects | None = None
 
     def update(self, inventory: Inventory, istio: IstioOptions | None = None) -> IstioObjects:
         """The EnvoyFilters for what there is now."""
+        istio = istio or IstioOptions()
         before, self._translated = self._translated, None
         changes = inventory.changes_since(before) if before is not None else None
-        self._translator.update(inventory, changes)
+        snapshot = self._translator.update(inventory, changes)
+        if changes is None or self._objects is None:
+            parts = Parts(self._translator, self._options, self._types, istio)
+            self._objects = _Objects(parts)
+            hosts: Iterable[str] = self._translator.hosts()
+        else:
+            hosts = snapshot.hosts
+        made = self._objects.update(inventory, hosts, changes, istio)
         self._translated = inventory
-        istio = istio or IstioOptions()
-        self._recent.begin()
-        parts = Parts(self._translator, self._options, self._types, istio, self._recent)
-        return _Objects(parts).build(inventory)
+        return made
+
+    def about(self, key: Key) -> Collection[Key]:
+        """The objects that say something of a resource, now."""
+        return self._objects.pieces.about(key) if self._objects is not None else ()
 
 
 class _Objects:
+    """All objects, each made of pieces that are kept until something they were made from is
+    another."""
+
     def __init__(self, parts: Parts) -> None:
+        self.pieces = Pieces()
         self._parts = parts
         self._translator = parts.translator
-        self._options = parts.options
+        self._filters = ServiceFilters(parts)
+        self._gateways = GatewayFilters(parts)
+        self._services: dict[str, Service] = {}
+        self._free: dict[str, _Free] = {}
+        """By host, of services that may be about addresses that are given."""
+        self._given: dict[Key, str] = {}
+        """ServiceEntries to the address that they get."""
         self._book = AddressBook("give the service an address of its own")
-        self._own_addresses: dict[Key, str] = {}
-        self._inbound: dict[tuple[str, frozenset[tuple[str, str]], int], str] = {}
+        self._holders: dict[Address, dict[str, Claim]] = {}
+        self._listening: dict[str, set[Address]] = {}
+        """Names of filters to where istiod listens for them."""
+        self._inbound: dict[str, dict[ServedAt, InboundClaim]] = {}
+        """By host."""
+        self._wanted: dict[ServedAt, dict[str, InboundClaim]] = {}
+        self._inbound_holders: dict[ServedAt, str] = {}
+        self._at_gateways: set[str] = set()
+        """Hosts whose routes hold at Gateways."""
+        self._diagnostics: tuple[Diagnostic, ...] = ()
+        self._of_translator: tuple[Diagnostic, ...] | None = None
 
-    def build(self, inventory: Inventory) -> IstioObjects:
-        services = [
-            service
-            for host in self._translator.hosts()
-            if (service := self._translator.service(host)) is not None and service.listened
-        ]
-        services.sort(key=lambda service: (*age(service.first), service.host))
-        listeners = self._listeners(services)
-        used: Used = {}
-        for service in services:
-            self._outbound(service, listeners, used)
-        GatewayFilters(self._parts).add(inventory, services, used)
-        for (context, namespace), ports in sorted(used.items()):
-            for host, port in sorted(ports):
-                self._clusters(context, namespace, host, port)
-        for service in services:
-            for served in service.listened:
-                if served.protocol:
-                    self._inbound_port(service, served)
-                self._check_port(served)
-        for context, namespace in sorted(self._parts.proxies):
-            self._base(context, namespace)
-        placed = {
-            self._parts.recent.of(finding, partial(finding.placed, resource), resource)
-            for finding in self._parts.report.diagnostics
-            if (resource := inventory.get(finding.key)) is not None
-        }
-        found = sorted(
-            placed.union(self._translator.diagnostics),
-            key=lambda diagnostic: (*diagnostic.sort_key, diagnostic.code, diagnostic.fix),
-        )
-        objects = [self._parts.objects[key] for key in sorted(self._parts.objects, key=_order)]
-        made_of = {name: tuple(keys) for name, keys in self._parts.made_of.items()}
-        return IstioObjects(objects, tuple(found), made_of, self._origins(inventory, services))
+    def update(
+        self,
+        inventory: Inventory,
+        hosts: Iterable[str],
+        changes: Changes | None,
+        istio: IstioOptions,
+    ) -> IstioObjects:
+        """Brings everything up to date. ``hosts``: those that were translated again."""
+        touched = set(hosts)
+        everyone = self._parts.istio != istio
+        self._parts.istio = istio
+        for host in touched:
+            self._read(host)
+        again = self.pieces.made_from(touched)
+        dirty = touched | self._claim(touched | self._give_addresses(touched))
+        dirty |= self._claim_inbound(touched)
+        dirty |= {unit[1] for unit in again if unit[0] == _SERVICE}
+        for host in sorted(dirty | self._services.keys() if everyone else dirty):
+            self._service(host)
+        if everyone or _GATEWAYS in again or self._concerns_gateways(touched, changes):
+            self._add_gateways(inventory)
+        self._clusters({(unit[1], unit[2]) for unit in again if unit[0] == _CLUSTERS}, everyone)
+        self._bases(everyone)
+        self._tell(inventory, changes)
+        by_key, made_of, used, origins = self.pieces.publish()
+        return IstioObjects(by_key, self._diagnostics, made_of, used, origins)
 
-    def _origins(self, inventory: Inventory, services: Iterable[Service]) -> frozenset[Key]:
-        found = {key for keys in self._parts.made_of.values() for key in keys}
-        found.update(item.key for item in inventory.all(Gateway) if item.spec.ours)
-        for service in services:
-            found.update(owner.key for owner in service.owners)
-            found.update(self._translator.policy_keys(service.host))
-        return frozenset(found)
+    def _read(self, host: str) -> None:
+        service = self._translator.service(host)
+        if service is None or not service.listened:
+            self._services.pop(host, None)
+            self._at_gateways.discard(host)
+            return
+        self._services[host] = service
+        at_gateways = self._gateways.is_about(service)
+        (self._at_gateways.add if at_gateways else self._at_gateways.discard)(host)
 
-    # --- clients
+    # --- where istiod listens
 
-    def _listeners(self, services: list[Service]) -> dict[str, list[str]]:
-        """The listeners that istiod makes for each service port, by the name of our filter."""
-        addresses: set[Address] = set()
-        self._give_addresses(services)
-        for service in services:
-            claims = [
-                claim
-                for port in service.listened
-                if filter_name(service.host, port.number) in self._parts.filters(service)
-                for claim in self._claims(service, port)
-            ]
-            addresses |= self._book.put(service.host, claims)
-        found: dict[str, list[str]] = {}
-        for address in sorted(addresses, key=lambda address: (address.ip, address.port)):
-            for claim in self._book.holders(address, self._parts.report).values():
-                found.setdefault(claim.name, []).append(f"{address.ip}_{address.port}")
-        return found
-
-    def _give_addresses(self, services: list[Service]) -> None:
+    def _give_addresses(self, hosts: Iterable[str]) -> set[str]:
         """Gives ServiceEntries without addresses that have a port in common one each, and writes
-        them again with it."""
+        them again with it. Returns the hosts that this is about, if it is not as before."""
+        same = True
+        for host in hosts:
+            old, new = self._free.pop(host, None), _free(self._services.get(host))
+            if new is not None:
+                self._free[host] = new
+            same = same and old == new
+        if same:
+            return set()
+        before, self._given = self._given, {}
+        piece = self._parts.begin(self.pieces.get(_GIVEN))
+        self._give()
+        self.pieces.put(_GIVEN, piece)
+        others = {key for key, _ in before.items() ^ self._given.items()}
+        return {
+            service.host
+            for service in self._services.values()
+            if others and any(port.owner.key in others for port in service.listened)
+        }
+
+    def _give(self) -> None:
         owners: dict[int, dict[Key, Resource]] = {}
-        taken = {Address(ip, 0) for service in services for port in service.ports
+        taken = {Address(ip, 0) for service in self._services.values() for port in service.ports
                  for ip in port.addresses}  # fmt: skip
-        for service in services:
+        for service in self._services.values():
             for port in service.listened:
                 if not port.addresses and service.resolution != NONE:
                     owners.setdefault(port.number, {})[port.owner.key] = port.owner
@@ -208,10 +235,10 @@ class _Objects:
                 continue
             address = own_address_in_istio(f"{key.namespace}/{key.name}", taken)
             taken.add(Address(address, 0))
-            self._own_addresses[key] = address
+            self._given[key] = address
             written = owner.to_dict()
             written["spec"]["addresses"] = [address]
-            self._parts.objects[key] = written
+            self._parts.piece.objects[key] = written
             self._parts.report.info(
                 owner, "own-address", "spec.hosts[0]",
                 f"gets address {address}, because others without address have its port; its "
@@ -219,288 +246,159 @@ class _Objects:
                 fix="or give it addresses of your own",
             )  # fmt: skip
 
-    def _claims(self, service: Service, port: Port) -> list[Claim]:
-        if service.resolution == NONE:
-            self._parts.report.warning(
-                port.owner, "original-destination", "spec.resolution",
-                "with resolution NONE Istio passes connections through; the port stays plain TCP",
-                value=NONE, fix="use resolution STATIC with endpoints, or DNS",
-            )  # fmt: skip
-            return []
-        if _is_headless(service) and port.native != ZOOKEEPER:
-            self._parts.report.warning(
-                port.owner, "original-destination", "spec.clusterIP",
-                "connections to a headless Service go where the client says, in Istio; the port "
-                "stays plain TCP",
-                value="None", fix="give the Service a cluster IP, or write a ServiceEntry with "
-                "workloadSelector, which may have the same pods",
-            )  # fmt: skip
-            return []
-        addresses = []
-        for index, address in enumerate(port.addresses):
-            if "/" in address:
-                self._parts.report.warning(
-                    port.owner, "network-address", f"spec.addresses[{index}]",
-                    "listeners for networks stay plain TCP", value=address,
-                    fix="write single addresses",
-                )  # fmt: skip
-            else:
-                addresses.append(address)
-        if not port.addresses:
-            # One listener for the port, whatever the address; in proxies with DNS capture one for
-            # the address that Istio has allocated, and for headless services of Kubernetes one for
-            # each pod.
-            own = self._own_addresses.get(port.owner.key)
-            addresses = [own] if own else ["0.0.0.0", *port.allocated]
-            if port.owner.key.kind == "Service":
-                addresses += [endpoint.address for endpoint in service.endpoints]
-        made = self._parts.filters(service)[filter_name(service.host, port.number)]
-        routed = made.origins[0] is not port.owner
-        return [
-            Claim(
-                service.host, port.number, port.owner, port.field, Address(address, port.number),
-                made.visible_to, port.rank, routed,
-            )
-            for address in dict.fromkeys(addresses)
-        ]  # fmt: skip
-
-    def _outbound(
-        self,
-        service: Service,
-        listeners: Mapping[str, list[str]],
-        used: Used,
-    ) -> None:
-        for port in service.listened:
-            name = filter_name(service.host, port.number)
-            if name not in listeners:
-                continue
-            if port.native == REDIS:
-                self._outbound_redis(service, port, listeners[name], used)
-                continue
-            if port.native:
-                self._outbound_counted(service, port, listeners[name])
-                continue
-            routed = self._parts.ports(service)[port.number].plan is not None
-            refused = self._parts.is_by_locality(service, port, routed)
-            if refused and not routed:
-                continue
-            made = self._parts.filters(service)[name]
-            shut = self._parts.shut(service, port, name, "its load balancing is not possible")
-            otherwise = self._parts.shut(service, port, name, NOT_YET)
-            for namespace in self._clients(service, made.visible_to):
-                patches = [
-                    self._parts.patches.outbound(listener, name, otherwise)
-                    for listener in listeners[name]
-                ]
-                config = made.variants.get(Clients(namespace), made.message)
-                patches.append(self._parts.patches.filter(OUTBOUND, shut if refused else config))
-                made_of = (service.first, *made.origins)
-                self._parts.add_patches(
-                    namespace, f"metaprotocol-outbound-{service.host}", patches, made_of
-                )
-                if refused:
+    def _claim(self, hosts: Iterable[str]) -> set[str]:
+        """Decides again who has the addresses that these hosts want, or wanted. Returns the hosts
+        that are listened for elsewhere now."""
+        addresses: set[Address] = set()
+        for host in sorted(hosts):
+            unit = (_CLAIMS, host)
+            service = self._services.get(host)
+            piece = self._parts.begin(self.pieces.get(unit))
+            claims = self._filters.claims(service, self._given) if service is not None else []
+            self.pieces.put(unit, piece)
+            addresses |= self._book.put(host, claims)
+        moved: set[str] = set()
+        for address in sorted(addresses, key=str):
+            report = Report()
+            before = self._holders.pop(address, {})
+            after = self._book.holders(address, report)
+            if after:
+                self._holders[address] = after
+            self.pieces.put((_ADDRESS, str(address)), Piece(report=report))
+            for name in before.keys() | after.keys():
+                claim = after.get(name)
+                if claim == before.get(name):
                     continue
-                self._for_workloads(namespace, service, name, listeners[name], otherwise)
-                used.setdefault((OUTBOUND, namespace), set()).update(
-                    (host, number) for number, _, host in self._parts.led_to(service, port)
-                )
+                moved.update(item.host for item in (claim, before.get(name)) if item is not None)
+                self._listen(name, address, claim is not None)
+        return moved
 
-    def _for_workloads(
-        self,
-        namespace: str,
-        service: Service,
-        name: str,
-        listeners: Sequence[str],
-        otherwise: Message,
-    ) -> None:
-        """What clients with certain labels get in place of the others' filter, under a name of its
-        own. Theirs is there before the TCP proxy is looked for that the others' takes the place
-        of; of several that are for a workload that with the most labels is first."""
-        made = self._parts.filters(service)[name]
-        for clients, config in sorted(made.variants.items(), key=lambda item: item[0]):
-            if clients.namespace != namespace or not clients.labels:
+    def _listen(self, name: str, address: Address, listening: bool) -> None:
+        found = self._listening.setdefault(name, set())
+        (found.add if listening else found.discard)(address)
+        if not found:
+            del self._listening[name]
+
+    # --- whose servers
+
+    def _claim_inbound(self, hosts: Iterable[str]) -> set[str]:
+        """Decides again who is in front of the ports of pods. Returns the hosts of those who are
+        told of another holder."""
+        ports: set[ServedAt] = set()
+        for host in hosts:
+            old = self._inbound.pop(host, {})
+            service = self._services.get(host)
+            new = self._filters.inbound_claims(service) if service is not None else {}
+            if new:
+                self._inbound[host] = new
+            for port in old:
+                self._wanted[port].pop(host)
+            for port, claim in new.items():
+                self._wanted.setdefault(port, {})[host] = claim
+            ports |= {port for port in old.keys() | new.keys() if old.get(port) != new.get(port)}
+        told: set[str] = set()
+        for port in ports:
+            wanted = self._wanted[port]
+            if not wanted:
+                del self._wanted[port]
+                del self._inbound_holders[port]
                 continue
-            digest = hashlib.sha256(repr(clients.labels).encode()).hexdigest()[:10]
-            own = f"{name}|{digest}"
-            patches = [
-                self._parts.patches.outbound(listener, own, otherwise) for listener in listeners
-            ]
-            patches.append(self._parts.patches.filter(OUTBOUND, config, own))
-            self._parts.add_patches(
-                namespace, f"metaprotocol-outbound-{service.host}-{digest}", patches,
-                (service.first, *made.origins), dict(clients.labels),
-                priority=PRIORITY - len(clients.labels),
-            )  # fmt: skip
+            holder = min(wanted.values()).name
+            if self._inbound_holders.get(port) != holder:
+                self._inbound_holders[port] = holder
+                told |= wanted.keys()
+        return told
 
-    def _outbound_redis(
-        self,
-        service: Service,
-        port: Port,
-        listeners: Sequence[str],
-        used: Used,
-    ) -> None:
-        """Redis by Envoy's own filter, which needs nothing of ours in the proxy."""
-        made = self._parts.filters(service)[filter_name(service.host, port.number)]
-        redis = self._translator.filters(service.host).redis[port.number]
-        for namespace in self._clients(service, made.visible_to):
-            patches = [self._parts.patches.native(listener, made.message) for listener in listeners]
-            made_of = (service.first, *made.origins)
-            self._parts.add_patches(
-                namespace, f"metaprotocol-outbound-{service.host}", patches, made_of, ours=False
-            )
-            uses = {(use.host, use.port) for use in redis.uses}
-            used.setdefault((OUTBOUND, namespace), set()).update(uses)
+    # --- the pieces
 
-    def _outbound_counted(self, service: Service, port: Port, listeners: Sequence[str]) -> None:
-        """ZooKeeper: a filter that counts, before Istio's TCP proxy."""
-        made = self._parts.filters(service)[filter_name(service.host, port.number)]
-        for namespace in self._clients(service, made.visible_to):
-            patches = [self._parts.patches.before(listener, made.message) for listener in listeners]
-            name = f"metaprotocol-outbound-{service.host}"
-            self._parts.add_patches(
-                namespace, name, patches, (service.first, port.owner), ours=False
-            )
-
-    def _redis_clusters(self, namespace: str, service: Service, port: int) -> None:
-        name = cluster_name(port, "", service.host)
-        made = self._translator.clusters(service.host)
-        servers = self._translator.redis_servers(service.host)
-        message = made.resources.get((CLUSTER, name))
-        patches = self._parts.patches.redis_cluster(name, message, servers)
-        made_of = (service.first, *((servers.owner,) if servers.owner is not None else ()))
-        self._parts.add_patches(
-            namespace, f"metaprotocol-clusters-{service.host}", patches, made_of, ours=False
-        )
-
-    def _clusters(self, context: str, namespace: str, host: str, port: int) -> None:
-        """Patches the clusters of a service port, and adds the way to each. With one policy for all
-        of them that is one patch."""
-        service = self._translator.service(host)
-        if service is not None and _is_headless(service):
-            return  # Envoy refuses our policy in the clusters that istiod makes for it
-        found = service.port(port) if service is not None else None
-        if service is not None and found is not None and found.native:
-            self._redis_clusters(namespace, service, port)
+    def _service(self, host: str) -> None:
+        unit = (_SERVICE, host)
+        service = self._services.get(host)
+        if service is None:
+            self.pieces.put(unit, None)
             return
-        policies = {
-            name: policy
-            for name, policy in sorted(self._translator.clusters(host).policies.items())
-            if (parsed := parse_cluster_name(name)) is not None and parsed[0] == port
+        piece = self._parts.begin(self.pieces.get(unit))
+        self._filters.outbound(service, self._listening)
+        self._filters.inbound(service, self._inbound_holders)
+        self._filters.check(service)
+        piece.origins.update(owner.key for owner in service.owners)
+        piece.origins.update(self._translator.policy_keys(host))
+        self.pieces.put(unit, piece)
+
+    def _concerns_gateways(self, hosts: set[str], changes: Changes | None) -> bool:
+        """Whether Gateways are other ones, or something that they are made from beside routes that
+        hold there already."""
+        if changes is None or hosts & self._at_gateways:
+            return True
+        kinds = {key.kind for key in changes.keys}
+        return Gateway.__name__ in kinds or bool(self._at_gateways and kinds & _FOR_GATEWAYS)
+
+    def _add_gateways(self, inventory: Inventory) -> None:
+        piece = self._parts.begin(self.pieces.get(_GATEWAYS))
+        services = [self._services[host] for host in self._at_gateways]
+        self._gateways.add(inventory, services)
+        piece.consulted |= self._at_gateways
+        piece.origins.update(item.key for item in inventory.all(Gateway) if item.spec.ours)
+        self.pieces.put(_GATEWAYS, piece)
+
+    def _clusters(self, again: set[tuple[str, str]], everyone: bool) -> None:
+        """The clusters that filters lead to."""
+        for namespace, host in sorted(again | self.pieces.take_used_otherwise(everyone)):
+            unit = (_CLUSTERS, namespace, host)
+            uses = self.pieces.uses(namespace, host)
+            if not uses:
+                self.pieces.put(unit, None)
+                continue
+            piece = self._parts.begin(self.pieces.get(unit))
+            for context, port in sorted(uses):
+                self._filters.clusters(context, namespace, host, port)
+            piece.consulted.add(host)
+            self.pieces.put(unit, piece)
+
+    def _bases(self, everyone: bool) -> None:
+        """What is there once in each proxy."""
+        for namespace in sorted(self.pieces.take_based_otherwise(everyone)):
+            unit = (_BASE, namespace)
+            piece = self._parts.begin(self.pieces.get(unit))
+            for context in sorted(self.pieces.contexts(namespace)):
+                patches = self._parts.patches.base(context, self._parts.istio.carrier)
+                self._parts.add_patches(
+                    namespace, "metaprotocol", patches, ours=False, context=context
+                )
+            self.pieces.put(unit, piece)
+
+    # --- what is to be said
+
+    def _tell(self, inventory: Inventory, changes: Changes | None) -> None:
+        found = self._translator.diagnostics
+        if not self.pieces.is_told_otherwise(changes) and found is self._of_translator:
+            return
+        placed = {
+            finding.placed(resource)
+            for finding in self.pieces.findings()
+            if (resource := inventory.get(finding.key)) is not None
         }
-        alike = {policy.SerializeToString(deterministic=True) for policy in policies.values()}
-        if len(alike) == 1:
-            match: Json = {"service": host, "portNumber": port}
-            patches = [self._parts.patches.balancing(context, match, next(iter(policies.values())))]
-        else:  # a second patch of one cluster would add to the first, not replace it
-            patches = [
-                self._parts.patches.balancing(context, {"name": name}, policy)
-                for name, policy in policies.items()
-            ]
-        patches += [self._parts.patches.carried(context, name) for name in policies]
-        if patches:
-            made_of = (service.first,) if service is not None else ()
-            name = f"metaprotocol-clusters-{host}"
-            self._parts.add_patches(namespace, name, patches, made_of, context=context)
-
-    def _clients(self, service: Service, visible: Namespaces) -> list[str]:
-        """The namespaces whose clients are configured for a service."""
-        if visible is None:
-            namespaces = {service.namespace, *self._parts.istio.namespaces}
-            if not self._parts.istio.namespaces:
-                self._parts.report.info(
-                    service.first, "clients-elsewhere", "spec.exportTo",
-                    f"clients outside namespace {service.namespace} keep plain TCP",
-                    fix="name their namespaces in exportTo",
-                )  # fmt: skip
-        else:
-            namespaces = set(visible)
-        root = self._options.root_namespace
-        if root in namespaces and not self._parts.istio.workload_labels:
-            self._parts.report.error(
-                service.first, "mesh-wide", "spec.exportTo",
-                f"an EnvoyFilter in {root} without workload labels is for the whole mesh",
-                value=root, fix="give workload labels, or name other namespaces",
-            )  # fmt: skip
-            namespaces.discard(root)
-        return sorted(namespaces)
-
-    # --- servers
-
-    def _inbound_port(self, service: Service, port: Port) -> None:
-        name = inbound_filter_name(service.host, port.number)
-        if name not in self._parts.filters(service):
-            return
-        selector = port.pods
-        if not selector:
-            limits = self._parts.ports(service)[port.number].keeps_out
-            add = self._parts.report.warning if limits else self._parts.report.info
-            add(
-                port.owner, "no-workload-selector", "spec.workloadSelector",
-                "the service's pods are not known; "
-                + (f"its {limits} have no effect" if limits else "their side stays plain TCP"),
-                fix=f'add workloadSelector, or annotation {SELECTOR_ANNOTATION}: "app: name"',
-            )  # fmt: skip
-            return
-        taken = (service.namespace, frozenset(selector.items()), port.target)
-        holder = self._inbound.setdefault(taken, name)
-        if holder != name:
-            if limits := self._parts.ports(service)[port.number].keeps_out:
-                self._parts.report.warning(
-                    port.owner, "inbound-conflict", port.field,
-                    f"{holder.removeprefix('inbound|')} has the inbound side of port {port.target} "
-                    "of these pods", value=port.target,
-                    fix=f"its {limits} hold, those for this host do not",
-                )  # fmt: skip
-            return
-        otherwise = self._parts.shut(service, port, name, NOT_YET)
-        patches = [
-            self._parts.patches.inbound(service.host, port.number, port.target, otherwise),
-            self._parts.patches.filter(INBOUND, self._parts.filters(service)[name].message),
-            self._parts.patches.application(service.host, port.target),
-        ]
-        self._parts.add_patches(
-            service.namespace,
-            f"metaprotocol-inbound-{service.host}-{port.number}",
-            patches,
-            (service.first, *self._parts.filters(service)[name].origins),
-            selector,
+        self._of_translator = found
+        self._diagnostics = tuple(
+            sorted(
+                placed.union(found),
+                key=lambda diagnostic: (*diagnostic.sort_key, diagnostic.code, diagnostic.fix),
+            )
         )
-
-    def _check_port(self, port: Port) -> None:
-        """What Istio makes of a ServiceEntry's port by what is written there."""
-        if not isinstance(port.owner, ServiceEntry):
-            return
-        written = next(it for it in port.owner.spec.ports if it.number == port.number)
-        if "protocol" not in written.model_fields_set or written.protocol.upper() != "TCP":
-            self._parts.report.warning(
-                port.owner, "istio-protocol", f"{port.field}.protocol",
-                "Istio looks for HTTP in this port, and its listener is another than is patched",
-                value=written.protocol, fix="write protocol: TCP",
-            )  # fmt: skip
-        if written.app_protocol:
-            self._parts.report.warning(
-                port.owner, "istio-app-protocol", f"{port.field}.appProtocol",
-                "is no field of Istio's ServiceEntry, which the API server refuses with it",
-                value=written.app_protocol,
-                fix=f'name the port "tcp-metaprotocol-{port.protocol}" instead'
-                if port.protocol
-                else f'name the port "tcp-{port.native}" instead',
-            )  # fmt: skip
-
-    # --- all
-
-    def _base(self, context: str, namespace: str) -> None:
-        patches = self._parts.patches.base(context, self._parts.istio.carrier)
-        self._parts.add_patches(namespace, "metaprotocol", patches, context=context)
 
 
 def _order(key: Key) -> tuple[object, ...]:
     return key.namespace, key.kind == VIRTUAL_SERVICE, key.kind == ENVOY_FILTER, key.name
 
 
-def _is_headless(service: Service) -> bool:
-    """Whether istiod takes its clusters' hosts from where connections were going."""
-    return any(
-        isinstance(owner, KubernetesService) and owner.spec.cluster_ip == "None"
-        for owner in service.owners
-    )
+def _free(service: Service | None) -> _Free | None:
+    """What others that have no address have to know of a service; None: nothing."""
+    if service is None:
+        return None
+    without = [
+        (port.number, port.owner.key, port.owner)
+        for port in service.listened
+        if not port.addresses and service.resolution != NONE
+    ]
+    taken = {ip for port in service.ports for ip in port.addresses if ip.startswith(GIVEN_BEGIN)}
+    return (without, taken) if without or taken else None

@@ -12,7 +12,7 @@ from metaprotocol.translate.gateways import (
     oldest_first,
     opened_servers,
 )
-from metaprotocol.translate.istio_parts import NOT_YET, VIRTUAL_SERVICE, Parts, Used
+from metaprotocol.translate.istio_parts import NOT_YET, VIRTUAL_SERVICE, Parts
 from metaprotocol.translate.istio_patches import GATEWAY, gateway_routes, object_name
 from metaprotocol.translate.model import Service
 from metaprotocol.translate.naming import filter_name, gateway_filter_name
@@ -24,7 +24,12 @@ class GatewayFilters:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
 
-    def add(self, inventory: Inventory, services: Iterable[Service], used: Used) -> None:
+    def is_about(self, service: Service) -> bool:
+        """Whether routes of a service hold at Gateways."""
+        plan = self._parts.plan(service)
+        return plan is not None and bool(plan.gateways)
+
+    def add(self, inventory: Inventory, services: Iterable[Service]) -> None:
         """The servers of Gateways at which routes hold."""
         routed = sorted(
             (
@@ -39,7 +44,7 @@ class GatewayFilters:
         for server in opened:
             assert pods is not None
             for namespace in self._namespaces(server, pods):
-                self._add_server(server, namespace, pods, used)
+                self._add_server(server, namespace, pods)
 
     def _namespaces(self, opened: Opened, pods: GatewayPods) -> list[str]:
         """Where the pods of a Gateway are configured for a service."""
@@ -65,7 +70,7 @@ class GatewayFilters:
                 hidden.append(root)
         return [name for name in namespaces if name not in hidden]
 
-    def _add_server(self, opened: Opened, namespace: str, pods: GatewayPods, used: Used) -> None:
+    def _add_server(self, opened: Opened, namespace: str, pods: GatewayPods) -> None:
         """A server of a Gateway, in the pods of one namespace."""
         gateway, service, port = opened.gateway, opened.service, opened.port
         number = opened.server.port.number
@@ -76,8 +81,8 @@ class GatewayFilters:
         if self._parts.is_by_locality(service, port, routed=True):
             config = self._parts.shut(service, port, own, "its load balancing is not possible")
         else:
-            used.setdefault((GATEWAY, namespace), set()).update(
-                (host, to) for to, _, host in self._parts.led_to(service, port)
+            self._parts.piece.uses.update(
+                (GATEWAY, namespace, host, to) for to, _, host in self._parts.led_to(service, port)
             )
         name = f"metaprotocol-gateway-{gateway.key.namespace}.{gateway.key.name}-{number}"
         made_of = (service.first, gateway, *made.origins)
@@ -97,10 +102,11 @@ class GatewayFilters:
         namespace = gateway.key.namespace
         key = Key(VIRTUAL_SERVICE, namespace, name)
         hosts = opened.server.names
-        found = self._parts.objects.get(key)
+        piece = self._parts.piece
+        found = piece.objects.get(key)
         if found is not None:  # of another server of the same port
             hosts = [*dict.fromkeys([*found["spec"]["hosts"], *hosts])]
         full_name = f"{namespace}/{gateway.key.name}"
         routes = gateway_routes(name, namespace, full_name, number, hosts)
-        self._parts.objects[key] = routes
-        self._parts.made_of.setdefault(key, {}).update((item.key, None) for item in made_of)
+        piece.objects[key] = routes
+        piece.made_of.setdefault(key, {}).update((item.key, None) for item in made_of)

@@ -1,4 +1,4 @@
-"""What the EnvoyFilters of all kinds are made from, and where they are collected."""
+"""What the EnvoyFilters of all kinds are made from, and where they are collected, by pieces."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ ENVOY_FILTER, VIRTUAL_SERVICE = "EnvoyFilter", "VirtualService"
 NOT_YET = "its configuration has not come from istiod"
 """Why a filter answers errors that has none."""
 
-Used: TypeAlias = dict[tuple[str, str], set[tuple[str, int]]]
-"""Contexts and namespaces to the hosts and ports to which their filters lead."""
+Use: TypeAlias = tuple[str, str, str, int]
+"""Context and namespace of filters, and the host and port to which they lead."""
 
 
 @dataclass(frozen=True)
@@ -54,30 +54,55 @@ class IstioOptions:
     carrier: Carrier = Carrier("@metaprotocol")  # noqa: RUF009  # immutable
 
 
+@dataclass
+class Piece:
+    """What one service, or one step for all of them, adds to the objects."""
+
+    recent: Recent = field(default_factory=Recent)
+    """What was made for it, also the time before."""
+    report: Report = field(default_factory=Report)
+    objects: dict[Key, Json] = field(default_factory=dict)
+    made_of: dict[Key, dict[Key, None]] = field(default_factory=dict)
+    """Objects to the resources that they say something of."""
+    proxies: set[tuple[str, str]] = field(default_factory=set)
+    """Contexts and namespaces with filters of ours."""
+    uses: set[Use] = field(default_factory=set)
+    consulted: set[str] = field(default_factory=set)
+    """Hosts that it was made from."""
+    origins: set[Key] = field(default_factory=set)
+    """Resources that say something of ports of ours, beside those that objects are made of."""
+
+    @property
+    def says_something(self) -> bool:
+        """Whether it makes a difference."""
+        return bool(
+            self.objects or self.uses or self.consulted or self.origins or self.report.diagnostics
+        )
+
+
 class Parts:
-    """What there is, of one mesh, and the objects that are made of it."""
+    """What there is, of one mesh, and the piece that is being made of it."""
 
     def __init__(
-        self,
-        translator: Translator,
-        options: Options,
-        types: EnvoyTypes,
-        istio: IstioOptions,
-        recent: Recent,
+        self, translator: Translator, options: Options, types: EnvoyTypes, istio: IstioOptions
     ) -> None:
         self.translator = translator
         self.options = options
         self.istio = istio
-        self.report = Report()
-        self.objects: dict[Key, Json] = {}
-        self.made_of: dict[Key, dict[Key, None]] = {}
-        """Objects to the resources that they say something of."""
-        self.proxies: set[tuple[str, str]] = set()
-        """Contexts and namespaces with filters of ours."""
+        self.piece = Piece()
         self._builder = ConfigBuilder(types, options.module)
-        self.recent = recent
-        """What was made for the objects before."""
-        self.patches = Patches(self._builder, recent)
+        self.patches = Patches(self._builder, lambda: self.piece.recent)
+
+    def begin(self, before: Piece | None = None) -> Piece:
+        """From now on everything is added to a new piece, in place of the one before."""
+        self.piece = Piece(before.recent) if before is not None else Piece()
+        self.piece.recent.begin()
+        return self.piece
+
+    @property
+    def report(self) -> Report:
+        """Where to say what is to be said."""
+        return self.piece.report
 
     def filters(self, service: Service) -> Mapping[str, Filter]:
         """Those of its ports, by name."""
@@ -103,7 +128,7 @@ class Parts:
             config = proxy_config(name, port_filters.codec, protocol, table, logs=logs)
             return self._builder.filter_config(name, config)
 
-        return self.recent.of(("shut", name, service.host, reason), made, port_filters)
+        return self.piece.recent.of(("shut", name, service.host, reason), made, port_filters)
 
     def led_to(self, service: Service, port: Port) -> set[tuple[int, str, str]]:
         """Port, subset and host of what requests to a service port may get to."""
@@ -118,6 +143,7 @@ class Parts:
         outcome = "answers an error to every request" if routed else "stays plain TCP"
         found = False
         for number, subset, host in sorted(self.led_to(service, port)):
+            self.piece.consulted.add(host)
             part = self.translator.policies(host).policy(subset, number).balancing
             if part is not None and part.value.by_locality:
                 found = True
@@ -144,13 +170,12 @@ class Parts:
         """Adds patches to an object. ``ours``: they need what is there once in each proxy of that
         context."""
         key = Key(ENVOY_FILTER, namespace, object_name(name))
-        self.made_of.setdefault(key, {}).update((item.key, None) for item in made_of)
-        if key in self.objects:
-            self.objects[key]["spec"]["configPatches"].extend(patches)
-            if ours:
-                self.proxies.add((context, namespace))
+        piece = self.piece
+        piece.made_of.setdefault(key, {}).update((item.key, None) for item in made_of)
+        if ours:
+            piece.proxies.add((context, namespace))
+        if key in piece.objects:
+            piece.objects[key]["spec"]["configPatches"].extend(patches)
             return
         labels = {**(selector or {}), **self.istio.workload_labels}
-        self.objects[key] = envoy_filter(key.name, namespace, labels, patches, priority)
-        if ours:
-            self.proxies.add((context, namespace))
+        piece.objects[key] = envoy_filter(key.name, namespace, labels, patches, priority)

@@ -21,7 +21,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 from google.protobuf.message import Message
@@ -57,14 +58,18 @@ _NETWORK_FILTER = (
 class Patches:
     """Makes patches with values of one Envoy's types."""
 
-    def __init__(self, builder: ConfigBuilder, recent: Recent) -> None:
+    def __init__(self, builder: ConfigBuilder, recent: Callable[[], Recent]) -> None:
+        """``recent``: what was made before for the same."""
         self._builder = builder
         self._recent = recent
+        self._policy = lru_cache(maxsize=256)(self._make_policy)
+        """Most clusters have the same."""
 
     def base(self, context: str, carrier: Carrier) -> list[Json]:
         """What every proxy with our filters needs once."""
+        listener = self._builder.carrier(carrier, "outbound|")
         return [
-            _add("LISTENER", context, self._value(self._builder.carrier(carrier, "outbound|"))),
+            _add("LISTENER", context, self._value(listener)),
             _add("CLUSTER", context, self._value(self._builder.worker_cluster())),
         ]
 
@@ -145,20 +150,20 @@ class Patches:
             cluster = self._builder.cluster(Cluster(name, [Host("127.0.0.1", target)]))
             return _add("CLUSTER", INBOUND, self._value(cluster))
 
-        return self._recent.of(("application", host, target), made)
+        return self._recent().of(("application", host, target), made)
 
     def balancing(self, context: str, match: Json, policy: ClusterPolicy) -> Json:
         """What makes clusters of Istio's ones whose hosts our filter can choose. TCP proxies, and
         whatever else leads there, use them as before."""
-        written = policy.SerializeToString(deterministic=True)
-        value = self._recent.of(
-            ("balancing", written), lambda: _portable(self._builder.cluster_balancing(policy))
-        )
+        value = self._policy(policy.SerializeToString(deterministic=True))
         return {
             "applyTo": "CLUSTER",
             "match": {"context": context, "cluster": match},
             "patch": {"operation": "MERGE", "value": value},
         }
+
+    def _make_policy(self, written: bytes) -> Any:
+        return _portable(self._builder.cluster_balancing(ClusterPolicy.FromString(written)))
 
     def carried(self, context: str, name: str) -> Json:
         """The way of our filter to one of these clusters."""
@@ -166,7 +171,7 @@ class Patches:
         def made() -> Json:
             return _add("CLUSTER", context, self._value(self._builder.carried_cluster(name)))
 
-        return self._recent.of(("carried", context, name), made)
+        return self._recent().of(("carried", context, name), made)
 
     def _replace(self, context: str, match: Json, name: str, otherwise: Message) -> Json:
         discovery = {
@@ -193,7 +198,7 @@ class Patches:
             value: Json = _portable(self._builder.to_dict(message))
             return value
 
-        return self._recent.of("value", made, message)
+        return self._recent().of("value", made, message)
 
 
 def gateway_routes(

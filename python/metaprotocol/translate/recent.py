@@ -19,6 +19,10 @@ class Recent:
         """A new round begins."""
         self._before, self._now = self._now, {}
 
+    def end(self) -> None:
+        """The round is over."""
+        self._before = {}
+
     def of(self, key: Hashable, make: Callable[[], T], *parts: object) -> T:
         """What ``make`` returns, or has returned for that key and for these same ``parts``, which
         are compared by identity and never change. Not to be changed either."""

@@ -8,9 +8,10 @@ import time
 from google.protobuf.message import Message
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from metaprotocol.resources import Inventory
+from metaprotocol.resources import Inventory, Key
 from metaprotocol.translate import Options, Translator
 from metaprotocol.translate.istio import IstioObjects, IstioTranslation, istio_objects
+from metaprotocol.translate.istio_parts import IstioOptions
 from metaprotocol.translate.naming import CLUSTER, ENDPOINTS, FILTER, LISTENER
 
 from tests.python.translate.support import (
@@ -315,26 +316,77 @@ spec:
 )
 
 
-@settings(max_examples=40, deadline=None)
+def of_pods(name: str, *, addresses: str = "", port_name: str = "tcp-metaprotocol-dubbo") -> str:
+    """A ServiceEntry for the pods of "orders", as others are."""
+    return f"""
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {{name: {name}, namespace: shop}}
+spec:
+  hosts: [{name}.shop.svc.cluster.local]
+  addresses: [{addresses}]
+  ports: [{{number: 20880, name: {port_name}, protocol: TCP, targetPort: 21880}}]
+  resolution: STATIC
+  workloadSelector: {{labels: {{app: orders}}}}
+---
+"""
+
+
+PODS: tuple[str, ...] = (
+    *(of_pods(name) for name in NAMES),
+    *(of_pods(name, addresses="240.240.7.8") for name in NAMES),
+    of_pods("a", port_name="tcp-redis"),
+    of_pods("b", port_name="tcp-zookeeper"),
+    *(
+        f"""
+apiVersion: v1
+kind: Pod
+metadata: {{name: orders-1, namespace: {namespace}, labels: {{app: {app}}}}}
+status: {{podIP: 10.1.1.1, phase: Running}}
+"""
+        for app, namespace in (("orders", "shop"), ("edge", "shop"), ("edge", "x"))
+    ),
+    rule("  trafficPolicy: {loadBalancer: {localityLbSetting: {failover: [{from: a, to: b}]}},"
+         " outlierDetection: {interval: 5s}}"),
+    rule("  trafficPolicy: {loadBalancer: {simple: RANDOM}}\n  exportTo: [x]", name="b"),
+    """
+apiVersion: redis.aeraki.io/v1alpha1
+kind: RedisDestination
+metadata: {name: a, namespace: shop}
+spec: {host: a, trafficPolicy: {connectionPool: {redis: {mode: CLUSTER}}}}
+""",
+)  # fmt: skip
+
+
+@settings(max_examples=80, deadline=None)
 @given(
     st.lists(
         st.tuples(
-            st.sampled_from("uvwxyz"), st.sampled_from(PIECES + POLICIES + BROKEN + GATEWAYS)
+            st.sampled_from("uvwxyz"),
+            st.sampled_from(PIECES + POLICIES + BROKEN + GATEWAYS + PODS),
+            st.sampled_from(((), (), (), ("x",))),
         ),
         min_size=1,
         max_size=15,
     )
 )
-def test_so_it_is_for_istio(steps: list[tuple[str, str]]) -> None:
+def test_so_it_is_for_istio(steps: list[tuple[str, str, tuple[str, ...]]]) -> None:
     inventory = Inventory()
     followed = IstioTranslation(Options(), envoy_types())
-    for file, piece in steps:
+    versions = [followed.update(inventory)]
+    kept = []
+    for file, piece, namespaces in steps:
         content = read_broken(piece) if piece in BROKEN else read(piece)
         inventory = inventory.copy()
         inventory.replace_file(file, content)
-        made = followed.update(inventory)
-    fresh = istio_objects(inventory, Options(), envoy_types())
-    assert made == fresh
+        kept.append((dict(versions[-1].by_key), dict(versions[-1].made_of)))
+        versions.append(followed.update(inventory, IstioOptions(namespaces)))
+    fresh = istio_objects(inventory, Options(), envoy_types(), IstioOptions(namespaces))
+    assert versions[-1] == fresh
+    for key in (*fresh.made_of, *fresh.used):
+        about = {name for name, keys in fresh.made_of.items() if key in keys}
+        assert set(followed.about(key)) == about
+    assert kept == [(dict(it.by_key), dict(it.made_of)) for it in versions[:-1]]
 
 
 def test_for_istio_what_a_change_does_not_touch_is_not_made_again() -> None:
@@ -360,8 +412,27 @@ def test_for_istio_what_a_change_does_not_touch_is_not_made_again() -> None:
         one for one, other in zip(before.objects, after.objects, strict=True) if one != other
     ]
     assert [item["metadata"]["name"] for item in changed] == [f"metaprotocol-outbound-{ORDERS}"]
-    again = {name for key, name in values(after).items() if key not in values(before)}
-    assert again == {"metaprotocol"}
+    assert values(after).keys() == values(before).keys()
+
+
+def test_for_istio_one_changed_route_looks_at_no_other_service() -> None:
+    inventory = Inventory()
+    files = many(300).items()
+    inventory.replace_files({name: read(text, name) for name, text in files})
+    followed = IstioTranslation(Options(), envoy_types())
+    for weight in (20, 30):  # the second has what is large in one dictionary
+        inventory = inventory.copy()
+        inventory.replace_file("router.yaml", read(split(weight)))
+        before = followed.update(inventory)
+    objects = followed._objects
+    assert objects is not None
+    guarded = forbid_looking_at_everything(300, objects, objects.pieces, objects._book)
+    assert guarded > 10
+    inventory = inventory.copy()
+    inventory.replace_file("router.yaml", read(split(40)))
+    after = followed.update(inventory)
+    changed = Key("EnvoyFilter", "shop", f"metaprotocol-outbound-{ORDERS}")
+    assert after.by_key[changed] != before.by_key[changed]
 
 
 def test_the_order_of_resources_has_no_effect() -> None:
