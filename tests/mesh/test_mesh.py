@@ -155,7 +155,8 @@ def test_doctor_finds_what_is_not_there_and_no_other_fault(orders: Mesh) -> None
     )
     said = json.loads(done.stdout)
     doubts = [it["name"] for it in said["checks"] if it["verdict"] != "ok"]
-    assert doubts == ["the webhook", "pods with metaprotocol.aeraki.io/enabled"], said
+    pods = ["pods with metaprotocol.aeraki.io/enabled", "metrics of pods"]
+    assert doubts == ["the webhook", *pods], said
     assert said["ok"] is False
 
 

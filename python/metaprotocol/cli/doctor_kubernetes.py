@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -22,6 +23,13 @@ _ISTIO = "/apis/networking.istio.io"
 _PORT_PREFIX = "tcp-metaprotocol-"
 _PROXY = "istio-proxy"
 _IMAGE_ANNOTATION = "sidecar.istio.io/proxyImage"
+_SEARCH_PATH = "ENVOY_DYNAMIC_MODULES_SEARCH_PATH"
+"""What the files of deploy/istio have injection add, beside the module itself."""
+_METRICS = "dynamicmodulescustom"
+"""What has to be shown, or none of our metrics is."""
+_VERSION = re.compile(r":v?(\d+)\.(\d+)\b")
+_OLDEST = (1, 31)
+"""Of Istio's proxies, with which dynamic modules came."""
 
 
 async def cluster_checks(client: Client, lease: str, namespace: str) -> AsyncIterator[Check]:
@@ -43,6 +51,7 @@ async def cluster_checks(client: Client, lease: str, namespace: str) -> AsyncIte
         return
     yield await look.ports()
     yield await look.pods()
+    yield await look.metrics()
     yield await look.strangers()
 
 
@@ -162,22 +171,19 @@ class _Look:
         """Pods that get our filters, and whether their proxy has the module."""
 
         def fault(item: Json) -> str:
-            spec, metadata = item.get("spec") or {}, item["metadata"]
-            containers = [*(spec.get("containers") or ()), *(spec.get("initContainers") or ())]
-            proxies = [it for it in containers if it.get("name") == _PROXY]
-            if not proxies:
+            proxy = _proxy(item)
+            if proxy is None:
                 return "has no sidecar: its namespace is not injected, or it is older than that"
-            image = str(proxies[0].get("image") or "")
-            if _IMAGE_ANNOTATION not in (metadata.get("annotations") or {}):
+            image = str(proxy.get("image") or "")
+            version = _VERSION.search(image)
+            if version is not None and (int(version[1]), int(version[2])) < _OLDEST:
+                return f"has the proxy {image}, which knows no modules: 1.31 is the first that does"
+            injected = _SEARCH_PATH in _variables(proxy)
+            if not injected and _IMAGE_ANNOTATION not in _annotations(item):
                 return f"has the mesh's proxy {image}, which needs the module as well"
             return ""
 
-        items = await self.list("/api/v1/pods") or []
-        labelled = [
-            item
-            for item in items
-            if (item["metadata"].get("labels") or {}).get(ENABLED_LABEL) == "true"
-        ]
+        labelled = _labelled(await self.list("/api/v1/pods"))
         name = f"pods with {ENABLED_LABEL}"
         if not labelled:
             fix = "Give it to pods whose proxy has the module; others get no filter of ours."
@@ -185,19 +191,60 @@ class _Look:
         fix = f"Annotation {_IMAGE_ANNOTATION} names a proxy with the module, see docs/istio.md."
         return _of_many(name, labelled, fault, "have a proxy of their own", fix, Verdict.WARNING)
 
+    async def metrics(self) -> Check:
+        """Istio shows metrics of modules only where it is told to."""
+
+        def fault(item: Json) -> str:
+            proxy = _proxy(item)
+            if proxy is None:
+                return ""  # told already
+            said = " ".join([*_annotations(item).values(), *_variables(proxy).values()])
+            return "" if _METRICS in said else "hides them"
+
+        fix = f"proxyStatsMatcher: {{inclusionPrefixes: [{_METRICS}]}} in the ProxyConfig."
+        items = _labelled(await self.list("/api/v1/pods"))
+        return _of_many("metrics of pods", items, fault, "show them", fix, Verdict.WARNING)
+
     async def strangers(self) -> Check:
-        """EnvoyFilters that `generate` wrote, beside those of the controller."""
+        """EnvoyFilters that `generate` or Aeraki wrote, beside those of the controller."""
 
         def fault(item: Json) -> str:
             labels = item["metadata"].get("labels") or {}
             ours = labels.get("app.kubernetes.io/managed-by") == "metaprotocol"
             if ours and CONTROLLER_LABEL not in labels:
                 return "is no controller's, and patches what one patches"
+            if str(labels.get("manager")).lower() == "aeraki":
+                return "is Aeraki's, for all pods"
             return ""
 
         items = await self.list(f"{_ISTIO}/v1alpha3/envoyfilters") or []
-        fix = "They are of 'generate' or an older installation: delete them."
+        fix = "They are of 'generate', Aeraki or an older installation: delete them."
         return _of_many("EnvoyFilters", items, fault, "are in nobody's way", fix)
+
+
+def _labelled(pods: list[Json] | None) -> list[Json]:
+    """Those that are to get our filters."""
+    return [
+        pod
+        for pod in pods or ()
+        if (pod["metadata"].get("labels") or {}).get(ENABLED_LABEL) == "true"
+    ]
+
+
+def _proxy(pod: Json) -> Json | None:
+    """Its sidecar, or a gateway's only container."""
+    spec = pod.get("spec") or {}
+    containers = [*(spec.get("containers") or ()), *(spec.get("initContainers") or ())]
+    return next((it for it in containers if it.get("name") == _PROXY), None)
+
+
+def _annotations(pod: Json) -> dict[str, str]:
+    return pod["metadata"].get("annotations") or {}
+
+
+def _variables(container: Json) -> dict[str, str]:
+    """Those of its environment that are written there."""
+    return {it["name"]: str(it.get("value") or "") for it in container.get("env") or ()}
 
 
 def _continued(token: str) -> Mapping[str, str]:

@@ -77,6 +77,19 @@ def pod(*containers: str, annotations: dict[str, str] | None = None) -> dict[str
     }
 
 
+def injected(image: str, **variables: str) -> dict[str, Any]:
+    """A pod as Istio's injection makes it, with a file of deploy/istio."""
+    config = '{"proxyStatsMatcher":{"inclusionPrefixes":["dynamicmodulescustom"]}}'
+    told = {"PROXY_CONFIG": config, "ENVOY_DYNAMIC_MODULES_SEARCH_PATH": "/usr/lib", **variables}
+    made = pod("app", "istio-proxy")
+    made["spec"]["containers"][1] |= {
+        "image": image,
+        "env": [*({"name": name, "value": value} for name, value in told.items()),
+                {"name": "POD_NAME", "valueFrom": {}}],
+    }  # fmt: skip
+    return made
+
+
 def webhook(**client: str) -> dict[str, Any]:
     return {
         "apiVersion": "admissionregistration.k8s.io/v1",
@@ -92,7 +105,8 @@ def webhook(**client: str) -> dict[str, Any]:
     }
 
 
-PROXY = {"sidecar.istio.io/proxyImage": "registry.example/mesh/proxyv2:1"}
+SHOWN = {"sidecar.istio.io/statsInclusionPrefixes": "dynamicmodulescustom"}
+PROXY = {"sidecar.istio.io/proxyImage": "registry.example/mesh/proxyv2:1", **SHOWN}
 GOOD = (
     lease(),
     router(ACCEPTED, WRITTEN),
@@ -130,7 +144,9 @@ def faults(checks: list[Check]) -> list[str]:
 async def test_a_cluster_in_order_has_no_fault(tmp_path: Path) -> None:
     checks = await checked(tmp_path, *GOOD)
     assert faults(checks) == []
-    assert len(checks) == 8
+    assert len(checks) == 9
+    module = await checked(tmp_path, *GOOD[:-1], injected("mesh/proxyv2:1.31.0"))
+    assert faults(module) == []
 
 
 @pytest.mark.parametrize(
@@ -147,11 +163,14 @@ async def test_a_cluster_in_order_has_no_fault(tmp_path: Path) -> None:
         (service(), "port 20880 has no 'protocol: TCP'"),
         (service(protocol="HTTP"), "port 20880 has no 'protocol: TCP'"),
         (pod("app"), "has no sidecar"),
-        (pod("app", "istio-proxy"), "has the mesh's proxy mesh/istio-proxy"),
+        (pod("app", "istio-proxy", annotations=SHOWN), "has the mesh's proxy mesh/istio-proxy"),
+        (injected("mesh/proxyv2:1.30.2-distroless"), "knows no modules"),
+        (injected("mesh/proxyv2:1.31.0", PROXY_CONFIG="{}"), "shop/orders-0 hides them"),
         (
             envoy_filter({"app.kubernetes.io/managed-by": "metaprotocol"}),
             "shop/metaprotocol is no controller's",
         ),
+        (envoy_filter({"manager": "aeraki"}), "shop/metaprotocol is Aeraki's"),
     ],
     ids=lambda value: value if isinstance(value, str) else value["kind"],
 )
