@@ -106,9 +106,12 @@ spec:
 
 
 @asynccontextmanager
-async def mesh(builder: ConfigBuilder, *, refused: bool = False) -> AsyncIterator[Mesh]:
-    """A running mesh; if ``refused``, the module takes no filter that istiod delivers."""
-    async with DubboServer(Provider("v1")) as one, DubboServer(Provider("v2")) as two:
+async def mesh(
+    builder: ConfigBuilder, *, refused: bool = False, host: str = "127.0.0.1"
+) -> AsyncIterator[Mesh]:
+    """A running mesh; if ``refused``, the module takes no filter that istiod delivers. ``host``:
+    where the first provider listens."""
+    async with DubboServer(Provider("v1"), host=host) as one, DubboServer(Provider("v2")) as two:
         port, plain = free_port(), free_port()
         listeners = [
             tcp_listener(f"127.0.0.9_{port}", "127.0.0.9", port, f"outbound|{port}||{HOST}"),
@@ -182,6 +185,17 @@ async def test_calls_are_routed_and_limited_by_a_patched_sidecar(builder: Config
             assert (await client.call(SERVICE, "rare")).value == "v1"
             with pytest.raises(DubboError):  # rates are limited there
                 await client.call(SERVICE, "rare")
+
+
+async def test_an_application_is_reached_at_the_address_of_its_pod(
+    builder: ConfigBuilder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which Istio tells the sidecar. Where nobody does, as in the other tests, at 127.0.0.1."""
+    monkeypatch.setenv("INSTANCE_IP", "127.0.0.8")
+    async with mesh(builder, host="127.0.0.8") as made:
+        for _ in range(3):
+            async with await DubboClient.connect("127.0.0.9", made.server) as client:
+                assert (await client.call(SERVICE, "m")).value == "v1"
 
 
 async def test_a_listener_that_stays_a_tcp_proxy_reaches_the_patched_clusters(

@@ -29,6 +29,7 @@ collect_ignore = (
         "test_mesh.py",
         "test_redis.py",
         "test_services.py",
+        "test_services_and_pods.py",
         "test_services_at_gateways.py",
         "test_webhook.py",
     ]

@@ -5,20 +5,32 @@
 
 At the next port it answers Thrift calls.
 
-server.py NAME PORT
+server.py NAME PORT [ADDRESS]
+
+ADDRESS is where the Dubbo calls come in: all, or "own" for the pod's alone.
 """
 
 from __future__ import annotations
 
 import asyncio
+import socket
 import sys
 
 from metaprotocol.peers.dubbo import Answer, Call, DubboServer
 from metaprotocol.peers.thrift import Framing, GreeterHandler
 from metaprotocol.peers.thrift.apache import ApacheServer
 
+from tests.mesh.processes import NODE_ADDRESS
 
-async def main(name: str, port: int) -> None:
+
+def own_address() -> str:
+    """From which the node is reached."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect((NODE_ADDRESS, 1))
+        return str(probe.getsockname()[0])
+
+
+async def main(name: str, port: int, address: str = "0.0.0.0") -> None:
     calls = 0
 
     async def answer(call: Call) -> Answer:
@@ -31,10 +43,11 @@ async def main(name: str, port: int) -> None:
         return Answer(name)
 
     thrift = ApacheServer({"": GreeterHandler(name)}, Framing.HEADER, port=port + 1)
-    async with DubboServer(answer, host="0.0.0.0", port=port):
+    host = own_address() if address == "own" else address
+    async with DubboServer(answer, host=host, port=port):
         with thrift:
             await asyncio.Event().wait()
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], int(sys.argv[2])))
+    asyncio.run(main(sys.argv[1], int(sys.argv[2]), *sys.argv[3:]))

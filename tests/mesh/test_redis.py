@@ -91,3 +91,62 @@ def test_keys_go_where_a_redis_service_says(mesh: Mesh, tmp_path: Path) -> None:
         mesh.delete(path)
     for name in ("cache", "sessions"):
         mesh.end_pod(name)
+
+
+CLUSTER = f"""
+apiVersion: redis.aeraki.io/v1alpha1
+kind: RedisDestination
+metadata: {{name: slots, namespace: {NAMESPACE}}}
+spec:
+  host: slots.shop.svc.cluster.local
+  trafficPolicy:
+    connectionPool: {{redis: {{mode: CLUSTER, discoveryEndpoints: ["SEED:{NUMBER}"]}}}}
+"""
+RULE = f"""
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {{name: slots, namespace: {NAMESPACE}}}
+spec:
+  host: slots.shop.svc.cluster.local
+  trafficPolicy: {{tls: {{mode: ISTIO_MUTUAL}}}}
+"""
+
+
+def test_a_redis_cluster_behind_strict_mutual_tls(mesh: Mesh, tmp_path: Path) -> None:
+    """Our own cluster in place of Istio's has Istio's certificates, from the sidecar's agent."""
+    program = redis_program(tmp_path)
+    if program is None:
+        pytest.skip("there is no redis-server")
+    serves = [
+        program, "--port", str(NUMBER), "--bind", "0.0.0.0", "--save", "", "--protected-mode", "no",
+        "--cluster-enabled", "yes", "--cluster-config-file", str(tmp_path / "nodes.conf"),
+    ]  # fmt: skip
+    pod = mesh.add_pod("slots", "slots", serves=serves)
+    mesh.wait_for_sidecars()
+    alone = f"""
+import redis
+server = redis.Redis(port={NUMBER})
+server.execute_command("CLUSTER", "ADDSLOTS", *range(16384))
+server.execute_command("CONFIG", "SET", "cluster-announce-ip", "{pod.address}")
+"""
+
+    def has_all_slots() -> bool:
+        command = [sys.executable, "-c", alone]
+        process = pod.start(command, mesh.logs / "redis-slots", cwd=ROOT)
+        return process.popen.wait(timeout=60) == 0
+
+    wait_for("a cluster of one", has_all_slots)
+    address = "240.3.0.3"
+    mesh.apply_text(entry("slots", address) + CLUSTER.replace("SEED", pod.address))
+
+    def answered() -> bool:
+        said = client(mesh, ["SET", "key", "1"], ["GET", "key"], at=address)
+        return said == ["True", "1"]
+
+    mesh.apply_text(RULE)
+    wait_for("the cluster", answered)
+    assert client(mesh, *[["SET", f"k{n}", "2"] for n in range(8)], at=address) == ["True"] * 8
+    rules = f"/apis/networking.istio.io/v1/namespaces/{NAMESPACE}/destinationrules"
+    for path in (f"{GROUP}/redisdestinations/slots", f"{rules}/slots", f"{ENTRIES}/slots"):
+        mesh.delete(path)
+    mesh.end_pod("slots")

@@ -56,10 +56,13 @@ _ORDER = (
     "metaprotocol-gateway-",
 )  # fmt: skip
 _LAST = len(_ORDER) + 1
+_BASE = "metaprotocol"
 
 
-def _rank(key: Key) -> int:
-    if key.kind == VIRTUAL_SERVICE:
+def _rank(key: Key, *, changed: bool = False) -> int:
+    """``changed``: it is there, in another form. What each proxy has once may lead to what the
+    others bring, as a newer controller writes them."""
+    if key.kind == VIRTUAL_SERVICE or (changed and key.name == _BASE):
         return _LAST
     return next((rank for rank, prefix in enumerate(_ORDER, 1) if key.name.startswith(prefix)), 0)
 
@@ -353,8 +356,9 @@ class IstioWriter:
             return
         write, delete, addresses = different
         await self._all(addresses, self._address)
+        ranks = {name: _rank(name, changed=self._found(name) is not None) for name in write}
         for rank in range(_LAST + 1):
-            await self._all([name for name in write if _rank(name) == rank], self._apply)
+            await self._all([name for name in write if ranks[name] == rank], self._apply)
         for rank in reversed(range(_LAST + 1)):
             await self._all([name for name in delete if _rank(name) == rank], self._delete)
 

@@ -12,7 +12,6 @@ have our bridge and load balancing policy.
 
 from __future__ import annotations
 
-import copy
 import json
 import os
 import tempfile
@@ -24,6 +23,12 @@ from google.protobuf.message import Message
 
 from metaprotocol.config.v1 import ClusterPolicy, ProxyConfig, to_json
 from metaprotocol.envoy import fields
+from metaprotocol.envoy.carrier import (
+    CARRIED_PREFIX,
+    CARRIER_NAME,
+    DESTINATION_HEADER,
+    carrier_connection_manager,
+)
 from metaprotocol.envoy.descriptors import DescriptorError, EnvoyTypes
 from metaprotocol.envoy.fields import Json
 from metaprotocol.envoy.parts import (
@@ -71,14 +76,12 @@ __all__ = [
 
 FILTER_NAME = "metaprotocol"
 CARRIER_FILTER_NAME = "metaprotocol.carrier"
-CARRIER_NAME = "metaprotocol_carrier"
 WORKER_NAME = "metaprotocol_worker"
 WORKER_CLUSTER_TYPE = "metaprotocol.worker"
-CLUSTER_HEADER = "x-metaprotocol-cluster"
-CARRIED_HEADER = "x-metaprotocol-carried"
-CARRIED_PREFIX = "metaprotocol|"
-SESSION_HEADER = "x-metaprotocol-session"
 XDS_NAME = "metaprotocol_xds"
+
+# What connects from there is not redirected by Istio's rules.
+_TO_APPLICATION, _TO_APPLICATION_V6 = "127.0.0.6", "::6"
 
 _SOCKET_INTERFACE = "envoy.extensions.network.socket_interface.default_socket_interface"
 _NETWORK_FILTER = "envoy.extensions.filters.network.dynamic_modules.v3.DynamicModuleNetworkFilter"
@@ -270,6 +273,32 @@ class ConfigBuilder:
             },
         )
 
+    def own_cluster(self, name: str, port: int) -> Message:
+        """envoy.config.cluster.v3.Cluster with our bridge, in front of the cluster ``name``, for
+        which it connects to that port of the pod's own address instead, from where the rules of
+        Istio let a sidecar reach its application."""
+        return self.types.parse(
+            "envoy.config.cluster.v3.Cluster",
+            {
+                "name": f"{CARRIED_PREFIX}{name}",
+                "connect_timeout": fields.seconds(Cluster(name).connect_timeout),
+                "type": "ORIGINAL_DST",
+                "lb_policy": "CLUSTER_PROVIDED",
+                "original_dst_lb_config": {
+                    "use_http_header": True,
+                    "http_header_name": DESTINATION_HEADER,
+                    "upstream_port_override": port,
+                },
+                "upstream_bind_config": {
+                    "source_address": {"address": _TO_APPLICATION, "port_value": 0},
+                    "extra_source_addresses": [
+                        {"address": {"address": _TO_APPLICATION_V6, "port_value": 0}}
+                    ],
+                },
+                "upstream_config": self._bridge(),
+            },
+        )
+
     def http2_cluster(self, cluster: Cluster) -> Message:
         """envoy.config.cluster.v3.Cluster of a gRPC service: without our bridge, with Envoy's own
         load balancing (``policy`` has no meaning)."""
@@ -315,9 +344,10 @@ class ConfigBuilder:
             "envoy.config.endpoint.v3.ClusterLoadAssignment", fields.load_assignment(name, hosts)
         )
 
-    def carrier(self, carrier: Carrier, carried: str = "") -> Message:
+    def carrier(self, carrier: Carrier, carried: str = "", own: str = "") -> Message:
         """envoy.config.listener.v3.Listener of the carrier. To clusters whose names begin with
-        ``carried`` it gets by their ``carried_cluster``."""
+        ``carried`` it gets by their ``carried_cluster``, and to those with ``own`` by their
+        ``own_cluster``, in a pod that says its own address."""
         manager = (
             "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
         )
@@ -346,7 +376,7 @@ class ConfigBuilder:
                                 "name": "envoy.filters.network.http_connection_manager",
                                 "typed_config": {
                                     "@type": fields.type_url(manager),
-                                    **_carrier_connection_manager(carried),
+                                    **carrier_connection_manager(carried, own),
                                 },
                             },
                         ]
@@ -505,110 +535,3 @@ _STATS_TAGS: list[Json] = [
         ("cluster", r"\.protocol\..+(\.cluster\.(.+))$"),
     )
 ]
-
-# An HTTP/2 pipe inside the process: nothing on it may time out or be rewritten. The body of a local
-# reply tells the module why a lease could not be opened.
-_SESSION_FILTER = "envoy.filters.http.stateful_session"
-_SESSION_TYPES = "envoy.extensions.filters.http.stateful_session.v3"
-
-
-def _carrier_route(header: str) -> Json:
-    return {
-        "match": {"prefix": "/"},
-        "route": {"cluster_header": header, "timeout": "0s", "idle_timeout": "0s"},
-    }
-
-
-def _carrier_connection_manager(carried: str) -> Json:
-    if not carried:
-        return _CARRIER_CONNECTION_MANAGER
-    mutation = "envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation"
-    name = f"{CARRIED_PREFIX}%REQ({CLUSTER_HEADER})%"
-    route = _carrier_route(CARRIED_HEADER)
-    route["match"]["headers"] = [{"name": CLUSTER_HEADER, "string_match": {"prefix": carried}}]
-    # The cluster in front has no hosts of its own, among which the filter would look. So hosts that
-    # are not healthy cannot be chosen there.
-    route["typed_per_filter_config"] = {
-        _SESSION_FILTER: {
-            "@type": fields.type_url(f"{_SESSION_TYPES}.StatefulSessionPerRoute"),
-            "disabled": True,
-        }
-    }
-    made = copy.deepcopy(_CARRIER_CONNECTION_MANAGER)
-    made["early_header_mutation_extensions"] = [
-        {
-            "name": "envoy.http.early_header_mutation.header_mutation",
-            "typed_config": {
-                "@type": fields.type_url(mutation),
-                "mutations": [
-                    {
-                        "append": {
-                            "header": {"key": CARRIED_HEADER, "value": name},
-                            "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
-                        }
-                    }
-                ],
-            },
-        }
-    ]
-    made["route_config"]["virtual_hosts"][0]["routes"].insert(0, route)
-    return made
-
-
-_CARRIER_CONNECTION_MANAGER: Json = {
-    "stat_prefix": CARRIER_NAME,
-    "codec_type": "HTTP2",
-    "generate_request_id": False,
-    "stream_idle_timeout": "0s",
-    "server_header_transformation": "PASS_THROUGH",
-    "common_http_protocol_options": {"idle_timeout": "0s"},
-    "http2_protocol_options": {
-        "max_concurrent_streams": 2147483647,
-        # A lease is paused by as much of an answer as a stream may hold: the least there is.
-        "initial_stream_window_size": 65535,
-        "initial_connection_window_size": 2147483647,
-    },
-    "local_reply_config": {
-        "body_format": {
-            "text_format_source": {"inline_string": "%RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS%"}
-        }
-    },
-    "route_config": {
-        "name": CARRIER_NAME,
-        "virtual_hosts": [
-            {
-                "name": "leases",
-                "domains": ["*"],
-                "routes": [_carrier_route(CLUSTER_HEADER)],
-            }
-        ],
-    },
-    "http_filters": [
-        # Takes the engine's choice of a host that is not healthy (degraded, or any in panic), which
-        # Envoy does not allow a load balancing policy.
-        {
-            "name": _SESSION_FILTER,
-            "typed_config": {
-                "@type": fields.type_url(f"{_SESSION_TYPES}.StatefulSession"),
-                "strict": True,
-                "session_state": {
-                    "name": "envoy.http.stateful_session.header",
-                    "typed_config": {
-                        "@type": fields.type_url(
-                            "envoy.extensions.http.stateful_session.header.v3"
-                            ".HeaderBasedSessionState"
-                        ),
-                        "name": SESSION_HEADER,
-                    },
-                },
-            },
-        },
-        {
-            "name": "envoy.filters.http.router",
-            "typed_config": {
-                "@type": fields.type_url("envoy.extensions.filters.http.router.v3.Router"),
-                "suppress_envoy_headers": True,
-            },
-        },
-    ],
-}

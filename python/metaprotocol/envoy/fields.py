@@ -209,20 +209,14 @@ def server_tls(tls: ServerTls) -> Json:
 
 def client_tls(tls: ClientTls) -> Json:
     """envoy.config.core.v3.TransportSocket towards hosts."""
-    common: Json = {}
+    common: Json = _tls_of_mesh(tls) if tls.of_mesh else {}
     if tls.certificate is not None and tls.private_key is not None:
         common["tls_certificates"] = [certificate(tls.certificate, tls.private_key)]
     if tls.ca is not None:
-        common["validation_context"] = {"trusted_ca": {"filename": str(tls.ca)}}
-        if tls.subject_alt_names:
-            common["validation_context"]["match_typed_subject_alt_names"] = [
-                {
-                    # SPIFFE ids are URIs, as are all names with a scheme.
-                    "san_type": "URI" if "://" in name else "DNS",
-                    "matcher": {"exact": name},
-                }
-                for name in tls.subject_alt_names
-            ]
+        common["validation_context"] = {
+            "trusted_ca": {"filename": str(tls.ca)},
+            **_names(tls.subject_alt_names),
+        }
         if tls.crl is not None:
             common["validation_context"]["crl"] = {"filename": str(tls.crl)}
     context: Json = {
@@ -232,6 +226,52 @@ def client_tls(tls: ClientTls) -> Json:
     if tls.sni:
         context["sni"] = tls.sni
     return {"name": "envoy.transport_sockets.tls", "typed_config": context}
+
+
+def _tls_of_mesh(tls: ClientTls) -> Json:
+    """envoy.extensions.transport_sockets.tls.v3.CommonTlsContext, as istiod writes it for TCP."""
+    return {
+        "alpn_protocols": ["istio"],
+        "tls_certificate_sds_secret_configs": [_from_agent("default")],
+        "combined_validation_context": {
+            "default_validation_context": _names(tls.subject_alt_names),
+            "validation_context_sds_secret_config": _from_agent("ROOTCA"),
+        },
+    }
+
+
+def _from_agent(name: str) -> Json:
+    """envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig: what Istio's agent has, to which
+    every sidecar's bootstrap has a cluster."""
+    return {
+        "name": name,
+        "sds_config": {
+            "api_config_source": {
+                "api_type": "GRPC",
+                "transport_api_version": "V3",
+                "set_node_on_first_message_only": True,
+                "grpc_services": [{"envoy_grpc": {"cluster_name": "sds-grpc"}}],
+            },
+            "resource_api_version": "V3",
+            "initial_fetch_timeout": "0s",
+        },
+    }
+
+
+def _names(names: Sequence[str]) -> Json:
+    """What a validation context says of the names that a certificate may have."""
+    if not names:
+        return {}
+    return {
+        "match_typed_subject_alt_names": [
+            {
+                # SPIFFE ids are URIs, as are all names with a scheme.
+                "san_type": "URI" if "://" in name else "DNS",
+                "matcher": {"exact": name},
+            }
+            for name in names
+        ]
+    }
 
 
 def certificate(certificate: Path, private_key: Path) -> Json:

@@ -74,6 +74,8 @@ class ClientTls:
     sni: str = ""
     subject_alt_names: Sequence[str] = ()
     """DNS names of which the host's certificate must have one; none: any."""
+    of_mesh: bool = False
+    """By the certificates that Istio's agent has for its sidecar; no others are given."""
 
 
 class Health(Enum):

@@ -160,7 +160,7 @@ class ClusterTranslator:
                 # istiod has no such clusters, so that it is one of our own.
                 if policy.tls is None and servers.owner is not None:
                     tell_clear_text(servers.owner, report)
-                cluster = self._with_tls(service, cluster, policy, report)
+                cluster = self._with_tls_in_mesh(service, port, cluster, policy, report)
             tell_pool(pool, report)
             if cluster is None or servers.shut:
                 made.refused[name] = origins
@@ -313,6 +313,17 @@ class ClusterTranslator:
         if tls is None:
             return cluster
         return self._encrypted(service, cluster, tls) if tls.possible else None
+
+    def _with_tls_in_mesh(
+        self, service: Service, port: Port, cluster: Cluster, policy: Policy, report: Report
+    ) -> Cluster | None:
+        """The same in a sidecar, which has Istio's certificates."""
+        tls = policy.tls.value if policy.tls is not None else None
+        if tls is None or not tls.of_mesh:
+            return self._with_tls(service, cluster, policy, report)
+        sni = tls.sni or f"outbound_.{port.number}_._.{service.host}"
+        names = tls.subject_alt_names or tuple(service.subject_alt_names)
+        return replace(cluster, tls=ClientTls(sni=sni, subject_alt_names=names, of_mesh=True))
 
     def _encrypted(self, service: Service, cluster: Cluster, tls: Tls) -> Cluster:
         ca = tls.ca or self._options.system_ca

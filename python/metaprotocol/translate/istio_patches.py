@@ -29,7 +29,12 @@ from google.protobuf.message import Message
 
 from metaprotocol.config.v1 import ClusterPolicy
 from metaprotocol.envoy.config import Carrier, Cluster, ConfigBuilder, Host
-from metaprotocol.translate.naming import inbound_cluster_name, inbound_filter_name
+from metaprotocol.translate.naming import (
+    INBOUND_CLUSTERS,
+    OUTBOUND_CLUSTERS,
+    inbound_cluster_name,
+    inbound_filter_name,
+)
 from metaprotocol.translate.recent import Recent
 from metaprotocol.translate.redis_plan import RedisServers
 
@@ -67,7 +72,7 @@ class Patches:
 
     def base(self, context: str, carrier: Carrier) -> list[Json]:
         """What every proxy with our filters needs once."""
-        listener = self._builder.carrier(carrier, "outbound|")
+        listener = self._builder.carrier(carrier, OUTBOUND_CLUSTERS, INBOUND_CLUSTERS)
         return [
             _add("LISTENER", context, self._value(listener)),
             _add("CLUSTER", context, self._value(self._builder.worker_cluster())),
@@ -141,14 +146,15 @@ class Patches:
         value = self._value(config)
         return _add("EXTENSION_CONFIG", context, {**value, "name": name or value["name"]})
 
-    def application(self, host: str, target: int) -> Json:
-        """The cluster with the application itself. Istio's own passes connections to where they
-        were going; ours come from elsewhere in the process."""
+    def application(self, host: str, target: int) -> list[Json]:
+        """The cluster with the application itself, and the way to it: at the pod's own address, as
+        connections come that nobody has taken, or where that is not known at 127.0.0.1."""
 
-        def made() -> Json:
+        def made() -> list[Json]:
             name = inbound_cluster_name(target, host)
             cluster = self._builder.cluster(Cluster(name, [Host("127.0.0.1", target)]))
-            return _add("CLUSTER", INBOUND, self._value(cluster))
+            own = self._builder.own_cluster(name, target)
+            return [_add("CLUSTER", INBOUND, self._value(item)) for item in (cluster, own)]
 
         return self._recent().of(("application", host, target), made)
 

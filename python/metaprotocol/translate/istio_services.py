@@ -312,7 +312,7 @@ class ServiceFilters:
         patches = [
             self._parts.patches.inbound(service.host, port.number, port.target, otherwise),
             self._parts.patches.filter(INBOUND, self._parts.filters(service)[name].message),
-            self._parts.patches.application(service.host, port.target),
+            *self._parts.patches.application(service.host, port.target),
         ]
         self._parts.add_patches(
             service.namespace,

@@ -16,12 +16,15 @@ FILTER = "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig"
 _LONGEST_NAME = 255
 """Bytes of a filter's name in the engine; a host alone may have 253."""
 
+OUTBOUND_CLUSTERS, INBOUND_CLUSTERS = "outbound|", "metaprotocol-inbound|"
+"""What the names of clusters begin with: of services, and of applications beside a sidecar."""
+
 TYPE_URLS = (LISTENER, CLUSTER, ENDPOINTS, FILTER)
 
 
 def cluster_name(port: int, subset: str, host: str) -> str:
     """ "outbound|20880|v1|orders.shop.svc.cluster.local"; ``subset`` may be empty."""
-    return f"outbound|{port}|{subset}|{host}"
+    return f"{OUTBOUND_CLUSTERS}{port}|{subset}|{host}"
 
 
 def parse_cluster_name(name: str) -> tuple[int, str, str] | None:
@@ -60,7 +63,7 @@ def _fitting(prefix: str, host: str, port: int) -> str:
 
 def inbound_cluster_name(port: int, host: str) -> str:
     """Name of the cluster with the application beside a sidecar; ``port`` is the application's."""
-    return f"metaprotocol-inbound|{port}||{host}"
+    return f"{INBOUND_CLUSTERS}{port}||{host}"
 
 
 def full_host(host: str, namespace: str, domain: str) -> str:

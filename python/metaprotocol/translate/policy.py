@@ -97,6 +97,8 @@ class Tls(NamedTuple):
     """Empty: the service's host."""
     subject_alt_names: tuple[str, ...] = ()
     """Names that the certificates may have; none: those of the service."""
+    of_mesh: bool = False
+    """By Istio's certificates, which its sidecars alone have."""
 
 
 @dataclass(frozen=True)

@@ -46,12 +46,14 @@ def tell_pool(pool: Part[Pool] | None, report: Report) -> None:
 
 
 def tell_clear_text(owner: Resource, report: Report) -> None:
-    """Tells that the mesh's own TLS is not to be had."""
+    """Tells that the mesh's own TLS does not come by itself."""
     report.warning(
         owner, "no-mutual-tls", "spec.trafficPolicy.connectionPool.redis.mode",
-        "Istio's mutual TLS is not possible with servers that a Redis cluster names",
+        "of servers that a Redis cluster names Istio does not know whether they have mutual TLS; "
+        "connections are not encrypted",
         value="CLUSTER",
-        fix="a DestinationRule with tls mode SIMPLE or MUTUAL encrypts",
+        fix="write a DestinationRule with tls mode ISTIO_MUTUAL if they do, SIMPLE or MUTUAL if "
+        "they speak TLS themselves, DISABLE if neither",
     )  # fmt: skip
 
 

@@ -261,7 +261,12 @@ class _Reader:
                 "needs Istio's certificates; requests to this destination are refused",
                 value=written.mode, fix="use mode MUTUAL with files, SIMPLE or DISABLE",
             )  # fmt: skip
-            return Tls(possible=False)
+            return Tls(
+                possible=False,
+                sni=written.sni,
+                subject_alt_names=tuple(written.subject_alt_names),
+                of_mesh=True,
+            )
         for secret, name in (
             (written.credential_name, "credentialName"),
             (written.ca_cert_credential_name, "caCertCredentialName"),

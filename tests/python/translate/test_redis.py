@@ -16,7 +16,7 @@ from metaprotocol.translate.istio import istio_objects
 from metaprotocol.translate.naming import CLUSTER, FILTER, LISTENER
 from metaprotocol.translate.secret_files import SecretFiles
 
-from tests.python.translate.support import Translated, envoy_types, read, read_broken
+from tests.python.translate.support import Translated, envoy_types, read, read_broken, rule
 
 CACHE, OTHER = "cache.shop.svc.cluster.local", "other.shop.svc.cluster.local"
 WRITTEN = Options(secrets=SecretFiles(Path("/run/secrets"), b"key"))
@@ -258,3 +258,17 @@ def test_in_a_mesh_a_redis_cluster_without_tls_of_its_own_is_told_of() -> None:
     (locality,) = cluster["load_assignment"]["endpoints"]
     (found,) = locality["lb_endpoints"]
     assert found["endpoint"]["address"]["socket_address"]["address"] == CACHE
+    assert "transport_socket" not in cluster
+
+
+def test_in_a_mesh_a_redis_cluster_has_the_certificates_of_the_sidecars_agent() -> None:
+    spec = f"{{host: {CACHE}, trafficPolicy: {{connectionPool: {{redis: {{mode: CLUSTER}}}}}}}}"
+    tls = "  trafficPolicy: {tls: {mode: ISTIO_MUTUAL, subjectAltNames: ['spiffe://a/ns/b/sa/c']}}"
+    text = entry() + redis("RedisDestination", spec) + rule(tls, name="cache", host=CACHE)
+    made_for_istio = istio_objects(Inventory.of(read(text)), Options(), envoy_types())
+    assert [it for it in made_for_istio.diagnostics if it.severity is not Severity.INFO] == []
+    written = json.dumps(made_for_istio.objects)
+    assert '"sds-grpc"' in written
+    assert "spiffe://a/ns/b/sa/c" in written
+    assert f'"sni": "outbound_.6379_._.{CACHE}"' in written
+    assert made(text).codes == ["tls-istio-mutual"], "outside Istio there are no such certificates"
