@@ -38,6 +38,15 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 
+_NOT_REPORTED = Condition(
+    "Programmed",
+    "Unknown",
+    "NotReported",
+    "its EnvoyFilters are written; istiod does not tell what proxies have in use",
+)
+_WRITTEN = [*accepted(()), _NOT_REPORTED]
+"""What is said in Istio of a resource with which all is well."""
+
 _GATHER_SECONDS = 0.05
 """Changes within this time are told of in one status."""
 
@@ -229,7 +238,10 @@ class Controller:
     def _said_of(
         self, key: Key, by_object: dict[str, list[Diagnostic]], writer: IstioWriter | None
     ) -> list[Condition]:
-        conditions = accepted(by_object.get(str(key), ()))
+        said = by_object.get(str(key), ())
+        if not said and writer is not None and not writer.failures():
+            return _WRITTEN  # as it is of most, at any time
+        conditions = accepted(said)
         conditions.append(self._programmed(key, conditions[0], writer))
         return conditions
 
@@ -256,8 +268,7 @@ class Controller:
             for name, failure in writer.failures().items():
                 if key in writer.wanted.made.made_of.get(name, ()):
                     return Condition(kind, "False", "NotWritten", f"{name}: {failure}")
-            text = "its EnvoyFilters are written; istiod does not tell what proxies have in use"
-            return Condition(kind, "Unknown", "NotReported", text)
+            return _NOT_REPORTED
         refused = [
             item
             for rejection in self._plane.rejections

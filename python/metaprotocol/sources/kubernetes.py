@@ -77,6 +77,9 @@ class KubernetesSource:
                 namespaces if namespaces and kind.namespaced and kind.only is None else ("",)
             )
         ]
+        self._by_kind: dict[str, list[Reflector]] = {}
+        for item in self._reflectors:
+            self._by_kind.setdefault(item.kind.name, []).append(item)
 
     @property
     def name(self) -> str:
@@ -114,16 +117,15 @@ class KubernetesSource:
     def find(self, key: Key) -> Json | None:
         """An object as the API server has it, with its status."""
         namespaced = Name(key.namespace, key.name)
-        for reflector in self._reflectors:
-            if reflector.kind.name == key.kind and namespaced in reflector.objects:
+        for reflector in self._by_kind.get(key.kind, ()):
+            if namespaced in reflector.objects:
                 return reflector.objects[namespaced]
         return None
 
     def path(self, key: Key, part: str = "") -> str | None:
         """Where an object is in the API, in the version that is read."""
-        for reflector in self._reflectors:
-            if reflector.kind.name == key.kind:
-                return reflector.kind.path(reflector.version, key.namespace, key.name, part)
+        for reflector in self._by_kind.get(key.kind, ()):
+            return reflector.kind.path(reflector.version, key.namespace, key.name, part)
         return None
 
     async def changes(self, progress: Progress | None = None) -> AsyncGenerator[Batch, None]:
