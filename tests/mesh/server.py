@@ -42,7 +42,8 @@ async def main(name: str, port: int, address: str = "0.0.0.0") -> None:
             return Answer(str(call.attachments.get("lane")))
         return Answer(name)
 
-    thrift = ApacheServer({"": GreeterHandler(name)}, Framing.HEADER, port=port + 1)
+    handlers = {"": GreeterHandler(name)}
+    thrift = ApacheServer(handlers, Framing.HEADER, port=port + 1, host="0.0.0.0")
     host = own_address() if address == "own" else address
     async with DubboServer(answer, host=host, port=port):
         with thrift:

@@ -8,10 +8,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
+from metaprotocol.peers.dubbo.__main__ import parser
 
 pytest.importorskip("thrift")
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def peers(protocol: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -37,7 +41,7 @@ def serving(protocol: str, *arguments: str) -> Iterator[tuple[subprocess.Popen[s
         try:
             assert process.stdout is not None
             lines = [process.stdout.readline() for _ in range(2)]
-            found = [re.search(r"^(v\d) answers .* on 127.0.0.1:(\d+)$", line) for line in lines]
+            found = [re.search(r"^(v\d) answers .* on [\d.]+:(\d+)$", line) for line in lines]
             assert [match and match.group(1) for match in found] == ["v1", "v2"], lines
             yield process, [int(match.group(2)) for match in found if match]
         finally:
@@ -59,6 +63,24 @@ def test_dubbo_calls_are_answered_and_counted() -> None:
         logged = process.stdout.read().splitlines()
         assert logged.count("v2 gets org.example.Shop.buy") == 1000
         assert process.wait(60) == 0
+
+
+@pytest.mark.parametrize("protocol", ["dubbo", "thrift"])
+def test_a_host_is_where_it_is_listened_and_called(protocol: str) -> None:
+    with serving(protocol, "--host", "127.0.0.2") as (_, (one, _)):
+        done = peers(protocol, "call", "--host", "127.0.0.2", "--port", str(one))
+        assert (done.returncode, "v1" in done.stdout) == (0, True), done.stderr
+        assert peers(protocol, "call", "--port", str(one)).returncode == 1
+
+
+def test_commands_of_the_example_for_a_mesh_are_right() -> None:
+    """In pods they listen where a sidecar connects to, which is not on loopback."""
+    said = (ROOT / "docs/istio.md").read_text() + (ROOT / "deploy/example/orders.yaml").read_text()
+    commands = re.findall(r"metaprotocol\.peers\.dubbo,? ([^\]\n]*)", said)
+    assert len(commands) == 3
+    for command in commands:
+        options = parser().parse_args(command.replace(",", "").split())
+        assert options.host != "127.0.0.1"
 
 
 def test_thrift_calls_are_answered_and_counted() -> None:

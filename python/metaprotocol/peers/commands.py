@@ -49,6 +49,9 @@ def told(error: OSError) -> int:
     return 1
 
 
+LOOPBACK = "127.0.0.1"
+
+
 def serve_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser], what: str) -> None:
     """Adds the command ``serve``."""
     parser = commands.add_parser("serve", help=f"run {what}, until Ctrl-C", description=what)
@@ -57,8 +60,9 @@ def serve_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser], 
         nargs="+",
         type=Endpoint.parse,
         metavar="NAME=PORT",
-        help="what a server calls itself and its port on 127.0.0.1, such as v1=21881 v2=21882",
+        help="what a server calls itself and its port, such as v1=21881 v2=21882",
     )
+    parser.add_argument("--host", default=LOOPBACK, help="where to listen (default: %(default)s)")
     parser.add_argument("--log", action="store_true", help="a line for each call")
     parser.add_argument(
         "--until-stdin-ends",

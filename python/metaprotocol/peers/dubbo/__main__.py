@@ -16,7 +16,15 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 from metaprotocol.dubbo.client import Reply
-from metaprotocol.peers.commands import pair, report, say, serve_parser, told, wait_for_end
+from metaprotocol.peers.commands import (
+    LOOPBACK,
+    pair,
+    report,
+    say,
+    serve_parser,
+    told,
+    wait_for_end,
+)
 from metaprotocol.peers.dubbo import Call, DubboClient, DubboError, DubboException, DubboServer
 from metaprotocol.peers.dubbo.shop import INTERFACE, Shop
 
@@ -41,7 +49,8 @@ def parser() -> argparse.ArgumentParser:
     commands = made.add_subparsers(dest="command", required=True)
     serve_parser(commands, "Dubbo providers that answer any call with their name")
     call = commands.add_parser("call", help="call a provider, through a proxy or not")
-    call.add_argument("--port", type=int, default=20880, help="on 127.0.0.1 (default: %(default)s)")
+    call.add_argument("--host", default=LOOPBACK, help="default: %(default)s")
+    call.add_argument("--port", type=int, default=20880, help="default: %(default)s")
     call.add_argument("--interface", default=INTERFACE, help="default: %(default)s")
     call.add_argument("--method", default="list", help="default: %(default)s")
     call.add_argument("--version", default="0.0.0", help="of the service")
@@ -57,8 +66,9 @@ async def _serve(options: argparse.Namespace) -> int:
     async with AsyncExitStack() as stack:
         for endpoint in options.endpoints:
             shop = Shop(endpoint.name, _log(endpoint.name) if options.log else None)
-            server = await stack.enter_async_context(DubboServer(shop, port=endpoint.port))
-            say(f"{endpoint.name} answers Dubbo calls on 127.0.0.1:{server.port}")
+            made = DubboServer(shop, host=options.host, port=endpoint.port)
+            server = await stack.enter_async_context(made)
+            say(f"{endpoint.name} answers Dubbo calls on {options.host}:{server.port}")
         await wait_for_end(options.until_stdin_ends)
     return 0
 
@@ -91,7 +101,7 @@ async def _call(options: argparse.Namespace) -> int:
                 answers.append(f"{type(error).__name__}: {error}")
                 failed = True
 
-    async with await DubboClient.connect("127.0.0.1", options.port) as client:
+    async with await DubboClient.connect(options.host, options.port) as client:
         await asyncio.gather(*(caller(client) for _ in range(_IN_FLIGHT)))
     report(answers)
     return int(failed)

@@ -15,7 +15,15 @@ import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 
-from metaprotocol.peers.commands import pair, report, say, serve_parser, told, wait_for_end
+from metaprotocol.peers.commands import (
+    LOOPBACK,
+    pair,
+    report,
+    say,
+    serve_parser,
+    told,
+    wait_for_end,
+)
 from metaprotocol.peers.thrift.apache import ApacheClient, ApacheServer, ApplicationError
 from metaprotocol.peers.thrift.recorder import Recorder
 from metaprotocol.peers.thrift.server import Framing, Record
@@ -39,7 +47,8 @@ def parser() -> argparse.ArgumentParser:
     commands = made.add_subparsers(dest="command", required=True)
     serve_parser(commands, "Thrift servers that answer with their name")
     call = commands.add_parser("call", help="call a server, through a proxy or not")
-    call.add_argument("--port", type=int, default=9090, help="on 127.0.0.1 (default: %(default)s)")
+    call.add_argument("--host", default=LOOPBACK, help="default: %(default)s")
+    call.add_argument("--port", type=int, default=9090, help="default: %(default)s")
     call.add_argument("--method", choices=METHODS, default="greet", help="default: %(default)s")
     call.add_argument("--service", default="", help="makes the method's name multiplexed")
     call.add_argument("--header", action="append", type=pair, default=[], metavar="KEY=VALUE")
@@ -52,9 +61,9 @@ async def _serve(options: argparse.Namespace) -> int:
         for endpoint in options.endpoints:
             handler = Recorder(endpoint.name, _log(endpoint.name) if options.log else None)
             server = stack.enter_context(
-                ApacheServer({"": handler}, Framing.HEADER, port=endpoint.port)
+                ApacheServer({"": handler}, Framing.HEADER, port=endpoint.port, host=options.host)
             )
-            say(f"{endpoint.name} answers Thrift calls on 127.0.0.1:{server.port}")
+            say(f"{endpoint.name} answers Thrift calls on {options.host}:{server.port}")
         await wait_for_end(options.until_stdin_ends)
     return 0
 
@@ -67,7 +76,7 @@ def _call(options: argparse.Namespace) -> int:
     answers = []
     failed = False
     framing = Framing.HEADER if options.header else Framing.FRAMED
-    with ApacheClient(options.port, framing, service=options.service) as client:
+    with ApacheClient(options.port, framing, service=options.service, host=options.host) as client:
         client.headers = dict(options.header)
         for _ in range(options.count):
             try:

@@ -107,8 +107,9 @@ class ApacheServer(ThreadedServer):
         reply_headers: Mapping[str, str] | None = None,
         port: int = 0,
         compressed: bool = False,
+        host: str = "127.0.0.1",
     ) -> None:
-        super().__init__(self._serve_connection, port)
+        super().__init__(self._serve_connection, port, host)
         self._handlers = handlers
         self._framing = framing
         self._encoding = encoding

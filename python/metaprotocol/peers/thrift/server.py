@@ -109,15 +109,17 @@ Handlers = Mapping[str, Greeter]
 
 
 class ThreadedServer:
-    """Accepts TCP connections on loopback and serves each in a thread.
+    """Accepts TCP connections, on loopback if no other host is given, and serves each in a thread.
 
     ``serve`` gets the connected socket and returns, or raises OSError or EOFError, when it is done
     with it. Leaving the context closes every connection and waits for the threads.
     """
 
-    def __init__(self, serve: Callable[[socket.socket], None], port: int = 0) -> None:
+    def __init__(
+        self, serve: Callable[[socket.socket], None], port: int = 0, host: str = "127.0.0.1"
+    ) -> None:
         self._serve = serve
-        self._listener = socket.create_server(("127.0.0.1", port), backlog=1024)
+        self._listener = socket.create_server((host, port), backlog=1024)
         self._lock = threading.Lock()
         self._connections: set[socket.socket] = set()
         self._threads: list[threading.Thread] = []
