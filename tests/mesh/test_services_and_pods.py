@@ -9,7 +9,7 @@ import pytest
 
 from tests.mesh.mesh import NAMESPACE, PORT, Mesh
 from tests.mesh.processes import wait_for
-from tests.mesh.test_services import Shop, shop
+from tests.mesh.test_services import ISTIO, Shop, shop
 
 OF_POD = "resolution: STATIC\n  workloadSelector: {labels: {app: %s}}"
 
@@ -89,3 +89,27 @@ spec:
   externalName: {made.host}
   ports: [{{name: tcp-metaprotocol-dubbo, port: 20880}}]
 """
+
+
+def test_a_sidecar_resource_says_what_a_pod_knows(mesh: Mesh) -> None:
+    """Of a service that it leaves out our clusters come all the same, and lead nowhere."""
+    mesh.add_pod("narrow", "narrow")
+    with shop(mesh, "inside", "240.4.0.8") as inside, shop(mesh, "outside", "240.4.0.9") as outside:
+        mesh.apply_text(f"""
+apiVersion: {ISTIO}
+kind: Sidecar
+metadata: {{name: narrow, namespace: {NAMESPACE}}}
+spec:
+  workloadSelector: {{labels: {{app: narrow}}}}
+  egress: [{{hosts: ["./{inside.host}"]}}]
+""")
+        mesh.wait_for_sidecars()
+        for made in (outside, inside):
+            made.apply(made.entry(), made.rule(), made.router())
+            made.is_routed()
+        inside.is_routed(pod="narrow")
+        assert outside.answers(pod="narrow")["failed"] == 1
+        inside.apply(inside.router(f"[{inside.route('v2')}]"))  # it still takes what is new
+        inside.becomes({"v2": 1}, pod="narrow")
+    mesh.delete(f"/apis/{ISTIO}/namespaces/{NAMESPACE}/sidecars/narrow")
+    mesh.end_pod("narrow")
