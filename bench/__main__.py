@@ -64,7 +64,7 @@ def main(
     envoy: Annotated[Path | None, typer.Option(help="the Envoy to measure")] = None,
     other_module: Annotated[
         Path | None,
-        typer.Option(help="another build of libmetaprotocol.so, measured in the same rounds"),
+        typer.Option(help="another build of libmetaprotocol.so: the two alone, in the same rounds"),
     ] = None,
     io_uring: Annotated[
         bool, typer.Option("--io-uring", help="sockets by io_uring instead of epoll")
@@ -129,7 +129,8 @@ def main(
         report.show_memory(console, sizes, plan.idle_connections)
     if scaled:
         report.show_scale(console, scaled)
-    report.show_verdicts(console, found)
+    if found:
+        report.show_verdicts(console, found)
     report.write_rows(output, results)
     summary = output.with_name(f"{output.stem}-summary.json")
     report.write_summary(summary, start.binary.version, plan, results, sizes, scaled, found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import NamedTuple
@@ -168,22 +169,28 @@ def key_of(case: Case) -> CaseKey:
 
 
 def beside(plan: Plan) -> Plan:
-    """The plan with the same proxies of another build of the module next to ours."""
+    """The plan with MetaProtocol alone, and the same proxies of another build of the module.
+
+    Each build has an Envoy to itself, both with the same listeners. A process that also serves
+    other filters is no match for one that does not: two Envoys with one and the same module, one of
+    them with the listeners of all proxies, differed by up to a tenth.
+    """
     return replace(
         plan,
         cases=tuple(
-            replace(case, proxies=tuple(_with_other_build(case.proxies))) for case in plan.cases
+            replace(case, proxies=tuple(_both_builds(case.proxies))) for case in plan.cases
         ),
+        targets=(),
+        memory=(),
+        scale_rounds=0,
     )
 
 
-def _with_other_build(proxies: tuple[Proxy, ...]) -> list[Proxy]:
-    found: list[Proxy] = []
+def _both_builds(proxies: tuple[Proxy, ...]) -> Iterator[Proxy]:
     for proxy in proxies:
-        found.append(proxy)
         if proxy.name == META_DUBBO.name:
-            found.append(replace(proxy, home=Home.BESIDE))
-    return found
+            yield proxy
+            yield replace(proxy, home=Home.BESIDE)
 
 
 def size_text(size: int) -> str:
