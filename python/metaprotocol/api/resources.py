@@ -25,19 +25,16 @@ from metaprotocol.resources.destination_rule import (
     Subset,
     TrafficPolicy,
 )
+from metaprotocol.resources.match import IntRange, MetaRouteMatch, StringMatch
 from metaprotocol.resources.meta_router import (
     Destination,
     DirectReply,
-    IntRange,
     KeyValue,
     MetaRoute,
     MetaRouteDestination,
-    MetaRouteMatch,
     MetaRouter,
     MetaRouterSpec,
-    Percent,
     PortSelector,
-    StringMatch,
 )
 from metaprotocol.resources.service_entry import (
     ServiceEntry,
@@ -46,6 +43,7 @@ from metaprotocol.resources.service_entry import (
     WorkloadEntry,
     WorkloadSelector,
 )
+from metaprotocol.resources.traffic import Percent
 from metaprotocol.resources.virtual_service import VirtualService, VirtualServiceSpec
 from metaprotocol.translate import Options
 from metaprotocol.translate.istio_parts import IstioOptions

@@ -7,11 +7,11 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, JsonValue, WithJsonSchema
 
+from metaprotocol.resources.access_log import AccessLog
 from metaprotocol.resources.base import Checked, Problem, Resource
 from metaprotocol.resources.declaration import Declaration
 from metaprotocol.resources.library_filter import LibraryFilters, named_twice
 from metaprotocol.resources.limits import Limits
-from metaprotocol.resources.meta_router import AccessLog
 from metaprotocol.resources.request_metrics import RequestMetrics
 from metaprotocol.resources.tracing import Tracing
 

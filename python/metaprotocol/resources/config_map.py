@@ -11,7 +11,8 @@ from pydantic import BeforeValidator, ConfigDict, Field, ValidationError
 
 from metaprotocol.resources.base import Model, Resource
 from metaprotocol.resources.types import Duration, PortNumber
-from metaprotocol.resources.yaml_reader import Document, YamlProblem
+from metaprotocol.resources.yaml_events import YamlProblem
+from metaprotocol.resources.yaml_reader import Document
 
 __all__ = [
     "MESH_CONFIG",

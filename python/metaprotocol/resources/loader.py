@@ -25,14 +25,9 @@ from metaprotocol.resources.unreadable import (
     hosts_in,
     kind_in,
 )
-from metaprotocol.resources.yaml_reader import (
-    DEFAULT_LIMITS,
-    Document,
-    Limits,
-    Path,
-    YamlProblem,
-    split_documents,
-)
+from metaprotocol.resources.yaml_events import DEFAULT_LIMITS, Limits, YamlProblem
+from metaprotocol.resources.yaml_positions import Path
+from metaprotocol.resources.yaml_reader import Document, split_documents
 
 __all__ = ["Limits", "LoadResult", "load_bytes", "load_text"]
 

@@ -6,164 +6,48 @@ Everything Aeraki's MetaRouter has is here with the same meaning; what is added 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import timedelta
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
+from metaprotocol.resources.access_log import AccessLog
 from metaprotocol.resources.base import Checked, Model, Problem, Resource, underscore
+from metaprotocol.resources.concurrency_limit import ConcurrencyLimit
+from metaprotocol.resources.external_authorization import ExternalAuthorization
 from metaprotocol.resources.library_filter import FilterChanges, named_twice
 from metaprotocol.resources.limits import Limits
+from metaprotocol.resources.match import MetadataKey, MetaRouteMatch, Text
+from metaprotocol.resources.rate_limits import GlobalRateLimit, LocalRateLimit
 from metaprotocol.resources.request_metrics import RequestMetrics
 from metaprotocol.resources.tracing import Tracing
 from metaprotocol.resources.traffic import Fault, LocalReplyKind, Percent, Retries
 from metaprotocol.resources.types import (
     DnsLabel,
-    Duration,
     ExportTo,
     Host,
     PortNumber,
     PositiveDuration,
-    Regex,
 )
 
 __all__ = [
-    "AccessLog",
-    "Condition",
     "Destination",
     "DirectReply",
-    "GlobalRateLimit",
-    "IntRange",
     "KeyValue",
-    "LocalRateLimit",
     "MetaRoute",
     "MetaRouteDestination",
-    "MetaRouteMatch",
     "MetaRouter",
     "MetaRouterSpec",
     "MirrorDestination",
-    "Percent",
     "PortSelector",
-    "RateLimitDescriptor",
-    "StringMatch",
-    "TokenBucket",
 ]
 
 # Bounds of the engine; see docs/configuration.md.
-_MAX_VALUE = 65536
-_MAX_KEY = 1024
-_MAX_CONDITIONS = 64
 _MAX_MUTATIONS = 64
 _MAX_MIRRORS = 15
 _MAX_ROUTES = 1_000_000
 _MAX_WEIGHT = 10_000
 _LEAST_PERCENT = 0.000001
 _MAX_LOGS = 16
-_MAX_FORMAT = 16384
-
-Text = Annotated[str, Field(max_length=_MAX_VALUE)]
-NonEmptyText = Annotated[str, Field(min_length=1, max_length=_MAX_VALUE)]
-MetadataKey = Annotated[str, Field(min_length=1, max_length=_MAX_KEY)]
-Int64 = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
-
-
-class IntRange(Checked):
-    """Integers from `start`, included, to `end`, not included."""
-
-    start: Int64
-    """The smallest integer in the range."""
-    end: Int64
-    """The smallest integer beyond the range."""
-
-    def problems(self) -> Iterator[Problem]:
-        """A range that has no integer."""
-        if self.start >= self.end:
-            message = f"must be more than start, {self.start}"
-            yield Problem("end", "empty-range", message, "the end is not in the range")
-
-
-class StringMatch(Checked):
-    """A condition on one value: exactly one of the kinds. None of them (`{}` or null) means that
-    the value only has to be there."""
-
-    kinds: ClassVar[tuple[str, ...]] = (
-        "exact",
-        "prefix",
-        "suffix",
-        "contains",
-        "regex",
-        "present",
-        "absent",
-        "range",
-        "one_of",
-    )
-    text_kinds: ClassVar[frozenset[str]] = frozenset(
-        {"exact", "prefix", "suffix", "contains", "regex", "one_of"}
-    )
-    right_alone = frozenset({*text_kinds, "range"})
-
-    exact: Text | None = None
-    """The value is this text. Empty: there is a value, whatever it is (`oneOf: [""]` means the
-    empty text)."""
-    prefix: Text | None = None
-    """The value begins with this text. Empty: there is a value, whatever it is."""
-    suffix: NonEmptyText | None = None
-    """The value ends with this text."""
-    contains: NonEmptyText | None = None
-    """The value has this text somewhere."""
-    regex: Regex | None = None
-    """The whole value matches this RE2 expression."""
-    present: bool | None = None
-    """There is a value, whatever it is. Only `true` makes sense."""
-    absent: bool | None = None
-    """There is no value. Only `true` makes sense."""
-    range: IntRange | None = None
-    """The value is a decimal integer within this range."""
-    one_of: Annotated[list[Text], Field(min_length=1, max_length=10_000)] | None = None
-    """The value is one of these texts."""
-    ignore_case: bool = False
-    """Upper and lower case of ASCII letters are the same. For conditions on text."""
-    invert: bool = False
-    """The condition holds if it otherwise would not."""
-
-    @property
-    def kind(self) -> str:
-        """Which of `kinds` it is. "present" without any, and for `exact` and `prefix` without text,
-        which hold for every value in Aeraki, too."""
-        if self.exact:
-            return "exact"  # which most are
-        given = next((kind for kind in self.kinds if getattr(self, kind) is not None), "present")
-        return "present" if given in ("exact", "prefix") and not getattr(self, given) else given
-
-    def problems(self) -> Iterator[Problem]:
-        """Several kinds, or options that do not go with the kind."""
-        given = [kind for kind in self.kinds if getattr(self, kind) is not None]
-        if len(given) > 1:
-            names = " and ".join("oneOf" if kind == "one_of" else kind for kind in given)
-            fix = "all conditions on different keys hold together; for one key write a regex"
-            yield Problem("", "several-match-kinds", f"has {names}, must have one", fix)
-        if self.present is False:
-            yield Problem("present", "bad-match", "must be true", "write absent: true")
-        if self.absent is False:
-            yield Problem("absent", "bad-match", "must be true", "write present: true")
-        if self.ignore_case and not self.text_kinds.intersection(given):
-            message = "has no meaning without a condition on text"
-            yield Problem("ignoreCase", "bad-match", message, "leave it out")
-
-
-def _presence(value: object) -> object:
-    return StringMatch() if value is None else value
-
-
-class MetaRouteMatch(Model):
-    """Conditions, all of which must hold. Without any, every request matches."""
-
-    attributes: Annotated[
-        dict[MetadataKey, Annotated[StringMatch, BeforeValidator(_presence)]],
-        Field(max_length=_MAX_CONDITIONS),
-    ] = Field(default_factory=dict)
-    """Metadata of the request, by the names that the codec gives it (such as `interface` or
-    `method`), and the condition that each must meet."""
 
 
 class PortSelector(Model):
@@ -345,246 +229,6 @@ class MetaRoute(Checked):
             if mirror.percent == 0:
                 place = f"mirrors[{index}].percentage.value"
                 yield Problem(place, "no-mirror", "nothing is mirrored", "more than 0")
-
-
-class TokenBucket(Model):
-    """A rate with its burst."""
-
-    max_tokens: Annotated[int, Field(ge=1, le=2**32 - 1)]
-    """Most requests at once."""
-    tokens_per_fill: Annotated[int, Field(ge=1, le=2**32 - 1)] = 1
-    """How many requests each fill interval allows; default: 1."""
-    fill_interval: PositiveDuration
-    """How often the bucket is filled."""
-
-
-class Condition(Checked):
-    """A bucket for some requests, or one for each value that they come with."""
-
-    match: MetaRouteMatch
-    """Which requests."""
-    token_bucket: TokenBucket
-    """Their bucket."""
-    per_value_of: Annotated[list[MetadataKey], Field(max_length=8)] = Field(default_factory=list)
-    """Metadata keys: each combination of their values has a bucket like this one to itself. What a
-    request does not have counts as empty."""
-    max_buckets: Annotated[int, Field(ge=1, le=100_000)] = 1000
-    """How many of these buckets a proxy keeps; default: 1000. While all are in use, further values
-    share one more."""
-
-    def doubts(self) -> Iterator[Problem]:
-        """A bound on buckets that are not there, and keys named twice."""
-        if "max_buckets" in self.model_fields_set and not self.per_value_of:
-            message = "has no meaning without perValueOf"
-            yield Problem("maxBuckets", "no-keys", message, "add perValueOf")
-        for index, key in enumerate(self.per_value_of):
-            if key in self.per_value_of[:index]:
-                yield Problem(f"perValueOf[{index}]", "named-twice", "is named twice", "remove one")
-
-
-class LocalRateLimit(Checked):
-    """Limits that each proxy keeps by itself: the first condition that matches, else the common
-    bucket."""
-
-    token_bucket: TokenBucket | None = None
-    """For requests that no condition matches; without it they are not limited."""
-    conditions: Annotated[list[Condition], Field(max_length=1000)] = Field(default_factory=list)
-    """Buckets for some requests, tried in order."""
-    enable_x_ratelimit_headers: bool = False
-    """Whether replies tell in their entries `x-ratelimit-limit`, `x-ratelimit-remaining` and
-    `x-ratelimit-reset` (seconds) what is left; default: false."""
-
-    def problems(self) -> Iterator[Problem]:
-        """A limit that limits nothing."""
-        if self.token_bucket is None and not self.conditions:
-            message = "must have tokenBucket, conditions, or both"
-            yield Problem("", "empty-rate-limit", message)
-
-
-_Requests = Annotated[int, Field(ge=1, le=2**24)]
-
-
-class AdaptiveConcurrency(Model):
-    """A limit that follows how long requests take, as Envoy's adaptive concurrency: it goes down
-    where they take longer than the shortest time, which is measured now and then."""
-
-    min_requests: _Requests = 3
-    """The limit is never less, and is this while the shortest time is measured."""
-    interval: PositiveDuration = timedelta(milliseconds=100)
-    """How often the limit is computed."""
-    min_time_interval: PositiveDuration = timedelta(seconds=60)
-    """How often the shortest time is measured."""
-    min_time_requests: Annotated[int, Field(ge=1, le=1_000_000)] = 50
-    """By how many requests."""
-    buffer_percent: Annotated[int, Field(ge=0, le=10_000)] = 25
-    """So much longer than the shortest time does not count."""
-    percentile: Annotated[int, Field(ge=1, le=100)] = 50
-    """Of the times of several requests, the one that stands for all."""
-
-
-class ConcurrencyCondition(Checked):
-    """A limit for some requests, or one for each value that they come with."""
-
-    match: MetaRouteMatch
-    """Which requests."""
-    max_requests: _Requests
-    """How many of them may be under way."""
-    adaptive: AdaptiveConcurrency | None = None
-    """Fewer, where they take longer than they could."""
-    per_value_of: Annotated[list[MetadataKey], Field(max_length=8)] = Field(default_factory=list)
-    """Metadata keys: so many may be under way of each combination of their values."""
-
-    def problems(self) -> Iterator[Problem]:
-        """What does not go together."""
-        if self.adaptive is not None:
-            yield from _adapts(self.adaptive, self.max_requests)
-            if self.per_value_of:
-                yield Problem(
-                    "adaptive", "two-limits", "cannot stand beside perValueOf", "remove one"
-                )
-
-
-class ConcurrencyLimit(Checked):
-    """How many requests may be under way at a time, in each proxy: the first condition that
-    matches, else all others together."""
-
-    max_requests: _Requests | None = None
-    """Of requests that no condition matches; without it they are not limited."""
-    adaptive: AdaptiveConcurrency | None = None
-    """Fewer, where they take longer than they could."""
-    conditions: Annotated[list[ConcurrencyCondition], Field(max_length=1000)] = Field(
-        default_factory=list
-    )
-    """Limits of some requests, tried in order."""
-
-    def problems(self) -> Iterator[Problem]:
-        """A limit that limits nothing."""
-        if self.max_requests is None and (self.adaptive is not None or not self.conditions):
-            message = "must be given" if self.adaptive else "or conditions must be given"
-            yield Problem("maxRequests", "empty-limit", message)
-        elif self.adaptive is not None and self.max_requests is not None:
-            yield from _adapts(self.adaptive, self.max_requests)
-
-
-def _adapts(adaptive: AdaptiveConcurrency, most: int) -> Iterator[Problem]:
-    if adaptive.min_requests > most:
-        message = f"must be at most maxRequests, which is {most}"
-        yield Problem("adaptive.minRequests", "bad-range", message)
-
-
-class RateLimitDescriptor(Model):
-    """What is told to the rate limit service of a request."""
-
-    property: MetadataKey
-    """The metadata key whose value is sent."""
-    descriptor_key: MetadataKey
-    """The key under which the rate limit service knows it."""
-
-
-class GlobalRateLimit(Model):
-    """Limits that a rate limit service keeps for all proxies."""
-
-    match: MetaRouteMatch = Field(default_factory=MetaRouteMatch)
-    """Which requests are counted; default: all."""
-    domain: Annotated[str, Field(min_length=1, max_length=255)]
-    """The rate limit service's domain."""
-    request_timeout: PositiveDuration = timedelta(milliseconds=20)
-    """How long to wait for the rate limit service; default: 20ms."""
-    deny_on_fail: bool = False
-    """Whether requests are refused while the rate limit service does not answer."""
-    rate_limit_service: Annotated[str, Field(min_length=1, max_length=1024)]
-    """The service, by Envoy's cluster name: `outbound|8081||rls.shop.svc.cluster.local`."""
-    descriptors: Annotated[list[RateLimitDescriptor], Field(min_length=1, max_length=32)]
-    """What is sent of each request."""
-    enable_x_ratelimit_headers: bool = False
-    """Whether replies tell what the service says is left, as those of `localRateLimit` do, and what
-    it wants clients to be told (`response_headers_to_add`); default: false."""
-
-
-class ExternalAuthorization(Checked):
-    """A service that says which requests may pass, by Envoy's gRPC protocol for it
-    (`envoy.service.auth.v3.Authorization`)."""
-
-    service: Annotated[str, Field(min_length=1, max_length=1024)]
-    """The service, by Envoy's cluster name: `outbound|9000||authz.shop.svc.cluster.local`."""
-    match: MetaRouteMatch = Field(default_factory=MetaRouteMatch)
-    """Which requests it is asked about; others pass. Default: all."""
-    timeout: PositiveDuration = timedelta(milliseconds=200)
-    """How long a request may wait for its verdict; default: 200ms."""
-    failure_mode_allow: bool = False
-    """Whether requests pass while it gives no verdict. Else they are denied."""
-    metadata: Annotated[list[MetadataKey], Field(max_length=64)] = Field(default_factory=list)
-    """The metadata keys that it is told of; default: all of the protocol's own."""
-    max_body_bytes: Annotated[int, Field(ge=0, le=65536)] = 0
-    """How many of a message's first bytes it is told; default: 0."""
-    proxy_metadata: Annotated[list[MetadataKey], Field(max_length=32)] = Field(default_factory=list)
-    """Metadata keys that only it may set: what clients send under them goes no further."""
-    context: Annotated[
-        dict[MetadataKey, Annotated[str, Field(max_length=4096)]], Field(max_length=64)
-    ] = Field(default_factory=dict)
-    """Told with each question, as `context_extensions`."""
-
-    def doubts(self) -> Iterator[Problem]:
-        """Keys named twice."""
-        for name, keys in (("metadata", self.metadata), ("proxyMetadata", self.proxy_metadata)):
-            for index, key in enumerate(keys):
-                if key in keys[:index]:
-                    yield Problem(f"{name}[{index}]", "named-twice", "is named twice", "remove one")
-
-
-class LogCollector(Checked):
-    """Who gets records of requests by OTLP, in place of a file."""
-
-    collector: Annotated[str, Field(min_length=1, max_length=1024)]
-    """Its cluster, by Envoy's name: `outbound|4317||otel.shop.svc.cluster.local`. It must take OTLP
-    over gRPC."""
-    service_name: Annotated[str, Field(min_length=1, max_length=255)] = "metaprotocol"
-    """What it knows the proxies by; default: `metaprotocol`."""
-
-
-class AccessLog(Checked):
-    """What is written of each request once it has ended, however it ended: one line, or one record
-    for a collector."""
-
-    file: Annotated[
-        str, Field(pattern=r"^(/dev/(stdout|stderr)|/var/log(/[A-Za-z0-9_-][A-Za-z0-9._-]*)+)$")
-    ] = "/dev/stdout"
-    """Where Envoy writes it: `/dev/stdout`, `/dev/stderr`, or a file below `/var/log`."""
-    otlp: LogCollector | None = None
-    """A collector that gets it in place of a file: `text` as the body of a record, `json` as its
-    attributes."""
-    provider: Annotated[str, Field(min_length=1, max_length=255)] | None = None
-    """In an ApplicationProtocol: it is written only where Istio's Telemetry names this provider.
-    Without it where no Telemetry says otherwise, and as Istio's `envoy`."""
-    text: Annotated[str, Field(min_length=1, max_length=_MAX_FORMAT)] | None = None
-    """How a line looks, in Envoy's format: `%METHOD% %RESPONSE_CODE% %REQ(user)%`. Without it, and
-    without `json`, much like Istio's."""
-    json_: (
-        Annotated[
-            dict[
-                Annotated[str, Field(min_length=1, max_length=255)],
-                Annotated[str, Field(max_length=_MAX_FORMAT)],
-            ],
-            Field(min_length=1, max_length=128),
-        ]
-        | None
-    ) = Field(default=None, alias="json")
-    """The same as an object: names, and the formats of their values."""
-    match: MetaRouteMatch | None = None
-    """The requests that are logged. Without it all."""
-    percentage: Percent | None = None
-    """How many of them are logged, chosen at random. Without it all."""
-    failures_only: bool = False
-    """Only those that got no good reply."""
-    min_duration: Duration | None = None
-    """Only those that took at least this long."""
-
-    def problems(self) -> Iterator[Problem]:
-        """Two formats."""
-        if self.text is not None and self.json_ is not None:
-            yield Problem("json", "two-formats", "cannot stand beside text", "remove one")
-        if self.otlp is not None and "file" in self.model_fields_set:
-            yield Problem("otlp", "two-sinks", "cannot stand beside file", "write two logs")
 
 
 class MetaRouterSpec(Checked):

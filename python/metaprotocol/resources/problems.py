@@ -13,8 +13,9 @@ from pydantic.alias_generators import to_camel
 
 from metaprotocol.diagnostics import Diagnostic, Origin, Severity, did_you_mean, join_path, shorten
 from metaprotocol.resources.base import Model, Problem, known_fields
-from metaprotocol.resources.meta_router import StringMatch
-from metaprotocol.resources.yaml_reader import Position, parse_path, plain_value
+from metaprotocol.resources.match import StringMatch
+from metaprotocol.resources.yaml_positions import Position, parse_path
+from metaprotocol.resources.yaml_reader import plain_value
 
 __all__ = ["explain", "explain_made_in_code", "warnings"]
 

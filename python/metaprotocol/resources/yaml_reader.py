@@ -11,18 +11,17 @@ of the ordinary (anchors, tags, duplicate keys, any error) is read again here, w
 
 from __future__ import annotations
 
-import bisect
-import contextlib
-import functools
 import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import yaml
 
 from metaprotocol.diagnostics import Origin
+from metaprotocol.resources.yaml_events import DEFAULT_LIMITS, EventReader, Limits, YamlProblem
+from metaprotocol.resources.yaml_positions import Finder, Path, Position, parse_path, positions
 
 try:
     from metaprotocol._native._engine import read_yaml
@@ -31,58 +30,7 @@ except ImportError:  # a tree that has not been built
 else:
     _read_yaml = read_yaml
 
-__all__ = ["Document", "Limits", "Position", "YamlProblem", "parse_path", "split_documents"]
-
-Path: TypeAlias = tuple[str | int, ...]
-
-# The C parser is about ten times as fast. Neither is ever given a constructor to call.
-_Parser: Any = getattr(yaml.cyaml, "CParser", None) if yaml.__with_libyaml__ else None
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What one file may hold. Each bounds the time and memory that a hostile file can cost."""
-
-    bytes: int = 16 * 1024 * 1024
-    """16 MiB; ten times what Kubernetes can store in one object."""
-    values: int = 2_000_000
-    """Keys and values of one document, counted again at each alias ("billion laughs")."""
-    depth: int = 64
-    """Nesting; resources need less than 20."""
-    problems: int = 10_000
-    """Problems that are told of one file; the rest is counted."""
-
-
-DEFAULT_LIMITS = Limits()
-
-
-class YamlProblem(Exception):
-    """A document that cannot be read, and where."""
-
-    def __init__(
-        self, message: str, line: int, column: int, *, code: str = "bad-yaml", fix: str = ""
-    ) -> None:
-        super().__init__(message)
-        self.message = message
-        self.line = line
-        self.column = column
-        self.code = code
-        self.fix = fix
-
-
-class Position(NamedTuple):
-    """Where a value is written, and those in it. Lines and columns count from 1."""
-
-    line: int
-    column: int
-    key_line: int
-    """Of the key before it; of the value itself in a list."""
-    key_column: int
-    text: str | None
-    """A scalar as written."""
-    plain: bool
-    """It is written without quotes."""
-    children: dict[str | int, Position]
+__all__ = ["Document", "plain_value", "split_documents"]
 
 
 # --- documents
@@ -130,7 +78,7 @@ class Document:
 
     def position(self, path: Path) -> Position | None:
         """Where a path is written; None if it is not."""
-        found = _positions(self.text, self.line)
+        found = positions(self.text, self.line)
         for step in (*self.prefix, *path):
             if found is None:
                 return None
@@ -141,7 +89,7 @@ class Document:
         """Where a field is written, by its key or by its value; if it is not, the nearest
         enclosing one that is."""
         path = parse_path(field) if isinstance(field, str) else field
-        at = _positions(self.text, self.line)
+        at = positions(self.text, self.line)
         if at is None:
             return Origin(self.file, self.line)
         for step in (*self.prefix, *path):
@@ -158,7 +106,7 @@ class Document:
         even necessary for those."""
         whole = (*self.prefix, *path)
         if keys is None or (index := keys.get(whole)) is None:
-            return Origin(self.file, *_Finder(self.text, self.line).find(whole))
+            return Origin(self.file, *Finder(self.text, self.line).find(whole))
         line = self.line + self.text.count("\n", 0, index)
         return Origin(self.file, line, index - self.text.rfind("\n", 0, index))
 
@@ -245,112 +193,7 @@ def _number(text: str) -> Any:
     return plain_value(text)
 
 
-# What may stand before the first key or text of a line.
-_INDENT = re.compile(r"(?:[ \t]|[-?:](?=[ \t]))*")
-_LINE_END = re.compile(r"\n")
-
-
-class _Reader:
-    """Events of one document. Counts them, and gives errors their place in the file."""
-
-    def __init__(self, text: str, line: int, limits: Limits) -> None:
-        self._line = line
-        self._limits = limits
-        self._left = limits.values
-        self.next: Any = None
-        self._text = text
-        self._ends: list[int] | None = None
-
-    @contextlib.contextmanager
-    def reading(self) -> Iterator[None]:
-        """Within it there are events (``next``), whose errors get their place in the file."""
-        try:
-            self.next = _make_parser(self._text).get_event
-            yield
-        except yaml.YAMLError as problem:
-            raise self._syntax(problem) from None
-        except UnicodeError as problem:
-            line, column = self.place(getattr(problem, "start", 0))
-            text = "has a character that no text can hold"
-            raise YamlProblem(text, line, column) from None
-        except RecursionError:
-            raise YamlProblem("is nested too deep", self._line, 0, code="too-deep") from None
-
-    def place(self, index: int) -> tuple[int, int]:
-        """Line and column of a character of the text, in the file, as editors count them: YAML 1.1
-        also ends lines at U+0085, U+2028 and U+2029, which no editor does (nor YAML 1.2)."""
-        if self._ends is None:
-            self._ends = [match.start() for match in _LINE_END.finditer(self._text)]
-        before = bisect.bisect_left(self._ends, index)
-        start = self._ends[before - 1] + 1 if before else 0
-        return self._line + before, min(index, len(self._text)) - start + 1
-
-    def problem(
-        self, event: Any, message: str, *, code: str = "bad-yaml", fix: str = ""
-    ) -> YamlProblem:
-        line, column = self.place(event.start_mark.index)
-        return YamlProblem(message, line, column, code=code, fix=fix)
-
-    def spend(self, amount: int, event: Any) -> None:
-        self._left -= amount
-        if self._left < 0:
-            raise self.problem(
-                event,
-                f"has more than {self._limits.values:,} values, counting each alias in full",
-                code="too-large",
-                fix="split it into several documents",
-            )
-
-    def _syntax(self, problem: Any) -> YamlProblem:
-        if isinstance(problem, yaml.reader.ReaderError):
-            return self._bad_character(problem)
-        mark = getattr(problem, "problem_mark", None) or getattr(problem, "context_mark", None)
-        index = mark.index if mark is not None else 0
-        said = " ".join(str(getattr(problem, "problem", None) or problem).split())[:200]
-        context = " ".join(str(getattr(problem, "context", None) or "").split())[:200]
-        if "quoted scalar" in context and "end of stream" in said:
-            text, fix = "is no YAML: a text in quotes does not end", "add the closing quote"
-            return YamlProblem(text, *self.place(problem.context_mark.index), fix=fix)
-        if (tab := self._tab(index)) is not None:
-            text, fix = "is no YAML: a tab in the indentation", "indent with spaces, not tabs"
-            return YamlProblem(text, *self.place(tab), fix=fix)
-        fix = ""
-        if "cannot start any token" in said and index < len(self._text):
-            said = f'found "{self._text[index]}" at the beginning of a text'
-            context = ""
-            fix = f"quote texts that begin with {self._text[index]}"
-        elif "mapping values are not allowed" in said:
-            fix = "check the indentation, and quote texts that have ': '"
-        elif "sequence entries are not allowed" in said:
-            fix = "begin the list in a line of its own"
-        elif "could not find expected ':'" in said:
-            fix = "write key: value"
-        elif "alias" in said or "anchor" in said:
-            fix = "quote texts that begin with * or &"
-        text = f"is no YAML: {said}" + (f" ({context})" if context else "")
-        return YamlProblem(text, *self.place(index), fix=fix)
-
-    def _bad_character(self, problem: Any) -> YamlProblem:
-        index: int = problem.position
-        if _Parser is not None:  # which counts bytes
-            index = len(self._text.encode(errors="replace")[:index].decode(errors="ignore"))
-        text = f"is no YAML: {problem.reason}"
-        fix = f'write it in quotes as "\\u{problem.character:04x}", or remove it'
-        return YamlProblem(text, *self.place(index), fix=fix)
-
-    def _tab(self, index: int) -> int | None:
-        """Where the tab is that makes this an error: the one found there, or the one that indents
-        the line, which the parser took for a part of the text in the line before."""
-        if self._text[index : index + 1] == "\t":
-            return index
-        start = self._text.rfind("\n", 0, index) + 1
-        indent = _INDENT.match(self._text, start)
-        assert indent is not None
-        tab = self._text.find("\t", start, indent.end())
-        return None if tab < 0 else tab
-
-
-class _ValueReader(_Reader):
+class _ValueReader(EventReader):
     """Builds the value of a document."""
 
     def __init__(self, text: str, line: int, limits: Limits) -> None:
@@ -520,181 +363,3 @@ class _ValueReader(_Reader):
     def _check_tag(self, event: Any, name: str) -> None:
         if event.tag is not None and event.tag not in ("!", _TAG + name):
             raise self.problem(event, f"has the tag {event.tag[:60]}, which means nothing here")
-
-
-# --- positions
-
-
-@functools.lru_cache(maxsize=8)
-def _positions(text: str, line: int) -> Position | None:
-    """The positions of all values of a document; None if it cannot be read."""
-    reader = _PositionReader(text, line, DEFAULT_LIMITS)
-    try:
-        return reader.document()
-    except YamlProblem:
-        return reader.partial()
-
-
-class _PositionReader(_Reader):
-    """Builds the positions of a document. Aliases are not followed: there is nothing written."""
-
-    def __init__(self, text: str, line: int, limits: Limits) -> None:
-        super().__init__(text, line, limits)
-        self._root: Position | None = None
-
-    def document(self) -> Position | None:
-        with self.reading():
-            return self._document()
-
-    def _document(self) -> Position | None:
-        while True:
-            event = self.next()
-            if type(event) is yaml.StreamEndEvent:
-                return None
-            if type(event) is yaml.DocumentStartEvent:
-                event = self.next()
-                return self._position(event, event.start_mark, 0)
-
-    def partial(self) -> Position | None:
-        return self._root
-
-    def _position(self, event: Any, key: Any, depth: int) -> Position:
-        kind = type(event)
-        self.spend(1, event)
-        position = Position(
-            *self.place(event.start_mark.index),
-            *self.place(key.index),
-            event.value if kind is yaml.ScalarEvent else None,
-            kind is yaml.ScalarEvent and event.style in (None, ""),
-            {},
-        )
-        if self._root is None:
-            self._root = position
-        if kind is yaml.MappingStartEvent:
-            if depth >= self._limits.depth:
-                raise self.problem(event, "is nested too deep")
-            while type(key_event := self.next()) is not yaml.MappingEndEvent:
-                self._entry(position, key_event, depth)
-        elif kind is yaml.SequenceStartEvent:
-            if depth >= self._limits.depth:
-                raise self.problem(event, "is nested too deep")
-            index = 0
-            while type(item := self.next()) is not yaml.SequenceEndEvent:
-                child = self._position(item, item.start_mark, depth + 1)
-                position.children[index] = child
-                index += 1
-        return position
-
-    def _entry(self, position: Position, key_event: Any, depth: int) -> None:
-        if type(key_event) is yaml.ScalarEvent:
-            name = key_event.value
-        else:
-            self._position(key_event, key_event.start_mark, depth + 1)
-            name = None
-        child = self._position(self.next(), key_event.start_mark, depth + 1)
-        if name is not None:
-            position.children.setdefault(name, child)
-
-
-class _Finder(_Reader):
-    """Goes to one place of a document."""
-
-    def __init__(self, text: str, line: int) -> None:
-        super().__init__(text, line, DEFAULT_LIMITS)
-        self._found: Any = None
-
-    def find(self, path: Path) -> tuple[int, int]:
-        """Line and column of what is written of ``path``, as far as it can be read."""
-        with contextlib.suppress(YamlProblem), self.reading():
-            self._go(path)
-        if self._found is None:
-            return self._line, 0
-        return self.place(self._found.index)
-
-    def _go(self, path: Path) -> None:
-        while type(event := self.next()) is not yaml.DocumentStartEvent:
-            if type(event) is yaml.StreamEndEvent:
-                return
-        event = self.next()
-        self._found = event.start_mark
-        for step in path:
-            if type(event) is yaml.MappingStartEvent:
-                found = self._key(step)
-            elif type(event) is yaml.SequenceStartEvent:
-                found = self._item(step)
-            else:
-                return
-            if found is None:
-                return
-            mark, event = found
-            self._found = mark
-
-    def _key(self, step: str | int) -> tuple[Any, Any] | None:
-        """The place of the first key of that name in a mapping, and where its value begins."""
-        while type(key := self.next()) is not yaml.MappingEndEvent:
-            if type(key) is yaml.ScalarEvent:
-                if key.value == step:
-                    return key.start_mark, self.next()
-            else:
-                self._skip(key)
-            self._skip(self.next())
-        return None
-
-    def _item(self, step: str | int) -> tuple[Any, Any] | None:
-        index = 0
-        while type(item := self.next()) is not yaml.SequenceEndEvent:
-            if index == step:
-                return item.start_mark, item
-            self._skip(item)
-            index += 1
-        return None
-
-    def _skip(self, event: Any) -> None:
-        """Reads to the end of the value that begins with an event."""
-        depth = 0
-        while True:
-            kind = type(event)
-            if kind is yaml.MappingStartEvent or kind is yaml.SequenceStartEvent:
-                depth += 1
-            elif kind is yaml.MappingEndEvent or kind is yaml.SequenceEndEvent:
-                depth -= 1
-            if not depth:
-                return
-            event = self.next()
-
-
-# --- small things
-
-_STEP = re.compile(r'\[(\d+)\]|\["([^"]*)"\]|\.?([^.\[\]]+)')
-
-
-def parse_path(field: str) -> Path:
-    """``spec.routes[0].labels["a.b"]`` as steps; the inverse of ``diagnostics.join_path``."""
-    steps: list[str | int] = []
-    for index, quoted, name in _STEP.findall(field):
-        if index:
-            steps.append(int(index))
-        else:
-            steps.append(name or quoted)
-    return tuple(steps)
-
-
-class _PurePython(yaml.reader.Reader, yaml.scanner.Scanner, yaml.parser.Parser):
-    """The same events without the C library."""
-
-    def __init__(self, text: str) -> None:
-        yaml.reader.Reader.__init__(self, text)
-        yaml.scanner.Scanner.__init__(self)
-        yaml.parser.Parser.__init__(self)
-
-
-def _make_parser(text: str) -> Any:
-    return _Parser(text) if _Parser is not None else _PurePython(text)
-
-
-Engine: TypeAlias = Literal["c", "python"]
-
-
-def engine() -> Engine:
-    """Which YAML parser is in use."""
-    return "c" if _Parser is not None else "python"

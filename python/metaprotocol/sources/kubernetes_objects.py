@@ -22,7 +22,7 @@ from metaprotocol.resources.kinds import KINDS, Kind, find_kind
 from metaprotocol.resources.problems import explain, warnings
 from metaprotocol.resources.unenforced import Unenforced
 from metaprotocol.resources.unreadable import GUARDS, Unreadable, hosts_in
-from metaprotocol.resources.yaml_reader import Position
+from metaprotocol.resources.yaml_positions import Position
 from metaprotocol.sources.folder import Content, LastGood
 
 __all__ = [

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from metaprotocol.config.v1 import AccessLog as EngineLog
 from metaprotocol.resources import ApplicationProtocol, Resource
-from metaprotocol.resources.meta_router import AccessLog
+from metaprotocol.resources.access_log import AccessLog
 from metaprotocol.translate.matches import conditions
 from metaprotocol.translate.plan import Place, RoutePlan
 from metaprotocol.translate.reporting import Report

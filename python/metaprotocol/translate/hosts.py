@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-
-from google.protobuf.message import Message
+from dataclasses import replace
 
 from metaprotocol.audience import Clients
 from metaprotocol.config.v1 import RequestMetrics, Tracing
@@ -19,21 +17,24 @@ from metaprotocol.resources import (
 )
 from metaprotocol.translate.access import AccessPolicy
 from metaprotocol.translate.access_logs import port_logs
-from metaprotocol.translate.addresses import Claim, local_address
+from metaprotocol.translate.addresses import Claim
 from metaprotocol.translate.authorization import authorization
 from metaprotocol.translate.custom_authorization import ask
+from metaprotocol.translate.fail_closed import FailClosed
 from metaprotocol.translate.filters import (
     accepted,
     brought_errors,
     proxy_config,
     told_of_codec,
 )
+from metaprotocol.translate.host_filters import Filter, HostFilters, PortFilters
 from metaprotocol.translate.index import Index
 from metaprotocol.translate.library_filters import filters_of_protocol, with_library_filters
 from metaprotocol.translate.messages import Messages
 from metaprotocol.translate.meta_routers import route_plan
 from metaprotocol.translate.model import Port, Service
 from metaprotocol.translate.naming import filter_name, inbound_filter_name
+from metaprotocol.translate.native_ports import NativePorts
 from metaprotocol.translate.options import Options, Target
 from metaprotocol.translate.plan import Place, RoutePlan
 from metaprotocol.translate.protocols import (
@@ -43,8 +44,8 @@ from metaprotocol.translate.protocols import (
     brought,
     codecs,
 )
-from metaprotocol.translate.redis_filters import REDIS, RedisFilter, RedisTranslator
-from metaprotocol.translate.redis_services import RedisReader, tell_without_ports
+from metaprotocol.translate.redis_filters import REDIS
+from metaprotocol.translate.redis_services import tell_without_ports
 from metaprotocol.translate.reporting import Diagnostics, Report, age
 from metaprotocol.translate.request_metrics import (
     metrics_of_clients,
@@ -55,7 +56,6 @@ from metaprotocol.translate.routes import (
     Known,
     RouteTranslator,
     Table,
-    Use,
     asked_cluster,
     default_table,
     inbound_table,
@@ -68,82 +68,12 @@ from metaprotocol.translate.tracing import planned_tracing
 from metaprotocol.translate.virtual_service_choice import told_apart, virtual_service_for
 from metaprotocol.translate.virtual_services import virtual_service_plan
 from metaprotocol.translate.visibility import Namespaces, both
-from metaprotocol.translate.zookeeper import ZOOKEEPER, zookeeper_filters
 
 _DUBBO = "dubbo"
 _KEPT_BY_SERVERS = (
     "custom_authorization", "authorization", "external_authorization",
     "local_rate_limit", "global_rate_limit", "concurrency_limit",
 )  # fmt: skip
-
-
-@dataclass
-class Filter:
-    """A filter, as extension config discovery delivers it or as it is in a listener."""
-
-    message: Message
-    origins: tuple[Resource, ...]
-    visible_to: Namespaces
-    variants: dict[Clients, Message] = field(default_factory=dict)
-    """What it is for some clients, where that is something else."""
-    chain: tuple[Message, ...] = ()
-    """Filters of Envoy's own that are in the listener itself, ``message`` among them."""
-
-
-@dataclass(frozen=True)
-class PortFilters:
-    """How a port came to its filters."""
-
-    codec: CodecInfo
-    protocol: ApplicationProtocol | None
-    """None: one of those that exist by themselves."""
-    plan: RoutePlan | None
-    """What somebody says about its requests."""
-    uses: frozenset[Use]
-
-    @property
-    def keeps_out(self) -> str:
-        """What is kept out, other than by policies, in words for people; "": nothing."""
-        return self.plan.keeps_out if self.plan is not None else ""
-
-
-@dataclass
-class HostFilters:
-    """The filters of one host's ports, and what they depend on."""
-
-    filters: dict[str, Filter] = field(default_factory=dict)
-    ports: dict[int, PortFilters] = field(default_factory=dict)
-    claims: list[Claim] = field(default_factory=list)
-    redis: dict[int, RedisFilter] = field(default_factory=dict)
-    """Those of ports that speak Redis."""
-    uses: set[Use] = field(default_factory=set)
-    looked_up: set[str] = field(default_factory=set)
-    missing: bool = False
-    """A host that is written somewhere is not there."""
-    diagnostics: Diagnostics = ()
-
-    def add_uses(self, other: HostFilters) -> None:
-        """Takes over where those of other clients lead, who has said so, and what is to be said of
-        them."""
-        report = Report()
-        report.extend(self.diagnostics)
-        # A route that none of their requests gets to has those of others.
-        for_all = (it for it in other.diagnostics if it.diagnostic.code != "unreachable-route")
-        report.extend(tuple(for_all))
-        self.diagnostics = report.diagnostics
-        self.uses |= other.uses
-        self.looked_up |= other.looked_up
-        self.missing = self.missing or other.missing
-        for number, port in other.ports.items():
-            own = self.ports.get(number)
-            if own is not None:
-                plan = own.plan or port.plan
-                self.ports[number] = replace(own, plan=plan, uses=own.uses | port.uses)
-        for name, made in other.filters.items():
-            if name in self.filters:
-                mine = self.filters[name]
-                known = {origin.key for origin in mine.origins}
-                mine.origins += tuple(it for it in made.origins if it.key not in known)
 
 
 class HostTranslator:
@@ -163,7 +93,8 @@ class HostTranslator:
         self._index = index
         self._known = known
         self._clients = clients
-        self._redis = RedisReader(index, options.secrets)
+        self._doubts = FailClosed(index, options)
+        self._native = NativePorts(messages, options, index, known)
 
     def translate(self, host: str) -> HostFilters:
         """The filters of ``host``. Without a service there are none, and its MetaRouters are told
@@ -182,9 +113,9 @@ class HostTranslator:
         if service is None:
             made.missing = made.missing or bool(redis)
         elif any(port.native == REDIS for port in service.ports):
-            self._redis_ports(service, made, report)
+            self._native.redis(service, made, report)
         if service is not None:
-            self._zookeeper_ports(service, made, report)
+            self._native.zookeeper(service, made, report)
         made.diagnostics = report.diagnostics
         return made
 
@@ -226,7 +157,7 @@ class HostTranslator:
                 "listened for",
             )  # fmt: skip
         virtual = self._virtual_service(service, router, report) if service.ours else None
-        shut = self._shut(service, router, virtual) if service.ours else None
+        shut = self._doubts.routes_of(service, router, virtual) if service.ours else None
         if shut is not None:
             report.warning(
                 shut, "fail-closed", "",
@@ -238,8 +169,8 @@ class HostTranslator:
         for port in service.ours:
             found = self.codec(port, report)
             if found is not None:
-                doubt = shut or self._shut_protocol(service, port, found[1], report)
-                doubt = doubt or self._shut_policy(service, port, found[0], report)
+                doubt = shut or self._doubts.protocol_of(service, port, found[1], report)
+                doubt = doubt or self._doubts.policy_of(service, port, found[0], report)
                 said = plan
                 if virtual is not None and doubt is None:
                     said = virtual_service_plan(
@@ -292,92 +223,6 @@ class HostTranslator:
             self._known.resolve(name, virtual.key.namespace) == host for name in virtual.spec.hosts
         )
 
-    def _redis_ports(self, service: Service, made: HostFilters, report: Report) -> None:
-        plan, unreadable = self._redis.plan_of(service, report)
-        for port in service.ports:
-            if port.native != REDIS:
-                continue
-            name = filter_name(service.host, port.number)
-            translator = RedisTranslator(self._messages.builder, self._known, service, port, report)
-            shut = plan.shut or unreadable is not None
-            done = translator.shut() if shut else translator.translate(plan)
-            made.redis[port.number] = done
-            made.uses |= done.uses
-            made.looked_up |= done.hosts
-            made.missing = made.missing or done.missing
-            first = [] if plan.owner is port.owner else [plan.owner]
-            origins = (*([unreadable] if unreadable is not None else first), port.owner)
-            chain = (done.message,)
-            made.filters[name] = Filter(done.message, origins, service.visible_to, chain=chain)
-            if self._options.target is Target.ENVOY:
-                routed = plan.owner is not service.first
-                self._claim(service, port, routed, service.visible_to, made, report)
-
-    def _zookeeper_ports(self, service: Service, made: HostFilters, report: Report) -> None:
-        for port in service.ports:
-            if port.native != ZOOKEEPER:
-                continue
-            name = filter_name(service.host, port.number)
-            policy = self._known.policies(service.host).policy("", port.number)
-            chain = zookeeper_filters(self._messages.builder, service, port, policy)
-            origins = (port.owner, *policy.owners)
-            made.filters[name] = Filter(chain[0], origins, service.visible_to, chain=chain)
-            if self._options.target is Target.ENVOY:
-                self._claim(service, port, False, service.visible_to, made, report)
-
-    def _claim(
-        self,
-        service: Service,
-        port: Port,
-        routed: bool,
-        visible: Namespaces,
-        made: HostFilters,
-        report: Report,
-    ) -> None:
-        """Asks for an address for a port's listener."""
-        address, movable = local_address(service, port, self._options, report)
-        made.claims.append(
-            Claim(
-                service.host, port.number, port.owner, port.field, address, visible, port.rank,
-                routed, movable,
-            )
-        )  # fmt: skip
-
-    def _shut(
-        self, service: Service, router: MetaRouter | None, virtual: VirtualService | None
-    ) -> Unreadable | None:
-        """What cannot be read and may be what has the routes of a service: a MetaRouter, or where
-        there is none a VirtualService."""
-        for item in self._index.unreadable("MetaRouter", service.host):
-            if item.spec.kind != "MetaRouter" and virtual is not None:
-                continue
-            if router is None or (item.spec.name and age(item) < age(router)):
-                return item
-        if router is not None:
-            return None
-        for item in self._index.unreadable("VirtualService", service.host):
-            if virtual is None or (item.spec.name and age(item) < age(virtual)):
-                return item
-        return None
-
-    def _shut_protocol(
-        self, service: Service, port: Port, protocol: ApplicationProtocol | None, report: Report
-    ) -> Unreadable | None:
-        """What cannot be read and may be the ApplicationProtocol of a port: it may have bounds, and
-        options of the codec that decide what is matched."""
-        if protocol is not None:
-            return None
-        for item in self._index.unreadable("ApplicationProtocol", service.host):
-            tokens = item.spec.hosts
-            if tokens is None or port.protocol in [token.lower() for token in tokens]:
-                report.warning(
-                    item, "fail-closed", "",
-                    f"port {port.number} of {service.host} answers an error to every request "
-                    f'before this can be read: it may say how "{port.protocol}" is spoken',
-                )  # fmt: skip
-                return item
-        return None
-
     def _policies(self, service: Service, report: Report) -> list[AccessPolicy]:
         """Who may send what to a service."""
         found = self._index.policies(service.namespace)
@@ -392,25 +237,6 @@ class HostTranslator:
                     "(principals, namespaces, IP blocks, ports)",
                 )  # fmt: skip
         return [policy for policy in found if not policy.known_to_istio]
-
-    def _shut_policy(
-        self, service: Service, port: Port, codec: CodecInfo, report: Report
-    ) -> Unreadable | None:
-        """What cannot be read and may be a policy that denies some requests to a port."""
-        kinds = ["AuthorizationPolicy"] if self._options.target is Target.ENVOY else []
-        if codec.name == _DUBBO:
-            kinds.append("DubboAuthorizationPolicy")
-        for kind in kinds:
-            for item in self._index.unreadable(kind, service.host):
-                namespaces = ("", service.namespace, self._options.root_namespace)
-                if item.spec.namespace in namespaces:
-                    report.warning(
-                        item, "fail-closed", "",
-                        f"port {port.number} of {service.host} answers an error to every request "
-                        "before this can be read: it may deny some",
-                    )  # fmt: skip
-                    return item
-        return None
 
     def _port(
         self,
@@ -493,7 +319,7 @@ class HostTranslator:
                 message = self._messages.filter_config(name, text)
                 made.filters[name] = Filter(message, tuple(origins), visible)
         if self._options.target is Target.ENVOY and made.filters:
-            self._claim(service, port, plan is not None, visible, made, report)
+            made.claim(service, port, plan is not None, visible, self._options, report)
 
     def _tracing(
         self,

@@ -13,7 +13,7 @@ from metaprotocol.envoy.descriptors import EnvoyTypes
 from metaprotocol.resources import Key, Resource
 from metaprotocol.translate.access_logs import file_logs
 from metaprotocol.translate.filters import proxy_config
-from metaprotocol.translate.hosts import Filter, PortFilters
+from metaprotocol.translate.host_filters import Filter, PortFilters
 from metaprotocol.translate.istio_patches import (
     OUTBOUND,
     PRIORITY,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from metaprotocol.config.v1 import Condition, IntegerRange, StringList
-from metaprotocol.resources.meta_router import MetaRouteMatch, StringMatch
+from metaprotocol.resources.match import MetaRouteMatch, StringMatch
 
 
 def conditions(match: MetaRouteMatch) -> list[Condition]:

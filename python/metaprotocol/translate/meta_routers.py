@@ -19,7 +19,14 @@ from metaprotocol.config.v1 import (
     TokenBucket,
 )
 from metaprotocol.diagnostics import join_path
-from metaprotocol.resources import MetaRoute, MetaRouter, meta_router
+from metaprotocol.resources import (
+    MetaRoute,
+    MetaRouter,
+    concurrency_limit,
+    meta_router,
+    rate_limits,
+)
+from metaprotocol.resources import external_authorization as external
 from metaprotocol.resources.library_filter import FilterChange
 from metaprotocol.resources.traffic import Fault, Retries
 from metaprotocol.translate.access_logs import access_log
@@ -199,7 +206,7 @@ class _Reader:
 
     # --- rate limits
 
-    def _local_rate_limit(self, written: meta_router.LocalRateLimit) -> LocalRateLimit:
+    def _local_rate_limit(self, written: rate_limits.LocalRateLimit) -> LocalRateLimit:
         limit = LocalRateLimit(enable_x_ratelimit_headers=written.enable_x_ratelimit_headers)
         if written.token_bucket is not None:
             bucket = self._token_bucket(written.token_bucket, f"{_LOCAL}.tokenBucket")
@@ -213,7 +220,7 @@ class _Reader:
                 made.max_buckets = rule.max_buckets
         return limit
 
-    def _concurrency_limit(self, written: meta_router.ConcurrencyLimit) -> ConcurrencyLimit:
+    def _concurrency_limit(self, written: concurrency_limit.ConcurrencyLimit) -> ConcurrencyLimit:
         limit = ConcurrencyLimit(max_requests=written.max_requests)
         if written.adaptive is not None:
             self._adaptive(written.adaptive, f"{_CONCURRENCY}.adaptive", limit.adaptive)
@@ -229,7 +236,7 @@ class _Reader:
         return limit
 
     def _adaptive(
-        self, written: meta_router.AdaptiveConcurrency, field: str, made: AdaptiveConcurrency
+        self, written: concurrency_limit.AdaptiveConcurrency, field: str, made: AdaptiveConcurrency
     ) -> None:
         made.min_requests = written.min_requests
         interval = self._bounded(written.interval, f"{field}.interval", LONGEST_PAUSE)
@@ -240,14 +247,14 @@ class _Reader:
         made.buffer_percent = written.buffer_percent
         made.percentile = written.percentile
 
-    def _token_bucket(self, written: meta_router.TokenBucket, field: str) -> TokenBucket:
+    def _token_bucket(self, written: rate_limits.TokenBucket, field: str) -> TokenBucket:
         return TokenBucket(
             max_tokens=written.max_tokens,
             tokens_per_fill=written.tokens_per_fill,
             fill_interval=self._bounded(written.fill_interval, f"{field}.fillInterval"),
         )
 
-    def _global_rate_limit(self, written: meta_router.GlobalRateLimit) -> PlannedQuestion:
+    def _global_rate_limit(self, written: rate_limits.GlobalRateLimit) -> PlannedQuestion:
         timeout = self._bounded(
             written.request_timeout, f"{_GLOBAL}.requestTimeout", _LONGEST_QUESTION
         )
@@ -262,7 +269,7 @@ class _Reader:
             limit.descriptors.add(key=descriptor.property, descriptor_key=descriptor.descriptor_key)
         return PlannedQuestion(limit, written.rate_limit_service)
 
-    def _check(self, written: meta_router.ExternalAuthorization) -> PlannedCheck:
+    def _check(self, written: external.ExternalAuthorization) -> PlannedCheck:
         check = ExternalAuthorization(
             match=conditions(written.match),
             timeout=self._bounded(written.timeout, f"{_CHECK}.timeout", _LONGEST_QUESTION),
@@ -359,7 +366,9 @@ def _field_of_match(keys: Sequence[str], index: int | None, path: str) -> str:
 
 
 def _field_of_limit(
-    place: str, limit: meta_router.LocalRateLimit | meta_router.ConcurrencyLimit | None, path: str
+    place: str,
+    limit: rate_limits.LocalRateLimit | concurrency_limit.ConcurrencyLimit | None,
+    path: str,
 ) -> str:
     name, index, rest = first_step(path)
     if name != "rules" or limit is None or index is None or index >= len(limit.conditions):

@@ -19,7 +19,7 @@ from metaprotocol.config.v1 import (
     Tracing,
 )
 from metaprotocol.resources import Telemetry
-from metaprotocol.resources.meta_router import AccessLog as WrittenLog
+from metaprotocol.resources.access_log import AccessLog as WrittenLog
 from metaprotocol.resources.telemetry import (
     FAILURES,
     LABELS,

@@ -27,7 +27,8 @@ from metaprotocol.translate.destination_rules import (
     with_unreadable,
     without_service,
 )
-from metaprotocol.translate.hosts import HostFilters, HostTranslator, loops, protocol_diagnostics
+from metaprotocol.translate.host_filters import HostFilters
+from metaprotocol.translate.hosts import HostTranslator, loops, protocol_diagnostics
 from metaprotocol.translate.index import Index, Touched
 from metaprotocol.translate.messages import Messages
 from metaprotocol.translate.model import Service

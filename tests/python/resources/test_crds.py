@@ -10,7 +10,7 @@ import pytest
 import yaml
 from metaprotocol.resources import ApplicationProtocol, MetaRouter, load_text
 from metaprotocol.resources.crds import crd, crd_files, main
-from metaprotocol.resources.meta_router import StringMatch
+from metaprotocol.resources.match import StringMatch
 
 from tests.python.resources import crd_schema
 from tests.python.resources.samples import (

@@ -14,7 +14,7 @@ from metaprotocol.diagnostics import (
     join_path,
     shorten,
 )
-from metaprotocol.resources.yaml_reader import parse_path
+from metaprotocol.resources.yaml_positions import parse_path
 
 
 def test_a_diagnostic_is_one_line_with_place_object_field_message_and_fix() -> None:

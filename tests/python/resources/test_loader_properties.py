@@ -6,8 +6,9 @@ import pytest
 import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from metaprotocol.resources import LoadResult, load_bytes, load_text, yaml_reader
-from metaprotocol.resources.yaml_reader import Limits, YamlProblem, split_documents
+from metaprotocol.resources import LoadResult, load_bytes, load_text, yaml_events, yaml_reader
+from metaprotocol.resources.yaml_events import Limits, YamlProblem
+from metaprotocol.resources.yaml_reader import split_documents
 
 from tests.python.resources.samples import ALL, errors
 
@@ -156,20 +157,20 @@ def test_documents_begin_where_a_line_says_so(scraps: list[str]) -> None:
 # The two do not agree on where these are white space.
 @given(YAMLISH.filter(lambda text: not {"\u2028", "\u2029", "\x85", "\ufeff"} & set(text)))
 def test_the_parser_in_python_reads_what_the_one_in_c_reads(text: str) -> None:
-    if yaml_reader.engine() != "c":
+    if yaml_events.engine() != "c":
         pytest.skip("there is no parser in C here")
     for document in split_documents(text, "a.yaml"):
         try:
             fast = document.value(LIMITS)[0]
         except YamlProblem:
             continue
-        chosen = yaml_reader._Parser, yaml_reader._read_yaml
-        yaml_reader._Parser = yaml_reader._read_yaml = None
+        chosen = yaml_events._Parser, yaml_reader._read_yaml
+        yaml_events._Parser = yaml_reader._read_yaml = None
         try:
             slow = document.value(LIMITS)[0]
         except YamlProblem:
             # It is the stricter one in places.
             continue
         finally:
-            yaml_reader._Parser, yaml_reader._read_yaml = chosen
+            yaml_events._Parser, yaml_reader._read_yaml = chosen
         assert slow == fast

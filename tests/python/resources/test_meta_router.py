@@ -11,12 +11,8 @@ import yaml
 from metaprotocol.engine import Config, ConfigInvalid
 from metaprotocol.errors import InvalidResources
 from metaprotocol.resources import Metadata, MetaRoute, MetaRouter, MetaRouterSpec
-from metaprotocol.resources.meta_router import (
-    Destination,
-    DirectReply,
-    MetaRouteDestination,
-    StringMatch,
-)
+from metaprotocol.resources.match import StringMatch
+from metaprotocol.resources.meta_router import Destination, DirectReply, MetaRouteDestination
 from pydantic import ValidationError
 
 from tests.python.resources.samples import (

@@ -14,7 +14,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from metaprotocol._native._engine import read_yaml
 from metaprotocol.resources import yaml_reader
-from metaprotocol.resources.yaml_reader import Document, Limits, YamlProblem, split_documents
+from metaprotocol.resources.yaml_events import Limits, YamlProblem
+from metaprotocol.resources.yaml_reader import Document, split_documents
 
 from tests.python.resources.samples import ALL
 
