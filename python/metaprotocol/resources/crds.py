@@ -22,13 +22,18 @@ import yaml
 from pydantic import BaseModel
 
 from metaprotocol.resources import (
+    access_log,
     application_protocol,
     base,
+    concurrency_limit,
     declaration,
     destination_rule,
+    external_authorization,
     library_filter,
     limits,
+    match,
     meta_router,
+    rate_limits,
     redis,
     request_metrics,
     tracing,
@@ -216,13 +221,18 @@ _EXTRA: dict[str, Json] = {
 }
 
 _MODULES = (
+    access_log,
     application_protocol,
     base,
+    concurrency_limit,
     declaration,
     destination_rule,
+    external_authorization,
     library_filter,
     limits,
+    match,
     meta_router,
+    rate_limits,
     redis,
     request_metrics,
     tracing,
