@@ -109,13 +109,13 @@ def main(
         for case in plan.cases:
             results += run_case(case, plan, tool, homes, servers, progress)
         few_routes = [proxy for proxy in ALL_PROXIES if proxy.routes != MANY_ROUTES]
-        for case in plan.memory:
+        for idle in plan.memory:
             # A fresh process each, whose memory holds nothing of what went before.
             with start(few_routes) as fresh:
-                sizes[case] = memory_per_connection(
-                    case.proxy, plan.idle_connections, tool, fresh, case.bytes
+                sizes[idle] = memory_per_connection(
+                    idle.proxy, plan.idle_connections, tool, fresh, idle.bytes
                 )
-            progress(f"memory: {case.proxy.label}, {case.proxy.protocol}")
+            progress(f"memory: {idle.proxy.label}, {idle.proxy.protocol}")
         if plan.scale_rounds:
             with tempfile.TemporaryDirectory(prefix="metaprotocol-bench-") as folder:
                 scaled = bench.scale.measure(
