@@ -188,7 +188,7 @@ class Exchanges final : public AttemptSink {
   bool PrepareRetry(Exchange& exchange);
   static bool MayMove(const Exchange& exchange);
   bool RetryInstead(Exchange& exchange, const Message& reply);
-  void TryAgain(Exchange& exchange);
+  void TryAgain(Exchange& exchange, std::string_view why);
   void TryNow(Exchange& exchange);
   void TryTimedOut(Exchange& exchange);
   void TryFailed(Exchange& exchange, const AttemptResult& result);

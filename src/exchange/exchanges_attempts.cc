@@ -7,6 +7,24 @@
 #include "src/filter/local_reply_text.h"
 
 namespace metaprotocol {
+namespace {
+
+// As configurations call what requests are tried again for.
+std::string_view AttemptFailure(AttemptResult::Cause cause) {
+  switch (cause) {
+    case AttemptResult::Cause::kNeverConnected:
+      return "connect_failure";
+    case AttemptResult::Cause::kNeverWritten:
+      return "not_written";
+    case AttemptResult::Cause::kTimedOut:
+      return "timeout";
+    default:
+      return "lost";
+  }
+}
+
+}  // namespace
+
 Router::Sender Exchanges::SenderOf(const Exchange& exchange) {
   return {*exchange.origin_, *exchange.snapshot_, *exchange.route_};
 }
@@ -161,8 +179,12 @@ inline bool Exchanges::RetryInstead(Exchange& exchange, const Message& reply) {
          PrepareRetry(exchange);
 }
 
-// What PrepareRetry has allowed.
-[[gnu::noinline]] void Exchanges::TryAgain(Exchange& exchange) {
+// What PrepareRetry has allowed. `why`: what was wrong with the attempt before; static.
+[[gnu::noinline]] void Exchanges::TryAgain(Exchange& exchange, std::string_view why) {
+  if (RequestRecord* const record = exchange.record_; record != nullptr && record->leaves_span()) {
+    record->failed_attempts.push_back(
+        {exchange.host_address_, record->sent_us, context_.now_us(), why});
+  }
   if (exchange.pause_us_ == 0) {
     TryNow(exchange);
     return;
@@ -195,7 +217,7 @@ void Exchanges::TryTimedOut(Exchange& exchange) {
   const bool may = result.cause == AttemptResult::Cause::kNeverConnected || MayMove(exchange);
   if (may && Retries::Wanted(Retries::PolicyOf(*exchange.route_), result) &&
       PrepareRetry(exchange)) {
-    TryAgain(exchange);
+    TryAgain(exchange, AttemptFailure(result.cause));
     return;
   }
   Reply(exchange, result.reply, result.text);
@@ -260,7 +282,7 @@ void Exchanges::Conclude(Exchange& exchange, ResponseVerdict verdict, const Code
       Reply(exchange, exchange.answer_, exchange.answer_text_);
       return;
     case ResponseVerdict::kRetry:
-      TryAgain(exchange);
+      TryAgain(exchange, ReplyStatusText(message.status));
       return;
   }
 }
@@ -313,7 +335,7 @@ Handled Exchanges::OnReply(Attempt& attempt, const Codec& codec, Message& messag
       break;
     case ResponseVerdict::kRetry:
       Abandon(exchange, AttemptResult::Cause::kGivenUp);
-      TryAgain(exchange);
+      TryAgain(exchange, ReplyStatusText(message.status));
       break;
   }
   return Handled::kDone;

@@ -60,14 +60,24 @@ void RequestLogger::End(SnapshotUse& use, RequestRecord& record, EndedRequest en
       use.logs[i]->Write(line_);
     }
   }
-  if (record.trace && record.trace->leaves_span) {
-    line_.clear();
-    configured.tracing->WriteSpan(ended, line_);
-    use.protocol_series->Add(Counter::kSpans);
-    exporter_.Add(configured.tracing->target, line_, *use.protocol_series);
-  }
+  if (record.leaves_span()) SendSpans(*configured.tracing, use, ended);
   if (configured.metrics != nullptr) Count(use, ended);
   pool_.Release(record);
+}
+
+void RequestLogger::SendSpans(const Tracing& tracing, SnapshotUse& use, const EndedRequest& ended) {
+  const auto send = [&] {
+    use.protocol_series->Add(Counter::kSpans);
+    exporter_.Add(tracing.target, line_, *use.protocol_series);
+  };
+  line_.clear();
+  tracing.WriteSpan(ended, line_);
+  send();
+  for (size_t i = 0; i < Tracing::AttemptSpans(ended); ++i) {
+    line_.clear();
+    tracing.WriteAttempt(ended, i, context_.Random() | 1, line_);
+    send();
+  }
 }
 
 void RequestLogger::Count(SnapshotUse& use, const EndedRequest& ended) {

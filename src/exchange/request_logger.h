@@ -11,6 +11,7 @@
 #include "src/exchange/otlp_exporter.h"
 #include "src/router/protocol_state.h"
 #include "src/telemetry/request_record.h"
+#include "src/telemetry/tracing.h"
 
 namespace metaprotocol {
 
@@ -36,6 +37,7 @@ class RequestLogger {
   void CallDone(CallId call, std::optional<Bytes> reply) { exporter_.CallDone(call, reply); }
 
  private:
+  void SendSpans(const Tracing& tracing, SnapshotUse& use, const EndedRequest& ended);
   void Count(SnapshotUse& use, const EndedRequest& ended);
 
   EngineContext& context_;

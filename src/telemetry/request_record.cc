@@ -5,6 +5,18 @@
 
 namespace metaprotocol {
 
+std::string_view ReplyStatusText(ReplyStatus status) {
+  switch (status) {
+    case ReplyStatus::kOk:
+      return "ok";
+    case ReplyStatus::kException:
+      return "exception";
+    case ReplyStatus::kError:
+      break;
+  }
+  return "error";
+}
+
 size_t RecordedKeys::Want(std::string_view name, MetadataKeys& keys) {
   for (size_t i = 0; i < keys_.size(); ++i) {
     if (keys_[i].name() == name) return i;
@@ -27,6 +39,7 @@ void RequestRecord::Begin(const RecordedKeys& keys, const MatchInput& input) {
   sent_us = first_byte_us = 0;
   by_filter = connected = delayed = false;
   host_workload.clear();
+  failed_attempts.clear();
   values_.resize(keys.size());
   for (size_t i = 0; i < keys.size(); ++i) {
     const std::optional<std::string_view> found = keys.at(i).Find(input);
@@ -58,16 +71,7 @@ void RequestRecord::SetRemote(std::string_view address, uint32_t port) {
 
 std::string_view EndedRequest::code() const {
   if (answered) return reply == LocalReply::kNoContent ? "ok" : "error";
-  if (!replied) return "";
-  switch (status) {
-    case ReplyStatus::kOk:
-      return "ok";
-    case ReplyStatus::kException:
-      return "exception";
-    case ReplyStatus::kError:
-      break;
-  }
-  return "error";
+  return replied ? ReplyStatusText(status) : "";
 }
 
 std::string_view EndedRequest::details() const {

@@ -18,6 +18,9 @@
 
 namespace metaprotocol {
 
+// "ok", "exception" or "error".
+std::string_view ReplyStatusText(ReplyStatus status);
+
 // The keys that somebody wants to see when a request has ended, each once. Made while a
 // configuration is loaded.
 class RecordedKeys {
@@ -53,6 +56,7 @@ class RequestRecord {
   void Replace(size_t place, std::string_view value);
   // The client's address and port: behind all values.
   void SetRemote(std::string_view address, uint32_t port);
+  bool leaves_span() const { return trace && trace->leaves_span; }
   std::string_view reason() const { return reason_; }
   // Why the proxy has answered.
   void SetReason(std::string_view text) { reason_.assign(text.substr(0, kMostReasonBytes)); }
@@ -66,6 +70,15 @@ class RequestRecord {
   bool connected = false;           // some of the request was sent to a server
   bool delayed = false;             // a fault filter made it wait
   std::string host_workload;        // HostInfo::workload of the host that was tried last
+
+  // An attempt after which there was to be another one.
+  struct FailedAttempt {
+    std::string host;  // "" if none was tried
+    uint64_t began_us;
+    uint64_t ended_us;
+    std::string_view why;  // static
+  };
+  std::vector<FailedAttempt> failed_attempts;  // in order; kept only for requests that leave a span
 
  private:
   struct Value {

@@ -48,6 +48,56 @@ void AppendServer(std::string& out, uint32_t field, std::string_view host) {
   AppendOtlpNumber(out, field, "server.port", port);
 }
 
+// The first of these that has a value; "" if none has.
+std::string_view FirstOf(const RequestRecord& record, const std::vector<size_t>& places) {
+  std::string_view found;
+  for (const size_t place : places) {
+    if (found.empty()) found = record.value(place).value_or("");
+  }
+  return found.substr(0, Tracing::kMostValueBytes);
+}
+
+// What each span begins with. Times are the engine's.
+void AppendHead(std::string& span, const EndedRequest& request, uint64_t id, uint64_t parent,
+                std::string_view name, Tracing::Kind kind, uint64_t began_us, uint64_t ended_us) {
+  namespace f = span_field;
+  const TraceId& trace = request.record.trace->context.trace;
+  AppendProtoBytes(span, f::kTraceId, BigEndian(trace.high) + BigEndian(trace.low));
+  AppendProtoBytes(span, f::kSpanId, BigEndian(id));
+  if (parent != 0) AppendProtoBytes(span, f::kParentSpanId, BigEndian(parent));
+  AppendProtoBytes(span, f::kName, MadeUtf8(name));
+  AppendProtoVarint(span, f::kKind, static_cast<uint64_t>(kind));
+  const auto unix_ns = [&](uint64_t us) {
+    return (request.ended_unix_us - (request.ended_us - us)) * 1000;
+  };
+  AppendProtoFixed64(span, f::kStart, unix_ns(began_us));
+  AppendProtoFixed64(span, f::kEnd, unix_ns(ended_us));
+}
+
+void AppendCalled(std::string& span, std::string_view protocol, std::string_view service,
+                  std::string_view method) {
+  const auto text = [&](std::string_view key, std::string_view value) {
+    if (!value.empty()) AppendText(span, span_field::kAttributes, key, value);
+  };
+  text("rpc.system", protocol);
+  text("rpc.service", service);
+  text("rpc.method", method);
+}
+
+void AppendError(std::string& span, std::string_view why, std::string_view reason) {
+  if (!why.empty()) AppendText(span, span_field::kAttributes, "error.type", why);
+  std::string status;
+  if (!reason.empty()) AppendProtoBytes(status, 2, MadeUtf8(reason));
+  AppendProtoVarint(status, 3, kStatusError);
+  AppendProtoBytes(span, span_field::kStatus, status);
+}
+
+// Why a request has failed.
+std::string_view ErrorType(const EndedRequest& request) {
+  if (request.client_gone) return "client_gone";
+  return request.answered ? request.details() : request.code();
+}
+
 }  // namespace
 
 Tracing::Tracing(RecordedKeys& recorded, MetadataKeys& keys)
@@ -63,32 +113,16 @@ void Tracing::WriteSpan(const EndedRequest& request, std::string& out) const {
   namespace f = span_field;
   const RequestRecord& record = request.record;
   const TraceContext& context = record.trace->context;
+  const std::string_view service = FirstOf(record, service_);
+  const std::string_view method = FirstOf(record, method_);
   std::string span;
-  AppendProtoBytes(span, f::kTraceId, BigEndian(context.trace.high) + BigEndian(context.trace.low));
-  AppendProtoBytes(span, f::kSpanId, BigEndian(context.span));
+  AppendHead(span, request, context.span, context.parent,
+             SpanName(request.protocol, service, method), kind, request.started_us,
+             request.ended_us);
   const std::string_view state = record.value(trace_state_).value_or("");
-  if (context.parent != 0) {
-    AppendProtoBytes(span, f::kParentSpanId, BigEndian(context.parent));
-    if (!state.empty() && state.size() <= kMostTraceState && IsAscii(state)) {
-      AppendProtoBytes(span, f::kTraceState, state);
-    }
+  if (context.parent != 0 && !state.empty() && state.size() <= kMostTraceState && IsAscii(state)) {
+    AppendProtoBytes(span, f::kTraceState, state);
   }
-
-  const auto first_of = [&](const std::vector<size_t>& places) {
-    std::string_view found;
-    for (const size_t place : places) {
-      if (found.empty()) found = record.value(place).value_or("");
-    }
-    return found.substr(0, kMostValueBytes);
-  };
-  const std::string_view service = first_of(service_);
-  const std::string_view method = first_of(method_);
-  AppendProtoBytes(span, f::kName, MadeUtf8(SpanName(request.protocol, service, method)));
-
-  AppendProtoVarint(span, f::kKind, static_cast<uint64_t>(kind));
-  const uint64_t lasted_us = request.ended_us - request.started_us;
-  AppendProtoFixed64(span, f::kStart, (request.ended_unix_us - lasted_us) * 1000);
-  AppendProtoFixed64(span, f::kEnd, request.ended_unix_us * 1000);
 
   const auto text = [&](std::string_view key, std::string_view value) {
     if (!value.empty()) AppendText(span, f::kAttributes, key, value);
@@ -96,9 +130,7 @@ void Tracing::WriteSpan(const EndedRequest& request, std::string& out) const {
   const auto number = [&](std::string_view key, uint64_t value) {
     AppendOtlpNumber(span, f::kAttributes, key, value);
   };
-  text("rpc.system", request.protocol);
-  text("rpc.service", service);
-  text("rpc.method", method);
+  AppendCalled(span, request.protocol, service, method);
   text("client.address", record.value(source_address_).value_or(""));
   if (!request.host.empty()) AppendServer(span, f::kAttributes, request.host);
   text("guid:x-request-id", record.value(request_id_).value_or(""));
@@ -119,15 +151,31 @@ void Tracing::WriteSpan(const EndedRequest& request, std::string& out) const {
       text(attribute.name, *value);
     }
   }
-  if (request.failed()) {
-    const std::string_view why = request.client_gone ? "client_gone"
-                                 : request.answered  ? request.details()
-                                                     : request.code();
-    text("error.type", why);
-    std::string status;
-    if (!record.reason().empty()) AppendProtoBytes(status, 2, MadeUtf8(record.reason()));
-    AppendProtoVarint(status, 3, kStatusError);
-    AppendProtoBytes(span, f::kStatus, status);
+  if (request.failed()) AppendError(span, ErrorType(request), record.reason());
+  AppendProtoBytes(out, 2, span);
+}
+
+void Tracing::WriteAttempt(const EndedRequest& request, size_t number, uint64_t id,
+                           std::string& out) const {
+  namespace f = span_field;
+  const RequestRecord& record = request.record;
+  const std::string_view service = FirstOf(record, service_);
+  const std::string_view method = FirstOf(record, method_);
+  const bool is_last = number == record.failed_attempts.size();
+  const auto* const failed = is_last ? nullptr : &record.failed_attempts[number];
+  const std::string_view host = is_last ? request.host : std::string_view(failed->host);
+  std::string span;
+  AppendHead(span, request, id, record.trace->context.span,
+             SpanName(request.protocol, service, method), Kind::kClient,
+             is_last ? record.sent_us : failed->began_us,
+             is_last ? request.ended_us : failed->ended_us);
+  AppendCalled(span, request.protocol, service, method);
+  if (!host.empty()) AppendServer(span, f::kAttributes, host);
+  AppendOtlpNumber(span, f::kAttributes, "attempt", number + 1);
+  if (!is_last) {
+    if (failed->why != ReplyStatusText(ReplyStatus::kOk)) AppendError(span, failed->why, "");
+  } else if (request.failed()) {
+    AppendError(span, ErrorType(request), record.reason());
   }
   AppendProtoBytes(out, 2, span);
 }

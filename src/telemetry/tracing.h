@@ -3,6 +3,7 @@
 // Envoy's.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
@@ -66,6 +67,14 @@ class Tracing {
 
   // Appends the span of a request that has one: a field `spans` of OTLP's ScopeSpans.
   void WriteSpan(const EndedRequest& request, std::string& out) const;
+  // How many spans of attempts such a request leaves besides: none if it was tried once.
+  static size_t AttemptSpans(const EndedRequest& request) {
+    const size_t failed = request.record.failed_attempts.size();
+    return failed == 0 ? 0 : std::min<size_t>(failed + 1, request.attempts);
+  }
+  // Appends the span of one of them, counted from 0, with this id: a child of the request's.
+  void WriteAttempt(const EndedRequest& request, size_t number, uint64_t id,
+                    std::string& out) const;
 
  private:
   TracePropagation propagation_;

@@ -232,7 +232,135 @@ TEST(Tracing, EachRequestLeavesOneSpanWhateverBecomesOfIt) {
   }
 }
 
-TEST(Tracing, AttemptsAreOneSpanAndWhatFailedSaysWhy) {
+// The span of a request and those of its attempts, in their order; fails the test unless the latter
+// are children of the former, within its time, and one after the other.
+struct Tried {
+  SimSpan request;
+  std::vector<SimSpan> attempts;
+};
+std::vector<Tried> TriedIn(const std::vector<SimSpan>& spans) {
+  std::vector<Tried> all;
+  for (const SimSpan& span : spans) {
+    if (span.attributes.contains("attempts")) {
+      all.push_back({span, {}});
+      continue;
+    }
+    const bool is_child = !all.empty() && span.parent == all.back().request.span;
+    EXPECT_TRUE(is_child) << span.name;
+    if (!is_child) continue;
+    Tried& tried = all.back();
+    const uint64_t from =
+        tried.attempts.empty() ? tried.request.began_ns : tried.attempts.back().ended_ns;
+    EXPECT_LE(from, span.began_ns);
+    EXPECT_LE(span.began_ns, span.ended_ns);
+    EXPECT_LE(span.ended_ns, tried.request.ended_ns);
+    EXPECT_EQ(span.trace, tried.request.trace);
+    EXPECT_NE(span.span, tried.request.span);
+    EXPECT_EQ(span.name, tried.request.name);
+    tried.attempts.push_back(span);
+    EXPECT_EQ(span.attributes.at("attempt"), std::to_string(tried.attempts.size()));
+  }
+  return all;
+}
+
+TEST(Tracing, EachAttemptOfARequestThatIsTriedAgainIsASpan) {
+  SimConfig config = Traced();
+  config.routes = {
+      SimRoute{.retry = RetryPolicy{.backoff_us = 20 * kMs, .max_backoff_us = kSecond}}};
+  TracingWorld world(std::move(config));
+  world.SetHosts("a", {"h1", "h2"});
+  world.servers["h1"].connect = SimServer::Connect::kRefuse;
+  SimClient& client = world.Connect();
+  for (uint64_t i = 0; i < 2; ++i) client.Send(world.Request(i, "", {{"method", "buy"}}));
+  const std::vector<Tried> all = TriedIn(world.Spans());
+  ASSERT_EQ(all.size(), 2u);
+  size_t again = 0;
+  for (const Tried& tried : all) {
+    EXPECT_FALSE(tried.request.failed);
+    EXPECT_EQ(tried.request.attributes.at("server.address"), "h2");
+    if (tried.attempts.empty()) {
+      EXPECT_EQ(tried.request.attributes.at("attempts"), "1");
+      continue;
+    }
+    ++again;
+    ASSERT_EQ(tried.attempts.size(), 2u);
+    EXPECT_EQ(tried.request.attributes.at("attempts"), "2");
+    EXPECT_TRUE(tried.attempts[0].failed);
+    EXPECT_EQ(tried.attempts[0].attributes.at("error.type"), "connect_failure");
+    EXPECT_EQ(tried.attempts[0].attributes.at("server.address"), "h1");
+    EXPECT_FALSE(tried.attempts[1].failed);
+    EXPECT_FALSE(tried.attempts[1].attributes.contains("error.type"));
+    EXPECT_EQ(tried.attempts[1].attributes.at("server.address"), "h2");
+    EXPECT_EQ(tried.attempts[1].attributes.at("rpc.method"), "buy");
+    EXPECT_EQ(tried.attempts[1].kind, 3u);
+  }
+  EXPECT_EQ(again, 1u);
+  EXPECT_EQ(world.Count(Counter::kSpans), 4u);
+}
+
+TEST(Tracing, AttemptsSayWhyTheyWereNotTheLast) {
+  struct Case {
+    RetryPolicy policy;
+    std::string why;
+    std::function<void(SimServer&)> breaks;
+  };
+  const Case cases[] = {
+      {.policy = {.retries = 1, .causes = RetryPolicy::kException},
+       .why = "exception",
+       .breaks = [](SimServer& server) { server.reply_kind = 'X'; }},
+      {.policy = {.retries = 1, .causes = RetryPolicy::kTimeout, .per_try_timeout_us = 10 * kMs},
+       .why = "timeout",
+       .breaks = [](SimServer& server) { server.mode = SimServer::Mode::kSilent; }},
+  };
+  for (const Case& one : cases) {
+    SimConfig config = Traced();
+    config.routes = {SimRoute{.retry = one.policy}};
+    TracingWorld world(std::move(config));
+    one.breaks(world.servers["h1"]);
+    SimClient& client = world.Connect();
+    client.Send(world.Request(1));
+    const std::vector<Tried> all = TriedIn(world.Spans());
+    ASSERT_EQ(all.size(), 1u);
+    EXPECT_TRUE(all[0].request.failed);
+    ASSERT_EQ(all[0].attempts.size(), 2u);
+    for (const SimSpan& attempt : all[0].attempts) {
+      EXPECT_TRUE(attempt.failed);
+      EXPECT_EQ(attempt.attributes.at("error.type"), one.why);
+    }
+  }
+}
+
+TEST(Tracing, AsManySpansOfAttemptsAsThereWereWhateverBecomesOfARequest) {
+  for (const SimConfig& base : {SimConfig{}, Pipelined(), Exclusive()}) {
+    SimConfig config = WithFates(Traced(base));
+    for (SimRoute& route : config.routes) {
+      if (route.direct_reply) continue;
+      route.retry = RetryPolicy{.causes = RetryPolicy::kUnseen | RetryPolicy::kTimeout,
+                                .per_try_timeout_us = 15 * kMs,
+                                .backoff_us = 10 * kMs,
+                                .max_backoff_us = 40 * kMs};
+    }
+    TracingWorld world(std::move(config), 7);
+    const std::map<std::string, size_t> sent = MeetFates(world, "method");
+    const std::vector<Tried> all = TriedIn(world.Spans());
+    EXPECT_EQ(all.size(), sent.size());
+    size_t again = 0;
+    for (const Tried& tried : all) {
+      const std::string attempts = tried.request.attributes.at("attempts");
+      if (tried.attempts.empty()) {
+        EXPECT_TRUE(attempts == "0" || attempts == "1") << tried.request.name;
+        continue;
+      }
+      ++again;
+      EXPECT_EQ(std::to_string(tried.attempts.size()), attempts) << tried.request.name;
+      EXPECT_TRUE(tried.attempts.front().failed);
+      EXPECT_EQ(tried.attempts.back().failed, tried.request.failed);
+    }
+    EXPECT_GT(again, 10u);
+  }
+}
+
+TEST(Tracing, ARequestThatWasTriedOnceIsOneSpanAndWhatFailedSaysWhy) {
   SimConfig config = Traced();
   config.routes = {SimRoute{.clusters = {{"slow", 1}}, .timeout_us = 50 * kMs}};
   TracingWorld world(std::move(config));

@@ -20,6 +20,8 @@ struct SimSpan {
   std::string state;
   std::string name;
   uint64_t kind = 0;
+  uint64_t began_ns = 0;
+  uint64_t ended_ns = 0;
   bool failed = false;
   std::string why;
   std::map<std::string, std::string> attributes;
@@ -55,6 +57,17 @@ inline uint64_t NumberOf(std::string_view message, uint32_t number) {
   return 0;
 }
 
+inline uint64_t TimeOf(std::string_view message, uint32_t number) {
+  ProtoReader reader(message);
+  for (ProtoField field; reader.Next(field);) {
+    if (!field.is(number, WireType::kFixed64)) continue;
+    uint64_t value = 0;
+    for (size_t i = 8; i-- > 0;) value = value << 8 | static_cast<uint8_t>(field.bytes[i]);
+    return value;
+  }
+  return 0;
+}
+
 inline std::vector<SimSpan> SpansOf(const SimCollector& collector) {
   std::vector<SimSpan> all;
   for (const SimCollector::Batch& batch : collector.batches) {
@@ -70,6 +83,8 @@ inline std::vector<SimSpan> SpansOf(const SimCollector& collector) {
       span.parent = HexOf(FieldOf(text, 4));
       span.name = FieldOf(text, 5);
       span.kind = NumberOf(text, 6);
+      span.began_ns = TimeOf(text, 7);
+      span.ended_ns = TimeOf(text, 8);
       for (const std::string_view attribute : FieldsOf(text, 9)) {
         const std::string value = FieldOf(attribute, 2);
         const std::string shown = FieldOf(value, 1);
