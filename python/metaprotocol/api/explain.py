@@ -9,6 +9,7 @@ from enum import Enum
 from typing import Any
 
 from metaprotocol.api.balancing import describe_choice, describe_retries
+from metaprotocol.api.rehearsal import Rehearsal
 from metaprotocol.api.routing import (
     FilterSnapshot,
     describe_changes,
@@ -102,6 +103,8 @@ class Explanation:
     """The metadata keys whose values choose the host, in clusters that hash."""
     retries: bool = False
     """Whether the route has a policy for calls that fail."""
+    rehearsal: Rehearsal | None = None
+    """What became of such calls when they were played, if they were."""
 
     def __str__(self) -> str:
         """As ``metaprotocol try`` prints it."""
@@ -112,6 +115,9 @@ class Explanation:
         yield from self._decision()
         for told in self.telemetry:
             yield Line(f"and then {told}")
+        if self.rehearsal is not None:
+            yield Line("")
+            yield from map(Line, self.rehearsal.lines())
 
     def _decision(self) -> Iterator[Line]:
         yield Line(f"{self.filter} ({self.codec})", Tone.TITLE)
@@ -173,6 +179,7 @@ class Explanation:
             "denied": self.denied or None,
             "limits": list(self.limits),
             "telemetry": list(self.telemetry),
+            "rehearsal": self.rehearsal.to_dict() if self.rehearsal is not None else None,
             "tried": [
                 {
                     "route": route.name,

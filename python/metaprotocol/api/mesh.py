@@ -15,6 +15,7 @@ from google.protobuf.message import Message
 from metaprotocol.api.balancing import cluster_policy
 from metaprotocol.api.explain import Explanation, explain, with_clusters
 from metaprotocol.api.explain_redis import RedisSnapshot, redis_snapshot
+from metaprotocol.api.rehearsal import ClusterHosts, Endpoint, Rehearsal, clusters_of, rehearse
 from metaprotocol.api.routing import FilterSnapshot, filter_snapshot
 from metaprotocol.config.v1 import ClusterPolicy
 from metaprotocol.control_plane.content import Content, in_code, read_folder
@@ -90,6 +91,10 @@ class EnvoyResources:
 
     def hosts(self, cluster: str) -> list[str]:
         """The endpoints of the cluster as "address:port"; none if there is no such cluster."""
+        return [endpoint.address for endpoint in self._endpoints(cluster)]
+
+    def _endpoints(self, cluster: str, priority: int | None = None) -> list[Endpoint]:
+        """Those of that priority, or all."""
         assignment = self.by_type.get(ENDPOINTS, {}).get(cluster)
         if assignment is not None:
             content = self.types.to_dict(assignment)
@@ -99,10 +104,13 @@ class EnvoyResources:
             content = content.get("load_assignment", {})
         found = []
         for locality in content.get("endpoints", []):
+            if priority not in (None, locality.get("priority", 0)):
+                continue
             for item in locality.get("lb_endpoints", []):
                 address = item.get("endpoint", {}).get("address", {})
                 if socket := address.get("socket_address"):
-                    found.append(f"{socket['address']}:{socket.get('port_value', 0)}")
+                    where = f"{socket['address']}:{socket.get('port_value', 0)}"
+                    found.append(Endpoint(where, item.get("load_balancing_weight", 1)))
         return found
 
     def policy(self, cluster: str) -> ClusterPolicy | None:
@@ -119,6 +127,23 @@ class EnvoyResources:
             {name: self.hosts(name) for name in clusters},
             {name: self.policy(name) for name in clusters},
         )
+
+    def rehearse(
+        self,
+        snapshot: FilterSnapshot,
+        metadata: Sequence[tuple[str, str]],
+        calls: int = 1,
+        down: Sequence[str] = (),
+        seed: int = 1,
+    ) -> Rehearsal:
+        """See ``metaprotocol.api.rehearsal.rehearse``. All hosts of the first priority are taken
+        for well, but for those that are ``down``."""
+        clusters = {
+            name: ClusterHosts(policy, tuple(self._endpoints(name, priority=0)))
+            for name in sorted(clusters_of(snapshot.proxy))
+            if (policy := self.policy(name)) is not None
+        }
+        return rehearse(snapshot, metadata, clusters, calls, down, seed)
 
     def bootstrap(self, *, admin_port: int = 0, node_id: str = "local") -> Message:
         """envoy.config.bootstrap.v3.Bootstrap: a whole Envoy that needs no control plane."""
@@ -268,14 +293,23 @@ class Mesh:
         """Which route a call to ``host`` takes, and why. ``metadata`` has the keys the codec reads
         from the call, such as "interface" and "method". NotFound if no service has that host."""
         resources = self.envoy()
-        snapshots = resources.snapshots()
-        for snapshot in snapshots:
-            if snapshot.host == host.lower() and port in (None, snapshot.port):
-                return resources.explain(snapshot, list(metadata.items()))
-        at = f" and port {port}" if port is not None else ""
-        meant = did_you_mean_host(host, [item.host for item in snapshots])
-        fix = f"; did you mean {meant}?" if meant is not None and meant != host else ""
-        raise NotFound(f"no MetaProtocol service has the host {host!r}{at}{fix}")
+        return resources.explain(_service(resources, host, port), list(metadata.items()))
+
+    def rehearse(
+        self,
+        host: str,
+        metadata: Mapping[str, str],
+        *,
+        port: int | None = None,
+        calls: int = 1,
+        down: Sequence[str] = (),
+        seed: int = 1,
+    ) -> Rehearsal:
+        """What becomes of so many calls to ``host`` at once, played through the engine with hosts
+        that answer, but for those ("address:port") that are ``down``. NotFound as ``explain``."""
+        resources = self.envoy()
+        snapshot = _service(resources, host, port)
+        return resources.rehearse(snapshot, list(metadata.items()), calls, down, seed)
 
     def _translated(
         self, types: EnvoyTypes, module: Module
@@ -284,6 +318,18 @@ class Mesh:
         update = translator.update(self.content.inventory, None)
         found = {*self.content.diagnostics, *update.diagnostics}
         return translator, tuple(sorted(found, key=lambda item: item.sort_key))
+
+
+def _service(resources: EnvoyResources, host: str, port: int | None) -> FilterSnapshot:
+    """The filter of that service; NotFound if there is none."""
+    snapshots = resources.snapshots()
+    for snapshot in snapshots:
+        if snapshot.host == host.lower() and port in (None, snapshot.port):
+            return snapshot
+    at = f" and port {port}" if port is not None else ""
+    meant = did_you_mean_host(host, [item.host for item in snapshots])
+    fix = f"; did you mean {meant}?" if meant is not None and meant != host else ""
+    raise NotFound(f"no MetaProtocol service has the host {host!r}{at}{fix}")
 
 
 def load(folder: str | Path, *, bind_address: str = "127.0.0.1") -> Mesh:

@@ -190,6 +190,11 @@ def _faults(fault: Fault) -> Iterator[str]:
     if fault.HasField("abort"):
         percent = fault.abort.percent if fault.abort.HasField("percent") else 100
         yield f"fault: {percent:.4g} % answered with {fault.abort.kind or 'fault'}"
+    if fault.HasField("requested"):
+        requested = fault.requested
+        most = requested.max_delay if requested.HasField("max_delay") else None
+        seconds = most.ToMilliseconds() / 1000 if most is not None else 10
+        yield f"fault: what the call asks for, a delay of {seconds:g} s at most"
 
 
 def _mutation(mutation: Mutation) -> str:

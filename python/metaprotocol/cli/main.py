@@ -86,6 +86,7 @@ _add(
     "metaprotocol try dubbo ./mesh --interface org.example.Orders --method get",
     "metaprotocol try dubbo ./mesh --host orders.shop.svc.cluster.local --method get "
     "--attachment user=ann",
+    "metaprotocol try dubbo ./mesh --method get --calls 100 --down 10.0.0.1:20880",
     "metaprotocol try dubbo ./mesh --interface org.example.Orders --method get "
     "--send 127.0.0.1:20880",
 )

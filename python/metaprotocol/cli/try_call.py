@@ -11,6 +11,7 @@ from rich.console import Console
 
 from metaprotocol.api.explain import Explanation, Tone
 from metaprotocol.api.explain_redis import RedisExplanation, RedisSnapshot, explain_redis
+from metaprotocol.api.rehearsal import MOST_CALLS
 from metaprotocol.api.routing import FilterSnapshot
 from metaprotocol.cli.calls import Answer, CallSpec, argument, metadata_of, pair, send
 from metaprotocol.cli.codecs import codec_names, complete_protocol
@@ -73,6 +74,24 @@ def try_call(
         list[str] | None,
         typer.Option("--arg", metavar="JSON", help="An argument of the call (Dubbo)."),
     ] = None,
+    calls: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            max=MOST_CALLS,
+            help="Also play so many such calls at once through the engine, and tell what became "
+            "of them.",
+        ),
+    ] = 0,
+    down: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ADDRESS:PORT", help="A host that takes no connections while they are played."
+        ),
+    ] = None,
+    seed: Annotated[
+        int, typer.Option(min=1, max=2**63, help="What is drawn while they are played.")
+    ] = 1,
     to: Annotated[
         str,
         typer.Option(
@@ -112,12 +131,22 @@ def try_call(
     if isinstance(snapshot, RedisSnapshot):
         if to:
             raise Failure(ExitCode.USAGE, "--send cannot send Redis commands.", "Use redis-cli.")
+        if calls or down:
+            raise Failure(
+                ExitCode.USAGE,
+                "Redis commands cannot be played.",
+                "Leave --calls and --down out: Envoy's own filter takes them, not the engine.",
+            )
         explanation = explain_redis(snapshot, method, dict(call.metadata).get("key", ""))
         led_to = (*explanation.destinations, *explanation.mirrors)
         hosts = {name: resources.hosts(name) for name, _ in led_to}
         explanation = replace(explanation, hosts=hosts)
     else:
-        explanation = resources.explain(snapshot, metadata_of(snapshot.codec, call))
+        metadata_read = metadata_of(snapshot.codec, call)
+        explanation = resources.explain(snapshot, metadata_read)
+        if calls or down:
+            played = resources.rehearse(snapshot, metadata_read, max(calls, 1), _down(down), seed)
+            explanation = replace(explanation, rehearsal=played)
         hosts = {name: list(found) for name, found in explanation.hosts.items()}
     if not as_json:
         for item in explanation.lines():
@@ -140,6 +169,12 @@ def try_call(
         raise typer.Exit(ExitCode.PROBLEM)
     if answer is not None and answer.status == "error":
         raise typer.Exit(ExitCode.UNREACHABLE)
+
+
+def _down(addresses: Sequence[str] | None) -> list[str]:
+    """As the engine names hosts."""
+    hosts = [endpoint(text, "--down") for text in addresses or ()]
+    return [f"{host}:{port}" for host, port in hosts]
 
 
 def _choose(snapshots: Sequence[Snapshot], protocol: str, host: str, port: int | None) -> Snapshot:

@@ -335,6 +335,17 @@ def test_try_shows_each_key_once(mesh: Path) -> None:
     assert invoke(*call).stdout.count("interface=") == 1
 
 
+def test_try_plays_calls_and_tells_what_became_of_them(mesh: Path) -> None:
+    call = ("try", "dubbo", mesh, "--interface", "org.example.Orders", "--method", "get")
+    assert as_json(*call)["rehearsal"] is None
+    played = as_json(*call, "--calls", 30)["rehearsal"]
+    assert (played["calls"], played["hosts"]) == (30, {"127.0.0.1:21001": 30})
+    result = invoke(*call, "--down", "127.0.0.1:21001")
+    assert result.exit_code == 0
+    assert "such a call now:" in result.stdout
+    assert "127.0.0.1:21001 was tried, and is down" in result.stdout
+
+
 def test_try_fails_where_no_route_takes_the_call(mesh: Path) -> None:
     (mesh / ROUTER_FILE).write_text(router_yaml(to("v1", "some", "{method: {exact: buy}}")))
     result = invoke("try", "dubbo", mesh, "--method", "sell")
