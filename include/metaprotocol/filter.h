@@ -31,7 +31,8 @@ enum metaprotocol_verdict {
 /* One bit each. Unknown bits are an error: what the host does not know, it cannot honour. */
 enum metaprotocol_filter_trait {
   METAPROTOCOL_CHANGES_REQUESTS = 1, /* `change` is used */
-  METAPROTOCOL_WAITS = 2 /* on_request may say METAPROTOCOL_WAIT: it gets whole requests */
+  METAPROTOCOL_WAITS = 2, /* on_request may say METAPROTOCOL_WAIT: it gets whole requests */
+  METAPROTOCOL_CHANGES_REPLIES = 4 /* `change_reply` is used */
 };
 
 enum metaprotocol_end {
@@ -121,6 +122,11 @@ typedef struct metaprotocol_filter_host {
   /* Any number, each as likely as any other. Microseconds of a clock that only goes forward. */
   uint64_t (*random)(void* request);
   uint64_t (*now_us)(void* request);
+  /* on_request, on_timer, on_response: a change to the reply that the client gets, after those of
+   * the route; to one of the proxy's own only where the protocol's errors can carry it. As
+   * `change`, but bounded for the request as a whole. Of streams there is no reply. */
+  int32_t (*change_reply)(void* request, int32_t kind, metaprotocol_bytes key,
+                          metaprotocol_bytes value);
 } metaprotocol_filter_host;
 
 typedef struct metaprotocol_filter_table {

@@ -11,6 +11,7 @@
 // object serves all requests of all threads, so everything else is const.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <exception>
 #include <memory>
@@ -98,6 +99,14 @@ class ExternalFilter {
     bool Change(metaprotocol_mutation_kind kind, std::string_view key,
                 std::string_view value = {}) {
       return host_.change(request_, kind, external::View(key), external::View(value)) != 0;
+    }
+    // What is written into the reply that the client gets; traits() has
+    // METAPROTOCOL_CHANGES_REPLIES. False in hosts that do not know it yet, too.
+    bool ChangeReply(metaprotocol_mutation_kind kind, std::string_view key,
+                     std::string_view value = {}) {
+      constexpr size_t kKnown = offsetof(metaprotocol_filter_host, change_reply);
+      if (host_.size <= kKnown) return false;
+      return host_.change_reply(request_, kind, external::View(key), external::View(value)) != 0;
     }
     // What the client gets, such as Answer("denied", "no tenant").
     Verdict Answer(const char* reply, std::string_view text = {}) {

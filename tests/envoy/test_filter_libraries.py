@@ -168,7 +168,7 @@ class Busy : public metaprotocol::ExternalFilter {
         source_(setup.request_key("connection.source_address")),
         status_(setup.response_key("provider")) {}
   static constexpr uint32_t traits() {
-    return METAPROTOCOL_CHANGES_REQUESTS | METAPROTOCOL_WAITS;
+    return METAPROTOCOL_CHANGES_REQUESTS | METAPROTOCOL_CHANGES_REPLIES | METAPROTOCOL_WAITS;
   }
 
   struct Seen : State {
@@ -207,7 +207,10 @@ class Busy : public metaprotocol::ExternalFilter {
     return Verdict::kContinue;
   }
   Verdict OnResponse(Request& request, const metaprotocol_response_info& info) const {
-    if (!static_cast<Seen&>(*request.state()).replaced) return Verdict::kContinue;
+    if (!static_cast<Seen&>(*request.state()).replaced) {
+      request.ChangeReply(METAPROTOCOL_SET, "seen", std::to_string(info.length));
+      return Verdict::kContinue;
+    }
     return request.Answer("over_limit", "instead of " + std::to_string(info.status));
   }
 
@@ -230,6 +233,10 @@ async def test_a_filter_routes_waits_and_replaces_and_is_bounded(stage: Stage) -
 
     await becomes("b", routed)
     assert await said(stage, "name") == "a"
+    async with await DubboClient.connect("127.0.0.1", stage.port) as client:
+        reply = await client.call(SERVICE, "name")
+        assert int(str(reply.attachments["seen"])) > 16, "the length of the provider's reply"
+        assert reply.attachments["provider"] == "a"
     assert await said(stage, "waits") == "a"
     assert "instead of 0" in str(await said(stage, "replaced"))
     broken = "the filter busy has not said what is to become of it"

@@ -10,7 +10,8 @@ namespace {
 
 // Everything up to and including `destroy` has to be there.
 constexpr size_t kLeastTable = offsetof(metaprotocol_filter_table, before_route);
-constexpr uint32_t kKnownTraits = METAPROTOCOL_CHANGES_REQUESTS | METAPROTOCOL_WAITS;
+constexpr uint32_t kKnownTraits =
+    METAPROTOCOL_CHANGES_REQUESTS | METAPROTOCOL_WAITS | METAPROTOCOL_CHANGES_REPLIES;
 
 // What is wrong with a table; "" if nothing is.
 std::string ProblemOf(const metaprotocol_filter_table& table) {

@@ -27,6 +27,21 @@ struct LibraryFilter::Setup {
       {};  // names, and the values that were told
 };
 
+// How much may be changed.
+struct LibraryFilter::ChangeBudget {
+  size_t changes = 0;
+  size_t bytes = 0;
+
+  // Whether there is room for one more change; takes it.
+  bool Take(std::string_view key, std::string_view value) {
+    const size_t more = key.size() + value.size();
+    if (changes >= kMostChanges || more > kMostChangedBytes - bytes) return false;
+    ++changes;
+    bytes += more;
+    return true;
+  }
+};
+
 // One call of one of the library's functions.
 struct LibraryFilter::Call {
   enum class Phase : uint8_t { kBeforeRoute, kRequest, kResponse, kEnd };
@@ -42,17 +57,30 @@ struct LibraryFilter::Call {
   std::optional<LocalReply> answer = {};
   std::string text = {};
   uint64_t wait_us = 0;
-  size_t changes = 0;
-  size_t changed_bytes = 0;
+  ChangeBudget budget = {};
 
   static Call& Of(void* request) { return *static_cast<Call*>(request); }
-  // Whether there is room for one more change; takes it.
-  bool Take(std::string_view key, std::string_view value) {
-    const size_t bytes = key.size() + value.size();
-    if (changes >= kMostChanges || bytes > kMostChangedBytes - changed_bytes) return false;
-    ++changes;
-    changed_bytes += bytes;
-    return true;
+  // The change that the library wants; nothing if it has not the trait, or there can be no such.
+  std::optional<MutationOp> Checked(uint32_t trait, ChangeBudget& from, int32_t kind,
+                                    metaprotocol_bytes key, metaprotocol_bytes value) const {
+    const auto known = KindOf(kind);
+    if (!known || (filter.table_.traits & trait) == 0 || key.size == 0 || key.size > kLongestKey ||
+        !from.Take(Text(key), Text(value)) || !IsUtf8(Text(key)) || !IsUtf8(Text(value))) {
+      return std::nullopt;
+    }
+    return MutationOp{*known, std::string(Text(key)), std::string(Text(value))};
+  }
+  static std::optional<MutationOp::Kind> KindOf(int32_t kind) {
+    switch (kind) {
+      case METAPROTOCOL_SET:
+        return MutationOp::Kind::kSet;
+      case METAPROTOCOL_ADD_IF_ABSENT:
+        return MutationOp::Kind::kAddIfAbsent;
+      case METAPROTOCOL_REMOVE:
+        return MutationOp::Kind::kRemove;
+      default:
+        return std::nullopt;
+    }
   }
 };
 
@@ -72,6 +100,7 @@ class LibraryFilter::State final : public FilterState {
 
   std::string text;  // of the answer
   uint32_t waits = 0;
+  ChangeBudget of_reply;  // for all of its attempts together
 
  private:
   const LibraryFilter& filter_;
@@ -165,36 +194,18 @@ const metaprotocol_filter_host& LibraryFilter::Host() {
           return 0;
         }
         const std::string& name = call.filter.request_keys_[place].key.name();
-        if (!call.Take(name, Text(value)) || !IsUtf8(Text(value))) return 0;
+        if (!call.budget.Take(name, Text(value)) || !IsUtf8(Text(value))) return 0;
         call.message->SetNamedCopy(name, std::string(Text(value)));
         return 1;
       },
       .change = [](void* request, int32_t kind, metaprotocol_bytes key,
                    metaprotocol_bytes value) -> int32_t {
         Call& call = Call::Of(request);
-        MutationOp change;
-        switch (kind) {
-          case METAPROTOCOL_SET:
-            break;
-          case METAPROTOCOL_ADD_IF_ABSENT:
-            change.kind = MutationOp::Kind::kAddIfAbsent;
-            break;
-          case METAPROTOCOL_REMOVE:
-            change.kind = MutationOp::Kind::kRemove;
-            break;
-          default:
-            return 0;
-        }
-        if (call.phase != Phase::kRequest ||
-            (call.filter.table_.traits & METAPROTOCOL_CHANGES_REQUESTS) == 0 || key.size == 0 ||
-            key.size > kLongestKey || !call.Take(Text(key), Text(value)) || !IsUtf8(Text(key)) ||
-            !IsUtf8(Text(value))) {
-          return 0;
-        }
-        change.key = Text(key);
-        change.value = Text(value);
-        call.context->Change(change);
-        return 1;
+        if (call.phase != Phase::kRequest) return 0;
+        const auto change =
+            call.Checked(METAPROTOCOL_CHANGES_REQUESTS, call.budget, kind, key, value);
+        if (change) call.context->Change(*change);
+        return change ? 1 : 0;
       },
       .answer = [](void* request, const char* reply, metaprotocol_bytes text) -> int32_t {
         Call& call = Call::Of(request);
@@ -234,6 +245,15 @@ const metaprotocol_filter_host& LibraryFilter::Host() {
       .now_us = [](void* request) -> uint64_t {
         const Call& call = Call::Of(request);
         return call.context == nullptr ? 0 : call.context->now_us();
+      },
+      .change_reply = [](void* request, int32_t kind, metaprotocol_bytes key,
+                         metaprotocol_bytes value) -> int32_t {
+        const Call& call = Call::Of(request);
+        if (call.phase != Phase::kRequest && call.phase != Phase::kResponse) return 0;
+        ChangeBudget& budget = call.filter.StateOf(*call.context).of_reply;
+        const auto change = call.Checked(METAPROTOCOL_CHANGES_REPLIES, budget, kind, key, value);
+        if (change) call.context->ChangeReply(*change);
+        return change ? 1 : 0;
       },
   };
   return kHost;
@@ -283,6 +303,9 @@ FilterNeeds LibraryFilter::needs() const {
   return {.before_route = table_.before_route != nullptr,
           .request = table_.on_request != nullptr,
           .response = table_.on_response != nullptr,
+          // What stands behind the body has to be there before it can be changed.
+          .whole_response = table_.on_response != nullptr && !mutation_in_head_ &&
+                            (table_.traits & METAPROTOCOL_CHANGES_REPLIES) != 0,
           .outcome = table_.on_end != nullptr,
           .state = true};
 }

@@ -73,6 +73,7 @@ class LibraryFilter final : public Filter {
     bool may_be_set;
   };
   struct Setup;
+  struct ChangeBudget;
   struct Call;
   class State;
   static const metaprotocol_filter_host& Host();

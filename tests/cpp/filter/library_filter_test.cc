@@ -3,6 +3,7 @@
 #include "src/filter/library/library_filter.h"
 
 #include <functional>
+#include <map>
 #include <string>
 #include <utility>
 #include <vector>
@@ -78,10 +79,11 @@ struct Library {
 
   // A world whose requests pass it.
   SimConfig Config(SimConfig base = {}) {
-    base.make_filters = {{"tried", [this](MetadataKeys& keys) {
+    const bool in_head = base.codec->traits().mutation_in_head;
+    base.make_filters = {{"tried", [this, in_head](MetadataKeys& keys) {
                             MetadataKeys unused(
                                 FakeCodec(FakeMultiplexed()).traits().metadata_keys);
-                            return Make(keys, unused);
+                            return Make(keys, unused, in_head);
                           }}};
     return base;
   }
@@ -223,6 +225,48 @@ TEST(LibraryFilter, ChangesNoMoreThanItMay) {
   taken = 0;
   EXPECT_EQ(Outcome(library), "R");
   EXPECT_EQ(taken, 0u) << "without the trait none";
+}
+
+TEST(LibraryFilter, ChangesRepliesUpToABoundForTheRequest) {
+  for (const bool in_head : {true, false}) {
+    FakeOptions options = FakeMultiplexed();
+    options.mutation_in_head = in_head;
+    Library library;
+    library.table.traits = METAPROTOCOL_CHANGES_REPLIES;
+    size_t taken = 0;
+    const auto change = [&](void* request, std::string_view key, std::string_view value) {
+      const bool done = library.host->change_reply(request, 0, View(key), View(value)) != 0;
+      taken += done ? 1 : 0;
+      return done;
+    };
+    library.on_request = [&](void* request) {
+      EXPECT_TRUE(change(request, "asked", "x"));
+      EXPECT_FALSE(change(request, "", "v"));
+      EXPECT_FALSE(change(request, "k", "\xff"));
+      EXPECT_EQ(library.host->change(request, 0, View("k"), View("v")), 0) << "another trait";
+      return METAPROTOCOL_CONTINUE;
+    };
+    library.on_response = [&](void* request, const metaprotocol_response_info&) {
+      EXPECT_TRUE(change(request, "answered", "y"));
+      for (int i = 0; i < 100000; ++i) change(request, "k", "v");
+      return METAPROTOCOL_CONTINUE;
+    };
+    SimConfig base = With(options, UpstreamMode::kShared);
+    base.limits.stream_message_bytes = 1024;
+    World world(library.Config(base));
+    world.SetHosts("a", {"h1"});
+    world.servers["h1"].reply_body_bytes = 5000;
+    SimClient& client = world.Connect();
+    client.Send(world.Request(1, "body"));
+    world.RunFor(kSecond);
+    const auto replies = client.Take();
+    ASSERT_EQ(Kinds(replies), "R");
+    const std::map<std::string, std::string> kv(replies[0].kv.begin(), replies[0].kv.end());
+    EXPECT_EQ(kv.at("asked"), "x");
+    EXPECT_EQ(kv.at("answered"), "y");
+    EXPECT_LE(taken, LibraryFilter::kMostChanges);
+    EXPECT_GT(taken, 10u);
+  }
 }
 
 TEST(LibraryFilter, LooksAtNothingThatItHasNotAskedFor) {
