@@ -77,6 +77,7 @@ struct SimConfig {
   bool traces = false;  // to the cluster "spans"
   std::function<void(Tracing&)> change_tracing = {};
   bool request_ids = false;
+  bool metrics = false;  // Istio's
   // Behind the limits, in order.
   std::vector<std::pair<std::string, std::shared_ptr<const Filter>>> filters = {};
   // Likewise, of filters that look at metadata; behind those.
@@ -191,6 +192,10 @@ inline std::shared_ptr<const Snapshot> BuildSnapshot(SimConfig config) {
     tracing->target = {OtlpSignal::kSpans, "spans", "sim"};
     if (config.change_tracing) config.change_tracing(*tracing);
     snapshot->telemetry.tracing = std::move(tracing);
+  }
+  if (config.metrics) {
+    snapshot->telemetry.metrics = std::make_shared<RequestMetrics>(
+        RequestMetrics::Reporter::kSource, 100, 1000, snapshot->telemetry.keys, keys);
   }
   if (config.request_ids) snapshot->telemetry.request_ids.emplace(snapshot->telemetry.keys, keys);
   for (auto& [name, filter] : config.filters) table.filters.push_back({name, std::move(filter)});

@@ -68,6 +68,9 @@ class SimWorld : public Host {
   SimLimiter limiter;
   SimCollector collector;
   SimCollector log_collector;
+  // Of Istio's metrics; the latter once counts were looked at.
+  std::vector<RequestSeriesLabels> request_series;
+  std::vector<RequestSample> request_samples;
 
   const Wire& wire() const { return *wire_; }
   uint64_t now() const { return now_us_; }
@@ -409,6 +412,13 @@ class SimWorld : public Host {
   }
   void RecordHistogram(uint32_t, Histogram, std::span<const uint64_t> values) override {
     times_.insert(times_.end(), values.begin(), values.end());
+  }
+  void DefineRequestSeries(uint32_t series, const RequestSeriesLabels& labels) override {
+    if (series != request_series.size()) Violation("series of requests are not dense");
+    request_series.push_back(labels);
+  }
+  void RecordRequests(std::span<RequestSample> samples) override {
+    request_samples.insert(request_samples.end(), samples.begin(), samples.end());
   }
 
  private:
