@@ -140,6 +140,12 @@ async def test_consistent_hash_keeps_a_user_on_a_host(tmp_path: Path) -> None:
             for _ in range(3):
                 assert await homes(other) == before
             assert set(before.values()) == {"list by v1", "list by v2", "list by v3"}
+        mesh = metaprotocol.load(stage.folder)
+        at = {f"127.0.0.1:{stage.ports[21880 + n]}": f"list by v{n}" for n in (1, 2, 3)}
+        for user in users[:10]:  # played, a call goes where it really goes
+            call = {"interface": INTERFACE, "method": "list", "user": user}
+            ((host, _),) = mesh.rehearse("shop.demo.svc.cluster.local", call).hosts
+            assert at[host] == before[user]
         text = (stage.folder / "service.yaml").read_text()
         last = re.search(rf"  - address: \S+\n.*: {stage.ports[21883]}}}\n.*v3}}\n", text)
         assert last is not None
@@ -736,12 +742,13 @@ async def test_concurrency_limit_lets_so_many_be_under_way(tmp_path: Path) -> No
 
 
 @asynccontextmanager
-async def authorizer() -> AsyncIterator[tuple[int, asyncio.subprocess.Process]]:
-    """The examples' authorization service, and its port."""
+async def helper(
+    program: str, *arguments: str
+) -> AsyncIterator[tuple[int, asyncio.subprocess.Process]]:
+    """A service of an example, which tells first at which port it listens; and that port."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, str(EXAMPLES / "external-authorization" / "authorizer.py"), "0",
-        stdout=asyncio.subprocess.PIPE,
-    )  # fmt: skip
+        sys.executable, str(EXAMPLES / program), "0", *arguments, stdout=asyncio.subprocess.PIPE
+    )
     try:
         assert process.stdout is not None
         first = await asyncio.wait_for(process.stdout.readline(), 30)
@@ -752,9 +759,53 @@ async def authorizer() -> AsyncIterator[tuple[int, asyncio.subprocess.Process]]:
             await process.wait()
 
 
+async def test_circuit_breaking_refuses_what_is_too_much_at_a_time(tmp_path: Path) -> None:
+    async with (
+        running("circuit-breaking", tmp_path, dubbo=("v1",)) as stage,
+        stage.consumer() as client,
+    ):
+        under_way = [
+            asyncio.create_task(client.call(INTERFACE, "sleep", 600.0, timeout=600))
+            for _ in range(2)
+        ]
+        got = stage.calls["v1"]
+        await eventually(lambda: len(got) == 2)
+        assert [await answer(client) for _ in range(5)] == [Status.SERVER_ERROR] * 5
+        assert len(got) == 2, "the provider sees none of those"
+        stage.edit("service.yaml", ("http2MaxRequests: 2", "http2MaxRequests: 5"))
+        await becomes("list by v1", lambda: answer(client))
+        assert not any(task.done() for task in under_way)
+        stage.shops["v1"].reset_connections()
+        ended = await asyncio.gather(*under_way, return_exceptions=True)
+        assert all(isinstance(error, DubboError) for error in ended)
+
+
+async def test_global_rate_limit_counts_users_at_a_service(tmp_path: Path) -> None:
+    over = Status.SERVER_ERROR
+    ada, bob = {"user": "ada"}, {"user": "bob"}
+    async with (
+        helper("global-rate-limit/limiter.py", "1000000000") as (asked, process),
+        running("global-rate-limit", tmp_path, ("v1",), others={8081: asked}) as stage,
+        stage.consumer() as client,
+        stage.consumer() as other,
+    ):
+        reply = await client.call(INTERFACE, "list", attachments=ada)
+        assert reply.attachments["x-ratelimit-remaining"] == "9"
+        assert await answers(client, 10, attachments=ada) == {"list by v1": 9, over: 1}
+        assert await answers(other, 10, attachments=ada) == {over: 10}
+        assert await answers(other, 20, attachments=bob) == {"list by v1": 10, over: 10}
+        assert await answers(client, 10) == {"list by v1": 10}
+        process.kill()
+        await process.wait()
+        await becomes("list by v1", lambda: answer(client, attachments=ada))
+        stage.edit("routes.yaml", ("denyOnFail: false", "denyOnFail: true"))
+        await becomes(over, lambda: answer(client, attachments=bob))
+        assert await answer(client) == "list by v1"
+
+
 async def test_external_authorization_asks_a_service_who_may_call(tmp_path: Path) -> None:
     async with (
-        authorizer() as (asked, process),
+        helper("external-authorization/authorizer.py") as (asked, process),
         running("external-authorization", tmp_path, ("v1",), others={9000: asked}) as stage,
         stage.consumer() as client,
     ):
@@ -780,7 +831,7 @@ async def test_external_authorization_asks_a_service_who_may_call(tmp_path: Path
 
 async def test_custom_authorization_asks_about_what_meets_its_policies(tmp_path: Path) -> None:
     async with (
-        authorizer() as (asked, process),
+        helper("external-authorization/authorizer.py") as (asked, process),
         running("custom-authorization", tmp_path, ("v1",), others={9000: asked}) as stage,
         stage.consumer() as client,
     ):
