@@ -50,8 +50,8 @@ bench: native .venv/.dev ## cost beside Envoy's own filters (QUICK=1: two minute
 	@$(BIN)/cmake build/release -DMETAPROTOCOL_BUILD_BENCH=ON >/dev/null
 	@$(BIN)/cmake --build build/release -j $(JOBS) --target metaprotocol_bench -- --quiet
 	@$(BIN)/python -m bench $(if $(QUICK),--quick)
-	@echo 'Instructions of the engine for each exchange, with nothing, each feature and all of them:'
-	@build/release/bench/microbench --instructions 'exchange, 1x1, 100 B'
+	@echo 'What an exchange costs the engine with nothing, with filters that do nothing, each feature, and all of them:'
+	@build/release/bench/microbench --features
 
 .PHONY: bench-control-plane
 bench-control-plane: native .venv/.dev ## from a changed file to the last ACK of 500 proxies (QUICK=1; BESIDE=COMMIT: and that commit; TURNS=30: one change only, in turns)

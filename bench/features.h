@@ -56,6 +56,15 @@ inline const std::vector<Feature>& Features() {
   return kFeatures;
 }
 
+// Filters that every request passes and none has anything to do with.
+inline Feature IdleFilters() {
+  return {.name = "filters that have nothing to do",
+          .table = R"("local_rate_limit":{"rules":[{"match":[{"key":"method","exact":"other"}],
+                      "token_bucket":{"max_tokens":1,"fill_interval":"60s"}}]},
+                  "global_rate_limit":{"match":[{"key":"method","exact":"other"}],"domain":"d",
+                      "cluster":"l","descriptors":[{"key":"method","descriptor_key":"m"}]})"};
+}
+
 // A filter's configuration with it, and one route to the cluster "c" for requests with `match`.
 inline std::string ConfigWith(const Feature& feature, std::string_view codec,
                               std::string_view match) {

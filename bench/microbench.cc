@@ -2,10 +2,12 @@
 //
 //   microbench [--seconds=S] [--json] [FILTER]     only what contains FILTER
 //   microbench --instructions [FILTER]             instructions, which are the same on every run
+//   microbench --features                          what each feature adds to an exchange, in both
 //   microbench --times=N FILTER                    so often and nothing else, for callgrind
 //
-// Every part runs in a loop for about S seconds (0.2), in five slices; the fastest slice counts,
-// since whatever else the machine does can only make a slice slower.
+// Every part runs in a loop for about S seconds (0.2), in slices so short that some of them are not
+// interrupted; the fastest slice counts, since whatever else the machine does can only make a slice
+// slower.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -14,6 +16,7 @@
 #include <functional>
 #include <initializer_list>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -53,13 +56,11 @@ double Now() {
 
 class Runner {
  public:
+  enum class Unit : uint8_t { kNanoseconds, kInstructions, kBoth };
+
   // `times`: not measured, but done that often; 0: measured.
-  Runner(double seconds, bool json, bool instructions, uint64_t times, std::string filter)
-      : slice_(seconds / 5),
-        json_(json),
-        instructions_(instructions),
-        times_(times),
-        filter_(std::move(filter)) {}
+  Runner(double seconds, bool json, Unit unit, uint64_t times, std::string filter)
+      : seconds_(seconds), json_(json), unit_(unit), times_(times), filter_(std::move(filter)) {}
 
   bool Wants(std::string_view name) const { return name.find(filter_) != std::string_view::npos; }
 
@@ -79,26 +80,55 @@ class Runner {
       body(times_);
       return;
     }
-    if (instructions_) {
-      const auto count = metaprotocol::test::InstructionsOfEach(body);
-      if (!count) Fail("cannot trace a process of its own");
-      Print(name, *count, "instructions");
-      return;
+    switch (unit_) {
+      case Unit::kNanoseconds:
+        Print(name, Nanoseconds(body), "ns");
+        return;
+      case Unit::kInstructions:
+        Print(name, Instructions(body), "instructions");
+        return;
+      case Unit::kBoth:
+        PrintBoth(name, Instructions(body), Nanoseconds(body));
     }
-    double best = 1e300;
-    uint64_t count = 64;
-    while (body(count) < slice_ / 4) count *= 2;
-    for (int slice = 0; slice < 5; ++slice) {
-      const uint64_t times = count * 4;
-      best = std::min(best, body(times) / static_cast<double>(times));
-    }
-    Print(name, best * 1e9, "ns");
   }
 
  private:
   [[noreturn]] static void Fail(const char* why) {
     std::fprintf(stderr, "microbench: %s\n", why);
     std::exit(1);
+  }
+  static double Instructions(const std::function<double(uint64_t)>& body) {
+    const auto count = metaprotocol::test::InstructionsOfEach(body);
+    if (!count) Fail("cannot trace a process of its own");
+    return *count;
+  }
+  double Nanoseconds(const std::function<double(uint64_t)>& body) const {
+    double best = 1e300;
+    uint64_t count = 64;
+    while (body(count) < kSlice / 2) count *= 2;
+    for (double slice = 0; slice < seconds_ / kSlice; ++slice) {
+      best = std::min(best, body(count) / static_cast<double>(count));
+    }
+    return best * 1e9;
+  }
+  // Beside what the first one has taken.
+  void PrintBoth(const std::string& name, double instructions, double ns) {
+    if (!first_) {
+      first_ = {instructions, ns};
+      if (!json_) {
+        std::printf("%-76s %12s %8s %8s %8s\n", "", "instructions", "more", "us", "more");
+      }
+    }
+    const double more = instructions - first_->first;
+    const double more_ns = ns - first_->second;
+    if (json_) {
+      std::printf("{\"name\": \"%s\", \"instructions\": %.1f, \"ns\": %.1f}\n", name.c_str(),
+                  instructions, ns);
+    } else {
+      std::printf("%-76s %12.0f %8.0f %8.2f %8.2f\n", name.c_str(), instructions, more, ns / 1000,
+                  more_ns / 1000);
+    }
+    std::fflush(stdout);
   }
   void Print(const std::string& name, double value, const char* unit) const {
     if (json_) {
@@ -109,11 +139,14 @@ class Runner {
     std::fflush(stdout);
   }
 
-  const double slice_;
+  static constexpr double kSlice = 0.002;  // seconds
+
+  const double seconds_;
   const bool json_;
-  const bool instructions_;
+  const Unit unit_;
   const uint64_t times_;
   const std::string filter_;
+  std::optional<std::pair<double, double>> first_;  // kBoth: instructions and nanoseconds
 };
 
 std::string Name(std::initializer_list<std::string_view> parts) {
@@ -331,13 +364,6 @@ class NullHost final : public metaprotocol::Host {
   metaprotocol::RandomStream random_{1};
 };
 
-// Filters that every request passes and none has anything to do with.
-constexpr std::string_view kIdleFilters =
-    R"("local_rate_limit":{"rules":[{"match":[{"key":"method","exact":"other"}],
-        "token_bucket":{"max_tokens":1,"fill_interval":"60s"}}]},
-    "global_rate_limit":{"match":[{"key":"method","exact":"other"}],"domain":"d","cluster":"l",
-        "descriptors":[{"key":"method","descriptor_key":"m"}]})";
-
 // `sessions` clients with `depth` requests each, all answered at once, and before them `one_way`
 // messages that nobody answers. The time is that of an exchange and its share of those.
 void BenchEngine(Runner& runner, const std::string& protocol, Protocol wire, uint32_t sessions,
@@ -427,26 +453,32 @@ void BenchEngine(Runner& runner, const std::string& protocol, Protocol wire, uin
   }
 }
 
-void BenchEngines(Runner& runner) {
-  for (const auto& [sessions, depth] : {std::pair{1U, 1U}, {16U, 1U}, {256U, 1U}, {1U, 16U}}) {
-    BenchEngine(runner, "dubbo", Protocol::kDubbo, sessions, depth, 100);
-  }
-  const Feature idle{.name = "idle filters", .table = kIdleFilters};
-  BenchEngine(runner, "dubbo", Protocol::kDubbo, 16, 1, 100, idle);
-  BenchEngine(runner, "dubbo", Protocol::kDubbo, 16, 1, 100, {}, 31);
-  BenchEngine(runner, "dubbo", Protocol::kDubbo, 16, 1, 4096);
-  BenchEngine(runner, "dubbo", Protocol::kDubbo, 16, 1, 65536);
-  BenchEngine(runner, "thrift", Protocol::kThrift, 16, 1, 100);
-  // One by one, so that instructions can be counted of each.
-  for (const Feature& feature : Features()) {
+// One exchange by itself with nothing, with filters that do nothing, with each feature and with all
+// of them, one by one, so that instructions can be counted of each.
+void BenchFeatures(Runner& runner) {
+  const auto with = [&](const Feature& feature) {
     BenchEngine(runner, "dubbo", Protocol::kDubbo, 1, 1, 100, feature);
-  }
+  };
+  with({});
+  with(IdleFilters());
+  for (const Feature& feature : Features()) with(feature);
   std::string config;
   std::string table;
   std::string route;
   std::string policy;
-  const Feature all = AllFeatures(config, table, route, policy);
-  BenchEngine(runner, "dubbo", Protocol::kDubbo, 1, 1, 100, all);
+  with(AllFeatures(config, table, route, policy));
+}
+
+void BenchEngines(Runner& runner) {
+  for (const auto& [sessions, depth] : {std::pair{16U, 1U}, {256U, 1U}, {1U, 16U}}) {
+    BenchEngine(runner, "dubbo", Protocol::kDubbo, sessions, depth, 100);
+  }
+  BenchEngine(runner, "dubbo", Protocol::kDubbo, 16, 1, 100, IdleFilters());
+  BenchEngine(runner, "dubbo", Protocol::kDubbo, 16, 1, 100, {}, 31);
+  BenchEngine(runner, "dubbo", Protocol::kDubbo, 16, 1, 4096);
+  BenchEngine(runner, "dubbo", Protocol::kDubbo, 16, 1, 65536);
+  BenchEngine(runner, "thrift", Protocol::kThrift, 16, 1, 100);
+  BenchFeatures(runner);
 }
 
 }  // namespace
@@ -455,7 +487,7 @@ void BenchEngines(Runner& runner) {
 int main(int argc, char** argv) {
   double seconds = 0.2;
   bool json = false;
-  bool instructions = false;
+  auto unit = bench::Runner::Unit::kNanoseconds;
   uint64_t times = 0;
   std::string filter;
   for (int i = 1; i < argc; ++i) {
@@ -467,12 +499,18 @@ int main(int argc, char** argv) {
     } else if (argument == "--json") {
       json = true;
     } else if (argument == "--instructions") {
-      instructions = true;
+      unit = bench::Runner::Unit::kInstructions;
+    } else if (argument == "--features") {
+      unit = bench::Runner::Unit::kBoth;
     } else {
       filter = argument;
     }
   }
-  bench::Runner runner(seconds, json, instructions, times, filter);
+  bench::Runner runner(seconds, json, unit, times, filter);
+  if (unit == bench::Runner::Unit::kBoth) {
+    bench::BenchFeatures(runner);
+    return 0;
+  }
   bench::BenchCodecs(runner);
   bench::BenchDeclared(runner);
   bench::BenchRoutes(runner);

@@ -20,6 +20,7 @@ void ExpectTaken(const bench::Feature& feature) {
 }
 
 TEST(BenchFeatures, AreTakenByThemselvesAndTogether) {
+  ExpectTaken(bench::IdleFilters());
   for (const bench::Feature& feature : bench::Features()) ExpectTaken(feature);
   std::string config;
   std::string table;
