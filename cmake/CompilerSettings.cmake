@@ -52,6 +52,11 @@ if(METAPROTOCOL_SANITIZE)
   # -O1 and -g1 keep the stacks of reports readable and the tests quick. Assertions stop what uses the
   # engine, or is used by it, in a way that the interfaces do not allow.
   add_compile_options(-O1 -g1 -fno-omit-frame-pointer -UNDEBUG)
+  # With its sanitizers a program is large, and there is one for each fuzz target.
+  find_program(METAPROTOCOL_LLD NAMES ld.lld-14 ld.lld)
+  if(METAPROTOCOL_LLD AND CMAKE_CXX_COMPILER_ID MATCHES "Clang")
+    add_link_options(--ld-path=${METAPROTOCOL_LLD})
+  endif()
 endif()
 
 option(METAPROTOCOL_FUZZ "Build the fuzz targets in tests/fuzz (clang only)" OFF)

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes sure that what only the system can provide is there: a C++ compiler, Python with venv, and for
-# the tests clang (second compiler, sanitizers, libFuzzer). As root on Debian or Ubuntu it installs what
-# is missing and says so; otherwise it says what to type.
+# the tests clang (second compiler, sanitizers, libFuzzer) with its linker. As root on Debian or Ubuntu
+# it installs what is missing and says so; otherwise it says what to type.
 #
 #   tools/system_packages.sh run     what building and running needs: fails if something is missing
 #   tools/system_packages.sh test    also what only tests use: those do without, and say so
@@ -36,6 +36,7 @@ if [ "$purpose" = test ]; then
   has clang++-14 || has clang++ || optional+=(clang-14)
   [ -e /usr/lib/llvm-14/lib/clang ] && compgen -G '/usr/lib/llvm-14/lib/clang/*/lib/linux/libclang_rt.fuzzer-*' \
     >/dev/null || optional+=(libclang-rt-14-dev)
+  has ld.lld-14 || has ld.lld || optional+=(lld-14)
 fi
 if [ "$purpose" = peers ]; then
   has npm || optional+=(nodejs npm)
