@@ -13,6 +13,7 @@ SECONDS ?= 120
 QUICK ?=
 ONLY ?=
 JOBS ?= $(shell nproc)
+BEGAN := $(shell date +%s)
 export PYTHON
 
 BIN := .venv/bin
@@ -36,10 +37,10 @@ run: native ## real calls through a stock Envoy while its routes are edited (DUR
 	@$(BIN)/python -m metaprotocol.demo --duration $(DURATION)
 
 .PHONY: test
-test: native .venv/.dev ## everything that can fail (ONLY=lint|cpp|asan|tsan|envoy-ubsan|python|envoys for a part)
+test: native .venv/.dev ## everything that can fail (ONLY=lint|cpp|python|envoys|asan|tsan|envoy-ubsan for a part)
 	@tools/system_packages.sh test
 	@tools/system_packages.sh peers
-	@$(BIN)/python tools/run_tests.py --jobs $(JOBS) $(ONLY)
+	@$(BIN)/python tools/run_tests.py --jobs $(JOBS) --since $(BEGAN) $(ONLY)
 
 .PHONY: search
 search: native .venv/.dev ## random tests and fuzz targets with new seeds (SECONDS=120)

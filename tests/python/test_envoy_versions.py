@@ -7,8 +7,8 @@ from pathlib import Path
 
 import envoy_versions
 import envoys
-import run_tests
 from metaprotocol.envoy.binary import TESTED_RELEASES, EnvoyBinary
+from sections.pytests import RELEASE_TESTS
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -34,7 +34,7 @@ def test_the_table_has_a_cell_for_each_row_and_release() -> None:
 def test_what_is_run_in_each_release_is_there() -> None:
     there = {path.stem for path in ROOT.glob("tests/*/test_*.py")}
     named = {test for tests in envoy_versions.ROWS.values() for test in tests}
-    assert named | set(run_tests.RELEASE_TESTS) <= there
+    assert named | set(RELEASE_TESTS) <= there
 
 
 def test_a_release_that_has_fewer_tests_than_another_does_not_do_all() -> None:

@@ -1,0 +1,1 @@
+"""What the test command (tools/run_tests.py) consists of."""
