@@ -74,6 +74,11 @@ test-collector: native .venv/.dev ## spans and logs at a real OpenTelemetry Coll
 	@$(BIN)/python tools/build_mesh.py --jobs $(JOBS) --collector
 	@$(BIN)/python -m pytest -q tests/envoy/test_collector.py
 
+.PHONY: test-jaeger
+test-jaeger: native .venv/.dev ## traces at a real Jaeger, asked for by its query API (Go; ten minutes and more of building the first time)
+	@$(BIN)/python tools/build_mesh.py --jobs $(JOBS) --jaeger
+	@$(BIN)/python -m pytest -q tests/envoy/test_traces.py
+
 .PHONY: test-rate-limiter
 test-rate-limiter: native .venv/.dev ## limits at Envoy's reference rate limit service with a real Redis (Go)
 	@tools/system_packages.sh test

@@ -1,7 +1,8 @@
 """Builds the programs of a real mesh, once: etcd, kube-apiserver, istiod and its agent, and helm;
-or, which need no mesh, the OpenTelemetry Collector or Envoy's reference rate limit service.
+or, which need no mesh, the OpenTelemetry Collector, Jaeger, or Envoy's reference rate limit
+service.
 
-    python tools/build_mesh.py [--jobs N] [--collector | --rate-limiter]
+    python tools/build_mesh.py [--jobs N] [--collector | --jaeger | --rate-limiter]
 
 They come from the Go module proxy, in the versions that the go.mod files in tools/mesh pin, and
 are kept in build/mesh/bin. Each is built again only when its module, or how it is built, is
@@ -82,8 +83,14 @@ PROGRAMS = (
     Program("pilot-agent", "istio", "istio.io/istio/pilot/cmd/pilot-agent"),
 )
 
-COLLECTOR = Program("otelcol", "collector", ".")
-RATE_LIMITER = Program("ratelimit", "ratelimit", "github.com/envoyproxy/ratelimit/src/service_cmd")
+# Each by itself, by its option.
+ALONE = {
+    "collector": Program("otelcol", "collector", "."),
+    "jaeger": Program("jaeger", "jaeger", "github.com/jaegertracing/jaeger/cmd/jaeger"),
+    "rate-limiter": Program(
+        "ratelimit", "ratelimit", "github.com/envoyproxy/ratelimit/src/service_cmd"
+    ),
+}
 
 
 def build(program: Program, jobs: int) -> None:
@@ -119,20 +126,21 @@ def share() -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--collector", action="store_true", help="the collector and nothing else")
-    parser.add_argument(
-        "--rate-limiter", action="store_true", help="the rate limit service and nothing else"
-    )
+    for option, program in ALONE.items():
+        parser.add_argument(
+            f"--{option}",
+            dest="alone",
+            action="store_const",
+            const=program,
+            help=f"{program.name} and nothing else",
+        )
     arguments = parser.parse_args()
     jobs = arguments.jobs
     if shutil.which("go") is None:
         sys.exit("Go is not installed, which builds the programs of the mesh (Go 1.26 or newer).")
     BIN.mkdir(parents=True, exist_ok=True)
-    if arguments.collector:
-        build(COLLECTOR, jobs)
-        return
-    if arguments.rate_limiter:
-        build(RATE_LIMITER, jobs)
+    if arguments.alone is not None:
+        build(arguments.alone, jobs)
         return
     for program in PROGRAMS:
         build(program, jobs)

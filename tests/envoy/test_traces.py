@@ -1,15 +1,20 @@
 """A whole trace through a real Envoy: two services, one behind the other, and an attempt that
-fails."""
+fails. Our own collector always, and Jaeger where it was built (`make test-jaeger`)."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
 
+import pytest
 from metaprotocol.config.v1 import Retry, Route, Tracing
 from metaprotocol.envoy.config import Bootstrap, Cluster, ConfigBuilder, Host, MetaProtocolListener
 from metaprotocol.peers.dubbo import Answer, Call, DubboClient, DubboServer
 
 from tests.testkit.collector import Collector, Span
+from tests.testkit.jaeger import PROGRAM, running_jaeger
 from tests.testkit.stage import (
     SERVICE,
     Provider,
@@ -19,9 +24,31 @@ from tests.testkit.stage import (
     running_envoy,
 )
 
+OWN, JAEGER = "our own collector", "Jaeger"
+COLLECTORS = [
+    OWN,
+    pytest.param(
+        JAEGER,
+        marks=pytest.mark.skipif(not PROGRAM.exists(), reason="it is not built: make test-jaeger"),
+    ),
+]
 TRACE = 0x4BF92F3577B34DA6A3CE929D0E0E4700
 PARENT = "00f067aa0ba902b7"
 CALLS = 6
+
+
+@asynccontextmanager
+async def collecting(
+    kind: str, builder: ConfigBuilder, folder: Path
+) -> AsyncIterator[tuple[int, Callable[[str], list[Span]]]]:
+    """The port of what takes spans, and what it has of a trace."""
+    if kind == JAEGER:
+        with running_jaeger(folder) as jaeger:
+            yield jaeger.port, jaeger.spans
+            assert set(jaeger.services()) == {"front-proxy", "back-proxy"}
+    else:
+        async with Collector(builder.types) as own:
+            yield own.port, lambda trace: [span for span in own.spans if span.trace == trace]
 
 
 def listener(name: str, route: Route) -> MetaProtocolListener:
@@ -30,7 +57,10 @@ def listener(name: str, route: Route) -> MetaProtocolListener:
     return MetaProtocolListener(name, config)
 
 
-async def test_a_trace_is_a_tree_of_calls_and_their_attempts(builder: ConfigBuilder) -> None:
+@pytest.mark.parametrize("kind", COLLECTORS)
+async def test_a_trace_is_a_tree_of_calls_and_their_attempts(
+    builder: ConfigBuilder, tmp_path: Path, kind: str
+) -> None:
     back_port = 0
 
     async def front(call: Call) -> Answer:
@@ -44,7 +74,7 @@ async def test_a_trace_is_a_tree_of_calls_and_their_attempts(builder: ConfigBuil
     async with (
         DubboServer(front) as first,
         DubboServer(Provider("two")) as second,
-        Collector(builder.types) as collector,
+        collecting(kind, builder, tmp_path) as (port, spans_of),
     ):
         with nobody_at() as dead:
             bootstrap = Bootstrap(
@@ -55,7 +85,7 @@ async def test_a_trace_is_a_tree_of_calls_and_their_attempts(builder: ConfigBuil
                 [
                     Cluster("front", [Host("127.0.0.1", first.port)]),
                     Cluster("back", [Host("127.0.0.1", dead), Host("127.0.0.1", second.port)]),
-                    builder.http2_cluster(Cluster("spans", [Host("127.0.0.1", collector.port)])),
+                    builder.http2_cluster(Cluster("spans", [Host("127.0.0.1", port)])),
                 ],
             )
             with running_envoy(builder, bootstrap) as envoy:
@@ -70,20 +100,16 @@ async def test_a_trace_is_a_tree_of_calls_and_their_attempts(builder: ConfigBuil
                         assert reply.value == "two"
                 attempts: Counter[int] = Counter()
                 for trace in traces:
-                    attempts[check_tree(await whole(collector, trace), dead, second.port)] += 1
+                    attempts[check_tree(await whole(spans_of, trace), dead, second.port)] += 1
                 # One call went to the dead host first; then it is passed over for a while.
                 assert attempts[2] >= 1
                 assert attempts.total() == CALLS
 
 
-async def whole(collector: Collector, trace: str) -> list[Span]:
+async def whole(spans_of: Callable[[str], list[Span]], trace: str) -> list[Span]:
     """All spans of a trace, once they have come."""
-
-    def come() -> list[Span]:
-        return [span for span in collector.spans if span.trace == trace]
-
-    await eventually(lambda: _complete(come()), trace)
-    return come()
+    await eventually(lambda: _complete(spans_of(trace)), trace)
+    return spans_of(trace)
 
 
 def _complete(spans: list[Span]) -> bool:
