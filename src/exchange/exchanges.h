@@ -123,7 +123,7 @@ class Exchanges final : public AttemptSink {
   // so, again. The stream may have ended when this returns.
   bool StreamMessage(Exchange& exchange, const RequestView& message);
   // After ExchangeClient::Stalls.
-  void ClientTakesMore(Exchange& exchange) { GrantToServer(exchange, 0); }
+  void ClientTakesMore(Exchange& exchange);
 
   // --- events
   // As in Engine.

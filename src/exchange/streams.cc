@@ -14,9 +14,16 @@ namespace {
 constexpr uint64_t kStallPatienceUs = 5 * 1000 * 1000;
 
 constexpr std::string_view kAfterItsEnd = "a message of a stream that its sender has ended";
+constexpr std::string_view kResetByClient = "the client has reset the stream";
+constexpr std::string_view kNotTaken = "the client does not take what it is sent";
 
 bool Ends(const Message& message) {
   return message.end_stream || message.kind == MessageKind::kStreamEnd;
+}
+
+// Why a message could not be passed on to the client.
+std::string_view TextOf(LocalReply why) {
+  return why == LocalReply::kOverLimit ? kNotTaken : LocalReplyText(why);
 }
 
 }  // namespace
@@ -52,13 +59,23 @@ bool Exchanges::StreamMessage(Exchange& exchange, const RequestView& view) {
   const Message& message = view.message;
   switch (message.kind) {
     case MessageKind::kStreamWindow:
-      if (stream.to_client.TakeWhole(message.window, client_->Stalls(exchange))) {
+      // Only where there is room, too: a grant may be of nothing, as often as its sender likes, and
+      // as long as a message may be.
+      if (hub_.HasRoom(exchange.attempt_) &&
+          stream.to_client.TakeWhole(message.window, client_->Stalls(exchange))) {
         SendOnStream(exchange, view);
       } else {
         GrantToServer(exchange, message.window);
       }
       return true;
     case MessageKind::kStreamReset:
+      // Nor is it held up by a server that takes nothing: what that is told then is short.
+      if (!hub_.HasRoom(exchange.attempt_)) {
+        ResetOnServer(exchange, LocalReply::kUpstreamLost, kResetByClient);
+        exchange.series_->Add(Counter::kClientGone);
+        EndStream(exchange, Outcome::Kind::kClientGone);
+        return true;
+      }
       if (!SendOnStream(exchange, view)) return true;
       exchange.series_->Add(Counter::kClientGone);
       FinishStream(exchange, Outcome::Kind::kClientGone);
@@ -116,14 +133,19 @@ void Exchanges::OnStreamMessage(Attempt& attempt, const Codec& codec, Message& m
   codec.CarryOver(exchange.client_, message);
   switch (message.kind) {
     case MessageKind::kStreamWindow:
-      if (stream.to_server.TakeWhole(message.window, !hub_.HasMuchRoom(attempt))) {
+      // To a client that takes nothing a long one might not be passed on, and be lost.
+      if (!client_->Stalls(exchange) &&
+          stream.to_server.TakeWhole(message.window, !hub_.HasMuchRoom(attempt))) {
         client_->OnStreamMessage(exchange, codec, message, bytes);
       } else {
         GrantToClient(exchange, message.window);
       }
       return;
     case MessageKind::kStreamReset:
-      client_->OnStreamMessage(exchange, codec, message, bytes);
+      // What is too long for a client that does not read is said in few words.
+      if (const auto why = client_->OnStreamMessage(exchange, codec, message, bytes)) {
+        client_->OnStreamReset(exchange, *why, TextOf(*why));
+      }
       exchange.status_ = ReplyStatus::kError;
       FinishStream(exchange, Outcome::Kind::kReplied);
       return;
@@ -138,9 +160,7 @@ void Exchanges::OnStreamMessage(Attempt& attempt, const Codec& codec, Message& m
   exchange.response_bytes_ += message.length;
   exchange.series_->Add(Counter::kResponseBytes, message.length);
   if (const auto why = client_->OnStreamMessage(exchange, codec, message, bytes)) {
-    AnswerLocally(exchange, *why,
-                  *why == LocalReply::kOverLimit ? "the client does not take what it is sent"
-                                                 : LocalReplyText(*why));
+    AnswerLocally(exchange, *why, TextOf(*why));
     return;
   }
   stream.to_client.Sent(message.length);
@@ -161,6 +181,7 @@ void Exchanges::OnRoom(Attempt& attempt) {
   Exchange& exchange = static_cast<ExchangeAttempt&>(attempt).exchange;
   if (exchange.origin_ == nullptr) return;
   if (exchange.is_stream()) {
+    GrantToServer(exchange, 0);
     GrantToClient(exchange, 0);
     // What is next may not be this stream's, and then nothing else would say that it goes on.
     if (std::exchange(exchange.stream_->stalled_us, 0) == 0) return;
@@ -170,22 +191,30 @@ void Exchanges::OnRoom(Attempt& attempt) {
 
 // --- windows
 
+void Exchanges::ClientTakesMore(Exchange& exchange) {
+  GrantToServer(exchange, 0);
+  GrantToClient(exchange, 0);
+}
+
 // `bytes`: granted by the client now.
 void Exchanges::GrantToServer(Exchange& exchange, uint64_t bytes) {
   if (exchange.state_ != Exchange::State::kStreaming) return;
   StreamWindow& window = exchange.stream_->to_client;
   window.Granted(bytes);
   if (!window.holds_any()) return;
-  const uint64_t more = window.Take(client_->Stalls(exchange));
+  const bool stalls = client_->Stalls(exchange) || !hub_.HasRoom(exchange.attempt_);
+  const uint64_t more = window.Take(stalls);
   if (more != 0) hub_.GrantWindow(exchange.attempt_, exchange.client_, more);
 }
 
 // `bytes`: granted by the server now.
 void Exchanges::GrantToClient(Exchange& exchange, uint64_t bytes) {
+  if (exchange.state_ != Exchange::State::kStreaming) return;
   StreamWindow& window = exchange.stream_->to_server;
   window.Granted(bytes);
   if (!window.holds_any()) return;
-  const uint64_t more = window.Take(!hub_.HasMuchRoom(exchange.attempt_));
+  const bool stalls = client_->Stalls(exchange) || !hub_.HasMuchRoom(exchange.attempt_);
+  const uint64_t more = window.Take(stalls);
   if (more != 0) client_->OnStreamWindow(exchange, more);
 }
 

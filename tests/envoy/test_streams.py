@@ -261,6 +261,30 @@ async def test_a_server_that_does_not_read_stops_its_client_and_nobody_else(stag
         await eventually(lambda: reset_of(stage, "mode=stalled"), "the server is told", 60.0)
 
 
+async def test_grants_and_resets_for_a_server_that_does_not_read_take_no_memory(
+    stage: Stage,
+) -> None:
+    nothing = b"0" * 4096
+    async with connected(stage.port) as sender:
+        for stream in range(1, 5):
+            sender.send(Message("S", stream, keys="mode=stalled"), Message("D", stream, b"x"))
+            assert (await sender.receive()).kind == "D"
+        before = stage.memory()
+        stage.server.reading.clear()
+        try:
+            for _ in range(128 << 20 >> 12):
+                sender.send(Message("W", 1, nothing))
+                await sender.writer.drain()
+            for stream in range(1, 5):
+                sender.send(Message("Z", stream, bytes(8 << 20)))
+            sender.send(Message("Q", 2, keys="to=b"))
+            assert await sender.receive() == Message("R", 2, keys="to=b")
+            assert stage.memory() - before < 48 << 20
+        finally:
+            stage.server.reading.set()
+    await eventually(lambda: reset_of(stage, "mode=stalled"), "the server is told", 60.0)
+
+
 async def test_an_upload_to_a_server_that_does_not_read_waits(stage: Stage) -> None:
     before = stage.memory()
     size = 12 << 20

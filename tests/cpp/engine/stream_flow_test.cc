@@ -308,6 +308,113 @@ TEST(StreamFlow, RandomStallsLoseNothing) {
   }
 }
 
+// --- messages that are no data
+
+size_t GrantedBytes(const std::vector<WireMessage>& messages) {
+  size_t bytes = 0;
+  for (const WireMessage& message : messages) {
+    if (message.kind == 'W') bytes += std::stoull(message.body);
+  }
+  return bytes;
+}
+
+TEST(StreamFlow, GrantsOfNothingArePassedOnAsFarAsTheServerReads) {
+  StreamWorld world;
+  world.policy.max_lease_bytes_in_flight = 200'000;
+  world.SetHosts("a", {"s"});
+  SimClient& client = world.Connect();
+  OpenOne(world, client);
+  world.SetServerReading("s", false);
+  for (int i = 0; i < 2000; ++i) {
+    client.Send(Of(1, 'W', std::string(kPiece, '0')));
+    if (i % 10 == 0) world.RunFor(100);
+    ASSERT_LE(world.UnreadBytes(), 230'000u) << "after " << i;
+  }
+  world.SetServerReading("s", true);
+  client.Send(Grant(1, 10) + Of(1, 'D', "still"));
+  world.RunFor(kSecond);
+  const auto seen = world.TakeAtServer();
+  EXPECT_EQ(GrantedBytes(seen), 10u);
+  EXPECT_EQ(DataBytes(seen), kPiece);
+  client.Finish();
+  ExpectQuietLater(world);
+}
+
+TEST(StreamFlow, GrantsInCrumbsAreGatheredForAServerThatDoesNotRead) {
+  StreamWorld world;
+  world.policy.max_lease_bytes_in_flight = 20'000;
+  world.SetHosts("a", {"s"});
+  SimClient& client = world.Connect();
+  OpenOne(world, client);
+  world.SetServerReading("s", false);
+  constexpr size_t kGrants = 20'000;
+  for (size_t i = 0; i < kGrants; ++i) {
+    client.Send(Grant(1, 1));
+    if (i % 100 == 0) world.RunFor(100);
+    ASSERT_LE(world.UnreadBytes(), 30'000u) << "after " << i;
+  }
+  EXPECT_FALSE(client.paused);
+  world.SetServerReading("s", true);
+  world.RunFor(kSecond);
+  EXPECT_EQ(GrantedBytes(world.TakeAtServer()), kGrants) << "none is lost";
+  client.Finish();
+  ExpectQuietLater(world);
+}
+
+TEST(StreamFlow, LongResetsAreSaidInFewWordsToAServerThatDoesNotRead) {
+  StreamWorld world;
+  world.policy.max_lease_bytes_in_flight = 200'000;
+  world.SetHosts("a", {"s"});
+  SimClient& client = world.Connect();
+  constexpr uint64_t kStreams = 50;
+  for (uint64_t id = 1; id <= kStreams; ++id) OpenOne(world, client, id);
+  world.SetServerReading("s", false);
+  for (uint64_t id = 1; id <= kStreams; ++id) {
+    client.Send(Of(id, 'Z', std::string(100'000, 'z')));
+    world.RunFor(kMs);
+    ASSERT_LE(world.UnreadBytes(), 330'000u) << "after " << id;
+  }
+  EXPECT_EQ(world.exchanges(), 0u);
+  world.SetServerReading("s", true);
+  world.RunFor(kSecond);
+  EXPECT_EQ(Kinds(world.TakeAtServer()), std::string(kStreams, 'Z')) << "all are told";
+  ExpectQuietLater(world);
+}
+
+TEST(StreamFlow, GrantsAndResetsForAClientThatDoesNotReadAreNeitherLostNorHeaped) {
+  SimConfig config = Streams();
+  config.limits.max_unread_reply_bytes = 400'000;
+  StreamWorld world(config);
+  SimClient& client = world.Connect();
+  SimClient& other = world.Connect();
+  const uint64_t id = OpenOne(world, client);
+  const uint64_t ended = OpenOne(world, client, 2);
+  const uint64_t others = OpenOne(world, other);
+  client.SetReading(false);
+  // As much as its host keeps of what it does not read, and a bit more.
+  for (size_t sent = 0; sent < world.high_watermark + 100'000; sent += kPiece) {
+    world.server().Send(Of(id, 'D', std::string(kPiece, 'd')));
+  }
+  world.RunFor(kMs);
+  for (int i = 0; i < 1000; ++i) {
+    world.server().Send(Of(id, 'W', std::string(kPiece, '0') + "5"));
+    world.server().Send(Of(ended, 'W', std::string(kPiece, '0')));
+  }
+  world.server().Send(Of(ended, 'Z', std::string(300'000, 'z')));
+  world.server().Send(Of(others, 'D', "fresh"));
+  world.RunFor(kMs);
+  EXPECT_EQ(Kinds(other.Take()), "D");
+  ASSERT_TRUE(client.alive());
+  client.SetReading(true);
+  world.RunFor(kSecond);
+  const auto got = client.Take();
+  EXPECT_EQ(GrantedBytes(got), 5'000u);
+  EXPECT_EQ(std::count_if(got.begin(), got.end(), [](const auto& m) { return m.kind == 'Z'; }), 1);
+  client.Finish();
+  other.Finish();
+  ExpectQuietLater(world);
+}
+
 // --- requests that are passed on as they arrive
 
 TEST(UploadFlow, TheClientIsNotReadWhileTheServerTakesNothingAndNobodyElseNotices) {
