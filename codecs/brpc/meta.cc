@@ -1,5 +1,6 @@
 #include "codecs/brpc/meta.h"
 
+#include <algorithm>
 #include <optional>
 
 #include "src/codec/protobuf.h"
@@ -31,9 +32,17 @@ constexpr uint32_t kErrorText = 2;
 // What Java writes under the number of C++'s request_id: a message with a key, however it is
 // written, since the server reads it in any way. A text begins such a message only with control
 // characters, and no id that anybody would choose does.
-std::optional<ProtoEntry> ReadExtField(Bytes bytes) {
-  const auto entry = ReadProtoEntry(bytes);
-  return entry && !entry->key.empty() ? entry : std::nullopt;
+//
+// False: it cannot be told. Java reads what is no message here (groups, tags of more bytes than
+// they need), and no key can be in one without a control character.
+bool ReadExtField(Bytes bytes, std::optional<ProtoEntry>& entry) {
+  entry = ReadProtoEntry(bytes);
+  if (entry) {
+    if (entry->key.empty()) entry.reset();
+    return true;
+  }
+  const auto is_control = [](char c) { return static_cast<unsigned char>(c) < 0x20; };
+  return std::none_of(bytes.begin(), bytes.end(), is_control);
 }
 
 // Servers put a dot between the two and look that up, so that the service may end in the method's
@@ -53,6 +62,7 @@ void SetCalled(Bytes service, Bytes method, Metadata& metadata) {
 
 bool ReadRequest(Bytes bytes, Meta& meta, Metadata& metadata) {
   ProtoReader reader(bytes);
+  bool whole = true;
   Bytes service;
   Bytes method;
   for (ProtoField field; reader.Next(field);) {
@@ -70,7 +80,9 @@ bool ReadRequest(Bytes bytes, Meta& meta, Metadata& metadata) {
     } else if (field.is(kTimeoutMs, WireType::kVarint)) {
       meta.timeout_ms = static_cast<int32_t>(field.value);
     } else if (field.is(kRequestIdOrExtField, WireType::kLength)) {
-      if (const auto entry = ReadExtField(field.bytes)) {
+      std::optional<ProtoEntry> entry;
+      whole &= ReadExtField(field.bytes, entry);
+      if (entry) {
         meta.has_ext_fields = true;
         metadata.SetNamed(entry->key, entry->value);
       } else {
@@ -79,7 +91,7 @@ bool ReadRequest(Bytes bytes, Meta& meta, Metadata& metadata) {
     }
   }
   if (meta.has_service && meta.has_method) SetCalled(service, method, metadata);
-  return !reader.broken();
+  return whole && !reader.broken();
 }
 
 bool ReadResponse(Bytes bytes, Meta& meta) {

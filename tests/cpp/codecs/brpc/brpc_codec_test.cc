@@ -93,6 +93,25 @@ TEST(BrpcCodec, ReadsJavasExtFieldsUnderTheNumberOfRequestId) {
   EXPECT_EQ(request.Find("request_id"), "(absent)");
 }
 
+// Or a server for Java would see an entry of which nobody here knows.
+TEST(BrpcCodec, WhatOnlyJavaReadsAsAnExtFieldIsRefused) {
+  const std::string user = Text(1, "user") + Text(2, "root");
+  const std::string entries[] = {
+      user + "\x1b\x1c",                                           // a group
+      "\x8a\x80\x80\x80\x80\x00\x04"s + "user" + Text(2, "root"),  // a tag of six bytes
+      Text(4, "looks like a text") + user + "\x23\x24",
+  };
+  for (const std::string& entry : entries) {
+    const Decoded request = Request(Frame(RequestMeta(Text(7, entry))));
+    EXPECT_EQ(request.result.status, Status::kUndecodable) << testing::PrintToString(entry);
+  }
+  for (const char* id : {"", "req-1", "{\"id\": 7}", "\xe4\xb8\xad", "~\x7f"}) {
+    const Decoded request = Request(Frame(RequestMeta(Text(7, id))));
+    ASSERT_EQ(request.result.status, Status::kMessage) << id;
+    EXPECT_EQ(request.Find("request_id"), id);
+  }
+}
+
 // A server reads all of these alike.
 TEST(BrpcCodec, ReadsExtFieldsHoweverTheyAreWritten) {
   const std::string written[] = {
