@@ -39,7 +39,8 @@ ANY_HOST = "*"
 
 FOR_ANY_HOST = tuple(kind for kind, field in GUARDS.items() if field == ANY_HOST)
 
-_KIND = re.compile(r"""["']?\bkind["']?\s*:\s*(?:[!&]\S*\s+)*["']?(\w+)""")
+# Nothing is found of a kind that is no plain word: one in a block, an alias, or with escapes.
+_KIND = re.compile(r"""["']?\bkind["']?\s*:\s*(?:[!&]\S*\s+)*(?:["']?(\w+)(?![\w\\]))?""")
 _COMMENT = re.compile(r"(^|\s)#.*$", re.MULTILINE)
 _WORD = re.compile(r"[\w*.-]+")
 # What "\x6f" stands for is no word of the text, nor is one that goes on in the next line.
@@ -181,6 +182,8 @@ def kind_in(text: str) -> str | None:
     """The kind of object that a text which cannot be read may be: one of GUARDS, or "" if it may
     be any of them; None if it is of other kinds alone, whose absence opens nothing."""
     kinds = set(_KIND.findall(_COMMENT.sub("", text)))
+    if "" in kinds:
+        return ""
     guards = [kind for kind in GUARDS if kind in kinds or f"{kind}List" in kinds]
     if not guards:
         # At most a few are looked at: more make no object.

@@ -59,6 +59,10 @@ def moved(text: str) -> list[Steps]:
     return [[{"b": [], "c": broken}], [{"c": broken}, {"b": []}]]
 
 
+OWNED = GOOD_ROUTER.replace("]}]", "]}").replace(
+    "namespace: shop}", "namespace: shop, ownerReferences: [{kind: Deployment, name: orders}]}"
+)
+"""A broken one, with another kind in it."""
 BROKEN_ROUTERS = {
     "a duration without unit": GOOD_ROUTER.replace("]}]", "], timeout: 1}]"),
     "an unknown field": GOOD_ROUTER.replace("routes:", "rotes: []\n  routes:"),
@@ -78,6 +82,8 @@ BROKEN_ROUTERS = {
         ORDERS, ORDERS.upper()
     ),
     "no YAML, a short host": GOOD_ROUTER.replace("]}]", "]}").replace(ORDERS, "orders"),
+    "no YAML, the kind in a block": OWNED.replace("kind: MetaRouter", "kind: >-\n  MetaRouter"),
+    "no YAML, the kind by an alias": OWNED.replace("MetaRouter", "*kind"),
     "a list with something else in it": GOOD_ROUTER.replace("---", "") + "- a\n",
 }
 
@@ -307,8 +313,12 @@ def test_what_cannot_be_a_router_or_a_rule_for_a_host_shuts_nothing(content: byt
 
 @pytest.mark.parametrize(
     "content",
-    ['a: "\\x6frders": [', 'kind: MetaRouter\nspec: {hosts: ["or\\\n  ders", {'],
-    ids=["an escape", "a word in two lines"],
+    [
+        'a: "\\x6frders": [',
+        'kind: MetaRouter\nspec: {hosts: ["or\\\n  ders", {',
+        'kind: "Meta\\x52outer"\nspec: {kind: Deployment, hosts: [orders, {',
+    ],
+    ids=["an escape", "a word in two lines", "an escape in the kind"],
 )
 def test_where_words_may_be_hidden_every_host_without_a_router_is_shut(content: str) -> None:
     world = World(a=read(SERVICES + GOOD_ROUTER), b=read_broken(content))
