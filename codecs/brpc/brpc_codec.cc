@@ -227,8 +227,13 @@ Encoded BrpcCodec::Encode(const Message& message, Bytes bytes, const EncodeOptio
                        .in_ext_fields = tag.ext_fields},
                       out);
   }
-  // Changes that no length field can say are left out; another id alone always fits.
+  // Changes that no length field can say are left out if they may be; another id alone always fits.
   const bool fits = changes && new_meta() <= kMaxBodyBytes - body;
+  const bool of_request = message.kind != MessageKind::kResponse;
+  if (changes && !fits && of_request && AnyRequired(options.mutation)) {
+    out.resize(start);
+    return {.impossible = true};
+  }
   if (!fits) {
     out.resize(start + kHeaderBytes);
     const size_t begin = tag.id_bytes == 0 ? meta.size() : tag.id_begin;

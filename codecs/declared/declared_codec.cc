@@ -64,6 +64,9 @@ Encoded EncodeContent(const Tables& tables, const Message& message, Bytes bytes,
           AppendMutated(tables, direction, bytes.substr(0, end), options.mutation, replaced, out);
     }
     if (head != 0) return {.head = head};
+    if (direction == Direction::kRequest && AnyRequired(options.mutation)) {
+      return {.impossible = true};
+    }
   }
   if (layout.id_in_message) {
     if (options.id == message.id) return {};

@@ -1,6 +1,7 @@
 // What a mutation does to the attachments of one message, whatever serialization they are in.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <optional>
 #include <span>
@@ -20,6 +21,7 @@ class KeyPlan {
 
   void Replace(std::string_view value) { if_present_ = {State::kValue, value}; }
   void Apply(const MutationOp& op) {
+    required_ |= op.required;
     switch (op.kind) {
       case MutationOp::Kind::kSet:
         if_present_ = {State::kValue, op.value};
@@ -38,6 +40,7 @@ class KeyPlan {
 
   std::string_view key() const { return key_; }
   bool keeps() const { return if_present_.state == State::kKeep; }
+  bool required() const { return required_; }
 
   // The value to write for the next present entry; nothing: drop it. Not to be called if keeps().
   std::optional<std::string_view> TakeForPresent() {
@@ -64,6 +67,7 @@ class KeyPlan {
   Outcome if_present_{State::kKeep, {}};
   Outcome if_absent_{State::kGone, {}};
   bool seen_ = false;
+  bool required_ = false;
 };
 
 class AttachmentPlan {
@@ -89,8 +93,24 @@ class AttachmentPlan {
   }
   const std::vector<KeyPlan>& all() const { return plans_; }
 
+  // An entry with that key stays as it is, since others depend on it.
+  void LeaveAlone(KeyPlan& key) {
+    key.MarkSeen();
+    if (!key.keeps() && key.required()) broken_ = true;
+  }
+  // All entries have been gone through.
+  void Finish() { finished_ = true; }
+  // Something that is required has not become of the message.
+  bool falls_short() const {
+    return broken_ ||
+           (!finished_ && std::any_of(plans_.begin(), plans_.end(),
+                                      [](const KeyPlan& key) { return key.required(); }));
+  }
+
  private:
   std::vector<KeyPlan> plans_;
+  bool finished_ = false;
+  bool broken_ = false;
 };
 
 // Of a response's type: whether a value comes before the attachments.

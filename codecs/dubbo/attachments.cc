@@ -36,7 +36,7 @@ bool RewriteHessianEntries(Hessian2Reader& reader, Bytes body, AttachmentPlan& p
     const bool pinned =
         reader.referables_made() != made_before && reader.references_used() != all_references;
     if (key->keeps() || pinned) {
-      key->MarkSeen();
+      plan.LeaveAlone(*key);
       continue;
     }
     changed = true;
@@ -50,7 +50,8 @@ bool RewriteHessianEntries(Hessian2Reader& reader, Bytes body, AttachmentPlan& p
   return true;
 }
 
-void AppendNewHessianEntries(const AttachmentPlan& plan, bool& changed, std::string& out) {
+void AppendNewHessianEntries(AttachmentPlan& plan, bool& changed, std::string& out) {
+  plan.Finish();
   for (const KeyPlan& key : plan.all()) {
     const std::optional<std::string_view> value = key.ValueIfNeverSeen();
     if (!value) continue;
@@ -127,6 +128,7 @@ bool RewriteJsonAttachments(Bytes body, JsonValues& values, AttachmentPlan& plan
     }
     if (object.malformed()) return false;
   }
+  plan.Finish();
   for (const KeyPlan& key : plan.all()) {
     const std::optional<std::string_view> value = key.ValueIfNeverSeen();
     if (!value) continue;
@@ -218,9 +220,9 @@ bool ReadHessianValue(Hessian2Reader& reader, HessianEntry& entry) {
   return true;
 }
 
-bool RewriteRequestBody(Serialization serialization, Bytes body,
-                        std::span<const MutationOp> mutation, std::string_view timeout,
-                        std::string& out) {
+Rewriting RewriteRequestBody(Serialization serialization, Bytes body,
+                             std::span<const MutationOp> mutation, std::string_view timeout,
+                             std::string& out) {
   AttachmentPlan plan(mutation, timeout);
   const size_t before = out.size();
   bool changed = false;
@@ -231,8 +233,9 @@ bool RewriteRequestBody(Serialization serialization, Bytes body,
   } else if (serialization == Serialization::kFastjson2) {
     changed = RewriteJsonbRequest(body, plan, out);
   }
-  if (!changed) out.resize(before);
-  return changed;
+  if (changed && !plan.falls_short()) return Rewriting::kChanged;
+  out.resize(before);
+  return plan.falls_short() ? Rewriting::kImpossible : Rewriting::kNone;
 }
 
 bool RewriteResponseBody(Serialization serialization, Bytes body,

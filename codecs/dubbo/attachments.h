@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <span>
 #include <string>
 
@@ -27,16 +28,22 @@ bool ReadHessianEntry(Hessian2Reader& reader, HessianEntry& entry);
 // The rest of one whose key has been read.
 bool ReadHessianValue(Hessian2Reader& reader, HessianEntry& entry);
 
-// Appends a request body with `mutation` applied to its attachments, every other byte as it was.
-// False, with `out` as before, if nothing is to be changed or the body cannot carry the change.
-// `timeout` stands in place of what the attachments `timeout` and `_TO` say, where there are any;
-// empty: no change.
-bool RewriteRequestBody(Serialization serialization, Bytes body,
-                        std::span<const MutationOp> mutation, std::string_view timeout,
-                        std::string& out);
+enum class Rewriting : uint8_t {
+  kChanged,
+  kNone,        // nothing is to be changed, or the body cannot carry it and need not
+  kImpossible,  // it cannot carry what is required
+};
 
-// The same for the body of an OK response. `may_add`: the client is known to understand responses
-// with attachments, so that one without may be given some.
+// Appends a request body with `mutation` applied to its attachments, every other byte as it was;
+// nothing unless that is kChanged. `timeout` stands in place of what the attachments `timeout` and
+// `_TO` say, where there are any; empty: no change.
+Rewriting RewriteRequestBody(Serialization serialization, Bytes body,
+                             std::span<const MutationOp> mutation, std::string_view timeout,
+                             std::string& out);
+
+// The same for the body of an OK response, where nothing is required; false: nothing was appended.
+// `may_add`: the client is known to understand responses with attachments, so that one without may
+// be given some.
 bool RewriteResponseBody(Serialization serialization, Bytes body,
                          std::span<const MutationOp> mutation, bool may_add, std::string& out);
 

@@ -147,20 +147,28 @@ Serialization SerializationOf(uint64_t tag) {
   const size_t length = kHeaderBytes + header.body_bytes;
   if (header.event() || bytes.size() < length) return {.head = kHeaderBytes};
   const Bytes body = bytes.substr(kHeaderBytes, header.body_bytes);
-  const bool rewritten =
-      header.request()
-          ? RewriteRequestBody(header.serialization(), body, mutation,
-                               replaces_timeout ? Milliseconds(options.timeout_us) : std::string(),
-                               out)
-          : header.status == static_cast<uint8_t>(Status::kOk) &&
-                RewriteResponseBody(header.serialization(), body, mutation,
-                                    (message.tag & kTagReadsResponseAttachments) != 0, out);
-  if (!rewritten) return {.head = kHeaderBytes};
-  const size_t new_body = out.size() - begin - kHeaderBytes;
-  if (new_body > kMaxBodyBytes) {  // no length field can say this: left out
-    out.resize(begin + kHeaderBytes);
-    return {.head = kHeaderBytes};
+  Rewriting rewriting = Rewriting::kNone;
+  if (header.request()) {
+    rewriting = RewriteRequestBody(
+        header.serialization(), body, mutation,
+        replaces_timeout ? Milliseconds(options.timeout_us) : std::string(), out);
+  } else if (header.status == static_cast<uint8_t>(Status::kOk) &&
+             RewriteResponseBody(header.serialization(), body, mutation,
+                                 (message.tag & kTagReadsResponseAttachments) != 0, out)) {
+    rewriting = Rewriting::kChanged;
   }
+  const size_t new_body = out.size() - begin - kHeaderBytes;
+  if (rewriting == Rewriting::kChanged && new_body > kMaxBodyBytes) {
+    // No length field can say this.
+    out.resize(begin + kHeaderBytes);
+    const bool required = header.request() && AnyRequired(mutation);
+    rewriting = required ? Rewriting::kImpossible : Rewriting::kNone;
+  }
+  if (rewriting == Rewriting::kImpossible) {
+    out.resize(begin);
+    return {.impossible = true};
+  }
+  if (rewriting == Rewriting::kNone) return {.head = kHeaderBytes};
   StoreBe32(&out[begin + kLengthOffset], static_cast<uint32_t>(new_body));
   return {.head = length};
 }

@@ -36,7 +36,7 @@ bool RewriteEntries(Bytes document, AttachmentPlan& plan, bool& changed, std::st
     if (key == nullptr) continue;
     const bool pinned = entry.links || (any_links && !entry.string_value);
     if (key->keeps() || pinned) {
-      key->MarkSeen();
+      plan.LeaveAlone(*key);
       continue;
     }
     changed = true;
@@ -61,6 +61,7 @@ bool RewriteAttachments(Bytes body, JsonbValues& values, AttachmentPlan& plan, s
   } else {
     return false;
   }
+  plan.Finish();
   for (const KeyPlan& key : plan.all()) {
     const std::optional<std::string_view> value = key.ValueIfNeverSeen();
     if (!value) continue;

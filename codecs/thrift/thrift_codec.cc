@@ -372,12 +372,14 @@ size_t StoreId(Protocol protocol, uint32_t id, char* p) {
 struct HeaderChange {
   uint32_t id = 0;
   std::span<const MutationOp> mutation;
+  bool required = false;    // the mutation may not be left out
   bool plain = false;       // THeader: without its transform
   uint64_t timeout_ms = 0;  // TTHeader; 0: as it is
 };
 
 // Appends what lies between the frame length and the message of a THeader or TTHeader frame: the
-// fixed fields, and the variable header. Returns how far in `bytes` that stands for.
+// fixed fields, and the variable header. Returns how far in `bytes` that stands for; 0: it cannot
+// be changed as is required.
 size_t AppendHeader(Transport transport, Bytes bytes, size_t message_bytes,
                     const HeaderChange& change, std::string& out) {
   const size_t words = LoadBe16(bytes.data() + kHeaderSizeOffset);
@@ -391,13 +393,15 @@ size_t AppendHeader(Transport transport, Bytes bytes, size_t message_bytes,
     if (!IsTTHeader(transport)) {
       return ((change.plain || !change.mutation.empty()) &&
               AppendMutatedHeader(bytes, change.mutation, out)) ||
-             (change.plain && AppendMutatedHeader(bytes, {}, out));
+             (change.plain && !change.required && AppendMutatedHeader(bytes, {}, out));
     }
     return (!change.mutation.empty() || change.timeout_ms != 0) &&
            AppendMutatedTTHeader(bytes, change.mutation, change.timeout_ms, out);
   };
   if (append_mutated()) {
     StoreBe16(out.data() + size_at, static_cast<uint16_t>((out.size() - size_at - 2) / 4));
+  } else if (change.required) {
+    return 0;
   } else {
     out += bytes.substr(kHeaderFixedBytes, end - kHeaderFixedBytes);
   }
@@ -492,11 +496,16 @@ Encoded ThriftCodec::Encode(const Message& message, Bytes bytes, const EncodeOpt
     // A server's header may have another number than its message, and keeps it likewise.
     const uint32_t header_id =
         id == message.id ? LoadBe32(bytes.data() + kHeaderIdOffset) : HeaderId(id);
-    HeaderChange change{header_id, options.mutation, tag.compressed};
+    const bool required = message.kind != MessageKind::kResponse && AnyRequired(options.mutation);
+    HeaderChange change{header_id, options.mutation, required, tag.compressed};
     const bool shorter = options.timeout_us != 0 && message.timeout_us != 0;
     if (shorter) change.timeout_ms = MillisecondsFrom(options.timeout_us);
     const size_t message_bytes = tag.compressed ? text.size() : message.length;
     copied = AppendHeader(tag.dialect.transport, bytes, message_bytes, change, out);
+    if (copied == 0) {
+      out.resize(start);
+      return {.impossible = true};
+    }
   }
   if (tag.compressed) copied = 0;  // of `text`
   out += text.substr(copied, tag.id_offset - copied);

@@ -280,10 +280,15 @@ Encoded TrpcCodec::Encode(const Message& message, Bytes bytes, const EncodeOptio
                        .mutation = options.mutation},
                       out);
   }
-  // Changes that no length field can say are left out; for another id alone Decode sees to the
-  // room.
+  // Changes that no length field can say are left out if they may be; for another id alone Decode
+  // sees to the room.
   const bool fits =
       changes && new_head() <= kMaxHeadBytes && new_head() <= UINT32_MAX - kFrameHeadBytes - rest;
+  const bool of_request = message.kind != MessageKind::kResponse;
+  if (changes && !fits && of_request && AnyRequired(options.mutation)) {
+    out.resize(start);
+    return {.impossible = true};
+  }
   if (!fits) {
     out.resize(start + kFrameHeadBytes);
     const size_t begin = tag.id_bytes == 0 ? head.size() : tag.id_begin;

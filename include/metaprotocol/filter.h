@@ -104,8 +104,9 @@ typedef struct metaprotocol_filter_host {
    * there is too much. The server does not see it: see `change`. */
   int32_t (*set)(void* request, int32_t key, metaprotocol_bytes value);
   /* on_request, on_timer: a change to the request, of metaprotocol_mutation_kind, after those of
-   * its route. 0: the filter has not the trait, a text is not UTF-8, or there is too much: 64 in
-   * one call, keys of 1 to 1024 bytes, 65536 bytes in all. */
+   * its route. A message that has a place for it and cannot carry it goes no further. 0: the filter
+   * has not the trait, a text is not UTF-8, or there is too much: 64 in one call, keys of 1 to 1024
+   * bytes, 65536 bytes in all. */
   int32_t (*change)(void* request, int32_t kind, metaprotocol_bytes key, metaprotocol_bytes value);
   /* What the client gets, by the name that configurations have for it ("denied", "over_limit",
    * "no_content" for success without a value...), and a text for people, of which the first 4096

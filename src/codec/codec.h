@@ -179,7 +179,8 @@ struct Encoded {
   size_t head = 0;
   uint8_t tail_bytes = 0;
   // The message cannot be written so that it is taken for what it is (a codec in a library says so
-  // of its own): nothing was appended, nothing of it goes on, and its call or stream fails.
+  // of its own), or a request cannot carry a change that is required (MutationOp::required):
+  // nothing was appended, nothing of it goes on, and its call or stream fails.
   bool impossible = false;
   std::array<char, 8> tail = {};
 
@@ -272,8 +273,8 @@ class Codec {
   // `bytes` is what Decode saw, or more of the same message; it is the whole message where
   // traits().whole_to_encode, and where there is a mutation or a timeout without
   // traits().mutation_in_head. Only then may a tail be replaced. A mutation that the message cannot
-  // carry is left out. May be called several times for one message (mirrors, retries), and on a
-  // copy of it.
+  // carry is left out, unless some of it is required: see MutationOp. May be called several times
+  // for one message (mirrors, retries), and on a copy of it.
   virtual Encoded Encode(const Message& message, Bytes bytes, const EncodeOptions& options,
                          std::string& out) const = 0;
 

@@ -18,6 +18,7 @@ void Exchange::Change(const MutationOp& change) {
   if (changes_.empty()) changes_ = route_->request_mutation;
   has_rest_ = true;
   changes_.push_back(change);
+  changes_.back().required = true;  // or a client could keep it out by what else it sends
 }
 
 void Exchange::ChangeReply(const MutationOp& change) {

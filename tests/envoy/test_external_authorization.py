@@ -23,6 +23,7 @@ from metaprotocol.config.v1 import (
     Route,
 )
 from metaprotocol.dubbo.frames import Request, encode_request
+from metaprotocol.dubbo.hessian2 import Value
 from metaprotocol.envoy.config import (
     Bootstrap,
     Cluster,
@@ -184,6 +185,17 @@ async def test_a_service_that_fails_denies_unless_told_otherwise(builder: Config
 
                     def arrived(before: int) -> bool:
                         return len(authorizer.asked) > before
+
+                    # What a client says as the server's user is not passed on either where it
+                    # cannot be taken away, since another entry refers to it.
+                    kept = ["root"]
+                    for client, token in ((strict, "of-ann"), (lax, "broken")):
+                        refers: dict[str, Value] = {"token": token, "x-user": kept, "also": kept}
+                        served = provider.calls["list"]
+                        with pytest.raises(DubboError) as refused:
+                            await client.call(SERVICE, "list", attachments=refers)
+                        assert refused.value.status == Status.BAD_REQUEST
+                        assert provider.calls["list"] == served
 
                     # Clients that leave while they wait, with a reset.
                     for _ in range(5):

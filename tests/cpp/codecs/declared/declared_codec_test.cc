@@ -220,6 +220,20 @@ TEST(DeclaredCodecTest, AMutationThatTheFormatCannotCarryIsLeftOut) {
             AcmeRequest(9, "shop", "get", {{"a", "1"}}));
 }
 
+TEST(DeclaredCodecTest, ARequestThatCannotCarryWhatIsRequiredGoesNowhere) {
+  const Codec codec(kAcme);
+  const std::string request = AcmeRequest(7, "shop", "get", {{"a", "1"}});
+  const Decoded decoded = codec.Decode(request);
+  for (const std::string& key : {std::string("b"), std::string(256, 'k')}) {
+    const Ops ops = {{MutationOp::Kind::kRemove, "a", "", true}, {kSet, key, "v", true}};
+    std::string out;
+    const Encoded encoded =
+        codec->Encode(decoded.message, request, {.id = 9, .mutation = ops}, out);
+    EXPECT_EQ(encoded.impossible, key.size() > 255);
+    EXPECT_EQ(encoded.impossible, out.empty());
+  }
+}
+
 TEST(DeclaredCodecTest, RepliesAreTemplatesWithStatusAndText) {
   const Codec codec(kAcme);
   const std::string request = AcmeRequest(7, "shop", "get");

@@ -88,6 +88,30 @@ TEST(DubboCodec, LeavesAnAttachmentThatLaterOnesReferToInPlace) {
   EXPECT_EQ(mutated(free), HeadBody() + "H" + Text("b") + Text("x") + "Z");
 }
 
+// Or a client could keep what it says of itself by saying it in a way that cannot be undone.
+TEST(DubboCodec, ARequestThatCannotCarryWhatIsRequiredGoesNowhere) {
+  const std::string list = "\x78";
+  const std::string forged = HeadBody() + "H" + Text("a") + list;
+  const auto impossible = [](const std::string& body, uint8_t serialization, bool required) {
+    const std::string frame =
+        Frame(static_cast<uint8_t>(kTwoWayRequest | serialization), 0, 1, body);
+    const Decoded decoded = DecodeRequest(frame);
+    const Mutation mutation = {{MutationOp::Kind::kRemove, "a", "", required}};
+    std::string out = "before";
+    const Encoded encoded =
+        DubboCodec().Encode(decoded.message, frame, {.id = 9, .mutation = mutation}, out);
+    EXPECT_EQ(encoded.impossible, out == "before");
+    return encoded.impossible;
+  };
+  for (const bool required : {true, false}) {
+    EXPECT_EQ(impossible(forged + Text("b") + "Q\x91" + "Z", 2, required), required);
+    EXPECT_FALSE(impossible(forged + Text("b") + Text("x") + "Z", 2, required));
+    EXPECT_FALSE(impossible(HeadBody(), 2, required)) << "there is none";
+    EXPECT_EQ(impossible("whatever kryo makes of it", 8, required), required);
+    EXPECT_EQ(impossible(forged + Text("b"), 2, required), required) << "cut off";
+  }
+}
+
 TEST(DubboCodec, WritesAttachmentsIntoResponsesThatHaveSome) {
   for (const std::string& value : {"\x93N"s, "\x94\1x"s, "\x95"s}) {
     const std::string frame = Frame(2, 20, 1, value + "H" + Text("a") + Text("1") + "Z");

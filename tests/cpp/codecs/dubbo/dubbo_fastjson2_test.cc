@@ -335,6 +335,18 @@ TEST(DubboFastjson2, LeavesEntriesThatOthersMayReferTo) {
   const std::string mutated = Mutated(frame);
   EXPECT_NE(mutated.find(bean), std::string::npos);
   EXPECT_NE(mutated.find("neu é"), std::string::npos);
+  const Mutation required = {{MutationOp::Kind::kRemove, "group", "", true}};
+  for (const bool referred : {true, false}) {
+    const std::string request =
+        RequestWith(Str("group") + (referred ? bean + Str("other") + "\x93" + Str("$.group")
+                                             : Str("b") + Str("other") + Str("x")));
+    Message message;
+    DecodeInto(Direction::kRequest, request, WantingAll(), message);
+    std::string out;
+    const Encoded encoded =
+        DubboCodec().Encode(message, request, {.id = 9, .mutation = required}, out);
+    EXPECT_EQ(encoded.impossible, referred);
+  }
   // Broken attachments are passed on as they are.
   const std::string broken = RequestOf(BodyOf(Str("m"), Document("\xa6" + Str("user"))));
   EXPECT_EQ(Mutated(broken), broken);

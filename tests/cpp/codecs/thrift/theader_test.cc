@@ -74,6 +74,32 @@ TEST(THeader, LeavesOutMutationsThatAHeaderCannotCarry) {
   EXPECT_EQ(Mutate(wire, many), wire) << "257 headers would not be read back";
 }
 
+// Or a client could keep what it says of itself by leaving no room for anything else.
+TEST(THeader, ARequestThatCannotCarryWhatIsRequiredGoesNowhere) {
+  const auto impossible = [](const std::string& wire, Direction direction, bool required) {
+    const Decoded decoded = DecodeOnce(wire, direction);
+    EXPECT_EQ(decoded.result.status, Status::kMessage) << decoded.result.error;
+    const Mutation mutation = {{Kind::kRemove, "user", "", required},
+                               {Kind::kSet, "role", "guest", required},
+                               {Kind::kSet, "by", "proxy", required}};
+    std::string out = "before";
+    const Encoded encoded =
+        ThriftCodec().Encode(decoded.message, wire, {.id = 5, .mutation = mutation}, out);
+    EXPECT_EQ(encoded.impossible, out == "before");
+    return encoded.impossible;
+  };
+  Pairs full = {{"user", "root"}};
+  while (full.size() < kMaxInfoHeaders) full.emplace_back("k" + std::to_string(full.size()), "v");
+  const std::string request = Header(Infos(0, full), 1, kMessage);
+  EXPECT_TRUE(impossible(request, Direction::kRequest, true));
+  EXPECT_FALSE(impossible(request, Direction::kRequest, false));
+  EXPECT_FALSE(
+      impossible(Header(Infos(0, full), 1, Binary(kReply, "echo", 1)), Direction::kResponse, true));
+  full.resize(kMaxInfoHeaders - 1);
+  EXPECT_FALSE(impossible(Header(Infos(0, full), 1, kMessage), Direction::kRequest, true));
+  EXPECT_FALSE(impossible(Framed(kMessage), Direction::kRequest, true)) << "nothing to change";
+}
+
 TEST(THeader, OtherTransportsTakeNoMutation) {
   for (const std::string& wire : {Framed(kMessage), kMessage, Compact(kCall, "echo", 1)}) {
     EXPECT_EQ(Mutate(wire, {{Kind::kSet, "a", "b"}}), wire);

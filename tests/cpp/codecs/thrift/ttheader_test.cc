@@ -153,6 +153,22 @@ TEST(TTHeader, LeavesOutMutationsThatAHeaderCannotCarry) {
   EXPECT_EQ(Mutate(wire, many), wire);
 }
 
+TEST(TTHeader, ARequestThatCannotCarryWhatIsRequiredGoesNowhere) {
+  const std::string wire =
+      Frame(TextKeys({{"user", "root"}, {"pad", std::string(60'000, 'x')}}), 1, kMessage);
+  const Decoded decoded = Request(wire);
+  ASSERT_EQ(decoded.result.status, Status::kMessage) << decoded.result.error;
+  for (const bool required : {true, false}) {
+    const Mutation mutation = {{Kind::kRemove, "user", "", required},
+                               {Kind::kSet, "role", std::string(6'000, 'g'), required}};
+    std::string out;
+    const Encoded encoded =
+        ThriftCodec().Encode(decoded.message, wire, {.id = 5, .mutation = mutation}, out);
+    EXPECT_EQ(encoded.impossible, required);
+    EXPECT_EQ(out.empty(), required);
+  }
+}
+
 TEST(TTHeader, RefusesWhatItsReadersSeeInAnotherWay) {
   const auto status = [](const std::string& wire) { return Request(wire).result.status; };
   EXPECT_EQ(status(Frame("", 1, kMessage, "\x03\0"s)), Status::kError) << "protobuf";

@@ -188,6 +188,29 @@ TEST(TrpcCodec, AMutationThatNoHeadCanHoldIsLeftOut) {
   EXPECT_EQ(full.result.status, Status::kUndecodable);
 }
 
+TEST(TrpcCodec, ARequestWithoutRoomForWhatIsRequiredGoesNowhere) {
+  // What the client says of itself is to go, and the client leaves no room for what is to come.
+  Mutation mutation = {{Kind::kRemove, "user", "", true},
+                       {Kind::kSet, "role", std::string(200, 'g'), true}};
+  const auto impossible = [&](const Decoded& request) {
+    std::string out = "before";
+    const auto encoded =
+        request.codec.Encode(request.message, request.bytes, {.id = 5, .mutation = mutation}, out);
+    EXPECT_EQ(encoded.impossible, out == "before");
+    return encoded.impossible;
+  };
+  const std::string forged = Entry(9, "user", "root");
+  const auto padded = [&](size_t n) {
+    return Unary(Request(forged + Entry(9, "pad", std::string(n, 'y'))));
+  };
+  const Decoded full = FromClient(padded(65'410));
+  ASSERT_EQ(full.result.status, Status::kMessage) << full.result.error;
+  EXPECT_TRUE(impossible(full));
+  EXPECT_FALSE(impossible(FromClient(padded(65'000))));
+  for (MutationOp& op : mutation) op.required = false;
+  EXPECT_FALSE(impossible(full));
+}
+
 TEST(TrpcCodec, PassesAShorterTimeoutOn) {
   const Decoded before = FromClient(Unary(Request(Number(4, 1500))));
   const Decoded after = FromClient(before.Encoded({.id = 300, .timeout_us = 200'001}));
