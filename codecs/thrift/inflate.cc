@@ -11,6 +11,11 @@ constexpr unsigned kLongestCode = 15;
 constexpr size_t kLiterals = 288;  // with those that no stream may use
 constexpr size_t kDistances = 30;
 constexpr size_t kEndOfBlock = 256;
+// Of blocks with codes of their own, which can be said in a dozen bytes: so many, and one for so
+// many bytes of the stream. Compressors make one of thousands. Each costs as much as so many bytes.
+constexpr size_t kBlocksFreely = 64;
+constexpr size_t kBytesForEachBlock = 64;
+constexpr size_t kCostOfBlock = 512;
 
 // The bits of a stream, the lowest of each byte first (RFC 1951, 3.1.1).
 class BitReader {
@@ -164,10 +169,40 @@ uint32_t Adler32(Bytes bytes) {
   return b << 16 | a;
 }
 
+// The codes that need not be said (RFC 1951, 3.2.6). Made once: a block of them has ten bits at
+// least, and a stream may have nothing else.
+struct FixedCodes {
+  FixedCodes() {
+    std::array<uint8_t, kLiterals> lengths;
+    std::fill_n(lengths.begin(), 144, 8);
+    std::fill_n(lengths.begin() + 144, 112, 9);
+    std::fill_n(lengths.begin() + 256, 24, 7);
+    std::fill_n(lengths.begin() + 280, 8, 8);
+    literals.Build(lengths, false);
+    std::array<uint8_t, 32> distance_lengths;
+    distance_lengths.fill(5);
+    distances.Build(distance_lengths, false);
+  }
+  PrefixCode literals;
+  PrefixCode distances;
+
+  static const FixedCodes& Get() {
+    static const FixedCodes codes;
+    return codes;
+  }
+};
+
 class Inflater {
  public:
   Inflater(Bytes bytes, size_t most_bytes, std::string& out)
-      : bits_(bytes), out_(out), begin_(out.size()), most_bytes_(most_bytes) {}
+      : bits_(bytes),
+        out_(out),
+        begin_(out.size()),
+        most_bytes_(most_bytes),
+        most_blocks_(kBlocksFreely + bytes.size() / kBytesForEachBlock) {}
+
+  // Of the codes that were made.
+  size_t other_cost() const { return blocks_ * kCostOfBlock; }
 
   Inflation Run() {
     if (!ReadHeader()) return Inflation::kBroken;
@@ -198,9 +233,11 @@ class Inflater {
       case 0:
         return CopyStored();
       case 1:
-        return MakeFixedCodes() && ReadSymbols();
+        return ReadSymbols(FixedCodes::Get().literals, FixedCodes::Get().distances);
       case 2:
-        return ReadCodes() && ReadSymbols();
+        if (blocks_ == most_blocks_) return false;
+        ++blocks_;
+        return ReadCodes() && ReadSymbols(literals_, distances_);
       default:
         return false;
     }
@@ -223,23 +260,8 @@ class Inflater {
     return true;
   }
 
-  // RFC 1951, 3.2.6. Made for each such block, of which the shortest has 10 bits.
-  bool MakeFixedCodes() {
-    if (fixed_) return true;
-    std::array<uint8_t, kLiterals> lengths;
-    std::fill_n(lengths.begin(), 144, 8);
-    std::fill_n(lengths.begin() + 144, 112, 9);
-    std::fill_n(lengths.begin() + 256, 24, 7);
-    std::fill_n(lengths.begin() + 280, 8, 8);
-    std::array<uint8_t, 32> distances;
-    distances.fill(5);
-    fixed_ = literals_.Build(lengths, false) && distances_.Build(distances, false);
-    return fixed_;
-  }
-
   // RFC 1951, 3.2.7.
   bool ReadCodes() {
-    fixed_ = false;
     static constexpr uint8_t kOrder[] = {16, 17, 18, 0, 8,  7, 9,  6, 10, 5,
                                          11, 4,  12, 3, 13, 2, 14, 1, 15};
     uint32_t literals = 0;
@@ -289,30 +311,30 @@ class Inflater {
     return true;
   }
 
-  bool ReadSymbols() {
+  bool ReadSymbols(const PrefixCode& literals, const PrefixCode& distances) {
     for (size_t symbol = 0;;) {
-      if (!literals_.Read(bits_, symbol)) return false;
+      if (!literals.Read(bits_, symbol)) return false;
       if (symbol == kEndOfBlock) return true;
       if (symbol < kEndOfBlock) {
         if (!HasRoom(1)) return false;
         out_ += static_cast<char>(symbol);
-      } else if (!Repeat(symbol - kEndOfBlock - 1)) {
+      } else if (!Repeat(symbol - kEndOfBlock - 1, distances)) {
         return false;
       }
     }
   }
 
-  bool Repeat(size_t length_symbol) {
+  bool Repeat(size_t length_symbol, const PrefixCode& distances) {
     size_t symbol = 0;
     uint32_t more = 0;
     if (length_symbol >= std::size(kLengthRanges)) return false;
     const Range& lengths = kLengthRanges[length_symbol];
     if (!bits_.Take(lengths.more_bits, more)) return false;
     const size_t length = lengths.least + more;
-    if (!distances_.Read(bits_, symbol) || symbol >= kDistances) return false;
-    const Range& distances = kDistanceRanges[symbol];
-    if (!bits_.Take(distances.more_bits, more)) return false;
-    const size_t distance = distances.least + more;
+    if (!distances.Read(bits_, symbol) || symbol >= kDistances) return false;
+    const Range& range = kDistanceRanges[symbol];
+    if (!bits_.Take(range.more_bits, more)) return false;
+    const size_t distance = range.least + more;
     if (distance > out_.size() - begin_ || !HasRoom(length)) return false;
     if (distance == 1) {
       out_.append(length, out_.back());
@@ -328,16 +350,20 @@ class Inflater {
   std::string& out_;
   const size_t begin_;
   const size_t most_bytes_;
+  const size_t most_blocks_;
+  size_t blocks_ = 0;
   bool too_large_ = false;
-  bool fixed_ = false;  // the codes are those of RFC 1951, 3.2.6
-  PrefixCode literals_;
+  PrefixCode literals_;  // of the present block
   PrefixCode distances_;
 };
 
 }  // namespace
 
-Inflation Inflate(Bytes bytes, size_t most_bytes, std::string& out) {
-  return Inflater(bytes, most_bytes, out).Run();
+Inflation Inflate(Bytes bytes, size_t most_bytes, std::string& out, size_t& other_cost) {
+  Inflater inflater(bytes, most_bytes, out);
+  const Inflation result = inflater.Run();
+  other_cost = inflater.other_cost();
+  return result;
 }
 
 }  // namespace metaprotocol::thrift

@@ -125,7 +125,7 @@ class Decoding {
     if (IsNeedMore(result) && result.need > options_.max_message_bytes) {
       result = DecodeResult::TooLarge("Thrift message too large");
     }
-    result.unpacked_bytes = 2 * inflated_.size();  // once more to encode it
+    result.unpacked_bytes = 2 * (inflated_.size() + other_cost_);  // once more to encode it
     if (state_) state_->skipping &= IsNeedMore(result);
     if (result.status == DecodeResult::Status::kTooLarge &&
         dialect_.transport == Transport::kUnframed) {
@@ -196,7 +196,7 @@ class Decoding {
     const Bytes compressed = bytes_.substr(begin, message_.length - begin);
     const size_t most = std::max(kInflatedFreely, compressed.size() * kMostInflatedForEach);
     const size_t room = std::min(options_.max_message_bytes - begin, kMostInflated);
-    switch (Inflate(compressed, std::min(most, room), inflated_)) {
+    switch (Inflate(compressed, std::min(most, room), inflated_, other_cost_)) {
       case Inflation::kTooLarge:
         return DecodeResult::TooLarge(kInflatesTooMuch);
       case Inflation::kBroken:
@@ -345,6 +345,7 @@ class Decoding {
   const Bytes bytes_;
   Bytes text_;  // what the message itself is in: `bytes_`, or what these stand for
   std::string inflated_;
+  size_t other_cost_ = 0;  // of inflating it
   const DecodeOptions& options_;
   Message& message_;
 
@@ -472,7 +473,8 @@ Encoded ThriftCodec::Encode(const Message& message, Bytes bytes, const EncodeOpt
     // without; to read it again costs what it cost to decode.
     const size_t begin = HeaderEnd(bytes);
     const Bytes compressed = bytes.substr(begin, message.length - begin);
-    if (Inflate(compressed, kMostInflated, inflated) != Inflation::kDone) {
+    size_t cost = 0;  // which Decode has told
+    if (Inflate(compressed, kMostInflated, inflated, cost) != Inflation::kDone) {
       return {.impossible = true};
     }
   }

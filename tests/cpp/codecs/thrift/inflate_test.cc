@@ -23,6 +23,11 @@ uint32_t Adler32(const std::string& text) {
   return b << 16 | a;
 }
 
+Inflation Inflate(const std::string& stream, size_t most, std::string& out) {
+  size_t cost = 0;
+  return thrift::Inflate(stream, most, out, cost);
+}
+
 // As zlib does at level 0.
 std::string Stored(const std::string& text) {
   std::string out = "\x78\x01";
@@ -39,30 +44,73 @@ std::string Stored(const std::string& text) {
   return out + Be32(Adler32(text));
 }
 
+// A stream, bit by bit.
+class BitWriter {
+ public:
+  void Code(uint32_t code, unsigned length) {  // prefix codes begin at their high end
+    for (unsigned i = length; i-- > 0;) Bit(code >> i & 1);
+  }
+  void Number(uint32_t number, unsigned length) {
+    for (unsigned i = 0; i < length; ++i) Bit(number >> i & 1);
+  }
+  void Block(bool last, uint32_t type) {
+    Number(last ? 1 : 0, 1);
+    Number(type, 2);
+  }
+  // The whole stream, which stands for `text`.
+  std::string Of(const std::string& text) {
+    while (count_ != 0) Bit(0);
+    return out_ + Be32(Adler32(text));
+  }
+
+ private:
+  void Bit(uint32_t bit) {
+    bits_ |= bit << count_;
+    if (++count_ < 8) return;
+    out_ += static_cast<char>(bits_);
+    bits_ = count_ = 0;
+  }
+  std::string out_ = "\x78\x01";
+  uint32_t bits_ = 0;
+  unsigned count_ = 0;
+};
+
 // `repeats` times 258 zeros, and one, in 13 bits each: nearly the most that the fixed codes can.
 std::string Zeros(size_t repeats) {
-  std::string out = "\x78\x01";
-  uint32_t bits = 0;
-  unsigned count = 0;
-  const auto put = [&](uint32_t code, unsigned length) {  // prefix codes begin at their high end
-    for (unsigned i = length; i-- > 0;) {
-      bits |= (code >> i & 1) << count;
-      if (++count == 8) {
-        out += static_cast<char>(bits);
-        bits = count = 0;
-      }
-    }
-  };
-  put(0b1, 1);
-  put(0b10, 2);
-  put(0x30, 8);
+  BitWriter bits;
+  bits.Block(true, 1);
+  bits.Code(0x30, 8);
   for (size_t i = 0; i < repeats; ++i) {
-    put(0b11000101, 8);
-    put(0, 5);
+    bits.Code(0b11000101, 8);
+    bits.Code(0, 5);
   }
-  put(0, 7);
-  if (count > 0) out += static_cast<char>(bits);
-  return out + Be32(Adler32(std::string(258 * repeats + 1, '\0')));
+  bits.Code(0, 7);
+  return bits.Of(std::string(258 * repeats + 1, '\0'));
+}
+
+// So many blocks, and nothing in any of them: in turns with codes of their own, in as few bits as
+// say them, and with the fixed ones.
+std::string EmptyBlocks(size_t blocks) {
+  BitWriter bits;
+  for (size_t i = 0; i < blocks; ++i) {
+    bits.Block(false, 2);
+    bits.Number(0, 5);  // 257 literals
+    bits.Number(0, 5);  // one distance
+    bits.Number(14, 4);
+    for (int at = 0; at < 18; ++at) bits.Number(at == 2 || at == 17 ? 1 : 0, 3);  // of 18 and of 1
+    bits.Code(1, 1);
+    bits.Number(138 - 11, 7);
+    bits.Code(1, 1);
+    bits.Number(118 - 11, 7);  // 256 that there are not
+    bits.Code(0, 1);
+    bits.Code(0, 1);
+    bits.Code(0, 1);  // the end of the block
+    bits.Block(false, 1);
+    bits.Code(0, 7);
+  }
+  bits.Block(true, 1);
+  bits.Code(0, 7);
+  return bits.Of("");
 }
 
 // By zlib 1.2.13, level 9: a block with codes of its own.
@@ -103,6 +151,17 @@ TEST(InflateTest, WritesNoMoreThanItMay) {
   }
   std::string out;
   EXPECT_EQ(Inflate(Stored("12345"), 4, out), Inflation::kTooLarge);
+}
+
+// A block with codes of its own costs its reader far more than its dozen bytes.
+TEST(InflateTest, TakesNoMoreBlocksOfNothingThanTheirBytesPayFor) {
+  std::string out;
+  EXPECT_EQ(Inflate(EmptyBlocks(64), 0, out), Inflation::kDone);
+  EXPECT_EQ(Inflate(EmptyBlocks(10'000), 0, out), Inflation::kBroken);
+  EXPECT_EQ(out, "");
+  const std::string wire = Header("\0\1\1"s, 1, EmptyBlocks(50));
+  EXPECT_GE(DecodeOnce(wire, Direction::kRequest).result.unpacked_bytes, 50 * size_t{512})
+      << "they count against their sender's turn";
 }
 
 TEST(InflateTest, TakesNothingThatIsCutOrChangedOrTooLong) {
@@ -151,6 +210,11 @@ TEST(Zlib, MessagesSayWhatIsBehindTheTransform) {
     const Mutation too_long = {{MutationOp::Kind::kSet, "key", std::string(40'000, 'x')}};
     EXPECT_EQ(EncodeWhole(decoded.message, wire, 5, too_long),
               Header(Infos(0, {{"key", "value"}}), 5, Binary(kCall, "Orders:echo", 5)));
+    const Mutation required = {{MutationOp::Kind::kSet, "key", std::string(40'000, 'x'), true}};
+    std::string out;
+    const EncodeOptions options{.id = 5, .mutation = required};
+    EXPECT_TRUE(ThriftCodec().Encode(decoded.message, wire, options, out).impossible);
+    EXPECT_EQ(out, "");
   }
 }
 
