@@ -74,6 +74,8 @@ class BrpcTwins {
                             // mind
     }
     if (status == Status::kMessage && IsAuthenticatedByNothing(bytes)) return std::nullopt;
+    // Nor does a declaration know of what Java alone would read in a text.
+    if (status == Status::kUndecodable && HasOddText(bytes)) return std::nullopt;
     if (status != twin.result.status) {
       return "status: " + std::string(hand.result.error) + " / " + std::string(twin.result.error);
     }
@@ -148,6 +150,21 @@ class BrpcTwins {
       return named;
     }
   };
+
+  // Whether what may be Java's ext_field or a text is no message, and has what no text has.
+  static bool HasOddText(Bytes bytes) {
+    bool found = false;
+    const Bytes body = bytes.substr(std::min<size_t>(bytes.size(), 12));
+    ProtoReader meta(body.substr(0, LoadBe32(bytes.data() + 8)));
+    for (ProtoField field; meta.Next(field);) {
+      if (!field.is(1, WireType::kLength)) continue;
+      ProtoReader request(field.bytes);
+      for (ProtoField part; request.Next(part);) {
+        found |= part.is(7, WireType::kLength) && !ReadProtoEntry(part.bytes);
+      }
+    }
+    return found;
+  }
 
   // The codec by hand takes authentication data without a byte for none.
   static bool IsAuthenticatedByNothing(Bytes bytes) { return Holds(bytes, 7); }
