@@ -4,6 +4,7 @@
 #include <string>
 #include <string_view>
 
+#include "codecs/dubbo/attachment_plan.h"
 #include "codecs/dubbo/json_values.h"
 #include "codecs/dubbo/jsonb.h"
 #include "codecs/dubbo/jsonb_attachments.h"
@@ -84,6 +85,11 @@ struct Fastjson {
     return ReadJsonHead(values, first, end, head, error);
   }
   static bool IsNull(Bytes value) { return value == "null"; }
+  static bool ReadType(Bytes value, int32_t& type) {
+    if (value.size() != 1) return false;
+    type = value[0] - '0';
+    return true;
+  }
   static bool Text(Bytes value, Metadata& owner, std::string_view& text) {
     return JsonText(value, owner, text);
   }
@@ -126,6 +132,10 @@ struct Fastjson2 {
     return ReadJsonbHead(values, first, end, head, error);
   }
   static bool IsNull(Bytes value) { return JsonbIsNull(value); }
+  static bool ReadType(Bytes value, int32_t& type) {
+    JsonbReader reader(value);
+    return reader.ReadInt(type) && reader.AtEnd();
+  }
   static bool Text(Bytes value, Metadata& owner, std::string_view& text) {
     JsonbString string;
     return JsonbStringOf(value, string) && string.Text(owner, text);
@@ -263,12 +273,31 @@ DecodeResult Decode(Bytes bytes, uint64_t mask, Message& message) {
   return DecodeResult::Ok();
 }
 
+template <class Form>
+bool ReadReply(Bytes body, Message& message) {
+  typename Form::Values values = Form::ValuesOf(body, true);
+  Bytes value;
+  int32_t type = 0;
+  if (!values.Next(value) || !Form::ReadType(value, type)) return false;
+  if (type < kWithAttachments || type >= kResponseTypes) return true;
+  if (TypeHasValue(static_cast<uint8_t>(type)) && !values.Next(value)) return false;
+  if (!values.Next(value) || Form::IsNull(value)) return true;
+  HeadText unused;
+  Attachments attachments(unused, message);
+  return Form::ReadAttachments(value, attachments);
+}
+
 }  // namespace
 
 DecodeResult DecodeDocumentRequest(Bytes bytes, Serialization serialization, uint64_t mask,
                                    Message& message) {
   return serialization == Serialization::kFastjson ? Decode<Fastjson>(bytes, mask, message)
                                                    : Decode<Fastjson2>(bytes, mask, message);
+}
+
+bool ReadDocumentReplyAttachments(Bytes body, Serialization serialization, Message& message) {
+  return serialization == Serialization::kFastjson ? ReadReply<Fastjson>(body, message)
+                                                   : ReadReply<Fastjson2>(body, message);
 }
 
 bool DocumentVersionReadsAttachments(Bytes body, Serialization serialization) {

@@ -1,4 +1,4 @@
-// Requests whose body is one document behind the other: fastjson's JSON, fastjson2's JSONB.
+// Bodies that are one document behind the other: fastjson's JSON, fastjson2's JSONB.
 #pragma once
 
 #include <cstdint>
@@ -20,5 +20,9 @@ DecodeResult DecodeDocumentRequest(Bytes bytes, Serialization serialization, uin
 // Whether the Dubbo version that a body begins with is one of a client that understands responses
 // with attachments. Only the beginning may be there; what cannot be read is nobody's business here.
 bool DocumentVersionReadsAttachments(Bytes body, Serialization serialization);
+
+// Reads the attachments of a whole OK response, as ReadReplyAttachments (reply_attachments.h);
+// false if they are malformed.
+bool ReadDocumentReplyAttachments(Bytes body, Serialization serialization, Message& message);
 
 }  // namespace metaprotocol::dubbo

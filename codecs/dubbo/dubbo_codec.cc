@@ -10,7 +10,9 @@
 #include "codecs/dubbo/json_values.h"
 #include "codecs/dubbo/jsonb.h"
 #include "codecs/dubbo/reply.h"
+#include "codecs/dubbo/reply_attachments.h"
 #include "codecs/dubbo/request.h"
+#include "codecs/dubbo/request_text.h"
 
 namespace metaprotocol::dubbo {
 namespace {
@@ -71,7 +73,8 @@ bool ReadShortType(Bytes bytes, int32_t& type) {
 
 DecodeResult DecodeResponse(Bytes bytes, const Header& header, const DecodeOptions& options,
                             Message& message) {
-  if (bytes.size() < message.length && !options.allow_partial) {
+  const bool wants_attachments = (options.interest.mask & kWantAttachments) != 0;
+  if (bytes.size() < message.length && (wants_attachments || !options.allow_partial)) {
     return DecodeResult::NeedMore(message.length);
   }
   message.status = ReplyStatus::kOk;
@@ -81,6 +84,12 @@ DecodeResult DecodeResponse(Bytes bytes, const Header& header, const DecodeOptio
     return DecodeResult::Ok();
   }
   if (header.body_bytes == 0) return DecodeResult::Ok();
+  if (wants_attachments &&
+      !ReadReplyAttachments(header.serialization(), bytes.substr(kHeaderBytes, header.body_bytes),
+                            message)) {
+    // What is wrong with them is the client's business: here they say nothing.
+    message.metadata.Clear(options.interest.keys);
+  }
   if (header.serialization() == Serialization::kHessian2) {
     int32_t type = 0;
     if (ReadShortType(bytes, type)) {

@@ -166,7 +166,7 @@ class Busy : public metaprotocol::ExternalFilter {
       : method_(setup.request_key("method")),
         lane_(setup.request_key("lane")),
         source_(setup.request_key("connection.source_address")),
-        status_(setup.response_key("provider")) {}
+        provider_(setup.response_key("provider")) {}
   static constexpr uint32_t traits() {
     return METAPROTOCOL_CHANGES_REQUESTS | METAPROTOCOL_CHANGES_REPLIES | METAPROTOCOL_WAITS;
   }
@@ -209,6 +209,7 @@ class Busy : public metaprotocol::ExternalFilter {
   Verdict OnResponse(Request& request, const metaprotocol_response_info& info) const {
     if (!static_cast<Seen&>(*request.state()).replaced) {
       request.ChangeReply(METAPROTOCOL_SET, "seen", std::to_string(info.length));
+      request.ChangeReply(METAPROTOCOL_SET, "served by", request.Get(provider_).value_or("nobody"));
       return Verdict::kContinue;
     }
     return request.Answer("over_limit", "instead of " + std::to_string(info.status));
@@ -216,7 +217,7 @@ class Busy : public metaprotocol::ExternalFilter {
 
  private:
   const metaprotocol::RequestKey method_, lane_, source_;
-  const metaprotocol::ResponseKey status_;
+  const metaprotocol::ResponseKey provider_;
 };
 METAPROTOCOL_EXPORT_FILTER(Busy, "busy", "1")
 """
@@ -236,7 +237,7 @@ async def test_a_filter_routes_waits_and_replaces_and_is_bounded(stage: Stage) -
     async with await DubboClient.connect("127.0.0.1", stage.port) as client:
         reply = await client.call(SERVICE, "name")
         assert int(str(reply.attachments["seen"])) > 16, "the length of the provider's reply"
-        assert reply.attachments["provider"] == "a"
+        assert reply.attachments["provider"] == reply.attachments["served by"] == "a"
     assert await said(stage, "waits") == "a"
     assert "instead of 0" in str(await said(stage, "replaced"))
     broken = "the filter busy has not said what is to become of it"

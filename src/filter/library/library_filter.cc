@@ -140,13 +140,14 @@ const metaprotocol_filter_host& LibraryFilter::Host() {
       .response_key = [](void* setup, metaprotocol_bytes name) -> int32_t {
         auto& [filter, surroundings, options, asked] = *static_cast<Setup*>(setup);
         const std::string_view key = Text(name);
-        std::vector<uint32_t>& slots = filter.response_slots_;
-        if (key.empty() || key.size() > kLongestKey || slots.size() >= kMostKeys ||
+        std::vector<std::string>& keys = filter.response_keys_;
+        if (key.empty() || key.size() > kLongestKey || keys.size() >= kMostKeys ||
             IsConnectionKey(key)) {
           return -1;
         }
-        slots.push_back(surroundings.response_keys.Want(key));
-        return static_cast<int32_t>(slots.size() - 1);
+        surroundings.response_keys.Want(key);
+        keys.emplace_back(key);
+        return static_cast<int32_t>(keys.size() - 1);
       },
       .info =
           [](void* request, metaprotocol_request_info* info) {
@@ -167,8 +168,9 @@ const metaprotocol_filter_host& LibraryFilter::Host() {
         const auto place = static_cast<size_t>(key);
         if (key < 0 || call.phase == Phase::kEnd) return 0;
         if (call.phase == Phase::kResponse) {
-          if (place >= call.filter.response_slots_.size() || index != 0) return 0;
-          const auto found = call.response->metadata.Get(call.filter.response_slots_[place]);
+          if (place >= call.filter.response_keys_.size() || index != 0) return 0;
+          // Replies are decoded as the newest configuration asks, which may have other slots.
+          const auto found = call.response->metadata.Find(call.filter.response_keys_[place]);
           if (found) *value = View(*found);
           return found ? 1 : 0;
         }

@@ -89,7 +89,7 @@ class LibraryFilter final : public Filter {
   void* filter_ = nullptr;    // the library's own
   bool mutation_in_head_ = false;
   std::vector<RequestKey> request_keys_;
-  std::vector<uint32_t> response_slots_;
+  std::vector<std::string> response_keys_;
 };
 
 }  // namespace metaprotocol
