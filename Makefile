@@ -101,11 +101,12 @@ release: native .venv/.dev ## source distribution and wheels for 3.11 to 3.14 in
 	@$(BIN)/python tools/release.py $(if $(CHECK),--check)
 
 .PHONY: generated
-generated: native .venv/.dev ## rewrite what is made from the sources: CLI files, licences, references
+generated: native .venv/.dev ## rewrite what is made from the sources: CLI files, licences, references, CRDs
 	@$(BIN)/python tools/generate_cli_files.py
 	@$(BIN)/python tools/licences.py --write
 	@$(BIN)/python tools/generate_config_reference.py
 	@$(BIN)/python tools/generate_dashboards.py
+	@$(BIN)/python -m metaprotocol.resources.crds deploy/crds > /dev/null
 
 .PHONY: clean
 clean: ## remove what was built (.venv and fetched sources stay; ALL=1 removes them too)

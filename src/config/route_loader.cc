@@ -69,13 +69,22 @@ uint8_t CauseOf(config::RetryCause cause) {
 }
 
 std::shared_ptr<const RetryPolicy> LoadRetry(const config::Retry& config, const std::string& path,
-                                             Findings& findings) {
+                                             MetadataKeys& response_keys, Findings& findings) {
   auto policy = std::make_shared<RetryPolicy>();
   policy->retries = config.attempts;
   if (!config.on.empty() || !config.status_codes.empty()) policy->causes = 0;
   for (const config::RetryCause cause : config.on) policy->causes |= CauseOf(cause);
   policy->status_codes = config.status_codes;
   std::sort(policy->status_codes.begin(), policy->status_codes.end());
+  for (size_t i = 0; i < config.reply_keys.size(); ++i) {
+    const std::string& key = config.reply_keys[i];
+    if (IsConnectionKey(key)) {
+      findings.Error(At(path, "reply_keys", i), QuoteShort(key), "is no key of replies");
+      continue;
+    }
+    response_keys.Want(key);
+    policy->reply_keys.push_back(key);
+  }
   if (config.per_try_timeout) {
     policy->per_try_timeout_us = static_cast<uint64_t>(config.per_try_timeout->count());
   } else if (policy->Has(RetryPolicy::kTimeout)) {
@@ -130,7 +139,9 @@ RouteTable::Rule RouteLoader::LoadRoute(const config::Route& config, const std::
     route.hash_keys.emplace_back(config.hash_on[i], keys_);
   }
   route.mirrors = LoadMirrors(config.mirrors);
-  if (config.retry) route.retry = LoadRetry(*config.retry, At(path, "retry"), findings_);
+  if (config.retry) {
+    route.retry = LoadRetry(*config.retry, At(path, "retry"), response_keys_, findings_);
+  }
   LoadAction(config, path, route);
   return rule;
 }

@@ -16,9 +16,13 @@ namespace metaprotocol {
 
 class RouteLoader {
  public:
-  // `keys` comes to hold what the routes look at.
-  RouteLoader(MetadataKeys& keys, Findings& findings, std::chrono::microseconds default_timeout)
-      : keys_(keys), findings_(findings), default_timeout_(default_timeout) {}
+  // `keys` comes to hold what the routes look at, `response_keys` what they look at in replies.
+  RouteLoader(MetadataKeys& keys, MetadataKeys& response_keys, Findings& findings,
+              std::chrono::microseconds default_timeout)
+      : keys_(keys),
+        response_keys_(response_keys),
+        findings_(findings),
+        default_timeout_(default_timeout) {}
 
   // Checks and compiles one table; `path` is its place. Null if a regular expression in it is bad;
   // other errors are in the findings. Routes are numbered on from those of the tables before.
@@ -34,6 +38,7 @@ class RouteLoader {
   void CheckUnreachable(const config::RouteTable& table, const std::string& path);
 
   MetadataKeys& keys_;
+  MetadataKeys& response_keys_;
   Findings& findings_;
   std::chrono::microseconds default_timeout_;
   uint32_t route_count_ = 0;

@@ -185,7 +185,7 @@ class TableLoader {
         surroundings_{config.protocol.codec,
                       snapshot.codec != nullptr && snapshot.codec->traits().mutation_in_head,
                       snapshot.request_keys, snapshot.response_keys},
-        routes_(keys_, findings, config.default_timeout) {}
+        routes_(keys_, snapshot.response_keys, findings, config.default_timeout) {}
 
   void Load(Snapshot& snapshot) {
     for (size_t i = 0; i < config_.route_tables.size(); ++i) LoadTable(i, snapshot);

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <string>
 #include <vector>
 
 namespace metaprotocol {
@@ -22,8 +23,9 @@ struct RetryPolicy {
 
   uint32_t retries = 2;  // at most, after the first attempt
   uint8_t causes = kUnseen;
-  std::vector<int32_t> status_codes = {};  // replies with these, sorted
-  uint64_t per_try_timeout_us = 0;         // 0: none
+  std::vector<int32_t> status_codes = {};    // replies with these, sorted
+  std::vector<std::string> reply_keys = {};  // replies with a value under one of these
+  uint64_t per_try_timeout_us = 0;           // 0: none
   // The pause before a retry is a random part of this, which doubles with each, up to the maximum;
   // 0: none.
   uint64_t backoff_us = 0;

@@ -32,6 +32,9 @@ bool Retries::Wanted(const RetryPolicy& policy, const AttemptResult& failed) {
 
 bool Retries::Wanted(const RetryPolicy& policy, const Message& reply) {
   if (policy.HasStatus(reply.status_code)) return true;
+  // By name, since the reply may have been read by the words of another configuration.
+  const auto has = [&](const std::string& key) { return reply.metadata.Find(key).has_value(); };
+  if (std::any_of(policy.reply_keys.begin(), policy.reply_keys.end(), has)) return true;
   switch (reply.status) {
     case ReplyStatus::kOk:
       break;

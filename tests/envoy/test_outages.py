@@ -256,3 +256,39 @@ async def test_faults_hold_up_their_own_calls_only(builder: ConfigBuilder) -> No
         assert 20 <= seen["good"] <= 80
         aborted = CALLS - seen["good"]
         await eventually(lambda: Metrics(envoy).total("fault_aborts") == aborted)
+
+
+async def test_what_a_reply_says_of_itself_is_a_reason_to_try_again(builder: ConfigBuilder) -> None:
+    """One provider is busy and says so in an attachment of good replies: no client sees them, until
+    nobody asks for the attachment any more."""
+    got: Counter[str] = Counter()
+
+    def host(name: str, busy: str | None) -> DubboServer:
+        async def answer(_: Call) -> Answer:
+            got[name] += 1
+            return Answer(name, {"x-busy": busy} if busy else {"x-free": "yes"})
+
+        return DubboServer(answer)
+
+    retry = Retry(attempts=1, reply_keys=["X-Busy"])
+    async with host("busy", "very") as one, host("free", None) as other:
+        routes = [
+            Route(name="again", match=method("again"), cluster="c", retry=retry),
+            Route(name="once", cluster="c"),
+        ]
+        hosts = [Host("127.0.0.1", one.port), Host("127.0.0.1", other.port)]
+        bootstrap = Bootstrap(
+            [MetaProtocolListener("dubbo", dubbo_proxy(*routes))],
+            [Cluster("c", hosts, policy=ClusterPolicy(min_retries_in_flight=CALLS))],
+            admin_page=True,
+        )
+        with running_envoy(builder, bootstrap) as envoy:
+            port = envoy.listener_port("dubbo")
+            seen = await outcomes(port, "again")
+            assert seen == {"free": CALLS}
+            assert got["busy"] > 0
+            retried = got["busy"]
+            await eventually(lambda: Metrics(envoy).total("retries", cluster="c") == retried)
+            seen = await outcomes(port, "once")
+            assert seen.total() == CALLS
+            assert seen["busy"] > 0

@@ -123,6 +123,11 @@ class Retries(Checked):
     `timeout` (of `perTryTimeout`), `reset` (all of these), `error` (the server failed), `exception`
     (the application's own), `5xx` (`reset` and `error`), or numbers of the protocol's statuses. By
     default only what no server can have seen is sent again: `connect-failure,refused-stream`."""
+    reply_metadata: Annotated[
+        list[Annotated[str, Field(min_length=1, max_length=1024)]], Field(max_length=16)
+    ] = Field(default_factory=list)
+    """Metadata keys of replies: one that has a value under one of them is a reason as well,
+    whatever `retryOn` says."""
     backoff: Duration | None = None
     """The pause before a retry is a random part of this, doubled with each further one up to ten
     times as much; default: 25ms. 0: no pause."""

@@ -173,6 +173,7 @@ class _Reader:
         retry.attempts = written.attempts
         retry.on.extend(getattr(Retry, cause) for cause in written.causes)
         retry.status_codes.extend(written.statuses)
+        retry.reply_keys.extend(dict.fromkeys(written.reply_metadata))
         if written.per_try_timeout is not None:
             bounded = self._bounded(written.per_try_timeout, f"{field}.perTryTimeout")
             retry.per_try_timeout.FromTimedelta(bounded)

@@ -321,7 +321,8 @@ TEST(Snapshot, RetriesAreForWhatNobodyHasSeenUnlessTheirCausesAreNamed) {
     {"cluster": "a", "match": [{"key": "k", "exact": "1"}]},
     {"cluster": "a", "match": [{"key": "k", "exact": "2"}], "retry": {}},
     {"cluster": "a", "retry": {"attempts": 7, "on": ["LOST", "ERROR"], "status_codes": [9, -1],
-                               "per_try_timeout": "2s", "backoff": "3s", "max_backoff": "4s"}}])")));
+                               "per_try_timeout": "2s", "backoff": "3s", "max_backoff": "4s",
+                               "reply_keys": ["again"]}}])")));
   EXPECT_EQ(RouteOf(*snapshot, 0).retry, nullptr);
   const RetryPolicy& bare = *RouteOf(*snapshot, 1).retry;
   EXPECT_EQ(bare.causes, RetryPolicy::kUnseen);
@@ -332,6 +333,8 @@ TEST(Snapshot, RetriesAreForWhatNobodyHasSeenUnlessTheirCausesAreNamed) {
   EXPECT_EQ(full.retries, 7u);
   EXPECT_EQ(full.causes, RetryPolicy::kLost | RetryPolicy::kError);
   EXPECT_EQ(full.status_codes, (std::vector<int32_t>{-1, 9}));
+  EXPECT_EQ(full.reply_keys, (std::vector<std::string>{"again"}));
+  EXPECT_NE(snapshot->response_keys.Find("again"), MetadataKeys::kNone);
   EXPECT_EQ(full.per_try_timeout_us, 2'000'000u);
   EXPECT_EQ(full.backoff_us, 3'000'000u);
   EXPECT_EQ(full.max_backoff_us, 4'000'000u);

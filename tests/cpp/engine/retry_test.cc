@@ -160,6 +160,31 @@ TEST(Retry, RepliesOfTheNamedKindsAreNotTheLast) {
   }
 }
 
+TEST(Retry, RepliesWithAListedKeyAreNotTheLast) {
+  for (const SimConfig& base : {SimConfig{}, Pipelined(), Exclusive()}) {
+    for (const bool listed : {true, false}) {
+      SimConfig config = Retrying({.reply_keys = {"busy"}}, base);
+      config.response_keys = {"busy"};
+      World world(std::move(config));
+      world.SetHosts("a", {"h1", "h2"});
+      world.servers["h1"].on_message = [&](SimConnection& connection, const WireMessage& request) {
+        const FakeKv kv = {{listed ? "busy" : "other", "very"}};
+        connection.Send(world.wire().Make('R', request.id, request.token, "from h1", kv));
+      };
+      SimClient& client = world.Connect();
+      size_t by_h1 = 0;
+      for (uint64_t i = 0; i < 10; ++i) {
+        client.Send(world.Request(i));
+        world.RunFor(kSecond);
+        for (const WireMessage& reply : client.Take()) by_h1 += reply.body == "from h1" ? 1 : 0;
+      }
+      EXPECT_EQ(by_h1 == 0, listed);
+      EXPECT_EQ(world.Count(Counter::kRetries) != 0, listed);
+      ExpectQuietAfterClients(world);
+    }
+  }
+}
+
 TEST(Retry, LastReplyIsTheClientsWhateverItIs) {
   for (const SimConfig& base : {SimConfig{}, Pipelined(), Exclusive()}) {
     World world(Retrying({.retries = 2, .causes = RetryPolicy::kError}, base));

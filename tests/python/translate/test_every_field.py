@@ -648,6 +648,7 @@ OURS: dict[str, dict[str, tuple[Any, Json | None]]] = {
         "routes[].retries.perTryTimeout": ("7s", RETRIED),
         "routes[].retries.retryOn": ("5xx,70", RETRIED),
         "routes[].retries.backoff": ("7s", RETRIED),
+        "routes[].retries.replyMetadata[]": ("x-busy", RETRIED),
         "routes[].fault.delay.percentage.value": (7.0, FAULTY),
         "routes[].fault.delay.fixedDelay": ("7s", FAULTY),
         "routes[].fault.abort.percentage.value": (7.0, FAULTY),
