@@ -239,7 +239,7 @@ _LARGE_MESSAGE_MEMORY = MemoryCase(META_DUBBO_WHOLE, 200_000, at_most=16 << 10)
 
 
 def full_plan() -> Plan:
-    """Everything; about a quarter of an hour."""
+    """Everything; about twenty minutes."""
     return Plan(
         cases=(
             Case(1, 1, _SMALL, _DUBBO_PROXIES),
