@@ -73,8 +73,10 @@ class Wakeups {
   Wakeups() = default;
   void Run();
 
-  std::mutex mutex_;
-  std::condition_variable changed_;
+  // Recursive: Envoy's commit holds the connection meanwhile. If its worker lets go of it just
+  // then, the connection ends in here, and tells us so.
+  std::recursive_mutex mutex_;
+  std::condition_variable_any changed_;
   std::vector<Entry*> entries_;
   uint64_t next_us_ = 0;  // when the thread will wake by itself
   bool running_ = false;
