@@ -32,8 +32,6 @@ Carrier::~Carrier() {
   OnClose();
   callouts_.AnswerAll();
   if (worker_ == nullptr) return;
-  worker_->RemoveWakeSource(scheduler_);
-  abi::NetworkSchedulerDelete(scheduler_);
   // Envoy destroys connections with nothing of theirs on the stack.
   worker_->RunPending();
 }
@@ -159,6 +157,8 @@ void Carrier::OnClose() {
   if (before != State::kLive) return;
   worker_->CarrierGone(*this);
   Dialer::Get().Gone(dial_);
+  // As ClientConnection::OnClose.
+  worker_->RemoveWakeSource(std::exchange(scheduler_, nullptr));
 }
 
 std::string Carrier::DumpJson() const {

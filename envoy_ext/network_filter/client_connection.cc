@@ -55,14 +55,10 @@ ClientConnection::ClientConnection(void* envoy_filter, const ClientConfig& confi
 ClientConnection::~ClientConnection() {
   OnClose();
   worker_.ConnectionGone(*this);
-  if (scheduler_ != nullptr) {
-    worker_.RemoveWakeSource(scheduler_);
-    abi::NetworkSchedulerDelete(scheduler_);
-  }
 }
 
 void ClientConnection::EnsureWakeSource() {
-  if (worker_.has_wake_source() || scheduler_ != nullptr) return;
+  if (worker_.has_wake_source() || scheduler_ != nullptr || closed()) return;
   scheduler_ = abi::NetworkSchedulerNew(envoy_);
   worker_.AddWakeSource(scheduler_);
 }
@@ -129,9 +125,12 @@ void ClientConnection::OnClose() {
   const bool was_open = state_ == State::kOpen;
   state_ = State::kClosed;
   IntrusiveList<ClientConnection, ClosingLink>::Remove(*this);
-  if (!was_open) return;
-  Session* const session = std::exchange(session_, nullptr);
-  worker_.WithEngine([&](Engine& engine) { engine.SessionClosed(session); });
+  if (was_open) {
+    Session* const session = std::exchange(session_, nullptr);
+    worker_.WithEngine([&](Engine& engine) { engine.SessionClosed(session); });
+  }
+  // Not later: nobody else may hold the connection when Envoy lets go of it (see SetScheduler).
+  if (scheduler_ != nullptr) worker_.RemoveWakeSource(std::exchange(scheduler_, nullptr));
 }
 
 void ClientConnection::OnWatermark(bool full) {

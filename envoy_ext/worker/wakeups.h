@@ -54,8 +54,10 @@ class Wakeups {
   Entry* Add();
   void Remove(Entry* entry);
 
-  // Events go to `scheduler` from now on; the caller keeps it alive until it says otherwise. The
-  // first one starts the thread.
+  // Events go to `scheduler` from now on; the caller keeps it alive until it says otherwise, and
+  // its connection, too: while an event is committed Envoy may hold the connection, which then ends
+  // on the committing thread if its worker lets go of it. Once this returns nobody is about to
+  // commit to the one before. The first one starts the thread.
   void SetScheduler(Entry* entry, void* scheduler);
 
   // A kTick is wanted at `at_us` (CLOCK_MONOTONIC) at the latest. May come early; moving a deadline
@@ -73,10 +75,8 @@ class Wakeups {
   Wakeups() = default;
   void Run();
 
-  // Recursive: Envoy's commit holds the connection meanwhile. If its worker lets go of it just
-  // then, the connection ends in here, and tells us so.
-  std::recursive_mutex mutex_;
-  std::condition_variable_any changed_;
+  std::mutex mutex_;
+  std::condition_variable changed_;
   std::vector<Entry*> entries_;
   uint64_t next_us_ = 0;  // when the thread will wake by itself
   bool running_ = false;

@@ -107,6 +107,7 @@ void Worker::RemoveWakeSource(void* scheduler) {
   std::erase(wake_sources_, scheduler);
   void* const next = wake_sources_.empty() ? nullptr : wake_sources_.back();
   if (current) Wakeups::Get().SetScheduler(entry_, next);
+  abi::NetworkSchedulerDelete(scheduler);
   // What was committed to the old one is lost, be it a wake or a tick: also if it has not been the
   // current one for a moment.
   wake_requested_ = false;

@@ -59,7 +59,7 @@ class Worker final : public Host {
   void OutputPending();
 
   // --- wake sources: schedulers of live filters on this worker, of carriers and, where there is
-  // none, of one client connection. The newest one is used.
+  // none, of one client connection. The newest one is used. RemoveWakeSource deletes it.
   void AddWakeSource(void* scheduler);
   void RemoveWakeSource(void* scheduler);
   bool has_wake_source() const { return !wake_sources_.empty(); }

@@ -2,6 +2,7 @@
 // sanitizer, which a stock Envoy cannot.
 #pragma once
 
+#include <atomic>
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
@@ -18,8 +19,12 @@ class FakeScheduler {
   std::optional<uint64_t> Next();
   // The same, but nothing if there is none yet.
   std::optional<uint64_t> TryNext();
+  // What abi::NetworkSchedulerDelete does.
+  void Delete() { deleted_ = true; }
+  bool deleted() const { return deleted_; }
 
  private:
+  std::atomic<bool> deleted_{false};
   std::mutex mutex_;
   std::condition_variable committed_;
   std::deque<uint64_t> events_;

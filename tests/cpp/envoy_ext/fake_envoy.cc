@@ -160,6 +160,10 @@ void FakeEnvoy::RaiseClose(FakeConnection& c, int event) {
     DestroyRequest(*request);
   }
   envoy_dynamic_module_on_network_filter_event(&c, c.module, event);
+  for (const auto& scheduler : c.schedulers) {
+    if (!scheduler->deleted())
+      violations.push_back("a closed connection can still be told of events");
+  }
 }
 
 // --- the cluster
@@ -508,7 +512,7 @@ bool NetworkPeerDnsSans(void*, Buffer*) { return false; }
 void* NetworkSchedulerNew(void* f) {
   return Connection(f).schedulers.emplace_back(std::make_shared<test::FakeScheduler>()).get();
 }
-void NetworkSchedulerDelete(void*) {}  // lives as long as its connection, as others may be in it
+void NetworkSchedulerDelete(void* s) { static_cast<test::FakeScheduler*>(s)->Delete(); }
 
 bool BridgeRequestHeader(void* b, Buffer key, Buffer* out, size_t, size_t*) {
   const auto it = Request(b).headers.find(std::string(key.view()));

@@ -107,6 +107,21 @@ TEST(WakeupsThreads, ABroadcastReachesEveryWorker) {
   }
 }
 
+TEST(WakeupsThreads, ASchedulerIsLeftAloneOnceItIsTakenAway) {
+  for (int i = 0; i < 200; ++i) {
+    Wakeups::Entry* const entry = Wakeups::Get().Add();
+    auto scheduler = std::make_unique<FakeScheduler>();
+    Wakeups::Get().SetScheduler(entry, scheduler.get());
+    Wakeups::Get().SetDeadline(entry, Wakeups::NowUs());
+    std::thread telling([] { Wakeups::Get().Broadcast(WorkerEvent::kPublish); });
+    Wakeups::Get().SetScheduler(entry, nullptr);
+    scheduler.reset();  // as at a connection's close: whoever was in it would be seen by sanitizers
+    telling.join();
+    EXPECT_EQ(Wakeups::Get().Broadcast(WorkerEvent::kPublish), 0u);
+    Wakeups::Get().Remove(entry);
+  }
+}
+
 TEST(DumpRequestThreads, EveryWorkerAnswersOnceEvenWhenTwoAsk) {
   std::vector<std::unique_ptr<FakeWorker>> workers;
   for (int i = 0; i < kWorkers; ++i) workers.push_back(std::make_unique<FakeWorker>());
