@@ -5,8 +5,10 @@
 #include <time.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstddef>
 #include <limits>
+#include <thread>
 
 namespace metaprotocol::test {
 
@@ -28,27 +30,39 @@ double LeastCpuNs(int attempts, Work work) {
   return least;
 }
 
+// What GrowthOfUnitCost stays below if the cost is linear: caches that no longer hold everything
+// make up to twice of it.
+inline constexpr double kLinear = 4;
+
 // How many times as much each unit costs when there are 16 times as many: about 1 where the cost is
 // linear, about 16 where it is quadratic. `make(n)` returns the work on n units, ready to run. Both
 // sizes are measured in turns, so that a machine that becomes slower meanwhile is so for both, and
 // no bound depends on how fast a machine or a build is.
+//
+// Others on the same processor can make one of the two look dear, even in processor time: they take
+// its caches and its other thread. That passes, while a cost that is not linear does not. So what
+// looks linear is believed after three turns, and anything else only after it has looked so for
+// seconds, with pauses in which whoever disturbs can finish.
 template <class Make>
 double GrowthOfUnitCost(size_t few, Make make) {
   constexpr size_t kTimes = 16;
+  constexpr int kTurns = 3;
+  constexpr int kTurnsIfNotLinear = 60;
   const auto of_few = make(few);
   const auto of_many = make(kTimes * few);
   double least_of_few = std::numeric_limits<double>::max();
   double least_of_many = std::numeric_limits<double>::max();
-  for (int turn = 0; turn < 3; ++turn) {
+  double growth = 0;
+  for (int turn = 0; turn < kTurnsIfNotLinear; ++turn) {
     // A small work is measured more often: one interruption weighs more there.
     least_of_few = std::min(least_of_few, LeastCpuNs(4, of_few));
     least_of_many = std::min(least_of_many, LeastCpuNs(1, of_many));
+    growth = least_of_many / (kTimes * least_of_few);
+    if (turn + 1 < kTurns) continue;
+    if (growth < kLinear) break;
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
   }
-  return least_of_many / (kTimes * least_of_few);
+  return growth;
 }
-
-// What GrowthOfUnitCost stays below if the cost is linear: caches that no longer hold everything
-// make up to twice of it.
-inline constexpr double kLinear = 4;
 
 }  // namespace metaprotocol::test
