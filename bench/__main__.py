@@ -47,7 +47,7 @@ from bench.plan import (
     quick_plan,
 )
 from bench.proxies import ServerPorts, bootstrap
-from bench.scale import STATISTICS, ScaleResult
+from bench.scale import STATISTICS, ScaleResult, TurnClock
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -163,6 +163,7 @@ class Starter:
         proxies: Sequence[Proxy],
         clusters: Sequence[Cluster] = (),
         extra: Mapping[str, Any] | None = None,
+        environment: Mapping[str, str] | None = None,
     ) -> EnvoyProcess:
         """With those proxies, and those clusters beside what they need."""
         return EnvoyProcess(
@@ -177,12 +178,15 @@ class Starter:
             ),
             binary=self.binary,
             concurrency=1,
+            environment=environment,
             log_level="error",
         )
 
-    def counting(self, proxies: Sequence[Proxy], clusters: Sequence[Cluster]) -> EnvoyProcess:
+    def counting(
+        self, proxies: Sequence[Proxy], clusters: Sequence[Cluster], clock: TurnClock
+    ) -> EnvoyProcess:
         """The same with statistics of the event loop."""
-        return self(proxies, clusters, STATISTICS)
+        return self(proxies, clusters, STATISTICS, clock.environment)
 
 
 def _allow_many_connections() -> None:

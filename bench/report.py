@@ -99,15 +99,20 @@ def show_scale(console: Console, results: Sequence[ScaleResult]) -> None:
     table = Table(title="One worker's event loop", title_justify="left")
     table.add_column("Traffic")
     table.add_column("worker CPU\nus/request", justify="right")
-    table.add_column("a turn takes\nat p99, ms", justify="right")
-    table.add_column("the longest,\nms", justify="right")
+    table.add_column("CPU of a turn\nat p99, ms", justify="right")
+    table.add_column("of the\nlongest, ms", justify="right")
+    table.add_column("time of a turn\nat p99, ms", justify="right")
+    table.add_column("of the\nlongest, ms", justify="right")
     table.add_column("failed", justify="right")
     for result in results:
         table.add_row(
             result.what,
             f"{result.worker_us_per_request:.2f}",
-            f"{result.turns.p99 / 1000:.2f}",
-            f"{result.turns.longest / 1000:.2f}",
+            *(
+                f"{us / 1000:.2f}"
+                for turns in (result.cpu, result.time)
+                for us in (turns.p99, turns.longest)
+            ),
             f"[red]{result.failed}[/red]" if result.failed else "0",
         )
     console.print(table)

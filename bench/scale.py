@@ -1,19 +1,22 @@
-"""What traffic costs beside many clusters, and the longest time that one turn of a worker takes.
+"""What traffic costs beside many clusters, and the longest that one turn of a worker takes.
 
-A worker that is held up holds up all its connections, so an average says little here: Envoy's own
-clock of its event loop (``loop_duration_us``: from the first event of a turn to the last one's end)
-tells how long the longest turn was. It counts time, not CPU: on a shared core a turn that was
-interrupted looks longer than it is.
+A worker that is held up holds up all its connections, so an average says little here. Two clocks
+tell how long the longest turn was: Envoy's own of its event loop (``loop_duration_us``: from the
+first event of a turn to the last one's end), which also counts the time in which others had the
+processor, and ``preload/turn_clock.cc``, which counts what the worker itself has used.
 """
 
 from __future__ import annotations
 
+import bisect
 import json
 import threading
 import time
+from array import array
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -33,15 +36,46 @@ CHANGES_PER_SECOND = 10
 WORKER = "wrk:worker_0"
 
 STATISTICS = {"enable_dispatcher_stats": True, "stats_flush_interval": "0.2s"}
-"""What a bootstrap needs for ``longest_turn_us``."""
+"""What a bootstrap needs for ``longest_turn``."""
 
 
 @dataclass(frozen=True)
 class Turns:
-    """How long a worker's turns took, in microseconds."""
+    """What turns of a worker took, in microseconds: of processor time, or of time."""
 
     p99: float
     longest: float
+
+
+class TurnClock:
+    """Counts the processor time of each turn of the only worker of an Envoy.
+
+    ``library`` is ``preload/turn_clock.cc``; ``folder`` is where it writes.
+    """
+
+    def __init__(self, library: Path, folder: Path) -> None:
+        self._file = folder / "turns"
+        self._file.unlink(missing_ok=True)
+        self.environment = {
+            "LD_PRELOAD": str(library),
+            "METAPROTOCOL_TURN_CLOCK": str(self._file),
+        }
+
+    def reset(self) -> None:
+        """What was until now does not count."""
+        with self._file.open("r+b") as file:
+            file.write(bytes(self._file.stat().st_size))
+
+    def turns(self) -> Turns:
+        """All since then."""
+        counts = array("Q", self._file.read_bytes())
+        numbers = list(accumulate(counts))
+        if not numbers or numbers[-1] == 0:
+            raise LookupError("the worker's turns were not counted")
+        return Turns(
+            bisect.bisect_left(numbers, numbers[-1] * 0.99),
+            bisect.bisect_left(numbers, numbers[-1]),
+        )
 
 
 @dataclass(frozen=True)
@@ -50,7 +84,8 @@ class ScaleResult:
 
     what: str
     worker_us_per_request: float
-    turns: Turns
+    cpu: Turns
+    time: Turns
     failed: int
 
     def row(self) -> dict[str, Any]:
@@ -58,8 +93,10 @@ class ScaleResult:
         return {
             "what": self.what,
             "worker_us_per_request": round(self.worker_us_per_request, 3),
-            "turn_p99_us": self.turns.p99,
-            "turn_longest_us": self.turns.longest,
+            "turn_cpu_p99_us": self.cpu.p99,
+            "turn_cpu_longest_us": self.cpu.longest,
+            "turn_p99_us": self.time.p99,
+            "turn_longest_us": self.time.longest,
             "failed": self.failed,
         }
 
@@ -137,32 +174,42 @@ class Crowd:
 def measure(
     plan: Plan,
     tool: LoadTool,
-    start: Callable[[Sequence[Proxy], Sequence[Cluster]], EnvoyProcess],
+    start: Callable[[Sequence[Proxy], Sequence[Cluster], TurnClock], EnvoyProcess],
     builder: ConfigBuilder,
     folder: Path,
 ) -> list[ScaleResult]:
     """``start`` makes an Envoy with those proxies and those clusters beside their own."""
     calls = Case(16, 1, 100, (META_DUBBO,))
-    results = []
-    for case in (replace(calls, connections=connections, one_way=31) for connections in (64, 256)):
-        with start([META_DUBBO], []) as envoy:
-            results.append(_run(case.title, case, plan, tool, envoy))
     crowd = Crowd(builder, folder)
-    with start([META_DUBBO], crowd.clusters()) as envoy:
-        title = f"{calls.title} beside {CLUSTERS:,} clusters x {HOSTS} hosts"
-        results.append(_run(title, calls, plan, tool, envoy))
-    with start([META_DUBBO], crowd.clusters()) as envoy, crowd.changing():
-        title = f"the same, endpoints changing {CHANGES_PER_SECOND} times a second"
-        results.append(_run(title, calls, plan, tool, envoy))
+
+    def run(
+        title: str,
+        case: Case,
+        clusters: Sequence[Cluster] = (),
+        meanwhile: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> ScaleResult:
+        clock = TurnClock(tool.path.with_name("turn_clock.so"), folder)
+        with start([META_DUBBO], clusters, clock) as envoy, meanwhile():
+            return _run(title, case, plan, tool, envoy, clock)
+
+    bursts = [replace(calls, connections=connections, one_way=31) for connections in (64, 256)]
+    results = [run(case.title, case) for case in bursts]
+    title = f"{calls.title} beside {CLUSTERS:,} clusters x {HOSTS} hosts"
+    results.append(run(title, calls, crowd.clusters()))
+    title = f"the same, endpoints changing {CHANGES_PER_SECOND} times a second"
+    results.append(run(title, calls, crowd.clusters(), crowd.changing))
     return results
 
 
-def _run(title: str, case: Case, plan: Plan, tool: LoadTool, envoy: EnvoyProcess) -> ScaleResult:
+def _run(
+    title: str, case: Case, plan: Plan, tool: LoadTool, envoy: EnvoyProcess, clock: TurnClock
+) -> ScaleResult:
     port = envoy.listener_port(META_DUBBO.listener)
     costs = []
     failed = 0
     # What starting took does not count.
     wait_until_idle(envoy.pid)
+    clock.reset()
     for _ in range(plan.scale_rounds):
         before = thread_cpu_seconds(envoy.pid, WORKER)
         report = tool.client(
@@ -172,7 +219,7 @@ def _run(title: str, case: Case, plan: Plan, tool: LoadTool, envoy: EnvoyProcess
         failed += report["failed"]
         costs.append(used * 1e6 / max(1, report["requests"]))
     envoy.check()
-    return ScaleResult(title, median(costs), longest_turn(envoy), failed)
+    return ScaleResult(title, median(costs), clock.turns(), longest_turn(envoy), failed)
 
 
 def longest_turn(envoy: EnvoyProcess) -> Turns:

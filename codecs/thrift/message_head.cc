@@ -25,11 +25,13 @@ bool ReadName(uint32_t length, Cursor& cursor, MessageHead& head) {
   // framed message (Detect). Multiplexed names lose what is before their first colon in replies, in
   // which there may be another.
   if (name.find('\0') != Bytes::npos) return cursor.Fail("Thrift method name with a zero byte");
-  for (Bytes part = name, method = MethodOf(part);; part = method, method = MethodOf(part)) {
+  const std::string_view called = MethodOf(name);
+  for (Bytes part = name, method = called;; part = method, method = MethodOf(part)) {
     if (method.starts_with("[1")) return cursor.Fail("Thrift method name begins like JSON");
     if (method.size() == part.size()) break;
   }
   head.name = name;
+  head.method = called;
   return true;
 }
 

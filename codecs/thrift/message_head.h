@@ -15,15 +15,17 @@ namespace metaprotocol::thrift {
 
 struct MessageHead {
   MessageType type = MessageType::kUnknown;
-  bool bad_type = false;   // there is a type, and it is none
-  std::string_view name;   // as on the wire, "service:method" if multiplexed
-  uint32_t id = 0;         // sequence id
-  size_t id_offset = 0;    // where it lies
-  size_t body_offset = 0;  // where the struct of arguments or results begins
+  bool bad_type = false;    // there is a type, and it is none
+  std::string_view name;    // as on the wire, "service:method" if multiplexed
+  std::string_view method;  // MethodOf(name)
+  uint32_t id = 0;          // sequence id
+  size_t id_offset = 0;     // where it lies
+  size_t body_offset = 0;   // where the struct of arguments or results begins
 };
 
-// Reads a head at `cursor`. On failure `head` holds what was read before it: `name` is "" and
-// `body_offset` 0 as long as they are not known.
+// Reads a head at `cursor`. On failure `head` holds what was read before it: `name` and `method`
+// are
+// "" and `body_offset` is 0 as long as they are not known.
 DecodeResult ReadMessageHead(Protocol protocol, Cursor& cursor, MessageHead& head);
 
 // Whether the result struct at `cursor` (just behind the head of a kReply) begins with an exception

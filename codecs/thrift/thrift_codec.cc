@@ -1,7 +1,6 @@
 #include "codecs/thrift/thrift_codec.h"
 
 #include <algorithm>
-#include <nlohmann/json.hpp>
 
 #include "codecs/thrift/frame_check.h"
 #include "codecs/thrift/header_parts.h"
@@ -209,6 +208,7 @@ class Decoding {
     Cursor cursor(text_, 0, text_.size());
     result = ReadMessageHead(dialect_.protocol, cursor, head_);
     head_.name = message_.metadata.Own(std::string(head_.name));
+    head_.method = MethodOf(head_.name);
     return result;
   }
 
@@ -267,7 +267,7 @@ class Decoding {
   // A rule about a method must mean the one that the server calls. Of a name with several colons,
   // or nothing on one side of its colon, servers make different ones.
   DecodeResult CheckName() const {
-    return from_client() && !IsUnequivocal(head_.name)
+    return from_client() && head_.method.size() != head_.name.size() && !IsUnequivocal(head_.name)
                ? DecodeResult::Undecodable("a Thrift method name that servers read in several ways")
                : DecodeResult::Ok();
   }
@@ -304,7 +304,7 @@ class Decoding {
 
   void SetMetadata() {
     Metadata& metadata = message_.metadata;
-    const std::string_view method = MethodOf(head_.name);
+    const std::string_view method = head_.method;
     metadata.SetOwn(kMethodKey, method);
     if (method.size() < head_.name.size()) {
       metadata.SetAlternative(kMethodKey, head_.name);
@@ -318,8 +318,7 @@ class Decoding {
   // Some clients send calls for methods that the IDL says need no reply.
   bool IsOneWay() const {
     const auto& methods = codec_.one_way_methods;
-    return !methods.empty() &&
-           (methods.contains(head_.name) || methods.contains(MethodOf(head_.name)));
+    return !methods.empty() && (methods.contains(head_.name) || methods.contains(head_.method));
   }
 
   // Fills in what replies and Encode need, as far as it is known. A call from a server and a reply
@@ -333,7 +332,7 @@ class Decoding {
     const bool header = HasHeader(dialect_.transport);
     const uint32_t id = head_.id_offset != 0 || !header ? head_.id : header_.id;
     message_.id = header && from_client() ? JoinIds(id, header_.id) : id;
-    message_.reply_name = MethodOf(head_.name);
+    message_.reply_name = head_.method;
     message_.tag =
         Tag{dialect_, header_.exception_type, header_.zlib, static_cast<uint32_t>(head_.id_offset)}
             .Pack();
@@ -438,34 +437,10 @@ void AppendException(Protocol protocol, std::string_view text, uint8_t type, std
   out += '\0';
 }
 
-}  // namespace
-
-const CodecTraits& ThriftCodec::traits() const { return kTraits; }
-
-Interest ThriftCodec::InterestIn(const MetadataKeys& keys) const {
-  return {.mask = 0, .head_suffices = true, .keys = &keys};  // all metadata lie in the head
-}
-
-std::unique_ptr<DecodeState> ThriftCodec::NewDecodeState(Direction) const {
-  return std::make_unique<ThriftState>();
-}
-
-DecodeResult ThriftCodec::Decode(DecodeState* state, Direction direction, Bytes bytes,
-                                 const DecodeOptions& options, Message& message) const {
-  return Decoding(options_, static_cast<ThriftState*>(state), direction, bytes, options, message)
-      .Run();
-}
-
-std::string_view ThriftCodec::CheckBody(DecodeState* state, Bytes part) const {
-  auto* const thrift = static_cast<ThriftState*>(state);
-  if (thrift == nullptr || !thrift->checking) return {};
-  return thrift->frame->Continue(part);
-}
-
-Encoded ThriftCodec::Encode(const Message& message, Bytes bytes, const EncodeOptions& options,
-                            std::string& out) const {
+// Where lengths change with the id, or with what the header is to say.
+Encoded EncodeWithLengths(const Tag& tag, const Message& message, Bytes bytes,
+                          const EncodeOptions& options, std::string& out) {
   const uint64_t id = options.id;
-  const Tag tag = Tag::Unpack(message.tag);
   std::string inflated;
   if (tag.compressed) {
     if (id == message.id && options.mutation.empty()) return {};
@@ -518,6 +493,43 @@ Encoded ThriftCodec::Encode(const Message& message, Bytes bytes, const EncodeOpt
   return {.head = message.length - left};
 }
 
+}  // namespace
+
+const CodecTraits& ThriftCodec::traits() const { return kTraits; }
+
+Interest ThriftCodec::InterestIn(const MetadataKeys& keys) const {
+  return {.mask = 0, .head_suffices = true, .keys = &keys};  // all metadata lie in the head
+}
+
+std::unique_ptr<DecodeState> ThriftCodec::NewDecodeState(Direction) const {
+  return std::make_unique<ThriftState>();
+}
+
+DecodeResult ThriftCodec::Decode(DecodeState* state, Direction direction, Bytes bytes,
+                                 const DecodeOptions& options, Message& message) const {
+  return Decoding(options_, static_cast<ThriftState*>(state), direction, bytes, options, message)
+      .Run();
+}
+
+std::string_view ThriftCodec::CheckBody(DecodeState* state, Bytes part) const {
+  auto* const thrift = static_cast<ThriftState*>(state);
+  if (thrift == nullptr || !thrift->checking) return {};
+  return thrift->frame->Continue(part);
+}
+
+Encoded ThriftCodec::Encode(const Message& message, Bytes bytes, const EncodeOptions& options,
+                            std::string& out) const {
+  const Tag tag = Tag::Unpack(message.tag);
+  // Nearly all: the id is as long as before, and nothing else says how long anything is.
+  if (!HasHeader(tag.dialect.transport) && tag.dialect.protocol != Protocol::kCompact) {
+    const size_t start = out.size();
+    out += bytes.substr(0, tag.id_offset + sizeof(uint32_t));
+    StoreBe32(out.data() + start + tag.id_offset, MessageId(options.id));
+    return {.head = tag.id_offset + sizeof(uint32_t)};
+  }
+  return EncodeWithLengths(tag, message, bytes, options, out);
+}
+
 // TApplicationException's types: all but UNKNOWN, MISSING_RESULT, INTERNAL_ERROR and what other
 // implementations have added.
 bool ThriftCodec::BlamesRequest(int32_t status_code) const {
@@ -559,62 +571,6 @@ bool ThriftCodec::Reply(const ReplyContext& request, LocalReply reply, std::stri
   }
   if (framed_within) StoreBe32(out.data() + inner, static_cast<uint32_t>(out.size() - inner - 4));
   return true;
-}
-
-namespace {
-
-std::string Dumped(const nlohmann::json& value) {
-  return value.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
-}
-
-// Both: what is wrong with the option, or "".
-std::string ReadCheckFrames(const nlohmann::json& value, ThriftOptions& options) {
-  if (!value.is_boolean()) return "check_frames is true or false, not " + Dumped(value);
-  options.check_frames = value.get<bool>();
-  return {};
-}
-
-std::string ReadOneWayMethods(const nlohmann::json& value, ThriftOptions& options) {
-  const auto is_name = [](const nlohmann::json& method) {
-    return method.is_string() && !method.get_ref<const std::string&>().empty();
-  };
-  if (!value.is_array() || !std::all_of(value.begin(), value.end(), is_name)) {
-    return "one_way_methods is a list of names such as [\"note\", \"Service:note\"], not " +
-           Dumped(value);
-  }
-  for (const nlohmann::json& method : value) {
-    options.one_way_methods.insert(method.get<std::string>());
-  }
-  return {};
-}
-
-}  // namespace
-
-CodecOrError CreateThriftCodec(std::string_view options) {
-  const std::string all(options);
-  nlohmann::json json;
-  if (all.find_first_not_of(" \t\r\n") == std::string::npos) {
-    json = nlohmann::json::object();
-  } else {
-    json = nlohmann::json::parse(all, nullptr, false);
-  }
-  if (!json.is_object()) {
-    return {nullptr, "the thrift codec's options are a JSON object, not " + all};
-  }
-  ThriftOptions read;
-  for (const auto& [name, value] : json.items()) {
-    std::string error;
-    if (name == "check_frames") {
-      error = ReadCheckFrames(value, read);
-    } else if (name == "one_way_methods") {
-      error = ReadOneWayMethods(value, read);
-    } else {
-      error = "the thrift codec has no option \"" + name +
-              "\"; there are check_frames and one_way_methods";
-    }
-    if (!error.empty()) return {nullptr, error};
-  }
-  return {std::make_shared<const ThriftCodec>(read), ""};
 }
 
 }  // namespace metaprotocol::thrift

@@ -35,7 +35,7 @@ inline constexpr size_t kMostWaiting = size_t{1} << 20;
 
 // How many messages of clients are handled in one turn of the worker, so that none of them waits
 // for long because another sends much: the rest stand in line for the next turn.
-inline constexpr size_t kMessagesPerTurn = 3072;
+inline constexpr size_t kMessagesPerTurn = 1024;
 // What all those in line keep until then. Beyond it the next one's messages are handled at once:
 // whoever has sent so much more has to be answered or refused, not kept.
 inline constexpr size_t kMostInLine = size_t{8} << 20;

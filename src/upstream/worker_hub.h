@@ -26,7 +26,7 @@ namespace metaprotocol {
 
 // A worker handles so many messages from servers in one turn; the leases that have more stand in
 // line until the next, and are not read on once so many bytes of theirs have gathered.
-inline constexpr size_t kRepliesPerTurn = 3072;
+inline constexpr size_t kRepliesPerTurn = 1024;
 inline constexpr size_t kMostUnhandled = size_t{1} << 20;
 
 class WorkerHub : private LeaseOpener {

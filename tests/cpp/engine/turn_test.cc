@@ -114,10 +114,12 @@ TEST_F(Turns, WhatComesWhileAClientStandsInLineKeepsItsOrder) {
 
 TEST_F(Turns, AClientThatSendsOnWhileItStandsInLineIsNotRead) {
   SimClient& client = world.Connect();
-  const uint64_t end = 1'000'000 + 4 * kMessagesPerTurn;
-  client.Send(OneWays(1'000'000, 1'000'000 + 3 * kMessagesPerTurn));
+  // More than one window is left when the turn is over.
+  const uint64_t half = 1'000'000 + 9 * kMessagesPerTurn;
+  const uint64_t end = half + kMessagesPerTurn;
+  client.Send(OneWays(1'000'000, half));
   EXPECT_TRUE(client.paused);
-  client.Send(OneWays(1'000'000 + 3 * kMessagesPerTurn, end));
+  client.Send(OneWays(half, end));
   EXPECT_FALSE(client.to_send.empty());
   world.RunFor(kSecond);
   EXPECT_FALSE(client.paused);
