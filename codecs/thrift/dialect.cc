@@ -87,20 +87,4 @@ DecodeResult Detect(Bytes bytes, Dialect& dialect) {
   return DecodeResult::Ok();
 }
 
-uint64_t Tag::Pack() const {
-  return uint64_t{id_offset} << 32 | uint64_t{compressed} << 24 | uint64_t{exception_type} << 16 |
-         uint64_t{static_cast<uint8_t>(dialect.protocol)} << 8 |
-         static_cast<uint8_t>(dialect.transport);
-}
-
-Tag Tag::Unpack(uint64_t packed) {
-  Tag tag;
-  tag.dialect.transport = static_cast<Transport>(packed & 0xFF);
-  tag.dialect.protocol = static_cast<Protocol>(packed >> 8 & 0xFF);
-  tag.exception_type = static_cast<uint8_t>(packed >> 16);
-  tag.compressed = (packed >> 24 & 1) != 0;
-  tag.id_offset = static_cast<uint32_t>(packed >> 32);
-  return tag;
-}
-
 }  // namespace metaprotocol::thrift

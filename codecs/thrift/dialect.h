@@ -73,8 +73,20 @@ struct Tag {
   // first of what its compressed bytes stand for.
   uint32_t id_offset = 0;
 
-  uint64_t Pack() const;
-  static Tag Unpack(uint64_t packed);
+  uint64_t Pack() const {
+    return uint64_t{id_offset} << 32 | uint64_t{compressed} << 24 | uint64_t{exception_type} << 16 |
+           uint64_t{static_cast<uint8_t>(dialect.protocol)} << 8 |
+           static_cast<uint8_t>(dialect.transport);
+  }
+  static Tag Unpack(uint64_t packed) {
+    Tag tag;
+    tag.dialect.transport = static_cast<Transport>(packed & 0xFF);
+    tag.dialect.protocol = static_cast<Protocol>(packed >> 8 & 0xFF);
+    tag.exception_type = static_cast<uint8_t>(packed >> 16);
+    tag.compressed = (packed >> 24 & 1) != 0;
+    tag.id_offset = static_cast<uint32_t>(packed >> 32);
+    return tag;
+  }
 };
 
 }  // namespace metaprotocol::thrift

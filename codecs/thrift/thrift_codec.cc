@@ -310,9 +310,15 @@ class Decoding {
       metadata.SetAlternative(kMethodKey, head_.name);
       metadata.SetOwn(kServiceKey, head_.name.substr(0, head_.name.size() - method.size() - 1));
     }
-    metadata.SetOwn(kMessageTypeKey, MessageTypeName(head_.type));
-    metadata.SetOwn(kTransportKey, TransportName(dialect_.transport));
-    metadata.SetOwn(kProtocolKey, ProtocolName(dialect_.protocol));
+    if (metadata.Wants(kMessageTypeKey)) {
+      metadata.SetOwn(kMessageTypeKey, MessageTypeName(head_.type));
+    }
+    if (metadata.Wants(kTransportKey)) {
+      metadata.SetOwn(kTransportKey, TransportName(dialect_.transport));
+    }
+    if (metadata.Wants(kProtocolKey)) {
+      metadata.SetOwn(kProtocolKey, ProtocolName(dialect_.protocol));
+    }
   }
 
   // Some clients send calls for methods that the IDL says need no reply.

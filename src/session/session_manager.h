@@ -178,9 +178,11 @@ class SessionManager final : public ExchangeClient, private ServerRequestSink {
   void GrowOut(Session& session, size_t needed);
   void PutAway(std::string& buffer);
   std::string& OutFor(Session& session);
-  // Whether something may wait for the reply that is being written.
-  static bool OthersWait(const Session& session) {
-    return session.held_bytes != 0 || !session.after_reply.empty() || session.use->ordered_replies;
+  // Whether something may wait for the reply that is being written, with which `present` exchanges
+  // (1, or 0 if it has left) are under way.
+  static bool OthersWait(const Session& session, size_t present) {
+    return session.held_bytes != 0 || !session.after_reply.empty() ||
+           (session.use->ordered_replies && session.exchange_count > present);
   }
   void FinishReply(Exchange& exchange);
   void Leave(Session& session, Exchange& exchange);

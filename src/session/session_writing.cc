@@ -205,7 +205,7 @@ Passed SessionManager::OnReply(Exchange& exchange, const Codec& codec, const Mes
     session.replying = &exchange;
     return Passed::kGiven;
   }
-  if (session.sending == &exchange || session.replying != nullptr || OthersWait(session)) {
+  if (session.sending == &exchange || session.replying != nullptr || OthersWait(session, 1)) {
     return Passed::kGiven;
   }
   Leave(session, exchange);
@@ -280,7 +280,7 @@ void SessionManager::FinishReply(Exchange& exchange) {
     OutFor(session).append(exchange.held);
   }
   exchanges_.Delivered(exchange);
-  if (OthersWait(session)) WriteHeldReplies(session);
+  if (OthersWait(session, 0)) WriteHeldReplies(session);
 }
 
 // Something that others had to wait for has been written.

@@ -7,6 +7,12 @@ namespace {
 
 // Takes the lease used last that has room: those used least stay idle long enough to be given back.
 Lease* TakeLast(std::vector<Lease*>& idle, size_t length) {
+  if (!idle.empty() && idle.back()->HasRoomFor(length)) {  // as nearly always
+    Lease* const lease = idle.back();
+    idle.pop_back();
+    lease->idle = false;
+    return lease;
+  }
   const auto it = std::find_if(idle.rbegin(), idle.rend(),
                                [&](const Lease* lease) { return lease->HasRoomFor(length); });
   if (it == idle.rend()) return nullptr;
@@ -20,25 +26,22 @@ Lease* TakeLast(std::vector<Lease*>& idle, size_t length) {
 
 // --- shares
 
-LeaseShare* ExclusiveLeases::ShareOf(const LeaseOwner* owner) const {
+LeaseShare* ExclusiveLeases::ShareOf(LeaseOwner* owner) const {
   if (owner == nullptr) return nullptr;
-  for (LeaseShare* share : owner->shares) {
-    if (share->pool == this) return share;
-  }
-  return nullptr;
+  return owner->shares.Find([this](const LeaseShare& share) { return share.pool == this; });
 }
 
 LeaseShare& ExclusiveLeases::MakeShare(LeaseOwner* owner) {
   LeaseShare& share = shares_.Acquire();
   share.pool = this;
   share.owner = owner;
-  if (owner != nullptr) owner->shares.push_back(&share);
+  if (owner != nullptr) owner->shares.PushBack(share);
   return share;
 }
 
 void ExclusiveLeases::DropIfUnused(LeaseShare& share) {
   if (share.held != 0 || share.waiting_count != 0) return;
-  if (share.owner != nullptr) std::erase(share.owner->shares, &share);
+  IntrusiveList<LeaseShare, LeaseShareOfOwnerLink>::Remove(share);
   share.owner = nullptr;
   shares_.Release(share);
 }

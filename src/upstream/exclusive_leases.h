@@ -17,7 +17,7 @@ namespace metaprotocol {
 struct LeaseShareLink : ListLink {};
 
 // What one owner has in one pool, as long as that is anything.
-struct LeaseShare : LeaseShareLink {
+struct LeaseShare : LeaseShareLink, LeaseShareOfOwnerLink {
   const LeasePool* pool = nullptr;
   LeaseOwner* owner = nullptr;                       // null: it has gone
   size_t held = 0;                                   // leases with a request of its own
@@ -42,7 +42,7 @@ class ExclusiveLeases final : public LeasePool {
   std::pair<Attempt*, LeaseOwner*> TakeWaiting() override;
 
  private:
-  LeaseShare* ShareOf(const LeaseOwner* owner) const;
+  LeaseShare* ShareOf(LeaseOwner* owner) const;
   LeaseShare& MakeShare(LeaseOwner* owner);
   void DropIfUnused(LeaseShare& share);
   // Leases that nobody holds, whether they are open or could be.

@@ -147,12 +147,14 @@ class ServerRequestSink {
                                const Message& message, Bytes bytes) = 0;
 };
 
+struct LeaseShareOfOwnerLink : ListLink {};
+
 // Somebody on whose behalf requests are sent: one client connection. Has leases of its own under
 // UpstreamMode::kPerSession, and a share of the host's under UpstreamMode::kExclusive.
 struct LeaseOwner {
   ServerRequestSink* sink = nullptr;  // null: what servers send of themselves goes nowhere
   std::vector<Lease*> leases;
-  std::vector<LeaseShare*> shares;
+  IntrusiveList<LeaseShare, LeaseShareOfOwnerLink> shares;
 };
 
 }  // namespace metaprotocol

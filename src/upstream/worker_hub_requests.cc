@@ -244,8 +244,8 @@ void WorkerHub::ReleaseOwner(LeaseOwner& owner) {
     DrainLease(*lease);
   }
   owner.leases.clear();
-  for (LeaseShare* share : owner.shares) share->owner = nullptr;
-  owner.shares.clear();
+  owner.shares.ForEach([](LeaseShare& share) { share.owner = nullptr; });
+  owner.shares.Clear();
 }
 
 void WorkerHub::DrainProtocol(const UpstreamProtocol& protocol) {
