@@ -17,6 +17,10 @@
 namespace metaprotocol::envoy {
 namespace {
 
+// Begins the names of clusters that nobody connects to, and that say which hosts another one has.
+// They are for clusters beside whose own load balancing Envoy takes no policy of ours.
+constexpr std::string_view kHostsOfPrefix = "metaprotocol-hosts|";
+
 // Over all clusters and workers: a cluster that is replaced gets new load balancers.
 std::atomic<uint64_t> next_generation{1};
 
@@ -48,6 +52,8 @@ class LoadBalancer {
     abi::Buffer name{nullptr, 0};
     abi::LbClusterName(envoy_, &name);
     if (name.data != nullptr) cluster_ = name.view();
+    of_another_ = cluster_.starts_with(kHostsOfPrefix);
+    if (of_another_) cluster_.erase(0, kHostsOfPrefix.size());
     // Envoy's main thread has a load balancer of each cluster too, but no engine. It makes the
     // tables that would hold up a worker.
     if (!Worker::IsMainThread()) {
@@ -60,6 +66,7 @@ class LoadBalancer {
       tables_ = Balancer::Create(policy_->balance);
     }
     if (worker_ != nullptr) {
+      worker_->leases().BalancerCame(cluster_, of_another_);
       worker_->AddCluster(this, [this] {
         generation_ = next_generation++;
         Publish();
@@ -71,6 +78,7 @@ class LoadBalancer {
   ~LoadBalancer() {
     if (worker_ == nullptr) return;
     worker_->RemoveCluster(this);
+    worker_->leases().BalancerGone(cluster_, of_another_);
     worker_->WithEngine([&](Engine& engine) { engine.RemoveCluster(cluster_, generation_); });
   }
 
@@ -194,6 +202,7 @@ class LoadBalancer {
   Worker* worker_ = nullptr;
   std::unique_ptr<Balancer> tables_;  // main thread, policies with tables
   std::string cluster_;
+  bool of_another_ = false;
   std::unordered_map<std::string, Position, TextHash, std::equal_to<>> healthy_;
   std::vector<Position> round_robin_;
   size_t next_ = 0;

@@ -195,6 +195,7 @@ void LeaseTable::OpenStream(Lease& lease) {
     headers.push_back({kHostHeader, lease.host});
     headers.push_back({kSessionHeader, session});
   }
+  if (IsDirect(lease.cluster)) headers.push_back({kDirectHeader, "1"});
   const uint32_t stream = carrier->h2().Open(headers);
   if (stream == 0) return MarkGone(lease, LeaseCloseReason::kNoCluster);  // longer than any cluster
   lease.state = Lease::State::kOpening;
@@ -203,6 +204,23 @@ void LeaseTable::OpenStream(Lease& lease) {
   carrier->streams().emplace(stream, lease.id);
   output_pending_ = true;
   carrier->RetireIfWornOut();
+}
+
+void LeaseTable::BalancerCame(std::string_view cluster, bool of_another) {
+  Balancers& balancers = balancers_[std::string(cluster)];
+  ++(of_another ? balancers.of_others : balancers.own);
+}
+
+void LeaseTable::BalancerGone(std::string_view cluster, bool of_another) {
+  const auto it = balancers_.find(std::string(cluster));
+  if (it == balancers_.end()) return;
+  --(of_another ? it->second.of_others : it->second.own);
+  if (it->second.own + it->second.of_others == 0) balancers_.erase(it);
+}
+
+bool LeaseTable::IsDirect(const std::string& cluster) const {
+  const auto it = balancers_.find(cluster);
+  return it != balancers_.end() && it->second.own == 0;
 }
 
 void LeaseTable::FillAnswer(Lease& lease) {

@@ -97,6 +97,12 @@ class LeaseTable {
   // Tells the engine that `lease` is ready, if it does not know yet.
   static void TellReady(Lease& lease, Engine& engine);
 
+  // --- from load balancers: that of a cluster has come or gone, or that of another one which says
+  // which hosts it has. A cluster that has only the latter has the bridge itself, and none in
+  // front, which its load balancing, Envoy's own, would not tell of the engine's choice.
+  void BalancerCame(std::string_view cluster, bool of_another);
+  void BalancerGone(std::string_view cluster, bool of_another);
+
   // Where new leases go; null: there is none yet.
   Carrier* current_carrier() const;
 
@@ -121,7 +127,13 @@ class LeaseTable {
   void Answer(Lease& lease);
   void MarkGone(Lease& lease, LeaseCloseReason reason);
   std::unordered_map<LeaseId, std::unique_ptr<Lease>> leases_;
-  std::vector<Carrier*> carriers_;  // live ones, oldest first
+  struct Balancers {
+    uint32_t own = 0;
+    uint32_t of_others = 0;
+  };
+  bool IsDirect(const std::string& cluster) const;
+  std::unordered_map<std::string, Balancers> balancers_;  // by cluster
+  std::vector<Carrier*> carriers_;                        // live ones, oldest first
   std::vector<Command> commands_;
   std::vector<LeaseId> events_;     // leases that are ready or gone and may have to be told
   std::vector<LeaseId> waiting_;    // for a carrier
@@ -139,6 +151,8 @@ inline constexpr std::string_view kHostHeader = "x-metaprotocol-host";
 // The same for Envoy's stateful session filter, which unlike a load balancing policy can also
 // choose a host that is not healthy: Base64.
 inline constexpr std::string_view kSessionHeader = "x-metaprotocol-session";
+// The cluster has no other one in front, see LeaseTable::BalancerCame.
+inline constexpr std::string_view kDirectHeader = "x-metaprotocol-direct";
 
 // Why Envoy could not open a lease, from its response flags ("UH no_healthy_upstream").
 LeaseCloseReason CloseReasonFromLocalReply(std::string_view body, bool was_ready);

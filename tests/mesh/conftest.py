@@ -26,6 +26,7 @@ collect_ignore = (
         "test_api_server.py",
         "test_chart.py",
         "test_injection.py",
+        "test_localities.py",
         "test_mesh.py",
         "test_redis.py",
         "test_services.py",

@@ -11,9 +11,16 @@ from types import TracebackType
 from typing import Any, Self
 
 from google.protobuf.message import Message
+from metaprotocol.envoy.carrier import HOSTS_PREFIX
 from metaprotocol.envoy.config import AdsSource, Bootstrap, ConfigBuilder
 from metaprotocol.envoy.process import EnvoyProcess
-from metaprotocol.translate.naming import CLUSTER, FILTER, LISTENER, parse_cluster_name
+from metaprotocol.translate.naming import (
+    CLUSTER,
+    ENDPOINTS,
+    FILTER,
+    LISTENER,
+    parse_cluster_name,
+)
 from metaprotocol.xds import XdsServer
 
 Json = dict[str, Any]
@@ -154,17 +161,34 @@ class Istiod:
         )
         self.server.apply(
             {
-                url: {
-                    item["name"]: self._builder.types.parse(MESSAGES[kind], item)
-                    for item in made[kind]
-                }
-                for kind, url in (
-                    ("LISTENER", LISTENER),
-                    ("CLUSTER", CLUSTER),
-                    ("EXTENSION_CONFIG", FILTER),
-                )
+                ENDPOINTS: self._endpoints(made["CLUSTER"]),
+                **{
+                    url: {
+                        item["name"]: self._builder.types.parse(MESSAGES[kind], item)
+                        for item in made[kind]
+                    }
+                    for kind, url in (
+                        ("LISTENER", LISTENER),
+                        ("CLUSTER", CLUSTER),
+                        ("EXTENSION_CONFIG", FILTER),
+                    )
+                },
             }
         )
+
+    def _endpoints(self, clusters: Iterable[Json]) -> dict[str, Message]:
+        """Those of clusters that say which hosts others have, by what they are asked for by."""
+        own = {item["name"]: item for item in clusters}
+        made = {}
+        for name, item in own.items():
+            if name.startswith(HOSTS_PREFIX):
+                asked = item["eds_cluster_config"]["service_name"]
+                found = own[name.removeprefix(HOSTS_PREFIX)]["load_assignment"]
+                made[asked] = self._builder.types.parse(
+                    "envoy.config.endpoint.v3.ClusterLoadAssignment",
+                    {**found, "cluster_name": asked},
+                )
+        return made
 
     def as_static(self, objects: Iterable[Json]) -> Bootstrap:
         """The same without a stream, where no filter of ours is among it."""

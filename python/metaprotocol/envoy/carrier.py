@@ -12,6 +12,9 @@ CARRIER_NAME = "metaprotocol_carrier"
 CLUSTER_HEADER = "x-metaprotocol-cluster"
 CARRIED_HEADER = "x-metaprotocol-carried"
 CARRIED_PREFIX = "metaprotocol|"
+DIRECT_HEADER = "x-metaprotocol-direct"
+HOSTS_PREFIX = "metaprotocol-hosts|"
+"""Begins the names of clusters that say which hosts another one has."""
 SESSION_HEADER = "x-metaprotocol-session"
 OWN_HEADER = "x-metaprotocol-own"
 DESTINATION_HEADER = "x-metaprotocol-destination"
@@ -47,6 +50,16 @@ def _carried_route(prefix: str) -> Json:
     return route
 
 
+def _direct_route(prefix: str) -> Json:
+    """To clusters whose names begin so, where the module says that none is in front."""
+    route = _route(CLUSTER_HEADER)
+    route["match"]["headers"] = [
+        {"name": CLUSTER_HEADER, "string_match": {"prefix": prefix}},
+        {"name": DIRECT_HEADER, "present_match": True},
+    ]
+    return route
+
+
 def _own_route(prefix: str, family: str, destination: str) -> Json:
     """To the pod's own address, if it is of that family."""
     route = _carried_route(prefix)
@@ -72,7 +85,7 @@ def carrier_connection_manager(carried: str, own: str) -> Json:
         return _CONNECTION_MANAGER
     mutation = "envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation"
     headers = [_header(CARRIED_HEADER, f"{CARRIED_PREFIX}%REQ({CLUSTER_HEADER})%")]
-    routes = [_carried_route(carried)]
+    routes = [_direct_route(carried), _carried_route(carried)]
     if own:
         headers.append(_header(OWN_HEADER, f"%ENVIRONMENT({_OWN_ADDRESS})%"))
         # The port is the cluster's.

@@ -27,6 +27,7 @@ from metaprotocol.envoy.carrier import (
     CARRIED_PREFIX,
     CARRIER_NAME,
     DESTINATION_HEADER,
+    HOSTS_PREFIX,
     carrier_connection_manager,
 )
 from metaprotocol.envoy.descriptors import DescriptorError, EnvoyTypes
@@ -82,6 +83,11 @@ XDS_NAME = "metaprotocol_xds"
 
 # What connects from there is not redirected by Istio's rules.
 _TO_APPLICATION, _TO_APPLICATION_V6 = "127.0.0.6", "::6"
+
+# Which hosts the engine may choose; it has its own panic threshold.
+_ANY_HOST: Json = {
+    "override_host_status": {"statuses": ["UNKNOWN", "HEALTHY", "DEGRADED", "UNHEALTHY", "TIMEOUT"]}
+}
 
 _SOCKET_INTERFACE = "envoy.extensions.network.socket_interface.default_socket_interface"
 _NETWORK_FILTER = "envoy.extensions.filters.network.dynamic_modules.v3.DynamicModuleNetworkFilter"
@@ -239,14 +245,35 @@ class ConfigBuilder:
     def cluster_balancing(self, policy: ClusterPolicy) -> Json:
         """The same for a cluster that others use, too: what leads to it is ``carried_cluster``."""
         return {
-            # Which hosts the engine may choose; it has its own panic threshold.
-            "common_lb_config": {
-                "override_host_status": {
-                    "statuses": ["UNKNOWN", "HEALTHY", "DEGRADED", "UNHEALTHY", "TIMEOUT"]
-                }
-            },
+            "common_lb_config": dict(_ANY_HOST),
             "load_balancing_policy": self._policy(policy),
         }
+
+    def cluster_reached(self) -> Json:
+        """The same for a cluster that keeps its load balancing, whose hosts a ``hosts_cluster``
+        tells of."""
+        return {"common_lb_config": dict(_ANY_HOST), "upstream_config": self._bridge()}
+
+    def hosts_cluster(self, name: str, endpoints: str, policy: ClusterPolicy) -> Message:
+        """envoy.config.cluster.v3.Cluster to which nobody connects: the hosts that the cluster
+        ``name`` has, and our policy for them. ``endpoints``: what they are asked for by."""
+        return self.types.parse(
+            "envoy.config.cluster.v3.Cluster",
+            {
+                "name": f"{HOSTS_PREFIX}{name}",
+                "connect_timeout": "1s",
+                "type": "EDS",
+                "eds_cluster_config": {
+                    "service_name": endpoints,
+                    "eds_config": {
+                        "ads": {},
+                        "resource_api_version": "V3",
+                        "initial_fetch_timeout": "5s",
+                    },
+                },
+                "load_balancing_policy": self._policy(policy),
+            },
+        )
 
     def carried_cluster(self, name: str) -> Message:
         """envoy.config.cluster.v3.Cluster with our bridge, in front of the cluster ``name``, whose

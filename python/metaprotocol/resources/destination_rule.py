@@ -164,8 +164,6 @@ class LoadBalancerSettings(Checked):
     """How an endpoint is chosen."""
 
     no_effect: ClassVar[dict[str, str]] = {
-        "locality_lb_setting": "endpoints of all localities are used alike",
-        "zone_aware_lb_setting": "endpoints of all zones are used alike",
         "backend_utilization": "endpoints' reports of their load are not read",
     }
 

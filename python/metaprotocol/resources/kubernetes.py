@@ -77,6 +77,7 @@ class ServiceSpec(Part):
     cluster_ips: list[str] = Field(default_factory=list, alias="clusterIPs")
     external_name: str = ""
     publish_not_ready_addresses: bool = False
+    traffic_distribution: str = ""
 
     @property
     def addresses(self) -> list[str]:

@@ -24,7 +24,16 @@ from metaprotocol.translate.messages import Messages
 from metaprotocol.translate.model import DNS_ROUND_ROBIN, NONE, STATIC, Port, Service
 from metaprotocol.translate.naming import CLUSTER, ENDPOINTS, cluster_name, is_wildcard
 from metaprotocol.translate.options import Options, Target
-from metaprotocol.translate.policy import HostPolicies, Outliers, Policy, Pool, Subset, Tls
+from metaprotocol.translate.policy import (
+    Balancing,
+    HostPolicies,
+    Outliers,
+    Part,
+    Policy,
+    Pool,
+    Subset,
+    Tls,
+)
 from metaprotocol.translate.redis_clusters import (
     merged_pool,
     redis_message,
@@ -287,6 +296,7 @@ class ClusterTranslator:
         if policy.balancing is not None:
             report.extend(policy.balancing.said)
             balancing.CopyFrom(policy.balancing.value.message)
+            self._tell_localities(policy.balancing, policy.outliers is not None, report)
         cluster = replace(cluster, policy=balancing)
         if policy.pool is not None:
             report.extend(policy.pool.said)
@@ -301,6 +311,30 @@ class ClusterTranslator:
         if self._options.target is Target.ISTIO:
             return cluster  # istiod's clusters have their own TLS
         return self._with_tls(service, cluster, policy, report)
+
+    def _tell_localities(self, part: Part[Balancing], outliers: bool, report: Report) -> None:
+        """Says what has no effect of what is written of localities."""
+        said = part.value
+        for place in said.near:
+            if self._options.target is Target.ENVOY:
+                report.warning(
+                    part.owner, "no-effect", place,
+                    "has no effect outside Istio: endpoints of all localities are used alike",
+                    fix="remove it",
+                )  # fmt: skip
+            elif place.endswith("zoneAwareLbSetting"):
+                report.warning(
+                    part.owner, "no-effect", place,
+                    "says which regions come first; zones of a region are used alike",
+                    fix="write localityLbSetting, which has zones too",
+                )  # fmt: skip
+        if self._options.target is Target.ISTIO and not outliers:
+            for place in said.needs_outliers:
+                report.warning(
+                    part.owner, "no-effect", place,
+                    "has no effect without outlierDetection, as in Istio",
+                    fix="write outlierDetection beside it",
+                )  # fmt: skip
 
     def _with_tls(
         self, service: Service, cluster: Cluster, policy: Policy, report: Report

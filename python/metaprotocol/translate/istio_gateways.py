@@ -78,7 +78,7 @@ class GatewayFilters:
         own = gateway_filter_name(str(gateway.key), number, service.host)
         otherwise = self._parts.shut(service, port, own, NOT_YET)
         config = made.variants.get(Clients(namespace), made.message)
-        if self._parts.is_by_locality(service, port, routed=True):
+        if self._parts.has_no_hosts(service, port, routed=True):
             config = self._parts.shut(service, port, own, "its load balancing is not possible")
         else:
             self._parts.piece.uses.update(

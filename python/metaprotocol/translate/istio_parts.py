@@ -22,7 +22,7 @@ from metaprotocol.translate.istio_patches import (
     envoy_filter,
     object_name,
 )
-from metaprotocol.translate.model import Port, Service
+from metaprotocol.translate.model import DNS, DNS_ROUND_ROBIN, Port, Service
 from metaprotocol.translate.options import Options
 from metaprotocol.translate.plan import RoutePlan
 from metaprotocol.translate.recent import Recent
@@ -136,24 +136,46 @@ class Parts:
         found = {(use.port, use.subset, use.host) for use in uses if not use.grpc}
         return found | {(port.number, "", service.host)}
 
-    def is_by_locality(self, service: Service, port: Port, routed: bool) -> bool:
-        """Whether istiod gives locality weights to one of the clusters. Envoy would refuse it with
-        our policy, and with it everything that came along. Where a MetaRouter says what may pass,
-        nothing does."""
-        outcome = "answers an error to every request" if routed else "stays plain TCP"
-        found = False
-        for number, subset, host in sorted(self.led_to(service, port)):
-            self.piece.consulted.add(host)
-            part = self.translator.policies(host).policy(subset, number).balancing
+    def by_locality(self, host: str, port: int) -> tuple[Resource, str] | None:
+        """What has istiod write something of localities into the clusters of a service port, beside
+        which Envoy refuses our policy, and where it does; None: nothing does."""
+        said = self.translator.policies(host)
+        for subset in ("", *sorted(said.subsets)):
+            part = said.policy(subset, port).balancing
             if part is not None and part.value.by_locality:
-                found = True
+                return part.owner, part.value.by_locality
+        service = self.translator.service(host)
+        return (service.first, service.near) if service is not None and service.near else None
+
+    def has_no_hosts(self, service: Service, port: Port, routed: bool) -> bool:
+        """Whether one of its clusters has no policy of ours, nor another one that says which hosts
+        it has: istiod has that for clusters alone whose hosts it delivers. Where a MetaRouter says
+        what may pass, nothing does."""
+        outcome = "answers an error to every request" if routed else "stays plain TCP"
+        missing = False
+        for number, host in sorted({(use[0], use[2]) for use in self.led_to(service, port)}):
+            self.piece.consulted.add(host)
+            found = self.by_locality(host, number)
+            if found is None:
+                continue
+            owner, field = found
+            led = self.translator.service(host)
+            if led is not None and led.resolution in (DNS, DNS_ROUND_ROBIN):
+                missing = True
                 self.report.error(
-                    part.owner, "locality-lb", part.value.by_locality,
-                    f"weights by locality do not go with our load balancing; port {port.number} of "
-                    f"{service.host} {outcome}",
-                    fix="remove distribute and failover, or write enabled: false",
+                    owner, "locality-lb", field,
+                    f"localities are not known of names that Envoy looks up, like {host}; port "
+                    f"{port.number} of {service.host} {outcome}",
+                    fix="remove it, or give the service resolution STATIC",
                 )  # fmt: skip
-        return found
+            else:
+                self.report.info(
+                    owner, "locality-lb", field,
+                    f"pods with our filter reach port {number} of {host} by that alone: what else "
+                    "leads there, like routes for plain TCP, has its connections closed",
+                    fix="give TCP routes another service, with the same pods",
+                )  # fmt: skip
+        return missing
 
     def add_patches(
         self,

@@ -11,10 +11,14 @@ What is known of istiod, and relied upon:
   older ones lack, are ``xds.type.v3.TypedStruct``, which Envoy turns into the real ones, but for
   the type of the worker cluster, where Envoy takes no struct;
 * MERGE is protobuf's: lists grow, messages are merged, so that no cluster may be patched twice,
-  and nothing can be taken away. Envoy refuses our load balancing policy beside the locality weights
-  that istiod writes for ``distribute`` and for ``failover`` with outlier detection (and always, if
-  its setting ENABLE_LOCALITY_WEIGHTED_LB_CONFIG is on, as it was up to 1.14); services with these
-  are left alone.
+  and nothing can be taken away. Envoy refuses our load balancing policy beside what istiod writes
+  of localities: weights for ``distribute``, and for ``failover`` with outlier detection, zones for
+  ``zoneAwareLbSetting`` (and weights always, if its setting ENABLE_LOCALITY_WEIGHTED_LB_CONFIG is
+  on, as it was up to 1.14). Such a cluster gets our bridge and keeps its own policy, and a second
+  cluster with its hosts has ours: Envoy takes the engine's choice before it asks any policy;
+* endpoints are delivered for the name of a cluster, whoever asks. Envoy does not ask again for a
+  name that it has asked for already, so that the second cluster's is written in another way: istiod
+  reads its port as a number.
 """
 
 from __future__ import annotations
@@ -170,6 +174,26 @@ class Patches:
 
     def _make_policy(self, written: bytes) -> Any:
         return _portable(self._builder.cluster_balancing(ClusterPolicy.FromString(written)))
+
+    def reached(self, context: str, match: Json) -> Json:
+        """What has our filter reach clusters of Istio's that keep their load balancing. Nobody else
+        can then."""
+        return {
+            "applyTo": "CLUSTER",
+            "match": {"context": context, "cluster": match},
+            "patch": {"operation": "MERGE", "value": _portable(self._builder.cluster_reached())},
+        }
+
+    def hosts_of(self, context: str, name: str, policy: ClusterPolicy) -> Json:
+        """The cluster that says which hosts such a cluster has."""
+
+        def made() -> Json:
+            endpoints = name.replace("|", "|0", 1)
+            cluster = self._builder.hosts_cluster(name, endpoints, policy)
+            return _add("CLUSTER", context, self._value(cluster))
+
+        written = policy.SerializeToString(deterministic=True)
+        return self._recent().of(("hosts", context, name, written), made)
 
     def carried(self, context: str, name: str) -> Json:
         """The way of our filter to one of these clusters."""

@@ -127,7 +127,7 @@ class ServiceFilters:
     def _outbound(self, service: Service, port: Port, name: str, listeners: Sequence[str]) -> None:
         parts = self._parts
         routed = parts.ports(service)[port.number].plan is not None
-        refused = parts.is_by_locality(service, port, routed)
+        refused = parts.has_no_hosts(service, port, routed)
         if refused and not routed:
             return
         made = parts.filters(service)[name]
@@ -229,9 +229,19 @@ class ServiceFilters:
             for name, policy in sorted(self._parts.translator.clusters(host).policies.items())
             if (parsed := parse_cluster_name(name)) is not None and parsed[0] == port
         }
+        if self._parts.by_locality(host, port) is not None:
+            # Its own load balancing stays, beside which Envoy takes none of ours.
+            match: Json = {"service": host, "portNumber": port}
+            patches = [self._parts.patches.reached(context, match)]
+            patches += [
+                self._parts.patches.hosts_of(context, name, policy)
+                for name, policy in policies.items()
+            ]
+            self._add_clusters(context, namespace, service, host, patches)
+            return
         alike = {policy.SerializeToString(deterministic=True) for policy in policies.values()}
         if len(alike) == 1:
-            match: Json = {"service": host, "portNumber": port}
+            match = {"service": host, "portNumber": port}
             patches = [self._parts.patches.balancing(context, match, next(iter(policies.values())))]
         else:  # a second patch of one cluster would add to the first, not replace it
             patches = [
@@ -240,9 +250,14 @@ class ServiceFilters:
             ]
         patches += [self._parts.patches.carried(context, name) for name in policies]
         if patches:
-            made_of = (service.first,) if service is not None else ()
-            name = f"metaprotocol-clusters-{host}"
-            self._parts.add_patches(namespace, name, patches, made_of, context=context)
+            self._add_clusters(context, namespace, service, host, patches)
+
+    def _add_clusters(
+        self, context: str, namespace: str, service: Service | None, host: str, patches: list[Json]
+    ) -> None:
+        made_of = (service.first,) if service is not None else ()
+        name = f"metaprotocol-clusters-{host}"
+        self._parts.add_patches(namespace, name, patches, made_of, context=context)
 
     def _clients(self, service: Service, visible: Namespaces) -> list[str]:
         """The namespaces whose clients are configured for a service."""

@@ -83,6 +83,8 @@ class Service:
     """Names that endpoints' certificates may have."""
     selects_pods: bool = False
     """Its endpoints are pods, which are not listed."""
+    near: str = ""
+    """Where its first owner asks for near endpoints; empty: nowhere."""
 
     @property
     def first(self) -> Resource:
@@ -115,6 +117,7 @@ class Service:
             self.visible_to,
             self.subject_alt_names,
             self.selects_pods,
+            self.near,
             self.endpoint_labels,
         )
 

@@ -41,8 +41,13 @@ class Balancing(NamedTuple):
     """The algorithm, with its sizes. Not to be changed."""
     hash_on: tuple[str, ...] = ()
     """The metadata keys whose values are hashed; none: it does not hash."""
+    near: tuple[str, ...] = ()
+    """Where it asks for near endpoints, which is for Istio to say who they are."""
     by_locality: str = ""
-    """Where it asks for weights by locality, which Istio knows and we do not; empty: nowhere."""
+    """That of these because of which Envoy takes no policy of ours in istiod's clusters; empty:
+    none."""
+    needs_outliers: tuple[str, ...] = ()
+    """Those that count with outlier detection alone."""
 
 
 class Pool(NamedTuple):

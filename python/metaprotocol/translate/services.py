@@ -25,6 +25,9 @@ SELECTOR_ANNOTATION = "workloadSelector"
 BIND_ANNOTATION = "metaprotocol.aeraki.io/bind"
 """Where a service is listened for on this machine."""
 
+DISTRIBUTION_ANNOTATION = "networking.istio.io/traffic-distribution"
+"""Istio's way to say that near endpoints come first."""
+
 EXPORT_ANNOTATION = "networking.istio.io/exportTo"
 """Istio's way to say to which namespaces a Kubernetes Service is exported."""
 
@@ -101,8 +104,17 @@ def build_service(
         visible,
         tuple(name for one in used for name in one.subject_alt_names),
         any(one.selects for one in used),
+        _near(first.owner),
     )
     return service, report.diagnostics
+
+
+def _near(owner: Resource) -> str:
+    """Where a resource asks for near endpoints."""
+    if isinstance(owner, kubernetes.Service) and owner.spec.traffic_distribution:
+        return "spec.trafficDistribution"
+    near = DISTRIBUTION_ANNOTATION in owner.metadata.annotations
+    return f'metadata.annotations["{DISTRIBUTION_ANNOTATION}"]' if near else ""
 
 
 def _said(host: str, owner: Resource, workloads: Workloads, report: Report) -> _Said:

@@ -123,13 +123,7 @@ class _Reader:
         if written.consistent_hash is not None:
             hash_on = self._hash(written.consistent_hash, f"{field}.consistentHash", message)
         self._warmup(written, field, message)
-        setting = written.locality_lb_setting
-        by_locality = (
-            setting is not None
-            and setting.enabled is not False
-            and bool(setting.distribute or setting.failover or setting.failover_priority)
-        )
-        return Balancing(message, hash_on, f"{field}.localityLbSetting" if by_locality else "")
+        return _near(written, field, Balancing(message, hash_on))
 
     def _warmup(self, written: LoadBalancerSettings, field: str, message: ClusterPolicy) -> None:
         warmup, name = written.warmup, "warmup"
@@ -295,6 +289,25 @@ class _Reader:
             sni=written.sni,
             subject_alt_names=tuple(written.subject_alt_names),
         )
+
+
+def _near(written: LoadBalancerSettings, field: str, balancing: Balancing) -> Balancing:
+    """What is said of localities with it."""
+    if (zones := written.zone_aware_lb_setting) is not None:  # before the other, as in Istio
+        place = f"{field}.zoneAwareLbSetting"
+        near = (place,) if zones.enabled is not False else ()
+        return balancing._replace(near=near, by_locality=place)
+    setting = written.locality_lb_setting
+    if setting is None or setting.enabled is False:
+        return balancing
+    place = f"{field}.localityLbSetting"
+    names = {"failover": setting.failover, "failoverPriority": setting.failover_priority}
+    failover = tuple(f"{place}.{name}" for name, value in names.items() if value)
+    return balancing._replace(
+        near=(place,),
+        by_locality=place if setting.distribute or failover else "",
+        needs_outliers=() if setting.distribute else failover,
+    )
 
 
 def tcp_pool(written: TcpSettings, owner: Resource, field: str, report: Report) -> Pool:

@@ -221,7 +221,9 @@ def test_a_listener_by_the_address_that_istio_has_allocated_is_replaced_too() ->
 
 def test_where_routes_cannot_be_carried_out_nothing_passes_them_by() -> None:
     setting = "{failover: [{from: a, to: b}]}"
-    text = service() + rule(f"  trafficPolicy: {{loadBalancer: {{localityLbSetting: {setting}}}}}")
+    text = service().replace("STATIC", "DNS") + rule(
+        f"  trafficPolicy: {{loadBalancer: {{localityLbSetting: {setting}}}}}"
+    )
     result = made(text + router("[{name: deny, directReply: {kind: denied, text: never}}]"))
     (extension,) = patches(result, "EXTENSION_CONFIG", "ADD")
     assert '"fault"' in proxy_json(extension["patch"]["value"])
@@ -249,21 +251,91 @@ def test_every_name_is_one_that_kubernetes_accepts(host: str) -> None:
         assert len(item["metadata"]["name"]) <= 253
 
 
+FAILOVER = "localityLbSetting: {failover: [{from: a, to: b}]}"
+DISTRIBUTE = "localityLbSetting: {distribute: [{from: a/*, to: {b/*: 100}}]}"
+
+
 @pytest.mark.parametrize(
-    ("setting", "told"),
+    ("setting", "kept"),
     [
-        ("{enabled: false, failover: [{from: a, to: b}]}", False),
-        ("{enabled: true}", False),
-        ("{failover: [{from: a, to: b}]}", True),
-        ("{distribute: [{from: a/*, to: {b/*: 100}}]}", True),
+        ("localityLbSetting: {enabled: false, failover: [{from: a, to: b}]}", False),
+        ("localityLbSetting: {enabled: true}", False),
+        (FAILOVER, True),
+        ("localityLbSetting: {failoverPriority: [a]}", True),
+        (DISTRIBUTE, True),
+        ("zoneAwareLbSetting: {enabled: false}", True),
     ],
 )
-def test_weights_by_locality_leave_a_service_alone(setting: str, told: bool) -> None:
-    text = service() + rule(f"  trafficPolicy: {{loadBalancer: {{localityLbSetting: {setting}}}}}")
+def test_clusters_with_localities_keep_their_own_balancing(setting: str, kept: bool) -> None:
+    text = service() + rule(
+        f"  trafficPolicy: {{loadBalancer: {{simple: RANDOM, {setting}}}}}\n"
+        "  subsets: [{name: v1, labels: {version: v1}}, {name: v2, labels: {version: v2}}]"
+    )
     result = made(text)
-    assert ("locality-lb" in {item.code for item in result.diagnostics}) == told
-    assert bool(patches(result, "NETWORK_FILTER", "REPLACE")) != told
-    assert bool(patches(result, "CLUSTER", "MERGE")) != told
+    (merged,) = [patch["patch"]["value"] for patch in patches(result, "CLUSTER", "MERGE")]
+    hosts = {
+        patch["patch"]["value"]["name"].removeprefix("metaprotocol-hosts|"): patch["patch"]["value"]
+        for patch in patches(result, "CLUSTER", "ADD")
+        if patch["patch"]["value"]["name"].startswith("metaprotocol-hosts|")
+    }
+    assert patches(result, "NETWORK_FILTER", "REPLACE")
+    assert ("load_balancing_policy" in merged, "upstream_config" in merged) == (not kept, kept)
+    assert len(hosts) == (3 if kept else 0)
+    for name, cluster in hosts.items():
+        asked = cluster["eds_cluster_config"]["service_name"]
+        assert asked != name, "Envoy asks once for each name"
+        assert asked.replace("|020880|", "|20880|") == name
+        assert "RANDOM" in str(cluster["load_balancing_policy"])
+    assert ("locality-lb" in {item.code for item in result.diagnostics}) == kept
+
+
+@pytest.mark.parametrize(
+    ("more", "field"),
+    [
+        ("", "failover"),
+        (", failoverPriority: [a]", "failoverPriority"),
+        (", distribute: [{from: a, to: {b: 100}}]", ""),
+    ],
+)
+def test_a_failover_that_nothing_sets_off_is_told_of(more: str, field: str) -> None:
+    setting = FAILOVER.replace("}]}", "}]" + more + "}")
+    for outliers in ("", ", outlierDetection: {interval: 5s}"):
+        text = service() + rule(f"  trafficPolicy: {{loadBalancer: {{{setting}}}{outliers}}}")
+        told = [item.field for item in made(text).diagnostics if item.code == "no-effect"]
+        assert bool(told) == (bool(field) and not outliers)
+        assert not told or told[-1].endswith(f".{field}")
+
+
+def test_names_that_envoy_looks_up_have_no_localities() -> None:
+    text = service().replace("STATIC", "DNS") + rule(
+        f"  trafficPolicy: {{loadBalancer: {{{FAILOVER}}}}}"
+    )
+    result = made(text)
+    assert "locality-lb" in {i.code for i in result.diagnostics if i.severity is Severity.ERROR}
+    assert not patches(result, "NETWORK_FILTER", "REPLACE")
+    assert not patches(result, "CLUSTER", "MERGE")
+
+
+@pytest.mark.parametrize("kind", ["ServiceEntry", "Service"])
+def test_services_that_prefer_what_is_close_keep_their_balancing_too(kind: str) -> None:
+    """istiod writes weights by locality for them, without a DestinationRule."""
+    note = "annotations: {networking.istio.io/traffic-distribution: PreferClose}"
+    text = service().replace("namespace: shop}", f"namespace: shop, {note}}}", 1)
+    if kind == "Service":
+        text = """
+apiVersion: v1
+kind: Service
+metadata: {name: orders, namespace: shop}
+spec:
+  clusterIP: 10.96.0.7
+  trafficDistribution: PreferClose
+  ports: [{name: tcp-metaprotocol-dubbo, port: 20880}]
+"""
+    result = made(text)
+    (merged,) = [patch["patch"]["value"] for patch in patches(result, "CLUSTER", "MERGE")]
+    assert "load_balancing_policy" not in merged
+    (told,) = [item for item in result.diagnostics if item.code == "locality-lb"]
+    assert told.severity is Severity.INFO
 
 
 def test_connections_that_istio_passes_through_stay_as_they_are() -> None:
