@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -18,12 +18,14 @@ __all__ = [
     "AuthorizationSource",
     "DubboAuthorizationPolicy",
     "DubboOperation",
+    "PolicyTarget",
 ]
 
 _MAX_VALUE = 1024
 _MAX_VALUES = 1024
 _MAX_RULES = 512
 _MAX_LABELS = 64
+_MAX_TARGETS = 64
 
 Value = Annotated[str, Field(min_length=1, max_length=_MAX_VALUE)]
 Values = Annotated[list[Value], Field(max_length=_MAX_VALUES)]
@@ -31,12 +33,25 @@ Ranges = Annotated[list[IpRange], Field(max_length=_MAX_VALUES)]
 Labels = Annotated[dict[str, str], Field(max_length=_MAX_LABELS)]
 
 
-class _NotEmpty(Checked):
+class _NoEmptyLists(Checked):
+    """A part whose lists, where they are written, say something: would one with nothing in it be
+    for everything, or for nothing?"""
+
+    def problems(self) -> Iterator[Problem]:
+        """Lists with nothing in them."""
+        for name, info in type(self).model_fields.items():
+            if name in self.model_fields_set and getattr(self, name) in ([], None):
+                yield Problem(info.alias or name, "empty", "has no entry", "take it away")
+
+
+class _NotEmpty(_NoEmptyLists):
     """A part that says something."""
 
     def problems(self) -> Iterator[Problem]:
-        """Nothing in it: would it be for everything, or for nothing?"""
-        if not any(getattr(self, name) for name in type(self).model_fields):
+        """Nothing in it."""
+        found = list(super().problems())
+        yield from found
+        if not found and not any(getattr(self, name) for name in type(self).model_fields):
             yield Problem("", "empty", "says nothing", "take it away, or say for what it is")
 
 
@@ -110,7 +125,7 @@ class AuthorizationOperation(_NotEmpty):
     """Likewise."""
 
 
-class AuthorizationCondition(Checked):
+class AuthorizationCondition(_NoEmptyLists):
     """A condition on something else."""
 
     key: Value
@@ -124,7 +139,9 @@ class AuthorizationCondition(Checked):
 
     def problems(self) -> Iterator[Problem]:
         """No value to compare with."""
-        if not self.values and not self.not_values:
+        found = list(super().problems())
+        yield from found
+        if not found and not self.values and not self.not_values:
             yield Problem("values", "empty", "needs values, or notValues")
 
 
@@ -156,7 +173,7 @@ class To(Model):
     """What."""
 
 
-class DubboRule(Checked):
+class DubboRule(_NoEmptyLists):
     """Requests of one of the senders for one of the operations."""
 
     from_: Annotated[list[FromDubbo], Field(max_length=_MAX_RULES)] | None = Field(
@@ -166,12 +183,8 @@ class DubboRule(Checked):
     to: Annotated[list[ToDubbo], Field(max_length=_MAX_RULES)] | None = None
     """What they ask for; without it anything."""
 
-    def problems(self) -> Iterator[Problem]:
-        """Lists with nothing in them."""
-        yield from _empty_lists(self, ("from_", "from"), ("to", "to"))
 
-
-class AuthorizationRule(Checked):
+class AuthorizationRule(_NoEmptyLists):
     """Requests of one of the senders for one of the operations, if all conditions hold."""
 
     from_: Annotated[list[From], Field(max_length=_MAX_RULES)] | None = Field(
@@ -182,16 +195,6 @@ class AuthorizationRule(Checked):
     """What they ask for; without it anything."""
     when: Annotated[list[AuthorizationCondition], Field(max_length=_MAX_RULES)] | None = None
     """What must hold besides."""
-
-    def problems(self) -> Iterator[Problem]:
-        """Lists with nothing in them."""
-        yield from _empty_lists(self, ("from_", "from"), ("to", "to"), ("when", "when"))
-
-
-def _empty_lists(rule: Model, *fields: tuple[str, str]) -> Iterator[Problem]:
-    for attribute, field in fields:
-        if getattr(rule, attribute) == []:
-            yield Problem(field, "empty", "has no entry", "take it away")
 
 
 class DubboAuthorizationSpec(Model):
@@ -221,6 +224,19 @@ class WorkloadLabels(Model):
     """Labels that they have; none: all of the namespace."""
 
 
+class PolicyTarget(Model):
+    """What a policy is attached to, by its name."""
+
+    group: str = ""
+    """Of its kind."""
+    kind: Literal["Service", "ServiceEntry", "Gateway", "GatewayClass"]
+    """A service of ours, or a gateway, which is not configured."""
+    name: Value
+    """Its name."""
+    namespace: str = ""
+    """That of the policy."""
+
+
 class PolicyProvider(Model):
     """One of the `extensionProviders` of the mesh's configuration."""
 
@@ -233,10 +249,10 @@ class AuthorizationSpec(Checked):
 
     selector: WorkloadLabels | None = None
     """The pods it is for; without it all of the namespace, or of the mesh in the root namespace."""
-    target_ref: dict[str, Any] | None = None
-    """For gateways and waypoints, which are not configured."""
-    target_refs: list[dict[str, Any]] | None = None
-    """Likewise."""
+    target_ref: PolicyTarget | None = None
+    """The one service, or the gateway, that it is for."""
+    target_refs: Annotated[list[PolicyTarget], Field(max_length=_MAX_TARGETS)] | None = None
+    """Several of them."""
     action: Literal["ALLOW", "DENY", "AUDIT", "CUSTOM"] = "ALLOW"
     """With CUSTOM a service is asked about them, with DENY they are denied, with ALLOW all others
     are, in this order; with AUDIT they are counted."""
@@ -248,7 +264,9 @@ class AuthorizationSpec(Checked):
     """Without rules no request meets the policy."""
 
     def problems(self) -> Iterator[Problem]:
-        """Who is asked, if somebody is."""
+        """Who is asked, if somebody is, and what it is for."""
+        if self.target_refs == []:
+            yield Problem("targetRefs", "empty", "has no entry", "take it away")
         if self.action == "CUSTOM" and self.provider is None:
             message = "is missing: action CUSTOM asks somebody"
             yield Problem("provider", "missing-field", message, "write provider: {name: ...}")

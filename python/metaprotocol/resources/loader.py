@@ -13,9 +13,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from metaprotocol.diagnostics import Diagnostic, Origin, Severity, did_you_mean, shorten
-from metaprotocol.resources.base import Key, Resource
+from metaprotocol.resources.base import Key, Metadata, Resource, known_fields
 from metaprotocol.resources.kinds import KINDS, MODELS
 from metaprotocol.resources.problems import explain, warnings
+from metaprotocol.resources.types import is_resource_name
 from metaprotocol.resources.unenforced import Unenforced
 from metaprotocol.resources.unreadable import (
     FOR_ANY_HOST,
@@ -36,8 +37,9 @@ _GROUPS = frozenset(kind.group for kind in KINDS if kind.model and not kind.mode
 _PASSED_OVER = frozenset(
     kind.name for kind in KINDS if kind.model is None and kind.group in _GROUPS
 )
-# Aeraki's others.
-_AERAKI_GROUPS = frozenset({"redis.aeraki.io", "dubbo.aeraki.io"})
+_METADATA = frozenset(known_fields(Metadata))
+_TYPE = frozenset({"apiVersion", "kind"})
+_NAMING = frozenset({"metadata", "name", "namespace"})
 
 
 @dataclass
@@ -163,7 +165,11 @@ class _Reading:
             self._unreadable(duplicate)
         if value is None:
             return
-        self._object(value, self._document, usable=not repeated)
+        keys = frozenset(item.key for item in repeated)
+        if keys & _TYPE:
+            self._stand_in(self._document, kind_in(self._document.text))
+            return
+        self._object(value, self._document, keys)
 
     def _unreadable(self, problem: YamlProblem) -> None:
         self._result.complete = False
@@ -217,7 +223,7 @@ class _Reading:
             )
         )
 
-    def _object(self, value: Any, document: Document, *, usable: bool) -> None:
+    def _object(self, value: Any, document: Document, repeated: frozenset[str]) -> None:
         if not isinstance(value, dict):
             self._result.complete = False
             self._stand_in(document, "")
@@ -230,13 +236,13 @@ class _Reading:
             return
         version, kind = value.get("apiVersion"), value.get("kind")
         if isinstance(kind, str) and (kind == "List" or _is_list_of_ours(kind)):
-            self._list(value, document, usable=usable)
+            self._list(value, document, repeated)
             return
         model = self._model(version, kind, value, document)
         if model is not None:
-            self._resource(model, value, document, usable=usable)
+            self._resource(model, value, document, repeated)
 
-    def _list(self, value: dict[str, Any], document: Document, *, usable: bool) -> None:
+    def _list(self, value: dict[str, Any], document: Document, repeated: frozenset[str]) -> None:
         items = value.get("items")
         if items is None:
             return
@@ -246,7 +252,7 @@ class _Reading:
             self._tell(document, "must be a list", "wrong-type", field="items")
             return
         for index, item in enumerate(items):
-            self._object(item, document.within((*document.prefix, "items", index)), usable=usable)
+            self._object(item, document.within((*document.prefix, "items", index)), repeated)
 
     def _model(
         self, version: Any, kind: Any, value: dict[str, Any], document: Document
@@ -280,18 +286,6 @@ class _Reading:
             )
             return None
         meant = guard_meant(kind, group)
-        if group in _AERAKI_GROUPS and (meant is None or MODELS[meant].group != group):
-            self._tell(
-                document,
-                f"{shorten(kind)} is not supported, the object is ignored",
-                "unsupported-kind",
-                "of Aeraki's ApplicationProtocol, MetaRouter, RedisService, RedisDestination and "
-                "DubboAuthorizationPolicy are",
-                field="kind",
-                name=name,
-                severity=Severity.WARNING,
-            )
-            return None
         if group in _GROUPS and kind not in _PASSED_OVER:
             self._result.complete = False
             near = did_you_mean(kind, [*MODELS, *_PASSED_OVER])
@@ -349,27 +343,34 @@ class _Reading:
         )
 
     def _resource(
-        self, model: type[Resource], value: dict[str, Any], document: Document, *, usable: bool
+        self,
+        model: type[Resource],
+        value: dict[str, Any],
+        document: Document,
+        repeated: frozenset[str],
     ) -> None:
         name = _object_name(value)
+        certain = value
+        if repeated:
+            # Which of the repeated keys counts is not known, so the hosts are not either.
+            certain = {} if repeated & _NAMING else {"metadata": value.get("metadata")}
         try:
             resource = model.model_validate(value, by_alias=True, by_name=False)
         except ValidationError as problem:
-            key = _key_of(model, value)
+            key = _key_of(model, certain)
             if key is None:
                 self._result.complete = False
             else:
                 self._result.broken.add(key)
-            self._stand_in(document, model.__name__, value)
+            self._stand_in(document, model.__name__, certain)
             found = explain(model, problem.errors(include_url=False), document, name)
             if model.foreign:  # nobody wrote it for us
                 found = (replace(item, severity=Severity.WARNING) for item in found)
             self._result.diagnostics.extend(found)
             return
-        if not usable:
+        if repeated:
             self._result.broken.add(resource.key)
-            # Which of the repeated keys counts is not known, so the hosts are not either.
-            self._stand_in(document, model.__name__, {"metadata": value["metadata"]})
+            self._stand_in(document, model.__name__, certain)
             return
         origin = _start(document)
         if (first := self._seen.setdefault(resource.key, origin)) is not origin:
@@ -380,7 +381,7 @@ class _Reading:
                 "the first is used; remove one, or give it another name",
                 name=name,
             )
-            self._stand_in(document, model.__name__, {"spec": value["spec"]})
+            self._stand_in(document, model.__name__, {"spec": value.get("spec")})
             return
         resource.written_at(origin, document)
         self._result.resources.append(resource)
@@ -450,7 +451,16 @@ def _key_of(model: type[Resource], value: dict[str, Any]) -> Key | None:
     metadata = value.get("metadata")
     if not isinstance(metadata, dict) or not isinstance(metadata.get("name"), str):
         return None
-    namespace = metadata.get("namespace") or "default"
-    if not isinstance(namespace, str):
-        return None
-    return Key(model.__name__, namespace if model.namespaced else "", metadata["name"])
+    namespace = _namespace_of(value, metadata) if model.namespaced else ""
+    return None if namespace is None else Key(model.__name__, namespace, metadata["name"])
+
+
+def _namespace_of(value: dict[str, Any], metadata: dict[str, Any]) -> str | None:
+    """The namespace of an object that has errors; None if they leave open which was meant."""
+    given = metadata.get("namespace")
+    if given is not None:
+        return given if isinstance(given, str) and is_resource_name(given) else None
+    spec = value.get("spec")
+    elsewhere = "namespace" in value or (isinstance(spec, dict) and "namespace" in spec)
+    misspelt = any(name not in _METADATA for name in metadata)
+    return None if elsewhere or misspelt else "default"

@@ -211,8 +211,13 @@ def _dns_label(value: str) -> str:
     return value
 
 
+def is_resource_name(value: str) -> bool:
+    """Whether Kubernetes takes it for the name of an object."""
+    return len(value) <= 253 and _NAME.fullmatch(value) is not None
+
+
 def _resource_name(value: str) -> str:
-    if len(value) > 253 or not _NAME.fullmatch(value):
+    if not is_resource_name(value):
         raise error(
             "bad-name",
             "must be a Kubernetes name: small letters, digits, '-' and '.', at most 253 characters",

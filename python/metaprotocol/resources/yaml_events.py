@@ -46,6 +46,8 @@ class YamlProblem(Exception):
         self.column = column
         self.code = code
         self.fix = fix
+        self.key = ""
+        """The key that is there twice."""
 
 
 # What may stand before the first key or text of a line.

@@ -301,14 +301,14 @@ class _ValueReader(EventReader):
             if key == "<<" and type(key_event) is scalar and key_event.implicit[0]:
                 self._merge(merged, value, value_event)
             elif key in values:
-                self.problems.append(
-                    self.problem(
-                        key_event,
-                        f'"{key[:60]}" is there twice',
-                        code="duplicate-key",
-                        fix="remove one",
-                    )
+                twice = self.problem(
+                    key_event,
+                    f'"{key[:60]}" is there twice',
+                    code="duplicate-key",
+                    fix="remove one",
                 )
+                twice.key = key
+                self.problems.append(twice)
             else:
                 values[key] = value
             key_event = get()

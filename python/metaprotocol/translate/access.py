@@ -68,8 +68,9 @@ class AccessPolicy:
     """Of the pods that it is for; none: it is for all."""
     codec: str = ""
     """The only one whose ports it is for; empty: it is for all ports."""
-    for_gateways: bool = False
-    """It is for no service."""
+    services: frozenset[str] | None = None
+    """The names of those that it is for, in its own namespace; none: it is for gateways. None: that
+    is not said."""
     provider: str = ""
     """Who says whether requests that meet it pass; without a word they are denied. Empty: nobody
     is asked."""

@@ -63,8 +63,16 @@ class MadePolicy:
 def selects(policy: AccessPolicy, service: Service, port: Port, codec: CodecInfo) -> bool | None:
     """Whether a policy of the service's namespace is for a port; None: perhaps, or for some of its
     pods."""
-    if policy.for_gateways or policy.codec not in ("", codec.name):
-        return False
+    return policy.codec in ("", codec.name) and selects_in_any_protocol(policy, service, port)
+
+
+def selects_in_any_protocol(policy: AccessPolicy, service: Service, port: Port) -> bool | None:
+    """The same, whatever is spoken at the port."""
+    if policy.services is not None:
+        return any(
+            key.namespace == policy.owner.key.namespace and key.name in policy.services
+            for key in (owner.key for owner in service.owners)
+        )
     return not policy.labels or pods_have(policy.labels, service, port)
 
 

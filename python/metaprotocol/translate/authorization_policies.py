@@ -52,10 +52,20 @@ def access_policy(written: Written) -> AccessPolicy:
         return replace(made, codec="dubbo")
     selector = written.spec.selector
     provider = written.spec.provider
+    targets = [*(written.spec.target_refs or ())]
+    if written.spec.target_ref is not None:
+        targets.append(written.spec.target_ref)
     return replace(
         made,
         labels=selector.match_labels if selector is not None else {},
-        for_gateways=written.spec.target_ref is not None or written.spec.target_refs is not None,
+        services=frozenset(
+            # Few know which of the two describes a service.
+            target.name
+            for target in targets
+            if target.kind in ("Service", "ServiceEntry")
+        )
+        if targets
+        else None,
         provider=provider.name if provider is not None else "",
         known_to_istio=True,
     )

@@ -128,6 +128,7 @@ class Index:
                     else:
                         del policies[key]
                     touched.routes |= self._hosts_of(key.namespace)
+                    touched.unenforced.add(key)
                 case Telemetry():
                     _change(self._telemetry, key.namespace, key, add)
                     touched.routes |= self._hosts_of(key.namespace)
@@ -221,9 +222,13 @@ class Index:
                     touched.services |= self._names(found.spec.host, user)
 
     def _cannot_read(self, key: Key, unreadable: Unreadable, add: bool, touched: Touched) -> None:
-        hosts = unreadable.spec.hosts
-        if hosts is not None and not any(map(is_wildcard, hosts)) and unreadable.guards_hosts:
-            names = {name for host in hosts for name in self._names(host, key)}
+        hosts, namespace = unreadable.spec.hosts, unreadable.spec.namespace
+        known = hosts is not None and not any(map(is_wildcard, hosts))
+        if known and not namespace:  # of which a short name is a host in any
+            known = all("." in host for host in hosts or ())
+        if known and unreadable.guards_hosts:
+            within = Key(unreadable.spec.kind, namespace, key.name)
+            names = {name for host in hosts or () for name in self._names(host, within)}
             for name in names:
                 _change(self._unreadable, name, key, add)
         else:
@@ -345,6 +350,14 @@ class Index:
         for name in {namespace, self._options.root_namespace}:
             found |= self._policies.get(name, {})
         return [found[key] for key in sorted(found)]
+
+    def policies_of(self, namespace: str) -> Mapping[Key, AccessPolicy]:
+        """Those that are written in a namespace."""
+        return self._policies.get(namespace, {})
+
+    def policy_namespaces(self) -> Iterable[str]:
+        """Where there are any."""
+        return self._policies
 
     def telemetry(self, namespace: str) -> list[Telemetry]:
         """What is recorded of requests to a namespace, by the root namespace's included."""

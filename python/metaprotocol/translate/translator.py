@@ -360,7 +360,7 @@ class Translator:
 
     def _say_unenforced(self, keys: set[Key], reshaped: Sequence[Service]) -> None:
         """Objects that ask for what is not done are others, or services that they may be for."""
-        if reshaped and self._index.unenforced():
+        if reshaped:
             keys = keys | self._unenforceable.about({service.namespace for service in reshaped})
         for key in keys:
             self._say(("unenforced", str(key)), self._unenforceable.findings(key))

@@ -164,12 +164,6 @@ def test_objects_of_other_programs_are_passed_over_with_a_note() -> None:
         assert result.complete
 
 
-def test_kinds_of_aerakis_groups_that_are_not_read_are_a_warning() -> None:
-    text = "apiVersion: redis.aeraki.io/v1alpha1\nkind: Sentinel\nmetadata: {name: x}"
-    (warning,) = load_text(text, "a.yaml").diagnostics
-    assert (warning.severity, warning.code) == (Severity.WARNING, "unsupported-kind")
-
-
 @pytest.mark.parametrize(
     ("head", "code", "fix"),
     [
@@ -178,6 +172,11 @@ def test_kinds_of_aerakis_groups_that_are_not_read_are_a_warning() -> None:
             "apiVersion: metaprotocol.aeraki.io/v1alpha1\nkind: MetaRoute",
             "unknown-kind",
             'did you mean "MetaRouter"?',
+        ),
+        (
+            "apiVersion: redis.aeraki.io/v1alpha1\nkind: Sentinel",
+            "unknown-kind",
+            "known: RedisService, RedisDestination",
         ),
         (
             "apiVersion: metaprotocol.aeraki.io/v1\nkind: MetaRouter",
@@ -392,3 +391,14 @@ def test_all_samples_are_read_in_one_file() -> None:
     result = load_text("---\n".join(ALL), "a.yaml")
     assert result.ok
     assert len(result.resources) == 4
+
+
+def test_of_two_objects_of_one_name_without_a_spec_the_second_is_told_of() -> None:
+    policy = """
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: nothing, namespace: shop}
+"""
+    result = load_text(f"{policy}---{policy}", "a.yaml")
+    assert [item.code for item in result.diagnostics] == ["duplicate-object"]
+    assert len(result.resources) == len(result.unreadable) == 1

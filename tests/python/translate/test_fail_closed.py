@@ -73,6 +73,15 @@ BROKEN_ROUTERS = {
     "no kind": GOOD_ROUTER.replace("kind: MetaRouter\n", ""),
     "no name": GOOD_ROUTER.replace("{name: orders, namespace: shop}", "{}"),
     "hosts that are no list": GOOD_ROUTER.replace(f"[{ORDERS}]", ORDERS),
+    "a short host, and a namespace with a typing mistake": GOOD_ROUTER.replace(
+        f"[{ORDERS}]", "[orders]"
+    ).replace("namespace:", "namspace:"),
+    "a short host, and no name": GOOD_ROUTER.replace(f"[{ORDERS}]", "[orders]").replace(
+        "name: orders, ", ""
+    ),
+    "hosts twice, and an unknown field": GOOD_ROUTER.replace(
+        "hosts:", "rotes: []\n  hosts: [other.example]\n  hosts:"
+    ),
     "a host that is none": GOOD_ROUTER.replace(f"[{ORDERS}]", f"[{ORDERS}, 'a b']"),
     "no YAML": GOOD_ROUTER.replace("]}]", "]}"),
     "a duration without unit, the host in other letters": GOOD_ROUTER.replace(
@@ -214,9 +223,30 @@ BROKEN_POLICIES = {
     "in a list that is no YAML": f"kind: List\nitems:\n- {{kind: MetaRouter}}\n---{POLICY}".replace(
         "---", "-"
     ),
+    "senders that are null": POLICY.replace("[{to:", "[{from: , to:"),
+    "operations that are null": POLICY.replace("{to: [{operation: {methods: [refund]}}]}", "to:"),
+    "conditions that are null": POLICY.replace("[{to:", "[{when: , to:"),
+    "no methods, and a port": POLICY.replace("[refund]", "[], ports: ['20880']"),
+    "no values of a condition": POLICY.replace(
+        "[{to:", "[{when: [{key: source.ip, values: [], notValues: [10.0.0.1]}], to:"
+    ),
     "half written": POLICY[: POLICY.index("Policy")],
     "in an array": "- a: 1\n-" + POLICY.replace("\n", "\n  "),
+    "its namespace with a typing mistake": POLICY.replace("namespace:", "namespce:"),
+    "its namespace in capitals": POLICY.replace("shop", "Shop"),
+    "its namespace is no text": POLICY.replace("shop", "[shop]"),
+    "its namespace empty": POLICY.replace("shop", "''"),
+    "its namespace outside metadata": POLICY.replace(
+        "{name: policy, namespace: shop}", "{name: policy}\nnamespace: shop"
+    ),
+    "its namespace twice": POLICY.replace("namespace: shop", "namespace: a, namespace: shop"),
+    "its metadata twice": POLICY.replace("spec:", "metadata: {name: a, namespace: b}\nspec:"),
+    "its kind twice": POLICY.replace("kind: ", "kind: Deployment\nkind: "),
+    "its version twice": "apiVersion: apps/v1" + POLICY,
     "Aeraki's, a kind with a typing mistake": AERAKIS.replace("nPolicy", "nPolcy"),
+    "Aeraki's, a kind that is no word like it": AERAKIS.replace(
+        "DubboAuthorizationPolicy", "DubboX"
+    ),
     "Aeraki's, an unknown field": AERAKIS.replace("rules", "rulez"),
 }
 

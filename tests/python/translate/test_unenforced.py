@@ -77,3 +77,61 @@ def test_for_istio_only_what_istiod_does_not_do_is_told() -> None:
 def test_objects_of_any_form_do_no_harm(text: str) -> None:
     odd = unenforced("EnvoyFilter", NETWORKING, "{}").replace("spec: {}", text)
     assert told(odd + unenforced("Sidecar", NETWORKING, "{}").replace("spec: {}", text))
+
+
+POLICY = """
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: policy, namespace: shop}
+spec: {action: DENY, rules: [{to: [{operation: {methods: [refund]}}]}]}
+"""
+FOR_GATEWAYS = "spec: {targetRefs: [{kind: Gateway, name: edge}], "
+FOR_ORDERS = "spec: {targetRef: {kind: Service, name: orders}, "
+
+
+@pytest.mark.parametrize(
+    ("text", "field", "fix"),
+    [
+        (
+            POLICY.replace("spec: {", "spec: {selector: {matchLabels: {ap: orders}}, ").replace(
+                "shop", "istio-system"
+            ),
+            "spec.selector.matchLabels",
+            "write labels that they have, or remove the selector",
+        ),
+        (POLICY.replace("shop", "shoop"), "metadata.namespace", 'did you mean "shop"?'),
+        (
+            POLICY.replace(", namespace: shop", ""),
+            "metadata.namespace",
+            "there are services in shop",
+        ),
+        (POLICY.replace("spec: {", FOR_GATEWAYS), "spec.targetRefs", ""),
+        (POLICY.replace("spec: {", FOR_ORDERS.replace("orders", "oders")), "spec.targetRef", ""),
+    ],
+)
+def test_a_policy_that_is_for_no_service_is_told_of(text: str, field: str, fix: str) -> None:
+    services = service()
+    (found,) = translated(services + text).said("no-effect")
+    assert found.severity is Severity.WARNING
+    assert (found.object.partition(" ")[0], found.field) == ("AuthorizationPolicy", field)
+    assert found.fix == fix
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        POLICY,
+        POLICY.replace("shop", "istio-system"),
+        POLICY.replace("shop", "elsewhere"),  # as others in a cluster, of other programs
+        POLICY.replace("spec: {", "spec: {selector: {matchLabels: {version: v1}}, "),
+        POLICY.replace("spec: {", FOR_ORDERS),
+    ],
+)
+def test_nothing_is_said_of_a_policy_that_may_be_for_something(text: str) -> None:
+    assert translated(service() + text).said("no-effect") == []
+
+
+def test_a_policy_that_names_a_service_is_for_it_alone() -> None:
+    result = translated(SERVICES + POLICY.replace("spec: {", FOR_ORDERS))
+    assert "authorization" in result.proxy(f"{ORDERS}|20880")["route_tables"][0]
+    assert "authorization" not in result.proxy(f"{STOCK}|20880")["route_tables"][0]
