@@ -9,6 +9,7 @@ taken, such as an expired watch or a token that is no longer valid.
 from __future__ import annotations
 
 import asyncio
+import bisect
 import copy
 import json
 import re
@@ -354,8 +355,9 @@ class ApiServer:
                     }
                     await response.write(_event("ERROR", gone))
                     return response
-                for version, plural, kind, item in list(self._log):
-                    if version <= at or plural != served.plural:
+                begin = bisect.bisect_right(self._log, at, key=lambda entry: entry[0])
+                for _, plural, kind, item in self._log[begin:]:
+                    if plural != served.plural:
                         continue
                     if namespace in ("", item["metadata"].get("namespace", "")) and selected(item):
                         await response.write(_event(kind, item))

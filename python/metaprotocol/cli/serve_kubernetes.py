@@ -29,7 +29,8 @@ async def serve_kubernetes(
     async with Client(Connection(cluster.kubeconfig, cluster.context)) as client:
         store = _store(state, cluster) if state is not None else None
         source = KubernetesSource(client, namespaces=cluster.namespaces, store=store)
-        plane = make_plane(source=source)
+        # Sidecars get all from istiod, so that there may be no Envoy that asks us for anything.
+        plane = make_plane(source=source, on_demand=cluster.istio)
         istio = IstioOptions(namespaces=cluster.client_namespaces) if cluster.istio else None
         options = ControllerOptions(
             istio=istio,

@@ -80,8 +80,10 @@ async def serve_xds(
         if not as_json:
             services = plane.services()
             number = counted(len(services), "service")
+            if plane.asleep:
+                number = counted(len(plane.inventory), "object")
             screen.say(f"Control plane on {plane.address} with {number}.")
-            if not services:
+            if not services and not plane.asleep:
                 screen.say(NO_SERVICE, "yellow")
             if plane.http_address:
                 screen.say(f"http://{plane.http_address} has /metrics and /debug.")

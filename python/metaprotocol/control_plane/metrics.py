@@ -6,7 +6,6 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from metaprotocol.diagnostics import Diagnostic
 from metaprotocol.sources import Health
-from metaprotocol.translate import Snapshot
 
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 
@@ -58,16 +57,21 @@ class PipelineMetrics:
         self._reading.set(health.reading)
         self._notified.set(health.notified)
 
-    def translated(self, snapshot: Snapshot, seconds: float) -> None:
-        """There is a new snapshot."""
-        self._generation.set(snapshot.generation)
-        self._objects.set(len(snapshot.inventory))
+    def translated(self, objects: int, seconds: float, generation: int | None = None) -> None:
+        """So many objects are translated, in their ``generation`` for Envoys or for somebody
+        else."""
+        if generation is not None:
+            self._generation.set(generation)
+        self._objects.set(objects)
         self._seconds.observe(seconds)
-        if snapshot.diagnostics is self._counted:  # as after most changes
+
+    def found(self, diagnostics: tuple[Diagnostic, ...]) -> None:
+        """This is wrong with the objects."""
+        if diagnostics is self._counted:  # as after most changes
             return
-        self._counted = snapshot.diagnostics
+        self._counted = diagnostics
         counts = {"error": 0, "warning": 0, "info": 0}
-        for item in snapshot.diagnostics:
+        for item in set(diagnostics):
             counts[item.severity.value] = counts.get(item.severity.value, 0) + 1
         for severity, count in counts.items():
             self._diagnostics.labels(severity).set(count)

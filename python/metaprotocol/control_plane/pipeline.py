@@ -23,7 +23,7 @@ _LOG = logging.getLogger(__name__)
 
 Publish: TypeAlias = Callable[[Content, Changes, Snapshot], None]
 """Called in the loop with what was translated, how it differs from what was published before, and
-the result."""
+the result; while it sleeps, with what was wanted and an empty snapshot."""
 
 
 class Abandoned(Exception):
@@ -42,8 +42,10 @@ class Pipeline:
         on_failure: Callable[[], None] | None = None,
         progress: Progress | None = None,
         back_off: BackOff | None = None,
+        asleep: bool = False,
     ) -> None:
-        """``progress`` is called in the thread that translates."""
+        """``progress`` is called in the thread that translates. ``asleep``: nothing is translated
+        until ``wake``, which would cost memory that nobody may ever need."""
         self._translator = translator
         self._publish = publish
         self._on_failure = on_failure
@@ -62,6 +64,12 @@ class Pipeline:
         self._news = asyncio.Event()
         self._waiting: list[tuple[int, asyncio.Future[None]]] = []
         self._closed = False
+        self._asleep = asleep
+
+    @property
+    def asleep(self) -> bool:
+        """Whether nothing is translated, since nobody has asked for it."""
+        return self._asleep
 
     @property
     def snapshot(self) -> Snapshot:
@@ -101,6 +109,12 @@ class Pipeline:
         self._news.set()
         return self._newest
 
+    def wake(self) -> None:
+        """From now on what is wanted is translated."""
+        if self._asleep:
+            self._asleep = False
+            self.want(self._wanted)
+
     async def reached(self, number: int | None = None) -> None:
         """Returns when what was wanted with that number, or something newer, is published; the
         newest if none is given. Raises what the translation does, if it fails."""
@@ -139,6 +153,10 @@ class Pipeline:
 
     async def _translate(self, content: Content) -> None:
         inventory = content.inventory
+        if self._asleep:
+            self._publish(content, inventory.changes_since(self._published), self.snapshot)
+            self._published = inventory
+            return
         changes, before = None, self._translated
         if before is not None:
             changes = inventory.changes_since(before)

@@ -78,7 +78,9 @@ class ControlPlane:
     ("1.40.0") is whose schema ``types`` are: Envoys of another version get a warning. ``limits`` is
     what one client may cost. ``state`` is a folder in which what the files said when they were last
     right is kept over a restart; StateError from ``start`` if it cannot be used. ``secrets`` is
-    where passwords are written for Envoys; it is closed with the control plane.
+    where passwords are written for Envoys; it is closed with the control plane. ``on_demand``: what
+    is read is translated for Envoys when the first one connects, or at ``wake``; until then it is
+    ``asleep``, and others may ``tell`` what they find wrong with the resources.
 
     What it reads may be read at any time, in the loop: it is always that of one moment.
     """
@@ -99,6 +101,7 @@ class ControlPlane:
         limits: Limits | None = None,
         state: Path | None = None,
         secrets: SecretFolder | None = None,
+        on_demand: bool = False,
     ) -> None:
         self.types = types
         self.options = options or Options()
@@ -108,7 +111,8 @@ class ControlPlane:
         """Called in the loop while ``start`` reads and translates: with "reading" or "translating",
         how much is done, and of how much."""
         self.on_snapshot: list[Callable[[Snapshot], None]] = []
-        """Called in the loop with each snapshot when it is served; must not raise."""
+        """Called in the loop with each snapshot when it is served, and with an empty one when there
+        are other resources while it sleeps; must not raise."""
         self.unready: list[Callable[[], str]] = []
         """Asked by /ready: why the program is not ready, although this control plane is; empty: it
         is."""
@@ -121,6 +125,7 @@ class ControlPlane:
             limits=limits,
             envoy_version=envoy_version,
             explain=self._refusals.explain,
+            on_demand=self.wake if on_demand else None,
         )
         """The xDS server: for metrics, and what is known of single resources."""
         self.server.on_nack = self._refusals.nacked
@@ -143,6 +148,7 @@ class ControlPlane:
             self._publish,
             on_failure=self._failed,
             progress=partial(self._progress, "translating"),
+            asleep=on_demand,
         )
         self._services = ServiceBook(types)
         self._log = ChangeLog(self.server, lambda: self.rejections)
@@ -150,6 +156,8 @@ class ControlPlane:
         self._content = Content()
         """What is published, and ``_published`` what was made of it."""
         self._published = Snapshot()
+        self._beside: tuple[Diagnostic, ...] = ()
+        """What others have found."""
         self._told: tuple[Diagnostic, ...] = ()
         """The diagnostics at the last change."""
         self._gathered: tuple[tuple[object, ...], tuple[Diagnostic, ...]] = ((), ())
@@ -265,6 +273,11 @@ class ControlPlane:
         return tuple(faults)
 
     @property
+    def asleep(self) -> bool:
+        """Whether nothing is translated for Envoys, since none has come."""
+        return self._pipeline.asleep
+
+    @property
     def source(self) -> Source | None:
         """Where the resources come from."""
         return self._source
@@ -297,6 +310,7 @@ class ControlPlane:
         parts = (
             self._content.diagnostics,
             self._pipeline.snapshot.diagnostics,
+            self._beside,
             self._pipeline.diagnostics,
             self._store.diagnostics if self._store is not None else (),
             tuple(map(_of_fault, self._supervisor.faults)),
@@ -348,6 +362,22 @@ class ControlPlane:
 
     # --- changes
 
+    def wake(self) -> None:
+        """What is read is translated for Envoys from now on."""
+        if self.asleep:
+            _LOG.info("what is read is translated for Envoys from now on")
+            self._began = time.monotonic()
+            self._pipeline.wake()
+
+    def tell(self, diagnostics: tuple[Diagnostic, ...], seconds: float) -> None:
+        """Notes that somebody else has translated the resources: what is wrong with them, in place
+        of what was told before, and how long it took."""
+        self._metrics.translated(len(self.inventory), seconds)
+        if diagnostics is not self._beside:
+            self._beside = diagnostics
+            self._metrics.found(diagnostics + self.snapshot.diagnostics)
+            self._note((), frozenset(), time.monotonic())
+
     async def replace(self, content: Content) -> None:
         """Other resources in place of all there are; a source is no longer followed. Returns when
         they are translated, and raises what that raises; then they are tried again all the same."""
@@ -395,10 +425,13 @@ class ControlPlane:
         first = self._published.generation == 0
         self._published = snapshot
         self._content = content
-        self._metrics.translated(snapshot, time.monotonic() - began)
-        if self._secrets is not None:
-            self._secrets.write(snapshot.secrets)
-        self.server.replace(snapshot.made, snapshot.generation)
+        if snapshot.generation > 0:
+            seconds = time.monotonic() - began
+            self._metrics.translated(len(snapshot.inventory), seconds, snapshot.generation)
+            self._metrics.found(self._beside + snapshot.diagnostics)
+            if self._secrets is not None:
+                self._secrets.write(snapshot.secrets)
+            self.server.replace(snapshot.made, snapshot.generation)
         names = frozenset((url, name) for url, made in changed.items() for name in made)
         if first:
             self._told = self.diagnostics

@@ -22,7 +22,7 @@ from metaprotocol.control_plane import ControlPlane
 from metaprotocol.controller.admission import Admission
 from metaprotocol.controller.certificate_files import CertificateFiles
 from metaprotocol.controller.events import Condition, EventWriter
-from metaprotocol.controller.istio_writer import IstioWriter
+from metaprotocol.controller.istio_writer import IstioWriter, Wanted
 from metaprotocol.controller.status import FOREIGN, KINDS, ROUTES, StatusWriter, accepted
 from metaprotocol.controller.webhook import Webhook
 from metaprotocol.diagnostics import Diagnostic, Severity
@@ -96,9 +96,12 @@ class Controller:
         options: ControllerOptions | None = None,
     ) -> None:
         self.options = options or ControllerOptions()
-        self._plane = plane
+        self.plane = plane
+        """The control plane beside which it works."""
         self._source = source
         self._news = asyncio.Event()
+        self._told_of: Wanted | None = None
+        """The translation for Istio that the control plane was told of."""
         seconds = self.options.lease_seconds
         # A process of its own each time: one that is started again in the same pod must not take
         # the lease of its former self for its own while that may still be writing.
@@ -125,7 +128,7 @@ class Controller:
                 installation=self.options.installation,
                 namespaces=self.options.namespaces,
             )
-            self.writer.on_change.append(self._news.set)
+            self.writer.on_change.append(self._written)
         events = EventWriter(client, identity.partition("_")[0])
         self.status = StatusWriter(client, source, may_write=self._may_write, events=events)
         self.webhook: Webhook | None = None
@@ -134,7 +137,7 @@ class Controller:
             self._add_webhook(client, self.options.webhook)
 
     def _add_webhook(self, client: Client, options: WebhookOptions) -> None:
-        plane = self._plane
+        plane = self.plane
         self.webhook = webhook = Webhook(
             Admission(plane.types, plane.options),
             lambda: plane.inventory,
@@ -159,17 +162,17 @@ class Controller:
 
     def start(self) -> None:
         """Begins to write, as soon as it may; until the control plane stops."""
-        self._plane.on_snapshot.append(lambda _: self._translated())
-        self._plane.on_change.append(lambda _: self._news.set())
-        self._plane.supervise("lease", self.lease.run)
+        self.plane.on_snapshot.append(lambda _: self._translated())
+        self.plane.on_change.append(lambda _: self._news.set())
+        self.plane.supervise("lease", self.lease.run)
         if self.writer is not None:
-            self._plane.supervise("Istio writer", self.writer.run)
-        self._plane.supervise("status writer", self.status.run)
-        self._plane.supervise("status", self._say)
+            self.plane.supervise("Istio writer", self.writer.run)
+        self.plane.supervise("status writer", self.status.run)
+        self.plane.supervise("status", self._say)
         if self.webhook is not None and self.certificate is not None:
-            self._plane.unready.append(self._uncertified)
-            self._plane.supervise("webhook", self.webhook.run)
-            self._plane.supervise("webhook certificate", self.certificate.run)
+            self.plane.unready.append(self._uncertified)
+            self.plane.supervise("webhook", self.webhook.run)
+            self.plane.supervise("webhook certificate", self.certificate.run)
         self._translated()
 
     @property
@@ -194,7 +197,18 @@ class Controller:
 
     def _translated(self) -> None:
         if self.writer is not None:
-            self.writer.want(self._plane.inventory)
+            self.writer.want(self.plane.inventory)
+        self._news.set()
+
+    def _written(self) -> None:
+        writer, plane = self.writer, self.plane
+        assert writer is not None
+        if writer.present and writer.wanted is not self._told_of:
+            self._told_of = writer.wanted
+            plane.tell(writer.wanted.made.diagnostics, writer.wanted.seconds)
+        elif writer.known and not writer.present:
+            plane.wake()  # what there is to be said is found by its translation alone
+            plane.tell((), 0.0)
         self._news.set()
 
     # --- what is said of each resource
@@ -211,9 +225,11 @@ class Controller:
         if self.writer is not None and not self.writer.known:
             return {}
         writer = self.writer if self.writer is not None and self.writer.present else None
-        if writer is not None and writer.reconciled is not self._plane.inventory:
+        if writer is not None and writer.reconciled is not self.plane.inventory:
             return {}  # it will tell when it has written what the newest asks for
-        translated = writer.wanted.made.diagnostics if writer else self._plane.snapshot.diagnostics
+        if writer is None and self.plane.snapshot.generation == 0:
+            return {}  # nothing was translated yet
+        translated = writer.wanted.made.diagnostics if writer else self.plane.snapshot.diagnostics
         by_object: dict[str, list[Diagnostic]] = {}
         for item in (*self._source.snapshot.diagnostics, *translated):
             by_object.setdefault(item.object, []).append(item)
@@ -249,14 +265,14 @@ class Controller:
         """What says something of ports of ours."""
         if writer is not None:
             return writer.wanted.made.origins
-        made = self._plane.snapshot.made
+        made = self.plane.snapshot.made
         return {key for url in (FILTER, CLUSTER) for it in made[url].values() for key in it.origins}
 
     def _in_use(self, writer: IstioWriter | None) -> Collection[Key]:
         """What the filters of our ports were made from."""
         if writer is not None:
             return writer.wanted.made.used
-        filters = self._plane.snapshot.made[FILTER].values()
+        filters = self.plane.snapshot.made[FILTER].values()
         return {key for made in filters for key in made.origins}
 
     def _programmed(self, key: Key, acceptance: Condition, writer: IstioWriter | None) -> Condition:
@@ -271,13 +287,13 @@ class Controller:
             return _NOT_REPORTED
         refused = [
             item
-            for rejection in self._plane.rejections
+            for rejection in self.plane.rejections
             for item in rejection.diagnostics
             if item.object == str(key) and item.severity is Severity.ERROR
         ]
         if refused:
             return Condition(kind, "False", "Rejected", refused[0].message)
-        nodes = self._plane.nodes()
+        nodes = self.plane.nodes()
         if not nodes:
             return Condition(kind, "Unknown", "NoProxies", "no Envoy is connected to this replica")
         if all(node.settled for node in nodes):

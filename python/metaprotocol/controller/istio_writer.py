@@ -17,6 +17,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from metaprotocol.envoy.descriptors import EnvoyTypes
 from metaprotocol.kubernetes import (
@@ -57,6 +58,7 @@ _ORDER = (
 )  # fmt: skip
 _LAST = len(_ORDER) + 1
 _BASE = "metaprotocol"
+_DIGEST = "digest"
 
 
 def _rank(key: Key, *, changed: bool = False) -> int:
@@ -78,6 +80,8 @@ class Wanted:
     """What says what they are made of, and what is to be said."""
     inventory: Inventory = field(default_factory=Inventory)
     """What it was made from."""
+    seconds: float = 0.0
+    """How long it took to make."""
 
 
 @dataclass
@@ -122,8 +126,8 @@ class IstioWriter:
         self._inventory: Inventory | None = None
         self._translated: Inventory | None = None
         self._failures: dict[Key, _Failure] = {}
-        self._written: dict[Key, tuple[str, Json]] = {}
-        """Digest of what was written last to what the API server made of it."""
+        self._written: dict[Key, tuple[str, str]] = {}
+        """Digests of what was written last, and of what the API server made of it."""
         self._doubtful: set[Key] | None = None
         """What may be there in another form than is wanted; None: anything."""
         self._pods: dict[str, set[str]] = {}
@@ -148,6 +152,7 @@ class IstioWriter:
                 namespace=namespace,
                 pauses=pauses(),
                 absent_seconds=absent_seconds,
+                keep=_kept,
             )
             for kind in self._kinds.values()
             for namespace in (tuple(namespaces) or ("",))
@@ -240,6 +245,7 @@ class IstioWriter:
         self._translated = inventory
 
     def _make(self, inventory: Inventory) -> Wanted:
+        began = time.monotonic()
         before = self.wanted
         changes = inventory.changes_since(before.inventory)
         self._count_pods(inventory, changes)
@@ -262,7 +268,7 @@ class IstioWriter:
                 objects.pop(key, None)
             elif (new := self._owned(key, item, made, inventory)) != objects.get(key):
                 objects[key] = new
-        return Wanted(objects, addresses, made, inventory)
+        return Wanted(objects, addresses, made, inventory, time.monotonic() - began)
 
     def _count_pods(self, inventory: Inventory, changes: Changes) -> None:
         """Notes where there are pods with the module. ``changes``: since what was wanted last."""
@@ -305,7 +311,7 @@ class IstioWriter:
     # --- what is there
 
     def _found(self, name: Key) -> Json | None:
-        """An object as it is there."""
+        """What is kept of an object that is there."""
         at = Name(name.namespace, name.name)
         return next(
             (
@@ -320,11 +326,8 @@ class IstioWriter:
         wanted, found = self.wanted.objects.get(name), self._found(name)
         if wanted is None or found is None:
             return wanted is found
-        said = _said(found)
-        if said == _said(wanted):
-            return True
-        digest, answer = self._written.get(name, ("", {}))
-        return digest == _digest(wanted) and said == answer
+        asked, is_there = _digest(wanted), found[_DIGEST]
+        return bool(is_there == asked) or (asked, is_there) == self._written.get(name)
 
     def _different(self) -> tuple[list[Key], list[Key], list[Key]] | None:
         """What to write, what to delete, which ServiceEntries want an address; None: nothing. What
@@ -396,7 +399,7 @@ class IstioWriter:
         if wanted is None:
             return
         answer = await self._client.apply(self._path(name), wanted, manager=MANAGER)
-        self._written[name] = (_digest(wanted), _said(answer))
+        self._written[name] = (_digest(wanted), _digest(answer))
 
     async def _delete(self, name: Key) -> None:
         found = self._found(name)
@@ -439,5 +442,29 @@ def _said(item: Json) -> Json:
     }
 
 
+def _kept(item: Json) -> Json:
+    """What is kept of an object that is there: enough to know whether it says what is wanted. The
+    whole of it, with all the API server notes of who said what, takes more than all else."""
+    metadata = item.get("metadata") or {}
+    names = ("namespace", "name", "uid", "resourceVersion")
+    return {
+        "metadata": {name: metadata[name] for name in names if name in metadata},
+        _DIGEST: _digest(item),
+    }
+
+
 def _digest(item: Json) -> str:
-    return hashlib.sha256(json.dumps(_said(item), sort_keys=True).encode()).hexdigest()
+    text = json.dumps(_as_answered(_said(item)), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _as_answered(value: Any) -> Any:
+    """A value with its numbers as an API server answers them: without fractions where there are
+    none."""
+    if isinstance(value, dict):
+        return {key: _as_answered(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_as_answered(item) for item in value]
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value

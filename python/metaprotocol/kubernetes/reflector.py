@@ -88,13 +88,15 @@ class Reflector:
         namespace: str = "",
         pauses: Pauses | None = None,
         absent_seconds: float = _ABSENT_SECONDS,
+        keep: Callable[[Json], Json] = lambda item: item,
     ) -> None:
         """``on_change`` is called in the loop with the object that is new, other or gone; with None
         when ``settled``, ``present`` or ``problem`` is other than before. ``namespace``: only the
-        objects there."""
+        objects there. ``keep`` says what is kept of an object; its version and name must be."""
         self.kind = kind
         self.objects: dict[Name, Json] = {}
-        """What there is. An object is never changed; a new one takes its place."""
+        """What there is. An object is never changed; a new one takes its place. Whoever has no more
+        need of all of it may put less in its place, with its version and name."""
         self.settled = False
         """Whether all is known: they were listed, or there is no such kind."""
         self.present = True
@@ -110,6 +112,7 @@ class Reflector:
         self._client = client
         self._on_change = on_change
         self._namespace = namespace if kind.namespaced else ""
+        self._keep = keep
         self._query: dict[str, str] = {}
         if kind.selector:
             self._query["labelSelector"] = kind.selector
@@ -164,7 +167,7 @@ class Reflector:
                 raise Unreachable("the API server has answered what is no list")
             for item in page.get("items") or ():
                 # Items of a list do not always say what they are.
-                found[_name_of(item)] = {**item, **typed}
+                found[_name_of(item)] = self._keep({**item, **typed})
             following = str(metadata.get("continue") or "")
             if not following:
                 break
@@ -178,7 +181,9 @@ class Reflector:
         self._tell(settled=True, present=True, problem="")
         for name in before.keys() | found.keys():
             old, new = before.get(name), found.get(name)
-            if old is None or new is None or _version_of(old) != _version_of(new):
+            if old is not None and new is not None and _version_of(old) == _version_of(new):
+                found[name] = old
+            else:
                 self._on_change(self, name)
 
     async def _find_version(self) -> str:
@@ -237,7 +242,7 @@ class Reflector:
             if self.objects.pop(name, None) is None:
                 return
         else:
-            self.objects[name] = item
+            self.objects[name] = self._keep(item)
         self._on_change(self, name)
 
     async def _absent(self) -> None:

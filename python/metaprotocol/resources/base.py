@@ -276,3 +276,27 @@ class Resource(Model):
 def known_fields(model: type[BaseModel]) -> tuple[str, ...]:
     """The YAML names of a model's fields."""
     return tuple(info.alias or name for name, info in model.model_fields.items())
+
+
+_NAMES: dict[frozenset[str], set[str]] = {}
+"""Sets of the names of fields, of the forms of objects that were seen first."""
+_MOST_NAMES = 10_000
+
+
+def share_names(value: object) -> None:
+    """Has a model and all in it share with others the set of the fields that were given, of which
+    each would have its own, the largest part of a small one. They are never changed."""
+    if isinstance(value, BaseModel):
+        given = value.model_fields_set
+        names = frozenset(given)
+        if len(_NAMES) < _MOST_NAMES:
+            _NAMES.setdefault(names, given)
+        object.__setattr__(value, "__pydantic_fields_set__", _NAMES.get(names, given))
+        for item in value.__dict__.values():
+            share_names(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            share_names(item)
+    elif isinstance(value, dict):
+        for item in value.values():
+            share_names(item)

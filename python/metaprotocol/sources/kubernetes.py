@@ -21,6 +21,8 @@ from metaprotocol.sources.kubernetes_objects import (
     ObjectState,
     ReadObject,
     to_keep,
+    told_of,
+    without_managers,
 )
 from metaprotocol.sources.source import Batch, Health, Progress
 from metaprotocol.worker import Worker
@@ -71,6 +73,7 @@ class KubernetesSource:
                 namespace=namespace,
                 pauses=pauses(),
                 absent_seconds=absent_seconds,
+                keep=without_managers,
             )
             for kind in kinds
             for namespace in (
@@ -115,7 +118,8 @@ class KubernetesSource:
         ]
 
     def find(self, key: Key) -> Json | None:
-        """An object as the API server has it, with its status."""
+        """Of an object as the API server has it, what it is called and the conditions of its
+        status; of one that has not been read yet, all."""
         namespaced = Name(key.namespace, key.name)
         for reflector in self._by_kind.get(key.kind, ()):
             if namespaced in reflector.objects:
@@ -218,6 +222,10 @@ class KubernetesSource:
         except BaseException:
             self._changed = {**changed, **self._changed}
             raise
+        for place, (reflector, name) in changed.items():
+            value = values[place][1]
+            if value is not None and reflector.objects.get(name) is value:
+                reflector.objects[name] = told_of(value)
         if self._saver is not None:
             self._saver.add(found)
         before = self._batch

@@ -10,13 +10,14 @@ import contextlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 from pydantic import ValidationError
 
 from metaprotocol.diagnostics import Diagnostic, Origin, Severity
 from metaprotocol.kubernetes.reflector import ApiKind
-from metaprotocol.resources.base import Key, Resource
+from metaprotocol.resources.base import Key, Resource, share_names
 from metaprotocol.resources.config_map import MESH_CONFIG, ROOT_NAMESPACE
 from metaprotocol.resources.kinds import KINDS, Kind, find_kind
 from metaprotocol.resources.problems import explain, warnings
@@ -86,6 +87,7 @@ FOLLOWED: tuple[ApiKind, ...] = (
 )
 """The kinds that are followed in a cluster."""
 
+_LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 _METADATA = (
     "name",
     "namespace",
@@ -96,6 +98,30 @@ _METADATA = (
     "uid",
     "generation",
 )
+
+
+def without_managers(value: Json) -> Json:
+    """An object without what the API server and kubectl note of who has said which field, which is
+    longer than the object."""
+    metadata = dict(value.get("metadata") or {})
+    metadata.pop("managedFields", None)
+    if _LAST_APPLIED in (annotations := metadata.get("annotations") or {}):
+        metadata["annotations"] = {
+            name: text for name, text in annotations.items() if name != _LAST_APPLIED
+        }
+    return {**value, "metadata": metadata}
+
+
+def told_of(value: Json) -> Json:
+    """What of an object is needed to say something of it, once it has been read."""
+    metadata = value.get("metadata") or {}
+    names = ("namespace", "name", "uid", "generation", "resourceVersion")
+    made: Json = {key: value[key] for key in ("apiVersion", "kind") if key in value}
+    made["metadata"] = {name: metadata[name] for name in names if name in metadata}
+    conditions = (value.get("status") or {}).get("conditions")
+    if conditions and "/" in str(value.get("apiVersion")):  # not a Pod's
+        made["status"] = {"conditions": conditions}
+    return made
 
 
 def trimmed(value: Json) -> Json:
@@ -131,16 +157,20 @@ def trimmed(value: Json) -> Json:
     return made
 
 
+# Positions of an object are asked for one after the other.
+_parsed = lru_cache(maxsize=16)(json.loads)
+
+
 class _Written:
     """Values that have no lines: fields are found, places are not."""
 
     file = ORIGIN.file
 
-    def __init__(self, value: Json) -> None:
-        self._value = value
+    def __init__(self, text: bytes) -> None:
+        self._text = text
 
     def position(self, path: Path) -> Position | None:
-        value: Any = self._value
+        value: Any = _parsed(self._text)
         for step in path:
             try:
                 value = value[step]
@@ -162,13 +192,13 @@ class _Written:
 class ReadObject:
     """What is known of one object."""
 
-    value: Json
-    """As it was read, trimmed."""
+    text: bytes
+    """As it was read, trimmed, in JSON: as objects it would take ten times the memory."""
     resource: Resource | None
     """What counts: the object, its last good version, or what stands in its place."""
     diagnostics: tuple[Diagnostic, ...] = ()
     is_good: bool = False
-    """Whether ``resource`` is what ``value`` says."""
+    """Whether ``resource`` is what ``text`` says."""
 
     @property
     def good(self) -> Resource | None:
@@ -201,7 +231,7 @@ class ObjectState:
                     found[place] = None
                 continue
             value = trimmed(value)
-            if known is not None and known.value == value:
+            if known is not None and known.text == _text(value):
                 continue
             item = read_object(place, kind, value, known.good if known else None)
             if known is None and isinstance(item.resource, Unreadable):
@@ -241,6 +271,7 @@ def read_object(
 ) -> ReadObject:
     """What an object says, or with errors its last good version. ``place`` is how diagnostics name
     it, ``value`` is ``trimmed``."""
+    text = _text(value)
     kind = find_kind(followed.group, followed.name)
     if kind is None:
         told = _told(
@@ -249,23 +280,24 @@ def read_object(
             "unsupported-kind",
             "only MetaProtocol is: ApplicationProtocol and MetaRouter",
         )
-        return ReadObject(value, None, (told,))
+        return ReadObject(text, None, (told,))
     if kind.model is None:
         asks = Unenforced.of(kind.group, kind.name, value)
         if asks is not None:
             asks.written_at(ORIGIN, None)
-        return ReadObject(value, asks)
-    written = _Written(value)
+        return ReadObject(text, asks)
+    written = _Written(text)
     try:
         resource = kind.model.model_validate(value, by_alias=True, by_name=False)
     except ValidationError as problem:
         found = list(explain(kind.model, problem.errors(include_url=False), written, place))
         if kind.model.foreign:  # nobody wrote it for us
             found = [replace(item, severity=Severity.WARNING) for item in found]
-        return _broken(place, kind, value, before, found)
+        return _broken(place, kind, value, text, before, found)
+    share_names(resource)
     resource.written_at(ORIGIN, written)
     doubts = tuple(warnings(resource, written, place))
-    return ReadObject(value, resource, doubts, is_good=True)
+    return ReadObject(text, resource, doubts, is_good=True)
 
 
 def to_keep(found: Mapping[str, ReadObject | None]) -> dict[str, Content | None]:
@@ -276,22 +308,26 @@ def to_keep(found: Mapping[str, ReadObject | None]) -> dict[str, Content | None]
         if item is None:
             kept[place] = None
         elif item.is_good and item.resource is not None and item.resource.kind in GUARDS:
-            content = json.dumps(item.value).encode()
-            kept[place] = Content(content, (item.resource.key,), whole=True)
+            kept[place] = Content(item.text, (item.resource.key,), whole=True)
     return kept
 
 
 def _broken(
-    place: str, kind: Kind, value: Json, before: Resource | None, found: list[Diagnostic]
+    place: str,
+    kind: Kind,
+    value: Json,
+    text: bytes,
+    before: Resource | None,
+    found: list[Diagnostic],
 ) -> ReadObject:
     """An object with errors: its last good version, or something that keeps its hosts shut."""
     if before is not None:
         told = _told(
             place, "its last good version stays in use until the errors are fixed", "last-good"
         )
-        return ReadObject(value, before, (*found, told))
+        return ReadObject(text, before, (*found, told))
     if not kind.guarded:
-        return ReadObject(value, None, tuple(found))
+        return ReadObject(text, None, tuple(found))
     metadata = value["metadata"]
     key = _key_of(kind, value)
     made = Unreadable.of(
@@ -299,11 +335,11 @@ def _broken(
         kind=kind.name,
         key=key,
         hosts=hosts_in(kind.name, value),
-        text=json.dumps(value),
+        text=text.decode(),
         created=metadata.get("creationTimestamp"),
     )
     made.written_at(ORIGIN, None)
-    return ReadObject(value, made, tuple(found))
+    return ReadObject(text, made, tuple(found))
 
 
 def _key_of(kind: Kind, value: Json) -> Key:
@@ -313,6 +349,10 @@ def _key_of(kind: Kind, value: Json) -> Key:
         str(metadata.get("namespace") or "default") if kind.namespaced else "",
         str(metadata.get("name") or ""),
     )
+
+
+def _text(value: Json) -> bytes:
+    return json.dumps(value).encode()
 
 
 def _told(place: str, message: str, code: str, fix: str = "") -> Diagnostic:

@@ -58,7 +58,8 @@ class XdsServer:
     Until the first ``apply`` nothing is answered, so that a control plane that has not read its
     files yet does not tell anyone that there is nothing. ``envoy_version`` ("1.40.0") is whose
     schema the resources are built with; nodes of another version get a warning. ``explain`` knows
-    more about what is wrong with a refused resource than Envoy says.
+    more about what is wrong with a refused resource than Envoy says. ``on_demand`` is called when a
+    client comes before there is anything to serve, which then waits for what ``apply`` is given.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class XdsServer:
         registry: CollectorRegistry | None = None,
         envoy_version: str = "",
         explain: Explain | None = None,
+        on_demand: Callable[[], None] | None = None,
     ) -> None:
         self._schema = Schema(types)
         self._cache = ResourceCache(self._schema)
@@ -91,6 +93,7 @@ class XdsServer:
         self._debouncer: Debouncer | None = None
         self._sweeper: asyncio.Task[None] | None = None
         self._explain = explain
+        self._on_demand = on_demand
         self._streams: set[Stream] = set()
         self._refusals = Refusals(self.limits.remembered)
         self._shared_names = SharedNames()
@@ -144,8 +147,10 @@ class XdsServer:
 
     @property
     def ready(self) -> bool:
-        """Whether it answers: it is started, and was told what to serve."""
-        return self._server is not None and self.serving
+        """Whether it answers: it is started, and was told what to serve, or asks for it when
+        somebody comes."""
+        asks = self._on_demand is not None and not self._stopping
+        return self._server is not None and (self.serving or asks)
 
     @property
     def serving(self) -> bool:
@@ -387,6 +392,8 @@ class XdsServer:
                 grpc.StatusCode.RESOURCE_EXHAUSTED if full else grpc.StatusCode.UNAVAILABLE,
                 f"this server takes {self.limits.streams} streams" if full else "stopping",
             )
+        if self._on_demand is not None and not self._applied:
+            self._on_demand()
         session = Session(
             self._schema,
             self._cache,

@@ -19,7 +19,10 @@ from metaprotocol.kubernetes import Client, Connection, Pauses
 from metaprotocol.sources.kubernetes import KubernetesSource
 from metaprotocol.translate import Options
 from metaprotocol.translate.istio_parts import IstioOptions
+from metaprotocol.xds import ECDS
+from prometheus_client import generate_latest
 
+from tests.python.xds.client import XdsClient
 from tests.testkit import stage
 from tests.testkit.api_server import CORE, ISTIO, METAPROTOCOL, ApiServer
 
@@ -82,10 +85,21 @@ async def controlled(
         options = ControllerOptions(
             istio=IstioOptions(), lease_seconds=lease_seconds, installation=installation
         )
-        async with ControlPlane(builder.types, Options(), source=source) as plane:
+        # As `serve --kubernetes` makes it.
+        plane = ControlPlane(builder.types, Options(), source=source, on_demand=True)
+        async with plane:
             controller = Controller(client, source, plane, options)
             controller.start()
             yield controller
+
+
+def codes(plane: ControlPlane) -> set[str]:
+    """What is wrong, of all that the control plane tells of."""
+    return {item.code for item in plane.diagnostics}
+
+
+def metrics(plane: ControlPlane) -> str:
+    return generate_latest(plane.server.metrics.registry).decode()
 
 
 async def eventually(condition: Callable[[], object]) -> None:
@@ -522,6 +536,38 @@ async def test_two_installations_leave_each_other_alone(
             server.load(router("v2"))
             await eventually(lambda: "|v2|" in outbound(server))
             assert len(server.names("envoyfilters")) == 8
+
+
+async def test_nothing_is_translated_for_envoys_outside_istio_before_one_comes(
+    builder: ConfigBuilder, tmp_path: Path
+) -> None:
+    wrong = SERVICE.replace("protocol: TCP", "protocol: HTTP")
+    async with ApiServer() as server:
+        server.load(f"{wrong}---{router('v3')}")
+        async with controlled(builder, server, tmp_path) as controller:
+            plane = controller.plane
+            await eventually(lambda: conditions(server).get("Programmed"))
+            await eventually(lambda: "no-subset" in codes(plane))
+            assert "istio-protocol" in codes(plane), "what is found for Istio is told of"
+            assert plane.asleep
+            assert plane.server.ready
+            assert plane.snapshot.generation == 0
+            assert plane.server.counts() == {}
+            server.load(f"{SERVICE}---{router('v1')}")
+            await eventually(lambda: not {"no-subset", "istio-protocol"} & codes(plane))
+            assert plane.asleep
+            async with XdsClient(builder.types, plane.port, delta=True) as envoy:
+                await envoy.request(ECDS, resource_names_subscribe=[f"{HOST}|20880"])
+                answer = await envoy.response()
+                assert set(answer.versions) == {f"{HOST}|20880"}
+                assert not plane.asleep
+                await envoy.ack(answer)
+                server.load(router("v2"))
+                changed = await envoy.response()
+                assert changed.versions != answer.versions
+                await envoy.ack(changed)
+            await eventually(lambda: "|v2|" in outbound(server))
+            assert "metaprotocol_translation_objects 3.0" in metrics(plane)
 
 
 async def test_without_istio_the_status_is_that_of_the_envoys_served_here(
