@@ -14,7 +14,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
@@ -23,9 +23,9 @@ import metaprotocol
 import pytest
 from metaprotocol.diagnostics import Severity
 from metaprotocol.dubbo.client import Reply
-from metaprotocol.peers.dubbo import Call, DubboClient, DubboError, Status
+from metaprotocol.peers.dubbo import Call, DubboClient, DubboError, DubboServer, Status
 from metaprotocol.peers.dubbo import __main__ as dubbo_main
-from metaprotocol.peers.dubbo.shop import INTERFACE
+from metaprotocol.peers.dubbo.shop import INTERFACE, Shop
 from metaprotocol.peers.thrift import Encoding, Framing
 from metaprotocol.peers.thrift import __main__ as thrift_main
 from metaprotocol.peers.thrift.apache import ApacheClient, ApplicationError
@@ -45,6 +45,9 @@ from tests.testkit.examples import (
 from tests.testkit.stage import Metrics, eventually
 
 NAMES = sorted(path.parent.name for path in EXAMPLES.glob("*/README.md"))
+FOR_CLUSTERS = "istio"
+"""The only one that is not for `metaprotocol run`."""
+HERE = [name for name in NAMES if name != FOR_CLUSTERS]
 
 PARSERS = {"dubbo": dubbo_main.parser, "thrift": thrift_main.parser}
 
@@ -598,6 +601,56 @@ async def test_kubernetes_files_work_with_programs_in_place_of_pods(tmp_path: Pa
         assert set(await answers(client, 100)) == {"list by v1", "list by v2"}
 
 
+async def test_istio_routes_hold_with_programs_in_place_of_pods(tmp_path: Path) -> None:
+    """In a mesh the same file is applied by `make test-mesh`."""
+    folder = tmp_path / "istio"
+    folder.mkdir()
+    shutil.copy(EXAMPLES / "istio/mesh.yaml", folder)
+    async with AsyncExitStack() as stack:
+        pods = []
+        for version in ("v1", "v2"):
+            server = await stack.enter_async_context(DubboServer(Shop(version)))
+            pods.append(
+                f"""
+apiVersion: networking.istio.io/v1
+kind: WorkloadEntry
+metadata: {{name: orders-{version}, namespace: shop}}
+spec:
+  address: 127.0.0.1
+  ports: {{tcp-metaprotocol-dubbo: {server.port}}}
+  labels: {{app: orders, version: {version}}}
+"""
+            )
+        (folder / "pods.yaml").write_text("---".join(pods))
+        proxy = metaprotocol.Proxy(folder)
+        await asyncio.to_thread(proxy.__enter__)
+        stack.push_async_callback(asyncio.to_thread, proxy.__exit__, None, None, None)
+        assert {item.severity for item in proxy.diagnostics} <= {Severity.INFO}
+        port = await asyncio.to_thread(proxy.port, "orders.shop.svc.cluster.local", 20880)
+        client = await stack.enter_async_context(await DubboClient.connect("127.0.0.1", port))
+        assert await answer(client, "newOrder") == "newOrder by v2"
+        assert await answer(client, "getOrder") == "getOrder by v1"
+
+
+def test_istio_takes_ten_commands_that_name_what_there_is() -> None:
+    text = (EXAMPLES / "istio/README.md").read_text()
+    commands = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)[0].splitlines()
+    assert len(commands) == 10
+    images = set(re.findall(r"registry\.example/\S+:\S+", "\n".join(commands)))
+    files = "".join(path.read_text() for path in (EXAMPLES / "istio").glob("*.yaml"))
+    assert images == set(re.findall(r"registry\.example/\S+:\S+", files))
+    chart = (EXAMPLES.parent / "deploy/charts/metaprotocol/Chart.yaml").read_text()
+    version = re.search(r"^appVersion: (.*)$", chart, re.MULTILINE)
+    assert version is not None
+    assert f"control-plane:{version[1]}" in text
+    for command in commands:
+        for path in re.findall(r"(?:examples/istio|deploy/charts)/\S+", command):
+            assert (EXAMPLES.parent / path).exists(), path
+        if command.startswith("metaprotocol"):
+            done = _command("metaprotocol", *shlex.split(command)[1:3], "--help")
+            assert done.returncode == 0, done.stderr
+
+
 async def test_two_protocols_are_served_side_by_side(tmp_path: Path) -> None:
     def total(port: int) -> object:
         with ApacheClient(port) as client:
@@ -1085,7 +1138,7 @@ def test_every_example_has_a_test_of_its_own() -> None:
         assert any(test.startswith(prefix) for test in tests), f"no {prefix}..."
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", HERE)
 def test_validate_accepts_it_without_a_warning(name: str, tmp_path: Path) -> None:
     done = _command("metaprotocol", "validate", str(built(name, tmp_path)), "--json")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -1093,7 +1146,7 @@ def test_validate_accepts_it_without_a_warning(name: str, tmp_path: Path) -> Non
     assert '"warning"' not in done.stdout
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", HERE)
 def test_the_readme_has_commands_that_work(name: str) -> None:
     text = (EXAMPLES / name / "README.md").read_text()
     assert len(text.strip().splitlines()) <= 8

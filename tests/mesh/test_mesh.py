@@ -10,35 +10,15 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from build_mesh import ROOT
 
-from tests.mesh.mesh import NAMESPACE, PORT, STRICT, SYSTEM, Mesh, finished
+from tests.mesh.mesh import NAMESPACE, STRICT, SYSTEM, Mesh, finished
 from tests.mesh.processes import wait_for
 
 HOST = "orders.shop.svc.cluster.local"
 TARGET = "240.1.0.1:20880"
 FILTERS = f"/apis/networking.istio.io/v1alpha3/namespaces/{NAMESPACE}/envoyfilters"
 LEASE = f"/apis/coordination.k8s.io/v1/namespaces/{SYSTEM}/leases/metaprotocol"
-
-# As people write these for Aeraki.
-SERVICE = f"""{STRICT}---
-apiVersion: networking.istio.io/v1
-kind: ServiceEntry
-metadata: {{name: orders, namespace: {NAMESPACE}}}
-spec:
-  hosts: [{HOST}]
-  addresses: [240.1.0.1]
-  ports: [{{number: 20880, name: tcp-metaprotocol-dubbo, protocol: TCP, targetPort: {PORT}}}]
-  location: MESH_INTERNAL
-  resolution: STATIC
-  workloadSelector: {{labels: {{app: orders}}}}
----
-apiVersion: networking.istio.io/v1
-kind: DestinationRule
-metadata: {{name: orders, namespace: {NAMESPACE}}}
-spec:
-  host: {HOST}
-  subsets: [{{name: v1, labels: {{version: v1}}}}, {{name: v2, labels: {{version: v2}}}}]
-"""
 
 PLAIN = f"""
 apiVersion: networking.istio.io/v1
@@ -103,7 +83,8 @@ def outbound(mesh: Mesh) -> str:
 
 @pytest.fixture(scope="module")
 def orders(cluster: Mesh) -> Iterator[Mesh]:
-    """istiod and the controller run, and there are a client and two providers."""
+    """istiod and the controller run, there are a client and two providers, and what the example
+    says of those."""
     try:
         yield _started(cluster)
     finally:
@@ -118,7 +99,8 @@ def _started(mesh: Mesh) -> Mesh:
         mesh.start_istiod()
     with mesh.timed("controller"):
         mesh.start_controller()
-        mesh.apply_text(f"{SERVICE}---{router('v1')}")
+        mesh.apply_text(STRICT)
+        mesh.apply_file(ROOT / "examples/istio/mesh.yaml")
         mesh.wait_for_controller()
     with mesh.timed("sidecars"):
         mesh.add_pod("client", "client")

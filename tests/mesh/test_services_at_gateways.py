@@ -73,7 +73,7 @@ def test_routes_hold_at_a_gateway_and_in_sidecars(mesh: Mesh, edge: str) -> None
 def test_the_example_is_all_it_takes(mesh: Mesh, edge: str) -> None:
     """Its objects, but for the pods, which no controller makes here."""
     with shop(mesh, "example", "240.3.0.8") as made:
-        mesh.apply_file(ROOT / "deploy/example/gateway.yaml")
+        mesh.apply_file(ROOT / "examples/istio/gateway.yaml")
         made.apply(made.entry(), made.rule(), made.router("", "  gateways: [edge]\n"))
         outside(made, f"{edge}:20880")
         mesh.delete(f"{PATHS['Gateway']}/edge")

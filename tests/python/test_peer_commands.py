@@ -75,7 +75,8 @@ def test_a_host_is_where_it_is_listened_and_called(protocol: str) -> None:
 
 def test_commands_of_the_example_for_a_mesh_are_right() -> None:
     """In pods they listen where a sidecar connects to, which is not on loopback."""
-    said = (ROOT / "docs/istio.md").read_text() + (ROOT / "deploy/example/orders.yaml").read_text()
+    example = ROOT / "examples/istio"
+    said = (example / "README.md").read_text() + (example / "orders.yaml").read_text()
     commands = re.findall(r"metaprotocol\.peers\.dubbo,? ([^\]\n]*)", said)
     assert len(commands) == 3
     for command in commands:

@@ -13,10 +13,11 @@ from metaprotocol.controller.webhook import PATH
 from metaprotocol.sources.kubernetes_objects import FOLLOWED
 
 DEPLOY = Path(__file__).resolve().parents[3] / "deploy"
+EXAMPLE = DEPLOY.parent / "examples/istio"
 MANIFESTS = [
     *sorted((DEPLOY / "kubernetes").glob("*.yaml")),
-    DEPLOY / "example/orders.yaml",
-    DEPLOY / "example/gateway.yaml",
+    EXAMPLE / "orders.yaml",
+    EXAMPLE / "gateway.yaml",
 ]
 
 
