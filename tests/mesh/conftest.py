@@ -24,10 +24,12 @@ collect_ignore = (
     if os.environ.get(SWITCH)
     else [
         "test_api_server.py",
+        "test_cert_manager.py",
         "test_chart.py",
         "test_injection.py",
         "test_localities.py",
         "test_mesh.py",
+        "test_orders_of_applying.py",
         "test_redis.py",
         "test_services.py",
         "test_services_and_pods.py",
