@@ -7,14 +7,15 @@ service.
 They come from the Go module proxy, in the versions that the go.mod files in tools/mesh pin, and
 are kept in build/mesh/bin. Each is built again only when its module, or how it is built, is
 another. About 20 CPU minutes the first time; 310 MB, and some gigabytes in Go's own caches. Istio's
-CRDs and the bootstrap template of its sidecars are put beside them. The collector takes 100 CPU
-seconds, and 26 MB.
+CRDs, the bootstrap template of its sidecars, and cert-manager's CRDs are put beside them. The
+collector takes 100 CPU seconds, and 26 MB.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -40,6 +41,8 @@ _SHARED = {
     "manifests/charts/base/files/crd-all.gen.yaml": "istio-crds.yaml",
     "tools/packaging/common/envoy_bootstrap.json": "envoy_bootstrap_tmpl.json",
 }
+_CERT_MANAGER = "github.com/cert-manager/cert-manager"
+CERT_MANAGER_CRDS = SHARE / "cert-manager-crds"
 
 
 @dataclass(frozen=True)
@@ -111,14 +114,25 @@ def build(program: Program, jobs: int) -> None:
 
 
 def share() -> None:
-    """Copies what is needed of Istio's files."""
+    """Copies what is needed of the files of Istio and cert-manager."""
+    SHARE.mkdir(parents=True, exist_ok=True)
+    if not CERT_MANAGER_CRDS.exists():
+        command = ["go", "mod", "download", "-json", _CERT_MANAGER]
+        said = subprocess.run(
+            command, cwd=HERE / "cert-manager", check=True, capture_output=True, text=True
+        ).stdout
+        copied = CERT_MANAGER_CRDS.with_suffix(".new")
+        shutil.rmtree(copied, ignore_errors=True)
+        copied.mkdir()
+        for path in (Path(json.loads(said)["Dir"]) / "deploy/crds").glob("cert-manager.io_*.yaml"):
+            shutil.copyfile(path, copied / path.name)
+        copied.rename(CERT_MANAGER_CRDS)
     if all((SHARE / name).exists() for name in _SHARED.values()):
         return
     command = ["go", "list", "-m", "-f", "{{.Dir}}", "istio.io/istio"]
     found = subprocess.run(
         command, cwd=HERE / "istio", check=True, capture_output=True, text=True
     ).stdout.strip()
-    SHARE.mkdir(parents=True, exist_ok=True)
     for file, name in _SHARED.items():
         shutil.copyfile(Path(found) / file, SHARE / name)
 
