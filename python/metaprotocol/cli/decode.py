@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,7 +12,12 @@ from metaprotocol.cli.failures import ExitCode, Failure, foreseeable
 from metaprotocol.cli.fuzz import Side, find_target
 from metaprotocol.cli.output import Json, line, stdout, table, write_json
 
+if TYPE_CHECKING:
+    from metaprotocol.engine import Codec, Direction, Message
+
 _SHOWN = 60
+_WINDOW = 65_536
+"""Bytes of a file that are decoded at first, to find a message."""
 
 
 @foreseeable
@@ -36,18 +41,19 @@ def decode(
 ) -> None:
     """The messages in a file, with their kinds, ids, and fields at their places."""
     from metaprotocol.engine import DecodeError, Direction, Message
+    from metaprotocol.fuzz.conformance import read_messages
 
     codec = find_target(protocol).codec()
     direction = Direction.REQUEST if side is Side.REQUEST else Direction.RESPONSE
     try:
-        data = file.read_bytes()
+        data = read_messages(file)
     except OSError as error:
         raise Failure(ExitCode.USAGE, f"{file} cannot be read: {error.strerror}.") from None
     found: list[dict[str, Any]] = []
-    at, problem = 0, ""
+    at, problem = 0, "" if data else "there are no bytes in it"
     while at < len(data) and not problem:
         try:
-            message = codec.decode(direction, data[at:])
+            message = _first(codec, direction, data, at)
         except DecodeError as error:
             problem = f"at byte {at}: {error}"
             break
@@ -86,6 +92,17 @@ def decode(
             line(stdout(), problem, "red")
     if problem or not found:
         raise typer.Exit(ExitCode.PROBLEM)
+
+
+def _first(codec: Codec, direction: Direction, data: bytes, at: int) -> Message | int:
+    """What is at a place, of which no more is copied than is looked at."""
+    size = _WINDOW
+    while True:
+        found = codec.decode(direction, data[at : at + size])
+        needed = found if isinstance(found, int) else found.length
+        if needed <= size or size >= len(data) - at:
+            return found
+        size = max(2 * size, needed)
 
 
 def _write(item: dict[str, Any], data: bytes) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import functools
 import json
+import os
+import sys
 from collections.abc import Callable
 from enum import IntEnum
 from pathlib import PurePath
-from typing import ParamSpec, TypeVar
+from typing import ParamSpec, TextIO, TypeVar
 
 import typer
 from rich.console import Console
@@ -20,6 +24,8 @@ from metaprotocol.envoy.process import EnvoyError
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+_OF_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 class ExitCode(IntEnum):
@@ -54,7 +60,44 @@ class Failure(Exception):
 
 
 def report(failure: Failure, as_json: bool) -> None:
-    """Writes the fault to standard error, or as an object to standard output."""
+    """Writes the fault to standard error, or as an object to standard output; what cannot be
+    written there is told by the exit code alone."""
+    try:
+        _write(failure, as_json)
+    except OSError:
+        silence(sys.stdout)
+        if as_json:
+            report(failure, as_json=False)
+        else:
+            silence(sys.stderr)
+
+
+def silence(stream: TextIO | None) -> None:
+    """Has what a stream still holds, and all that follows, written nowhere."""
+    if stream is None:
+        return
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+
+
+def unwritable(error: OSError) -> Failure:
+    """What the operating system says of a file, or of standard output if it names none: a full
+    disk, a folder that is gone. Nothing of ours, and a person's to fix."""
+    said = error.strerror or str(error) or type(error).__name__
+    if error.filename:
+        return Failure(ExitCode.ENVIRONMENT, f"{error.filename}: {said}.")
+    if error.errno in _OF_WRITING:
+        return Failure(
+            ExitCode.ENVIRONMENT,
+            f"What is to be written is not taken: {said}.",
+            "Have standard output, or the file that an option names, where there is room.",
+        )
+    return Failure(ExitCode.ENVIRONMENT, f"{said}.")
+
+
+def _write(failure: Failure, as_json: bool) -> None:
     if as_json:
         # In one line, like the events of `run` and `serve`.
         content = {
@@ -96,8 +139,7 @@ def foreseeable(command: Callable[P, R]) -> Callable[P, R]:
             # The reader of our output has gone, as `head` does.
             raise typer.Exit(ExitCode.OK) from None
         except OSError as error:
-            # A full disk, a working directory that is gone: nothing of ours, and a person's to fix.
-            fault = Failure(ExitCode.ENVIRONMENT, f"{_os_says(error)}.")
+            fault = unwritable(error)
         report(fault, bool(options.get("as_json")))
         raise typer.Exit(fault.code)
 
@@ -112,11 +154,6 @@ def _check_text(options: dict[str, object]) -> None:
             if isinstance(item, str | PurePath) and "\0" in str(item):
                 option = name.replace("_", "-")
                 raise Failure(ExitCode.USAGE, f"The value of {option} has a NUL character.")
-
-
-def _os_says(error: OSError) -> str:
-    said = error.strerror or str(error) or type(error).__name__
-    return f"{error.filename}: {said}" if error.filename else said
 
 
 def _sentence(error: Exception) -> str:

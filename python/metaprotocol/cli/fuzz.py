@@ -145,6 +145,9 @@ def conformance(
         check(target, vectors or [], side.value if side else "", progress)
     except FileNotFoundError as error:
         raise Failure(ExitCode.USAGE, f"{error.filename} does not exist.") from None
+    except OSError as error:
+        message = f"{error.filename} cannot be read: {error.strerror}."
+        raise Failure(ExitCode.USAGE, message) from None
     _report(codec, target, progress, junit, None, as_json)
 
 

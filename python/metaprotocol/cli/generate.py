@@ -128,7 +128,9 @@ def _write(
     form: Format,
 ) -> None:
     try:
-        is_folder = output.is_dir() or str(output).endswith(os.sep) or not output.suffix
+        is_folder = output.is_dir() or str(output).endswith(os.sep)
+        if not is_folder and not output.suffix:
+            is_folder = not output.exists()  # else it is a file, or /dev/stdout
         if is_folder:
             output.mkdir(parents=True, exist_ok=True)
             for name, documents in files.items():

@@ -14,6 +14,7 @@ from metaprotocol.cli.failures import ExitCode, Failure, foreseeable
 from metaprotocol.cli.output import Json, line, stderr, stdout, write_json
 from metaprotocol.envoy.binary import find_envoy, find_module
 from metaprotocol.image import ImageError, ImageOptions, Kind
+from metaprotocol.image.errors import BadPlace
 from metaprotocol.image.options import Progress
 from metaprotocol.image.places import Place, parse_place
 
@@ -153,4 +154,5 @@ def _progress(as_json: bool) -> Progress:
 
 def _failure(error: ImageError) -> Failure:
     text = str(error)
-    return Failure(ExitCode.ENVIRONMENT, text[:1].upper() + text[1:] + ".")
+    code = ExitCode.USAGE if isinstance(error, BadPlace) else ExitCode.ENVIRONMENT
+    return Failure(code, text[:1].upper() + text[1:] + ".")

@@ -27,7 +27,7 @@ from metaprotocol.cli import (
     validate,
 )
 from metaprotocol.cli import version as version_module
-from metaprotocol.cli.failures import EXIT_CODES
+from metaprotocol.cli.failures import EXIT_CODES, ExitCode, report, silence, unwritable
 
 app = typer.Typer(
     name="metaprotocol",
@@ -228,7 +228,23 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             # A terminal that lacks a character, a file name that is no text: shown as an escape.
             stream.reconfigure(errors="backslashreplace")
-    app()
+    code: object = ExitCode.OK
+    try:
+        app()
+    except SystemExit as ended:
+        code = ended.code
+    except OSError as error:  # of what no command writes, such as help
+        report(unwritable(error), as_json=False)
+        code = ExitCode.ENVIRONMENT
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError as error:
+        silence(sys.stdout)
+        if code == ExitCode.OK and not isinstance(error, BrokenPipeError):
+            report(unwritable(error), as_json=False)
+            code = ExitCode.ENVIRONMENT
+    sys.exit(code)  # type: ignore[arg-type]
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, TypeAlias
 
@@ -18,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from metaprotocol.cli.failures import silence
 from metaprotocol.diagnostics import Diagnostic, Severity, printable
 
 Json: TypeAlias = Annotated[
@@ -42,8 +44,18 @@ def stderr() -> Console:
     return _console(True)
 
 
+class _Console(Console):
+    """Leaves it to the command what is to happen when nobody reads any more."""
+
+    def on_broken_pipe(self) -> None:
+        """In place of an exit code of Rich's own."""
+        self.quiet = True
+        silence(sys.stderr if self.stderr else sys.stdout)
+        raise BrokenPipeError
+
+
 def _console(stderr: bool) -> Console:
-    console = Console(stderr=stderr, highlight=False, soft_wrap=False)
+    console = _Console(stderr=stderr, highlight=False, soft_wrap=False)
     if not console.is_terminal:
         console.width = _PLAIN_WIDTH
     return console

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
@@ -91,7 +91,21 @@ def validate(
         diagnostics = (*diagnostics, _no_resource(folder))
     failed = bool(verdict.rejected) or has_errors(diagnostics)
     failed = failed or (strict and tally(diagnostics) != "no problems")
-    form = Format.JSON if as_json else format
+    with suppress(BrokenPipeError):
+        # Who has read enough, as `head` does, is told the result nevertheless.
+        _write(folder, mesh, diagnostics, verdict, failed, Format.JSON if as_json else format)
+    if failed:
+        raise typer.Exit(ExitCode.PROBLEM)
+
+
+def _write(
+    folder: Path,
+    mesh: Mesh,
+    diagnostics: tuple[Diagnostic, ...],
+    verdict: EnvoyVerdict,
+    failed: bool,
+    form: Format,
+) -> None:
     if form is Format.JSON:
         write_json(
             {
@@ -116,8 +130,6 @@ def validate(
             typer.echo(github(named), nl=False)
         else:
             write_json(sarif(named, package_version()))
-    if failed:
-        raise typer.Exit(ExitCode.PROBLEM)
 
 
 def _check(

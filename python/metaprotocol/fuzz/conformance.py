@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,11 +12,13 @@ from metaprotocol.fuzz.messages import seeds
 from metaprotocol.fuzz.targets import Target
 from metaprotocol.fuzz.worker import DIRECTIONS, broken_rule
 
-__all__ = ["check"]
+__all__ = ["check", "read_messages"]
 
 # Of a message, for each of its first bytes.
 _BYTES = (0x00, 0x01, 0x7F, 0x80, 0xFF)
 _BROKEN_BYTES = 512
+_MOST_BYTES = 256 << 20
+"""Of one file."""
 
 
 def check(target: Target, vectors: Sequence[Path], side: str, progress: Progress) -> None:
@@ -35,11 +38,20 @@ def check(target: Target, vectors: Sequence[Path], side: str, progress: Progress
     progress.seconds = time.monotonic() - begin
 
 
+def read_messages(file: Path) -> bytes:
+    """The bytes of a file. OSError if it has no end, or none within what is looked at."""
+    with file.open("rb") as opened:
+        data = opened.read(_MOST_BYTES + 1)
+    if len(data) > _MOST_BYTES:
+        raise OSError(errno.EFBIG, f"more than {_MOST_BYTES:,} bytes", str(file))
+    return data
+
+
 def _inputs(
     target: Target, vectors: Sequence[Path], side: str
 ) -> Iterator[tuple[str, bytes, Path | None]]:
     for file in _files(vectors):
-        data = file.read_bytes()
+        data = read_messages(file)
         named = [name for name in DIRECTIONS if name in file.name or name == file.parent.name]
         for where in [side] if side else named or list(DIRECTIONS):
             yield where, data, file

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from metaprotocol.image.errors import ImageError
+from metaprotocol.image.errors import BadPlace, ImageError
 from metaprotocol.image.store import CONFIG, INDEX, MANIFEST, BlobStore, Descriptor, Json
 from metaprotocol.image.unpack import unpack
 
@@ -47,7 +47,7 @@ class Place(Protocol):
 
 def parse_place(text: str, *, insecure: bool = False) -> Place:
     """The place that a person wrote. ``insecure``: the registry is spoken to without TLS; one on
-    loopback always is. ImageError if it is none."""
+    loopback always is. BadPlace if it is none."""
     kind, separator, rest = text.partition(":")
     if separator and kind == "oci":
         folder, tag = _split_tag(rest)
@@ -57,11 +57,11 @@ def parse_place(text: str, *, insecure: bool = False) -> Place:
         return Archive(Path(path), name)
     if separator and kind == "folder":
         if not rest:
-            raise ImageError("the image's place has no path")
+            raise BadPlace("the image's place has no path")
         return Folder(Path(rest))
     found = _REGISTRY.fullmatch(text.removeprefix("docker://"))
     if found is None:
-        raise ImageError(
+        raise BadPlace(
             f"{text!r} names no image: write oci:FOLDER, docker-archive:FILE or HOST/NAME:TAG"
         )
     host = found["host"]
