@@ -19,6 +19,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -353,15 +354,15 @@ class Mesh:
         )  # fmt: skip
 
     def wait_for_sidecars(self) -> None:
-        probe = "import urllib.request as u; u.urlopen('http://127.0.0.1:15021/healthz/ready')"
-        for name, pod in self.pods.items():
-
-            def ready(pod: Pod = pod) -> bool:
-                log = self.logs / "probe"
-                process = pod.start([sys.executable, "-c", probe], log)
-                return process.popen.wait() == 0
-
+        for name in self.pods:
+            ready = partial(self.is_ready, name)
             wait_for(f"the sidecar of {name}", ready, self.processes[f"sidecar-{name}"])
+
+    def is_ready(self, name: str) -> bool:
+        """What Istio's agent says of a pod's sidecar."""
+        probe = "import urllib.request as u; u.urlopen('http://127.0.0.1:15021/healthz/ready')"
+        process = self.pods[name].start([sys.executable, "-c", probe], self.logs / "probe")
+        return process.popen.wait() == 0
 
     def _for_proxy(self, path: Path) -> Path:
         """The file, or a copy that the sidecars' user can read."""

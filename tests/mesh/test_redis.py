@@ -4,6 +4,7 @@ behind mTLS."""
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -11,7 +12,8 @@ import pytest
 from build_mesh import ROOT
 
 from tests.mesh.mesh import NAMESPACE, Mesh
-from tests.mesh.processes import wait_for
+from tests.mesh.processes import command, wait_for
+from tests.mesh.test_services import shop
 from tests.testkit.redis_servers import redis_program
 
 CACHE, SESSIONS = "cache.shop.svc.cluster.local", "sessions.shop.svc.cluster.local"
@@ -63,8 +65,8 @@ for command in {list(commands)!r}:
         found.append("error: " + str(error))
 print(json.dumps(found))
 """
-    command = [sys.executable, "-c", script]
-    process = mesh.pods[pod].start(command, mesh.logs / "redis-client", cwd=ROOT, pipe=True)
+    arguments = [sys.executable, "-c", script]
+    process = mesh.pods[pod].start(arguments, mesh.logs / "redis-client", cwd=ROOT, pipe=True)
     return [str(item) for item in json.loads(process.popen.communicate(timeout=60)[0])]
 
 
@@ -131,8 +133,8 @@ server.execute_command("CONFIG", "SET", "cluster-announce-ip", "{pod.address}")
 """
 
     def has_all_slots() -> bool:
-        command = [sys.executable, "-c", alone]
-        process = pod.start(command, mesh.logs / "redis-slots", cwd=ROOT)
+        arguments = [sys.executable, "-c", alone]
+        process = pod.start(arguments, mesh.logs / "redis-slots", cwd=ROOT)
         return process.popen.wait(timeout=60) == 0
 
     wait_for("a cluster of one", has_all_slots)
@@ -150,3 +152,102 @@ server.execute_command("CONFIG", "SET", "cluster-announce-ip", "{pod.address}")
     for path in (f"{GROUP}/redisdestinations/slots", f"{rules}/slots", f"{ENTRIES}/slots"):
         mesh.delete(path)
     mesh.end_pod("slots")
+
+
+VAULT, FRONT, BACK = "vault.shop.svc.cluster.local", "front-password", "back-password"
+PASSWORDS = f"""
+apiVersion: redis.aeraki.io/v1alpha1
+kind: RedisService
+metadata: {{name: vault, namespace: {NAMESPACE}}}
+spec:
+  host: [{VAULT}]
+  settings: {{auth: {{secret: {{name: vault-front}}}}}}
+  redis: [{{route: {{host: {VAULT}}}}}]
+---
+apiVersion: redis.aeraki.io/v1alpha1
+kind: RedisDestination
+metadata: {{name: vault, namespace: {NAMESPACE}}}
+spec:
+  host: {VAULT}
+  trafficPolicy: {{connectionPool: {{redis: {{auth: {{secret: {{name: vault-back}}}}}}}}}}
+"""
+
+
+def mount_secrets(mesh: Mesh, pod: str, **passwords: str) -> None:
+    """Mounts Secrets into a pod, where docs/istio.md has them."""
+    made = mesh.pods[pod]
+    # All pods have this machine's files, of which none is to be another.
+    folder = mesh.folder / "etc" / pod
+    command("cp", "-a", "/etc", str(folder))
+    for name in ("hosts", "resolv.conf"):
+        (folder / name).unlink()
+        shutil.copy(made.folder / name, folder / name)
+    for name, password in passwords.items():
+        place = folder / f"metaprotocol/secrets/{NAMESPACE}/vault-{name}"
+        place.mkdir(parents=True)
+        (place / "password").write_text(password)
+    made.run("mount", "--bind", str(folder), "/etc")
+
+
+def configured(mesh: Mesh, pod: str) -> str:
+    """All that a pod's Envoy has, as anybody with its admin port may read it."""
+    script = "import urllib.request as u, sys; "
+    script += "sys.stdout.write(u.urlopen('http://127.0.0.1:15000/config_dump').read().decode())"
+    log = mesh.logs / "config-dump"
+    process = mesh.pods[pod].start([sys.executable, "-c", script], log, pipe=True)
+    return str(process.popen.communicate(timeout=60)[0])
+
+
+def test_passwords_come_from_mounted_secrets_and_nobody_can_read_them(
+    mesh: Mesh, tmp_path: Path
+) -> None:
+    """A pod that runs already and mounts none keeps working; a new one does not get ready."""
+    program = redis_program(tmp_path)
+    if program is None:
+        pytest.skip("there is no redis-server")
+    serves = [
+        program, "--port", str(NUMBER), "--bind", "0.0.0.0", "--save", "", "--requirepass", BACK,
+    ]  # fmt: skip
+    mesh.add_pod("vault", "vault", serves=serves)
+    mesh.add_pod("teller", "teller")
+    (mesh.folder / "etc").mkdir()
+    mount_secrets(mesh, "teller", front=FRONT, back=BACK)
+    mesh.wait_for_sidecars()
+    address = "240.3.0.4"
+    mesh.apply_text(entry("vault", address) + PASSWORDS)
+
+    def said(pod: str, *commands: list[str]) -> list[str]:
+        return client(mesh, *commands, pod=pod, at=address)
+
+    def stored() -> bool:
+        return said("teller", ["AUTH", FRONT], ["SET", "gold", "1"]) == ["True", "True"]
+
+    wait_for("a stored key", stored)
+    assert "authentication required" in said("teller", ["GET", "gold"])[0].lower()
+    assert "error" in said("teller", ["AUTH", "wrong"])[0]
+    assert said("teller", ["AUTH", FRONT], ["GET", "gold"]) == ["True", "1"]
+    filters = f"/apis/networking.istio.io/v1alpha3/namespaces/{NAMESPACE}/envoyfilters"
+    shown = json.dumps(mesh.get(filters)) + configured(mesh, "teller")
+    assert f"/etc/metaprotocol/secrets/{NAMESPACE}/vault-front/password" in shown
+    assert FRONT not in shown
+    assert BACK not in shown
+
+    # Without the files Envoy takes none of what names them, and all else.
+    with shop(mesh, "beside-vault", "240.3.0.5") as made:
+        made.apply(made.entry(), made.rule(), made.router())
+        made.is_routed()
+    mesh.add_pod("stranger", "stranger")
+    log = mesh.processes["sidecar-stranger"].log
+    refused = "lds updates: 0 successful, 1 rejected"
+
+    def told() -> bool:
+        assert not mesh.is_ready("stranger")
+        return refused in log.read_text(errors="replace")
+
+    wait_for("the agent's word", told)
+    for path in (
+        f"{GROUP}/redisservices/vault", f"{GROUP}/redisdestinations/vault", f"{ENTRIES}/vault",
+    ):  # fmt: skip
+        mesh.delete(path)
+    for name in ("vault", "teller", "stranger"):
+        mesh.end_pod(name)

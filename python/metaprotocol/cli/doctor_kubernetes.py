@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime
@@ -11,6 +12,7 @@ from metaprotocol.cli.checks import Check, Verdict
 from metaprotocol.kubernetes import ApiError, Client, Unreachable
 from metaprotocol.sources.kubernetes_objects import CONTROLLER_LABEL
 from metaprotocol.translate.istio_parts import ENABLED_LABEL
+from metaprotocol.translate.secret_files import MOUNTED
 
 Json = dict[str, Any]
 
@@ -28,6 +30,7 @@ _SEARCH_PATH = "ENVOY_DYNAMIC_MODULES_SEARCH_PATH"
 _METRICS = "dynamicmodulescustom"
 """What has to be shown, or none of our metrics is."""
 _VERSION = re.compile(r":v?(\d+)\.(\d+)\b")
+_PASSWORD_FILE = re.compile(rf'"({re.escape(str(MOUNTED))}/[^"]+)"')
 _OLDEST = (1, 31)
 """Of Istio's proxies, with which dynamic modules came."""
 
@@ -52,6 +55,7 @@ async def cluster_checks(client: Client, lease: str, namespace: str) -> AsyncIte
     yield await look.ports()
     yield await look.pods()
     yield await look.metrics()
+    yield await look.passwords()
     yield await look.strangers()
 
 
@@ -204,6 +208,30 @@ class _Look:
         fix = f"proxyStatsMatcher: {{inclusionPrefixes: [{_METRICS}]}} in the ProxyConfig."
         items = _labelled(await self.list("/api/v1/pods"))
         return _of_many("metrics of pods", items, fault, "show them", fix, Verdict.WARNING)
+
+    async def passwords(self) -> Check:
+        """Files that our EnvoyFilters name, without which a new pod does not get ready."""
+        asked: dict[str, set[str]] = {}
+        for item in await self.list(f"{_ISTIO}/v1alpha3/envoyfilters") or []:
+            if CONTROLLER_LABEL in (item["metadata"].get("labels") or {}):
+                named = _PASSWORD_FILE.findall(json.dumps(item.get("spec")))
+                asked.setdefault(item["metadata"]["namespace"], set()).update(named)
+
+        def fault(item: Json) -> str:
+            mounts = [
+                str(mount.get("mountPath")).rstrip("/")
+                for mount in (_proxy(item) or {}).get("volumeMounts") or ()
+            ]
+            missing = sorted(
+                file
+                for file in asked.get(item["metadata"]["namespace"], ())
+                if not any(file.startswith(f"{mount}/") for mount in mounts)
+            )
+            return f"has no {', '.join(missing)} in its sidecar" if missing else ""
+
+        fix = "Mount the Secret there, see docs/istio.md; the pod does not get ready without."
+        items = _labelled(await self.list("/api/v1/pods"))
+        return _of_many("passwords in pods", items, fault, "have those of their namespace", fix)
 
     async def strangers(self) -> Check:
         """EnvoyFilters that `generate` or Aeraki wrote, beside those of the controller."""

@@ -144,7 +144,7 @@ def faults(checks: list[Check]) -> list[str]:
 async def test_a_cluster_in_order_has_no_fault(tmp_path: Path) -> None:
     checks = await checked(tmp_path, *GOOD)
     assert faults(checks) == []
-    assert len(checks) == 9
+    assert len(checks) == 10
     module = await checked(tmp_path, *GOOD[:-1], injected("mesh/proxyv2:1.31.0"))
     assert faults(module) == []
 
@@ -178,6 +178,19 @@ async def test_a_fault_is_found(tmp_path: Path, item: dict[str, Any], said: str)
     good = [it for it in GOOD if it["kind"] != item["kind"]]
     (found,) = faults(await checked(tmp_path, *good, item))
     assert said in found
+
+
+async def test_pods_without_the_passwords_that_their_filters_name_are_found(tmp_path: Path) -> None:
+    asks = envoy_filter({"metaprotocol.aeraki.io/controller": "metaprotocol"})
+    folder = "/etc/metaprotocol/secrets/shop/cache-auth"
+    asks["spec"] = {"auth_password": {"filename": f"{folder}/password"}}
+    (found,) = faults(await checked(tmp_path, *GOOD, asks))
+    assert found == (f"passwords in pods: shop/orders-0 has no {folder}/password in its sidecar")
+    mounts = pod("app", "istio-proxy", annotations=PROXY)
+    mounts["spec"]["containers"][1]["volumeMounts"] = [{"name": "a", "mountPath": folder}]
+    assert faults(await checked(tmp_path, *GOOD[:-1], mounts, asks)) == []
+    elsewhere = {**asks, "metadata": {**asks["metadata"], "namespace": "desk"}}
+    assert faults(await checked(tmp_path, *GOOD, elsewhere)) == []
 
 
 async def test_what_is_of_others_is_no_fault(tmp_path: Path) -> None:
