@@ -195,7 +195,7 @@ class ExternalCodec final : public Codec {
     ops.reserve(options.mutation.size());
     size_t most = bytes.size() + kMostWritten;
     for (const MutationOp& op : options.mutation) {
-      ops.push_back({KindOf(op), 0, View(op.key), View(op.value)});
+      ops.push_back({KindOf(op), op.required ? 1 : 0, View(op.key), View(op.value)});
       most += op.key.size() + op.value.size();
     }
     const metaprotocol_encode_options wanted{sizeof wanted, options.id, options.timeout_us,

@@ -26,15 +26,15 @@ class TokenFilter final : public metaprotocol::ExternalFilter {
   // What routes see: never a tier that the client has written itself.
   void BeforeRoute(Request& request) const {
     const std::optional<Said> said = Read(request);
-    request.Set(tier_, said ? said->tier : "none");
+    if (!said || !request.Set(tier_, said->tier)) (void)request.Set(tier_, "none");
   }
 
   Verdict OnRequest(Request& request) const {
     const std::optional<Said> said = Read(request);
     if (!said) return request.Answer("denied", "bring a token");
-    request.Change(METAPROTOCOL_REMOVE, "token");
-    request.Change(METAPROTOCOL_SET, "user", said->user);
-    return Verdict::kContinue;
+    const bool changed = request.Change(METAPROTOCOL_REMOVE, "token") &&
+                         request.Change(METAPROTOCOL_SET, "user", said->user);
+    return changed ? Verdict::kContinue : Verdict::kBroken;
   }
 
  private:

@@ -40,8 +40,8 @@ typedef struct metaprotocol_sink {
 } metaprotocol_sink;
 
 typedef struct metaprotocol_mutation {
-  int32_t kind; /* metaprotocol_mutation_kind */
-  int32_t reserved;
+  int32_t kind;     /* metaprotocol_mutation_kind */
+  int32_t required; /* not 0: of a request that has a place for it, but no room, encode returns 0 */
   metaprotocol_bytes key;
   metaprotocol_bytes value;
 } metaprotocol_mutation;
@@ -188,7 +188,8 @@ typedef struct metaprotocol_codec_table {
                  const metaprotocol_decode_options* options, metaprotocol_message* message,
                  const metaprotocol_metadata* metadata, metaprotocol_result* result);
 
-  /* The beginning of the message with another id and with mutations. 0: it cannot be written, and
+  /* The beginning of the message with another id and with mutations, which are left out, all of
+   * them, where the message cannot carry them and none is required. 0: it cannot be written, and
    * goes nowhere; its call is answered with "malformed", or "bad_response". */
   int32_t (*encode)(void* codec, int32_t direction, const metaprotocol_message* message,
                     metaprotocol_bytes bytes, const metaprotocol_encode_options* options,

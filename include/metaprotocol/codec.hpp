@@ -57,6 +57,9 @@ struct ExternalMutation {
   metaprotocol_mutation_kind kind;
   std::string_view key;
   std::string_view value;
+  // Somebody counts on it who lets requests in: a request with a place for it, but no room, or in
+  // which it cannot be told from others, is `impossible`. Others are left out, and all with them.
+  bool required = false;
 };
 
 class ExternalCodec {
@@ -101,6 +104,7 @@ class ExternalCodec {
   struct Encoded {
     uint64_t head = 0;
     std::string tail = {};
+    bool impossible = false;  // the message goes nowhere
   };
   struct ReplyContext {
     uint64_t id;
@@ -228,12 +232,12 @@ inline int32_t Encode(void* codec, int32_t direction, const metaprotocol_message
     wanted.mutations.reserve(options->mutation_count);
     for (size_t i = 0; i < options->mutation_count; ++i) {
       const metaprotocol_mutation& op = options->mutations[i];
-      wanted.mutations.push_back(
-          {static_cast<metaprotocol_mutation_kind>(op.kind), Text(op.key), Text(op.value)});
+      wanted.mutations.push_back({static_cast<metaprotocol_mutation_kind>(op.kind), Text(op.key),
+                                  Text(op.value), op.required != 0});
     }
     const ExternalCodec::Encoded made =
         Of(codec).Encode(Side(direction), Given(*message), Text(bytes), wanted, out);
-    if (made.tail.size() > sizeof encoded->tail) return false;
+    if (made.impossible || made.tail.size() > sizeof encoded->tail) return false;
     encoded->head = made.head;
     encoded->tail_size = static_cast<uint8_t>(made.tail.size());
     std::memcpy(encoded->tail, made.tail.data(), made.tail.size());

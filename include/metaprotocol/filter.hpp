@@ -75,7 +75,8 @@ class ExternalFilter {
     virtual ~State() = default;
   };
 
-  // A request, during a call. What says bool is false if nothing was done.
+  // A request, during a call. What says bool is false if nothing was done, which a filter that
+  // lets requests in because of it has to look at.
   class Request {
    public:
     Request(const metaprotocol_filter_host& host, void* request) : host_(host), request_(request) {}
@@ -92,18 +93,18 @@ class ExternalFilter {
       return Get(static_cast<int32_t>(key), 0);
     }
     // BeforeRoute: what routes, limits and logs see.
-    bool Set(RequestKey key, std::string_view value) {
+    [[nodiscard]] bool Set(RequestKey key, std::string_view value) {
       return host_.set(request_, static_cast<int32_t>(key), external::View(value)) != 0;
     }
     // What the server gets; traits() has METAPROTOCOL_CHANGES_REQUESTS.
-    bool Change(metaprotocol_mutation_kind kind, std::string_view key,
-                std::string_view value = {}) {
+    [[nodiscard]] bool Change(metaprotocol_mutation_kind kind, std::string_view key,
+                              std::string_view value = {}) {
       return host_.change(request_, kind, external::View(key), external::View(value)) != 0;
     }
     // What is written into the reply that the client gets; traits() has
     // METAPROTOCOL_CHANGES_REPLIES. False in hosts that do not know it yet, too.
-    bool ChangeReply(metaprotocol_mutation_kind kind, std::string_view key,
-                     std::string_view value = {}) {
+    [[nodiscard]] bool ChangeReply(metaprotocol_mutation_kind kind, std::string_view key,
+                                   std::string_view value = {}) {
       constexpr size_t kKnown = offsetof(metaprotocol_filter_host, change_reply);
       if (host_.size <= kKnown) return false;
       return host_.change_reply(request_, kind, external::View(key), external::View(value)) != 0;

@@ -90,11 +90,14 @@ class PyCodec {
   }
 
   py::bytes Encode(Direction direction, const py::bytes& data, std::optional<uint64_t> id,
-                   const std::vector<std::tuple<std::string, std::string, std::string>>& mutation) {
+                   const std::vector<std::tuple<std::string, std::string, std::string>>& mutation,
+                   bool required) {
     Message message;
     const Bytes bytes = Whole(direction, data, message);
     Mutation ops;
-    for (const auto& [op, key, value] : mutation) ops.push_back({OpNamed(op), key, value});
+    for (const auto& [op, key, value] : mutation) {
+      ops.push_back({OpNamed(op), key, value, required});
+    }
     std::string out;
     const Encoded encoded = codec_->Encode(message, bytes,
                                            {.id = id.value_or(message.id),
@@ -277,7 +280,8 @@ void BindCodecs(py::module_& module) {
            py::arg("max_message_bytes") = DecodeOptions().max_message_bytes)
       .def("encode", &PyCodec::Encode, py::arg("direction"), py::arg("data"),
            py::arg("id") = py::none(),
-           py::arg("mutation") = std::vector<std::tuple<std::string, std::string, std::string>>())
+           py::arg("mutation") = std::vector<std::tuple<std::string, std::string, std::string>>(),
+           py::arg("required") = false)
       .def("reply", &PyCodec::Reply, py::arg("request"), py::arg("reply"), py::arg("text") = "")
       .def("heartbeat_reply", &PyCodec::HeartbeatReply, py::arg("direction"), py::arg("heartbeat"))
       .def("explain", &PyCodec::Explain, py::arg("direction"), py::arg("data"))

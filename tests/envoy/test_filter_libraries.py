@@ -177,7 +177,7 @@ class Busy : public metaprotocol::ExternalFilter {
   };
 
   void BeforeRoute(Request& request) const {
-    if (request.Get(method_) == "toB") request.Set(lane_, "b");
+    if (request.Get(method_) == "toB") (void)request.Set(lane_, "b");
   }
   Verdict OnRequest(Request& request) const {
     const std::string method(*request.Get(method_));
@@ -188,7 +188,7 @@ class Busy : public metaprotocol::ExternalFilter {
       int taken = 0;
       const std::string value(100, 'x');
       while (taken < 100000 && request.Change(METAPROTOCOL_SET, "k", value)) ++taken;
-      request.Change(METAPROTOCOL_SET, "no text", "\xff");
+      (void)request.Change(METAPROTOCOL_SET, "no text", "\xff");
       return request.Answer("denied", std::to_string(taken) + " changes");
     }
     auto seen = std::make_unique<Seen>();
@@ -196,20 +196,23 @@ class Busy : public metaprotocol::ExternalFilter {
     request.set_state(std::move(seen));
     if (method == "waits") return request.Wait(20000);
     if (method == "for ever") return request.Wait(1);
-    if (method == "source") request.Change(METAPROTOCOL_SET, "from", *request.Get(source_));
+    if (method == "source") {
+      (void)request.Change(METAPROTOCOL_SET, "from", *request.Get(source_));
+    }
     return Verdict::kContinue;
   }
   Verdict OnTimer(Request& request) const {
     auto& seen = static_cast<Seen&>(*request.state());
     ++seen.waits;
     if (request.Get(method_) == "for ever") return request.Wait(1);
-    request.Change(METAPROTOCOL_SET, "waits", std::to_string(seen.waits));
+    (void)request.Change(METAPROTOCOL_SET, "waits", std::to_string(seen.waits));
     return Verdict::kContinue;
   }
   Verdict OnResponse(Request& request, const metaprotocol_response_info& info) const {
     if (!static_cast<Seen&>(*request.state()).replaced) {
-      request.ChangeReply(METAPROTOCOL_SET, "seen", std::to_string(info.length));
-      request.ChangeReply(METAPROTOCOL_SET, "served by", request.Get(provider_).value_or("nobody"));
+      (void)request.ChangeReply(METAPROTOCOL_SET, "seen", std::to_string(info.length));
+      const auto provider = request.Get(provider_).value_or("nobody");
+      (void)request.ChangeReply(METAPROTOCOL_SET, "served by", provider);
       return Verdict::kContinue;
     }
     return request.Answer("over_limit", "instead of " + std::to_string(info.status));

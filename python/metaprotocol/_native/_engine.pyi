@@ -96,10 +96,12 @@ class Codec:
         data: bytes,
         id: int | None = None,
         mutation: Sequence[tuple[str, str, str]] = (),
+        required: bool = False,
     ) -> bytes:
-        """The message with another id and with a mutation applied.
+        """The message with another id and with a mutation applied; nothing where that cannot be.
 
-        A mutation is ("set" | "add_if_absent" | "remove", key, value).
+        A mutation is ("set" | "add_if_absent" | "remove", key, value). ``required``: a request that
+        has a place for it, but no room, cannot be.
         """
 
     def reply(self, request: bytes, reply: LocalReply, text: str = "") -> bytes | None:

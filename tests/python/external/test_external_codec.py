@@ -337,6 +337,23 @@ def test_an_encoding_that_cannot_be_goes_nowhere(tmp_path: Path, encode: str) ->
     assert external(made).encode(Direction.REQUEST, b"abc") == b""
 
 
+def test_a_class_can_refuse_what_is_required(tmp_path: Path) -> None:
+    text = PAGE.read_text().replace(
+        "    out.append(bytes.substr(0, 5));",
+        """
+        for (const auto& op : options.mutations) {
+          if (op.required) return {.impossible = true};
+        }
+        out.append(bytes.substr(0, 5));
+        """,
+    )
+    codec = external(library(tmp_path, text))
+    mutation = [("set", "user", "ann")]
+    assert codec.encode(Direction.REQUEST, page(b"get"), mutation=mutation) == page(b"get")
+    refused = codec.encode(Direction.REQUEST, page(b"get"), mutation=mutation, required=True)
+    assert refused == b""
+
+
 def test_an_encoding_may_replace_the_tail(tmp_path: Path) -> None:
     encode = """
       out->append(out->context, "A", 1);

@@ -18,7 +18,9 @@ class WardenFilter final : public metaprotocol::ExternalFilter {
   Verdict OnRequest(Request& request) const {
     const std::optional<std::string_view> found = request.Get(asked_);
     if (!found || found->empty()) return request.Answer("denied", "no " + key_);
-    request.Change(METAPROTOCOL_SET, "x-warden", "let " + std::string(*found) + " pass");
+    const std::string note = "let " + std::string(*found) + " pass";
+    // What cannot be written must not be missed: the request fails instead.
+    if (!request.Change(METAPROTOCOL_SET, "x-warden", note)) return Verdict::kBroken;
     return Verdict::kContinue;
   }
 
