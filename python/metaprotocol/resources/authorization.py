@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from metaprotocol.resources.base import Checked, Model, Problem, Resource
-from metaprotocol.resources.types import IpRange
+from metaprotocol.resources.types import IpRange, NotNull
 
 __all__ = [
     "AuthorizationCondition",
@@ -247,9 +247,9 @@ class PolicyProvider(Model):
 class AuthorizationSpec(Checked):
     """What becomes of the requests that meet one of the rules."""
 
-    selector: WorkloadLabels | None = None
+    selector: Annotated[WorkloadLabels | None, NotNull] = None
     """The pods it is for; without it all of the namespace, or of the mesh in the root namespace."""
-    target_ref: PolicyTarget | None = None
+    target_ref: Annotated[PolicyTarget | None, NotNull] = None
     """The one service, or the gateway, that it is for."""
     target_refs: Annotated[list[PolicyTarget], Field(max_length=_MAX_TARGETS)] | None = None
     """Several of them."""

@@ -18,6 +18,7 @@ from metaprotocol.resources.types import (
     DnsLabel,
     Duration,
     ExportTo,
+    NotNull,
     PortNumber,
     UInt32,
     WildcardHost,
@@ -338,7 +339,7 @@ class PortTrafficPolicy(Model):
     load_balancer: LoadBalancerSettings | None = None
     connection_pool: ConnectionPoolSettings | None = None
     outlier_detection: OutlierDetection | None = None
-    tls: ClientTlsSettings | None = None
+    tls: Annotated[ClientTlsSettings | None, NotNull] = None
 
 
 class TrafficPolicy(Model):
@@ -352,7 +353,7 @@ class TrafficPolicy(Model):
     load_balancer: LoadBalancerSettings | None = None
     connection_pool: ConnectionPoolSettings | None = None
     outlier_detection: OutlierDetection | None = None
-    tls: ClientTlsSettings | None = None
+    tls: Annotated[ClientTlsSettings | None, NotNull] = None
     port_level_settings: list[PortTrafficPolicy] = Field(default_factory=list)
     tunnel: TunnelSettings | None = None
     proxy_protocol: ProxyProtocol | None = None
@@ -364,7 +365,7 @@ class Subset(Model):
 
     name: DnsLabel
     labels: dict[str, str] = Field(default_factory=dict)
-    traffic_policy: TrafficPolicy | None = None
+    traffic_policy: Annotated[TrafficPolicy | None, NotNull] = None
 
 
 class PodSelector(Model):
@@ -377,7 +378,7 @@ class DestinationRuleSpec(Checked):
     """Subsets and policies of a service."""
 
     host: WildcardHost
-    traffic_policy: TrafficPolicy | None = None
+    traffic_policy: Annotated[TrafficPolicy | None, NotNull] = None
     subsets: list[Subset] = Field(default_factory=list)
     export_to: list[ExportTo] = Field(default_factory=list)
     workload_selector: PodSelector | None = None

@@ -16,7 +16,7 @@ from metaprotocol.diagnostics import Diagnostic, Origin, Severity, did_you_mean,
 from metaprotocol.resources.base import Key, Metadata, Resource, known_fields
 from metaprotocol.resources.kinds import KINDS, MODELS
 from metaprotocol.resources.problems import explain, warnings
-from metaprotocol.resources.types import is_resource_name
+from metaprotocol.resources.types import AS_WRITTEN, is_resource_name
 from metaprotocol.resources.unenforced import Unenforced
 from metaprotocol.resources.unreadable import (
     FOR_ANY_HOST,
@@ -355,7 +355,7 @@ class _Reading:
             # Which of the repeated keys counts is not known, so the hosts are not either.
             certain = {} if repeated & _NAMING else {"metadata": value.get("metadata")}
         try:
-            resource = model.model_validate(value, by_alias=True, by_name=False)
+            resource = model.model_validate(value, by_alias=True, by_name=False, context=AS_WRITTEN)
         except ValidationError as problem:
             key = _key_of(model, certain)
             if key is None:

@@ -25,6 +25,7 @@ from metaprotocol.resources.types import (
     DnsLabel,
     ExportTo,
     Host,
+    NotNull,
     PortNumber,
     PositiveDuration,
 )
@@ -147,7 +148,7 @@ class MetaRoute(Checked):
         default_factory=list
     )
     """Where they go: one destination, or several whose weights add up to 100."""
-    direct_reply: DirectReply | None = None
+    direct_reply: Annotated[DirectReply | None, NotNull] = None
     """Instead of `route`: the proxy answers by itself."""
     mirror: Destination | None = None
     """Gets a copy of the requests; its replies are dropped."""
@@ -162,7 +163,7 @@ class MetaRoute(Checked):
     retries: Retries | None = None
     """When requests are sent once more; default: at once, if there was no connection and there is
     another host."""
-    fault: Fault | None = None
+    fault: Annotated[Fault | None, NotNull] = None
     """Requests that wait or fail on purpose."""
     filters: FilterChanges = Field(default_factory=list)
     """What becomes of filters that services have from their ApplicationProtocol, for these
@@ -243,16 +244,16 @@ class MetaRouterSpec(Checked):
     routes: Annotated[list[MetaRoute], Field(max_length=_MAX_ROUTES)] = Field(default_factory=list)
     """Tried in order; the first that matches takes the request. Without routes all requests go to
     the service itself."""
-    local_rate_limit: LocalRateLimit | None = None
+    local_rate_limit: Annotated[LocalRateLimit | None, NotNull] = None
     """Limits that each proxy keeps by itself."""
-    global_rate_limit: GlobalRateLimit | None = None
+    global_rate_limit: Annotated[GlobalRateLimit | None, NotNull] = None
     """Limits that a rate limit service keeps for all proxies."""
-    concurrency_limit: ConcurrencyLimit | None = None
+    concurrency_limit: Annotated[ConcurrencyLimit | None, NotNull] = None
     """How many requests may be under way, of those that pass these."""
-    external_authorization: ExternalAuthorization | None = None
+    external_authorization: Annotated[ExternalAuthorization | None, NotNull] = None
     """A service that is asked whether a request may pass, after the authorization policies and
     before the limits."""
-    limits: Limits | None = None
+    limits: Annotated[Limits | None, NotNull] = None
     """Bounds on what clients of these services may make a proxy hold; each that is given replaces
     that of the ApplicationProtocol."""
     filters: FilterChanges = Field(default_factory=list)

@@ -18,6 +18,7 @@ from metaprotocol.resources.traffic import Percent
 from metaprotocol.resources.types import (
     Duration,
     Host,
+    NotNull,
     PositiveDuration,
     ResourceName,
     UInt32,
@@ -203,7 +204,7 @@ class RedisSettings(Model):
     """MOVED and ASK are followed, in place of the client."""
     read_policy: Literal["MASTER", "PREFER_MASTER", "REPLICA", "PREFER_REPLICA", "ANY"] = "MASTER"
     """Which servers of a Redis cluster are asked by commands that read."""
-    auth: RedisAuth | None = None
+    auth: Annotated[RedisAuth | None, NotNull] = None
     """What clients have to say with AUTH."""
 
     def doubts(self) -> Iterator[Problem]:
@@ -243,7 +244,7 @@ class RedisServiceSpec(Checked):
 
     host: Annotated[list[Host], Field(min_length=1, max_length=64)]
     """The services, of the same namespace, by their hosts."""
-    settings: RedisSettings | None = None
+    settings: Annotated[RedisSettings | None, NotNull] = None
     """How their clients are served."""
     redis: Annotated[list[RedisRoute], Field(max_length=_MAX_ROUTES)] = Field(default_factory=list)
     """Where commands go, by their keys. None: to the service itself. With routes of which none
@@ -301,7 +302,7 @@ class RedisUpstream(Model):
     mode: Literal["PROXY", "CLUSTER"] = "PROXY"
     """With PROXY each server has the keys whose hashes fall to it; with CLUSTER the servers are a
     Redis cluster, which is asked for its slots."""
-    auth: RedisAuth | None = None
+    auth: Annotated[RedisAuth | None, NotNull] = None
     """What is said to the servers with AUTH."""
     discovery_endpoints: Annotated[list[Endpoint], Field(max_length=64)] = Field(
         default_factory=list

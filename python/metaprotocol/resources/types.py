@@ -13,15 +13,24 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PlainSerializer,
+    ValidationInfo,
+    WithJsonSchema,
+)
 from pydantic_core import PydanticCustomError
 
 __all__ = [
+    "AS_WRITTEN",
     "DnsLabel",
     "Duration",
     "ExportTo",
     "Host",
     "IpRange",
+    "NotNull",
     "PortNumber",
     "PositiveDuration",
     "Regex",
@@ -58,6 +67,21 @@ def error(code: str, message: str, **context: Any) -> PydanticCustomError:
     """A validation error with our stable code. Context ``fix`` says what to do."""
     # The message is ours already; braces in it are no placeholders.
     return PydanticCustomError(code, "{text}", {"text": message, **context})
+
+
+AS_WRITTEN = {"as written": True}
+"""The context of what is read from a file, in which a null is what somebody has left to be written
+or commented out; in code None is what is not given."""
+
+
+def _not_null(value: object, info: ValidationInfo) -> object:
+    if value is None and info.context is AS_WRITTEN:
+        raise error("null", "has nothing in it", fix="write what it is to be, or take the key away")
+    return value
+
+
+NotNull = BeforeValidator(_not_null)
+"""Of what denies, limits or protects, and would be missed without a word."""
 
 
 def parse_duration(text: str) -> timedelta:

@@ -16,7 +16,7 @@ from metaprotocol.resources.base import Checked, Model, Problem, Resource
 from metaprotocol.resources.meta_router import Destination, MirrorDestination
 from metaprotocol.resources.service_entry import ISTIO_GROUP, ISTIO_VERSIONS, IstioVersion
 from metaprotocol.resources.traffic import Percent
-from metaprotocol.resources.types import Duration, ExportTo, UInt32, regex_problem
+from metaprotocol.resources.types import Duration, ExportTo, NotNull, UInt32, regex_problem
 
 __all__ = [
     "MESH",
@@ -227,12 +227,12 @@ class HttpRoute(Checked):
     match: list[HttpMatch] = Field(default_factory=list)
     route: list[Share] = Field(default_factory=list)
     redirect: Redirect | None = None
-    direct_response: DirectResponse | None = None
+    direct_response: Annotated[DirectResponse | None, NotNull] = None
     delegate: Delegate | None = None
     rewrite: Rewrite | None = None
     timeout: Duration | None = None
     retries: Retry | None = None
-    fault: Fault | None = None
+    fault: Annotated[Fault | None, NotNull] = None
     mirror: Destination | None = None
     mirrors: list[MirrorDestination] = Field(default_factory=list)
     mirror_percentage: Percent | None = None

@@ -82,6 +82,11 @@ BROKEN_ROUTERS = {
     "hosts twice, and an unknown field": GOOD_ROUTER.replace(
         "hosts:", "rotes: []\n  hosts: [other.example]\n  hosts:"
     ),
+    "a limit that is null": GOOD_ROUTER.replace("  routes:", "  localRateLimit:\n  routes:"),
+    "a service to be asked that is null": GOOD_ROUTER.replace(
+        "  routes:", "  externalAuthorization:\n  routes:"
+    ),
+    "a reply that is null": GOOD_ROUTER.replace("name: all,", "name: all, directReply: ,"),
     "a host that is none": GOOD_ROUTER.replace(f"[{ORDERS}]", f"[{ORDERS}, 'a b']"),
     "no YAML": GOOD_ROUTER.replace("]}]", "]}"),
     "a duration without unit, the host in other letters": GOOD_ROUTER.replace(
@@ -230,6 +235,7 @@ BROKEN_POLICIES = {
     "no values of a condition": POLICY.replace(
         "[{to:", "[{when: [{key: source.ip, values: [], notValues: [10.0.0.1]}], to:"
     ),
+    "a selector that is null": POLICY.replace("{action", "{selector: , action"),
     "half written": POLICY[: POLICY.index("Policy")],
     "in an array": "- a: 1\n-" + POLICY.replace("\n", "\n  "),
     "its namespace with a typing mistake": POLICY.replace("namespace:", "namespce:"),
@@ -367,6 +373,8 @@ BROKEN_RULES = {
     "an unknown field": TLS.replace("tls:", "loadBalncer: {}, tls:"),
     "an unknown mode": TLS.replace("SIMPLE", "SIMPEL"),
     "no YAML": TLS.replace("true}}", "true}"),
+    "TLS that is null": TLS.replace("{mode: SIMPLE, insecureSkipVerify: true}", ""),
+    "a policy that is null": TLS.replace("{tls: {mode: SIMPLE, insecureSkipVerify: true}}", ""),
     "no files": TLS.replace("SIMPLE, insecureSkipVerify: true", "MUTUAL"),
     "a wildcard": TLS.replace("SIMPLE", "SIMPEL").replace(ORDERS, "*.shop.svc.cluster.local"),
 }
