@@ -7,10 +7,10 @@
 namespace metaprotocol::declared {
 namespace {
 
-using Tables = std::array<std::array<uint32_t, 256>, 8>;
+using CrcTables = std::array<std::array<uint32_t, 256>, 8>;
 
-constexpr Tables MakeTables() {
-  Tables tables{};
+constexpr CrcTables MakeCrcTables() {
+  CrcTables tables{};
   for (uint32_t i = 0; i < 256; ++i) {
     uint32_t value = i;
     for (int bit = 0; bit < 8; ++bit) value = (value >> 1) ^ ((value & 1) != 0 ? 0xedb88320u : 0);
@@ -25,7 +25,7 @@ constexpr Tables MakeTables() {
   return tables;
 }
 
-constexpr Tables kTables = MakeTables();
+constexpr CrcTables kCrcTables = MakeCrcTables();
 
 uint32_t LoadLe32(const char* p) {
   const auto byte = [p](int i) { return uint32_t{static_cast<unsigned char>(p[i])}; };
@@ -39,12 +39,13 @@ uint32_t Crc32(Bytes bytes, uint32_t before) {
   for (; bytes.size() >= 8; bytes.remove_prefix(8)) {
     const uint32_t low = LoadLe32(bytes.data()) ^ crc;
     const uint32_t high = LoadLe32(bytes.data() + 4);
-    crc = kTables[7][low & 0xff] ^ kTables[6][low >> 8 & 0xff] ^ kTables[5][low >> 16 & 0xff] ^
-          kTables[4][low >> 24] ^ kTables[3][high & 0xff] ^ kTables[2][high >> 8 & 0xff] ^
-          kTables[1][high >> 16 & 0xff] ^ kTables[0][high >> 24];
+    crc = kCrcTables[7][low & 0xff] ^ kCrcTables[6][low >> 8 & 0xff] ^
+          kCrcTables[5][low >> 16 & 0xff] ^ kCrcTables[4][low >> 24] ^ kCrcTables[3][high & 0xff] ^
+          kCrcTables[2][high >> 8 & 0xff] ^ kCrcTables[1][high >> 16 & 0xff] ^
+          kCrcTables[0][high >> 24];
   }
   for (const char c : bytes) {
-    crc = (crc >> 8) ^ kTables[0][(crc ^ static_cast<unsigned char>(c)) & 0xff];
+    crc = (crc >> 8) ^ kCrcTables[0][(crc ^ static_cast<unsigned char>(c)) & 0xff];
   }
   return ~crc;
 }

@@ -10,7 +10,7 @@ namespace metaprotocol::dubbo {
 namespace {
 
 constexpr std::string_view kObjectBegin = "\xa6";
-constexpr char kObjectEnd = '\xa5';
+constexpr char kEndOfObject = '\xa5';
 
 // The entries of `document` after the plan. References are paths, and symbols and class names count
 // the ones before them: an entry that has some stays where others do too.
@@ -69,7 +69,7 @@ bool RewriteAttachments(Bytes body, JsonbValues& values, AttachmentPlan& plan, s
     AppendJsonbString(document, key.key());
     AppendJsonbString(document, *value);
   }
-  document.push_back(kObjectEnd);
+  document.push_back(kEndOfObject);
   AppendBe32(out, static_cast<uint32_t>(document.size()));
   out.append(document).append(body.substr(values.position()));
   return changed;

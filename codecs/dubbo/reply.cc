@@ -25,7 +25,7 @@ constexpr char kJavaBlockData = 0x77;
 constexpr char kJavaBlockDataLong = 0x7a;
 
 // Bodies of events, in Hessian.
-constexpr std::string_view kNull = "N";
+constexpr std::string_view kHessianNull = "N";
 constexpr std::string_view kReadOnlyEvent("\x01R", 2);
 
 std::string_view DefaultText(LocalReply reply) {
@@ -263,8 +263,8 @@ void AppendReply(std::string& out, uint64_t id, Serialization serialization, boo
 void AppendHeartbeat(std::string& out, uint64_t id) {
   AppendHeader(out, {static_cast<uint8_t>(kFlagRequest | kFlagTwoWay | kFlagEvent |
                                           static_cast<uint8_t>(Serialization::kHessian2)),
-                     0, id, kNull.size()});
-  out.append(kNull);
+                     0, id, kHessianNull.size()});
+  out.append(kHessianNull);
 }
 
 void AppendHeartbeatReply(std::string& out, const Header& heartbeat, Bytes body) {

@@ -7,25 +7,25 @@
 namespace metaprotocol::thrift {
 namespace {
 
-constexpr uint16_t kMagic = 0x0FFF;
+constexpr uint16_t kTHeaderMagic = 0x0FFF;
 
-constexpr uint32_t kProtocolBinary = 0;
-constexpr uint32_t kProtocolCompact = 2;
+constexpr uint32_t kTHeaderBinary = 0;
+constexpr uint32_t kTHeaderCompact = 2;
 
 constexpr uint32_t kTransformZlib = 1;
 
-constexpr uint32_t kInfoPadding = 0;
-constexpr uint32_t kInfoKeyValue = 1;
+constexpr uint32_t kTHeaderPadding = 0;
+constexpr uint32_t kTHeaderKeyValue = 1;
 constexpr uint32_t kInfoPersistentKeyValue = 2;  // fbthrift only
 
 // Reads what stands before the info headers.
-bool ReadPreamble(Cursor& cursor, HeaderInfo& info) {
+bool ReadTHeaderPreamble(Cursor& cursor, HeaderInfo& info) {
   uint32_t protocol = 0;
   uint32_t transforms = 0;
   if (!cursor.ReadVarint32(protocol) || !cursor.ReadVarint32(transforms)) return false;
-  if (protocol == kProtocolBinary) {
+  if (protocol == kTHeaderBinary) {
     info.protocol = Protocol::kBinary;
-  } else if (protocol == kProtocolCompact) {
+  } else if (protocol == kTHeaderCompact) {
     info.protocol = Protocol::kCompact;
   } else {
     info.exception_type = kInvalidProtocol;
@@ -44,7 +44,7 @@ bool ReadPreamble(Cursor& cursor, HeaderInfo& info) {
   return true;
 }
 
-bool ReadString(Cursor& cursor, std::string_view& text) {
+bool ReadTHeaderString(Cursor& cursor, std::string_view& text) {
   uint32_t length = 0;
   return cursor.ReadVarint32(length) && cursor.ReadBytes(length, text);
 }
@@ -58,12 +58,12 @@ bool ReadInfos(Bytes bytes, Cursor& cursor, size_t end, Bytes& tail, Each each) 
     const size_t start = cursor.position();
     uint32_t info = 0;
     if (!cursor.ReadVarint32(info)) return false;
-    if (info == kInfoPadding) return true;
+    if (info == kTHeaderPadding) return true;
     if (info == kInfoPersistentKeyValue) {
       // They would hold for every later message of the upstream connection, also those of others.
       return cursor.Fail("THeader persistent headers are not supported");
     }
-    if (info != kInfoKeyValue) {
+    if (info != kTHeaderKeyValue) {
       tail = bytes.substr(start, end - start);
       return true;
     }
@@ -73,14 +73,14 @@ bool ReadInfos(Bytes bytes, Cursor& cursor, size_t end, Bytes& tail, Each each) 
       std::string_view key;
       std::string_view value;
       if (++count > kMaxInfoHeaders) return cursor.Fail("too many THeader info headers");
-      if (!ReadString(cursor, key) || !ReadString(cursor, value)) return false;
+      if (!ReadTHeaderString(cursor, key) || !ReadTHeaderString(cursor, value)) return false;
       each(key, value);
     }
   }
   return true;
 }
 
-void AppendString(std::string_view text, std::string& out) {
+void AppendTHeaderString(std::string_view text, std::string& out) {
   AppendVarint(static_cast<uint32_t>(text.size()), out);
   out += text;
 }
@@ -95,7 +95,7 @@ DecodeResult ReadHeader(Bytes bytes, size_t frame_end, HeaderInfo& info) {
   if (end > frame_end) return DecodeResult::Error("THeader is larger than its frame");
   if (bytes.size() < end) return DecodeResult::NeedMore(end);
   Cursor cursor(bytes, kHeaderFixedBytes, end);
-  if (!ReadPreamble(cursor, info)) return cursor.failure();
+  if (!ReadTHeaderPreamble(cursor, info)) return cursor.failure();
   info.infos_offset = cursor.position();
   info.header_end = info.body_offset = end;
   return DecodeResult::Ok();
@@ -117,7 +117,7 @@ bool AppendMutatedHeader(Bytes bytes, std::span<const MutationOp> mutation, std:
   HeaderInfo info;
   InfoPairs pairs;
   Bytes tail;
-  if (!ReadPreamble(cursor, info) ||
+  if (!ReadTHeaderPreamble(cursor, info) ||
       !ReadInfos(bytes, cursor, end, tail,
                  [&pairs](auto key, auto value) { pairs.emplace_back(key, value); })) {
     return false;
@@ -126,14 +126,14 @@ bool AppendMutatedHeader(Bytes bytes, std::span<const MutationOp> mutation, std:
   if (pairs.size() > kMaxInfoHeaders) return false;
 
   const size_t start = out.size();
-  AppendVarint(info.protocol == Protocol::kBinary ? kProtocolBinary : kProtocolCompact, out);
+  AppendVarint(info.protocol == Protocol::kBinary ? kTHeaderBinary : kTHeaderCompact, out);
   AppendVarint(0, out);
   if (!pairs.empty()) {
-    AppendVarint(kInfoKeyValue, out);
+    AppendVarint(kTHeaderKeyValue, out);
     AppendVarint(static_cast<uint32_t>(pairs.size()), out);
     for (const auto& [key, value] : pairs) {
-      AppendString(key, out);
-      AppendString(value, out);
+      AppendTHeaderString(key, out);
+      AppendTHeaderString(value, out);
     }
   }
   out += tail;
@@ -146,12 +146,12 @@ bool AppendMutatedHeader(Bytes bytes, std::span<const MutationOp> mutation, std:
 }
 
 void AppendPlainHeader(Protocol protocol, uint32_t id, std::string& out) {
-  AppendBe16(out, kMagic);
+  AppendBe16(out, kTHeaderMagic);
   AppendBe16(out, 0);  // flags
   AppendBe32(out, id);
   AppendBe16(out, 1);  // words to come
   const size_t start = out.size();
-  AppendVarint(protocol == Protocol::kCompact ? kProtocolCompact : kProtocolBinary, out);
+  AppendVarint(protocol == Protocol::kCompact ? kTHeaderCompact : kTHeaderBinary, out);
   AppendVarint(0, out);  // transforms
   PadHeader(start, out);
 }

@@ -10,12 +10,12 @@
 namespace metaprotocol::thrift {
 namespace {
 
-constexpr uint16_t kMagic = 0x1000;
-constexpr uint8_t kProtocolBinary = 0;
+constexpr uint16_t kTTHeaderMagic = 0x1000;
+constexpr uint8_t kTTHeaderBinary = 0;
 
-constexpr uint8_t kInfoPadding = 0;
-constexpr uint8_t kInfoKeyValue = 0x01;
-constexpr uint8_t kInfoIntKeyValue = 0x10;
+constexpr uint8_t kTTHeaderPadding = 0;
+constexpr uint8_t kTTHeaderKeyValue = 0x01;
+constexpr uint8_t kTTHeaderIntKeyValue = 0x10;
 constexpr uint8_t kInfoAclToken = 0x11;
 
 constexpr uint16_t kRpcTimeout = 12;
@@ -53,12 +53,12 @@ std::string_view NameOf(uint16_t key) {
   }
 }
 
-bool ReadPreamble(Cursor& cursor, HeaderInfo& info) {
+bool ReadTTHeaderPreamble(Cursor& cursor, HeaderInfo& info) {
   uint8_t protocol = 0;
   uint8_t transforms = 0;
   if (!cursor.ReadU8(protocol) || !cursor.ReadU8(transforms)) return false;
   info.protocol = Protocol::kBinary;
-  if (protocol != kProtocolBinary) {
+  if (protocol != kTTHeaderBinary) {
     info.exception_type = kInvalidProtocol;
     return cursor.Fail("TTHeader with a payload other than Thrift's binary protocol");
   }
@@ -69,7 +69,7 @@ bool ReadPreamble(Cursor& cursor, HeaderInfo& info) {
   return true;
 }
 
-bool ReadString(Cursor& cursor, std::string_view& text) {
+bool ReadTTHeaderString(Cursor& cursor, std::string_view& text) {
   uint16_t length = 0;
   return cursor.ReadBe16(length) && cursor.ReadBytes(length, text);
 }
@@ -83,14 +83,14 @@ bool ReadInfos(Bytes bytes, Cursor& cursor, TextKey text_key, NumberKey number_k
     const size_t begin = cursor.position();
     uint8_t block = 0;
     if (!cursor.ReadU8(block)) return false;
-    if (block == kInfoPadding) continue;
+    if (block == kTTHeaderPadding) continue;
     std::string_view value;
     if (block == kInfoAclToken) {
-      if (!ReadString(cursor, value)) return false;
+      if (!ReadTTHeaderString(cursor, value)) return false;
       token(bytes.substr(begin, cursor.position() - begin));
       continue;
     }
-    if (block != kInfoKeyValue && block != kInfoIntKeyValue) {
+    if (block != kTTHeaderKeyValue && block != kTTHeaderIntKeyValue) {
       return cursor.Fail("TTHeader with a block that is not known");
     }
     uint16_t pairs = 0;
@@ -99,9 +99,9 @@ bool ReadInfos(Bytes bytes, Cursor& cursor, TextKey text_key, NumberKey number_k
       if (++count > kMaxInfoHeaders) return cursor.Fail("too many keys in a TTHeader");
       std::string_view text;
       uint16_t number = 0;
-      const bool is_text = block == kInfoKeyValue;
-      if (!(is_text ? ReadString(cursor, text) : cursor.ReadBe16(number))) return false;
-      if (!ReadString(cursor, value)) return false;
+      const bool is_text = block == kTTHeaderKeyValue;
+      if (!(is_text ? ReadTTHeaderString(cursor, text) : cursor.ReadBe16(number))) return false;
+      if (!ReadTTHeaderString(cursor, value)) return false;
       if (is_text) {
         text_key(text, value);
       } else {
@@ -112,7 +112,7 @@ bool ReadInfos(Bytes bytes, Cursor& cursor, TextKey text_key, NumberKey number_k
   return true;
 }
 
-void AppendString(std::string_view text, std::string& out) {
+void AppendTTHeaderString(std::string_view text, std::string& out) {
   AppendBe16(out, static_cast<uint16_t>(text.size()));
   out += text;
 }
@@ -131,7 +131,7 @@ DecodeResult ReadTTHeader(Bytes bytes, size_t frame_end, HeaderInfo& info) {
   if (end + kLength > frame_end) return DecodeResult::Error("TTHeader is larger than its frame");
   if (bytes.size() < end + kLength) return DecodeResult::NeedMore(end + kLength);
   Cursor cursor(bytes, kHeaderFixedBytes, end);
-  if (!ReadPreamble(cursor, info)) return cursor.failure();
+  if (!ReadTTHeaderPreamble(cursor, info)) return cursor.failure();
   info.infos_offset = cursor.position();
   info.header_end = end;
   info.body_offset = end;
@@ -171,7 +171,7 @@ bool AppendMutatedTTHeader(Bytes bytes, std::span<const MutationOp> mutation, ui
   const auto number_key = [&](uint16_t key, std::string_view value) {
     numbered.emplace_back(key, key == kRpcTimeout && timeout_ms != 0 ? timeout : value);
   };
-  if (!ReadPreamble(cursor, info) ||
+  if (!ReadTTHeaderPreamble(cursor, info) ||
       !ReadInfos(
           bytes, cursor, [&](auto key, auto value) { pairs.emplace_back(key, value); }, number_key,
           [&](Bytes block) { tokens += block; })) {
@@ -181,22 +181,22 @@ bool AppendMutatedTTHeader(Bytes bytes, std::span<const MutationOp> mutation, ui
   if (pairs.size() + numbered.size() > kMaxInfoHeaders) return false;
 
   const size_t start = out.size();
-  out += static_cast<char>(kProtocolBinary);
+  out += static_cast<char>(kTTHeaderBinary);
   out += '\0';  // transforms
   if (!pairs.empty()) {
-    out += static_cast<char>(kInfoKeyValue);
+    out += static_cast<char>(kTTHeaderKeyValue);
     AppendBe16(out, static_cast<uint16_t>(pairs.size()));
     for (const auto& [key, value] : pairs) {
-      AppendString(key, out);
-      AppendString(value, out);
+      AppendTTHeaderString(key, out);
+      AppendTTHeaderString(value, out);
     }
   }
   if (!numbered.empty()) {
-    out += static_cast<char>(kInfoIntKeyValue);
+    out += static_cast<char>(kTTHeaderIntKeyValue);
     AppendBe16(out, static_cast<uint16_t>(numbered.size()));
     for (const auto& [key, value] : numbered) {
       AppendBe16(out, key);
-      AppendString(value, out);
+      AppendTTHeaderString(value, out);
     }
   }
   out += tokens;
@@ -209,7 +209,7 @@ bool AppendMutatedTTHeader(Bytes bytes, std::span<const MutationOp> mutation, ui
 }
 
 void AppendPlainTTHeader(uint32_t id, std::string& out) {
-  AppendBe16(out, kMagic);
+  AppendBe16(out, kTTHeaderMagic);
   AppendBe16(out, 0);  // flags
   AppendBe32(out, id);
   AppendBe16(out, 1);         // words to come

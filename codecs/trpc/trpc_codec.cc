@@ -35,7 +35,7 @@ constexpr int32_t kCloseOneSide = 0;
 // TrpcRetCode of trpc.proto.
 constexpr int32_t kDecodeError = 1;
 constexpr int32_t kNoService = 11;
-constexpr int32_t kTimeout = 21;
+constexpr int32_t kTimeoutError = 21;
 constexpr int32_t kLimited = 23;
 constexpr int32_t kSystemError = 31;
 constexpr int32_t kAuthError = 41;
@@ -47,7 +47,7 @@ int32_t RetOf(LocalReply reply) {
     case LocalReply::kNoRoute:
       return kNoService;
     case LocalReply::kTimeout:
-      return kTimeout;
+      return kTimeoutError;
     case LocalReply::kOverLimit:
       return kLimited;
     case LocalReply::kDenied:

@@ -13,7 +13,8 @@ constexpr size_t kMostValueBytes = 4096;
 
 constexpr std::string_view kDenied = "denied by the authorization service";
 constexpr std::string_view kNoVerdict = "the authorization service gave no verdict";
-constexpr std::string_view kUnread = "what this carries cannot be read here, only its server can";
+constexpr std::string_view kUnreadable =
+    "what this carries cannot be read here, only its server can";
 constexpr std::string_view kSpellings = "a key of the proxy's own is there in too many spellings";
 
 // The words of a denial, for as long as they are needed.
@@ -105,7 +106,7 @@ std::string ExternalAuthorization::Question(const FilterContext& context) const 
 
 std::string_view ExternalAuthorization::Strip(FilterContext& context) const {
   const Metadata& said = context.input().message;
-  if (said.unread()) return kUnread;
+  if (said.unread()) return kUnreadable;
   if (said.too_many_spellings()) return kSpellings;
   // Whether it is there or not: a codec may know of values that it does not tell as text.
   for (const std::string& key : proxy_keys_) {

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "tests/cpp/support/cpu_time.h"
+#include "tests/cpp/support/units.h"
 
 namespace metaprotocol {
 namespace {
@@ -16,8 +17,6 @@ namespace {
 using Sign = OutlierDetector::Sign;
 using Reason = OutlierDetector::Reason;
 using Watched = std::vector<std::shared_ptr<OutlierDetector::Host>>;
-
-constexpr uint64_t kSecond = 1000 * 1000;
 
 std::vector<HostInfo> Hosts(size_t count) {
   std::vector<HostInfo> hosts(count);

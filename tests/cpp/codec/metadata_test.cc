@@ -12,7 +12,7 @@ namespace metaprotocol {
 namespace {
 
 constexpr std::string_view kOwn[] = {"method", "group"};
-using Entries = std::vector<std::pair<std::string_view, std::string_view>>;
+using EntryViews = std::vector<std::pair<std::string_view, std::string_view>>;
 
 TEST(MetadataKeys, OwnKeysComeFirstInTheirOrderAndAreWantedOnDemand) {
   MetadataKeys keys(kOwn);
@@ -57,7 +57,7 @@ TEST(Metadata, NothingThatAPeerNamesFillsAnOwnKey) {
   metadata.SetNamed("method", "forged");
   metadata.SetNamed("GROUP", "forged");
   metadata.SetNamed("lane", "blue");
-  EXPECT_EQ(metadata.Entries(), (Entries{{"lane", "blue"}}));
+  EXPECT_EQ(metadata.Entries(), (EntryViews{{"lane", "blue"}}));
   metadata.SetOwn(0, "get");
   metadata.SetNamed("method", "forged");
   metadata.SetNamedCopy("method", "forged");
@@ -97,11 +97,11 @@ TEST(Metadata, KeepsNothingOfTheMessageBefore) {
   EXPECT_EQ(metadata.Alternative(0), std::nullopt);
   EXPECT_EQ(metadata.Get(lane), std::nullopt);
   metadata.SetNamed("lane", "blue");
-  EXPECT_EQ(metadata.Entries(), Entries{});
+  EXPECT_EQ(metadata.Entries(), EntryViews{});
   metadata.Clear();
   metadata.SetOwn(0, "get");
   metadata.SetNamed("a", "1");
-  EXPECT_EQ(metadata.Entries(), Entries{}) << "nothing is wanted";
+  EXPECT_EQ(metadata.Entries(), EntryViews{}) << "nothing is wanted";
 }
 
 TEST(Metadata, EverythingIsKeptUnderItsOwnNameOnce) {
@@ -113,7 +113,7 @@ TEST(Metadata, EverythingIsKeptUnderItsOwnNameOnce) {
   metadata.SetNamed("method", "forged");
   metadata.SetNamedCopy("lane", "3");
   metadata.SetOwn(0, "get");
-  EXPECT_EQ(metadata.Entries(), (Entries{{"method", "get"}, {"Lane", "2"}, {"lane", "3"}}));
+  EXPECT_EQ(metadata.Entries(), (EntryViews{{"method", "get"}, {"Lane", "2"}, {"lane", "3"}}));
   EXPECT_EQ(metadata.Find("lane"), "3");
 }
 

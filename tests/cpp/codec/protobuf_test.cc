@@ -20,7 +20,7 @@ std::vector<ProtoField> Fields(Bytes message) {
   return fields;
 }
 
-bool Broken(Bytes message) {
+bool IsBroken(Bytes message) {
   ProtoReader reader(message);
   ProtoField field;
   while (reader.Next(field)) {
@@ -56,17 +56,17 @@ TEST(Protobuf, PassesOverWhatItDoesNotKnowAndSaysWhereItLies) {
 }
 
 TEST(Protobuf, FindsEveryKindOfBrokenMessage) {
-  EXPECT_TRUE(Broken("\x08"));                                          // no value
-  EXPECT_TRUE(Broken("\x80"));                                          // half a tag
-  EXPECT_TRUE(Broken("\x00\x01"s));                                     // field 0
-  EXPECT_TRUE(Broken("\x0b\x0c"));                                      // a group
-  EXPECT_TRUE(Broken("\x0e"));                                          // no wire type
-  EXPECT_TRUE(Broken("\x0d\1\2\3"s));                                   // three of four bytes
-  EXPECT_TRUE(Broken("\x0a\x05test"));                                  // longer than the message
-  EXPECT_TRUE(Broken("\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"));  // longer than memory
-  EXPECT_TRUE(Broken("\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"));  // eleven bytes
-  EXPECT_TRUE(Broken("\x88\x80\x80\x80\x80\x00\x01"s));                     // a tag of six bytes
-  EXPECT_TRUE(Broken("\xf8\xff\xff\xff\x1f\x01"));                          // over 32 bits
+  EXPECT_TRUE(IsBroken("\x08"));                                          // no value
+  EXPECT_TRUE(IsBroken("\x80"));                                          // half a tag
+  EXPECT_TRUE(IsBroken("\x00\x01"s));                                     // field 0
+  EXPECT_TRUE(IsBroken("\x0b\x0c"));                                      // a group
+  EXPECT_TRUE(IsBroken("\x0e"));                                          // no wire type
+  EXPECT_TRUE(IsBroken("\x0d\1\2\3"s));                                   // three of four bytes
+  EXPECT_TRUE(IsBroken("\x0a\x05test"));                                  // longer than the message
+  EXPECT_TRUE(IsBroken("\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"));  // longer than memory
+  EXPECT_TRUE(IsBroken("\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"));  // eleven bytes
+  EXPECT_TRUE(IsBroken("\x88\x80\x80\x80\x80\x00\x01"s));                     // a tag of six bytes
+  EXPECT_TRUE(IsBroken("\xf8\xff\xff\xff\x1f\x01"));                          // over 32 bits
 }
 
 TEST(Protobuf, ReadsMapEntriesInAnyOrderAndWithPartsAbsent) {

@@ -11,9 +11,6 @@
 namespace metaprotocol::test {
 namespace {
 
-constexpr uint64_t kMs = SimWorld::kMs;
-constexpr uint64_t kSecond = SimWorld::kSecond;
-
 SimConfig Logged(std::string format, SimConfig config = {}) {
   config.access_logs = {{"/log", std::move(format)}};
   return config;

@@ -12,8 +12,6 @@
 namespace metaprotocol::test {
 namespace {
 
-constexpr uint64_t kSecond = SimWorld::kSecond;
-
 json Policy(const std::string& action, const std::vector<json>& rules) {
   json policy = {{"name", "p"}, {"action", action}, {"rules", json::array()}};
   for (const json& match : rules) policy["rules"].push_back({{"match", match}});

@@ -4,9 +4,6 @@
 namespace metaprotocol::test {
 namespace {
 
-constexpr uint64_t kMs = SimWorld::kMs;
-constexpr uint64_t kSecond = SimWorld::kSecond;
-
 TEST(Bounds, MessageOverTheSizeLimitIsAnsweredAndItsConnectionClosed) {
   World world({.limits = {.max_message_bytes = 1000}});
   world.SetHosts("a", {"h1"});

@@ -43,9 +43,9 @@ Costs Measure(size_t clusters, size_t hosts) {
   SimClient& client = world.Connect();
   costs.lease_end = LeastCpuNs(30, [&] {
     client.Send(world.Request(1));
-    world.RunFor(World::kMs);
+    world.RunFor(kMs);
     for (SimConnection* connection : world.Open()) connection->Close();
-    world.RunFor(World::kMs);
+    world.RunFor(kMs);
     client.received.clear();
   });
   size_t shift = 0;
@@ -78,10 +78,10 @@ TEST(ClusterScale, HostsThatComeAndGoAreForgotten) {
     world.SetHosts("b" + std::to_string(round % 3), {"x"}, round + 1);
     SimClient& client = world.Connect();
     client.Send(world.Request(1));
-    world.RunFor(World::kMs);
+    world.RunFor(kMs);
     client.Reset();
   }
-  world.RunFor(20 * World::kSecond);
+  world.RunFor(20 * kSecond);
   world.ExpectQuiet();
   const std::string dump = world.Dump();
   EXPECT_EQ(dump.find("h198"), std::string::npos);

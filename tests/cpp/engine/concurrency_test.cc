@@ -12,9 +12,6 @@
 namespace metaprotocol::test {
 namespace {
 
-constexpr uint64_t kMs = SimWorld::kMs;
-constexpr uint64_t kSecond = SimWorld::kSecond;
-
 // The filter, and what it counts by.
 struct Limited {
   std::shared_ptr<ConcurrencyLimit> limit;

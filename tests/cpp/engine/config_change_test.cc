@@ -4,9 +4,6 @@
 namespace metaprotocol::test {
 namespace {
 
-constexpr uint64_t kMs = SimWorld::kMs;
-constexpr uint64_t kSecond = SimWorld::kSecond;
-
 SimConfig To(const std::string& cluster, SimConfig config = {}) {
   config.routes = {SimRoute{.clusters = {{cluster, 1}}}};
   return config;

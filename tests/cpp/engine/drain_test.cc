@@ -4,9 +4,6 @@
 namespace metaprotocol::test {
 namespace {
 
-constexpr uint64_t kMs = SimWorld::kMs;
-constexpr uint64_t kSecond = SimWorld::kSecond;
-
 void Drain(World& world) {
   world.WithEngine([](Engine& engine) { engine.Drain(); });
 }

@@ -7,9 +7,6 @@
 namespace metaprotocol::test {
 namespace {
 
-constexpr uint64_t kMs = SimWorld::kMs;
-constexpr uint64_t kSecond = SimWorld::kSecond;
-
 TEST(Exchange, GetsItsOwnReplyUnderItsOwnId) {
   World world;
   world.SetHosts("a", {"h1"});

@@ -21,8 +21,6 @@ namespace {
 
 using test::proto::Text;
 
-constexpr uint64_t kMs = SimWorld::kMs;
-constexpr uint64_t kSecond = SimWorld::kSecond;
 using Mode = SimLimiter::Mode;
 using Headers = std::vector<std::pair<std::string, std::string>>;
 
@@ -99,10 +97,8 @@ class CheckedWorld : public World {
   }
 };
 
-std::vector<SimConfig> Protocols() { return {SimConfig{}, Pipelined(), Exclusive(), PerSession()}; }
-
 TEST(ExternalAuthorization, RequestsGoOnWhenTheServiceSaysSo) {
-  for (const SimConfig& config : Protocols()) {
+  for (const SimConfig& config : EveryMode()) {
     CheckedWorld world(Checked(config));
     ConnectionInfo info;
     info.remote_address = "192.0.2.7";
@@ -131,7 +127,7 @@ TEST(ExternalAuthorization, RequestsGoOnWhenTheServiceSaysSo) {
 }
 
 TEST(ExternalAuthorization, ADenialIsTheProtocolsOwnErrorWithTheServicesWords) {
-  for (const SimConfig& base : Protocols()) {
+  for (const SimConfig& base : EveryMode()) {
     SimConfig config = Checked(base);
     config.access_logs = {{"log", "%RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS%"}};
     CheckedWorld world(config);

@@ -12,13 +12,12 @@ namespace metaprotocol::test {
 
 // With a route to each fate.
 inline SimConfig WithFates(SimConfig config) {
-  config.routes = {SimRoute{.match = {Exact("to", "gone")}, .clusters = {{"gone", 1}}},
-                   SimRoute{.match = {Exact("to", "slow")},
-                            .clusters = {{"slow", 1}},
-                            .timeout_us = 50 * SimWorld::kMs},
-                   SimRoute{.match = {Exact("to", "us")}, .direct_reply = LocalReply::kNoContent},
-                   SimRoute{.match = {Exact("to", "dead")}, .clusters = {{"dead", 1}}},
-                   SimRoute{.match = {Exact("to", "a")}}};
+  config.routes = {
+      SimRoute{.match = {Exact("to", "gone")}, .clusters = {{"gone", 1}}},
+      SimRoute{.match = {Exact("to", "slow")}, .clusters = {{"slow", 1}}, .timeout_us = 50 * kMs},
+      SimRoute{.match = {Exact("to", "us")}, .direct_reply = LocalReply::kNoContent},
+      SimRoute{.match = {Exact("to", "dead")}, .clusters = {{"dead", 1}}},
+      SimRoute{.match = {Exact("to", "a")}}};
   return config;
 }
 
@@ -41,10 +40,10 @@ inline std::map<std::string, size_t> MeetFates(World& world, const std::string& 
       client.Send(one_way ? world.OneWay(number, "", kv) : world.Request(number, "", kv));
       ++sent[name];
     }
-    world.RunFor(world.Draw(100) * SimWorld::kMs);
+    world.RunFor(world.Draw(100) * kMs);
     if (round % 3 == 0) client.Reset();
   }
-  world.RunFor(20 * SimWorld::kSecond);
+  world.RunFor(20 * kSecond);
   return sent;
 }
 

@@ -6,9 +6,6 @@
 namespace metaprotocol::test {
 namespace {
 
-constexpr uint64_t kMs = SimWorld::kMs;
-constexpr uint64_t kSecond = SimWorld::kSecond;
-
 SimConfig Faulty(std::optional<FaultDelay> delay, std::optional<FaultAbort> abort,
                  SimConfig config = {}) {
   auto fault = std::make_shared<Fault>();

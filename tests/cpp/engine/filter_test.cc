@@ -8,9 +8,6 @@
 namespace metaprotocol::test {
 namespace {
 
-constexpr uint64_t kMs = SimWorld::kMs;
-constexpr uint64_t kSecond = SimWorld::kSecond;
-
 // Does what a test says, and remembers the ends.
 class TestFilter : public Filter {
  public:

@@ -6,8 +6,6 @@
 namespace metaprotocol::test {
 namespace {
 
-constexpr uint64_t kMs = SimWorld::kMs;
-constexpr uint64_t kSecond = SimWorld::kSecond;
 using Mode = SimLimiter::Mode;
 
 SimConfig Asking(SimConfig config = {}, SimGlobalLimit limit = {}) {
@@ -28,10 +26,8 @@ std::string QuestionFor(std::string_view who) {
   return writer.Finish("sim");
 }
 
-std::vector<SimConfig> Protocols() { return {SimConfig{}, Pipelined(), Exclusive(), PerSession()}; }
-
 TEST(GlobalRateLimit, RequestsGoOnWhenTheServiceSaysSo) {
-  for (const SimConfig& config : Protocols()) {
+  for (const SimConfig& config : EveryMode()) {
     AskingWorld world(Asking(config));
     SimClient& client = world.Connect();
     client.Send(world.Request(1, "body") + world.OneWay(2) + world.Request(3));
@@ -54,7 +50,7 @@ TEST(GlobalRateLimit, RequestsGoOnWhenTheServiceSaysSo) {
 }
 
 TEST(GlobalRateLimit, RequestsOverItGetTheProtocolsOwnError) {
-  for (const SimConfig& config : Protocols()) {
+  for (const SimConfig& config : EveryMode()) {
     AskingWorld world(Asking(config));
     world.limiter.mode = Mode::kRefuses;
     SimClient& client = world.Connect();
@@ -169,7 +165,7 @@ TEST(GlobalRateLimit, TheBoundsOfTheSessionHoldForRequestsThatWait) {
 }
 
 TEST(GlobalRateLimit, ASessionThatEndsGivesItsQuestionsUp) {
-  for (const SimConfig& config : Protocols()) {
+  for (const SimConfig& config : EveryMode()) {
     AskingWorld world(Asking(config));
     world.limiter.delay_us = 5 * kMs;
     SimClient& client = world.Connect();
@@ -277,7 +273,7 @@ std::string Limits(char code) {
 
 TEST(GlobalRateLimit, ClientsAreToldWhatTheServiceSaysIfThatIsAskedFor) {
   for (const bool tells : {false, true}) {
-    for (const SimConfig& config : Protocols()) {
+    for (const SimConfig& config : EveryMode()) {
       AskingWorld world(Asking(config, {.tells_clients = tells}));
       world.limiter.mode = Mode::kSays;
       for (const char code : {1, 2}) {

@@ -11,9 +11,6 @@
 namespace metaprotocol::test {
 namespace {
 
-constexpr uint64_t kMs = SimWorld::kMs;
-constexpr uint64_t kSecond = SimWorld::kSecond;
-
 // Which hosts have seen requests since the last time.
 class Watch {
  public:

@@ -16,10 +16,6 @@
 namespace metaprotocol::test {
 namespace {
 
-constexpr uint64_t kMs = SimWorld::kMs;
-
-std::vector<SimConfig> EveryMode() { return {SimConfig{}, Pipelined(), Exclusive(), PerSession()}; }
-
 // How many requests have come to it and have not ended, and the most of them so far.
 class UnderWay final : public Filter {
  public:

@@ -10,9 +10,6 @@
 namespace metaprotocol::test {
 namespace {
 
-constexpr uint64_t kMs = SimWorld::kMs;
-constexpr uint64_t kSecond = SimWorld::kSecond;
-
 std::string Requests(const World& world, uint64_t count) {
   std::string all;
   for (uint64_t i = 0; i < count; ++i) all += world.Request(i);

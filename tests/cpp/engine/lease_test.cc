@@ -4,9 +4,6 @@
 namespace metaprotocol::test {
 namespace {
 
-constexpr uint64_t kMs = SimWorld::kMs;
-constexpr uint64_t kSecond = SimWorld::kSecond;
-
 TEST(Lease, IsSharedByTheRequestsOfManyClients) {
   World world;
   world.SetHosts("a", {"h1"});

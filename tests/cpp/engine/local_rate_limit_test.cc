@@ -6,9 +6,6 @@
 namespace metaprotocol::test {
 namespace {
 
-constexpr uint64_t kMs = SimWorld::kMs;
-constexpr uint64_t kSecond = SimWorld::kSecond;
-
 SimConfig Limited(uint32_t tokens, SimConfig config = {}) {
   config.bucket = {tokens, tokens, kSecond};
   return config;
@@ -244,7 +241,7 @@ TEST(LocalRateLimit, HoldsForAllEnginesOfTheProcess) {
   EXPECT_EQ(one.Seen().size() + two.Seen().size(), 5u);
 }
 
-std::string Told(const WireMessage& reply) {
+std::string ToldOfBucket(const WireMessage& reply) {
   std::string told;
   for (const auto& [key, value] : reply.kv) {
     if (key.starts_with("x-ratelimit-")) told += key.substr(12) + "=" + value + " ";
@@ -267,7 +264,7 @@ TEST(LocalRateLimit, ClientsAreToldWhatIsLeftInWhateverReplyTheyGet) {
       const FakeKv& kv = replies[0].kv;
       const bool via =
           std::find(kv.begin(), kv.end(), FakeKv::value_type("via", "route")) != kv.end();
-      return std::string(1, replies[0].kind) + (via ? "v " : " ") + Told(replies[0]);
+      return std::string(1, replies[0].kind) + (via ? "v " : " ") + ToldOfBucket(replies[0]);
     };
     EXPECT_EQ(told(), "Rv limit=2 remaining=1 reset=10 ");
     EXPECT_EQ(told(), "Rv limit=2 remaining=0 reset=10 ");
@@ -291,8 +288,8 @@ TEST(LocalRateLimit, NobodyIsToldOfALimitThatIsNotThere) {
   world.RunFor(kMs);
   const auto replies = client.Take();
   ASSERT_EQ(replies.size(), 2u);
-  EXPECT_EQ(Told(replies[0]), "");
-  EXPECT_EQ(Told(replies[1]), "limit=9 remaining=8 reset=1 ");
+  EXPECT_EQ(ToldOfBucket(replies[0]), "");
+  EXPECT_EQ(ToldOfBucket(replies[1]), "limit=9 remaining=8 reset=1 ");
 }
 
 // The law: what is told to have been left is exactly what passes.
@@ -315,7 +312,7 @@ TEST(LocalRateLimit, WhatIsToldToBeLeftPasses) {
       const auto replies = client.Take();
       ASSERT_EQ(replies.size(), 1u);
       const std::string expected = "limit=50 remaining=" + std::to_string(left - (left > 0)) + " ";
-      ASSERT_TRUE(Told(replies[0]).starts_with(expected)) << id << Told(replies[0]);
+      ASSERT_TRUE(ToldOfBucket(replies[0]).starts_with(expected)) << id << ToldOfBucket(replies[0]);
       ASSERT_EQ(replies[0].kind, left > 0 ? 'R' : 'E') << id;
       left -= left > 0;
     }

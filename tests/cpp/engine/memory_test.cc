@@ -7,9 +7,6 @@
 namespace metaprotocol::test {
 namespace {
 
-constexpr uint64_t kMs = SimWorld::kMs;
-constexpr uint64_t kSecond = SimWorld::kSecond;
-
 // Bytes that are allocated; 0 where the allocator does not say (sanitizers).
 size_t Allocated() { return mallinfo2().uordblks + mallinfo2().hblkhd; }
 

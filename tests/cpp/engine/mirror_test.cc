@@ -4,9 +4,6 @@
 namespace metaprotocol::test {
 namespace {
 
-constexpr uint64_t kMs = SimWorld::kMs;
-constexpr uint64_t kSecond = SimWorld::kSecond;
-
 SimConfig Mirroring(SimConfig config = {}, uint64_t chance = Route::kAlways) {
   for (SimRoute& route : config.routes) route.mirrors = {{"m", chance}};
   return config;

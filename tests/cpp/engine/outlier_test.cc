@@ -9,9 +9,6 @@
 namespace metaprotocol::test {
 namespace {
 
-constexpr uint64_t kMs = SimWorld::kMs;
-constexpr uint64_t kSecond = SimWorld::kSecond;
-
 SimConfig WithTimeout(uint64_t timeout_us, SimConfig config = {}) {
   config.routes = {SimRoute{.timeout_us = timeout_us}};
   return config;
@@ -39,10 +36,10 @@ size_t Calls(World& world, SimClient& client, int times, const std::string& addr
   return seen() - before;
 }
 
-std::vector<SimConfig> EveryMode() { return {SimConfig{}, Pipelined(), Exclusive()}; }
+std::vector<SimConfig> ModesWithHosts() { return {SimConfig{}, Pipelined(), Exclusive()}; }
 
 TEST(Outliers, HostWhoseServerFailsIsLeftOutAndComesBack) {
-  for (const SimConfig& base : EveryMode()) {
+  for (const SimConfig& base : ModesWithHosts()) {
     for (const auto kind : {BalancePolicy::Kind::kRoundRobin, BalancePolicy::Kind::kLeastRequest,
                             BalancePolicy::Kind::kMaglev}) {
       World world(base);
@@ -81,7 +78,7 @@ TEST(Outliers, OnlyListedStatusesCountIfThereIsAList) {
 }
 
 TEST(Outliers, RefusedAndLostConnectionsCount) {
-  for (const SimConfig& base : EveryMode()) {
+  for (const SimConfig& base : ModesWithHosts()) {
     for (const bool refused : {true, false}) {
       World world(base);
       Detect(world);
@@ -117,7 +114,7 @@ TEST(Outliers, IdleConnectionsThatAServerClosesCountNothing) {
 }
 
 TEST(Outliers, TimeoutsOfTheRouteCountAndHastyClientsDoNot) {
-  for (const SimConfig& base : EveryMode()) {
+  for (const SimConfig& base : ModesWithHosts()) {
     World world(WithTimeout(5 * kMs, base));
     Detect(world);
     world.SetHosts("a", {"h1", "h2"});

@@ -5,9 +5,6 @@
 namespace metaprotocol::test {
 namespace {
 
-constexpr uint64_t kMs = SimWorld::kMs;
-constexpr uint64_t kSecond = SimWorld::kSecond;
-
 TEST(Reentrancy, LeaseIsReadyBeforeOpenLeaseReturns) {
   for (const SimConfig& config : {SimConfig{}, Pipelined(), Exclusive(), PerSession()}) {
     World world(config);

@@ -7,9 +7,6 @@
 namespace metaprotocol::test {
 namespace {
 
-constexpr uint64_t kMs = SimWorld::kMs;
-constexpr uint64_t kSecond = SimWorld::kSecond;
-
 size_t Most(const World& world) {
   size_t most = 0;
   for (const auto& connection : world.connections) {

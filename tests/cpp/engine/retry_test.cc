@@ -9,15 +9,10 @@
 namespace metaprotocol::test {
 namespace {
 
-constexpr uint64_t kMs = SimWorld::kMs;
-constexpr uint64_t kSecond = SimWorld::kSecond;
-
 SimConfig Retrying(RetryPolicy policy, SimConfig config = {}) {
   config.routes = {SimRoute{.retry = std::move(policy)}};
   return config;
 }
-
-std::vector<SimConfig> EveryMode() { return {SimConfig{}, Pipelined(), Exclusive(), PerSession()}; }
 
 void ExpectQuietAfterClients(World& world) {
   for (const auto& client : world.clients) {

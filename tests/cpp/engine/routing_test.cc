@@ -4,9 +4,6 @@
 namespace metaprotocol::test {
 namespace {
 
-constexpr uint64_t kMs = SimWorld::kMs;
-constexpr uint64_t kSecond = SimWorld::kSecond;
-
 ConnectionInfo From(std::string address) {
   ConnectionInfo info;
   info.remote_address = std::move(address);

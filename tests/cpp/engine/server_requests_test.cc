@@ -10,9 +10,7 @@
 namespace metaprotocol::test {
 namespace {
 
-constexpr uint64_t kMs = SimWorld::kMs;
-
-SimConfig Asking(UpstreamMode mode = UpstreamMode::kPerSession) {
+SimConfig AskingClients(UpstreamMode mode = UpstreamMode::kPerSession) {
   FakeOptions options = FakeMultiplexed();
   options.stateful = mode == UpstreamMode::kPerSession;
   options.server_requests = true;
@@ -21,7 +19,7 @@ SimConfig Asking(UpstreamMode mode = UpstreamMode::kPerSession) {
 
 class ServerRequests : public testing::Test {
  protected:
-  explicit ServerRequests(const SimConfig& config = Asking()) : world(config) {
+  explicit ServerRequests(const SimConfig& config = AskingClients()) : world(config) {
     world.SetHosts("a", {"h1"});
     Manual(world, "h1");
     for (SimClient* const client : {&one, &two}) {
@@ -102,7 +100,7 @@ TEST_F(ServerRequests, AreDroppedWhereTheClientDoesNotRead) {
 
 class ServerRequestsOnSharedConnections : public ServerRequests {
  protected:
-  ServerRequestsOnSharedConnections() : ServerRequests(Asking(UpstreamMode::kShared)) {}
+  ServerRequestsOnSharedConnections() : ServerRequests(AskingClients(UpstreamMode::kShared)) {}
 };
 
 TEST_F(ServerRequestsOnSharedConnections, AreForNobody) {

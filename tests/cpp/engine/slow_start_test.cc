@@ -13,9 +13,6 @@
 namespace metaprotocol::test {
 namespace {
 
-constexpr uint64_t kMs = SimWorld::kMs;
-constexpr uint64_t kSecond = SimWorld::kSecond;
-
 TEST(SlowStart, GrowsByEnvoysRule) {
   const SlowStart even{.window_us = 100, .min_weight_percent = 10};
   EXPECT_DOUBLE_EQ(even.Factor(0), 0.1);

@@ -12,8 +12,6 @@
 namespace metaprotocol::test {
 namespace {
 
-constexpr uint64_t kMs = SimWorld::kMs;
-constexpr uint64_t kSecond = SimWorld::kSecond;
 constexpr size_t kLeaseBytes = 50000;
 // As many leases of a host may owe that much.
 constexpr size_t kHostBytes = 4 * kLeaseBytes;

@@ -11,9 +11,6 @@
 namespace metaprotocol::test {
 namespace {
 
-constexpr uint64_t kMs = SimWorld::kMs;
-constexpr uint64_t kSecond = SimWorld::kSecond;
-
 class StreamFilter : public Filter {
  public:
   std::function<RequestVerdict(FilterContext&)> on_request;

@@ -12,8 +12,6 @@
 namespace metaprotocol::test {
 namespace {
 
-constexpr uint64_t kMs = SimWorld::kMs;
-constexpr uint64_t kSecond = SimWorld::kSecond;
 constexpr size_t kPiece = 1000;
 
 std::string Grant(uint64_t stream, uint64_t bytes) {

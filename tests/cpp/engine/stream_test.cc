@@ -12,9 +12,6 @@
 namespace metaprotocol::test {
 namespace {
 
-constexpr uint64_t kMs = SimWorld::kMs;
-constexpr uint64_t kSecond = SimWorld::kSecond;
-
 TEST(Stream, MessagesGoBothWaysUnderEachSidesOwnIdUntilBothHaveEnded) {
   StreamWorld world;
   SimClient& client = world.Connect();

@@ -54,14 +54,14 @@ class StreamWorld : public World {
 inline uint64_t OpenOne(StreamWorld& world, SimClient& client, uint64_t id = 1,
                         const FakeKv& kv = {}) {
   client.Send(Of(id, 'S', {}, kv));
-  world.RunFor(SimWorld::kMs);
+  world.RunFor(kMs);
   const auto seen = world.TakeAtServer();
   EXPECT_EQ(Kinds(seen), "S");
   return seen.empty() ? 0 : seen[0].id;
 }
 
 inline void ExpectQuietLater(StreamWorld& world) {
-  world.RunFor(60 * SimWorld::kSecond);
+  world.RunFor(60 * kSecond);
   world.ExpectQuiet();
 }
 

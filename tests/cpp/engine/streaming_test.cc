@@ -4,9 +4,6 @@
 namespace metaprotocol::test {
 namespace {
 
-constexpr uint64_t kMs = SimWorld::kMs;
-constexpr uint64_t kSecond = SimWorld::kSecond;
-
 SimConfig Streaming(SimConfig config = {}) {
   config.limits.stream_message_bytes = 1024;
   return config;
@@ -30,10 +27,10 @@ TEST(Streaming, AMessageWithAChecksumWaitsForItsEndAndGetsANewOne) {
   const std::string body(100'000, 'b');
   const std::string request = FakeChecked(FakeMessage('Q', 1, {{"k", "v"}}, body));
   client.Send(request.substr(0, 70'000));
-  world.RunFor(SimWorld::kMs);
+  world.RunFor(kMs);
   EXPECT_TRUE(world.connections.empty() || world.connections[0]->received.empty());
   client.Send(request.substr(70'000));
-  world.RunFor(SimWorld::kMs);
+  world.RunFor(kMs);
   ASSERT_EQ(world.connections.size(), 1u);
   const std::string seen = world.connections[0]->received;
   ASSERT_EQ(seen.size(), request.size());
@@ -41,7 +38,7 @@ TEST(Streaming, AMessageWithAChecksumWaitsForItsEndAndGetsANewOne) {
   EXPECT_NE(id, 1u);
   EXPECT_EQ(seen, FakeChecked(FakeMessage('Q', id, {{"k", "v"}}, body)));
   world.connections[0]->Send(FakeChecked(FakeMessage('R', id, {}, body)));
-  world.RunFor(SimWorld::kMs);
+  world.RunFor(kMs);
   EXPECT_EQ(client.received, FakeChecked(FakeMessage('R', 1, {}, body)));
 }
 

@@ -11,9 +11,6 @@
 namespace metaprotocol::test {
 namespace {
 
-constexpr uint64_t kMs = SimWorld::kMs;
-constexpr uint64_t kSecond = SimWorld::kSecond;
-
 // All that happens until time passes is one turn.
 class Turns : public testing::Test {
  protected:

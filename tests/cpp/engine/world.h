@@ -81,6 +81,9 @@ inline SimConfig With(FakeOptions options, UpstreamMode mode) {
 inline SimConfig Pipelined() { return With(FakePipelined(), UpstreamMode::kExclusive); }
 inline SimConfig Exclusive() { return With(FakeExclusive(), UpstreamMode::kExclusive); }
 inline SimConfig PerSession() { return With(FakeStateful(), UpstreamMode::kPerSession); }
+inline std::vector<SimConfig> EveryMode() {
+  return {SimConfig{}, Pipelined(), Exclusive(), PerSession()};
+}
 
 // Servers of `address` do nothing by themselves.
 inline void Manual(SimWorld& world, const std::string& address) {

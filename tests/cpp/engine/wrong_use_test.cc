@@ -14,8 +14,6 @@
 namespace metaprotocol::test {
 namespace {
 
-constexpr uint64_t kMs = SimWorld::kMs;
-
 // A codec that breaks its promises as a test says.
 class BadCodec final : public FakeCodec {
  public:

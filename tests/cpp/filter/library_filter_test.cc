@@ -13,9 +13,6 @@
 namespace metaprotocol::test {
 namespace {
 
-constexpr uint64_t kMs = SimWorld::kMs;
-constexpr uint64_t kSecond = SimWorld::kSecond;
-
 metaprotocol_bytes View(std::string_view text) { return {text.data(), text.size()}; }
 
 // A library, as if it had been loaded: functions that a test gives it.

@@ -11,11 +11,10 @@
 #include <thread>
 #include <vector>
 
+#include "tests/cpp/support/units.h"
+
 namespace metaprotocol {
 namespace {
-
-constexpr uint64_t kMs = 1000;
-constexpr uint64_t kSecond = 1000 * 1000;
 
 TEST(TimeHistogram, TellsPercentilesToAnEighth) {
   TimeHistogram times;

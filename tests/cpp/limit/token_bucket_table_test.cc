@@ -8,10 +8,10 @@
 #include <string>
 #include <string_view>
 
+#include "tests/cpp/support/units.h"
+
 namespace metaprotocol {
 namespace {
-
-constexpr uint64_t kSecond = 1000 * 1000;
 
 using Taken = TokenBucketTable::Taken;
 

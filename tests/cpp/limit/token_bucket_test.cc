@@ -6,10 +6,10 @@
 #include <limits>
 #include <random>
 
+#include "tests/cpp/support/units.h"
+
 namespace metaprotocol {
 namespace {
-
-constexpr uint64_t kSecond = 1000 * 1000;
 
 uint32_t TakeAll(TokenBucket& bucket, uint64_t now_us, uint32_t most = 1000) {
   uint32_t taken = 0;

@@ -59,7 +59,7 @@ struct ScriptSetting {
 // What ScriptFromBytes takes for the setting.
 inline constexpr size_t kSettingBytes = 22;
 // The buckets of a setting are filled to the brim this often.
-inline constexpr uint64_t kFillUs = 200 * SimWorld::kMs;
+inline constexpr uint64_t kFillUs = 200 * kMs;
 
 enum class Op : uint8_t {
   kConnect,        // a: local port
@@ -225,8 +225,8 @@ inline SimConfig ScriptConfig(const ScriptSetting& setting) {
   limits.max_requests_in_flight = std::max(1u, setting.max_requests_in_flight);
   limits.max_bytes_in_flight = size_t{std::max(1u, setting.max_kb_in_flight)} << 10;
   limits.max_unread_reply_bytes = size_t{std::max(1u, setting.max_unread_kb)} << 10;
-  limits.message_timeout_us = 3600 * SimWorld::kSecond;
-  limits.slow_client_timeout_us = 3600 * SimWorld::kSecond;
+  limits.message_timeout_us = 3600 * kSecond;
+  limits.slow_client_timeout_us = 3600 * kSecond;
   config.default_timeout_us = uint64_t{std::max(1u, setting.timeout_ms)} * 1000;
   config.routes.clear();
   const bool real = setting.protocol >= ScriptProtocol::kDubbo;
@@ -241,7 +241,7 @@ inline SimConfig ScriptConfig(const ScriptSetting& setting) {
   b.clusters = {{"b", 1}};
   b.request_mutation = {{MutationOp::Kind::kSet, "k", "v"}};
   b.response_mutation = {{MutationOp::Kind::kSet, "r", "w"}};
-  b.timeout_us = 300 * SimWorld::kMs;
+  b.timeout_us = 300 * kMs;
   route("w").clusters = {{"a", 2}, {"b", 1}};
   route("d").direct_reply = LocalReply::kDenied;
   if (setting.mirror_percent != 0) {
@@ -255,12 +255,11 @@ inline SimConfig ScriptConfig(const ScriptSetting& setting) {
   if (setting.retries_and_delays) {
     for (SimRoute& each : config.routes) {
       if (!each.direct_reply) {
-        each.retry = {
-            .retries = 3, .backoff_us = 5 * SimWorld::kMs, .max_backoff_us = 40 * SimWorld::kMs};
+        each.retry = {.retries = 3, .backoff_us = 5 * kMs, .max_backoff_us = 40 * kMs};
       }
     }
     auto fault = std::make_shared<Fault>();
-    fault->delay = {.chance = Route::ChanceOf(20), .duration_us = 30 * SimWorld::kMs};
+    fault->delay = {.chance = Route::ChanceOf(20), .duration_us = 30 * kMs};
     config.filters = {{"fault", fault}};
   }
   if (setting.asks != 0) {
@@ -270,7 +269,7 @@ inline SimConfig ScriptConfig(const ScriptSetting& setting) {
     config.global_limit->match[0].invert = true;
     config.global_limit->descriptors = {{real ? "method" : "name", "who"}};
     config.global_limit->deny_on_fail = setting.asks % 2 == 0;
-    config.global_limit->timeout_us = 20 * SimWorld::kMs;
+    config.global_limit->timeout_us = 20 * kMs;
   }
   return config;
 }

@@ -40,7 +40,7 @@ class ScriptRun : public ScriptRecord {
     policy.max_pending_requests = setting.max_pending;
     policy.max_lease_bytes_in_flight = size_t{std::max(1u, setting.max_lease_kb)} << 10;
     policy.lease_idle_timeout_us = uint64_t{std::max(1u, setting.lease_idle_ms)} * 1000;
-    policy.connect_timeout_us = 2 * SimWorld::kSecond;
+    policy.connect_timeout_us = 2 * kSecond;
     SetHosts(0, 0x37);
     SetHosts(1, 0x31);
     if (mirrors()) SetHosts(2, 0x33);
@@ -181,14 +181,14 @@ class ScriptRun : public ScriptRecord {
                (!client.client->to_send.empty() || client.client->finishing);
       });
     };
-    for (int i = 0; i < 600 && (busy() || i < 5); ++i) world->RunFor(SimWorld::kSecond);
+    for (int i = 0; i < 600 && (busy() || i < 5); ++i) world->RunFor(kSecond);
     Collect();
     ScriptChecks(*this).CheckRest();
   }
   // Then everybody leaves, and nothing may be left.
   void Leave() {
     for (ScriptClient& client : clients) client.client->Reset();
-    world->RunFor(20 * SimWorld::kSecond);
+    world->RunFor(20 * kSecond);
     Collect();
     ScriptChecks(*this).CheckEmpty();
     if (!server_lied) ScriptChecks(*this).CheckExchanges();

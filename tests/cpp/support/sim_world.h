@@ -24,6 +24,7 @@
 #include "tests/cpp/support/sim_config.h"
 #include "tests/cpp/support/sim_peers.h"
 #include "tests/cpp/support/sim_wire.h"
+#include "tests/cpp/support/units.h"
 
 namespace metaprotocol::test {
 
@@ -200,9 +201,6 @@ class SimWorld : public Host {
     }
     now_us_ = end;
   }
-  static constexpr uint64_t kMs = 1000;
-  static constexpr uint64_t kSecond = 1000 * 1000;
-
   // --- metrics, of all series or of those with one route or cluster
   uint64_t Count(Counter counter, std::string_view cluster = {}, std::string_view route = {}) {
     Flush();

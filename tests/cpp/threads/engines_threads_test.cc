@@ -53,7 +53,7 @@ TEST(EngineThreads, EnginesShareNothingButSnapshots) {
       uint64_t answered = 0;
       for (uint64_t id = 1; id <= kRequestsPerEngine; ++id) {
         client.Send(world.wire().Make('Q', id, std::to_string(id), {}, kinds[id % kinds.size()]));
-        world.RunFor(SimWorld::kMs);
+        world.RunFor(kMs);
         for (const WireMessage& reply : client.Take()) answered += reply.kind == 'R' ? 1 : 0;
       }
       EXPECT_EQ(answered, kRequestsPerEngine);

@@ -13,6 +13,10 @@
 
 namespace metaprotocol::declared {
 
+inline constexpr auto kSet = MutationOp::Kind::kSet;
+inline constexpr auto kAdd = MutationOp::Kind::kAddIfAbsent;
+inline constexpr auto kRemove = MutationOp::Kind::kRemove;
+
 // Binary: one length, headers, everything the language has for a usual protocol.
 inline constexpr std::string_view kAcme = R"({
   "framing": {"length": {"fields": ["length"], "after": "length"}},

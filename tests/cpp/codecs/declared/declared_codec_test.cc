@@ -64,9 +64,6 @@ class Codec {
 };
 
 using Ops = std::vector<MutationOp>;
-constexpr auto kSet = MutationOp::Kind::kSet;
-constexpr auto kAdd = MutationOp::Kind::kAddIfAbsent;
-constexpr auto kRemove = MutationOp::Kind::kRemove;
 
 TEST(DeclaredCodecTest, FieldsBecomeMetadataAndEntriesKeysOfTheirOwn) {
   const Codec codec(kAcme);
@@ -489,35 +486,35 @@ TEST(DeclaredCodecTest, EveryBrokenByteGivesAnAnswerWithinTheMessage) {
   }
 }
 
-std::string ErrorsOf(std::string_view json) { return CreateDeclaredCodec("test", json).error; }
+std::string ErrorsIn(std::string_view json) { return CreateDeclaredCodec("test", json).error; }
 
 TEST(DeclarationTest, WhatIsWrongIsToldByFieldValueAndFix) {
-  EXPECT_EQ(ErrorsOf(R"({"framing": {"length": {"fields": ["len"]}},
+  EXPECT_EQ(ErrorsIn(R"({"framing": {"length": {"fields": ["len"]}},
                          "fields": [{"name": "length", "bytes": 4}]})"),
             "declaration.framing.length.fields[0]: \"len\": is no field of requests; there are "
             "length");
-  EXPECT_EQ(ErrorsOf(R"({"framing": {"delimiter": "\n"},
+  EXPECT_EQ(ErrorsIn(R"({"framing": {"delimiter": "\n"},
                          "fields": [{"name": "a", "bytes": 4}, {"name": "a", "bytes": 9}]})"),
             "declaration.fields[1].bytes: 9: must be an integer from 1 to 8");
   EXPECT_EQ(
-      ErrorsOf(R"({"framing": {"delimiter": "\n"},
+      ErrorsIn(R"({"framing": {"delimiter": "\n"},
                          "fields": [{"name": "a", "bytes": 4}, {"name": "a", "bytes": 2}]})"),
       "declaration.fields[1].name: \"a\": is the name of another field; names must be unique");
-  EXPECT_EQ(ErrorsOf(R"({"framing": {"delimiter": "\n"},
+  EXPECT_EQ(ErrorsIn(R"({"framing": {"delimiter": "\n"},
                          "fields": [{"name": "id", "bytes": 2}], "correlationId": "id"})"),
             "declaration.correlation_id: \"id\": must have 4 or 8 bytes, or be decimal: the proxy "
             "gives ids of its own, and shorter ones would come back too soon; without "
             "correlation_id each connection carries one request at a time");
-  EXPECT_EQ(ErrorsOf(R"({"framing": {"delimiter": "\n"},
+  EXPECT_EQ(ErrorsIn(R"({"framing": {"delimiter": "\n"},
                          "fields": [{"name": "k", "bytes": 1}],
                          "kinds": [{"kind": "ONE_WAY", "when": [{"field": "kind", "values": [1]}]}]})"),
             "declaration.kinds[0].when[0].field: \"kind\": is no field of requests; there are k");
-  EXPECT_EQ(ErrorsOf(R"({"framing": {"delimiter": "\n"},
+  EXPECT_EQ(ErrorsIn(R"({"framing": {"delimiter": "\n"},
                          "fields": [{"name": "k", "bytes": 1}],
                          "errorReply": {"set": [{"field": "k", "number": 256}]}})"),
             "declaration.error_reply.set[0].number: 256: does not fit into k, which is at most "
             "255");
-  EXPECT_EQ(ErrorsOf(R"({"framing": {"delimiter": "\n"},
+  EXPECT_EQ(ErrorsIn(R"({"framing": {"delimiter": "\n"},
                          "fields": [{"name": "a", "bytes": 1},
                                     {"name": "b", "bytes": 1, "lengthThrough": "a"}]})"),
             "declaration.fields[1].length_through: \"a\": does not come after this field");

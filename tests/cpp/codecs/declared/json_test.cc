@@ -16,7 +16,7 @@ namespace {
 
 using Status = DecodeResult::Status;
 
-std::string Frame(const std::string& head, const std::string& body = "body") {
+std::string JsonFrame(const std::string& head, const std::string& body = "body") {
   return Be32(2 + head.size() + body.size()) + Be16(head.size()) + head + body;
 }
 
@@ -31,10 +31,10 @@ class JsonSeen : public Seen {
       : Seen(*Json(), direction, std::move(wire)) {}
 };
 
-Status StatusOf(const std::string& head) { return JsonSeen(Frame(head)).result.status; }
+Status StatusOf(const std::string& head) { return JsonSeen(JsonFrame(head)).result.status; }
 
 TEST(DeclaredJsonTest, MembersAreFieldsByTheirNames) {
-  const JsonSeen seen(Frame(R"( {"more": [1, {"id": 8}], "id" : 7,
+  const JsonSeen seen(JsonFrame(R"( {"more": [1, {"id": 8}], "id" : 7,
       "call": {"timeout": 250, "tags": {"user": "ann", "age": 41, "vip": true, "not": null},
                "method": "get"}, "flags": 1, "status": 5} )"));
   ASSERT_EQ(seen.result.status, Status::kMessage) << seen.result.error;
@@ -52,23 +52,24 @@ TEST(DeclaredJsonTest, MembersAreFieldsByTheirNames) {
 }
 
 TEST(DeclaredJsonTest, BitsOfAMemberTellKinds) {
-  EXPECT_EQ(JsonSeen(Frame(R"({"id":1,"flags":2})")).message.kind, MessageKind::kOneWay);
-  EXPECT_EQ(JsonSeen(Frame(R"({"id":1,"flags":-1})")).message.kind, MessageKind::kOneWay);
-  EXPECT_EQ(JsonSeen(Frame(R"({"id":1,"flags":4})")).message.kind, MessageKind::kHeartbeat);
-  EXPECT_EQ(JsonSeen(Frame(R"({"id":1,"debug":{}})")).message.kind, MessageKind::kOther);
-  EXPECT_EQ(JsonSeen(Frame(R"({"id":1,"debug":null})")).message.kind, MessageKind::kRequest);
+  EXPECT_EQ(JsonSeen(JsonFrame(R"({"id":1,"flags":2})")).message.kind, MessageKind::kOneWay);
+  EXPECT_EQ(JsonSeen(JsonFrame(R"({"id":1,"flags":-1})")).message.kind, MessageKind::kOneWay);
+  EXPECT_EQ(JsonSeen(JsonFrame(R"({"id":1,"flags":4})")).message.kind, MessageKind::kHeartbeat);
+  EXPECT_EQ(JsonSeen(JsonFrame(R"({"id":1,"debug":{}})")).message.kind, MessageKind::kOther);
+  EXPECT_EQ(JsonSeen(JsonFrame(R"({"id":1,"debug":null})")).message.kind, MessageKind::kRequest);
 }
 
 TEST(DeclaredJsonTest, TextsAreWhatTheirEscapesSay) {
-  const JsonSeen seen(Frame(R"({"\u0069d":1,"call":{"method":"a\"\\\/\b\f\r\t\u00e4\ud83d\ude00é",)"
-                            R"("t\u0061gs":{"k\u0001":"v\u0002","plain":"\u0041"}}})"));
+  const JsonSeen seen(
+      JsonFrame(R"({"\u0069d":1,"call":{"method":"a\"\\\/\b\f\r\t\u00e4\ud83d\ude00é",)"
+                R"("t\u0061gs":{"k\u0001":"v\u0002","plain":"\u0041"}}})"));
   ASSERT_EQ(seen.result.status, Status::kMessage) << seen.result.error;
   EXPECT_EQ(seen.message.id, 1u);
   EXPECT_EQ(seen.Find("method"), "a\"\\/\b\f\r\t\xc3\xa4\xf0\x9f\x98\x80\xc3\xa9");
   EXPECT_EQ(seen.Find("k\x01"), "v\x02");
   EXPECT_EQ(seen.Find("plain"), "A");
   // So are those that rules compare.
-  const JsonSeen other(Frame(R"({"id":1,"call":{"method":"none \u0022at\" all"}})"));
+  const JsonSeen other(JsonFrame(R"({"id":1,"call":{"method":"none \u0022at\" all"}})"));
   EXPECT_EQ(other.message.kind, MessageKind::kOther);
   // A character that is not to be there hides behind no escape.
   EXPECT_EQ(StatusOf(R"({"id":1,"text":"a\nb"})"), Status::kUndecodable);
@@ -157,7 +158,7 @@ TEST(DeclaredJsonTest, WhatReadersTakeInDifferentWaysIsRefusedAndAnswered) {
         R"("I-D":8)", R"("call":{"method":"a","method":"b"})", R"("call":{"Method":"a"})",
         R"("call":5)", R"("call":{"method":5})", R"("call":{"tags":{"a":[]}})",
         R"("call":{"tags":{"a":{}}})", R"("call":{"tags":[]})", R"("call":null,"call":{})"}) {
-    const JsonSeen seen(Frame(std::string(R"({"id":7,)") + more + "}"));
+    const JsonSeen seen(JsonFrame(std::string(R"({"id":7,)") + more + "}"));
     EXPECT_EQ(seen.result.status, Status::kUndecodable) << more;
     EXPECT_EQ(seen.message.kind, MessageKind::kRequest) << more;
     EXPECT_EQ(seen.message.id, 7u) << more;
@@ -168,7 +169,7 @@ TEST(DeclaredJsonTest, WhatReadersTakeInDifferentWaysIsRefusedAndAnswered) {
 }
 
 TEST(DeclaredJsonTest, OfEntriesTheLastCounts) {
-  const JsonSeen seen(Frame(R"({"id":1,"call":{"tags":{"user":"ann","us\u0065r":"bob"}}})"));
+  const JsonSeen seen(JsonFrame(R"({"id":1,"call":{"tags":{"user":"ann","us\u0065r":"bob"}}})"));
   MetadataKeys keys(seen.codec->traits().metadata_keys);
   const uint32_t slot = keys.Want("user");
   Message message;
@@ -182,7 +183,7 @@ TEST(DeclaredJsonTest, OfEntriesTheLastCounts) {
 
 TEST(DeclaredJsonTest, WithoutAnIdNobodyCanBeAnswered) {
   for (const char* const head : {"{}", R"({"id":null})", R"({"id":"1"})", R"({"flags":2})"}) {
-    const JsonSeen seen(Frame(head));
+    const JsonSeen seen(JsonFrame(head));
     EXPECT_EQ(seen.result.status, Status::kUndecodable) << head;
     EXPECT_EQ(seen.message.kind, MessageKind::kOther) << head;
     EXPECT_EQ(seen.message.length, seen.bytes.size());
@@ -192,35 +193,32 @@ TEST(DeclaredJsonTest, WithoutAnIdNobodyCanBeAnswered) {
 TEST(DeclaredJsonTest, AnotherIdChangesItsDigitsAndTheLengthsAroundThem) {
   const std::string before = R"( {"a":"\u0041\/" , "id" :  )";
   const std::string after = R"(,"call":{ "method":"x"} } )";
-  const JsonSeen seen(Frame(before + "7" + after));
-  EXPECT_EQ(seen.Written({.id = 123456}), Frame(before + "123456" + after));
+  const JsonSeen seen(JsonFrame(before + "7" + after));
+  EXPECT_EQ(seen.Written({.id = 123456}), JsonFrame(before + "123456" + after));
   EXPECT_EQ(seen.Written({.id = 7}), seen.bytes);
   // 32 bits, as readers have them.
-  EXPECT_EQ(seen.Written({.id = 0xffffffff}), Frame(before + "-1" + after));
-  const JsonSeen negative(Frame(before + "-2" + after));
+  EXPECT_EQ(seen.Written({.id = 0xffffffff}), JsonFrame(before + "-1" + after));
+  const JsonSeen negative(JsonFrame(before + "-2" + after));
   EXPECT_EQ(negative.message.id, 0xfffffffeu);
-  EXPECT_EQ(negative.Written({.id = 0}), Frame(before + "0" + after));
+  EXPECT_EQ(negative.Written({.id = 0}), JsonFrame(before + "0" + after));
   // The rest of a message that is not there yet does not matter.
   JsonSeen part(seen.bytes + std::string(100, 'x'));
   part.bytes.resize(seen.bytes.size() - 4);
-  EXPECT_EQ(part.Written({.id = 8}), Frame(before + "8" + after).substr(0, part.bytes.size()));
+  EXPECT_EQ(part.Written({.id = 8}), JsonFrame(before + "8" + after).substr(0, part.bytes.size()));
 }
 
 TEST(DeclaredJsonTest, AnIdThatNoLengthCanSayIsImpossible) {
   const std::string rest = R"(,"more":")" + std::string(65535 - 18, 'x') + "\"}";
-  const JsonSeen seen(Frame(R"({"id":1)" + rest));
+  const JsonSeen seen(JsonFrame(R"({"id":1)" + rest));
   ASSERT_EQ(seen.result.status, Status::kMessage) << seen.result.error;
-  EXPECT_EQ(seen.Written({.id = 9}), Frame(R"({"id":9)" + rest));
+  EXPECT_EQ(seen.Written({.id = 9}), JsonFrame(R"({"id":9)" + rest));
   EXPECT_EQ(seen.Written({.id = 100}), "(impossible)");
 }
 
 using Ops = std::vector<MutationOp>;
-constexpr auto kSet = MutationOp::Kind::kSet;
-constexpr auto kAdd = MutationOp::Kind::kAddIfAbsent;
-constexpr auto kRemove = MutationOp::Kind::kRemove;
 
 std::string Mutated(const std::string& head, const Ops& ops, uint64_t timeout_us = 0) {
-  const JsonSeen seen(Frame(head));
+  const JsonSeen seen(JsonFrame(head));
   EXPECT_EQ(seen.result.status, Status::kMessage) << seen.result.error << head;
   const std::string written =
       seen.Written({.id = seen.message.id, .mutation = ops, .timeout_us = timeout_us});
@@ -293,22 +291,23 @@ TEST(DeclaredJsonTest, RepliesAreWrittenAsJson) {
   std::string out;
   ASSERT_TRUE(Json()->Reply({.id = 0xfffffff0}, LocalReply::kNoRoute, "no \"way\"\t\n", out));
   EXPECT_EQ(out,
-            Frame(R"({"id":-16,"flags":2,"status":5,"text":"no \"way\"\u0009 "})", "no_route"));
+            JsonFrame(R"({"id":-16,"flags":2,"status":5,"text":"no \"way\"\u0009 "})", "no_route"));
   out.clear();
   ASSERT_TRUE(Json()->Reply({.id = 3}, LocalReply::kNoRoute, "\xff", out));
-  EXPECT_EQ(out, Frame(R"({"id":3,"flags":2,"status":5,"text":"no_route"})", "no_route"));
+  EXPECT_EQ(out, JsonFrame(R"({"id":3,"flags":2,"status":5,"text":"no_route"})", "no_route"));
   out.clear();
   ASSERT_TRUE(Json()->Reply({.id = 3}, LocalReply::kNoContent, "", out));
-  EXPECT_EQ(out, Frame(R"({"id":3})", ""));
-  const JsonSeen beat(Frame(R"({"id":12,"flags":4})"));
+  EXPECT_EQ(out, JsonFrame(R"({"id":3})", ""));
+  const JsonSeen beat(JsonFrame(R"({"id":12,"flags":4})"));
   out.clear();
   ASSERT_TRUE(Json()->HeartbeatReply(beat.message, beat.bytes, out));
-  EXPECT_EQ(out, Frame(R"({"id":12,"flags":4})", ""));
+  EXPECT_EQ(out, JsonFrame(R"({"id":12,"flags":4})", ""));
 }
 
 TEST(DeclaredJsonTest, PeopleSeeWhatMembersSay) {
   std::string_view error;
-  const std::string bytes = Frame(R"({"id":1,"call":{"method":"\u0041","tags":{"k":"\u0042"}}})");
+  const std::string bytes =
+      JsonFrame(R"({"id":1,"call":{"method":"\u0041","tags":{"k":"\u0042"}}})");
   std::string shown;
   for (const auto& field : Json()->Explain(Direction::kRequest, bytes, error)) {
     shown += field.name + "=" + field.value + ";";
@@ -377,7 +376,7 @@ TEST(DeclaredJsonTest, HoldsWhatCodecsPromise) {
   for (const Direction direction : {Direction::kRequest, Direction::kResponse}) {
     Heads heads(20261130);
     for (int i = 0; i < 1500; ++i) {
-      const std::string frame = Frame(heads.Next());
+      const std::string frame = JsonFrame(heads.Next());
       const auto result = CheckConformance(*Json(), direction, frame, {.seed = 5});
       ASSERT_FALSE(result.violation) << *result.violation << ": " << testing::PrintToString(frame);
       messages += JsonSeen(frame, direction).result.status == Status::kMessage ? 1 : 0;
@@ -388,7 +387,7 @@ TEST(DeclaredJsonTest, HoldsWhatCodecsPromise) {
 
 // --- what is wrong with declarations
 
-std::string ErrorsOf(std::string_view member, std::string_view more = "") {
+std::string JsonErrorsOf(std::string_view member, std::string_view more = "") {
   const std::string json =
       R"({"framing": {"length": {"fields": ["n"], "after": "n"}}, "fields": [
           {"name": "n", "bytes": 4},
@@ -399,34 +398,34 @@ std::string ErrorsOf(std::string_view member, std::string_view more = "") {
 
 TEST(DeclaredJsonTest, WhatIsWrongIsToldByFieldValueAndFix) {
   const std::string at = "declaration.fields[1].message.members[";
-  EXPECT_EQ(ErrorsOf(R"({"name": "a", "path": "a.b"}, {"name": "b", "path": "a.c.d.e"})"), "");
-  EXPECT_EQ(ErrorsOf(R"({"name": "a", "path": "a..b"})"),
+  EXPECT_EQ(JsonErrorsOf(R"({"name": "a", "path": "a.b"}, {"name": "b", "path": "a.c.d.e"})"), "");
+  EXPECT_EQ(JsonErrorsOf(R"({"name": "a", "path": "a..b"})"),
             at + "0].path: \"a..b\": must be one to four numbers or names with '.' between them, "
                  "such as 1.2 or head.method");
-  EXPECT_EQ(ErrorsOf(R"({"name": "a", "path": "x"}, {"name": "b", "path": "x"})"),
+  EXPECT_EQ(JsonErrorsOf(R"({"name": "a", "path": "x"}, {"name": "b", "path": "x"})"),
             at + "1].path: \"x\": is that of another member");
-  EXPECT_EQ(ErrorsOf(R"({"name": "a", "path": "x"}, {"name": "b", "path": "x.y"})"),
+  EXPECT_EQ(JsonErrorsOf(R"({"name": "a", "path": "x"}, {"name": "b", "path": "x.y"})"),
             at + "1].path: \"x.y\": leads through another member, which is no object with members");
-  EXPECT_EQ(ErrorsOf(R"({"name": "a", "path": "x.y"}, {"name": "b", "path": "x"})"),
+  EXPECT_EQ(JsonErrorsOf(R"({"name": "a", "path": "x.y"}, {"name": "b", "path": "x"})"),
             at + "1].path: \"x\": is that of another member");
-  EXPECT_EQ(
-      ErrorsOf(R"({"name": "a", "path": "x.y"}, {"name": "b", "path": "x", "type": "PRESENCE"})"),
-      "");
-  EXPECT_EQ(ErrorsOf(R"({"name": "a", "path": "a"})", R"(, "correlationId": "a")"),
+  EXPECT_EQ(JsonErrorsOf(
+                R"({"name": "a", "path": "x.y"}, {"name": "b", "path": "x", "type": "PRESENCE"})"),
+            "");
+  EXPECT_EQ(JsonErrorsOf(R"({"name": "a", "path": "a"})", R"(, "correlationId": "a")"),
             "declaration.correlation_id: \"a\": is no number field");
-  EXPECT_EQ(ErrorsOf(R"({"name": "a", "path": "a", "type": "INT32", "value": 1})",
-                     R"(, "correlationId": "a")"),
+  EXPECT_EQ(JsonErrorsOf(R"({"name": "a", "path": "a", "type": "INT32", "value": 1})",
+                         R"(, "correlationId": "a")"),
             "declaration.correlation_id: \"a\": must be a number without a value of its own in its "
             "message");
   EXPECT_EQ(
-      ErrorsOf(R"({"name": "a", "path": "x.a", "type": "INT32"})", R"(, "correlationId": "a")"),
+      JsonErrorsOf(R"({"name": "a", "path": "x.a", "type": "INT32"})", R"(, "correlationId": "a")"),
       "");
   const std::string reply = "declaration.error_reply.set[0].";
-  EXPECT_EQ(ErrorsOf(R"({"name": "a", "path": "a", "type": "INT32"})",
-                     R"(, "errorReply": {"set": [{"field": "a", "number": 4294967296}]})"),
+  EXPECT_EQ(JsonErrorsOf(R"({"name": "a", "path": "a", "type": "INT32"})",
+                         R"(, "errorReply": {"set": [{"field": "a", "number": 4294967296}]})"),
             reply + "number: 4294967296: does not fit into a, which is at most 2147483647");
   EXPECT_EQ(
-      ErrorsOf(
+      JsonErrorsOf(
           R"({"name": "a", "path": "a", "type": "INT32", "names": [{"number": 1, "name": "x"}]})",
           R"(, "errorReply": {"set": [{"field": "a", "text": "y"}]})"),
       reply + "text: \"y\": is no name of a; write one, or number");

@@ -17,7 +17,7 @@ using test::proto::Entry;
 using test::proto::Number;
 using test::proto::Text;
 
-std::string Frame(const std::string& meta, const std::string& body = "body") {
+std::string ProtobufFrame(const std::string& meta, const std::string& body = "body") {
   return "PRPC" + Be32(meta.size() + body.size()) + Be32(meta.size()) + meta + body;
 }
 
@@ -95,7 +95,7 @@ TEST(DeclaredProtobufTest, TheTwinOfBrpcReadsAndWritesWhatTheCodecByHandDoes) {
   for (const Direction direction : {Direction::kRequest, Direction::kResponse}) {
     Metas metas(20261129);
     for (int i = 0; i < 5000; ++i) {
-      const std::string frame = Frame(metas.Next(direction));
+      const std::string frame = ProtobufFrame(metas.Next(direction));
       const auto difference = twins.Difference(direction, frame);
       ASSERT_FALSE(difference) << *difference << ": " << testing::PrintToString(frame);
       MetadataKeys none;
@@ -113,7 +113,7 @@ TEST(DeclaredProtobufTest, HoldsWhatCodecsPromise) {
   for (const Direction direction : {Direction::kRequest, Direction::kResponse}) {
     Metas metas(7);
     for (int i = 0; i < 500; ++i) {
-      const std::string frame = Frame(metas.Next(direction));
+      const std::string frame = ProtobufFrame(metas.Next(direction));
       const auto result = CheckConformance(*codec, direction, frame, {.seed = 3});
       ASSERT_FALSE(result.violation) << *result.violation << ": " << testing::PrintToString(frame);
     }
@@ -144,13 +144,13 @@ std::string Own(const std::string& head, const std::string& body = "!rest") {
   return Be16(1 + head.size() + body.size()) + static_cast<char>(head.size()) + head + body;
 }
 
-struct Seen {
+struct ProtobufSeen {
   DecodeResult result;
   Message message;
   std::string bytes;
   MetadataKeys keys;
 
-  explicit Seen(std::string wire, Direction direction = Direction::kRequest)
+  explicit ProtobufSeen(std::string wire, Direction direction = Direction::kRequest)
       : bytes(std::move(wire)), keys(MetadataKeys::Everything(Codec()->traits().metadata_keys)) {
     message.Clear(&keys);
     DecodeOptions options;
@@ -175,49 +175,50 @@ const std::string kWithin =
     Text(1, Text(3, "get")) + Number(5, 9) + Entry(6, "user", "ann") + Text(7, "unknown");
 
 TEST(DeclaredProtobufTest, MembersAreFieldsHoweverDeepTheyLie) {
-  const Seen seen(Own(Number(1, 7) + Text(2, kWithin) + Number(4, UINT64_MAX)));
+  const ProtobufSeen seen(Own(Number(1, 7) + Text(2, kWithin) + Number(4, UINT64_MAX)));
   ASSERT_EQ(seen.result.status, DecodeResult::Status::kMessage) << seen.result.error;
   EXPECT_EQ(seen.message.id, 7u);
   EXPECT_EQ(seen.message.timeout_us, 9'000'000u);
   EXPECT_EQ(seen.Find("method"), "get");
   EXPECT_EQ(seen.Find("user"), "ann");
   EXPECT_EQ(seen.Find("status"), "broken");
-  const Seen reply(seen.bytes, Direction::kResponse);
+  const ProtobufSeen reply(seen.bytes, Direction::kResponse);
   EXPECT_EQ(reply.message.status, ReplyStatus::kError);
   EXPECT_EQ(reply.message.status_code, -1);
 }
 
 TEST(DeclaredProtobufTest, AnotherIdChangesTheLengthsAroundItAndNothingElse) {
-  const Seen seen(Own(Text(2, kWithin) + Number(1, 7) + Number(4, 0)));
+  const ProtobufSeen seen(Own(Text(2, kWithin) + Number(1, 7) + Number(4, 0)));
   EXPECT_EQ(seen.Written({.id = 300}), Own(Text(2, kWithin) + Number(1, 300) + Number(4, 0)));
   EXPECT_EQ(seen.Written({.id = 7}), seen.bytes);
-  const Seen absent(Own(Text(2, kWithin)));
+  const ProtobufSeen absent(Own(Text(2, kWithin)));
   EXPECT_EQ(absent.Written({.id = 300}), Own(Text(2, kWithin) + Number(1, 300)));
 }
 
 TEST(DeclaredProtobufTest, AnIdThatNoLengthCanSayIsImpossible) {
   // The head's length has one byte.
-  const Seen seen(Own(Text(2, kWithin + std::string(180, '\x10')) + Number(1, 7)));
+  const ProtobufSeen seen(Own(Text(2, kWithin + std::string(180, '\x10')) + Number(1, 7)));
   ASSERT_EQ(seen.result.status, DecodeResult::Status::kMessage) << seen.result.error;
   std::string out;
-  EXPECT_FALSE(Seen::Codec()->Encode(seen.message, seen.bytes, {.id = 8}, out).impossible);
-  const Seen longer(Own(Text(2, kWithin + Text(9, std::string(215, 'x'))) + Number(1, 7)));
+  EXPECT_FALSE(ProtobufSeen::Codec()->Encode(seen.message, seen.bytes, {.id = 8}, out).impossible);
+  const ProtobufSeen longer(Own(Text(2, kWithin + Text(9, std::string(215, 'x'))) + Number(1, 7)));
   ASSERT_EQ(longer.result.status, DecodeResult::Status::kMessage) << longer.result.error;
   out.clear();
-  EXPECT_TRUE(
-      Seen::Codec()->Encode(longer.message, longer.bytes, {.id = UINT64_MAX}, out).impossible);
+  EXPECT_TRUE(ProtobufSeen::Codec()
+                  ->Encode(longer.message, longer.bytes, {.id = UINT64_MAX}, out)
+                  .impossible);
   EXPECT_EQ(out, "");
 }
 
 TEST(DeclaredProtobufTest, MutationsAndTimeoutsChangeWhatTheyNameAndNothingElse) {
-  const Seen seen(Own(Number(1, 7) + Text(2, kWithin) + Number(4, 0)));
+  const ProtobufSeen seen(Own(Number(1, 7) + Text(2, kWithin) + Number(4, 0)));
   const std::vector<MutationOp> ops = {{MutationOp::Kind::kSet, "method", "put"},
                                        {MutationOp::Kind::kRemove, "user", ""},
                                        {MutationOp::Kind::kSet, "zone", "b"}};
   const std::string within =
       Text(7, "unknown") + Text(1, Text(3, "put")) + Number(5, 2) + Entry(6, "zone", "b");
   const std::string written = seen.Written({.id = 8, .mutation = ops, .timeout_us = 1'500'000});
-  const Seen mutated(written);
+  const ProtobufSeen mutated(written);
   ASSERT_EQ(mutated.result.status, DecodeResult::Status::kMessage) << mutated.result.error;
   EXPECT_EQ(mutated.message.id, 8u);
   EXPECT_EQ(mutated.message.timeout_us, 2'000'000u);
@@ -238,7 +239,7 @@ TEST(DeclaredProtobufTest, MessagesAroundALongTextGetLongerLengths) {
     const std::string method(size, 'm');
     const std::vector<MutationOp> ops = {{MutationOp::Kind::kSet, "method", method}};
     // A text that is set is written behind what else its message has, which is nothing here.
-    EXPECT_EQ(Seen(Own(head("get"))).Written({.id = 5, .mutation = ops}),
+    EXPECT_EQ(ProtobufSeen(Own(head("get"))).Written({.id = 5, .mutation = ops}),
               Own(Text(2, Text(1, Text(3, method)) + tail) + Number(1, 5)))
         << size;
   }
@@ -289,29 +290,29 @@ TEST(DeclaredProtobufTest, FieldsMayHaveAnyNumber) {
 }
 
 TEST(DeclaredProtobufTest, WhatIsDemandedOfAMessageIsRefusedWithoutItAndAnswered) {
-  const Seen without(Own(Number(1, 7) + Text(2, Number(5, 9))));
+  const ProtobufSeen without(Own(Number(1, 7) + Text(2, Number(5, 9))));
   EXPECT_EQ(without.result.status, DecodeResult::Status::kUndecodable);
   EXPECT_EQ(without.message.kind, MessageKind::kRequest);
   EXPECT_EQ(without.message.id, 7u);
-  const Seen twice(Own(Text(2, kWithin) + Text(2, kWithin) + Number(1, 7)));
+  const ProtobufSeen twice(Own(Text(2, kWithin) + Text(2, kWithin) + Number(1, 7)));
   EXPECT_EQ(twice.result.status, DecodeResult::Status::kUndecodable);
   EXPECT_EQ(twice.message.id, 7u);  // what is behind the fault is read all the same
-  const Seen group(Own(Number(1, 7) + "\x13"));
+  const ProtobufSeen group(Own(Number(1, 7) + "\x13"));
   EXPECT_EQ(group.result.status, DecodeResult::Status::kUndecodable);
 }
 
 TEST(DeclaredProtobufTest, RepliesAreWrittenMemberByMember) {
   std::string out;
-  ASSERT_TRUE(Seen::Codec()->Reply({.id = 300}, LocalReply::kNoRoute, "no way", out));
+  ASSERT_TRUE(ProtobufSeen::Codec()->Reply({.id = 300}, LocalReply::kNoRoute, "no way", out));
   EXPECT_EQ(out, Own(Number(1, 300) + Text(2, Text(1, Text(3, "no way"))) + Number(4, UINT64_MAX),
                      std::string(1, '\0') + "no_route"));
   // A text that is no UTF-8 is none that protobuf's readers take.
   out.clear();
-  ASSERT_TRUE(Seen::Codec()->Reply({.id = 1}, LocalReply::kNoRoute, "\xff", out));
+  ASSERT_TRUE(ProtobufSeen::Codec()->Reply({.id = 1}, LocalReply::kNoRoute, "\xff", out));
   EXPECT_NE(out.find(Text(3, "no_route")), std::string::npos);
 }
 
-std::string ErrorsOf(std::string_view member, std::string_view more = "") {
+std::string ProtobufErrorsOf(std::string_view member, std::string_view more = "") {
   const std::string json =
       R"({"framing": {"length": {"fields": ["n"], "after": "n"}}, "fields": [
           {"name": "n", "bytes": 4},
@@ -323,25 +324,27 @@ std::string ErrorsOf(std::string_view member, std::string_view more = "") {
 TEST(DeclaredProtobufTest, WhatIsWrongIsToldByFieldValueAndFix) {
   const std::string at = "declaration.fields[1].message.members[";
   EXPECT_EQ(
-      ErrorsOf(R"({"name": "a", "path": "1.0"})"),
+      ProtobufErrorsOf(R"({"name": "a", "path": "1.0"})"),
       at + "0].path: \"1.0\": must be one to four numbers with '.' between them, such as 1.2");
-  EXPECT_EQ(ErrorsOf(R"({"name": "a", "path": "600000000"})"),
+  EXPECT_EQ(ProtobufErrorsOf(R"({"name": "a", "path": "600000000"})"),
             at + "0].path: \"600000000\": has a number above 536870911");
-  EXPECT_EQ(ErrorsOf(R"({"name": "a", "path": "1"}, {"name": "a", "path": "2"})"),
+  EXPECT_EQ(ProtobufErrorsOf(R"({"name": "a", "path": "1"}, {"name": "a", "path": "2"})"),
             at + "1].name: \"a\": is the name of another field; names must be unique");
-  EXPECT_EQ(ErrorsOf(R"({"name": "a", "path": "1"}, {"name": "b", "path": "1"})"),
+  EXPECT_EQ(ProtobufErrorsOf(R"({"name": "a", "path": "1"}, {"name": "b", "path": "1"})"),
             at + "1].path: \"1\": is that of another member; only entries may have a text beside "
                  "them, after them");
-  EXPECT_EQ(ErrorsOf(R"({"name": "a", "path": "1", "value": 1})"),
+  EXPECT_EQ(ProtobufErrorsOf(R"({"name": "a", "path": "1", "value": 1})"),
             at + "0].value: 1: is for numbers and presence");
-  EXPECT_EQ(ErrorsOf(R"({"name": "a", "path": "1", "type": "INT64",
+  EXPECT_EQ(ProtobufErrorsOf(R"({"name": "a", "path": "1", "type": "INT64",
                         "names": [{"number": 2, "name": "x"}, {"number": 2, "name": "y"}]})"),
             at + "0].names: 2: has two names; each number may have one");
-  EXPECT_EQ(ErrorsOf(R"({"name": "a", "path": "1", "type": "INT32"})", R"(, "correlationId": "a")"),
+  EXPECT_EQ(ProtobufErrorsOf(R"({"name": "a", "path": "1", "type": "INT32"})",
+                             R"(, "correlationId": "a")"),
             "declaration.correlation_id: \"a\": must be a number of 64 bits (UINT64 or INT64) in "
             "its message");
   EXPECT_EQ(
-      ErrorsOf(R"({"name": "a", "path": "1.2", "type": "INT64"})", R"(, "correlationId": "a")"),
+      ProtobufErrorsOf(R"({"name": "a", "path": "1.2", "type": "INT64"})",
+                       R"(, "correlationId": "a")"),
       "declaration.correlation_id: \"a\": is in a message within the message; it must be directly "
       "in a field's");
 }

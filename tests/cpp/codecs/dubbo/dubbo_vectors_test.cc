@@ -14,10 +14,10 @@ namespace {
 
 using ResultStatus = DecodeResult::Status;
 
-const Mutation kMutation = {{MutationOp::Kind::kSet, "version", "9.9.9"},
-                            {MutationOp::Kind::kRemove, "group", ""},
-                            {MutationOp::Kind::kAddIfAbsent, "user", "nobody"},
-                            {MutationOp::Kind::kSet, "x-new", "neu é😀"}};
+const Mutation kMetadataChanges = {{MutationOp::Kind::kSet, "version", "9.9.9"},
+                                   {MutationOp::Kind::kRemove, "group", ""},
+                                   {MutationOp::Kind::kAddIfAbsent, "user", "nobody"},
+                                   {MutationOp::Kind::kSet, "x-new", "neu é😀"}};
 
 // Whether the codec looks into bodies of that peer's serialization.
 bool Readable(const Vector& v) { return !v.peer.ends_with("-java"); }
@@ -102,13 +102,14 @@ TEST(DubboVectors, RequestsKeepEverythingButWhatIsMutated) {
   size_t checked = 0;
   for (const Vector& v : AllVectors()) {
     if (!v.request() || v.event()) continue;
-    EXPECT_EQ(CheckRequestRoundTrip(codec, v.bytes, kMutation), std::nullopt) << v.full_name();
+    EXPECT_EQ(CheckRequestRoundTrip(codec, v.bytes, kMetadataChanges), std::nullopt)
+        << v.full_name();
     if (!Readable(v)) continue;
     Message message;
     ASSERT_EQ(DecodeInto(v.direction(), v.bytes, WantingAll(), message).status,
               ResultStatus::kMessage);
     std::string out;
-    codec.Encode(message, v.bytes, {.id = 1, .mutation = kMutation}, out);
+    codec.Encode(message, v.bytes, {.id = 1, .mutation = kMetadataChanges}, out);
     Message again;
     ASSERT_EQ(DecodeInto(v.direction(), out, WantingAll(), again).status, ResultStatus::kMessage)
         << v.full_name();
@@ -132,7 +133,8 @@ TEST(DubboVectors, ResponsesKeepTheirValueWhenAttachmentsChange) {
               ResultStatus::kMessage);
     message.tag |= kTagReadsResponseAttachments;
     std::string out;
-    const size_t used = codec.Encode(message, v.bytes, {.id = 5, .mutation = kMutation}, out).head;
+    const size_t used =
+        codec.Encode(message, v.bytes, {.id = 5, .mutation = kMetadataChanges}, out).head;
     out.append(Bytes(v.bytes).substr(used));
     if (v.bytes[3] != 20) {
       EXPECT_EQ(out.size(), v.bytes.size());
@@ -223,10 +225,10 @@ TEST(DubboVectors, NoSingleByteBreaksTheCodec) {
           ++messages;
           std::string out;
           const size_t used =
-              codec.Encode(message, bytes, {.id = 1, .mutation = kMutation}, out).head;
+              codec.Encode(message, bytes, {.id = 1, .mutation = kMetadataChanges}, out).head;
           ASSERT_LE(used, bytes.size());
           if (v.request()) {
-            ASSERT_EQ(CheckRequestRoundTrip(codec, bytes, kMutation), std::nullopt)
+            ASSERT_EQ(CheckRequestRoundTrip(codec, bytes, kMetadataChanges), std::nullopt)
                 << v.full_name() << " byte " << i;
           }
         } else {

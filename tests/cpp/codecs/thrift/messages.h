@@ -76,4 +76,6 @@ inline std::string Header(std::string infos, uint32_t id, const std::string& mes
   return Framed(rest + infos + message);
 }
 
+inline const std::string kEcho = Binary(kCall, "echo", 1);
+
 }  // namespace metaprotocol::thrift

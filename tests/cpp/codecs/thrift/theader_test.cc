@@ -15,26 +15,16 @@ using std::string_literals::operator""s;
 using Kind = MutationOp::Kind;
 using Pairs = std::vector<std::pair<std::string, std::string>>;
 
-const std::string kMessage = Binary(kCall, "echo", 1);
-
-Decoded Request(Bytes bytes) { return DecodeOnce(bytes, Direction::kRequest); }
-
-std::string Mutate(const std::string& wire, const Mutation& mutation) {
-  const Decoded decoded = Request(wire);
-  EXPECT_EQ(decoded.result.status, Status::kMessage) << decoded.result.error;
-  return EncodeWhole(decoded.message, wire, 1, mutation);
-}
-
 TEST(THeader, SetsReplacesAddsAndRemovesInfoHeaders) {
-  const std::string wire = Header(Infos(0, {{"a", "1"}, {"b", "2"}, {"a", "3"}}), 1, kMessage);
+  const std::string wire = Header(Infos(0, {{"a", "1"}, {"b", "2"}, {"a", "3"}}), 1, kEcho);
   EXPECT_EQ(Mutate(wire, {{Kind::kSet, "a", "x"}}),
-            Header(Infos(0, {{"b", "2"}, {"a", "x"}}), 1, kMessage));
+            Header(Infos(0, {{"b", "2"}, {"a", "x"}}), 1, kEcho));
   EXPECT_EQ(Mutate(wire, {{Kind::kAddIfAbsent, "a", "x"}, {Kind::kAddIfAbsent, "c", "y"}}),
-            Header(Infos(0, {{"a", "1"}, {"b", "2"}, {"a", "3"}, {"c", "y"}}), 1, kMessage));
+            Header(Infos(0, {{"a", "1"}, {"b", "2"}, {"a", "3"}, {"c", "y"}}), 1, kEcho));
   EXPECT_EQ(Mutate(wire, {{Kind::kRemove, "a", ""}, {Kind::kRemove, "none", ""}}),
-            Header(Infos(0, {{"b", "2"}}), 1, kMessage));
+            Header(Infos(0, {{"b", "2"}}), 1, kEcho));
   EXPECT_EQ(Mutate(wire, {{Kind::kRemove, "a", ""}, {Kind::kRemove, "b", ""}}),
-            Header(Infos(0, {}), 1, kMessage));
+            Header(Infos(0, {}), 1, kEcho));
   EXPECT_EQ(Mutate(wire, {{Kind::kSet, "c", "1"}, {Kind::kRemove, "c", ""}}), wire);
 }
 
@@ -52,7 +42,7 @@ TEST(THeader, StaysWellFormedForEveryLengthOfPadding) {
 
 TEST(THeader, KeepsInfoBlocksItDoesNotKnow) {
   const std::string unknown = "\x05opaque\0\0"s;
-  const std::string wire = Header(Infos(0, {{"a", "1"}}) + unknown, 1, kMessage);
+  const std::string wire = Header(Infos(0, {{"a", "1"}}) + unknown, 1, kEcho);
   const Decoded decoded = Request(wire);
   ASSERT_EQ(decoded.result.status, Status::kMessage) << decoded.result.error;
   EXPECT_EQ(decoded.message.metadata.Find("a"), "1");
@@ -61,7 +51,7 @@ TEST(THeader, KeepsInfoBlocksItDoesNotKnow) {
 }
 
 TEST(THeader, LeavesOutMutationsThatAHeaderCannotCarry) {
-  const std::string wire = Header(Infos(0, {{"a", "1"}}), 1, kMessage);
+  const std::string wire = Header(Infos(0, {{"a", "1"}}), 1, kEcho);
   EXPECT_EQ(Mutate(wire, {{Kind::kSet, "k", std::string(32768, 'v')}}), wire);
   EXPECT_NE(Mutate(wire, {{Kind::kSet, "k", std::string(32767, 'v')}}), wire);
   Mutation much;
@@ -90,18 +80,18 @@ TEST(THeader, ARequestThatCannotCarryWhatIsRequiredGoesNowhere) {
   };
   Pairs full = {{"user", "root"}};
   while (full.size() < kMaxInfoHeaders) full.emplace_back("k" + std::to_string(full.size()), "v");
-  const std::string request = Header(Infos(0, full), 1, kMessage);
+  const std::string request = Header(Infos(0, full), 1, kEcho);
   EXPECT_TRUE(impossible(request, Direction::kRequest, true));
   EXPECT_FALSE(impossible(request, Direction::kRequest, false));
   EXPECT_FALSE(
       impossible(Header(Infos(0, full), 1, Binary(kReply, "echo", 1)), Direction::kResponse, true));
   full.resize(kMaxInfoHeaders - 1);
-  EXPECT_FALSE(impossible(Header(Infos(0, full), 1, kMessage), Direction::kRequest, true));
-  EXPECT_FALSE(impossible(Framed(kMessage), Direction::kRequest, true)) << "nothing to change";
+  EXPECT_FALSE(impossible(Header(Infos(0, full), 1, kEcho), Direction::kRequest, true));
+  EXPECT_FALSE(impossible(Framed(kEcho), Direction::kRequest, true)) << "nothing to change";
 }
 
 TEST(THeader, OtherTransportsTakeNoMutation) {
-  for (const std::string& wire : {Framed(kMessage), kMessage, Compact(kCall, "echo", 1)}) {
+  for (const std::string& wire : {Framed(kEcho), kEcho, Compact(kCall, "echo", 1)}) {
     EXPECT_EQ(Mutate(wire, {{Kind::kSet, "a", "b"}}), wire);
   }
 }
@@ -132,14 +122,13 @@ TEST(THeader, MutatesAHeadWhoseBodyHasNotCome) {
 }
 
 TEST(THeader, TheLastOfEqualKeysIsTheOneToFindAsForItsReaders) {
-  const Decoded decoded =
-      Request(Header(Infos(0, {{"a", "1"}, {"a", "2"}, {"b", "3"}}), 1, kMessage));
+  const Decoded decoded = Request(Header(Infos(0, {{"a", "1"}, {"a", "2"}, {"b", "3"}}), 1, kEcho));
   EXPECT_EQ(decoded.message.metadata.Find("a"), "2");
 }
 
 TEST(THeader, InfoHeadersCannotOverrideWhatTheMessageSays) {
   const Decoded decoded =
-      Request(Header(Infos(0, {{"method", "other"}, {"transport", "framed"}}), 1, kMessage));
+      Request(Header(Infos(0, {{"method", "other"}, {"transport", "framed"}}), 1, kEcho));
   EXPECT_EQ(decoded.message.metadata.Find("method"), "echo");
   EXPECT_EQ(decoded.message.metadata.Find("transport"), "header");
 }
@@ -161,7 +150,7 @@ TEST(THeader, ReplacesBothIdsAndGivesBothBackEvenIfTheyDiffer) {
 }
 
 TEST(THeader, KeepsFlags) {
-  std::string wire = Header(Infos(0, {}), 1, kMessage);
+  std::string wire = Header(Infos(0, {}), 1, kEcho);
   wire[7] = 3;
   EXPECT_EQ(EncodeWhole(Request(wire).message, wire, 1), wire);
 }
@@ -174,14 +163,14 @@ struct Refused {
 
 TEST(THeader, AnswersWhatItRefusesWithTheTypeThatSaysIt) {
   const Refused refused[] = {
-      {Header("\0\1\2"s, 7, kMessage), "THeader transforms other than zlib are not supported", 8},
-      {Header("\2\2\1\3"s, 7, kMessage), "THeader transforms other than zlib are not supported", 8},
-      {Header("\0\1\1"s, 7, kMessage), "a Thrift message that zlib cannot have compressed", 8},
-      {Header("\1\0"s, 7, kMessage), "THeader with a protocol other than binary and compact", 9},
-      {Header("\0\0\2\1\1a\1b"s, 7, kMessage), "THeader persistent headers are not supported", 7},
-      {Header("\0\0\1\2\1a\1b"s, 7, kMessage), "a Thrift field runs over the end of its frame", 7},
-      {Header("\0\0\1\1\x7F"s, 7, kMessage), "a Thrift field runs over the end of its frame", 7},
-      {Header("", 7, kMessage), "a Thrift field runs over the end of its frame", 7},
+      {Header("\0\1\2"s, 7, kEcho), "THeader transforms other than zlib are not supported", 8},
+      {Header("\2\2\1\3"s, 7, kEcho), "THeader transforms other than zlib are not supported", 8},
+      {Header("\0\1\1"s, 7, kEcho), "a Thrift message that zlib cannot have compressed", 8},
+      {Header("\1\0"s, 7, kEcho), "THeader with a protocol other than binary and compact", 9},
+      {Header("\0\0\2\1\1a\1b"s, 7, kEcho), "THeader persistent headers are not supported", 7},
+      {Header("\0\0\1\2\1a\1b"s, 7, kEcho), "a Thrift field runs over the end of its frame", 7},
+      {Header("\0\0\1\1\x7F"s, 7, kEcho), "a Thrift field runs over the end of its frame", 7},
+      {Header("", 7, kEcho), "a Thrift field runs over the end of its frame", 7},
   };
   for (const Refused& r : refused) {
     const Decoded decoded = Request(r.wire);
@@ -197,7 +186,7 @@ TEST(THeader, AnswersWhatItRefusesWithTheTypeThatSaysIt) {
 }
 
 TEST(THeader, RefusesHeadersLargerThanTheirFrame) {
-  std::string wire = Header(Infos(0, {}), 1, kMessage);
+  std::string wire = Header(Infos(0, {}), 1, kEcho);
   wire[12] = '\x01';
   EXPECT_EQ(Request(wire).result.error, "THeader is larger than its frame");
   EXPECT_EQ(Request(Be32(9) + wire.substr(4)).result.error, "THeader frame too short");
@@ -206,18 +195,18 @@ TEST(THeader, RefusesHeadersLargerThanTheirFrame) {
 TEST(THeader, TakesAsManyInfoHeadersAsItSaysAndNoMore) {
   Pairs pairs;
   for (size_t i = 0; i < kMaxInfoHeaders; ++i) pairs.emplace_back("k" + std::to_string(i), "v");
-  const Decoded all = Request(Header(Infos(0, pairs), 1, kMessage));
+  const Decoded all = Request(Header(Infos(0, pairs), 1, kEcho));
   ASSERT_EQ(all.result.status, Status::kMessage);
   EXPECT_EQ(all.message.metadata.Entries().size(), kMaxInfoHeaders + 4);
   EXPECT_EQ(all.message.metadata.Find("k0"), "v");
   pairs.emplace_back("one", "more");
-  EXPECT_EQ(Request(Header(Infos(0, pairs), 1, kMessage)).result.error,
+  EXPECT_EQ(Request(Header(Infos(0, pairs), 1, kEcho)).result.error,
             "too many THeader info headers");
 }
 
 TEST(THeader, ReadsSeveralBlocksOfInfoHeaders) {
   const std::string infos = Infos(0, {{"a", "1"}}) + "\1\1\1b\1"s + "2" + "\1\0"s;
-  const Decoded decoded = Request(Header(infos, 1, kMessage));
+  const Decoded decoded = Request(Header(infos, 1, kEcho));
   ASSERT_EQ(decoded.result.status, Status::kMessage) << decoded.result.error;
   EXPECT_EQ(decoded.message.metadata.Find("a"), "1");
   EXPECT_EQ(decoded.message.metadata.Find("b"), "2");

@@ -12,9 +12,6 @@ namespace {
 using Status = DecodeResult::Status;
 using std::string_literals::operator""s;
 
-Decoded Request(Bytes bytes, DecodeOptions options = WantingAll(), DecodeState* state = nullptr) {
-  return DecodeOnce(bytes, Direction::kRequest, options, state);
-}
 Decoded Response(Bytes bytes) { return DecodeOnce(bytes, Direction::kResponse); }
 
 void ExpectError(const std::string& bytes, std::string_view why,

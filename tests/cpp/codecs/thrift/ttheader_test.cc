@@ -47,22 +47,10 @@ std::string Frame(std::string blocks, uint32_t id, const std::string& message,
   return Framed(rest + blocks + message);
 }
 
-const std::string kMessage = Binary(kCall, "echo", 1);
-
-Decoded Request(Bytes bytes, DecodeOptions options = WantingAll()) {
-  return DecodeOnce(bytes, Direction::kRequest, options);
-}
-
-std::string Mutate(const std::string& wire, const Mutation& mutation) {
-  const Decoded decoded = Request(wire);
-  EXPECT_EQ(decoded.result.status, Status::kMessage) << decoded.result.error;
-  return EncodeWhole(decoded.message, wire, 1, mutation);
-}
-
 TEST(TTHeader, ShowsKeysMethodAndService) {
   const std::string wire = Frame(NumberKeys({{3, "shop"}, {9, "echo"}, {12, "250"}, {99, "x"}}) +
                                      TextKeys({{"isn", "Greeter"}, {"RPC_TRANSIT_LANE", "blue"}}),
-                                 1, kMessage);
+                                 1, kEcho);
   const Decoded decoded = Request(wire);
   ASSERT_EQ(decoded.result.status, Status::kMessage) << decoded.result.error;
   const Metadata& metadata = decoded.message.metadata;
@@ -86,7 +74,7 @@ TEST(TTHeader, ReadsWhatKitexWrote) {
 }
 
 TEST(TTHeader, ReadsAFrameWithinTheFrame) {
-  const std::string wire = Frame(TextKeys({{"a", "1"}}), 1, Framed(kMessage));
+  const std::string wire = Frame(TextKeys({{"a", "1"}}), 1, Framed(kEcho));
   const Decoded decoded = Request(wire);
   ASSERT_EQ(decoded.result.status, Status::kMessage) << decoded.result.error;
   EXPECT_EQ(decoded.message.metadata.Find("transport"), "ttheader_framed");
@@ -100,7 +88,7 @@ TEST(TTHeader, ReadsAFrameWithinTheFrame) {
   EXPECT_EQ(LoadBe32(reply.data() + 18), reply.size() - 22);
   // Behind it another message would be one that no route has seen.
   for (const std::string& message :
-       {Framed(kMessage) + "x", Be32(3) + kMessage, Be32(40) + kMessage, "\0\0\0"s, "\0\0\0\0"s}) {
+       {Framed(kEcho) + "x", Be32(3) + kEcho, Be32(40) + kEcho, "\0\0\0"s, "\0\0\0\0"s}) {
     EXPECT_NE(Request(Frame("", 1, message)).result.status, Status::kMessage);
   }
 }
@@ -119,32 +107,32 @@ TEST(TTHeader, SetsReplacesAddsAndRemovesKeys) {
   const std::string numbers = NumberKeys({{3, "shop"}});
   const std::string token = "\x11" + Text("secret");
   const std::string wire =
-      Frame(TextKeys({{"a", "1"}}) + numbers + token + TextKeys({{"b", "2"}}), 1, kMessage);
+      Frame(TextKeys({{"a", "1"}}) + numbers + token + TextKeys({{"b", "2"}}), 1, kEcho);
   EXPECT_EQ(Mutate(wire, {{Kind::kSet, "a", "x"}}),
-            Frame(TextKeys({{"b", "2"}, {"a", "x"}}) + numbers + token, 1, kMessage));
+            Frame(TextKeys({{"b", "2"}, {"a", "x"}}) + numbers + token, 1, kEcho));
   EXPECT_EQ(Mutate(wire, {{Kind::kAddIfAbsent, "a", "x"}, {Kind::kAddIfAbsent, "c", "y"}}),
-            Frame(TextKeys({{"a", "1"}, {"b", "2"}, {"c", "y"}}) + numbers + token, 1, kMessage));
+            Frame(TextKeys({{"a", "1"}, {"b", "2"}, {"c", "y"}}) + numbers + token, 1, kEcho));
   EXPECT_EQ(Mutate(wire, {{Kind::kRemove, "a", ""}, {Kind::kRemove, "b", ""}}),
-            Frame(numbers + token, 1, kMessage));
+            Frame(numbers + token, 1, kEcho));
   EXPECT_EQ(Mutate(wire, {}), wire);
 }
 
 TEST(TTHeader, PassesAShorterTimeoutOn) {
-  const std::string wire = Frame(NumberKeys({{3, "shop"}, {12, "30000"}}), 1, kMessage);
+  const std::string wire = Frame(NumberKeys({{3, "shop"}, {12, "30000"}}), 1, kEcho);
   const Decoded decoded = Request(wire);
   std::string out;
   const size_t taken =
       ThriftCodec().Encode(decoded.message, wire, {.id = 1, .timeout_us = 499'001}, out).head;
-  EXPECT_EQ(out + wire.substr(taken), Frame(NumberKeys({{3, "shop"}, {12, "500"}}), 1, kMessage));
+  EXPECT_EQ(out + wire.substr(taken), Frame(NumberKeys({{3, "shop"}, {12, "500"}}), 1, kEcho));
   const std::string one_way = Frame(NumberKeys({{12, "30000"}}), 1, Binary(kOneWay, "note", 1));
   EXPECT_EQ(Request(one_way).message.timeout_us, 0u);
   for (const char* odd : {"", "-1", "1s", "4294967296", "99999999999999999999"}) {
-    EXPECT_EQ(Request(Frame(NumberKeys({{12, odd}}), 1, kMessage)).message.timeout_us, 0u) << odd;
+    EXPECT_EQ(Request(Frame(NumberKeys({{12, odd}}), 1, kEcho)).message.timeout_us, 0u) << odd;
   }
 }
 
 TEST(TTHeader, LeavesOutMutationsThatAHeaderCannotCarry) {
-  const std::string wire = Frame(TextKeys({{"a", "1"}}), 1, kMessage);
+  const std::string wire = Frame(TextKeys({{"a", "1"}}), 1, kEcho);
   EXPECT_EQ(Mutate(wire, {{Kind::kSet, "k", std::string(65536, 'v')}}), wire);
   EXPECT_EQ(Mutate(wire, {{Kind::kSet, "k", std::string(65530, 'v')}}), wire);
   EXPECT_NE(Mutate(wire, {{Kind::kSet, "k", std::string(65000, 'v')}}), wire);
@@ -155,7 +143,7 @@ TEST(TTHeader, LeavesOutMutationsThatAHeaderCannotCarry) {
 
 TEST(TTHeader, ARequestThatCannotCarryWhatIsRequiredGoesNowhere) {
   const std::string wire =
-      Frame(TextKeys({{"user", "root"}, {"pad", std::string(60'000, 'x')}}), 1, kMessage);
+      Frame(TextKeys({{"user", "root"}, {"pad", std::string(60'000, 'x')}}), 1, kEcho);
   const Decoded decoded = Request(wire);
   ASSERT_EQ(decoded.result.status, Status::kMessage) << decoded.result.error;
   for (const bool required : {true, false}) {
@@ -171,21 +159,21 @@ TEST(TTHeader, ARequestThatCannotCarryWhatIsRequiredGoesNowhere) {
 
 TEST(TTHeader, RefusesWhatItsReadersSeeInAnotherWay) {
   const auto status = [](const std::string& wire) { return Request(wire).result.status; };
-  EXPECT_EQ(status(Frame("", 1, kMessage, "\x03\0"s)), Status::kError) << "protobuf";
-  EXPECT_EQ(status(Frame("", 1, kMessage, "\0\x01\x01"s)), Status::kError) << "a transform";
-  EXPECT_EQ(status(Frame("\x05", 1, kMessage)), Status::kUndecodable) << "an unknown block";
-  EXPECT_EQ(status(Frame("\x01\0\1\0\x09"s, 1, kMessage)), Status::kUndecodable) << "cut short";
+  EXPECT_EQ(status(Frame("", 1, kEcho, "\x03\0"s)), Status::kError) << "protobuf";
+  EXPECT_EQ(status(Frame("", 1, kEcho, "\0\x01\x01"s)), Status::kError) << "a transform";
+  EXPECT_EQ(status(Frame("\x05", 1, kEcho)), Status::kUndecodable) << "an unknown block";
+  EXPECT_EQ(status(Frame("\x01\0\1\0\x09"s, 1, kEcho)), Status::kUndecodable) << "cut short";
   std::string many = "\x10\1\1"s;
   for (int i = 0; i < 257; ++i) many += "\0\x63\0\0"s;
-  EXPECT_EQ(status(Frame(many, 1, kMessage)), Status::kUndecodable);
+  EXPECT_EQ(status(Frame(many, 1, kEcho)), Status::kUndecodable);
   // 65,536 bytes are none in 16 bits: the message would begin somewhere else for Kitex.
-  EXPECT_EQ(status(Frame(std::string(65'534, '\0'), 1, kMessage)), Status::kError);
-  EXPECT_EQ(status(Frame(std::string(65'530, '\0'), 1, kMessage)), Status::kMessage);
+  EXPECT_EQ(status(Frame(std::string(65'534, '\0'), 1, kEcho)), Status::kError);
+  EXPECT_EQ(status(Frame(std::string(65'530, '\0'), 1, kEcho)), Status::kMessage);
   EXPECT_EQ(status(Frame("", 1, "")), Status::kError);
 }
 
 TEST(TTHeader, AsksForNoMoreThanItNeeds) {
-  const std::string wire = Frame(TextKeys({{"a", "1"}}), 1, kMessage);
+  const std::string wire = Frame(TextKeys({{"a", "1"}}), 1, kEcho);
   DecodeOptions options = WantingAll();
   options.allow_partial = true;
   for (size_t n = 0; n < wire.size(); ++n) {

@@ -105,6 +105,11 @@ inline Decoded DecodeOnce(Bytes bytes, Direction direction, DecodeOptions option
   return decoded;
 }
 
+inline Decoded Request(Bytes bytes, DecodeOptions options = WantingAll(),
+                       DecodeState* state = nullptr) {
+  return DecodeOnce(bytes, Direction::kRequest, options, state);
+}
+
 // Our own reply to a decoded request, appended to `out`.
 inline std::string ReplyTo(const Decoded& decoded, LocalReply reply, std::string_view text = "why",
                            std::string out = "") {
@@ -121,6 +126,13 @@ inline std::string EncodeWhole(const Message& message, Bytes bytes, uint64_t id,
   const size_t taken =
       ThriftCodec().Encode(message, bytes, {.id = id, .mutation = mutation}, out).head;
   return out + std::string(bytes.substr(taken, message.length - taken));
+}
+
+// A request with its metadata changed.
+inline std::string Mutate(const std::string& wire, const Mutation& mutation) {
+  const Decoded decoded = Request(wire);
+  EXPECT_EQ(decoded.result.status, DecodeResult::Status::kMessage) << decoded.result.error;
+  return EncodeWhole(decoded.message, wire, 1, mutation);
 }
 
 }  // namespace metaprotocol::thrift
