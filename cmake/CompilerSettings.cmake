@@ -92,3 +92,40 @@ if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND METAPROTOCOL_SANITIZE)
   target_compile_options(metaprotocol_options INTERFACE -Wno-maybe-uninitialized)
 endif()
 target_include_directories(metaprotocol_options INTERFACE ${PROJECT_SOURCE_DIR})
+
+# Most of what compiling takes is reading headers and making the same inline functions once more. So
+# tests, and everything that a sanitizer is in, are compiled several files of a folder at a time: names
+# in anonymous namespaces are those of the whole folder (of all of src and of all of envoy_ext). What is
+# installed or measured is compiled file by file, so that each is seen to include what it needs.
+option(METAPROTOCOL_UNITY "Compile tests and builds with a sanitizer several files at a time" ON)
+set(METAPROTOCOL_UNITY_FILES 8)
+
+function(metaprotocol_unity target)
+  if(NOT METAPROTOCOL_UNITY)
+    return()
+  endif()
+  get_target_property(sources ${target} SOURCES)
+  foreach(source IN LISTS sources)
+    file(RELATIVE_PATH path ${PROJECT_SOURCE_DIR} ${source})
+    if(NOT path MATCHES "^(src|codecs|envoy_ext|tests)/")
+      continue()
+    endif()
+    get_filename_component(folder ${path} DIRECTORY)
+    string(REGEX REPLACE "^(src|envoy_ext)/.*" "\\1" folder ${folder})
+    string(MAKE_C_IDENTIFIER ${folder} group)
+    if(NOT DEFINED ${group}_count)
+      set(${group}_count 0)
+    endif()
+    math(EXPR part "${${group}_count} / ${METAPROTOCOL_UNITY_FILES}")
+    math(EXPR ${group}_count "${${group}_count} + 1")
+    set_source_files_properties(${source} PROPERTIES UNITY_GROUP ${group}_${part})
+  endforeach()
+  set_target_properties(${target} PROPERTIES UNITY_BUILD ON UNITY_BUILD_MODE GROUP)
+endfunction()
+
+# The same for what is only compiled so with a sanitizer.
+function(metaprotocol_unity_if_sanitized target)
+  if(METAPROTOCOL_SANITIZE)
+    metaprotocol_unity(${target})
+  endif()
+endfunction()
