@@ -12,6 +12,7 @@
 #include "src/filter/local_rate_limit/local_rate_limit.h"
 #include "tests/cpp/config/config_test_util.h"
 #include "tests/cpp/support/cpu_time.h"
+#include "tests/cpp/support/sanitized.h"
 
 namespace metaprotocol::test {
 namespace {
@@ -753,7 +754,7 @@ double LoadNs(int routes) {
          {"timeout", "3s"}});
   }
   const std::string text = ConfigWithRoutes(list).dump();
-  return LeastCpuNs(5, [&text] { EXPECT_NE(Load(text).snapshot, nullptr); });
+  return LeastCpuNs(kSanitized ? 2 : 5, [&text] { EXPECT_NE(Load(text).snapshot, nullptr); });
 }
 
 TEST(Snapshot, LoadingTenThousandRoutesCostsAboutTenTimesLoadingAThousand) {
