@@ -369,10 +369,12 @@ class ControlPlane:
             self._began = time.monotonic()
             self._pipeline.wake()
 
-    def tell(self, diagnostics: tuple[Diagnostic, ...], seconds: float) -> None:
+    def tell(self, diagnostics: tuple[Diagnostic, ...], seconds: float | None = None) -> None:
         """Notes that somebody else has translated the resources: what is wrong with them, in place
-        of what was told before, and how long it took."""
-        self._metrics.translated(len(self.inventory), seconds)
+        of what was told before, and how long it took; without ``seconds``, that nobody does any
+        more."""
+        if seconds is not None:
+            self._metrics.translated(len(self.inventory), seconds)
         if diagnostics is not self._beside:
             self._beside = diagnostics
             self._metrics.found(diagnostics + self.snapshot.diagnostics)

@@ -193,6 +193,8 @@ class Controller:
         _LOG.info("this replica %s to the cluster", "writes" if held else "does not write")
         if self.writer is not None:
             self.writer.look_again()
+        if not held:
+            self._forget()
         self._news.set()
 
     def _translated(self) -> None:
@@ -208,8 +210,14 @@ class Controller:
             plane.tell(writer.wanted.made.diagnostics, writer.wanted.seconds)
         elif writer.known and not writer.present:
             plane.wake()  # what there is to be said is found by its translation alone
-            plane.tell((), 0.0)
+            self._forget()
         self._news.set()
+
+    def _forget(self) -> None:
+        """What was told of the translation for Istio is not kept up to date any more."""
+        if self._told_of is not None:
+            self._told_of = None
+            self.plane.tell(())
 
     # --- what is said of each resource
 

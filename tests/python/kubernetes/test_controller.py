@@ -576,9 +576,10 @@ async def test_without_istio_the_status_is_that_of_the_envoys_served_here(
     served = [item for item in (*CORE, *METAPROTOCOL, *ISTIO) if item.kind != "EnvoyFilter"]
     async with ApiServer(served=served) as server:
         server.load(MESH)
-        async with controlled(builder, server, tmp_path):
+        async with controlled(builder, server, tmp_path) as controller:
             await eventually(lambda: conditions(server).get("Programmed"))
             assert conditions(server)["Programmed"]["reason"] == "NoProxies"
+            assert 'translation_seconds_bucket{le="+Inf"} 1.0' in metrics(controller.plane)
 
 
 async def test_the_server_may_be_away_for_a_while(builder: ConfigBuilder, tmp_path: Path) -> None:
