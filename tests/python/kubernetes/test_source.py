@@ -22,6 +22,7 @@ from tests.python.control_plane.test_state import Noted, closed
 from tests.testkit.api_server import CORE, ISTIO, METAPROTOCOL, ApiServer, Fault
 from tests.testkit.stage import eventually
 
+LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 ROUTER = Key("MetaRouter", "shop", "orders")
 
 
@@ -104,6 +105,30 @@ async def test_a_change_is_told_and_a_status_is_none(tmp_path: Path) -> None:
             assert there["status"]["conditions"], "who writes it sees what is there"
             server.remove("metarouters", "shop", "orders")
             assert (await anext(batches)).changes.removed == {ROUTER}
+
+
+async def test_of_what_was_read_only_names_and_conditions_are_kept(tmp_path: Path) -> None:
+    async with ApiServer() as server:
+        server.load(router() + "---" + router(name="other"))
+        noted = {"managedFields": [{"manager": "kubectl"}], "annotations": {LAST_APPLIED: "{}"}}
+        found = server.find("metarouters", "shop", "orders")
+        assert found is not None
+        server.put({**found, "metadata": {**found["metadata"], **noted}})
+        async with following(server, tmp_path) as (source, batches):
+            first = await anext(batches)
+            kept = source.find(ROUTER)
+            assert kept is not None
+            assert kept.keys() == {"apiVersion", "kind", "metadata"}
+            assert kept["metadata"].keys() >= {"name", "namespace", "uid", "resourceVersion"}
+            assert not {"managedFields", "annotations"} & kept["metadata"].keys()
+            one, other = first.inventory.meta_routers
+            assert one.spec.model_fields_set is other.spec.model_fields_set
+            # Listed again, what is still the same is not there as a whole again.
+            server.forget()
+            server.break_watches()
+            server.load(router("v2", name="other"))
+            await anext(batches)
+            assert source.find(ROUTER) is kept
 
 
 async def test_a_watch_goes_on_from_where_it_was_interrupted(tmp_path: Path) -> None:
