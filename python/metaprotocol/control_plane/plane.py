@@ -156,6 +156,8 @@ class ControlPlane:
         self._content = Content()
         """What is published, and ``_published`` what was made of it."""
         self._published = Snapshot()
+        self._first = True
+        """Nothing was published yet."""
         self._beside: tuple[Diagnostic, ...] = ()
         """What others have found."""
         self._told: tuple[Diagnostic, ...] = ()
@@ -424,7 +426,7 @@ class ControlPlane:
         """A snapshot is there: in the loop."""
         began = self._began
         changed = snapshot.changed_since(self._published)
-        first = self._published.generation == 0
+        first, self._first = self._first, False
         self._published = snapshot
         self._content = content
         if snapshot.generation > 0:
@@ -457,6 +459,8 @@ class ControlPlane:
         before, after = self._told, self.diagnostics
         self._told = after
         problems, fixed = _differing(before, after)
+        if self.asleep and not (problems or fixed):
+            return  # what becomes of the objects is told by somebody else
         if not (objects or names or problems or fixed):
             return
         change = Change(

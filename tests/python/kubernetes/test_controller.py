@@ -98,6 +98,11 @@ def codes(plane: ControlPlane) -> set[str]:
     return {item.code for item in plane.diagnostics}
 
 
+def logged(plane: ControlPlane) -> set[str]:
+    """The objects of which something wrong was told when it was found."""
+    return {item.object for change in plane.changes for item in change.problems}
+
+
 def metrics(plane: ControlPlane) -> str:
     return generate_latest(plane.server.metrics.registry).decode()
 
@@ -538,6 +543,14 @@ async def test_two_installations_leave_each_other_alone(
             assert len(server.names("envoyfilters")) == 8
 
 
+BROKEN = """
+apiVersion: telemetry.istio.io/v1
+kind: Telemetry
+metadata: {name: broken, namespace: desk}
+spec: {accessLogging: 7}
+"""
+
+
 async def test_nothing_is_translated_for_envoys_outside_istio_before_one_comes(
     builder: ConfigBuilder, tmp_path: Path
 ) -> None:
@@ -549,6 +562,9 @@ async def test_nothing_is_translated_for_envoys_outside_istio_before_one_comes(
             await eventually(lambda: conditions(server).get("Programmed"))
             await eventually(lambda: "no-subset" in codes(plane))
             assert "istio-protocol" in codes(plane), "what is found for Istio is told of"
+            server.load(BROKEN)
+            await eventually(lambda: "Telemetry desk/broken" in logged(plane))
+            assert "ServiceEntry shop/orders" in logged(plane)
             assert plane.asleep
             assert plane.server.ready
             assert plane.snapshot.generation == 0
