@@ -208,12 +208,12 @@ def _pid_inside() -> int:
     return int(json.loads(state)["pid"])
 
 
-def test_a_registry_takes_the_image_and_others_fetch_it(tmp_path: Path) -> None:
+def test_a_registry_takes_the_image_and_others_fetch_it(image: Layout, tmp_path: Path) -> None:
     if shutil.which("skopeo") is None:
         pytest.skip("skopeo is not installed")
     with running_registry(tmp_path) as host:
         place = parse_place(f"{host}/mesh/proxy:1")
-        built = build_image(ImageOptions(find_module(), find_envoy()), [place])
+        built = build_image(ImageOptions(find_module(), base=image), [place])
         seen = subprocess.run(
             ["skopeo", "inspect", "--tls-verify=false", f"docker://{host}/mesh/proxy:1"],
             capture_output=True, text=True, check=True,
@@ -233,7 +233,7 @@ def test_a_registry_takes_the_image_and_others_fetch_it(tmp_path: Path) -> None:
                 ImageOptions(find_module(), base=parse_place(f"{host}/mesh/proxy{reference}")),
                 [Layout(tmp_path / "based", "1")],
             )
-            assert based.layers[:2] == built.layers
+            assert based.layers[: len(built.layers)] == built.layers
 
 
 def crane_says(command: str, *arguments: object) -> str:

@@ -17,18 +17,16 @@ from sections.results import BIN, BUILD, ROOT, Finished, Result, Run, run, say
 UBSAN_TESTS = ("test_dubbo", "test_thrift", "test_hostile_clients", "test_life")
 
 # What an older interface of Envoy's could break: traffic, updates, peers that break rules, metrics,
-# Envoy's comings and goings, a control plane; and the module as part of the process.
+# Envoy's comings and goings, a control plane; and the module as part of the process. What only
+# codecs decide is the same in all: they know no Envoy.
 RELEASE_TESTS = (
     "test_dubbo",
     "test_thrift",
-    "test_brpc",
-    "test_trpc",
     "test_streams",
     "test_config_updates",
     "test_hostile_clients",
     "test_hostile_servers",
     "test_hostile_thrift",
-    "test_hostile_thrift_servers",
     "test_metrics",
     "test_life",
     "test_xds",
