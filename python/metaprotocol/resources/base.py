@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, NamedTuple, Protocol
 
@@ -110,7 +110,8 @@ class Checked(Model):
     for each of thousands of objects, so that only these have one."""
 
     right_alone: ClassVar[frozenset[str]] = frozenset()
-    """Attributes that are right if nothing else is given: most parts have only one."""
+    """Attributes that are right if nothing else is given, and not None: most parts have only
+    one."""
 
     def problems(self) -> Iterator[Problem]:
         """What is wrong between fields that are right each by itself."""
@@ -119,13 +120,23 @@ class Checked(Model):
     @model_validator(mode="after")
     def _check(self) -> Checked:
         given = self.__pydantic_fields_set__
-        if len(given) == 1 and not given.isdisjoint(self.right_alone):
-            return self
+        if len(given) == 1:
+            (name,) = given
+            if name in self.right_alone and getattr(self, name) is not None:
+                return self
         found = tuple(self.problems())
         if found:
             text = "; ".join(f"{p.field}: {p.message}" if p.field else p.message for p in found)
             raise error("problems", text, problems=found)
         return self
+
+
+def nulls(part: Model, names: Iterable[str]) -> Iterator[Problem]:
+    """Attributes that are written, with nothing in them."""
+    for name in names:
+        if name in part.model_fields_set and getattr(part, name) is None:
+            message = "has nothing in it"
+            yield Problem(to_camel(name), "null", message, "write what it is to be")
 
 
 class Key(NamedTuple):

@@ -286,7 +286,10 @@ class ClientTlsSettings(Checked):
     ca_cert_credential_name: str = ""
 
     def problems(self) -> Iterator[Problem]:
-        """Certificates that the mode needs, or has no use for."""
+        """No mode, and certificates that the mode needs, or has no use for."""
+        if "mode" not in self.model_fields_set:
+            message = "is missing: without it nothing is encrypted"
+            yield Problem("mode", "missing-field", message, "write mode: SIMPLE, or mode: DISABLE")
         if self.mode == "MUTUAL" and not self.credential_name:
             for name, value in (
                 ("clientCertificate", self.client_certificate),

@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from metaprotocol.diagnostics import Diagnostic, Origin, Severity, did_you_mean, shorten
+from metaprotocol.resources.application_protocol import ApplicationProtocol
 from metaprotocol.resources.base import Key, Metadata, Resource, known_fields
 from metaprotocol.resources.kinds import KINDS, MODELS
 from metaprotocol.resources.problems import explain, warnings
@@ -291,7 +292,7 @@ class _Reading:
             near = did_you_mean(kind, [*MODELS, *_PASSED_OVER])
             if near is None or near not in _PASSED_OVER:
                 # Of a policy no word in the text says for which hosts it is.
-                self._stand_in(document, _policy(meant), value)
+                self._stand_in(document, _meant(meant, value), value)
             known = [name for name, model in MODELS.items() if model.group == group]
             fix = f'did you mean "{near}"?' if near else f"known: {', '.join(known)}"
             self._tell(
@@ -311,7 +312,7 @@ class _Reading:
     ) -> None:
         meant = guard_meant(kind) if isinstance(kind, str) else None
         if not isinstance(kind, str) or kind in MODELS or meant is not None:
-            known = kind if isinstance(kind, str) and kind in MODELS else _policy(meant)
+            known = kind if isinstance(kind, str) and kind in MODELS else _meant(meant, value)
             self._stand_in(document, known, value)
         for field_name, given in (("apiVersion", version), ("kind", kind)):
             if isinstance(given, str):
@@ -388,9 +389,15 @@ class _Reading:
         self._result.diagnostics.extend(warnings(resource, document, name, self._keys))
 
 
-def _policy(kind: str | None) -> str:
-    """A kind that was meant, if its objects do not name the hosts they are for; "" otherwise."""
-    return kind if kind is not None and kind in FOR_ANY_HOST else ""
+def _meant(kind: str | None, value: dict[str, Any]) -> str:
+    """A kind that was meant, if its objects do not name the hosts they are for, so that no word in
+    them tells; "" otherwise."""
+    protocol = ApplicationProtocol.__name__
+    if kind is not None and kind in (*FOR_ANY_HOST, protocol):
+        return kind
+    spec, version = value.get("spec"), value.get("apiVersion")
+    ours = isinstance(version, str) and version.startswith(f"{ApplicationProtocol.group}/")
+    return protocol if ours and isinstance(spec, dict) and "protocol" in spec else ""
 
 
 def _is_list_of_ours(kind: str) -> bool:

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import BeforeValidator, Field
 
-from metaprotocol.resources.base import Checked, Model, Problem
+from metaprotocol.resources.base import Checked, Model, Problem, nulls
 from metaprotocol.resources.types import Regex
 
 __all__ = ["IntRange", "MetaRouteMatch", "MetadataKey", "NonEmptyText", "StringMatch", "Text"]
@@ -92,7 +92,8 @@ class StringMatch(Checked):
         return "present" if given in ("exact", "prefix") and not getattr(self, given) else given
 
     def problems(self) -> Iterator[Problem]:
-        """Several kinds, or options that do not go with the kind."""
+        """None written out, several, or options that do not go with the kind."""
+        yield from nulls(self, self.kinds)
         given = [kind for kind in self.kinds if getattr(self, kind) is not None]
         if len(given) > 1:
             names = " and ".join("oneOf" if kind == "one_of" else kind for kind in given)

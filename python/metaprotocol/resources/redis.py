@@ -322,14 +322,14 @@ class RedisConnectionPool(Model):
 
     tcp: TcpSettings | None = None
     """As in a DestinationRule, over which it goes."""
-    redis: RedisUpstream | None = None
+    redis: Annotated[RedisUpstream | None, NotNull] = None
     """What is Redis' own."""
 
 
 class RedisTrafficPolicy(Model):
     """How servers are used."""
 
-    connection_pool: RedisConnectionPool | None = None
+    connection_pool: Annotated[RedisConnectionPool | None, NotNull] = None
     """Connections to them."""
 
 
@@ -338,7 +338,7 @@ class RedisDestinationSpec(Model):
 
     host: Host
     """The service, of the same namespace, by its host."""
-    traffic_policy: RedisTrafficPolicy | None = None
+    traffic_policy: Annotated[RedisTrafficPolicy | None, NotNull] = None
     """How its servers are used."""
 
 

@@ -12,7 +12,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from metaprotocol.resources.base import Checked, Model, Problem, Resource
+from metaprotocol.resources.base import Checked, Model, Problem, Resource, nulls
 from metaprotocol.resources.meta_router import Destination, MirrorDestination
 from metaprotocol.resources.service_entry import ISTIO_GROUP, ISTIO_VERSIONS, IstioVersion
 from metaprotocol.resources.traffic import Percent
@@ -55,8 +55,10 @@ class TextMatch(Checked):
     """An RE2 expression for the whole value; Istio's `*` holds for each."""
 
     def problems(self) -> Iterator[Problem]:
-        """Several kinds, or no expression."""
-        given = [name for name in ("exact", "prefix", "regex") if getattr(self, name) is not None]
+        """None written out, several, or no expression."""
+        kinds = ("exact", "prefix", "regex")
+        yield from nulls(self, kinds)
+        given = [name for name in kinds if getattr(self, name) is not None]
         if len(given) > 1:
             yield Problem("", "several-match-kinds", f"has {' and '.join(given)}, must have one")
         if self.regex is not None and self.regex != "*":
@@ -78,7 +80,7 @@ class HttpMatch(Model):
     name: str = ""
     uri: TextMatch | None = None
     scheme: TextMatch | None = None
-    method: TextMatch | None = None
+    method: Annotated[TextMatch | None, NotNull] = None
     authority: TextMatch | None = None
     headers: Texts = Field(default_factory=dict)
     port: UInt32 | None = None

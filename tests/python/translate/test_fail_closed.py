@@ -86,6 +86,9 @@ BROKEN_ROUTERS = {
     "a service to be asked that is null": GOOD_ROUTER.replace(
         "  routes:", "  externalAuthorization:\n  routes:"
     ),
+    "a condition that is null": GOOD_ROUTER.replace(
+        "name: all,", "name: all, match: {attributes: {user: {exact: }}},"
+    ),
     "a reply that is null": GOOD_ROUTER.replace("name: all,", "name: all, directReply: ,"),
     "a host that is none": GOOD_ROUTER.replace(f"[{ORDERS}]", f"[{ORDERS}, 'a b']"),
     "no YAML": GOOD_ROUTER.replace("]}]", "]}"),
@@ -373,6 +376,7 @@ BROKEN_RULES = {
     "an unknown field": TLS.replace("tls:", "loadBalncer: {}, tls:"),
     "an unknown mode": TLS.replace("SIMPLE", "SIMPEL"),
     "no YAML": TLS.replace("true}}", "true}"),
+    "no mode of TLS": TLS.replace("mode: SIMPLE, ", ""),
     "TLS that is null": TLS.replace("{mode: SIMPLE, insecureSkipVerify: true}", ""),
     "a policy that is null": TLS.replace("{tls: {mode: SIMPLE, insecureSkipVerify: true}}", ""),
     "no files": TLS.replace("SIMPLE, insecureSkipVerify: true", "MUTUAL"),
@@ -477,6 +481,21 @@ def test_a_protocol_that_breaks_in_being_renamed_keeps_its_bounds_or_shuts() -> 
     world = World(a=read(SERVICES), b=read(PROTOCOL))
     world.write(b=read_broken(PROTOCOL.replace("1000", "a lot").replace("name: dubbo", "name: x")))
     assert world.shut(NAME)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        PROTOCOL.replace("kind: ApplicationProtocol", "kind: ApplicationProtool"),
+        PROTOCOL.replace("kind: ApplicationProtocol", "Kind: ApplicationProtocol"),
+        PROTOCOL.replace("kind: ApplicationProtocol\n", ""),
+    ],
+)
+def test_a_protocol_whose_kind_is_not_as_it_should_be_shuts_its_ports(text: str) -> None:
+    thrift = service("stock", address="127.0.0.3", port_name="tcp-metaprotocol-thrift")
+    world = World(a=read(service() + thrift), b=read_broken(text))
+    assert world.shut(NAME)
+    assert world.open(STOCK), "it speaks another protocol"
 
 
 def test_without_the_bounds_of_a_protocol_that_cannot_be_read_no_request_gets_through() -> None:

@@ -186,6 +186,15 @@ def test_what_cannot_be_read_shuts_what_it_may_be_for() -> None:
     assert found.codes.count("fail-closed") == 1
 
 
+@pytest.mark.parametrize("auth", ["", "{secret: }", "{plain: }", "{secret: , plain: }"])
+def test_a_password_that_is_null_is_not_no_password(auth: str) -> None:
+    broken = redis("RedisService", f"{{host: [{CACHE}], settings: {{auth: {auth}}}}}")
+    assert is_shut(made(entry() + broken, broken=True))
+    pool = f"connectionPool: {{redis: {{auth: {auth}}}}}"
+    broken = redis("RedisDestination", f"{{host: {CACHE}, trafficPolicy: {{{pool}}}}}")
+    assert made(entry() + broken, broken=True).names(CLUSTER) == []
+
+
 def test_what_envoy_does_not_do_for_redis_is_told() -> None:
     spec = f"""{{host: {CACHE}, trafficPolicy: {{connectionPool: {{tcp: {{maxConnections: 7,
       connectTimeout: 3s}}}}}}}}"""
