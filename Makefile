@@ -66,6 +66,7 @@ test-random-steps: native .venv/.dev ## 20,000 random changes, faults and restar
 test-mesh: native .venv/.dev ## a real API server, istiod and sidecars (root; 20 CPU minutes of building the first time)
 	@tools/system_packages.sh mesh
 	@$(BIN)/python tools/build_mesh.py --jobs $(JOBS)
+	@$(BIN)/python tools/build_mesh.py --jobs $(JOBS) --rate-limiter
 	@$(BIN)/python tools/envoys.py 1.39 >/dev/null  # the run itself has no network
 	@METAPROTOCOL_MESH=1 unshare --net --mount $(BIN)/python -m pytest -q -s -p no:cacheprovider --timeout 600 tests/mesh
 

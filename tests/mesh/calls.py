@@ -89,7 +89,7 @@ async def main() -> None:
     host, _, port = options.target.rpartition(":")
     tls = ssl.create_default_context(cafile=options.ca) if options.tls else None
     attachments = dict(options.attachment)
-    load = Load(host, int(port), options.method, attachments, tls, options.tls)
+    load = Load(host.strip("[]"), int(port), options.method, attachments, tls, options.tls)
     end = time.monotonic() + options.seconds
     await asyncio.gather(*(load.run(end, options.times) for _ in range(options.connections)))
     say({"answers": load.answers, "failed": load.failed, "closed": load.closed})

@@ -43,6 +43,8 @@ SERVICE_ACCOUNT = "metaprotocol"
 Json = dict[str, Any]
 
 _ETCD = "http://127.0.0.1:2379"
+_DUAL = "ISTIO_DUAL_STACK"
+"""Both families in one proxy; istiod makes no difference to proxies of one."""
 _PEER = "http://127.0.0.1:2380"
 _ISSUER = "https://kubernetes.default.svc"
 _MESH_CONFIG = """\
@@ -155,7 +157,7 @@ class Mesh:
             "PATH": os.environ["PATH"], "POD_NAMESPACE": "istio-system", "POD_NAME": f"{name}-0",
             "SERVICE_ACCOUNT": "istiod", "CLUSTER_ID": "Kubernetes", "REVISION": revision,
             "PILOT_CERT_PROVIDER": "istiod", "JWT_POLICY": "third-party-jwt",
-            "PILOT_ENABLE_METADATA_EXCHANGE": "false",
+            "PILOT_ENABLE_METADATA_EXCHANGE": "false", _DUAL: "true",
         }  # fmt: skip
         http = 8080 + shift
         istiod = self.run(
@@ -195,19 +197,22 @@ class Mesh:
     def add_pod(
         self, name: str, app: str, version: str = "", *, provider: bool = False, labelled: str = "",
         labels: Mapping[str, str] | None = None, sidecar: Mapping[str, str] | None = None,
-        serves: Sequence[str] = (), istiod: int = 15012, role: str = "sidecar",
+        serves: Sequence[str] = (), istiod: int = 15012, role: str = "sidecar", ipv6: str = "",
     ) -> Pod:  # fmt: skip
         """A pod as kubelet and the injection webhook would make one: known to the API server,
         with its token, its redirections, its sidecar, and a provider if it is one, which answers
         with its version. ``labelled``: as another version; ``labels``: more of them, or empty ones
         in place of the usual; ``sidecar``: more of its environment; ``serves``: a program in place
         of the provider; ``istiod``: the port of the one that it belongs to; ``role``: "router" for
-        a gateway, which is all there is in its pod."""
+        a gateway, which is all there is in its pod; ``ipv6``: another address of its."""
         self._numbers += 1
         number = self._numbers
         address = f"10.244.0.{number}"
         pod = Pod(name, address, number, self.folder / "pods" / name)
         self.pods[name] = pod
+        if ipv6:
+            pod.run("ip", "addr", "add", f"{ipv6}/64", "dev", "eth0", "nodad")
+            pod.run("ip", "-6", "route", "add", "default", "dev", "eth0")
         wanted = {
             "app": app,
             "metaprotocol.aeraki.io/enabled": "true",
@@ -247,7 +252,8 @@ class Mesh:
             self.processes[f"provider-{name}"] = pod.start(
                 script, self.logs / f"provider-{name}", cwd=ROOT
             )
-        self._proxy(pod, app, own, istiod, sidecar or {}, role)
+        more = {**({_DUAL: "true"} if ipv6 else {}), **(sidecar or {})}
+        self._proxy(pod, app, own, istiod, more, role)
         return pod
 
     def _report(self, pod: Pod, *, ready: bool) -> None:
@@ -318,6 +324,7 @@ class Mesh:
         pod.run("mount", "--bind", str(folder / "resolv.conf"), "/etc/resolv.conf")
         if role == "sidecar":
             pod.run(
+                "env", f"{_DUAL}={more.get(_DUAL, 'false')}",
                 str(BIN / "pilot-agent"), "istio-iptables", "-p", "15001", "-z", "15006",
                 "-u", str(PROXY_UID), "-m", "REDIRECT", "-i", "*", "-x", "", "-b", "*",
                 "-d", "15090,15021,15020",
@@ -340,6 +347,7 @@ class Mesh:
                     "concurrency": 1,
                     "configPath": "./etc/istio/proxy",
                     "terminationDrainDuration": "1s",
+                    "proxyStatsMatcher": {"inclusionPrefixes": ["dynamicmodulescustom"]},
                     "proxyBootstrapTemplatePath": f"./var/lib/istio/envoy/{template}",
                 }
             ),

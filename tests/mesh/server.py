@@ -3,6 +3,8 @@
 * ``count``: how many calls of other methods have come, mirrored ones included;
 * ``attachment``: the attachment "lane" as it has come.
 
+One whose name is "failing" answers that the server has failed.
+
 At the next port it answers Thrift calls.
 
 server.py NAME PORT [ADDRESS]
@@ -16,11 +18,13 @@ import asyncio
 import socket
 import sys
 
-from metaprotocol.peers.dubbo import Answer, Call, DubboServer
+from metaprotocol.peers.dubbo import Answer, Call, DubboError, DubboServer, Status
 from metaprotocol.peers.thrift import Framing, GreeterHandler
 from metaprotocol.peers.thrift.apache import ApacheServer
 
 from tests.mesh.processes import NODE_ADDRESS
+
+FAILING = "failing"
 
 
 def own_address() -> str:
@@ -40,6 +44,8 @@ async def main(name: str, port: int, address: str = "0.0.0.0") -> None:
         calls += 1
         if call.method == "attachment":
             return Answer(str(call.attachments.get("lane")))
+        if name == FAILING:
+            raise DubboError(Status.SERVER_ERROR, name)
         return Answer(name)
 
     handlers = {"": GreeterHandler(name)}

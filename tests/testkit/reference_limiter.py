@@ -17,12 +17,12 @@ from tests.testkit.redis_servers import redis_program, running_redis
 PROGRAM = Path(__file__).parents[2] / "build" / "mesh" / "bin" / "ratelimit"
 
 
-def _environment(folder: Path, redis: int, debug: int, http: int) -> dict[str, str]:
+def _environment(folder: Path, redis: int, debug: int, http: int, host: str) -> dict[str, str]:
     return {
         **os.environ,
         "HOST": "127.0.0.1",
         "PORT": str(http),
-        "GRPC_HOST": "127.0.0.1",
+        "GRPC_HOST": host,
         "DEBUG_HOST": "127.0.0.1",
         "DEBUG_PORT": str(debug),
         "RUNTIME_ROOT": str(folder / "limits"),
@@ -36,8 +36,8 @@ def _environment(folder: Path, redis: int, debug: int, http: int) -> dict[str, s
 
 
 @contextmanager
-def running_reference(folder: Path, limits: object) -> Iterator[int]:
-    """Its port. ``limits``: what a file of its configuration says."""
+def running_reference(folder: Path, limits: object, host: str = "127.0.0.1") -> Iterator[int]:
+    """Its port. ``limits``: what a file of its configuration says; ``host``: where it listens."""
     program = redis_program(folder)
     assert program is not None, "tools/system_packages.sh test installs one"
     place = folder / "limits" / "config"
@@ -55,7 +55,7 @@ def running_reference(folder: Path, limits: object) -> Iterator[int]:
         debug, http = free_port(), free_port()
 
         def command(port: int) -> list[str]:
-            environment = _environment(folder, redis.port, debug, http)
+            environment = _environment(folder, redis.port, debug, http, host)
             return ["env", *(f"{k}={v}" for k, v in environment.items()), f"GRPC_PORT={port}",
                     str(PROGRAM)]  # fmt: skip
 

@@ -15,7 +15,7 @@ from metaprotocol.resources.kubernetes import Service as KubernetesService
 from metaprotocol.translate.addresses import Address, Claim
 from metaprotocol.translate.istio_parts import NOT_YET, Parts
 from metaprotocol.translate.istio_patches import INBOUND, OUTBOUND, PRIORITY, Json
-from metaprotocol.translate.model import NONE, Port, Service
+from metaprotocol.translate.model import DYNAMIC_DNS, NONE, Port, Service
 from metaprotocol.translate.naming import (
     CLUSTER,
     cluster_name,
@@ -70,6 +70,15 @@ class ServiceFilters:
                 port.owner, "original-destination", "spec.resolution",
                 "with resolution NONE Istio passes connections through; the port stays plain TCP",
                 value=NONE, fix="use resolution STATIC with endpoints, or DNS",
+            )  # fmt: skip
+            return []
+        owner = port.owner
+        if isinstance(owner, ServiceEntry) and owner.spec.resolution == DYNAMIC_DNS:
+            self._parts.report.warning(
+                owner, "dynamic-dns", "spec.resolution",
+                "Istio looks up the names that HTTP and TLS tell, which our protocols do not; the "
+                "port stays plain TCP",
+                value=DYNAMIC_DNS, fix="use resolution DNS, with the names as endpoints",
             )  # fmt: skip
             return []
         if is_headless(service) and port.native != ZOOKEEPER:

@@ -20,6 +20,8 @@ from metaprotocol.translate.reporting import age
 from metaprotocol.translate.visibility import Namespaces
 
 STATIC, DNS, DNS_ROUND_ROBIN, NONE = "STATIC", "DNS", "DNS_ROUND_ROBIN", "NONE"
+DYNAMIC_DNS = "DYNAMIC_DNS"
+"""Of a ServiceEntry; here it counts as DNS."""
 """How endpoints are found: as they are written, by name (each address of it, or one at a time), or
 where the connection was going."""
 

@@ -14,7 +14,16 @@ from dataclasses import dataclass
 from metaprotocol.resources import Resource, ServiceEntry, kubernetes
 from metaprotocol.resources.ip import ip_address
 from metaprotocol.resources.service_entry import metaprotocol_of, native_of
-from metaprotocol.translate.model import DNS, DNS_ROUND_ROBIN, NONE, STATIC, Endpoint, Port, Service
+from metaprotocol.translate.model import (
+    DNS,
+    DNS_ROUND_ROBIN,
+    DYNAMIC_DNS,
+    NONE,
+    STATIC,
+    Endpoint,
+    Port,
+    Service,
+)
 from metaprotocol.translate.reporting import Diagnostics, Report, age
 from metaprotocol.translate.visibility import Namespaces, exported_to
 from metaprotocol.translate.workloads import Wanted, Workloads
@@ -192,7 +201,7 @@ def _native(port: kubernetes.ServicePort) -> str | None:
 def _resolution(entry: ServiceEntry) -> str:
     # A name that is looked up for each connection comes to the same as one that is looked up again
     # and again, where the host is one name.
-    return DNS if entry.spec.resolution == "DYNAMIC_DNS" else entry.spec.resolution
+    return DNS if entry.spec.resolution == DYNAMIC_DNS else entry.spec.resolution
 
 
 def _ports(host: str, entry: ServiceEntry) -> list[Port]:

@@ -345,6 +345,14 @@ def test_connections_that_istio_passes_through_stay_as_they_are() -> None:
     assert "original-destination" in {item.code for item in result.diagnostics}
 
 
+def test_names_that_http_and_tls_alone_tell_stay_as_they_are() -> None:
+    result = made(service().replace("STATIC", "DYNAMIC_DNS").replace(ORDERS, "'*.shop.example'"))
+    assert not patches(result, "NETWORK_FILTER", "REPLACE")
+    assert not patches(result, "CLUSTER", "MERGE")
+    (told,) = [item for item in result.diagnostics if item.code == "dynamic-dns"]
+    assert told.severity is Severity.WARNING
+
+
 def test_two_services_without_address_at_one_port() -> None:
     text = (service("a") + service("b")).replace("  addresses: [127.0.0.2]\n", "")
     result = made(text)
