@@ -456,10 +456,11 @@ def _object_name(value: dict[str, Any]) -> str:
 def _key_of(model: type[Resource], value: dict[str, Any]) -> Key | None:
     """The key of an object that has errors, if those leave one."""
     metadata = value.get("metadata")
-    if not isinstance(metadata, dict) or not isinstance(metadata.get("name"), str):
+    name = metadata.get("name") if isinstance(metadata, dict) else None
+    if not isinstance(metadata, dict) or not isinstance(name, str) or not is_resource_name(name):
         return None
     namespace = _namespace_of(value, metadata) if model.namespaced else ""
-    return None if namespace is None else Key(model.__name__, namespace, metadata["name"])
+    return None if namespace is None else Key(model.__name__, namespace, name)
 
 
 def _namespace_of(value: dict[str, Any], metadata: dict[str, Any]) -> str | None:

@@ -161,6 +161,8 @@ class FolderSource:
         self._saver: Saver[Content | None] | None = None
         if store is not None:
             self._saver = Saver(store, self._worker, lambda read: read)
+        self._gone: frozenset[str] = frozenset()
+        """Files that are gone and not forgotten yet."""
         self._unwatched = ""
 
     @property
@@ -219,7 +221,7 @@ class FolderSource:
             self._take(look)
             yield self._batch
             if self._store is not None and self._state.present:
-                await self._worker.run(self._store.keep_only, self._state.names)
+                await self._worker.run(self._forget, set(self._state.names))
             if self._saver is not None:
                 await self._saver.save()
             while True:
@@ -235,11 +237,20 @@ class FolderSource:
         """Ends the thread that reads, and closes the store, after what is under way."""
         self._worker.close(self._saver.close if self._saver is not None else None)
 
+    def _forget(self, names: set[str]) -> None:
+        """Forgets what files said that were gone before the start, or has them forgotten later."""
+        assert self._store is not None
+        self._gone |= self._state.still_used(set(self._store.files()) - names)
+        self._store.keep_only(names | self._gone)
+
     def _take(self, look: Look) -> bool:
         changes, news = self._state.take(look)
         self._batch = Batch(self._state.inventory, changes, self._state.diagnostics)
         if self._saver is not None:
-            self._saver.add({**look.contents, **dict.fromkeys(look.gone)})
+            gone = (self._gone | look.gone).difference(self._state.names)
+            # What was good in another file has to be good after a restart, too.
+            self._gone = self._state.still_used(gone)
+            self._saver.add({**look.contents, **dict.fromkeys(gone - self._gone)})
         return news
 
     async def _next_look(self) -> Look:

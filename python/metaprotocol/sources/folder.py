@@ -198,6 +198,16 @@ class FolderState:
         """The files that are known."""
         return list(self._files)
 
+    def still_used(self, gone: Iterable[str]) -> frozenset[str]:
+        """Of files that are gone, those that have to be known after a restart: from which objects
+        are in force, since what has their names now cannot be read; and while something that cannot
+        be read may be any object, all of them."""
+        gone = frozenset(gone)
+        if not gone or any(isinstance(item, Unreadable) for item in self.inventory.values()):
+            return gone
+        used = {item.origin.file for item in self.inventory.values()}
+        return frozenset(name for name in gone if shown(name) in used)
+
     @property
     def missing(self) -> frozenset[str]:
         """Files that seem to be gone, and should be looked at again soon."""

@@ -12,7 +12,7 @@ import pytest
 from metaprotocol.control_plane import ControlPlane, StateError
 from metaprotocol.control_plane.state import LastGoodStore
 from metaprotocol.envoy.config import ConfigBuilder
-from metaprotocol.resources import Inventory, Key
+from metaprotocol.resources import Inventory, Key, Unreadable
 from metaprotocol.sources import FolderSource
 from metaprotocol.sources.folder import Content
 from metaprotocol.sources.kubernetes import KubernetesSource
@@ -118,6 +118,41 @@ async def test_an_object_that_is_broken_at_the_start_is_as_it_was_when_it_was_go
     inventory = await stage.restarted()
     assert routes(inventory, "a") == ["three"]
     assert key("b") not in inventory
+
+
+async def test_what_breaks_in_being_moved_is_in_force_after_a_second_restart(stage: Stage) -> None:
+    stage.write("a.yaml", router("a", "one"))
+    await stage.restarted()
+    stage.write("a.yaml", None)
+    stage.write("c.yaml", router("a", "two").replace("route:", "rout:"))
+    for _ in range(3):
+        assert routes(await stage.restarted(), "a") == ["one"]
+    stage.write("c.yaml", router("a", "three"))
+    assert routes(await stage.restarted(), "a") == ["three"]
+    stage.write("a.yaml", BROKEN)
+    assert routes(await stage.restarted(), "a") == ["three"]
+    stage.write("c.yaml", None)
+    assert routes(await stage.restarted(), "a") == [], (
+        "what is gone was forgotten, once it could be"
+    )
+
+
+@pytest.mark.parametrize("name", ["name: renamed", "nam: a", "name: []", "name: ''"])
+async def test_what_breaks_in_being_renamed_shuts_after_a_second_restart_as_after_the_first(
+    stage: Stage, name: str
+) -> None:
+    stage.write("service.yaml", service_yaml(20880, {"v1": 21881}, "a.shop.svc.cluster.local"))
+    stage.write("a.yaml", router("a", "one"))
+    await stage.restarted()
+    stage.write("a.yaml", None)
+    text = router("a", "two").replace("route:", "rout:").replace("name: a", name, 1)
+    stage.write("c.yaml", text)
+    first = list((await stage.restarted()).values())
+    assert any(isinstance(item, Unreadable) for item in first)
+    for _ in range(2):
+        assert list((await stage.restarted()).values()) == first
+    stage.write("c.yaml", None)
+    assert not any(isinstance(item, Unreadable) for item in (await stage.restarted()).values())
 
 
 async def test_a_file_that_cannot_be_read_at_the_start_says_what_it_said(stage: Stage) -> None:
