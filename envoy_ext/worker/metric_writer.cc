@@ -22,8 +22,18 @@ namespace {
 // name, whatever `metrics_namespace` says.
 constexpr std::string_view kPrefix = "metaprotocol.";
 
-constexpr std::string_view kLabelNames[] = {"protocol", "route", "cluster"};
-constexpr size_t kLabelCount = std::size(kLabelNames);
+constexpr size_t kLabelCount = 3;
+using LabelNames = std::array<std::string_view, kLabelCount>;
+constexpr LabelNames kLabelNames = {"protocol", "route", "cluster"};
+constexpr LabelNames kFilterLabelNames = {"protocol", "filter", "metric"};
+
+const LabelNames& LabelNamesOf(Counter counter) {
+  return counter == Counter::kFilterCounter ? kFilterLabelNames : kLabelNames;
+}
+const LabelNames& LabelNamesOf(Gauge) { return kLabelNames; }
+const LabelNames& LabelNamesOf(Histogram histogram) {
+  return histogram == Histogram::kFilterHistogram ? kFilterLabelNames : kLabelNames;
+}
 
 std::string Prefixed(std::string_view name) { return std::string(kPrefix) + std::string(name); }
 
@@ -51,21 +61,21 @@ bool Define(Callback callback, void* envoy_config, std::string_view name,
 // Defines every metric, with its labels.
 bool DefineAll(void* envoy_config, Numbers& numbers) {
   auto& [counters, gauges, histograms, requests] = numbers;
-  const auto define = [&](auto callback, const std::string& name, size_t& id) {
-    return Define(callback, envoy_config, name, kLabelNames, id);
+  const auto define = [&](auto callback, auto metric, std::string_view name, size_t& id) {
+    return Define(callback, envoy_config, Prefixed(name), LabelNamesOf(metric), id);
   };
   bool good = true;
   for (size_t i = 0; i < kCounterCount; ++i) {
-    const std::string name = Prefixed(CounterName(static_cast<Counter>(i)));
-    good &= define(abi::ClusterDefineCounter, name, counters[i]);
+    const auto counter = static_cast<Counter>(i);
+    good &= define(abi::ClusterDefineCounter, counter, CounterName(counter), counters[i]);
   }
   for (size_t i = 0; i < kGaugeCount; ++i) {
-    const std::string name = Prefixed(GaugeName(static_cast<Gauge>(i)));
-    good &= define(abi::ClusterDefineGauge, name, gauges[i]);
+    const auto gauge = static_cast<Gauge>(i);
+    good &= define(abi::ClusterDefineGauge, gauge, GaugeName(gauge), gauges[i]);
   }
   for (size_t i = 0; i < kHistogramCount; ++i) {
-    const std::string name = Prefixed(HistogramName(static_cast<Histogram>(i)));
-    good &= define(abi::ClusterDefineHistogram, name, histograms[i]);
+    const auto histogram = static_cast<Histogram>(i);
+    good &= define(abi::ClusterDefineHistogram, histogram, HistogramName(histogram), histograms[i]);
   }
   for (size_t i = 0; i < kRequestMetricCount; ++i) {
     const std::string_view name = kRequestMetricNames[i];
@@ -153,15 +163,15 @@ class MetricsByNumber final : public MetricWriter {
   bool Define() { return DefineAll(envoy_, numbers_); }
 
   Handle Find(Counter counter, const SeriesLabels& labels) override {
-    return Find(abi::ClusterDefineCounter, CounterName(counter),
+    return Find(abi::ClusterDefineCounter, CounterName(counter), LabelNamesOf(counter),
                 numbers_.counters[static_cast<size_t>(counter)], labels);
   }
   Handle Find(Gauge gauge, const SeriesLabels& labels) override {
-    return Find(abi::ClusterDefineGauge, GaugeName(gauge),
+    return Find(abi::ClusterDefineGauge, GaugeName(gauge), LabelNamesOf(gauge),
                 numbers_.gauges[static_cast<size_t>(gauge)], labels);
   }
   Handle Find(Histogram histogram, const SeriesLabels& labels) override {
-    return Find(abi::ClusterDefineHistogram, HistogramName(histogram),
+    return Find(abi::ClusterDefineHistogram, HistogramName(histogram), LabelNamesOf(histogram),
                 numbers_.histograms[static_cast<size_t>(histogram)], labels);
   }
 
@@ -233,10 +243,11 @@ class MetricsByNumber final : public MetricWriter {
 
   // `number`: of the metric that has these labels by name.
   template <typename Callback>
-  Handle Find(Callback define, std::string_view metric, size_t number, const SeriesLabels& labels) {
+  Handle Find(Callback define, std::string_view metric, const LabelNames& names, size_t number,
+              const SeriesLabels& labels) {
     std::string name = Prefixed(metric);
     for (size_t i = 0; i < kLabelCount; ++i) {
-      name.append(1, '.').append(kLabelNames[i]).append(1, '.').append(Values(labels)[i]);
+      name.append(1, '.').append(names[i]).append(1, '.').append(Values(labels)[i]);
     }
     const std::lock_guard lock(mutex_);
     Handle& handle = handles_[name];

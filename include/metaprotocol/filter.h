@@ -128,6 +128,15 @@ typedef struct metaprotocol_filter_host {
    * `change`, but bounded for the request as a whole. Of streams there is no reply. */
   int32_t (*change_reply)(void* request, int32_t kind, metaprotocol_bytes key,
                           metaprotocol_bytes value);
+  /* create: the number of a counter, or of a histogram of integers, that the host keeps for the
+   * filter; in Envoy they are `filter_counter` and `filter_histogram` with the labels protocol,
+   * filter and metric. The same name in another place is the same metric. -1: the name has other
+   * characters than small letters, digits and '_', or more than 64, or there are too many (32). */
+  int32_t (*counter)(void* setup, metaprotocol_bytes name);
+  int32_t (*histogram)(void* setup, metaprotocol_bytes name);
+  /* Not in before_route. 0: there is no such counter, or histogram. */
+  int32_t (*count)(void* request, int32_t counter, uint64_t delta);
+  int32_t (*record)(void* request, int32_t histogram, uint64_t value);
 } metaprotocol_filter_host;
 
 typedef struct metaprotocol_filter_table {

@@ -29,6 +29,9 @@ namespace metaprotocol {
 // Keys, by the numbers that FilterSetup gives them.
 enum class RequestKey : int32_t {};
 enum class ResponseKey : int32_t {};
+// Metrics of the filter's own, likewise.
+enum class CounterId : int32_t {};
+enum class HistogramId : int32_t {};
 
 // What a filter says of itself while it is made.
 class FilterSetup {
@@ -51,12 +54,22 @@ class FilterSetup {
   ResponseKey response_key(std::string_view name) {
     return ResponseKey{Checked(host_.response_key(setup_, external::View(name)), name)};
   }
+  // What the filter counts and measures; throws if it cannot be called so. Hosts that do not know
+  // of these keep nothing.
+  CounterId counter(std::string_view name) {
+    if (host_.size <= offsetof(metaprotocol_filter_host, counter)) return CounterId{-1};
+    return CounterId{Checked(host_.counter(setup_, external::View(name)), name, "metric")};
+  }
+  HistogramId histogram(std::string_view name) {
+    if (host_.size <= offsetof(metaprotocol_filter_host, histogram)) return HistogramId{-1};
+    return HistogramId{Checked(host_.histogram(setup_, external::View(name)), name, "metric")};
+  }
 
  private:
-  static int32_t Checked(int32_t key, std::string_view name) {
-    if (key >= 0) return key;
-    throw std::invalid_argument("\"" + std::string(name) +
-                                "\" cannot be a metadata key, or is one too many");
+  static int32_t Checked(int32_t number, std::string_view name, const char* what = "metadata key") {
+    if (number >= 0) return number;
+    throw std::invalid_argument("\"" + std::string(name) + "\" cannot be a " + what +
+                                ", or is one too many");
   }
   const metaprotocol_filter_host& host_;
   void* const setup_;
@@ -117,6 +130,15 @@ class ExternalFilter {
     // OnTimer comes then; traits() has METAPROTOCOL_WAITS.
     Verdict Wait(uint64_t delay_us) {
       return host_.wait(request_, delay_us) != 0 ? Verdict::kWait : Verdict::kBroken;
+    }
+    // Not in BeforeRoute.
+    void Count(CounterId counter, uint64_t delta = 1) {
+      if (host_.size <= offsetof(metaprotocol_filter_host, count)) return;
+      host_.count(request_, static_cast<int32_t>(counter), delta);
+    }
+    void Record(HistogramId histogram, uint64_t value) {
+      if (host_.size <= offsetof(metaprotocol_filter_host, record)) return;
+      host_.record(request_, static_cast<int32_t>(histogram), value);
     }
     State* state() const { return static_cast<State*>(host_.state(request_)); }
     void set_state(std::unique_ptr<State> state) {

@@ -196,6 +196,39 @@ std::unique_ptr<ConcurrencyFilter> LoadConcurrencyLimit(const config::Concurrenc
                                              std::move(rest));
 }
 
+namespace {
+
+// `Config` is a RateLimitDescriptor or one of its further entries.
+template <typename Config>
+GlobalRateLimit::Entry LoadEntry(const Config& config, const std::string& path, MetadataKeys& keys,
+                                 Findings& findings) {
+  if (!config.key) return {{}, config.descriptor_key, config.value.value_or("")};
+  CheckKey(*config.key, path + ".key", findings);
+  return {KeyRef(*config.key, keys), config.descriptor_key};
+}
+
+// The same for the limit itself and for its rules. Returns how many entries there are.
+template <typename Config>
+size_t LoadDescriptors(const Config& config, const std::string& path, GlobalRateLimit::Source& to,
+                       MetadataKeys& keys, Findings& findings) {
+  size_t entries = 0;
+  for (size_t i = 0; i < config.descriptors.size(); ++i) {
+    const config::RateLimitDescriptor& from = config.descriptors[i];
+    const std::string place = path + ".descriptors[" + std::to_string(i) + "]";
+    GlobalRateLimit::Descriptor& descriptor = to.descriptors.emplace_back();
+    descriptor.push_back(LoadEntry(from, place, keys, findings));
+    for (size_t j = 0; j < from.also.size(); ++j) {
+      const std::string more = place + ".also[" + std::to_string(j) + "]";
+      descriptor.push_back(LoadEntry(from.also[j], more, keys, findings));
+    }
+    entries += descriptor.size();
+  }
+  to.match = LoadMatch(config.match, path + ".match", keys, findings);
+  return entries;
+}
+
+}  // namespace
+
 std::unique_ptr<GlobalRateLimit> LoadGlobalRateLimit(const config::GlobalRateLimit& config,
                                                      const std::string& path, MetadataKeys& keys,
                                                      Findings& findings) {
@@ -205,13 +238,22 @@ std::unique_ptr<GlobalRateLimit> LoadGlobalRateLimit(const config::GlobalRateLim
   limit->timeout_us = static_cast<uint64_t>(config.timeout.count());
   limit->deny_on_fail = config.deny_on_fail;
   limit->tells_clients = config.enable_x_ratelimit_headers;
-  for (size_t i = 0; i < config.descriptors.size(); ++i) {
-    const config::RateLimitDescriptor& from = config.descriptors[i];
-    CheckKey(from.key, path + ".descriptors[" + std::to_string(i) + "].key", findings);
-    limit->descriptors.push_back({KeyRef(from.key, keys), from.descriptor_key});
+  if (config.descriptors.empty() && config.rules.empty()) {
+    findings.Error(path, "", "needs descriptors, rules, or both");
   }
-  limit->match = LoadMatch(config.match, path + ".match", keys, findings);
-  if (limit->match == nullptr) return nullptr;
+  size_t entries = LoadDescriptors(config, path, limit->all, keys, findings);
+  bool good = limit->all.match != nullptr;
+  for (size_t i = 0; i < config.rules.size(); ++i) {
+    GlobalRateLimit::Source& source = limit->further.emplace_back();
+    entries += LoadDescriptors(config.rules[i], RulePlace(path, i), source, keys, findings);
+    good = good && source.match != nullptr;
+  }
+  if (entries > GlobalRateLimit::kMostEntries) {
+    findings.Error(path, std::to_string(entries),
+                   "entries of descriptors are too many, at most " +
+                       std::to_string(GlobalRateLimit::kMostEntries) + " may be");
+  }
+  if (!good) return nullptr;
   return limit;
 }
 

@@ -139,6 +139,7 @@ RouteTable::Rule RouteLoader::LoadRoute(const config::Route& config, const std::
     route.hash_keys.emplace_back(config.hash_on[i], keys_);
   }
   route.mirrors = LoadMirrors(config.mirrors);
+  if (config.priority == config::RoutePriority::HIGH) route.priority = Priority::kHigh;
   if (config.retry) {
     route.retry = LoadRetry(*config.retry, At(path, "retry"), response_keys_, findings_);
   }
@@ -196,13 +197,14 @@ void RouteLoader::LoadDirectReply(const config::Route& config, const std::string
   route.direct_reply_text = config.direct_reply->text;
   route.direct_reply =
       LoadLocalReply(config.direct_reply->kind, At(path, "direct_reply.kind"), findings_);
-  const std::array<std::pair<std::string_view, bool>, 6> ignored = {
+  const std::array<std::pair<std::string_view, bool>, 7> ignored = {
       {{"timeout", config.timeout.has_value()},
        {"request_mutation", !config.request_mutation.empty()},
        {"response_mutation", !config.response_mutation.empty()},
        {"hash_on", !config.hash_on.empty()},
        {"mirrors", !config.mirrors.empty()},
-       {"retry", config.retry.has_value()}}};
+       {"retry", config.retry.has_value()},
+       {"priority", config.priority != config::RoutePriority::DEFAULT}}};
   for (const auto& [field, given] : ignored) {
     if (given) findings_.Warn(At(path, field), "", "has no effect beside direct_reply");
   }

@@ -19,6 +19,7 @@
 #include "src/config/schema_reader.h"
 #include "src/config/telemetry_loader.h"
 #include "src/filter/direct_reply/direct_reply.h"
+#include "src/upstream/connection_count.h"
 
 namespace metaprotocol {
 namespace {
@@ -184,7 +185,7 @@ class TableLoader {
         keys_(snapshot.request_keys),
         surroundings_{config.protocol.codec,
                       snapshot.codec != nullptr && snapshot.codec->traits().mutation_in_head,
-                      snapshot.request_keys, snapshot.response_keys},
+                      snapshot.request_keys, snapshot.response_keys, snapshot.filter_metrics},
         routes_(keys_, snapshot.response_keys, findings, config.default_timeout) {}
 
   void Load(Snapshot& snapshot) {
@@ -496,6 +497,23 @@ SnapshotOrErrors LoadSnapshot(std::string_view json, const CodecRegistry& codecs
   return result;
 }
 
+namespace {
+
+// `Config` is a ClusterPolicy, or its PriorityBounds.
+template <typename Config>
+void LoadBounds(const Config& config, PriorityBounds& bounds) {
+  bounds.max_leases_per_host = config.max_leases_per_host;
+  if (config.max_connections) {
+    bounds.connections = std::make_shared<ConnectionCount>(*config.max_connections);
+  }
+  bounds.max_requests_in_flight = config.max_requests_in_flight;
+  bounds.max_pending_requests = config.max_pending_requests;
+  bounds.retry_budget_percent = config.retry_budget_percent;
+  bounds.min_retries_in_flight = config.min_retries_in_flight;
+}
+
+}  // namespace
+
 ClusterPolicyOrErrors LoadClusterPolicy(std::string_view json) {
   ErrorList reading;
   const auto config = ReadConfig<config::ClusterPolicy>(json.empty() ? "{}" : json, reading);
@@ -522,16 +540,13 @@ ClusterPolicyOrErrors LoadClusterPolicy(std::string_view json) {
   if (!result.errors.empty()) return result;
   auto policy = std::make_shared<ClusterPolicy>();
   policy->balance = LoadBalance(config);
-  policy->max_leases_per_host = config.max_leases_per_host;
+  LoadBounds(config, *policy);
+  if (config.high_priority) LoadBounds(*config.high_priority, policy->high);
   policy->exchanges_per_shared_lease = config.exchanges_per_shared_lease;
   policy->max_shared_leases_per_host = config.max_shared_leases_per_host;
-  policy->max_requests_in_flight = config.max_requests_in_flight;
   policy->max_bytes_in_flight = config.max_bytes_in_flight;
   policy->max_lease_bytes_in_flight = config.max_lease_bytes_in_flight;
-  policy->max_pending_requests = config.max_pending_requests;
   policy->max_requests_per_connection = config.max_requests_per_connection;
-  policy->retry_budget_percent = config.retry_budget_percent;
-  policy->min_retries_in_flight = config.min_retries_in_flight;
   policy->lease_idle_timeout_us = Us(config.lease_idle_timeout);
   policy->connect_timeout_us = Us(config.connect_timeout);
   if (config.slow_start) {

@@ -83,6 +83,8 @@ struct Snapshot {
   MetadataKeys response_keys;
   Interest response_interest;
 
+  FilterMetrics filter_metrics;
+
   // Makes the filters' chains, and finds out what codecs are asked for. To be called once all the
   // rest is there.
   void Compile();

@@ -14,6 +14,14 @@ void Exchange::Count(Counter counter) {
   exchanges_.SeriesOf(*this).Add(counter);
 }
 
+void Exchange::CountOwn(uint32_t metric, uint64_t delta) {
+  exchanges_.FilterSeriesOf(*snapshot_, metric).Add(Counter::kFilterCounter, delta);
+}
+
+void Exchange::RecordOwn(uint32_t metric, uint64_t value) {
+  exchanges_.FilterSeriesOf(*snapshot_, metric).Record(Histogram::kFilterHistogram, value);
+}
+
 void Exchange::Change(const MutationOp& change) {
   if (changes_.empty()) changes_ = route_->request_mutation;
   has_rest_ = true;

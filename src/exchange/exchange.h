@@ -107,6 +107,8 @@ class Exchange : public ReplySlot, public FilterContext {
     return states_[position_];
   }
   void Count(Counter counter) override;
+  void CountOwn(uint32_t metric, uint64_t delta) override;
+  void RecordOwn(uint32_t metric, uint64_t value) override;
   void Change(const MutationOp& change) override;
   void ChangeReply(const MutationOp& change) override;
   void StartCall(std::string_view cluster, std::string_view path, Bytes message,

@@ -337,6 +337,17 @@ void Exchanges::End(Exchange& exchange, Outcome::Kind kind) {
 
 // --- counting
 
+Series& Exchanges::FilterSeriesOf(SnapshotUse& use, uint32_t metric) {
+  const FilterMetrics& metrics = use.snapshot->filter_metrics;
+  if (use.filter_series.empty()) use.filter_series.resize(metrics.size());
+  Series*& series = use.filter_series[metric];
+  if (series == nullptr) {
+    series =
+        &context_.metrics.Get(use.snapshot->name, metrics[metric].filter, metrics[metric].name);
+  }
+  return *series;
+}
+
 void Exchanges::UseOwnSeries(Exchange& exchange) {
   UseSeries(exchange, SeriesFor(exchange.origin_->protocol, *exchange.snapshot_, exchange.route_));
 }

@@ -216,6 +216,7 @@ class Exchanges final : public AttemptSink {
   void CountRequest(Exchange& exchange);
   void RecordTime(const Exchange& exchange);
   Series& SeriesOf(Exchange& exchange);
+  Series& FilterSeriesOf(SnapshotUse& use, uint32_t metric);
   void UseOwnSeries(Exchange& exchange);
   static void UseSeries(Exchange& exchange, Series& series);
   static void Remember(Exchange& exchange, const AttemptResult& result) {

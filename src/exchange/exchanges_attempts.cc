@@ -159,7 +159,7 @@ bool Exchanges::PrepareRetry(Exchange& exchange) {
   ChooseTarget(exchange, SenderOf(exchange));
   if (exchange.target_->cluster == nullptr) return false;
   exchange.retry_.Return();
-  std::optional<RetryToken> token = exchange.target_->cluster->TakeRetry();
+  std::optional<RetryToken> token = exchange.target_->cluster->TakeRetry(exchange.route_->priority);
   if (!token) {
     exchange.series_->Add(Counter::kRetriesOverBudget);
     return false;

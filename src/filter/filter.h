@@ -13,6 +13,7 @@
 #include <string>
 #include <string_view>
 #include <type_traits>
+#include <vector>
 
 #include "src/base/request_view.h"
 #include "src/codec/codec.h"
@@ -56,6 +57,13 @@ class FilterState {
  public:
   virtual ~FilterState() = default;
 };
+
+// What the filters of a configuration count by themselves, by number.
+struct FilterMetric {
+  std::string filter;
+  std::string name;
+};
+using FilterMetrics = std::vector<FilterMetric>;
 
 // A reply, of which perhaps only the head has come.
 struct ResponseHead {
@@ -102,6 +110,9 @@ class FilterContext {
   // Counts under the labels of the request's route, and of its cluster if that was chosen already:
   // it is for a request that waits.
   virtual void Count(Counter counter) = 0;
+  // The same for a metric of the filter's own, by its number in FilterMetrics.
+  virtual void CountOwn(uint32_t metric, uint64_t delta) = 0;
+  virtual void RecordOwn(uint32_t metric, uint64_t value) = 0;
   // What the client gets. `text` lives as long as the configuration, or is static. A request that
   // expects no reply is dropped. To be followed by kAnswered or kReplace.
   void Answer(LocalReply reply, std::string_view text) {

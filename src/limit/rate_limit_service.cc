@@ -71,13 +71,17 @@ std::string Quotable(std::string text) {
 
 }  // namespace
 
-void RateLimitRequestWriter::AddDescriptor(std::string_view key, std::string_view value) {
-  std::string descriptor;
-  AppendProtoEntry(descriptor, 1, key, MadeUtf8(value));
-  AppendProtoBytes(descriptors_, 2, descriptor);
+void RateLimitRequestWriter::BeginDescriptor() {
+  if (!entries_.empty()) AppendProtoBytes(descriptors_, 2, entries_);
+  entries_.clear();
 }
 
-std::string RateLimitRequestWriter::Finish(std::string_view domain) const {
+void RateLimitRequestWriter::AddEntry(std::string_view key, std::string_view value) {
+  AppendProtoEntry(entries_, 1, key, MadeUtf8(value));
+}
+
+std::string RateLimitRequestWriter::Finish(std::string_view domain) {
+  BeginDescriptor();
   std::string message;
   AppendProtoBytes(message, 1, domain);
   message += descriptors_;

@@ -17,12 +17,15 @@ inline constexpr std::string_view kShouldRateLimit =
 // Writes a RateLimitRequest with one hit.
 class RateLimitRequestWriter {
  public:
-  // A descriptor with this one entry: the service has a counter for each.
-  void AddDescriptor(std::string_view key, std::string_view value);
-  std::string Finish(std::string_view domain) const;
+  // A descriptor, to which the entries that follow belong: the service has a counter for each
+  // combination of their values.
+  void BeginDescriptor();
+  void AddEntry(std::string_view key, std::string_view value);
+  std::string Finish(std::string_view domain);
 
  private:
   std::string descriptors_;
+  std::string entries_;  // of the last descriptor
 };
 
 enum class RateLimitVerdict : uint8_t {

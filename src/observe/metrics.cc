@@ -57,6 +57,7 @@ constexpr std::array<std::string_view, static_cast<size_t>(Counter::kFirstLocalR
         "access_log_lost",
         "spans",
         "spans_lost",
+        "filter_counter",
 };
 
 constexpr std::array<std::string_view, kGaugeCount> kGaugeNames = {
@@ -65,7 +66,8 @@ constexpr std::array<std::string_view, kGaugeCount> kGaugeNames = {
     "leases_active",
 };
 
-constexpr std::array<std::string_view, kHistogramCount> kHistogramNames = {"request_time_us"};
+constexpr std::array<std::string_view, kHistogramCount> kHistogramNames = {"request_time_us",
+                                                                           "filter_histogram"};
 
 // A forgotten name would leave the last one empty.
 static_assert(!kCounterNames.back().empty() && !kGaugeNames.back().empty() &&

@@ -13,6 +13,8 @@
 
 namespace metaprotocol {
 
+// Of what filters in libraries count by themselves (kFilterCounter, kFilterHistogram) the labels
+// are protocol, filter and metric, in the same places.
 struct SeriesLabels {
   std::string protocol;  // the proxy configuration's `name`
   std::string route;     // "-" where no route is involved
@@ -75,6 +77,7 @@ enum class Counter : uint8_t {
   kAccessLogLost,     // lines that were not written: too many waited, or the file failed
   kSpans,             // of requests that are traced
   kSpansLost,         // spans that have not arrived: too many waited, or the collector failed
+  kFilterCounter,     // what a filter in a library counts
   // One per LocalReply follows, in its order: use LocalReplyCounter().
   kFirstLocalReply,
 };
@@ -96,8 +99,9 @@ inline constexpr size_t kGaugeCount = 3;
 enum class Histogram : uint8_t {
   kRequestTimeUs,  // from when the request was routed (its head, if it is passed on) to the reply's
                    // head
+  kFilterHistogram,  // what a filter in a library measures
 };
-inline constexpr size_t kHistogramCount = 1;
+inline constexpr size_t kHistogramCount = 2;
 
 // "requests", "local_reply_no_route", ...: snake case, without prefix.
 std::string CounterName(Counter counter);

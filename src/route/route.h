@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "src/base/priority.h"
 #include "src/codec/codec.h"
 #include "src/codec/mutation.h"
 #include "src/route/match_input.h"
@@ -47,6 +48,8 @@ struct Route {
   uint64_t timeout_us = 0;  // 0: none
   // Null: what has no connection yet may get another host's, and that is all.
   std::shared_ptr<const RetryPolicy> retry;
+
+  Priority priority = Priority::kDefault;  // of its requests, but not of their copies
 
   Mutation request_mutation;
   Mutation response_mutation;

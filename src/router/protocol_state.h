@@ -36,7 +36,8 @@ struct SnapshotUse {
   };
 
   std::shared_ptr<const Snapshot> snapshot;
-  std::vector<RouteState> routes;  // by Route::index
+  std::vector<RouteState> routes;      // by Route::index
+  std::vector<Series*> filter_series;  // by Snapshot::filter_metrics; made on first use
   Series* no_route_series = nullptr;
   Series* protocol_series = nullptr;           // labels: the protocol alone
   bool is_told = false;                        // somebody is told of ended requests

@@ -58,7 +58,8 @@ class Router {
                                 mutation,
                                 request,
                                 {hash, request.message.length, avoid},
-                                timeout_us < request.message.timeout_us ? timeout_us : 0});
+                                timeout_us < request.message.timeout_us ? timeout_us : 0,
+                                sender.route.priority});
   }
   // To be called after Start: what was forwarded is copied to the route's mirrors, with the same
   // changes.

@@ -12,6 +12,7 @@
 
 #include "src/base/handled.h"
 #include "src/base/intrusive_list.h"
+#include "src/base/priority.h"
 #include "src/codec/codec.h"
 
 namespace metaprotocol {
@@ -109,7 +110,8 @@ class Attempt : public LeaseAttemptLink {
   State state_ = State::kIdle;
   bool expects_reply_ = true;
   bool wants_room_ = false;  // its sink waits for OnRoom
-  bool impatient_ = false;   // its client has chosen a timeout that a good host may fail to keep
+  Priority priority_ = Priority::kDefault;
+  bool impatient_ = false;  // its client has chosen a timeout that a good host may fail to keep
   Lease* lease_ = nullptr;
   Cluster* cluster_ = nullptr;
   LeasePool* pool_ = nullptr;

@@ -96,11 +96,13 @@ std::vector<OutlierDetector::Change> Cluster::CatchUp(uint64_t now_us) {
   return changes;
 }
 
-std::optional<RetryToken> Cluster::TakeRetry() {
-  const double share = policy_->retry_budget_percent / 100 * attempts_;
-  const auto most = std::max<size_t>(policy_->min_retries_in_flight, static_cast<size_t>(share));
-  if (retries_->in_use() >= most) return std::nullopt;
-  return RetryToken(retries_);
+std::optional<RetryToken> Cluster::TakeRetry(Priority priority) {
+  const PriorityBounds& bounds = policy_->Of(priority);
+  const std::shared_ptr<RetryBudget>& retries = retries_[static_cast<size_t>(priority)];
+  const double share = bounds.retry_budget_percent / 100 * attempts(priority);
+  const auto most = std::max<size_t>(bounds.min_retries_in_flight, static_cast<size_t>(share));
+  if (retries->in_use() >= most) return std::nullopt;
+  return RetryToken(retries);
 }
 
 bool Cluster::OwesTooMuch(const UpstreamHost& host, size_t length) const {

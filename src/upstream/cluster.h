@@ -1,6 +1,7 @@
 // Clusters and their hosts as one worker sees them.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -47,12 +48,14 @@ struct UpstreamHost {
   // Of the policy's outlier detection, while the host is in the balancer's set; null: there is
   // none.
   std::shared_ptr<OutlierDetector::Host> outlier;
-  // One per protocol, nearly always one; and former ones of protocols whose codec has changed.
+  // One per protocol and priority, nearly always one; and former ones of protocols whose codec has
+  // changed.
   std::vector<std::unique_ptr<LeasePool>> pools;
 
-  LeasePool* FindPool(const std::shared_ptr<const UpstreamProtocol>& protocol) const {
+  LeasePool* FindPool(const std::shared_ptr<const UpstreamProtocol>& protocol,
+                      Priority priority) const {
     for (const auto& pool : pools) {
-      if (pool->protocol == protocol) return pool.get();
+      if (pool->protocol == protocol && pool->priority == priority) return pool.get();
     }
     return nullptr;
   }
@@ -136,14 +139,14 @@ class Cluster {
     return host.owed_bytes != 0 && OwesTooMuch(host, length);
   }
 
-  void Acquire(UpstreamHost& host, size_t bytes) {
-    ++attempts_;
+  void Acquire(UpstreamHost& host, size_t bytes, Priority priority) {
+    ++AttemptsOf(priority);
     bytes_in_flight_ += bytes;
     ++host.active;
     if (host.index != UpstreamHost::kNoIndex) active_[host.index] = host.active;
   }
-  void Release(UpstreamHost& host, size_t bytes) {
-    --attempts_;
+  void Release(UpstreamHost& host, size_t bytes, Priority priority) {
+    --AttemptsOf(priority);
     bytes_in_flight_ -= bytes;
     --host.active;
     if (host.index != UpstreamHost::kNoIndex) active_[host.index] = host.active;
@@ -152,9 +155,10 @@ class Cluster {
   void BookOrphaned(size_t difference) { orphaned_bytes_ += difference; }
 
   // The right to a retry; nothing if there are too many already.
-  std::optional<RetryToken> TakeRetry();
+  std::optional<RetryToken> TakeRetry(Priority priority);
 
-  uint32_t attempts() const { return attempts_; }
+  uint32_t attempts() const { return attempts_[0] + attempts_[1]; }
+  uint32_t attempts(Priority priority) const { return attempts_[static_cast<size_t>(priority)]; }
   size_t bytes_in_flight() const { return bytes_in_flight_; }
   size_t orphaned_bytes() const { return orphaned_bytes_; }
   // What counts against ClusterPolicy::max_bytes_in_flight.
@@ -186,6 +190,7 @@ class Cluster {
   }
 
  private:
+  uint32_t& AttemptsOf(Priority priority) { return attempts_[static_cast<size_t>(priority)]; }
   static void Unwatch(UpstreamHost& host) {
     host.ejected = false;
     host.outlier.reset();
@@ -216,11 +221,12 @@ class Cluster {
   std::vector<HostInfo> given_;
   uint64_t next_step_us_ = 0;   // when shares have grown; 0: all are whole
   uint64_t outlier_epoch_ = 0;  // that `ejected` shows
-  uint32_t attempts_ = 0;
+  std::array<uint32_t, kPriorities> attempts_{};
   size_t bytes_in_flight_ = 0;
   size_t orphaned_bytes_ = 0;
   bool retired_ = false;
-  const std::shared_ptr<RetryBudget> retries_ = std::make_shared<RetryBudget>();
+  const std::array<std::shared_ptr<RetryBudget>, kPriorities> retries_ = {
+      std::make_shared<RetryBudget>(), std::make_shared<RetryBudget>()};
 };
 
 }  // namespace metaprotocol

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "src/upstream/connection_count.h"
+
 namespace metaprotocol {
 namespace {
 
@@ -48,7 +50,9 @@ void ExclusiveLeases::DropIfUnused(LeaseShare& share) {
 
 size_t ExclusiveLeases::LeasesLeft() const {
   const size_t busy = leases.size() - idle_.size() - unconfirmed_.size();
-  const size_t all = policy().max_leases_per_host;
+  const PriorityBounds& most = bounds();
+  size_t all = most.max_leases_per_host;
+  if (most.connections != nullptr) all = std::min<size_t>(all, most.connections->most());
   return busy < all ? all - busy : 0;
 }
 
@@ -82,7 +86,7 @@ Lease* ExclusiveLeases::Take(const LeaseNeed& need) {
 
 Lease* ExclusiveLeases::LeaseForRequest(size_t length) {
   if (Lease* lease = TakeLast(idle_, length)) return lease;
-  if (RoomForAnother()) return &Open();
+  if (Lease* lease = OpenIfRoom()) return lease;
   return TakeLast(unconfirmed_, length);
 }
 
@@ -93,7 +97,7 @@ Lease* ExclusiveLeases::LeaseForOneWay(size_t length) {
     lease = one_way_;
   }
   if (lease == nullptr) lease = TakeLast(idle_, length);
-  if (lease == nullptr && RoomForAnother()) lease = &Open();
+  if (lease == nullptr) lease = OpenIfRoom();
   if (lease != nullptr) one_way_ = lease;
   return lease;
 }
@@ -114,7 +118,7 @@ void ExclusiveLeases::Withdraw(Lease& lease) {
 // --- waiting
 
 bool ExclusiveLeases::Wait(Attempt& attempt, LeaseOwner* owner) {
-  const size_t all = policy().max_pending_requests;
+  const size_t all = bounds().max_pending_requests;
   const size_t left = waiting_count_ < all ? all - waiting_count_ : 0;
   LeaseShare* share = ShareOf(owner);
   if (left == 0 || (share != nullptr && share->waiting_count > left)) return false;

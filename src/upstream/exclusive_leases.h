@@ -28,8 +28,8 @@ struct LeaseShare : LeaseShareLink, LeaseShareOfOwnerLink {
 class ExclusiveLeases final : public LeasePool {
  public:
   ExclusiveLeases(UpstreamHost& host, std::shared_ptr<const UpstreamProtocol> protocol,
-                  LeaseOpener& opener)
-      : LeasePool(host, std::move(protocol), opener) {}
+                  Priority priority, LeaseOpener& opener)
+      : LeasePool(host, std::move(protocol), priority, opener) {}
 
   Lease* Take(const LeaseNeed& need) override;
   void Joined(Attempt& attempt, LeaseOwner& owner) override;

@@ -15,6 +15,7 @@
 #include "src/codec/codec.h"
 #include "src/host/host.h"
 #include "src/upstream/attempt.h"
+#include "src/upstream/connection_count.h"
 #include "src/upstream/flow_control.h"
 #include "src/upstream/id_table.h"
 #include "src/upstream/upstream_protocol.h"
@@ -71,6 +72,7 @@ struct Lease {
   bool wants_room = false;   // some Attempt::wants_room_
   uint64_t opened_us = 0;
   LeaseHandle handle = nullptr;
+  ConnectionToken connection;
   LeaseOwner* owner = nullptr;  // per-session leases only
 
   // Towards the server.

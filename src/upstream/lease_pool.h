@@ -41,13 +41,14 @@ class LeasePool {
  public:
   static std::unique_ptr<LeasePool> Create(UpstreamHost& host,
                                            std::shared_ptr<const UpstreamProtocol> protocol,
-                                           LeaseOpener& opener);
+                                           Priority priority, LeaseOpener& opener);
   virtual ~LeasePool() = default;
   LeasePool(const LeasePool&) = delete;
   LeasePool& operator=(const LeasePool&) = delete;
 
   UpstreamHost& host;
   const std::shared_ptr<const UpstreamProtocol> protocol;
+  const Priority priority;     // of the requests
   Series* series = nullptr;    // of protocol and cluster; filled in when it is needed
   std::vector<Lease*> leases;  // all of them, oldest first
 
@@ -79,13 +80,13 @@ class LeasePool {
   bool empty() const { return leases.empty() && waiting_count_ == 0; }
 
  protected:
-  LeasePool(UpstreamHost& host, std::shared_ptr<const UpstreamProtocol> protocol,
+  LeasePool(UpstreamHost& host, std::shared_ptr<const UpstreamProtocol> protocol, Priority priority,
             LeaseOpener& opener)
-      : host(host), protocol(std::move(protocol)), opener_(opener) {}
+      : host(host), protocol(std::move(protocol)), priority(priority), opener_(opener) {}
 
-  const ClusterPolicy& policy() const;
-  bool RoomForAnother() const { return leases.size() < policy().max_leases_per_host; }
-  Lease& Open(LeaseOwner* owner = nullptr) { return opener_.OpenLease(*this, owner); }
+  const PriorityBounds& bounds() const;
+  // Null: there are as many as may be.
+  Lease* OpenIfRoom(LeaseOwner* owner = nullptr);
 
   size_t waiting_count_ = 0;
 

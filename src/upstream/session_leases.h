@@ -11,16 +11,14 @@ class Cluster;
 class SessionLeases final : public LeasePool {
  public:
   SessionLeases(UpstreamHost& host, std::shared_ptr<const UpstreamProtocol> protocol,
-                LeaseOpener& opener)
-      : LeasePool(host, std::move(protocol), opener) {}
+                Priority priority, LeaseOpener& opener)
+      : LeasePool(host, std::move(protocol), priority, opener) {}
 
   // The one that `owner` has in that cluster already, whatever host it leads to.
   static Lease* Present(const LeaseOwner& owner, const Cluster& cluster,
                         const std::shared_ptr<const UpstreamProtocol>& protocol);
 
-  Lease* Take(const LeaseNeed& need) override {
-    return RoomForAnother() ? &Open(&need.owner) : nullptr;
-  }
+  Lease* Take(const LeaseNeed& need) override { return OpenIfRoom(&need.owner); }
 };
 
 }  // namespace metaprotocol

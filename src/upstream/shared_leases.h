@@ -11,15 +11,14 @@ namespace metaprotocol {
 class SharedLeases final : public LeasePool {
  public:
   SharedLeases(UpstreamHost& host, std::shared_ptr<const UpstreamProtocol> protocol,
-               LeaseOpener& opener)
-      : LeasePool(host, std::move(protocol), opener) {}
+               Priority priority, LeaseOpener& opener)
+      : LeasePool(host, std::move(protocol), priority, opener) {}
 
   Lease* Take(const LeaseNeed& need) override;
 
  private:
   bool PassesBy(const LeaseNeed& need) const;
   Lease* TakeLeastBusy(size_t length);
-  Lease* OpenIfRoom() { return RoomForAnother() ? &Open() : nullptr; }
   Lease* TakeForItself();
 };
 

@@ -381,6 +381,7 @@ void WorkerHub::Reset(Lease& lease) {
 void WorkerHub::Discard(Lease& lease, LocalReply reply, std::string_view text) {
   if (lease.state == Lease::State::kGone) return;
   lease.state = Lease::State::kGone;
+  lease.connection = {};
   lease.timer.Cancel();
   LeasePool& pool = lease.pool;
   UpdateBooks(lease);

@@ -51,6 +51,7 @@ class WorkerHub : private LeaseOpener {
     const RequestView& view;  // what is not there of it follows through SendBody
     Cluster::Choice choice;
     uint64_t timeout_us = 0;  // as EncodeOptions::timeout_us
+    Priority priority = Priority::kDefault;
   };
   // Puts the request on its way. Returns how that ended if it has ended already (kRefused, kSent);
   // otherwise the attempt is the hub's until its sink is told of its end, or it is abandoned. Does
@@ -125,11 +126,13 @@ class WorkerHub : private LeaseOpener {
   std::optional<AttemptResult> StartLater(LeasePool& pool, Attempt& attempt,
                                           const Request& request);
   std::optional<AttemptResult> StartOn(Lease& lease, Attempt& attempt, const Request& request);
-  LeasePool& PoolFor(UpstreamHost& host, const std::shared_ptr<const UpstreamProtocol>& protocol) {
-    LeasePool* const pool = host.FindPool(protocol);
-    return pool != nullptr ? *pool : NewPool(host, protocol);
+  LeasePool& PoolFor(UpstreamHost& host, const std::shared_ptr<const UpstreamProtocol>& protocol,
+                     Priority priority) {
+    LeasePool* const pool = host.FindPool(protocol, priority);
+    return pool != nullptr ? *pool : NewPool(host, protocol, priority);
   }
-  LeasePool& NewPool(UpstreamHost& host, const std::shared_ptr<const UpstreamProtocol>& protocol);
+  LeasePool& NewPool(UpstreamHost& host, const std::shared_ptr<const UpstreamProtocol>& protocol,
+                     Priority priority);
   Lease& OpenLease(LeasePool& pool, LeaseOwner* owner) override;
   void AnnounceOpening(Lease& lease);
   static void Enter(Attempt& attempt, LeasePool& pool, const Request& request);

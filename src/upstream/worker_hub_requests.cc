@@ -40,7 +40,7 @@ std::optional<AttemptResult> WorkerHub::Start(Attempt& attempt, const Request& r
   Cluster& cluster = request.cluster;
   const ClusterPolicy& policy = cluster.policy();
   const size_t length = request.view.message.length;
-  if (cluster.attempts() >= policy.max_requests_in_flight ||
+  if (cluster.attempts(request.priority) >= policy.Of(request.priority).max_requests_in_flight ||
       cluster.bytes_held() + length > policy.max_bytes_in_flight) {
     return Refusal(LocalReply::kOverLimit);
   }
@@ -57,7 +57,7 @@ std::optional<AttemptResult> WorkerHub::Start(Attempt& attempt, const Request& r
     UpstreamHost* const host = cluster.Pick(request.choice, context_.Random(), context_.now_us());
     if (host == nullptr) return Refusal(LocalReply::kNoHealthyUpstream);
     if (cluster.Congested(*host, length)) return Refusal(LocalReply::kOverLimit);
-    LeasePool& pool = PoolFor(*host, request.protocol);
+    LeasePool& pool = PoolFor(*host, request.protocol, request.priority);
     lease = pool.Take({request.owner, request.view});
     if (lease == nullptr) return StartLater(pool, attempt, request);
   }
@@ -71,6 +71,7 @@ inline void WorkerHub::Enter(Attempt& attempt, LeasePool& pool, const Request& r
   attempt.pool_ = &pool;
   attempt.bytes_ = message.length;
   attempt.owner_ = &request.owner;
+  attempt.priority_ = request.priority;
   attempt.impatient_ = message.timeout_us != 0 && message.timeout_us < kFairTimeoutUs &&
                        (request.timeout_us == 0 || !request.choice.avoid.empty());
 }
@@ -87,7 +88,7 @@ inline void WorkerHub::Enter(Attempt& attempt, LeasePool& pool, const Request& r
     attempt.pool_ = nullptr;
     return Refusal(LocalReply::kOverLimit);
   }
-  request.cluster.Acquire(pool.host, attempt.bytes_);
+  request.cluster.Acquire(pool.host, attempt.bytes_, attempt.priority_);
   attempt.state_ = Attempt::State::kPending;
   attempt.upstream_id_ = NextExclusiveId(attempt);
   attempt.hash_ = request.choice.hash;
@@ -121,7 +122,7 @@ inline void WorkerHub::Assign(Attempt& attempt, Lease& lease) {
 [[gnu::always_inline]] inline std::optional<AttemptResult> WorkerHub::StartOn(
     Lease& lease, Attempt& attempt, const Request& request) {
   Enter(attempt, lease.pool, request);
-  request.cluster.Acquire(lease.pool.host, attempt.bytes_);
+  request.cluster.Acquire(lease.pool.host, attempt.bytes_, attempt.priority_);
   Assign(attempt, lease);
   if (attempt.upstream_id_ == 0 && lease.codec->traits().id_bits != 0) {
     Detach(attempt);
@@ -259,9 +260,10 @@ void WorkerHub::DrainProtocol(const UpstreamProtocol& protocol) {
 // --- leases
 
 LeasePool& WorkerHub::NewPool(UpstreamHost& host,
-                              const std::shared_ptr<const UpstreamProtocol>& protocol) {
+                              const std::shared_ptr<const UpstreamProtocol>& protocol,
+                              Priority priority) {
   Note(host);  // for the pools of former protocols
-  return *host.pools.emplace_back(LeasePool::Create(host, protocol, *this));
+  return *host.pools.emplace_back(LeasePool::Create(host, protocol, priority, *this));
 }
 
 Lease& WorkerHub::OpenLease(LeasePool& pool, LeaseOwner* owner) {
@@ -337,7 +339,7 @@ void WorkerHub::Detach(Attempt& attempt) {
     attempt.pool_->StopWaiting(attempt);
   }
   if (attempt.pool_ != nullptr) {
-    attempt.cluster_->Release(attempt.pool_->host, attempt.bytes_);
+    attempt.cluster_->Release(attempt.pool_->host, attempt.bytes_, attempt.priority_);
     if (attempt.pool_->host.active == 0) Note(attempt.pool_->host);
   }
   attempt.state_ = Attempt::State::kIdle;
@@ -365,7 +367,7 @@ void WorkerHub::ReassignWaiting(LeasePool& pool) {
     Attempt& attempt = *waiting;
     UpstreamHost* host = cluster.Pick({attempt.hash_, attempt.bytes_, pool.host.address},
                                       context_.Random(), context_.now_us());
-    LeasePool* other = host != nullptr ? &PoolFor(*host, pool.protocol) : nullptr;
+    LeasePool* other = host != nullptr ? &PoolFor(*host, pool.protocol, pool.priority) : nullptr;
     if (other == nullptr || !other->Wait(attempt, owner)) {
       attempt.state_ = Attempt::State::kIdle;  // waits no more
       LocalReply reply = LocalReply::kOverLimit;
@@ -380,8 +382,8 @@ void WorkerHub::ReassignWaiting(LeasePool& pool) {
       End(attempt, AttemptResult::Cause::kNeverConnected, reply, text);
       continue;
     }
-    cluster.Release(pool.host, attempt.bytes_);
-    cluster.Acquire(*host, attempt.bytes_);
+    cluster.Release(pool.host, attempt.bytes_, attempt.priority_);
+    cluster.Acquire(*host, attempt.bytes_, attempt.priority_);
     attempt.pool_ = other;
     Unlock(*other);
   }

@@ -813,8 +813,9 @@ async def helper(
 
 
 async def test_circuit_breaking_refuses_what_is_too_much_at_a_time(tmp_path: Path) -> None:
+    ops = {"user": "ops"}
     async with (
-        running("circuit-breaking", tmp_path, dubbo=("v1",)) as stage,
+        running("circuit-breaking", tmp_path, dubbo=("v1", "v2")) as stage,
         stage.consumer() as client,
     ):
         under_way = [
@@ -825,12 +826,37 @@ async def test_circuit_breaking_refuses_what_is_too_much_at_a_time(tmp_path: Pat
         await eventually(lambda: len(got) == 2)
         assert [await answer(client) for _ in range(5)] == [Status.SERVER_ERROR] * 5
         assert len(got) == 2, "the provider sees none of those"
+        # What is of high priority is counted by itself.
+        assert [await answer(client, attachments=ops) for _ in range(3)] == ["list by v1"] * 3
+        under_way.append(
+            asyncio.create_task(
+                client.call(INTERFACE, "sleep", 600.0, timeout=600, attachments=ops)
+            )
+        )
+        await eventually(lambda: len(got) == 6)
+        assert await answer(client, attachments=ops) == Status.SERVER_ERROR
+        assert await answer(client) == Status.SERVER_ERROR
         stage.edit("service.yaml", ("http2MaxRequests: 2", "http2MaxRequests: 5"))
         await becomes("list by v1", lambda: answer(client))
         assert not any(task.done() for task in under_way)
         stage.shops["v1"].reset_connections()
         ended = await asyncio.gather(*under_way, return_exceptions=True)
         assert all(isinstance(error, DubboError) for error in ended)
+
+        # A connection serves a hundred calls.
+        accepted = stage.shops["v1"].accepted
+        assert {await answer(client) for _ in range(250)} == {"list by v1"}
+        assert stage.shops["v1"].accepted - accepted >= 2
+        # Who comes later gets its share little by little.
+        entry = (stage.folder / "service.yaml").read_text()
+        one = entry[entry.index("  - address:") : entry.index("---")]
+        first, other = (str(stage.ports[port]) for port in (21881, 21882))
+        second = one.replace("version: v1", "version: v2").replace(first, other)
+        stage.edit("service.yaml", (one, one + second))
+        await becomes("list by v2", lambda: answer(client))
+        found = Counter([await answer(client) for _ in range(200)])
+        assert 1 <= found["list by v2"] <= 30
+        assert found["list by v1"] + found["list by v2"] == 200
 
 
 async def test_global_rate_limit_counts_users_at_a_service(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from metaprotocol.peers.dubbo import DubboClient, DubboError, DubboServer
 
 from tests.python.external.building import WARDEN, library
 from tests.testkit.examples import becomes
-from tests.testkit.stage import SERVICE, Provider, dubbo_proxy, running_envoy
+from tests.testkit.stage import SERVICE, Metrics, Provider, dubbo_proxy, eventually, running_envoy
 
 pytestmark = [
     pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++"),
@@ -80,7 +80,9 @@ async def stage(
             clusters.append(Cluster(name, [Host("127.0.0.1", server.port)]))
         made.write(with_filter(made.path))
         bootstrap = Bootstrap(
-            [MetaProtocolListener("dubbo", discovery=FileSource(folder / "ecds.json"))], clusters
+            [MetaProtocolListener("dubbo", discovery=FileSource(folder / "ecds.json"))],
+            clusters,
+            admin_page=True,
         )
         made.envoy = stack.enter_context(running_envoy(builder, bootstrap, concurrency=2))
         made.port = made.envoy.listener_port("dubbo")
@@ -107,6 +109,13 @@ async def test_a_filter_denies_some_requests_and_writes_into_others(stage: Stage
     seen = await said(stage, "attachments", tenant="acme")
     assert isinstance(seen, dict)
     assert seen["x-warden"] == "let acme pass"
+
+    def counted() -> bool:
+        assert stage.envoy is not None
+        labels = {"protocol": "dubbo", "filter": "warden", "metric": "denied"}
+        return Metrics(stage.envoy).total("filter_counter", **labels) >= 1
+
+    await eventually(counted, "what the filter counts by itself")
 
 
 async def test_a_route_has_the_filter_otherwise_or_not_at_all(stage: Stage) -> None:

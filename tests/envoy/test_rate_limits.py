@@ -16,10 +16,12 @@ import pytest
 from metaprotocol.config.v1 import (
     Condition,
     GlobalRateLimit,
+    GlobalRateLimitRule,
     LocalRateLimit,
     LocalRateLimitRule,
     ProxyConfig,
     RateLimitDescriptor,
+    RateLimitEntry,
     Route,
     TokenBucket,
 )
@@ -233,6 +235,19 @@ async def test_a_service_says_what_passes(builder: ConfigBuilder) -> None:
     config.route_tables[0].global_rate_limit.CopyFrom(asking())
     strict = dubbo_proxy(Route(name="all", cluster="a"), name="strict")
     strict.route_tables[0].global_rate_limit.CopyFrom(asking(deny_on_fail=True))
+    user = RateLimitEntry(key="user", descriptor_key="u")
+    strict.route_tables[0].global_rate_limit.rules.extend(
+        [
+            GlobalRateLimitRule(
+                match=[method("put")],
+                descriptors=[RateLimitDescriptor(value="w", descriptor_key="kind", also=[user])],
+            ),
+            GlobalRateLimitRule(
+                match=[Condition(key="lane", present=True)],
+                descriptors=[RateLimitDescriptor(key="lane", descriptor_key="lane")],
+            ),
+        ]
+    )
     provider = Provider("a")
     over = Status.SERVER_ERROR
     async with DubboServer(provider) as server, RateLimiter(builder.types) as limiter:
@@ -260,6 +275,18 @@ async def test_a_service_says_what_passes(builder: ConfigBuilder) -> None:
                 await client.notify(SERVICE, "list")
                 await eventually(lambda: provider.calls["list"] == 201)
 
+            # Each entry that matches adds its descriptors to one question; any may be over.
+            async with await DubboClient.connect("127.0.0.1", strict_port) as client:
+                attachments = {"user": "me", "lane": "slow lane"}
+                assert (await client.call(SERVICE, "put", attachments=attachments)).value == "a"
+                usual = [{"m": "put"}, {"u": "me"}]
+                more = [{"kind": "w", "u": "me"}, {"lane": "slow lane"}]
+                assert limiter.asked[-1] == ("prod", 1, usual + more)
+                with pytest.raises(DubboError, match="over the global rate limit"):
+                    await client.call(SERVICE, "list", attachments={"lane": "refused"})
+                usual = [{"m": "list"}, {"u": ""}]
+                assert limiter.asked[-1] == ("prod", 1, [*usual, {"lane": "refused"}])
+
             for failure in ("broken", "mute", "slow"):
                 assert await outcomes(port, failure, 1, clients=3) == {"a": 3}
                 assert await outcomes(strict_port, failure, 1, clients=3) == {over: 3}
@@ -282,7 +309,7 @@ async def test_a_service_says_what_passes(builder: ConfigBuilder) -> None:
             def counted() -> bool:
                 metrics = Metrics(envoy)
                 return (
-                    metrics.total("global_rate_limited", route="all", cluster="a") == 30
+                    metrics.total("global_rate_limited", route="all", cluster="a") == 31
                     and metrics.total("rate_limit_failures", protocol="dubbo") == 9
                     and metrics.total("rate_limit_failures", protocol="strict") == 9
                     and metrics.total("client_gone", protocol="strict") == 10
@@ -439,11 +466,16 @@ async def test_envoys_reference_service_limits_and_tells(
         "descriptors": [
             {"key": "m", "value": "list", **limit(1000, name="lists")},
             {"key": "u", **limit(6)},
+            {"key": "kind", "value": "w", "descriptors": [{"key": "u", **limit(2)}]},
         ],
     }
     config = dubbo_proxy(Route(name="all", cluster="a"))
     asked = asking(deny_on_fail=True)
     asked.enable_x_ratelimit_headers = True
+    user = RateLimitEntry(key="user", descriptor_key="u")
+    asked.rules.add(match=[method("put")]).descriptors.add(
+        value="w", descriptor_key="kind", also=[user]
+    )
     config.route_tables[0].global_rate_limit.CopyFrom(asked)
     provider = Provider("a")
     with running_reference(tmp_path, limits) as limiter:
@@ -481,6 +513,17 @@ async def test_envoys_reference_service_limits_and_tells(
                 each = {f"ann {number}": 1 for number in range(6)}
                 assert left == {**each, "bob 5": 1, "bob 4": 1, "bob 3": 1, over: 6}
                 assert provider.calls == {"list": 9}
+                # Three more of cid's six, of whom the entry for puts lets two pass.
+                async with await DubboClient.connect("127.0.0.1", port) as client:
+                    for count in range(3):
+                        call_put = client.call(SERVICE, "put", attachments={"user": "cid"})
+                        if count < 2:
+                            told = (await call_put).attachments
+                            assert told["x-ratelimit-remaining"] == str(1 - count)
+                        else:
+                            with pytest.raises(DubboError, match=over):
+                                await call_put
+                assert provider.calls == {"list": 9, "put": 2}
                 assert all(0 < seconds <= 31536000 for seconds in resets)
 
 

@@ -22,8 +22,11 @@ from metaprotocol.config.v1 import (
     ConcurrencyLimit,
     Condition,
     DirectReply,
+    GlobalRateLimit,
     Protocol,
     ProxyConfig,
+    RateLimitDescriptor,
+    RateLimitEntry,
     Route,
     RouteTable,
     TokenBucket,
@@ -284,16 +287,33 @@ def _limits(
         yield from _concurrency(proxy, table.concurrency_limit, pairs)
     if table.HasField("global_rate_limit"):
         asked = table.global_rate_limit
-        told = [(item.descriptor_key, _value(item.key, pairs)) for item in asked.descriptors]
-        present = {key for key, _ in pairs}
-        if any(item.key in present for item in asked.descriptors) and _holds(
-            proxy.protocol, asked.match, pairs
-        ):
-            values = ", ".join(f'{key}="{value}"' for key, value in told)
+        values = ", ".join(_descriptors(proxy.protocol, asked, pairs))
+        if values:
             what = "refuses it" if asked.deny_on_fail else "lets it pass"
             yield (
                 f'{asked.cluster} lets it pass, told "{asked.domain}" and {values}; '
                 f"no answer {what}"
+            )
+
+
+def _descriptors(
+    protocol: Protocol, limit: GlobalRateLimit, pairs: tuple[tuple[str, str], ...]
+) -> Iterator[str]:
+    """What a rate limit service is told of the call."""
+    present = {key for key, _ in pairs}
+    if not _holds(protocol, limit.match, pairs):
+        return
+    rules = (rule.descriptors for rule in limit.rules if _holds(protocol, rule.match, pairs))
+    for descriptors in (limit.descriptors, *rules):
+        written: list[list[RateLimitDescriptor | RateLimitEntry]] = [
+            [one, *one.also] for one in descriptors
+        ]
+        if not any(entry.value or entry.key in present for one in written for entry in one):
+            continue
+        for entries in written:
+            yield " with ".join(
+                f'{entry.descriptor_key}="{entry.value or _value(entry.key, pairs)}"'
+                for entry in entries
             )
 
 

@@ -43,6 +43,8 @@ class Trial:
     """What the client got; None if nothing."""
     waited: float
     """How long it was held up, in seconds."""
+    counted: Mapping[str, int] = field(default_factory=dict)
+    """What the filter has counted, by name; of histograms, how many values they got."""
 
     @property
     def answer(self) -> str | None:
@@ -111,7 +113,9 @@ class FilterTrial:
         engine.session_data(1, [write(metadata, body, ONE_WAY if one_way else 0, 0, 1)])
         world.run_to_the_end()  # a filter may have it wait
         engine.session_closed(1)
-        return Trial(world.sent, world.route, world.got, (world.done_us - world.began_us) / 1e6)
+        engine.flush_metrics()
+        waited = (world.done_us - world.began_us) / 1e6
+        return Trial(world.sent, world.route, world.got, waited, world.counted)
 
 
 class _World(PlainWorld):
@@ -123,6 +127,7 @@ class _World(PlainWorld):
         self.sent: Mapping[str, str] | None = None
         self.route: str | None = None
         self.got: Reply | None = None
+        self.counted: dict[str, int] = {}
         self.began_us = 0
         self.done_us = 0
 
@@ -133,6 +138,10 @@ class _World(PlainWorld):
             return None
         status = STATUSES.index(self.reply.status)
         return write(self.reply.metadata, self.reply.body, 0, status, request.number)
+
+    def metric(self, name: str, _protocol: str, _filter: str, metric: str, delta: int, /) -> None:
+        if name in ("filter_counter", "filter_histogram"):
+            self.counted[metric] = self.counted.get(metric, 0) + delta
 
     def on_reply(self, _session: int, reply: Plain, /) -> None:
         self.got = Reply(reply.metadata, STATUSES[min(reply.status, 2)], reply.body)

@@ -557,8 +557,10 @@ class ConfigBuilder:
 _STATS_TAGS: list[Json] = [
     {"tag_name": name, "regex": rf"^dynamicmodulescustom\.metaprotocol\.\w+{regex}"}
     for name, regex in (
-        ("protocol", r"(\.protocol\.(.+?))\.route\."),
+        ("protocol", r"(\.protocol\.(.+?))\.(?:route|filter)\."),
         ("route", r"\.protocol\..+?(\.route\.(.+))\.cluster\."),
         ("cluster", r"\.protocol\..+(\.cluster\.(.+))$"),
+        ("filter", r"\.protocol\..+?(\.filter\.(.+))\.metric\."),
+        ("metric", r"\.protocol\..+\.filter\..+(\.metric\.(.+))$"),
     )
 ]

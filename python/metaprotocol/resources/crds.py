@@ -197,6 +197,14 @@ _RULES: dict[str, list[tuple[str, str, str]]] = {
             "",
         ),
     ],
+    "GlobalRateLimit": [
+        (
+            "(has(self.descriptors) && size(self.descriptors) > 0) || "
+            "(has(self.conditions) && size(self.conditions) > 0)",
+            "must have descriptors, conditions, or both",
+            "",
+        ),
+    ],
 }
 
 # Narrower bounds than the models', and Kubernetes' own words on fields.
@@ -436,8 +444,12 @@ def _documentation() -> dict[str, dict[str, str]]:
                     for name, text in _field_texts(node)
                     if name in fields
                 }
-    for name, text in found[Limits.__name__].items():  # which it inherits
-        found[ApplicationProtocolSpec.__name__].setdefault(name, text)
+    for model, parent in (
+        (ApplicationProtocolSpec, Limits),
+        (rate_limits.RateLimitDescriptor, rate_limits.RateLimitEntry),
+    ):
+        for name, text in found[parent.__name__].items():  # which it inherits
+            found[model.__name__].setdefault(name, text)
     return found
 
 

@@ -163,6 +163,8 @@ class MetaRoute(Checked):
     retries: Retries | None = None
     """When requests are sent once more; default: at once, if there was no connection and there is
     another host."""
+    priority: Literal["DEFAULT", "HIGH"] = "DEFAULT"
+    """Requests of high priority have bounds and connections of their own; default: DEFAULT."""
     fault: Annotated[Fault | None, NotNull] = None
     """Requests that wait or fail on purpose."""
     filters: FilterChanges = Field(default_factory=list)

@@ -12,7 +12,15 @@ from metaprotocol.resources.base import Checked, Model, Problem
 from metaprotocol.resources.match import MetadataKey, MetaRouteMatch
 from metaprotocol.resources.types import PositiveDuration
 
-__all__ = ["Condition", "GlobalRateLimit", "LocalRateLimit", "RateLimitDescriptor", "TokenBucket"]
+__all__ = [
+    "Condition",
+    "GlobalCondition",
+    "GlobalRateLimit",
+    "LocalRateLimit",
+    "RateLimitDescriptor",
+    "RateLimitEntry",
+    "TokenBucket",
+]
 
 
 class TokenBucket(Model):
@@ -69,16 +77,48 @@ class LocalRateLimit(Checked):
             yield Problem("", "empty-rate-limit", message)
 
 
-class RateLimitDescriptor(Model):
-    """What is told to the rate limit service of a request."""
+class RateLimitEntry(Checked):
+    """An entry of a descriptor: what is told to the rate limit service."""
 
-    property: MetadataKey
-    """The metadata key whose value is sent."""
+    property: MetadataKey | None = None
+    """The metadata key whose value is sent; empty if a request has none."""
+    value: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
+    """A text that is sent in its place, whatever the request."""
     descriptor_key: MetadataKey
     """The key under which the rate limit service knows it."""
 
+    def problems(self) -> Iterator[Problem]:
+        """Neither of both, or both."""
+        if (self.property is None) == (self.value is None):
+            field = "property" if self.property is None else "value"
+            message = "must have either property or value"
+            yield Problem(field, "property-or-value", message, "keep one of both")
 
-class GlobalRateLimit(Model):
+
+class RateLimitDescriptor(RateLimitEntry):
+    """What a request is counted under."""
+
+    also: Annotated[list[RateLimitEntry], Field(max_length=8)] = Field(default_factory=list)
+    """Further entries: the service counts by the combination of all."""
+
+
+_Descriptors = Annotated[list[RateLimitDescriptor], Field(max_length=32)]
+
+
+class GlobalCondition(Model):
+    """What some requests are counted under."""
+
+    match: MetaRouteMatch
+    """Which requests."""
+    descriptors: Annotated[_Descriptors, Field(min_length=1)]
+    """What is sent of them."""
+
+
+MOST_ENTRIES = 128
+"""Of all descriptors of a limit together: the engine's bound."""
+
+
+class GlobalRateLimit(Checked):
     """Limits that a rate limit service keeps for all proxies."""
 
     match: MetaRouteMatch = Field(default_factory=MetaRouteMatch)
@@ -91,8 +131,24 @@ class GlobalRateLimit(Model):
     """Whether requests are refused while the rate limit service does not answer."""
     rate_limit_service: Annotated[str, Field(min_length=1, max_length=1024)]
     """The service, by Envoy's cluster name: `outbound|8081||rls.shop.svc.cluster.local`."""
-    descriptors: Annotated[list[RateLimitDescriptor], Field(min_length=1, max_length=32)]
-    """What is sent of each request."""
+    descriptors: _Descriptors = Field(default_factory=list)
+    """What is sent of each of these requests."""
+    conditions: Annotated[list[GlobalCondition], Field(max_length=100)] = Field(
+        default_factory=list
+    )
+    """What is sent of some of them as well: each entry that matches adds its descriptors to the
+    one question, and a request passes if none is over its limit."""
     enable_x_ratelimit_headers: bool = False
     """Whether replies tell what the service says is left, as those of `localRateLimit` do, and what
     it wants clients to be told (`response_headers_to_add`); default: false."""
+
+    def problems(self) -> Iterator[Problem]:
+        """A limit that counts nothing, or asks too much at once."""
+        if not self.descriptors and not self.conditions:
+            message = "must have descriptors, conditions, or both"
+            yield Problem("descriptors", "empty", message)
+        every = [self.descriptors, *(condition.descriptors for condition in self.conditions)]
+        entries = sum(1 + len(one.also) for descriptors in every for one in descriptors)
+        if entries > MOST_ENTRIES:
+            message = f"all descriptors together have {entries} entries"
+            yield Problem("conditions", "too-many", message, f"keep at most {MOST_ENTRIES}")

@@ -13,6 +13,7 @@ from metaprotocol.audience import Clients
 from metaprotocol.config.v1 import ClusterPolicy
 from metaprotocol.envoy.config import (
     AdsSource,
+    CircuitBreakers,
     ClientTls,
     Cluster,
     Dns,
@@ -26,6 +27,7 @@ from metaprotocol.translate.naming import CLUSTER, ENDPOINTS, cluster_name, is_w
 from metaprotocol.translate.options import Options, Target
 from metaprotocol.translate.policy import (
     Balancing,
+    HighPriority,
     HostPolicies,
     Outliers,
     Part,
@@ -48,6 +50,8 @@ _MOST_WEIGHT = 2**32 - 1
 # The engine's bounds.
 _MOST_REQUESTS = 1 << 24
 _MOST_FAILURES = 1_000_000
+# Envoy's.
+_MOST_COUNTED = 2**32 - 1
 
 # Where nothing is said, as for most clusters. Never changed.
 _USUAL = ClusterPolicy(policy=ClusterPolicy.LEAST_REQUEST)
@@ -397,6 +401,8 @@ def _pooled(cluster: Cluster, pool: Pool) -> Cluster:
         # A number instead of a share.
         balancing.retry_budget_percent = 0
         balancing.min_retries_in_flight = min(pool.max_retries, _MOST_REQUESTS)
+    if pool.high is not None:
+        breakers = _prioritized(balancing, pool, pool.high, breakers)
     if pool.connect_timeout is not None:
         balancing.connect_timeout.FromTimedelta(pool.connect_timeout)
         cluster = replace(cluster, connect_timeout=pool.connect_timeout.total_seconds())
@@ -410,6 +416,31 @@ def _pooled(cluster: Cluster, pool: Pool) -> Cluster:
             }
         }
     return replace(cluster, keepalive=pool.keepalive, circuit_breakers=breakers, extra=extra)
+
+
+def _prioritized(
+    balancing: ClusterPolicy, pool: Pool, high: HighPriority, breakers: CircuitBreakers
+) -> CircuitBreakers:
+    """Bounds of requests with high priority. Envoy counts the connections of all together, so that
+    with a bound for these the engine holds both."""
+    bounds = balancing.high_priority
+    bounds.SetInParent()
+    if high.max_requests is not None:
+        bounds.max_requests_in_flight = min(high.max_requests, _MOST_REQUESTS)
+    if high.max_retries is not None:
+        bounds.retry_budget_percent = 0
+        bounds.min_retries_in_flight = min(high.max_retries, _MOST_REQUESTS)
+    if high.max_pending_requests is not None:
+        bounds.max_pending_requests = min(high.max_pending_requests, _MOST_REQUESTS)
+        pending = breakers.max_pending_requests + high.max_pending_requests
+        breakers = replace(breakers, max_pending_requests=min(pending, _MOST_COUNTED))
+    if high.max_connections is not None:
+        bounds.max_connections = min(high.max_connections, _MOST_REQUESTS)
+        if pool.max_connections is not None:
+            balancing.max_connections = min(pool.max_connections, _MOST_REQUESTS)
+        connections = breakers.max_connections + high.max_connections
+        breakers = replace(breakers, max_connections=min(connections, _MOST_COUNTED))
+    return breakers
 
 
 def _watched(cluster: Cluster, outliers: Outliers) -> Cluster:

@@ -14,6 +14,8 @@ from metaprotocol.config.v1 import (
     KeyValue,
     LocalRateLimit,
     Mutation,
+    RateLimitDescriptor,
+    RateLimitEntry,
     Retry,
     Route,
     TokenBucket,
@@ -69,6 +71,7 @@ _RENAMED = {
     "hash_on": "route",
     "mirrors": "mirror",
     "retry": "retries",
+    "priority": "priority",
     "filters": "fault",
 }
 _MUTATIONS = {"request_mutation": "requestMutation", "response_mutation": "responseMutation"}
@@ -140,6 +143,8 @@ class _Reader:
             route.request_mutation.extend(request)
         if response:
             route.response_mutation.extend(response)
+        if written.priority == "HIGH":
+            route.priority = Route.HIGH
         if written.retries is not None and written.retries.attempts:
             self._retry(written.retries, f"{field}.retries", route)
         if written.fault is not None:
@@ -266,8 +271,12 @@ class _Reader:
             deny_on_fail=written.deny_on_fail,
             enable_x_ratelimit_headers=written.enable_x_ratelimit_headers,
         )
-        for descriptor in written.descriptors:
-            limit.descriptors.add(key=descriptor.property, descriptor_key=descriptor.descriptor_key)
+        limit.descriptors.extend(map(_descriptor, written.descriptors))
+        for condition in written.conditions:
+            limit.rules.add(
+                match=conditions(condition.match),
+                descriptors=map(_descriptor, condition.descriptors),
+            )
         return PlannedQuestion(limit, written.rate_limit_service)
 
     def _check(self, written: external.ExternalAuthorization) -> PlannedCheck:
@@ -288,6 +297,21 @@ class _Reader:
     ) -> timedelta:
         """The nearest time that the engine takes."""
         return bounded_time(written, self._router, field, self._report, longest)
+
+
+def _descriptor(written: rate_limits.RateLimitDescriptor) -> RateLimitDescriptor:
+    return RateLimitDescriptor(
+        key=written.property,
+        value=written.value,
+        descriptor_key=written.descriptor_key,
+        also=map(_entry, written.also),
+    )
+
+
+def _entry(written: rate_limits.RateLimitEntry) -> RateLimitEntry:
+    return RateLimitEntry(
+        key=written.property, value=written.value, descriptor_key=written.descriptor_key
+    )
 
 
 def _destination(
@@ -388,11 +412,29 @@ def _field_of_global_limit(router: MetaRouter, path: str) -> str:
     name, index, rest = first_step(path)
     if name == "cluster":
         return f"{_GLOBAL}.rateLimitService"
-    if limit is not None and name == "match":
-        return _GLOBAL + _field_of_match(sorted(limit.match.attributes), index, rest)
-    if name == "descriptors" and index is not None:
-        return f"{_GLOBAL}.descriptors[{index}].property"
-    return _GLOBAL
+    if limit is None:
+        return _GLOBAL
+    if name == "rules" and index is not None and index < len(limit.conditions):
+        return _field_of_source(f"{_GLOBAL}.conditions[{index}]", limit.conditions[index], rest)
+    return _field_of_source(_GLOBAL, limit, path)
+
+
+def _field_of_source(
+    place: str, source: rate_limits.GlobalRateLimit | rate_limits.GlobalCondition, path: str
+) -> str:
+    """Where the conditions and descriptors are that the engine calls ``path`` below ``place``."""
+    name, index, rest = first_step(path)
+    if name == "match":
+        return place + _field_of_match(sorted(source.match.attributes), index, rest)
+    if name != "descriptors" or index is None:
+        return place
+    descriptor = f"{place}.descriptors[{index}]"
+    name, index, rest = first_step(rest)
+    if name == "also" and index is not None:
+        descriptor = f"{descriptor}.also[{index}]"
+        name, index, rest = first_step(rest)
+    named = {"key": "property", "value": "value", "descriptor_key": "descriptorKey"}
+    return f"{descriptor}.{named[name]}" if name in named else descriptor
 
 
 def _field_of_check(router: MetaRouter, path: str) -> str:

@@ -50,6 +50,15 @@ class Balancing(NamedTuple):
     """Those that count with outlier detection alone."""
 
 
+class HighPriority(NamedTuple):
+    """Bounds of requests with high priority. None: as always."""
+
+    max_connections: int | None = None
+    max_pending_requests: int | None = None
+    max_requests: int | None = None
+    max_retries: int | None = None
+
+
 class Pool(NamedTuple):
     """Bounds on connections and requests. None: as always."""
 
@@ -63,6 +72,7 @@ class Pool(NamedTuple):
     max_retries: int | None = None
     """At a time."""
     max_requests_per_connection: int | None = None
+    high: HighPriority | None = None
 
 
 class Retries(NamedTuple):

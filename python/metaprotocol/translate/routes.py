@@ -14,6 +14,8 @@ from metaprotocol.config.v1 import (
     ConcurrencyLimitRule,
     Condition,
     DirectReply,
+    GlobalRateLimit,
+    GlobalRateLimitRule,
     LocalRateLimitRule,
     Mirror,
     Route,
@@ -314,13 +316,23 @@ class RouteTranslator:
     def _global_rate_limit(self, planned: PlannedQuestion) -> None:
         limit = self._table.message.global_rate_limit
         limit.CopyFrom(planned.message)
-        self._check_keys(_keys(limit.match), "global_rate_limit", None)
-        for index, descriptor in enumerate(limit.descriptors):
-            self._check_key(descriptor.key, f"global_rate_limit.descriptors[{index}].key", None)
+        self._question_keys(limit, "global_rate_limit")
+        for index, rule in enumerate(limit.rules):
+            self._question_keys(rule, f"global_rate_limit.rules[{index}]")
         limit.cluster = asked_cluster(
             planned.service, self._plan.place("global_rate_limit.cluster", None),
             "a rate limit service", self._known, self._table, self._report,
         )  # fmt: skip
+
+    def _question_keys(self, source: GlobalRateLimit | GlobalRateLimitRule, path: str) -> None:
+        self._check_keys(_keys(source.match), path, None)
+        for index, descriptor in enumerate(source.descriptors):
+            here = f"{path}.descriptors[{index}]"
+            entries = [(here, descriptor.key)]
+            entries += [(f"{here}.also[{i}]", more.key) for i, more in enumerate(descriptor.also)]
+            for place, key in entries:
+                if key:
+                    self._check_key(key, f"{place}.key", None)
 
     def _external_authorization(self, planned: PlannedCheck) -> None:
         check = self._table.message.external_authorization
@@ -350,6 +362,10 @@ class RouteTranslator:
             for index, part in enumerate(table.concurrency_limit.rules)
         ]
         places.append(("global_rate_limit", None, table.global_rate_limit.match))
+        places += [
+            (f"global_rate_limit.rules[{index}]", None, asked.match)
+            for index, asked in enumerate(table.global_rate_limit.rules)
+        ]
         places.append(("external_authorization", None, table.external_authorization.match))
         for path, route, match in places:
             for index, condition in enumerate(match):

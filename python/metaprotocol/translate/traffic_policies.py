@@ -25,6 +25,7 @@ from metaprotocol.resources.destination_rule import (
 )
 from metaprotocol.translate.policy import (
     Balancing,
+    HighPriority,
     Outliers,
     Part,
     Policy,
@@ -39,13 +40,27 @@ from metaprotocol.translate.reporting import Report, bounded_time
 STATUSES_ANNOTATION = "metaprotocol.aeraki.io/outlier-statuses"
 """Which replies of a host are failures, in the protocol's own numbers."""
 
+HIGH_PRIORITY_ANNOTATION = "metaprotocol.aeraki.io/high-priority"
+"""What requests of routes with high priority may use."""
+
 _MOST_STATUSES = 64
 _STATUS = re.compile(r"-?[0-9]{1,9}")
+_BOUND = re.compile(r"(?P<name>[A-Za-z0-9]+)\s*=\s*(?P<value>[1-9][0-9]{0,9})")
+# The annotation's words are those of connectionPool.
+_HIGH_BOUNDS = {
+    "maxConnections": "max_connections",
+    "http1MaxPendingRequests": "max_pending_requests",
+    "http2MaxRequests": "max_requests",
+    "maxRetries": "max_retries",
+}
 
 T = TypeVar("T")
 W = TypeVar("W")
 
 SOURCE_ADDRESS = "connection.source_address"
+
+_WHOLE = "spec.trafficPolicy"
+"""Where the policy of all of a rule's endpoints is."""
 
 _SYSTEM = "system"
 """Istio's name for the operating system's CAs, in place of a file."""
@@ -74,6 +89,11 @@ _PASSIVE_HEALTH = OutlierDetection(
 
 def written_policy(rule: DestinationRule, policy: TrafficPolicy | None, field: str) -> Written:
     """What a rule says in ``policy``, which is at ``field``."""
+    if field == _WHOLE and HIGH_PRIORITY_ANNOTATION in rule.metadata.annotations:
+        # It holds without other bounds, too.
+        policy = policy or TrafficPolicy()
+        pool = policy.connection_pool or ConnectionPoolSettings()
+        policy = policy.model_copy(update={"connection_pool": pool})
     if policy is None:
         return Written(rule, rule.spec.host)
     reader = _Reader(rule)
@@ -193,7 +213,29 @@ class _Reader:
                 max_requests_per_connection=http.max_requests_per_connection or None,
                 max_retries=http.max_retries or None,
             )
-        return pool
+        return pool._replace(high=self._high_priority())
+
+    def _high_priority(self) -> HighPriority | None:
+        """Of the annotation."""
+        written = self._rule.metadata.annotations.get(HIGH_PRIORITY_ANNOTATION)
+        if written is None:
+            return None
+        items = [_BOUND.fullmatch(item.strip()) for item in written.split(",")]
+        bounds = {
+            _HIGH_BOUNDS[item["name"]]: int(item["value"])
+            for item in items
+            if item is not None and item["name"] in _HIGH_BOUNDS
+        }
+        if len(bounds) < len(items):
+            self._report.error(
+                self._rule, "bad-high-priority",
+                f'metadata.annotations["{HIGH_PRIORITY_ANNOTATION}"]',
+                f"must be bounds above 0, each once, of {', '.join(_HIGH_BOUNDS)}; "
+                "requests of high priority have the usual bounds",
+                value=written, fix='for example "http2MaxRequests=100, maxRetries=3"',
+            )  # fmt: skip
+            return None
+        return HighPriority(**bounds)
 
     def _retries(self, written: RetryBudget, field: str) -> Retries:
         del field

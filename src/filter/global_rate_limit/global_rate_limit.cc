@@ -12,17 +12,37 @@ namespace {
 // Metadata may be as long as a message; what is counted by is not.
 constexpr size_t kMaxValue = 4096;
 
+// Adds a source's descriptors, unless it has keys and the request none of them.
+bool AddDescriptors(const std::vector<GlobalRateLimit::Descriptor>& descriptors,
+                    const MatchInput& request, RateLimitRequestWriter& writer) {
+  const auto told = [&](const GlobalRateLimit::Entry& entry) {
+    return !entry.key || entry.key->Find(request).has_value();
+  };
+  const bool any = std::ranges::any_of(descriptors, [&](const GlobalRateLimit::Descriptor& each) {
+    return std::ranges::any_of(each, told);
+  });
+  if (!any) return false;
+  for (const GlobalRateLimit::Descriptor& descriptor : descriptors) {
+    writer.BeginDescriptor();
+    for (const GlobalRateLimit::Entry& entry : descriptor) {
+      const std::string_view value =
+          entry.key ? entry.key->Find(request).value_or("") : std::string_view(entry.value);
+      writer.AddEntry(entry.descriptor_key, value.substr(0, kMaxValue));
+    }
+  }
+  return true;
+}
+
 }  // namespace
 
 std::string GlobalRateLimit::Question(const MatchInput& request) const {
-  // A request that may meet the rule is asked about.
-  if (match->Match(request).route == nullptr) return {};
+  // A request that may meet a rule is asked about.
+  if (all.match->Match(request).route == nullptr) return {};
   RateLimitRequestWriter writer;
-  bool any = false;
-  for (const Descriptor& descriptor : descriptors) {
-    const auto value = descriptor.key.Find(request);
-    any = any || value.has_value();
-    writer.AddDescriptor(descriptor.descriptor_key, value.value_or("").substr(0, kMaxValue));
+  bool any = AddDescriptors(all.descriptors, request, writer);
+  for (const Source& source : further) {
+    if (source.match->Match(request).route == nullptr) continue;
+    any = AddDescriptors(source.descriptors, request, writer) || any;
   }
   return any ? writer.Finish(domain) : std::string();
 }

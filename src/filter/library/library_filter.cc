@@ -257,8 +257,54 @@ const metaprotocol_filter_host& LibraryFilter::Host() {
         if (change) call.context->ChangeReply(*change);
         return change ? 1 : 0;
       },
+      .counter = [](void* setup, metaprotocol_bytes name) -> int32_t {
+        auto& [filter, surroundings, options, asked] = *static_cast<Setup*>(setup);
+        return filter.AddMetric(surroundings, Text(name), false);
+      },
+      .histogram = [](void* setup, metaprotocol_bytes name) -> int32_t {
+        auto& [filter, surroundings, options, asked] = *static_cast<Setup*>(setup);
+        return filter.AddMetric(surroundings, Text(name), true);
+      },
+      .count = [](void* request, int32_t counter, uint64_t delta) -> int32_t {
+        const Call& call = Call::Of(request);
+        const OwnMetric* const metric = call.filter.MetricOf(call, counter, false);
+        if (metric != nullptr) call.context->CountOwn(metric->number, delta);
+        return metric != nullptr ? 1 : 0;
+      },
+      .record = [](void* request, int32_t histogram, uint64_t value) -> int32_t {
+        const Call& call = Call::Of(request);
+        const OwnMetric* const metric = call.filter.MetricOf(call, histogram, true);
+        if (metric != nullptr) call.context->RecordOwn(metric->number, value);
+        return metric != nullptr ? 1 : 0;
+      },
   };
   return kHost;
+}
+
+// The same name is the same metric, also in another place where the filter is.
+int32_t LibraryFilter::AddMetric(const FilterSurroundings& surroundings, std::string_view name,
+                                 bool is_histogram) {
+  const auto known = [](char c) {
+    return c == '_' || ('a' <= c && c <= 'z') || ('0' <= c && c <= '9');
+  };
+  if (name.empty() || name.size() > kLongestMetric || metrics_.size() >= kMostMetrics ||
+      !std::all_of(name.begin(), name.end(), known)) {
+    return -1;
+  }
+  FilterMetrics& all = surroundings.metrics;
+  const auto found = std::find_if(all.begin(), all.end(), [&](const FilterMetric& metric) {
+    return metric.filter == table_.name && metric.name == name;
+  });
+  metrics_.push_back({static_cast<uint32_t>(found - all.begin()), is_histogram});
+  if (found == all.end()) all.push_back({table_.name, std::string(name)});
+  return static_cast<int32_t>(metrics_.size() - 1);
+}
+
+const LibraryFilter::OwnMetric* LibraryFilter::MetricOf(const Call& call, int32_t place,
+                                                        bool is_histogram) const {
+  const auto index = static_cast<size_t>(place);
+  if (place < 0 || index >= metrics_.size() || call.context == nullptr) return nullptr;
+  return metrics_[index].is_histogram == is_histogram ? &metrics_[index] : nullptr;
 }
 
 // --- what the engine sees

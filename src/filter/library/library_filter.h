@@ -24,6 +24,7 @@ struct FilterSurroundings {
   bool mutation_in_head = false;  // ...and trait
   MetadataKeys& request_keys;
   MetadataKeys& response_keys;
+  FilterMetrics& metrics;
 };
 
 class LibraryFilter;
@@ -43,6 +44,8 @@ class LibraryFilter final : public Filter {
   static constexpr size_t kLongestText = 4096;
   static constexpr uint64_t kLongestWaitUs = uint64_t{60} * 1000 * 1000;
   static constexpr uint32_t kMostWaits = 16;  // of one request
+  static constexpr size_t kMostMetrics = 32;
+  static constexpr size_t kLongestMetric = 64;
 
   // The library at the absolute path `path` is loaded by the first configuration that names it,
   // and never unloaded.
@@ -72,6 +75,11 @@ class LibraryFilter final : public Filter {
     KeyRef key;
     bool may_be_set;
   };
+  // What it counts, likewise: its number in the configuration.
+  struct OwnMetric {
+    uint32_t number;
+    bool is_histogram;
+  };
   struct Setup;
   struct ChangeBudget;
   struct Call;
@@ -79,6 +87,9 @@ class LibraryFilter final : public Filter {
   static const metaprotocol_filter_host& Host();
 
   explicit LibraryFilter(const metaprotocol_filter_table& table);
+  int32_t AddMetric(const FilterSurroundings& surroundings, std::string_view name,
+                    bool is_histogram);
+  const OwnMetric* MetricOf(const Call& call, int32_t place, bool is_histogram) const;
   RequestVerdict Judge(Call& call, int32_t verdict) const;
   // What the client gets, which the request keeps.
   void Answer(Call& call) const;
@@ -90,6 +101,7 @@ class LibraryFilter final : public Filter {
   bool mutation_in_head_ = false;
   std::vector<RequestKey> request_keys_;
   std::vector<std::string> response_keys_;
+  std::vector<OwnMetric> metrics_;
 };
 
 }  // namespace metaprotocol

@@ -3,6 +3,7 @@
 #include <string>
 
 #include "src/config/snapshot.h"
+#include "src/upstream/connection_count.h"
 
 namespace metaprotocol {
 namespace {
@@ -19,7 +20,10 @@ TEST(ClusterPolicy, TakesEveryField) {
     "max_shared_leases_per_host": 9, "max_requests_in_flight": 13, "max_bytes_in_flight": 1400,
     "max_lease_bytes_in_flight": 1500, "max_pending_requests": 16, "lease_idle_timeout": "17s",
     "connect_timeout": "18s", "retry_budget_percent": 19.5, "min_retries_in_flight": 20,
-    "max_requests_per_connection": 21,
+    "max_requests_per_connection": 21, "max_connections": 24,
+    "high_priority": {"max_leases_per_host": 25, "max_connections": 26, "max_requests_in_flight": 27,
+                      "max_pending_requests": 28, "retry_budget_percent": 29.5,
+                      "min_retries_in_flight": 30},
     "slow_start": {"window": "22s", "min_weight_percent": 23.5, "aggression": 2.5}})");
   ASSERT_EQ(FormatErrors(loaded.errors), "");
   const ClusterPolicy& policy = *loaded.policy;
@@ -43,6 +47,13 @@ TEST(ClusterPolicy, TakesEveryField) {
   EXPECT_EQ(policy.retry_budget_percent, 19.5);
   EXPECT_EQ(policy.min_retries_in_flight, 20u);
   EXPECT_EQ(policy.max_requests_per_connection, 21u);
+  EXPECT_EQ(policy.connections->most(), 24u);
+  EXPECT_EQ(policy.high.max_leases_per_host, 25u);
+  EXPECT_EQ(policy.high.connections->most(), 26u);
+  EXPECT_EQ(policy.high.max_requests_in_flight, 27u);
+  EXPECT_EQ(policy.high.max_pending_requests, 28u);
+  EXPECT_EQ(policy.high.retry_budget_percent, 29.5);
+  EXPECT_EQ(policy.high.min_retries_in_flight, 30u);
   EXPECT_EQ(policy.slow_start, (SlowStart{22000000, 23.5, 2.5}));
 }
 

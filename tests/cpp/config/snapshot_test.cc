@@ -184,12 +184,8 @@ TEST(Snapshot, RefusesGlobalRateLimitsThatCannotBe) {
     const std::string place = "route_tables[0].global_rate_limit." + std::string(field);
     return errors.rfind(place, 0) == 0 ? errors.substr(place.size()) : "elsewhere: " + errors;
   };
-  for (const auto& [field, value] :
-       std::vector<std::pair<const char*, json>>{{"domain", ""},
-                                                 {"cluster", "two words"},
-                                                 {"timeout", "0s"},
-                                                 {"timeout", "61s"},
-                                                 {"descriptors", json::array()}}) {
+  for (const auto& [field, value] : std::vector<std::pair<const char*, json>>{
+           {"domain", ""}, {"cluster", "two words"}, {"timeout", "0s"}, {"timeout", "61s"}}) {
     EXPECT_EQ(error(field, value).front(), ':') << field;
   }
   EXPECT_EQ(error("match", json::parse(R"([{"key": "a", "regex": "("}])")).rfind("[0].regex", 0),
@@ -198,6 +194,33 @@ TEST(Snapshot, RefusesGlobalRateLimitsThatCannotBe) {
                                                   "descriptor_key": "u"}])"))
                 .rfind("[0].key", 0),
             0u);
+  const auto whole = [&](const char* text) {
+    json config = MinimalConfig();
+    config["route_tables"][0]["global_rate_limit"] = json::parse(text);
+    return ErrorsOf(config);
+  };
+  const std::string place = "route_tables[0].global_rate_limit";
+  EXPECT_EQ(whole(R"({"domain": "d", "cluster": "c"})"),
+            place + ": needs descriptors, rules, or both");
+  EXPECT_EQ(error("rules", json::parse(R"([{"descriptors": []}])")).rfind("[0].descriptors: ", 0),
+            0u);
+  EXPECT_EQ(error("rules", json::parse(R"([{"match": [{"key": "a", "regex": "("}], "descriptors":
+                                            [{"value": "v", "descriptor_key": "u"}]}])"))
+                .rfind("[0].match[0].regex: ", 0),
+            0u);
+  EXPECT_EQ(error("rules", json::parse(R"([{"descriptors": [{"value": "v", "descriptor_key": "u",
+                       "also": [{"key": "connection.color", "descriptor_key": "c"}]}]}])"))
+                .rfind("[0].descriptors[0].also[0].key: ", 0),
+            0u);
+  json many = json::array();
+  for (int i = 0; i < 8; ++i) {
+    json descriptors = json::array();
+    for (int j = 0; j < 16; ++j) descriptors.push_back({{"value", "v"}, {"descriptor_key", "u"}});
+    many.push_back({{"descriptors", descriptors}});
+  }
+  EXPECT_EQ(
+      error("rules", many),
+      "elsewhere: " + place + ": 129: entries of descriptors are too many, at most 128 may be");
 }
 
 TEST(Snapshot, GoesOnWithTheBucketsOfTheTableOfTheSameName) {

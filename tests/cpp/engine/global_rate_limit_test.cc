@@ -22,7 +22,8 @@ class AskingWorld : public World {
 
 std::string QuestionFor(std::string_view who) {
   RateLimitRequestWriter writer;
-  writer.AddDescriptor("who", who);
+  writer.BeginDescriptor();
+  writer.AddEntry("who", who);
   return writer.Finish("sim");
 }
 
@@ -98,7 +99,7 @@ TEST(GlobalRateLimit, AnAnswerThatComesTooLateIsIgnored) {
 }
 
 TEST(GlobalRateLimit, AsksNothingWithoutAMatchOrAKey) {
-  AskingWorld world(Asking({}, {.match = {Exact("to", "x")}, .descriptors = {{"user", "u"}}}));
+  AskingWorld world(Asking({}, {.match = {Exact("to", "x")}, .descriptors = {{{"user", "u"}}}}));
   SimClient& client = world.Connect();
   client.Send(world.Request(1, {}, {{"user", "me"}}) + world.Request(2, {}, {{"to", "x"}}));
   world.RunFor(kMs);
@@ -107,6 +108,80 @@ TEST(GlobalRateLimit, AsksNothingWithoutAMatchOrAKey) {
   client.Send(world.Request(3, {}, {{"to", "x"}, {"user", "me"}}));
   world.RunFor(kMs);
   EXPECT_EQ(world.limiter.questions.size(), 1u);
+}
+
+// The entries of each descriptor of a question, "who=1 to=x|lane=slow".
+std::string DescriptorsOf(const SimLimiter::Question& question) {
+  std::string told;
+  ProtoReader reader(question.message);
+  for (ProtoField field; reader.Next(field);) {
+    if (!field.is(2, WireType::kLength)) continue;
+    if (!told.empty()) told += '|';
+    ProtoReader entries(field.bytes);
+    for (ProtoField entry; entries.Next(entry);) {
+      const auto read = ReadProtoEntry(entry.bytes);
+      if (!told.empty() && told.back() != '|') told += ' ';
+      told += std::string(read->key) + "=" + std::string(read->value);
+    }
+  }
+  return told;
+}
+
+TEST(GlobalRateLimit, EachEntryThatMatchesAddsItsDescriptorsToOneQuestion) {
+  const SimGlobalLimit limit{
+      .match = {Exact("free", "yes")},
+      .descriptors = {{{"name", "who"}}},
+      .further = {{{Exact("to", "x")}, {{{"to", "to"}, {"user", "user"}}, {{"=slow", "lane"}}}},
+                  {{Exact("user", "me")}, {{{"user", "user"}}}},
+                  {{}, {{{"nobody", "n"}, {"neither", "m"}}}}}};
+  for (const SimConfig& config : EveryMode()) {
+    SimGlobalLimit asked = limit;
+    asked.match[0].invert = true;
+    AskingWorld world(Asking(config, asked));
+    SimClient& client = world.Connect();
+    client.Send(world.Request(1));
+    client.Send(world.Request(2, {}, {{"to", "x"}}));
+    client.Send(world.Request(3, {}, {{"to", "y"}, {"user", "me"}}));
+    client.Send(world.Request(4, {}, {{"to", "x"}, {"user", "me"}}));
+    client.Send(world.Request(5, {}, {{"to", "x"}, {"user", "me"}, {"free", "yes"}}));
+    world.RunFor(kSecond);
+    EXPECT_EQ(client.Take().size(), 5u);
+    std::vector<std::string> asked_for;
+    for (const auto& question : world.limiter.questions) {
+      asked_for.push_back(DescriptorsOf(question));
+    }
+    EXPECT_EQ(asked_for, (Texts{"who=1", "who=2|to=x user=|lane=slow", "who=3|user=me",
+                                "who=4|to=x user=me|lane=slow|user=me"}));
+    client.Reset();
+    world.RunFor(20 * kSecond);
+    world.ExpectQuiet();
+  }
+}
+
+TEST(GlobalRateLimit, EntriesAloneAreEnough) {
+  AskingWorld world(
+      Asking({}, {.descriptors = {}, .further = {{{Exact("to", "x")}, {{{"=all", "kind"}}}}}}));
+  world.limiter.mode = Mode::kRefuses;
+  SimClient& client = world.Connect();
+  client.Send(world.Request(1) + world.Request(2, {}, {{"to", "x"}}));
+  world.RunFor(kSecond);
+  EXPECT_EQ(Kinds(client.Take()), "ER") << "the second, at once";
+  ASSERT_EQ(world.limiter.questions.size(), 1u);
+  EXPECT_EQ(DescriptorsOf(world.limiter.questions[0]), "kind=all");
+}
+
+TEST(GlobalRateLimit, AQuestionIsBoundedHoweverLongTheValues) {
+  SimGlobalLimit limit{.descriptors = {}};
+  for (size_t i = 0; i < GlobalRateLimit::kMostEntries; ++i) {
+    limit.further.push_back({{}, {{{"user", "u"}}}});
+  }
+  AskingWorld world(Asking({}, limit));
+  SimClient& client = world.Connect();
+  client.Send(world.Request(1, {}, {{"user", std::string(60'000, 'x')}}));
+  world.RunFor(kSecond);
+  EXPECT_EQ(client.Take().size(), 1u);
+  ASSERT_EQ(world.limiter.questions.size(), 1u);
+  EXPECT_LT(world.limiter.questions[0].message.size(), GlobalRateLimit::kMostEntries * 4200);
 }
 
 TEST(GlobalRateLimit, TheLocalLimitComesFirst) {

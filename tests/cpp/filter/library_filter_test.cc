@@ -18,6 +18,7 @@ metaprotocol_bytes View(std::string_view text) { return {text.data(), text.size(
 // A library, as if it had been loaded: functions that a test gives it.
 struct Library {
   const metaprotocol_filter_host* host = nullptr;
+  FilterMetrics metrics;
   metaprotocol_filter_table table{};
   std::function<void(void* setup)> on_create = [](void*) {};
   std::function<void(void*)> before_route;
@@ -68,7 +69,8 @@ struct Library {
     table.on_end = [](void* filter, void*, const metaprotocol_end_info* info) {
       static_cast<Library*>(filter)->ends.push_back(*info);
     };
-    const FilterSurroundings surroundings{"fake", mutation_in_head, request_keys, response_keys};
+    const FilterSurroundings surroundings{"fake", mutation_in_head, request_keys, response_keys,
+                                          metrics};
     LibraryFilterOrError made = LibraryFilter::Make(table, "", surroundings);
     EXPECT_NE(made.filter, nullptr) << made.error;
     return std::shared_ptr<const Filter>(std::move(made.filter));
@@ -82,6 +84,7 @@ struct Library {
                                 FakeCodec(FakeMultiplexed()).traits().metadata_keys);
                             return Make(keys, unused, in_head);
                           }}};
+    base.filter_metrics = &metrics;
     return base;
   }
 
@@ -388,6 +391,49 @@ TEST(LibraryFilter, GetsWholeRequestsWhereItMustAndOnlyThere) {
   EXPECT_TRUE(library.Make(keys, keys, false)->WantsWhole(head));
   library.table.traits = METAPROTOCOL_WAITS;
   EXPECT_TRUE(library.Make(keys, keys)->WantsWhole(head));
+}
+
+TEST(LibraryFilter, CountsAndMeasuresUnderNamesOfItsOwn) {
+  Library library;
+  int32_t denied = -1;
+  int32_t score = -1;
+  int32_t same = -1;
+  library.on_create = [&](void* setup) {
+    denied = library.host->counter(setup, View("denied"));
+    score = library.host->histogram(setup, View("score"));
+    same = library.host->counter(setup, View("denied"));
+    for (const char* bad : {"", "Denied", "a-b", "a.b", "a b", "\xc3\xa9"}) {
+      EXPECT_EQ(library.host->counter(setup, View(bad)), -1) << bad;
+    }
+    EXPECT_EQ(library.host->histogram(setup, View(std::string(65, 'a'))), -1);
+    for (size_t i = 3; i < LibraryFilter::kMostMetrics; ++i) {
+      EXPECT_NE(library.host->counter(setup, View("m" + std::to_string(i))), -1);
+    }
+    EXPECT_EQ(library.host->counter(setup, View("one_more")), -1);
+  };
+  library.before_route = [&](void* request) {
+    EXPECT_EQ(library.host->count(request, denied, 1), 0) << "it is nobody's request yet";
+  };
+  library.on_request = [&](void* request) {
+    EXPECT_EQ(library.host->count(request, denied, 2), 1);
+    EXPECT_EQ(library.host->count(request, same, 1), 1);
+    EXPECT_EQ(library.host->record(request, score, 17), 1);
+    EXPECT_EQ(library.host->count(request, score, 1), 0) << "a histogram";
+    EXPECT_EQ(library.host->record(request, denied, 1), 0) << "a counter";
+    for (const int32_t none : {-1, 32, 1 << 30}) {
+      EXPECT_EQ(library.host->count(request, none, 1), 0);
+      EXPECT_EQ(library.host->record(request, none, 1), 0);
+    }
+    return METAPROTOCOL_CONTINUE;
+  };
+  World world(library.Config());
+  world.SetHosts("a", {"h1"});
+  SimClient& client = world.Connect();
+  for (uint64_t id = 1; id <= 3; ++id) client.Send(world.Request(id));
+  world.RunFor(kSecond);
+  EXPECT_EQ(Kinds(client.Take()), "RRR");
+  EXPECT_EQ(world.Count(Counter::kFilterCounter, "denied", "tried"), 9u);
+  EXPECT_EQ(library.metrics.size(), LibraryFilter::kMostMetrics - 1) << "of one name there is one";
 }
 
 }  // namespace

@@ -16,8 +16,10 @@ namespace proto = test::proto;
 
 TEST(RateLimitService, WritesARequestAsProtobufDoes) {
   RateLimitRequestWriter writer;
-  writer.AddDescriptor("method", "get");
-  writer.AddDescriptor("user", "");
+  writer.BeginDescriptor();
+  writer.AddEntry("method", "get");
+  writer.BeginDescriptor();
+  writer.AddEntry("user", "");
   EXPECT_EQ(writer.Finish("prod"),
             "\x0a\x04prod"  // domain
             "\x12\x0f"      // a descriptor
@@ -29,7 +31,8 @@ TEST(RateLimitService, WritesARequestAsProtobufDoes) {
 
 TEST(RateLimitService, WritesLengthsOfSeveralBytes) {
   RateLimitRequestWriter writer;
-  writer.AddDescriptor("k", std::string(300, 'v'));
+  writer.BeginDescriptor();
+  writer.AddEntry("k", std::string(300, 'v'));
   const std::string message = writer.Finish("d");
   EXPECT_EQ(message.substr(0, 12),
             "\x0a\x01"
@@ -40,7 +43,8 @@ TEST(RateLimitService, WritesLengthsOfSeveralBytes) {
 TEST(RateLimitService, WritesOnlyUtf8) {
   const auto value = [](const std::string& text) {
     RateLimitRequestWriter writer;
-    writer.AddDescriptor("", text);
+    writer.BeginDescriptor();
+    writer.AddEntry("", text);
     const std::string message = writer.Finish("");
     return message.substr(10, message.size() - 12);
   };

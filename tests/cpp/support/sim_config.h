@@ -37,6 +37,7 @@ struct SimRoute {
   std::vector<std::string> hash_keys = {};
   std::vector<Route::Mirror> mirrors = {};
   std::optional<RetryPolicy> retry = {};
+  Priority priority = Priority::kDefault;
 };
 
 struct SimLimitRule {
@@ -46,10 +47,14 @@ struct SimLimitRule {
   uint32_t max_buckets = 1000;
 };
 
+// The entries of each descriptor: keys of the metadata, or "=text", and what the service calls
+// them.
+using SimDescriptors = std::vector<std::vector<std::pair<std::string, std::string>>>;
+
 struct SimGlobalLimit {
   std::vector<Condition> match = {};
-  // Keys of the metadata, and what the service calls them.
-  std::vector<std::pair<std::string, std::string>> descriptors = {{"name", "who"}};
+  SimDescriptors descriptors = {{{"name", "who"}}};
+  std::vector<std::pair<std::vector<Condition>, SimDescriptors>> further = {};
   uint64_t timeout_us = 20 * 1000;
   bool deny_on_fail = false;
   bool tells_clients = false;
@@ -83,6 +88,7 @@ struct SimConfig {
   // Likewise, of filters that look at metadata; behind those.
   using MakeFilter = std::function<std::shared_ptr<const Filter>(MetadataKeys&)>;
   std::vector<std::pair<std::string, MakeFilter>> make_filters = {};
+  const FilterMetrics* filter_metrics = nullptr;  // of those
 };
 
 inline std::unique_ptr<LocalRateLimit> BuildLocalRateLimit(SimConfig& config, MetadataKeys& keys) {
@@ -113,19 +119,34 @@ inline std::unique_ptr<LocalRateLimit> BuildLocalRateLimit(SimConfig& config, Me
 inline std::unique_ptr<const GlobalRateLimit> BuildGlobalRateLimit(SimConfig& config,
                                                                    MetadataKeys& keys) {
   if (!config.global_limit) return nullptr;
-  std::vector<RouteTable::Rule> rules(1);
-  rules[0].conditions = std::move(config.global_limit->match);
-  std::vector<RouteTable::BuildError> errors;
+  const auto source = [&](std::vector<Condition> match, const SimDescriptors& descriptors) {
+    std::vector<RouteTable::Rule> rules(1);
+    rules[0].conditions = std::move(match);
+    std::vector<RouteTable::BuildError> errors;
+    GlobalRateLimit::Source made;
+    made.match = RouteTable::Build("limit", std::move(rules), keys, errors);
+    for (const auto& entries : descriptors) {
+      GlobalRateLimit::Descriptor& descriptor = made.descriptors.emplace_back();
+      for (const auto& [key, name] : entries) {
+        if (key.starts_with('=')) {
+          descriptor.push_back({{}, name, key.substr(1)});
+        } else {
+          descriptor.push_back({KeyRef(key, keys), name});
+        }
+      }
+    }
+    return made;
+  };
   auto limit = std::make_unique<GlobalRateLimit>();
-  limit->match = RouteTable::Build("limit", std::move(rules), keys, errors);
+  limit->all = source(std::move(config.global_limit->match), config.global_limit->descriptors);
+  for (auto& [match, descriptors] : config.global_limit->further) {
+    limit->further.push_back(source(std::move(match), descriptors));
+  }
   limit->domain = "sim";
   limit->cluster = "limiter";
   limit->timeout_us = config.global_limit->timeout_us;
   limit->deny_on_fail = config.global_limit->deny_on_fail;
   limit->tells_clients = config.global_limit->tells_clients;
-  for (const auto& [key, descriptor_key] : config.global_limit->descriptors) {
-    limit->descriptors.push_back({KeyRef(key, keys), descriptor_key});
-  }
   return limit;
 }
 
@@ -160,6 +181,7 @@ inline std::shared_ptr<const Snapshot> BuildSnapshot(SimConfig config) {
       route.schedule = WeightedSchedule(weights);
     }
     route.timeout_us = from.timeout_us;
+    route.priority = from.priority;
     route.request_mutation = std::move(from.request_mutation);
     route.response_mutation = std::move(from.response_mutation);
     for (const std::string& key : from.hash_keys) route.hash_keys.emplace_back(key, keys);
@@ -200,6 +222,7 @@ inline std::shared_ptr<const Snapshot> BuildSnapshot(SimConfig config) {
   if (config.request_ids) snapshot->telemetry.request_ids.emplace(snapshot->telemetry.keys, keys);
   for (auto& [name, filter] : config.filters) table.filters.push_back({name, std::move(filter)});
   for (const auto& [name, make] : config.make_filters) table.filters.push_back({name, make(keys)});
+  if (config.filter_metrics != nullptr) snapshot->filter_metrics = *config.filter_metrics;
   snapshot->response_keys = MetadataKeys(config.codec->traits().metadata_keys);
   for (const std::string& key : config.response_keys) snapshot->response_keys.Want(key);
   snapshot->Compile();

@@ -267,7 +267,7 @@ inline SimConfig ScriptConfig(const ScriptSetting& setting) {
     config.global_limit.emplace();
     config.global_limit->match = config.routes[1].match;
     config.global_limit->match[0].invert = true;
-    config.global_limit->descriptors = {{real ? "method" : "name", "who"}};
+    config.global_limit->descriptors = {{{real ? "method" : "name", "who"}}};
     config.global_limit->deny_on_fail = setting.asks % 2 == 0;
     config.global_limit->timeout_us = 20 * kMs;
   }

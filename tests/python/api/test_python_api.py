@@ -363,6 +363,10 @@ globalRateLimit:
   rateLimitService: limiter
   match: {attributes: {method: {prefix: g}}}
   descriptors: [{property: user, descriptorKey: who}]
+  conditions:
+  - match: {attributes: {method: {exact: go}}}
+    descriptors:
+    - {value: walks, descriptorKey: kind, also: [{property: user, descriptorKey: who}]}
 """
 
 
@@ -380,6 +384,9 @@ def test_an_explanation_names_the_limits_that_a_call_is_under(folder: Path) -> N
     )
     assert 'if the bucket of user="ann"' in str(found)
     assert found.to_dict()["limits"] == list(found.limits)
+    assert mesh.explain(HOST, {"method": "go"}).limits[-1] == (
+        'limiter lets it pass, told "shop" and kind="walks" with who=""; no answer lets it pass'
+    )
     assert mesh.explain(HOST, {"method": "put"}).limits == (
         "the common bucket has a token: 9 at once, 1 more every 1 s",
         "no more calls are under way than 1,000, or fewer where they take long",

@@ -74,7 +74,7 @@ def test_requests_pass_or_get_an_answer(warden: str) -> None:
     told = trial.call({"tenant": "acme"}, one_way=True)
     assert told.sent is not None
     assert told.reply is None
-    assert trial.call({}, one_way=True) == type(told)(None, None, None, 0.0)
+    assert trial.call({}, one_way=True) == type(told)(None, None, None, 0.0, {"denied": 1})
 
 
 def test_options_that_nobody_asks_for_are_told_with_those_there_are(warden: str) -> None:

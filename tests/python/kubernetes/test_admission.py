@@ -346,7 +346,8 @@ def test_each_error_of_the_translation_is_the_objects_own_or_anothers() -> None:
         "plain-password", "rejected", "too-many-rules", "unknown-codec",
     }  # fmt: skip
     of_foreign_kinds = {
-        "address-conflict", "bad-endpoints", "bad-statuses", "calls-itself", "endpoint-address",
+        "address-conflict", "bad-endpoints", "bad-high-priority", "bad-statuses", "calls-itself",
+        "endpoint-address",
         "gateway-conflict", "gateway-tls", "host-conflict", "locality-lb", "maglev-table-size",
         "no-provider", "several-providers", "tls-credential-name", "tls-istio-mutual",
         "unknown-protocol",

@@ -498,6 +498,42 @@ def test_a_global_limit_needs_its_service(field: str) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("changes", "field", "code"),
+    [
+        ({"descriptors": [{"descriptorKey": "u"}]}, "descriptors[0].property", "property-or-value"),
+        (
+            {"descriptors": [{"descriptorKey": "u", "property": "user", "value": "text"}]},
+            "descriptors[0].value",
+            "property-or-value",
+        ),
+        (
+            {"conditions": [{"match": {}, "descriptors": []}]},
+            "conditions[0].descriptors",
+            "empty",
+        ),
+        (
+            {
+                "conditions": [
+                    {"match": {}, "descriptors": [{"value": "v", "descriptorKey": "u"}] * 32}
+                ]
+                * 4
+            },
+            "conditions",
+            "too-many",
+        ),
+    ],
+)
+def test_what_a_global_limit_cannot_count_by(changes: Any, field: str, code: str) -> None:
+    limit = {
+        "domain": "d",
+        "rateLimitService": "rls",
+        "descriptors": [{"property": "a", "descriptorKey": "b"}],
+    }
+    error = only_error(router_with([], globalRateLimit={**limit, **changes}))
+    assert (error.field, error.code) == (f"spec.globalRateLimit.{field}", code)
+
+
 # --- the rest
 
 

@@ -562,6 +562,17 @@ ADAPTIVE = {
     "bufferPercent": 7, "percentile": 7,
 }  # fmt: skip
 ASKED = spec_with(globalRateLimit=QUESTION)
+_COUNTED_BY: Json = {
+    "property": "user", "descriptorKey": "u",
+    "also": [{"property": "method", "descriptorKey": "m"}],
+}  # fmt: skip
+ASKED_BOTH = spec_with(
+    globalRateLimit={
+        **QUESTION,
+        "descriptors": [_COUNTED_BY],
+        "conditions": [{"match": CONDITION["match"], "descriptors": [_COUNTED_BY]}],
+    }
+)
 CHECKED = spec_with(externalAuthorization={"service": "outbound|9000||authz.example"})
 RETRIED = spec_with(routes=[{**ROUTE, "retries": {"attempts": 1}}])
 _HALF = {"percentage": {"value": 50.0}}
@@ -644,6 +655,7 @@ OURS: dict[str, dict[str, tuple[Any, Json | None]]] = {
         "routes[].mirrors[].destination.port.number": (7, MIRRORED),
         "routes[].mirrors[].percentage.value": (7.0, MIRRORED),
         "routes[].timeout": ("7s", None),
+        "routes[].priority": ("HIGH", None),
         "routes[].retries.attempts": (7, RETRIED),
         "routes[].retries.perTryTimeout": ("7s", RETRIED),
         "routes[].retries.retryOn": ("5xx,70", RETRIED),
@@ -709,8 +721,15 @@ OURS: dict[str, dict[str, tuple[Any, Json | None]]] = {
         "globalRateLimit.denyOnFail": (True, ASKED),
         "globalRateLimit.enableXRatelimitHeaders": (True, ASKED),
         "globalRateLimit.rateLimitService": ("other", ASKED),
-        "globalRateLimit.descriptors[].property": ("interface", ASKED),
-        "globalRateLimit.descriptors[].descriptorKey": ("other", ASKED),
+        **{
+            f"globalRateLimit.{place}descriptors[].{name}": (value, ASKED_BOTH)
+            for place in ("", "conditions[].")
+            for name, value in {
+                "property": "interface", "value": "text", "descriptorKey": "other",
+                "also[].property": "interface", "also[].value": "text",
+                "also[].descriptorKey": "other",
+            }.items()
+        },
     },
     "RedisService": {
         "host[]": (["other.example"], None),
@@ -766,6 +785,7 @@ OURS: dict[str, dict[str, tuple[Any, Json | None]]] = {
 # field by field: test_every_field_of_a_declaration_goes_to_the_engine.
 _SHOWN_ELSEWHERE = (
     "localRateLimit.conditions[].match", "globalRateLimit.match", "accessLogs[].match",
+    "globalRateLimit.conditions[].match",
     "concurrencyLimit.conditions[].match",
     "externalAuthorization.match",
     "declaration.",

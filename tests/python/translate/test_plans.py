@@ -55,6 +55,10 @@ LIMITS = """
     domain: d
     rateLimitService: outbound|8081||rls
     descriptors: [{property: method, descriptorKey: m}, {property: interface, descriptorKey: i}]
+    conditions:
+    - match: {attributes: {method: {prefix: put}}}
+      descriptors:
+      - {value: writes, descriptorKey: kind, also: [{property: interface, descriptorKey: i}]}
 """
 
 
@@ -113,6 +117,12 @@ def test_every_part_of_a_plan_knows_the_field_it_comes_from() -> None:
     )
     assert found["global_rate_limit.match[0].exact"] == (
         "spec.globalRateLimit.match.attributes.interface.exact"
+    )
+    rule, written_in = "global_rate_limit.rules[0]", "spec.globalRateLimit.conditions[0]"
+    assert found[f"{rule}.match[0].prefix"] == f"{written_in}.match.attributes.method.prefix"
+    assert found[f"{rule}.descriptors[0].value"] == f"{written_in}.descriptors[0].value"
+    assert found[f"{rule}.descriptors[0].also[0].key"] == (
+        f"{written_in}.descriptors[0].also[0].property"
     )
 
 

@@ -119,6 +119,44 @@ def test_failures_can_be_told_by_the_protocols_own_statuses() -> None:
     assert found.codes == ["bad-statuses"]
 
 
+def test_requests_of_high_priority_have_bounds_of_their_own() -> None:
+    to = f"route: [{{destination: {{host: {ORDERS}}}}}]"
+    routes = f"[{{priority: HIGH, {to}}}, {{{to}}}]"
+    first, second = translated(service() + router(routes)).routes(f"{ORDERS}|20880")
+    assert first["priority"] == "HIGH"
+    assert "priority" not in second
+
+    def bounded(policy: str, annotation: str) -> Translated:
+        text = rule(policy).replace(
+            "metadata: {",
+            f"metadata: {{annotations: {{metaprotocol.aeraki.io/high-priority: {annotation}}}, ",
+        )
+        return translated(service() + text)
+
+    pool = "{tcp: {maxConnections: 7}, http: {http1MaxPendingRequests: 8, http2MaxRequests: 9}}"
+    own = '"maxConnections=3, http1MaxPendingRequests = 4,http2MaxRequests=5, maxRetries=6"'
+    found = bounded(f"  trafficPolicy: {{connectionPool: {pool}}}", own)
+    assert found.codes == []
+    assert found.policy(BASE)["high_priority"] == {
+        "max_connections": 3,
+        "max_pending_requests": 4,
+        "max_requests_in_flight": 5,
+        "retry_budget_percent": 0.0,
+        "min_retries_in_flight": 6,
+    }
+    assert found.policy(BASE)["max_connections"] == 7
+    (threshold,) = found.cluster(BASE)["circuit_breakers"]["thresholds"]
+    assert threshold["max_connections"] == 10
+    assert threshold["max_pending_requests"] == 12
+
+    alone = bounded("  subsets: []", '"http2MaxRequests=5"')
+    assert alone.policy(BASE)["high_priority"] == {"max_requests_in_flight": 5}
+    for wrong in ('"http2MaxRequests=0"', '"maxRetries=1, maxRetries=2"', '"other=1"', '""'):
+        found = bounded("  subsets: []", wrong)
+        assert found.codes == ["bad-high-priority"]
+        assert "high_priority" not in found.policy(BASE)
+
+
 def test_outlier_detection_without_health_percentage_never_panics() -> None:
     assert ruled("{outlierDetection: {}}").policy(BASE)["panic_threshold_percent"] == 0
 

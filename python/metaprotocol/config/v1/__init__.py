@@ -33,9 +33,11 @@ from metaprotocol.config.v1.rate_limit_pb2 import (
     ConcurrencyLimit,
     ConcurrencyLimitRule,
     GlobalRateLimit,
+    GlobalRateLimitRule,
     LocalRateLimit,
     LocalRateLimitRule,
     RateLimitDescriptor,
+    RateLimitEntry,
     TokenBucket,
 )
 from metaprotocol.config.v1.request_metrics_pb2 import (
@@ -73,6 +75,7 @@ __all__ = [
     "FaultDelay",
     "Filter",
     "GlobalRateLimit",
+    "GlobalRateLimitRule",
     "IntegerRange",
     "KeyValue",
     "LabelOverride",
@@ -86,6 +89,7 @@ __all__ = [
     "Protocol",
     "ProxyConfig",
     "RateLimitDescriptor",
+    "RateLimitEntry",
     "RequestMetrics",
     "Retry",
     "Route",

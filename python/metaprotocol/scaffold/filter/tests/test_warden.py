@@ -24,6 +24,7 @@ class WardenTest(unittest.TestCase):
             result = FilterTrial(LIBRARY).call(metadata)
             self.assertIsNone(result.sent)
             self.assertEqual(result.answer, "denied: no tenant")
+            self.assertEqual(result.counted, {"denied": 1})
 
     def test_the_key_is_an_option(self) -> None:
         trial = FilterTrial(LIBRARY, {"key": "user"})
