@@ -1,6 +1,7 @@
 #include "src/config/telemetry_loader.h"
 
 #include <algorithm>
+#include <cstdlib>
 #include <string>
 #include <utility>
 
@@ -32,6 +33,12 @@ class Loader {
     log.chance = Route::ChanceOf(config.percent);
     log.failures_only = config.failures_only;
     log.min_duration_us = static_cast<uint64_t>(config.min_duration.count());
+    if (config.max_duration) {
+      log.max_duration_us = static_cast<uint64_t>(config.max_duration->count());
+    }
+    for (const config::IntegerRange& range : config.response_codes) {
+      log.response_codes.emplace_back(range.start, range.end);
+    }
     made_.logs.push_back(std::move(log));
   }
 
@@ -46,11 +53,9 @@ class Loader {
     for (const config::TracingFormat format : config.formats) {
       tracing->formats |= TraceFormatBit(FormatOf(format));
     }
-    for (const config::SpanAttribute& from : config.attributes) {
-      Tracing::Attribute attribute{.name = from.name, .place = {}, .value = {}};
-      if (from.key) attribute.place = made_.keys.Want(*from.key, keys_);
-      if (from.value) attribute.value = *from.value;
-      tracing->attributes.push_back(std::move(attribute));
+    for (size_t i = 0; i < config.attributes.size(); ++i) {
+      const std::string path = "tracing.attributes[" + std::to_string(i) + "]";
+      tracing->attributes.push_back(LoadAttribute(config.attributes[i], path));
     }
     made_.tracing = std::move(tracing);
   }
@@ -88,6 +93,22 @@ class Loader {
   }
 
  private:
+  Tracing::Attribute LoadAttribute(const config::SpanAttribute& config, const std::string& path) {
+    Tracing::Attribute attribute{.name = config.name};
+    attribute.value = config.value.value_or(config.default_value);
+    if (!config.default_value.empty() && !config.key) {
+      findings_.Error(path + ".default_value", QuoteShort(config.default_value),
+                      "is for attributes with key");
+    }
+    if (config.key) attribute.place = made_.keys.Want(*config.key, keys_);
+    if (config.format) attribute.format = Compile(*config.format, path + ".format");
+    if (config.environment) {
+      const char* const found = std::getenv(config.environment->name.c_str());
+      attribute.value = found != nullptr ? found : config.environment->default_value;
+    }
+    return attribute;
+  }
+
   static OtlpTarget TargetOf(OtlpSignal signal, const std::string& cluster,
                              const std::string& service_name) {
     return {signal, cluster, service_name.empty() ? "metaprotocol" : service_name};

@@ -14,40 +14,6 @@
 namespace metaprotocol {
 namespace {
 
-// What HTTP would answer: Istio's dashboards count by such codes.
-std::string_view CodeOf(const EndedRequest& request) {
-  if (request.client_gone) return "0";
-  if (!request.answered) {
-    return request.replied && request.status != ReplyStatus::kOk ? "500" : "200";
-  }
-  switch (request.reply) {
-    case LocalReply::kNoContent:
-      return "200";
-    case LocalReply::kNoRoute:
-      return "404";
-    case LocalReply::kTimeout:
-      return "504";
-    case LocalReply::kOverLimit:
-      return request.record.by_filter ? "429" : "503";
-    case LocalReply::kDenied:
-      return "403";
-    case LocalReply::kFault:
-      return "500";
-    case LocalReply::kTooLarge:
-      return "413";
-    case LocalReply::kMalformed:
-      return "400";
-    case LocalReply::kBadResponse:
-      return "502";
-    case LocalReply::kClusterNotFound:
-    case LocalReply::kNoHealthyUpstream:
-    case LocalReply::kUpstreamLost:
-    case LocalReply::kShuttingDown:
-      break;
-  }
-  return "503";
-}
-
 // The part before the first `separator`, which is taken from `rest` with it.
 std::string_view NextPart(std::string_view& rest, char separator) {
   const size_t end = rest.find(separator);
@@ -208,7 +174,7 @@ RequestMetrics::Parts RequestMetrics::PartsOf(const EndedRequest& request) const
   parts.cluster = request.cluster;
   parts.service = first_of(service_);
   parts.method = first_of(method_);
-  parts.code = CodeOf(request);
+  parts.code = request.http_code();
   parts.flags = request.flags();
   parts.good = !request.failed() && !request.answered;
   if (reporter_ == Reporter::kDestination) {

@@ -74,6 +74,39 @@ std::string_view EndedRequest::code() const {
   return replied ? ReplyStatusText(status) : "";
 }
 
+std::string_view EndedRequest::http_code() const {
+  if (client_gone) return "0";
+  if (!answered) {
+    return replied && status != ReplyStatus::kOk ? "500" : "200";
+  }
+  switch (reply) {
+    case LocalReply::kNoContent:
+      return "200";
+    case LocalReply::kNoRoute:
+      return "404";
+    case LocalReply::kTimeout:
+      return "504";
+    case LocalReply::kOverLimit:
+      return record.by_filter ? "429" : "503";
+    case LocalReply::kDenied:
+      return "403";
+    case LocalReply::kFault:
+      return "500";
+    case LocalReply::kTooLarge:
+      return "413";
+    case LocalReply::kMalformed:
+      return "400";
+    case LocalReply::kBadResponse:
+      return "502";
+    case LocalReply::kClusterNotFound:
+    case LocalReply::kNoHealthyUpstream:
+    case LocalReply::kUpstreamLost:
+    case LocalReply::kShuttingDown:
+      break;
+  }
+  return "503";
+}
+
 std::string_view EndedRequest::details() const {
   if (answered) return LocalReplyName(reply);
   return replied ? "via_upstream" : "";

@@ -119,6 +119,8 @@ struct EndedRequest {
   }
   // "ok", "exception" or "error"; "" if there is no reply.
   std::string_view code() const;
+  // What HTTP would answer: Istio's dashboards count by such codes.
+  std::string_view http_code() const;
   // "via_upstream", or a short name of why the proxy has answered; "" if there is no reply.
   std::string_view details() const;
   // Envoy's flags; "" if there is nothing to say.

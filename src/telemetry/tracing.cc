@@ -145,11 +145,14 @@ void Tracing::WriteSpan(const EndedRequest& request, std::string& out) const {
   number("response_size", request.response_bytes);
   number("attempts", request.attempts);
   for (const Attribute& attribute : attributes) {
-    if (!attribute.place) {
-      text(attribute.name, attribute.value);
-    } else if (const auto value = record.value(*attribute.place)) {
-      text(attribute.name, *value);
+    if (attribute.format) {
+      std::string value;
+      attribute.format->WriteAnyValue(request, value);
+      if (!value.empty()) AppendOtlpAttribute(span, f::kAttributes, attribute.name, value);
+      continue;
     }
+    const auto found = attribute.place ? record.value(*attribute.place) : std::nullopt;
+    text(attribute.name, found ? *found : std::string_view(attribute.value));
   }
   if (request.failed()) AppendError(span, ErrorType(request), record.reason());
   AppendProtoBytes(out, 2, span);

@@ -12,6 +12,7 @@
 
 #include "src/codec/mutation.h"
 #include "src/route/route.h"
+#include "src/telemetry/log_format.h"
 #include "src/telemetry/otlp.h"
 #include "src/telemetry/request_record.h"
 #include "src/telemetry/trace_context.h"
@@ -26,8 +27,9 @@ class Tracing {
   enum class Kind : uint8_t { kServer = 2, kClient = 3 };  // as in OTLP
   struct Attribute {
     std::string name;
-    std::optional<size_t> place;  // in the record; else `value`
-    std::string value;
+    std::optional<size_t> place = {};  // in the record; if nothing is there, `value`
+    std::optional<LogTemplate> format = {};
+    std::string value = {};  // "": there is no attribute
   };
 
   // What spans show is recorded from then on.

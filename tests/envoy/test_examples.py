@@ -299,7 +299,10 @@ async def test_metrics_and_logs_by_istio_s_telemetry(tmp_path: Path) -> None:
             "kind: Telemetry\n"
             "metadata: {name: mesh, namespace: istio-system}\n"
             "spec:\n"
-            "  accessLogging: [{providers: [{name: envoy}]}]\n"
+            "  accessLogging:\n"
+            "  - providers: [{name: envoy}]\n"
+            "    filter:\n"
+            "      expression: response.code < 400 && request.headers['user'] == 'ada'\n"
             "  metrics:\n"
             "  - overrides:\n"
             "    - tagOverrides:\n"
@@ -318,7 +321,10 @@ async def test_metrics_and_logs_by_istio_s_telemetry(tmp_path: Path) -> None:
             return any('source_app=""' in line for line in found)
 
         await becomes(True, is_recorded)
-        await eventually(lambda: f'"dubbo {INTERFACE} list" ok' in stage.proxy.envoy.log())
+        for user in ("bob", "ada"):
+            await client.call(INTERFACE, "list", attachments={"user": user})
+        logged = f'"dubbo {INTERFACE} list" ok'
+        await eventually(lambda: stage.proxy.envoy.log().count(logged) == 1)
 
 
 async def test_fault_is_for_testers_only(tmp_path: Path) -> None:

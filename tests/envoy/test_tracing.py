@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
-from metaprotocol.config.v1 import Condition, ProxyConfig, Route, SpanAttribute, Tracing
+from metaprotocol.config.v1 import (
+    Condition,
+    EnvironmentVariable,
+    ProxyConfig,
+    Route,
+    SpanAttribute,
+    Tracing,
+)
 from metaprotocol.envoy.config import Bootstrap, Cluster, ConfigBuilder, Host, MetaProtocolListener
 from metaprotocol.envoy.process import EnvoyProcess
 from metaprotocol.peers.dubbo import DubboClient, DubboError, DubboException, DubboServer
@@ -66,7 +74,14 @@ async def running(
 async def test_each_call_leaves_one_span_whose_parent_is_the_client_s(
     builder: ConfigBuilder,
 ) -> None:
-    user = [SpanAttribute(name="user", key="user")]
+    user = [
+        SpanAttribute(name="user", key="user"),
+        SpanAttribute(name="lane", key="lane", default_value="base"),
+        SpanAttribute(name="ended", format="%RESPONSE_CODE_DETAILS% after %DURATION%"),
+        SpanAttribute(
+            name="home", environment=EnvironmentVariable(name="HOME", default_value="none")
+        ),
+    ]
     async with (
         Collector(builder.types) as collector,
         running(builder, collector.port, concurrency=2, attributes=user) as (envoy, port, _),
@@ -97,6 +112,9 @@ async def test_each_call_leaves_one_span_whose_parent_is_the_client_s(
             assert (attributes["rpc.system"], attributes["rpc.service"]) == ("dubbo", SERVICE)
             assert attributes["client.address"] == "127.0.0.1"
             assert str(attributes["user"]).startswith("user-")
+            assert attributes["lane"] == "base"
+            assert attributes["home"]
+            assert re.fullmatch(r"[a-z_]+ after \d+", str(attributes["ended"]))
             assert attributes["request_size"]
             assert span.failed == (method != "list")
             if method == "lost":

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from metaprotocol.resources.authorization import WorkloadLabels
 from metaprotocol.resources.base import Model, Problem, Resource
+from metaprotocol.resources.log_expression import LogFilter, NotUnderstood, read_expression
 
 __all__ = [
     "AccessLogging",
@@ -27,8 +28,6 @@ _MOST = 256
 _MOST_TAGS = 32
 _NO_EFFECT = "no-effect"
 
-FAILURES = re.compile(r"\s*response\.code\s*>=\s*400\s*")
-"""The expression of a log's filter that is understood."""
 _LITERAL = re.compile(r"""\s*(?P<quote>["'])(?P<text>[^"'\\]*)(?P=quote)\s*""")
 
 METRICS: dict[str, tuple[str, ...]] = {
@@ -93,12 +92,19 @@ class AccessLogging(Model):
     disabled: bool | None = None
     filter: Filter | None = None
 
+    @property
+    def wanted(self) -> LogFilter:
+        """Which requests. NotUnderstood if that cannot be told here."""
+        expression = self.filter.expression if self.filter is not None else ""
+        return read_expression(expression) if expression.strip() else LogFilter()
+
     def doubts(self) -> Iterator[Problem]:
         """Expressions that are not known here."""
-        expression = self.filter.expression if self.filter is not None else ""
-        if expression.strip() and not FAILURES.fullmatch(expression):
-            message = "expressions in CEL are not understood: all requests are logged"
-            fix = "`response.code >= 400`; accessLogs of a MetaRouter have conditions"
+        try:
+            _ = self.wanted
+        except NotUnderstood as why:
+            message = f"{why}: all requests are logged"
+            fix = "for example `response.code >= 500 && request.headers['user'] == 'ann'`"
             yield Problem("filter.expression", _NO_EFFECT, message, fix)
 
 
@@ -158,18 +164,6 @@ class TelemetryTracing(Model):
     use_request_id_for_trace_sampling: bool | None = None
     enable_istio_tags: bool | None = None
     disable_context_propagation: bool | None = None
-
-    def doubts(self) -> Iterator[Problem]:
-        """Sources of attributes that there are none of."""
-        for name, tag in self.custom_tags.items():
-            place = f"customTags.{name}"
-            for kind in ("environment", "formatter"):
-                if getattr(tag, kind) is not None:
-                    message, fix = "makes no attribute here", "write `literal` or `header`"
-                    yield Problem(f"{place}.{kind}", _NO_EFFECT, message, fix)
-            if tag.header is not None and tag.header.default_value:
-                message = "requests without the entry leave no attribute"
-                yield Problem(f"{place}.header.defaultValue", _NO_EFFECT, message)
 
 
 class MetricSelection(Model):

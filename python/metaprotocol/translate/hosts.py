@@ -266,6 +266,7 @@ class HostTranslator:
         if tracing is None and (plan is None or plan.tracing is None):
             telemetry.tell_without_collector(report)
         if tracing is not None and (plan is None or plan.tracing is None):
+            telemetry.tell_bad_formats(report)
             telemetry.tell_cut(tracing, report)
         logs = port_logs(plan, protocol, self._known, table, report)
         telemetry.provided = logs.provided

@@ -8,20 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TypeVar
 
 from metaprotocol.config.v1 import (
     AccessLog,
+    Condition,
     LabelOverride,
     ProxyConfig,
     RequestMetrics,
     SpanAttribute,
     Tracing,
+    to_json,
 )
 from metaprotocol.resources import Telemetry
 from metaprotocol.resources.access_log import AccessLog as WrittenLog
+from metaprotocol.resources.log_expression import Comparison, NotUnderstood
 from metaprotocol.resources.telemetry import (
-    FAILURES,
     LABELS,
     AccessLogging,
     MetricsOverride,
@@ -31,6 +34,7 @@ from metaprotocol.resources.telemetry import (
 )
 from metaprotocol.translate.access_logs import access_log
 from metaprotocol.translate.authorization import pods_have
+from metaprotocol.translate.filters import engine_errors
 from metaprotocol.translate.model import Port, Service
 from metaprotocol.translate.options import Options, Target
 from metaprotocol.translate.plan import RoutePlan
@@ -91,6 +95,20 @@ class TelemetryOf:
                         f'"{provider.name}" is not known here: nothing is written for it',
                         fix="name it as `provider` of an access log of the ApplicationProtocol; "
                         f'"{_ENVOY}" writes its other ones, or to the standard output',
+                    )  # fmt: skip
+
+    def tell_bad_formats(self, report: Report) -> None:
+        """Tells of attributes whose format is none."""
+        for item in self.items:
+            for index, part in enumerate(item.spec.tracing):
+                for name, tag in part.custom_tags.items():
+                    if tag.formatter is None or not (why := _problem_of(tag.formatter.value)):
+                        continue
+                    report.warning(
+                        item, "no-effect",
+                        f"spec.tracing[{index}].customTags.{name}.formatter.value",
+                        f"there is no such attribute: {why}", value=tag.formatter.value,
+                        fix="use the operators that access logs have",
                     )  # fmt: skip
 
     def tell_cut(self, tracing: Tracing, report: Report) -> None:
@@ -233,8 +251,33 @@ def telemetry_of(
 def _filtered(log: AccessLog, part: AccessLogging) -> AccessLog:
     made = AccessLog()
     made.CopyFrom(log)
-    if part.filter is not None and FAILURES.fullmatch(part.filter.expression):
+    try:
+        wanted = part.wanted
+    except NotUnderstood:  # which is told of
+        return made
+    for test in wanted.tests:
+        made.match.append(_condition(test))
+    if wanted.failures:
         made.failures_only = True
+    else:
+        for start, end in wanted.codes or ():
+            made.response_codes.add(start=start, end=end)
+    least = max(wanted.at_least, made.min_duration.ToTimedelta())
+    if least:
+        made.min_duration.FromTimedelta(least)
+    if wanted.less_than is not None:
+        made.max_duration.FromTimedelta(wanted.less_than)
+    return made
+
+
+def _condition(test: Comparison) -> Condition:
+    made = Condition(key=test.key, invert=test.invert)
+    if test.kind == "one_of":
+        made.one_of.values.extend(test.values)
+    elif test.kind in ("present", "absent"):
+        setattr(made, test.kind, True)
+    else:
+        setattr(made, test.kind, test.values[0])
     return made
 
 
@@ -245,8 +288,27 @@ def _with_tags(attributes: Iterable[SpanAttribute], part: TelemetryTracing) -> l
         if tag.literal is not None:
             made[name] = SpanAttribute(name=name, value=tag.literal.value)
         elif tag.header is not None:
-            made[name] = SpanAttribute(name=name, key=tag.header.name)
+            made[name] = SpanAttribute(
+                name=name, key=tag.header.name, default_value=tag.header.default_value
+            )
+        elif tag.environment is not None and tag.environment.name:
+            made[name] = SpanAttribute(name=name)
+            made[name].environment.name = tag.environment.name
+            made[name].environment.default_value = tag.environment.default_value
+        elif tag.formatter is not None and not _problem_of(tag.formatter.value):
+            made[name] = SpanAttribute(name=name, format=tag.formatter.value)
     return list(made.values())
+
+
+@lru_cache(1000)
+def _problem_of(format_: str) -> str:
+    """What the engine has against a format of spans' attributes; "": nothing."""
+    config = ProxyConfig(name="format", tracing=Tracing(cluster="c"))
+    config.protocol.codec = "dubbo"
+    config.route_tables.add(name="t")
+    config.tracing.attributes.add(name="a", format=format_)
+    errors = engine_errors(to_json(config))
+    return errors[0].what if errors else ""
 
 
 def _overrides(found: Iterator[Sequence[TelemetryMetrics]]) -> Iterator[MetricsOverride]:

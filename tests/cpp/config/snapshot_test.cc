@@ -149,6 +149,28 @@ TEST(Snapshot, RefusesLocalRateLimitsThatCannotBe) {
             0u);
 }
 
+TEST(Snapshot, SpansHaveAttributesOfTheirRequestAndOfTheProxy) {
+  json config = MinimalConfig();
+  config["tracing"] = json::parse(R"({"cluster": "c", "attributes": [
+      {"name": "lane", "key": "lane", "default_value": "base"},
+      {"name": "took", "format": "%DURATION%"},
+      {"name": "home", "environment": {"name": "HOME"}},
+      {"name": "none", "environment": {"name": "NO_SUCH_VARIABLE", "default_value": "x"}}]})");
+  const auto snapshot = LoadValid(config);
+  const std::vector<Tracing::Attribute>& attributes = snapshot->telemetry.tracing->attributes;
+  ASSERT_EQ(attributes.size(), 4u);
+  EXPECT_TRUE(attributes[0].place);
+  EXPECT_EQ(attributes[0].value, "base");
+  EXPECT_TRUE(attributes[1].format);
+  EXPECT_EQ(attributes[2].value, std::getenv("HOME") != nullptr ? std::getenv("HOME") : "");
+  EXPECT_EQ(attributes[3].value, "x");
+  config["tracing"]["attributes"] = json::parse(R"([{"name": "a", "format": "%COLOUR%"},
+      {"name": "b", "value": "x", "default_value": "y"}])");
+  const std::string errors = ErrorsOf(config);
+  EXPECT_NE(errors.find("tracing.attributes[0].format: "), std::string::npos) << errors;
+  EXPECT_NE(errors.find("tracing.attributes[1].default_value: "), std::string::npos) << errors;
+}
+
 TEST(Snapshot, TakesAGlobalRateLimit) {
   json config = MinimalConfig();
   config["route_tables"][0]["global_rate_limit"] = json::parse(R"({

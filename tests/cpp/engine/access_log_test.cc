@@ -315,6 +315,46 @@ TEST(AccessLog, OnlyWhatIsWantedIsWritten) {
   EXPECT_EQ(world.Logged(), Texts{"unknown\n"});
 }
 
+TEST(AccessLog, ResponseCodesAreThoseOfIstiosMetrics) {
+  SimConfig config = Logged("%REQ(name)%");
+  config.change_log = [](AccessLog& log) { log.response_codes = {{0, 1}, {404, 405}, {500, 501}}; };
+  config.routes = {SimRoute{.match = {Exact("name", "fine")}},
+                   SimRoute{.match = {Exact("name", "error")}, .clusters = {{"b", 1}}},
+                   SimRoute{.match = {Exact("name", "gone")}, .clusters = {{"c", 1}}},
+                   SimRoute{.match = {Exact("name", "nobody")}, .clusters = {{"d", 1}}}};
+  World world(std::move(config));
+  world.SetHosts("a", {"h1"});
+  world.SetHosts("b", {"h2"});
+  world.SetHosts("c", {"h3"});
+  world.servers["h2"].reply_kind = 'E';
+  world.servers["h3"].mode = SimServer::Mode::kSilent;
+  SimClient& client = world.Connect();
+  for (const char* name : {"fine", "error", "unknown", "nobody", "gone"}) {
+    client.Send(world.Request(1, "", {{"name", name}}));
+    world.RunFor(kSecond);
+  }
+  EXPECT_EQ(world.Logged(), (Texts{"error\n", "unknown\n"}));
+  client.Reset();
+  world.RunFor(kSecond);
+  EXPECT_EQ(world.Logged(), (Texts{"error\n", "unknown\n", "gone\n"}));
+}
+
+TEST(AccessLog, DurationsAreFromTheLeastToBelowTheMost) {
+  SimConfig config = Logged("%REQ(name)%");
+  config.change_log = [](AccessLog& log) {
+    log.min_duration_us = 10 * kMs;
+    log.max_duration_us = 30 * kMs;
+  };
+  World world(std::move(config));
+  world.SetHosts("a", {"h1"});
+  for (const uint64_t delay : {1, 20, 40}) {
+    world.servers["h1"].delay_us = delay * kMs;
+    world.Connect().Send(world.Request(1, "", {{"name", std::to_string(delay)}}));
+    world.RunFor(kSecond);
+  }
+  EXPECT_EQ(world.Logged(), Texts{"20\n"});
+}
+
 TEST(AccessLog, AShareIsDrawnForEachRequest) {
   SimConfig config = Logged("x");
   config.change_log = [](AccessLog& log) { log.chance = Route::ChanceOf(20); };

@@ -53,7 +53,7 @@ from metaprotocol.config.v1.route_pb2 import (
     Route,
     WeightedCluster,
 )
-from metaprotocol.config.v1.tracing_pb2 import SpanAttribute, Tracing
+from metaprotocol.config.v1.tracing_pb2 import EnvironmentVariable, SpanAttribute, Tracing
 
 __all__ = [
     "AccessLog",
@@ -69,6 +69,7 @@ __all__ = [
     "ConcurrencyLimitRule",
     "Condition",
     "DirectReply",
+    "EnvironmentVariable",
     "ExternalAuthorization",
     "Fault",
     "FaultAbort",
