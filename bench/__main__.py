@@ -22,6 +22,8 @@ from rich.progress import Progress as ProgressBar
 
 import bench.scale
 from bench import report
+from bench.features import feature_bootstrap, feature_plan, feature_table, running_services
+from bench.features import features as features_of
 from bench.measure import (
     LoadError,
     LoadTool,
@@ -66,6 +68,9 @@ def main(
         Path | None,
         typer.Option(help="another build of libmetaprotocol.so: the two alone, in the same rounds"),
     ] = None,
+    features: Annotated[
+        bool, typer.Option("--features", help="what each feature costs, and nothing else")
+    ] = False,
     io_uring: Annotated[
         bool, typer.Option("--io-uring", help="sockets by io_uring instead of epoll")
     ] = False,
@@ -82,6 +87,9 @@ def main(
     if other_module is not None:
         plan = beside(plan)
     tool = LoadTool(programs / "load")
+    if features:
+        start = Starter(find_envoy(envoy), find_module(), io_uring)
+        raise typer.Exit(_measure_features(console, start, tool, programs, quick, rounds))
     start = Starter(find_envoy(envoy), find_module(), io_uring)
     _allow_many_connections()
 
@@ -187,6 +195,28 @@ class Starter:
     ) -> EnvoyProcess:
         """The same with statistics of the event loop."""
         return self(proxies, clusters, STATISTICS, clock.environment)
+
+
+def _measure_features(
+    console: Console, start: Starter, tool: LoadTool, programs: Path, quick: bool, rounds: int
+) -> int:
+    """Shows what each feature costs; 1 if a request failed."""
+    found = features_of(programs / "microbench")
+    plan = feature_plan(found, quick=quick, rounds=rounds)
+    with contextlib.ExitStack() as stack:
+        servers = stack.enter_context(Servers(tool))
+        services = stack.enter_context(running_services())
+        content = feature_bootstrap(
+            start.builder, start.types, found, servers.ports.dubbo, services
+        )
+        envoy = stack.enter_context(
+            EnvoyProcess(content, binary=start.binary, concurrency=1, log_level="error")
+        )
+        progress = stack.enter_context(_progress(console, plan.rounds * len(found)))
+        (case,) = plan.cases
+        results = run_case(case, plan, tool, {Home.ENVOY: envoy}, servers, progress)
+    console.print(feature_table(results))
+    return int(any(result.failed for result in results))
 
 
 def _allow_many_connections() -> None:

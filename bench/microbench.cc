@@ -16,6 +16,7 @@
 #include <functional>
 #include <initializer_list>
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -453,6 +454,29 @@ void BenchEngine(Runner& runner, const std::string& protocol, Protocol wire, uin
   }
 }
 
+// The features as JSON, for who measures them elsewhere.
+void PrintFeatures() {
+  std::string config;
+  std::string table;
+  std::string route;
+  std::string policy;
+  std::vector<Feature> features = Features();
+  features.insert(features.begin(), {Feature{.name = "none"}, IdleFilters()});
+  features.push_back(AllFeatures(config, table, route, policy));
+  nlohmann::json all = nlohmann::json::array();
+  const auto object = [](std::string_view members) {
+    return nlohmann::json::parse("{" + std::string(members) + "}");
+  };
+  for (const Feature& feature : features) {
+    all.push_back({{"name", feature.name},
+                   {"config", object(feature.config)},
+                   {"table", object(feature.table)},
+                   {"route", object(feature.route)},
+                   {"policy", object(feature.policy)}});
+  }
+  std::puts(all.dump().c_str());
+}
+
 // One exchange by itself with nothing, with filters that do nothing, with each feature and with all
 // of them, one by one, so that instructions can be counted of each.
 void BenchFeatures(Runner& runner) {
@@ -500,6 +524,9 @@ int main(int argc, char** argv) {
       json = true;
     } else if (argument == "--instructions") {
       unit = bench::Runner::Unit::kInstructions;
+    } else if (argument == "--feature-list") {
+      bench::PrintFeatures();
+      return 0;
     } else if (argument == "--features") {
       unit = bench::Runner::Unit::kBoth;
     } else {
