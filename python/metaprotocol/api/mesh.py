@@ -293,7 +293,8 @@ class Mesh:
         """Which route a call to ``host`` takes, and why. ``metadata`` has the keys the codec reads
         from the call, such as "interface" and "method". NotFound if no service has that host."""
         resources = self.envoy()
-        return resources.explain(_service(resources, host, port), list(metadata.items()))
+        snapshot = _service(resources, host, port)
+        return resources.explain(snapshot, _read_by(snapshot.codec, metadata))
 
     def rehearse(
         self,
@@ -309,7 +310,8 @@ class Mesh:
         that answer, but for those ("address:port") that are ``down``. NotFound as ``explain``."""
         resources = self.envoy()
         snapshot = _service(resources, host, port)
-        return resources.rehearse(snapshot, list(metadata.items()), calls, down, seed)
+        read = _read_by(snapshot.codec, metadata)
+        return resources.rehearse(snapshot, read, calls, down, seed)
 
     def _translated(
         self, types: EnvoyTypes, module: Module
@@ -330,6 +332,15 @@ def _service(resources: EnvoyResources, host: str, port: int | None) -> FilterSn
     meant = did_you_mean_host(host, [item.host for item in snapshots])
     fix = f"; did you mean {meant}?" if meant is not None and meant != host else ""
     raise NotFound(f"no MetaProtocol service has the host {host!r}{at}{fix}")
+
+
+def _read_by(codec: str, metadata: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Metadata as the codec would read them from such a call: denials of a method are about the one
+    that is called, whatever the message says, and nobody writes both."""
+    read = dict(metadata)
+    if codec == "dubbo" and "method" in read:
+        read.setdefault("called_method", read["method"])
+    return list(read.items())
 
 
 def load(folder: str | Path, *, bind_address: str = "127.0.0.1") -> Mesh:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
 
 import metaprotocol
 import pytest
@@ -44,6 +45,25 @@ def test_each_value_has_its_bucket() -> None:
     played = rehearse("rate-limit-per-value", 20, user="ada")
     assert (played.hosts, played.answers) == (((ONE, 5),), ((OVER, 15),))
     assert rehearse("rate-limit-per-value", 20).hosts == ((ONE, 20),)
+
+
+POLICY = """
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: no-refunds, namespace: demo}
+spec: {action: DENY, rules: [{to: [{operation: {methods: [refund]}}]}]}
+"""
+
+
+def test_a_denied_method_is_denied_by_its_name_alone(tmp_path: Path) -> None:
+    for file in (EXAMPLES / "rate-limit").glob("*.yaml"):
+        (tmp_path / file.name).write_text(file.read_text())
+    (tmp_path / "policy.yaml").write_text(POLICY)
+    mesh = metaprotocol.load(tmp_path)
+    call = {"interface": "org.example.Shop", "method": "refund"}
+    assert mesh.explain(HOST, call).denied
+    assert mesh.rehearse(HOST, call).hosts == ()
+    assert mesh.rehearse(HOST, call | {"method": "list"}).hosts == ((ONE, 1),)
 
 
 def test_as_many_are_under_way_as_may_be() -> None:
