@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from metaprotocol.peers.dubbo import DubboClient, DubboServer
 
-from tests.envoy.test_cli_run import Command, command
+from tests.testkit.commands import Command, command
 from tests.testkit.mesh import HOST, SERVICE_FILE, free_port, to, write
 from tests.testkit.stage import SERVICE, Provider, eventually
 

@@ -1,151 +1,27 @@
-"""`metaprotocol run` and `serve` as a person starts them: processes, a real Envoy, real calls."""
+"""`metaprotocol run`, and the commands that ask it, as a person starts them: processes, a real
+Envoy, real calls."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 import pty
 import signal
 import socket
 import struct
 import sys
-import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import metaprotocol
 import pytest
-import yaml
-from metaprotocol.envoy.binary import find_envoy
-from metaprotocol.envoy.descriptors import EnvoyTypes
-from metaprotocol.envoy.process import EnvoyError, EnvoyProcess
 from metaprotocol.peers.dubbo import DubboClient, DubboServer
-from metaprotocol.translate.naming import FILTER
 
-from tests.python.xds.client import XdsClient
-from tests.testkit.certificates import Authority
-from tests.testkit.mesh import (
-    HOST,
-    ROUTER_FILE,
-    SERVICE_FILE,
-    free_port,
-    router_yaml,
-    save,
-    service_yaml,
-    to,
-    write,
-)
-from tests.testkit.stage import SERVICE, Load, Provider, dubbo_load, eventually
-
-START_SECONDS = 60.0
-
-
-@dataclass
-class Command:
-    """A running `metaprotocol ... --json`, with what it has said."""
-
-    process: asyncio.subprocess.Process
-    events: list[dict[str, Any]] = field(default_factory=list)
-    errors: list[str] = field(default_factory=list)
-
-    def of(self, kind: str) -> list[dict[str, Any]]:
-        return [event for event in self.events if event["event"] == kind]
-
-    def changes(self, state: str) -> list[dict[str, Any]]:
-        return [event for event in self.of("change") if event["state"] == state]
-
-    @property
-    def texts(self) -> list[str]:
-        return [event["text"] for event in self.of("message")]
-
-    async def ready(self) -> dict[str, Any]:
-        def there() -> bool:
-            assert self.process.returncode is None, self.errors
-            return bool(self.of("ready"))
-
-        await eventually(there, "ready", START_SECONDS)
-        return self.of("ready")[0]
-
-    async def stop(self, number: int = signal.SIGTERM) -> int:
-        self.process.send_signal(number)
-        async with asyncio.timeout(60):
-            return await self.process.wait()
-
-
-HERE = (sys.executable, "-m", "metaprotocol")
-
-
-@asynccontextmanager
-async def command(
-    *arguments: object, runtime: Path | None = None, program: Sequence[str | Path] = HERE
-) -> AsyncIterator[Command]:
-    environment = {**os.environ, "XDG_RUNTIME_DIR": str(runtime)} if runtime else None
-    process = await asyncio.create_subprocess_exec(
-        *(*program, *map(str, arguments)),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        limit=1 << 24,
-        env=environment,
-    )
-    running = Command(process)
-
-    async def read_events() -> None:
-        assert process.stdout is not None
-        async for line in process.stdout:
-            running.events.append(json.loads(line))
-
-    async def read_errors() -> None:
-        assert process.stderr is not None
-        async for line in process.stderr:
-            running.errors.append(line.decode())
-
-    readers = [asyncio.create_task(read_events()), asyncio.create_task(read_errors())]
-    try:
-        yield running
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.terminate()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(20):
-                await process.wait()
-        if process.returncode is None:
-            process.kill()
-        await asyncio.gather(*readers)
-
-
-@dataclass
-class Mesh:
-    folder: Path
-    port: int
-    providers: dict[str, DubboServer]
-
-    def route(self, *routes: str) -> None:
-        save(self.folder / ROUTER_FILE, router_yaml(*routes))
-
-
-@pytest.fixture
-async def mesh(tmp_path: Path) -> AsyncIterator[Mesh]:
-    async with DubboServer(Provider("v1")) as v1, DubboServer(Provider("v2")) as v2:
-        made = Mesh(tmp_path / "mesh", free_port(), {"v1": v1, "v2": v2})
-        ports = {name: server.port for name, server in made.providers.items()}
-        write(made.folder, made.port, ports, [to("v1")])
-        yield made
-
-
-async def switched(load: Load, target: str) -> float:
-    """Seconds until every call goes to the target."""
-    began = time.monotonic()
-    load.mark()
-    await eventually(lambda: load.answered[target] > 0, target)
-    seconds = time.monotonic() - began
-    await load.settles_on(target)
-    return seconds
+from tests.testkit.commands import START_SECONDS, Mesh, command, output, switched
+from tests.testkit.mesh import HOST, ROUTER_FILE, SERVICE_FILE, router_yaml, save, service_yaml, to
+from tests.testkit.stage import SERVICE, Provider, dubbo_load, eventually
 
 
 async def test_a_saved_change_reaches_running_traffic_at_once(mesh: Mesh) -> None:
@@ -442,119 +318,6 @@ async def test_run_in_a_terminal_shows_services_and_changes(mesh: Mesh) -> None:
     assert b"Traceback" not in shown
 
 
-async def output(*arguments: object, runtime: Path | None = None, code: int = 0) -> Any:
-    """What a command writes: a JSON value with --json, else text."""
-    environment = {**os.environ, "XDG_RUNTIME_DIR": str(runtime)} if runtime else None
-    process = await asyncio.create_subprocess_exec(
-        *(*HERE, *map(str, arguments)),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env=environment,
-    )
-    out, errors = await process.communicate()
-    assert process.returncode == code, errors.decode() + out.decode()
-    return json.loads(out) if "--json" in arguments else out.decode()
-
-
-# --- serve
-
-
-@asynccontextmanager
-async def envoy_of(bootstrap: Path, ready_timeout: float = 30.0) -> AsyncIterator[EnvoyProcess]:
-    """An Envoy with the bootstrap that `serve` has written."""
-    config = yaml.safe_load(bootstrap.read_text())
-    envoy = EnvoyProcess(config, ready_timeout=ready_timeout)
-    try:
-        await asyncio.to_thread(envoy.start)
-        yield envoy
-    finally:
-        await asyncio.to_thread(envoy.stop)
-        envoy.clean()
-
-
-async def test_serve_is_killed_and_started_again_under_load(mesh: Mesh, tmp_path: Path) -> None:
-    xds = free_port()
-    bootstrap = tmp_path / f"{tmp_path.name}.yaml"
-    arguments = ("serve", mesh.folder, "--listen", f"127.0.0.1:{xds}", "--json")
-    async with contextlib.AsyncExitStack() as stack:
-        first = command(*arguments, "--bootstrap", bootstrap)
-        serve = await stack.enter_async_context(first)
-        await serve.ready()
-        await stack.enter_async_context(envoy_of(bootstrap))
-        async with dubbo_load(mesh.port) as load:
-            for target in ("v2", "v1"):
-                serve.process.kill()
-                await serve.process.wait()
-                load.mark()
-                await eventually(lambda: load.answered.total() > 100)
-                # Changed while nobody was there to tell it.
-                mesh.route(to(target))
-                serve = await stack.enter_async_context(command(*arguments))
-                await serve.ready()
-                await eventually(partial(load.answered.__getitem__, target), target)
-                await switched(load, target)
-        load.check()
-        assert await serve.stop() == 0
-
-
-async def test_serve_offers_metrics_and_a_debug_page(mesh: Mesh, tmp_path: Path) -> None:
-    bootstrap = tmp_path / f"{tmp_path.name}.yaml"
-    arguments = ("--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--bootstrap", bootstrap)
-    async with command("serve", mesh.folder, *arguments, "--json") as serve:
-        ready = await serve.ready()
-        async with envoy_of(bootstrap):
-            page = await http_get(ready["http_port"], "/debug")
-            assert tmp_path.name in page
-            assert "xds" in await http_get(ready["http_port"], "/metrics")
-
-
-async def test_serve_with_mutual_tls_takes_only_envoys_with_a_certificate(
-    mesh: Mesh, tmp_path: Path
-) -> None:
-    authority = Authority(tmp_path)
-    ours, theirs = authority.issue("serve", dns=("localhost",)), authority.issue("envoy")
-    bootstrap = tmp_path / f"{tmp_path.name}.yaml"
-    async with command(
-        *("serve", mesh.folder, "--listen", "127.0.0.1:0", "--json", "--bootstrap", bootstrap),
-        *("--tls-cert", ours.certificate, "--tls-key", ours.key),
-        *("--tls-client-ca", authority.certificate, "--bootstrap-ca", authority.certificate),
-        *("--bootstrap-cert", theirs.certificate, "--bootstrap-key", theirs.key),
-    ) as serve:
-        await serve.ready()
-        name = tmp_path.name
-        async with envoy_of(bootstrap):
-            async with dubbo_load(mesh.port) as load:
-                mesh.route(to("v2"))
-                await switched(load, "v2")
-            load.check()
-            await eventually(lambda: f"{name} has connected, Envoy 1.40.0." in serve.texts)
-        await eventually(lambda: f"{name} has gone." in serve.texts)
-
-        # The same Envoy without its certificate is told nothing, and waits.
-        config = yaml.safe_load(bootstrap.read_text())
-        (cluster,) = (
-            item for item in config["static_resources"]["clusters"] if "transport_socket" in item
-        )
-        common = cluster["transport_socket"]["typed_config"]["common_tls_context"]
-        del common["tls_certificates"]
-        bootstrap.write_text(yaml.safe_dump(config))
-        with pytest.raises(EnvoyError, match="not ready after"):
-            async with envoy_of(bootstrap, ready_timeout=2.0):
-                pass
-
-
-async def http_get(port: int, path: str) -> str:
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(f"GET {path} HTTP/1.0\r\nHost: x\r\n\r\n".encode())
-    answer = (await reader.read()).decode()
-    writer.close()
-    assert answer.startswith(("HTTP/1.0 200", "HTTP/1.1 200")), answer[:200]
-    return answer
-
-
-# --- what is kept, and what is said of it
-
-
 async def test_what_was_last_good_is_in_use_after_a_restart_with_an_error(
     mesh: Mesh, tmp_path: Path
 ) -> None:
@@ -568,52 +331,3 @@ async def test_what_was_last_good_is_in_use_after_a_restart_with_an_error(
         await run.ready()
         async with await DubboClient.connect("127.0.0.1", mesh.port) as client:
             assert (await client.call(SERVICE, "list")).value == "v2"
-
-
-async def test_a_state_folder_that_cannot_be_used_is_named_with_its_option(mesh: Mesh) -> None:
-    async with command("serve", mesh.folder, "--state-folder", "/proc/x", "--json") as serve:
-        assert await serve.process.wait() == 3
-    (failure,) = serve.of("failure")
-    assert "/proc/x" in failure["error"]
-    assert "--state-folder" in failure["fix"]
-
-
-async def test_serve_warns_of_what_other_machines_reach_without_tls(mesh: Mesh) -> None:
-    arguments = ("--listen", "0.0.0.0:0", "--http", "0.0.0.0:0", "--json")
-    async with command("serve", mesh.folder, *arguments) as serve:
-        await serve.ready()
-        said = " ".join(serve.texts)
-        assert "--listen 0.0.0.0:0 is reached from other machines" in said
-        assert "--tls-cert" in said
-        assert "--http 0.0.0.0:0 is reached from other machines" in said
-    async with command("serve", mesh.folder, "--listen", "127.0.0.1:0", "--json") as serve:
-        await serve.ready()
-        assert not [text for text in serve.texts if "other machines" in text]
-
-
-async def test_the_log_is_json_if_that_is_asked_for(mesh: Mesh) -> None:
-    arguments = ("--listen", "127.0.0.1:0", "--log-level", "debug", "--log-format", "json")
-    async with command("serve", mesh.folder, *arguments, "--json") as serve:
-        ready = await serve.ready()
-        types = EnvoyTypes.from_binary(find_envoy().path)
-        async with XdsClient(types, ready["xds_port"], delta=True, namespace="a\x1b[2J") as client:
-            await client.request(FILTER, resource_names_subscribe=["x"])
-            await eventually(lambda: any("connected" in text for text in serve.texts))
-        assert "\x1b" not in "".join(serve.texts)
-    assert all(json.loads(line)["level"] for line in serve.errors)
-
-
-async def test_a_large_folder_shows_how_far_it_is_and_a_signal_ends_it_at_once(
-    tmp_path: Path,
-) -> None:
-    for number in range(6000):
-        text = service_yaml(10_000 + number, {"v1": 1}).replace("orders", f"s{number}")
-        (tmp_path / f"{number}.yaml").write_text(text)
-    async with command("serve", tmp_path, "--listen", "127.0.0.1:0", "--json") as serve:
-        await eventually(lambda: serve.of("progress"), "progress", 60.0)
-        progress = serve.of("progress")[0]
-        assert 0 <= progress["done"] <= progress["total"]
-        assert progress["total"] > 0
-        assert progress["stage"] in ("reading", "translating")
-        assert await serve.stop() == 0
-        assert not serve.of("ready"), "it has not gone on to the end"

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from metaprotocol.peers.dubbo import DubboServer
 
-from tests.envoy.test_cli_run import command, switched
+from tests.testkit.commands import command, switched
 from tests.testkit.mesh import ROUTER_FILE, free_port, router_yaml, save, to, write
 from tests.testkit.stage import Provider, dubbo_load
 

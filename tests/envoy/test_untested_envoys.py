@@ -11,7 +11,7 @@ from metaprotocol.envoy import find_envoy
 from metaprotocol.envoy.binary import ALLOW_UNTESTED
 from metaprotocol.peers.dubbo import DubboServer
 
-from tests.envoy.test_cli_run import command, switched
+from tests.testkit.commands import command, switched
 from tests.testkit.mesh import free_port, to, write
 from tests.testkit.stage import Provider, dubbo_load
 

@@ -18,7 +18,7 @@ from metaprotocol.diagnostics import Severity
 from metaprotocol.peers.dubbo import Call, DubboClient, DubboError, DubboServer
 from metaprotocol.peers.dubbo.shop import INTERFACE, Shop
 from metaprotocol.peers.thrift import Framing
-from metaprotocol.peers.thrift.apache import ApacheServer
+from metaprotocol.peers.thrift.apache import ApacheClient, ApacheServer
 from metaprotocol.peers.thrift.recorder import Recorder
 
 from tests.python.external.building import library
@@ -120,6 +120,14 @@ async def answer(client: DubboClient, method: str = "list", **options: Any) -> o
         return error.status
 
 
+async def slept(client: DubboClient, seconds: float) -> object:
+    """The value of a call that the provider takes so long for, or the status of an error."""
+    try:
+        return (await client.call(INTERFACE, "sleep", seconds)).value
+    except DubboError as error:
+        return error.status
+
+
 async def answers(client: DubboClient, number: int, **options: Any) -> Counter[object]:
     """The values of that many calls, a few in flight at a time."""
     return Counter(
@@ -137,3 +145,11 @@ async def becomes(expected: object, ask: Callable[[], Awaitable[object]]) -> Non
     while (got := await ask()) != expected:
         assert time.monotonic() < deadline, f"still {got!r}"
         await asyncio.sleep(0.02)
+
+
+def greeting(port: int, headers: dict[str, str] | None = None) -> str:
+    """What a Thrift provider answers to a call; THeader if there are headers, framed otherwise."""
+    framing = Framing.FRAMED if headers is None else Framing.HEADER
+    with ApacheClient(port, framing) as client:
+        client.headers = headers or {}
+        return client.greet("you")

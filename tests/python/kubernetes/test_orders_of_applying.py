@@ -16,7 +16,7 @@ from metaprotocol.controller import Controller
 from metaprotocol.envoy.config import ConfigBuilder
 from metaprotocol.resources import Key
 
-from tests.python.kubernetes.test_controller import controlled, eventually
+from tests.python.kubernetes.controlled import controlled, eventually
 from tests.testkit.api_server import CORE, ISTIO, METAPROTOCOL, ApiServer
 
 HOST = "orders.shop.svc.cluster.local"
