@@ -21,16 +21,9 @@ import watchfiles
 
 from metaprotocol.diagnostics import Diagnostic
 from metaprotocol.resources.inventory import Changes, Inventory
-from metaprotocol.sources.folder import (
-    Content,
-    FolderLimits,
-    FolderState,
-    LastGood,
-    Look,
-    is_candidate,
-    is_resource_file,
-)
+from metaprotocol.sources.folder import Content, FolderState, LastGood, Look
 from metaprotocol.sources.source import Batch, Health, Progress
+from metaprotocol.sources.walk import FolderLimits, is_candidate, is_resource_file
 from metaprotocol.worker import Worker
 
 __all__ = ["FolderLimits", "FolderSource", "Saver", "Store", "load_folder"]

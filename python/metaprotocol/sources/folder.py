@@ -20,46 +20,27 @@ from typing import Protocol, TypeVar
 from metaprotocol.diagnostics import Diagnostic, Origin, Severity
 from metaprotocol.resources.base import Key, Resource
 from metaprotocol.resources.inventory import Changes, Inventory
-from metaprotocol.resources.loader import Limits, LoadResult, load_bytes
+from metaprotocol.resources.loader import LoadResult, load_bytes
 from metaprotocol.resources.unreadable import Unreadable
 from metaprotocol.sources.source import Progress
+from metaprotocol.sources.walk import (
+    FolderLimits,
+    TooMany,
+    Walk,
+    anything_inside,
+    is_candidate,
+    is_resource_file,
+)
 
-__all__ = ["FolderLimits", "FolderState", "LastGood", "Look", "is_candidate"]
-
-_SUFFIXES = (".yaml", ".yml", ".json")
+__all__ = ["Content", "FolderState", "LastGood", "Look"]
 
 # A file changed less than this long before it was read may change again without its time telling.
 _CLOCK_TICK_NS = 20_000_000
 
 
-@dataclass(frozen=True)
-class FolderLimits:
-    """Bounds on a folder, against one that was not meant, such as /."""
-
-    files: int = 50_000
-    """Files that are read."""
-    entries: int = 500_000
-    """Files and folders that are looked at."""
-    depth: int = 64
-    """Folders in each other."""
-    file: Limits = field(default_factory=Limits)
-    """Bounds on one file."""
-
-
-def is_candidate(name: str) -> bool:
-    """Whether a file or folder of this name counts: hidden ones do not, which leaves out the
-    ``..data`` of Kubernetes' mounts, and editors' files."""
-    return not name.startswith((".", "#")) and not name.endswith(("~", "#"))
-
-
 def shown(name: str) -> str:
     """A file's name as text that can be written anywhere: what is not UTF-8 in it as escapes."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
-
-
-def is_resource_file(name: str) -> bool:
-    """Whether a file of this name is read."""
-    return is_candidate(name) and name.lower().endswith(_SUFFIXES)
 
 
 def _may_be_found(name: str) -> bool:
@@ -331,10 +312,10 @@ class FolderState:
         """The names of all files, what is wrong with the folder, the folders in it, and the names
         of those that were not looked into, with a slash at the end. None, if the folder is not
         there."""
-        walk = _Walk(self.folder, self._limits)
+        walk = Walk(self.folder, self._limits)
         try:
             walk.run()
-        except _TooMany:
+        except TooMany:
             message = (
                 f"has more than {self._limits.files:,} resource files or "
                 f"{self._limits.entries:,} entries; what was read before stays in use"
@@ -363,7 +344,7 @@ class FolderState:
         """What a file says now: `known` itself if it is still the same; None if it is gone."""
         path = self.folder / name
         if name.endswith("/"):  # a folder that could not be read
-            return None if _inside(path) is not None else known
+            return None if anything_inside(path) is not None else known
         most = self._limits.file.bytes
         try:
             status = path.stat()
@@ -371,7 +352,7 @@ class FolderState:
             if signature == known.signature:
                 return known
             if stat.S_ISDIR(status.st_mode):
-                if _inside(path):
+                if anything_inside(path):
                     return None  # what it said is in there now, or is not meant to be any more
                 # Programs that mount files put an empty folder where one is missing.
                 return self._before_in_place_of(name, known, signature, "is an empty folder")
@@ -499,85 +480,11 @@ class FolderState:
         )
 
 
-class _Walk:
-    """Finds the resource files of a folder."""
-
-    def __init__(self, root: Path, limits: FolderLimits) -> None:
-        self._root = root
-        self._limits = limits
-        self._entries = 0
-        self.files: list[str] = []
-        self.folders: set[tuple[int, int]] = set()
-        self.names: set[str] = set()
-        self.too_deep: list[str] = []
-        self.unreadable: dict[str, OSError] = {}
-
-    def run(self) -> None:
-        """Looks into everything. Raises OSError if the folder itself cannot be read."""
-        waiting: list[tuple[str, tuple[tuple[int, int], ...]]] = [("", ())]
-        while waiting:
-            name, parents = waiting.pop()
-            if len(parents) > self._limits.depth:
-                self.too_deep.append(name)
-                continue
-            try:
-                inside = self._folder(name, parents)
-            except OSError as problem:
-                if not name:
-                    raise
-                self.unreadable[name] = problem
-                continue
-            waiting += reversed(inside)
-
-    def _folder(
-        self, below: str, parents: tuple[tuple[int, int], ...]
-    ) -> list[tuple[str, tuple[tuple[int, int], ...]]]:
-        """Adds what is in a folder. Returns the folders in it, with those that they are in."""
-        path = self._root / below
-        status = path.stat()
-        identity = (status.st_dev, status.st_ino)
-        if identity in parents:
-            # A link to a folder that it is in.
-            return []
-        self.folders.add(identity)
-        self.names.add(below)
-        with os.scandir(path) as entries:
-            inside = sorted(entries, key=lambda entry: entry.name)
-        self._entries += len(inside)
-        if self._entries > self._limits.entries:
-            raise _TooMany
-        folders = []
-        for entry in inside:
-            if not is_candidate(entry.name):
-                continue
-            name = f"{below}/{entry.name}" if below else entry.name
-            if _is_folder(entry):
-                folders.append((name, (*parents, identity)))
-            elif is_resource_file(entry.name):
-                self.files.append(name)
-                if len(self.files) > self._limits.files:
-                    raise _TooMany
-        return folders
-
-
-class _TooMany(Exception):
-    """The folder has more than can be meant."""
-
-
 def _unknown(name: str) -> Unreadable:
     """What stands for a file, or a folder, of which nothing could be read."""
     unreadable = Unreadable.of(shown(name))
     unreadable.written_at(Origin(shown(name)), None)
     return unreadable
-
-
-def _inside(path: Path) -> bool | None:
-    """Whether there is anything in a folder that may be read; None: that cannot be found out."""
-    try:
-        with os.scandir(path) as entries:
-            return any(is_candidate(entry.name) for entry in entries)
-    except OSError:
-        return None
 
 
 def _all_good(resources: Iterable[Resource]) -> bool:
@@ -601,13 +508,6 @@ def _last_good(name: str, key: Key, result: LoadResult) -> Diagnostic:
         str(key),
         code="last-good",
     )
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:
-        return False
 
 
 def _said(problem: OSError) -> str:

@@ -12,7 +12,8 @@ from metaprotocol.diagnostics import Diagnostic
 from metaprotocol.resources import Changes, Key
 from metaprotocol.resources.loader import Limits
 from metaprotocol.sources.files import load_folder
-from metaprotocol.sources.folder import FolderLimits, FolderState
+from metaprotocol.sources.folder import FolderState
+from metaprotocol.sources.walk import FolderLimits
 
 
 def router(name: str, route: str = "only") -> str:
