@@ -37,10 +37,10 @@ run: native ## real calls through a stock Envoy while its routes are edited (DUR
 	@$(BIN)/python -m metaprotocol.demo --duration $(DURATION)
 
 .PHONY: test
-test: native .venv/.dev ## everything that can fail (ONLY=lint|cpp|python|envoys|asan|tsan|envoy-ubsan for a part)
+test: native .venv/.dev ## everything that can fail (ONLY=lint|cpp|python|envoys|asan|tsan|envoy-ubsan for a part; MINUTES=85: and test-mesh, in that time)
 	@tools/system_packages.sh test
 	@tools/system_packages.sh peers
-	@$(BIN)/python tools/run_tests.py --jobs $(JOBS) --since $(BEGAN) $(ONLY)
+	@$(BIN)/python tools/run_tests.py --jobs $(JOBS) --since $(BEGAN) $(if $(MINUTES),--minutes $(MINUTES)) $(ONLY)
 
 .PHONY: search
 search: native .venv/.dev ## random tests and fuzz targets with new seeds (SECONDS=120)
@@ -64,11 +64,7 @@ test-random-steps: native .venv/.dev ## 20,000 random changes, faults and restar
 
 .PHONY: test-mesh
 test-mesh: native .venv/.dev ## a real API server, istiod and sidecars (root; 20 CPU minutes of building the first time)
-	@tools/system_packages.sh mesh
-	@$(BIN)/python tools/build_mesh.py --jobs $(JOBS)
-	@$(BIN)/python tools/build_mesh.py --jobs $(JOBS) --rate-limiter
-	@$(BIN)/python tools/envoys.py 1.39 >/dev/null  # the run itself has no network
-	@METAPROTOCOL_MESH=1 unshare --net --mount $(BIN)/python -m pytest -q -s -p no:cacheprovider --timeout 600 tests/mesh
+	@$(BIN)/python tools/run_tests.py --jobs $(JOBS) --since $(BEGAN) mesh
 
 .PHONY: test-collector
 test-collector: native .venv/.dev ## spans and logs at a real OpenTelemetry Collector (Go; 100 CPU seconds of building the first time)

@@ -17,6 +17,8 @@ Sections:
     tsan     unit tests under the thread sanitizer
     envoy-ubsan  some of the integration tests, with a module that a real Envoy loads and that ends
              it at the first undefined behaviour
+    mesh     a real API server, istiod and sidecars (when asked for, or with --minutes, if so much
+             time is left; root, Linux, Go)
     search   random tests and fuzz targets with new seeds for --seconds (only when asked for); what
              it finds it prints, for a test of its own
 """
@@ -24,15 +26,17 @@ Sections:
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import resource
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
-from sections import builds, cpp, fuzzing, lint, pytests
-from sections.builds import Background, Build, Wanted
+from sections import builds, cpp, fuzzing, lint, mesh, pytests
+from sections.builds import Background, Build, Buildable
 from sections.results import Result, Run, say
 
 DEFAULT_SECTIONS = ("lint", "cpp", "python", "envoys", "asan", "tsan", "envoy-ubsan")
@@ -43,7 +47,7 @@ class Section:
     """A part of the tests, and the build that it needs."""
 
     test: Callable[[Run, Build], Result]
-    build: Callable[[], Wanted | None] | None = None
+    build: Callable[[Run], Buildable | None] | None = None
 
 
 SECTIONS = {
@@ -55,6 +59,7 @@ SECTIONS = {
     "asan": Section(cpp.asan, builds.asan),
     "tsan": Section(cpp.tsan, builds.tsan),
     "envoy-ubsan": Section(pytests.envoy_ubsan, builds.ubsan_module),
+    "mesh": Section(mesh.mesh, mesh.programs),
     "search": Section(fuzzing.search, builds.asan),
 }
 
@@ -126,6 +131,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--seconds", type=float, default=120.0, help="for the section search")
+    parser.add_argument(
+        "--minutes", type=float, help="in which the whole must be over; then mesh is tested, too"
+    )
     parser.add_argument("--since", type=float, help="when the whole began, as a Unix time")
     parser.add_argument("sections", nargs="*", metavar="SECTION", help=", ".join(SECTIONS))
     arguments = parser.parse_args()
@@ -136,12 +144,16 @@ def main() -> int:
     before = time.time() - arguments.since if arguments.since else 0.0
     started = time.monotonic()
     names = tuple(arguments.sections) or DEFAULT_SECTIONS
-    asked = Run(names, arguments.jobs, arguments.seconds)
+    ends = math.inf
+    if arguments.minutes:
+        ends = started - before + 60 * arguments.minutes
+        names = tuple(dict.fromkeys((*names, "mesh")))
+    asked = Run(names, arguments.jobs, arguments.seconds, ends)
     results: dict[str, tuple[Result, Took]] = {}
     with Background(asked.jobs) as background:
         for name in names:
             if (build := SECTIONS[name].build) is not None:
-                background.ask(name, build)
+                background.ask(name, partial(build, asked))
         for name in names:
             results[name] = one(name, asked, background)
     if before:

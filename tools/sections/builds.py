@@ -1,4 +1,4 @@
-"""The C++ builds. While sections test, a thread makes in the background what later ones want: a
+"""What is compiled. While sections test, a thread makes in the background what later ones want: a
 processor that a test leaves idle, as it waits for Envoy, compiles."""
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
+from typing import Protocol
 
-from sections.results import BIN, BUILD, Result, run
+from sections.results import BIN, BUILD, Result, Run, run
 
 NICE = ("nice", "-n", "10")
 """Tests go first: what is compiled beside them gets about a tenth of a processor that both want."""
@@ -27,11 +28,20 @@ class Build:
     output: str = ""
     seconds: float = 0.0
     cpu_seconds: float = 0.0
+    cut: bool = False
+    """It is not complete, because its time was over."""
 
     @property
     def ok(self) -> bool:
         """Whether there is something to test."""
         return self.result.failed == 0
+
+
+class Buildable(Protocol):
+    """What a section needs before it can test."""
+
+    def make(self, jobs: int) -> Build:
+        """Build it, in so many processes."""
 
 
 @dataclass(frozen=True)
@@ -97,23 +107,23 @@ def sanitizer_compiler(result: Result) -> tuple[str, ...]:
     return (f"-DCMAKE_CXX_COMPILER={compiler}",)
 
 
-def release() -> Wanted:
+def release(_: Run) -> Wanted:
     """The module and everything else with gcc."""
     return Wanted("release", definitions=("-DMETAPROTOCOL_BUILD_TESTS=ON",))
 
 
-def asan() -> Wanted:
+def asan(_: Run) -> Wanted:
     """Unit tests, fuzz targets where they can be linked, and the bindings of Python."""
     fuzzing = () if has_fuzzer() else ("-DMETAPROTOCOL_FUZZ=OFF",)
     return Wanted("asan", definitions=fuzzing, sanitizer=True)
 
 
-def tsan() -> Wanted:
+def tsan(_: Run) -> Wanted:
     """The unit tests of what threads touch."""
     return Wanted("tsan", sanitizer=True)
 
 
-def ubsan_module() -> Wanted | None:
+def ubsan_module(_: Run) -> Wanted | None:
     """The module for a stock Envoy; it needs clang."""
     if clang() is None:
         return None
@@ -143,7 +153,7 @@ class Background:
         # Whoever ends the tests early does not wait for builds that nobody has begun.
         self._thread.shutdown(wait=True, cancel_futures=True)
 
-    def ask(self, section: str, wanted: Callable[[], Wanted | None]) -> None:
+    def ask(self, section: str, wanted: Callable[[], Buildable | None]) -> None:
         """Begin that section's build after those asked for before."""
         self._asked[section] = self._thread.submit(self._make, wanted)
 
@@ -152,7 +162,7 @@ class Background:
         asked = self._asked.get(section)
         return Build() if asked is None else asked.result()
 
-    def _make(self, wanted: Callable[[], Wanted | None]) -> Build:
+    def _make(self, wanted: Callable[[], Buildable | None]) -> Build:
         what = wanted()
         made = Build() if what is None else what.make(self._jobs)
         self.cpu_seconds += made.cpu_seconds

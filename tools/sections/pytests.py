@@ -66,7 +66,7 @@ def counted(finished: Finished) -> Result:
     if result.failed:
         named = re.findall(r"^(?:FAILED|ERROR) (\S+)", finished.output, re.MULTILINE)
         result.failures = [f"pytest: {name}" for name in named] or [f"pytest: {last}"]
-    elif finished.code != 0:
+    elif finished.code != 0 and not finished.cut:
         result.add(False, f"pytest ended with code {finished.code}")
     return result
 

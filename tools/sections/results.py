@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
+import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,6 +59,8 @@ class Run:
     jobs: int
     seconds: float = 0.0
     """Of the search for new failures."""
+    ends: float = math.inf
+    """When all must be over, by the monotonic clock."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +71,8 @@ class Finished:
     code: int
     output: str
     cpu_seconds: float = 0.0
+    cut: bool = False
+    """It was ended because its time was over."""
 
 
 def say(text: str) -> None:
@@ -72,11 +80,19 @@ def say(text: str) -> None:
     sys.stdout.flush()
 
 
+TEARDOWN_SECONDS = 60.0
+"""What a command whose time is over has for ending what it started."""
+
+
 def run(
-    command: Sequence[str | Path], environment: Mapping[str, str] | None = None, show: bool = True
+    command: Sequence[str | Path],
+    environment: Mapping[str, str] | None = None,
+    show: bool = True,
+    ends: float = math.inf,
 ) -> Finished:
     """Run a command in the root of the tree, and keep its output; with ``show`` it is shown as it
-    comes."""
+    comes. One that is not over when the monotonic clock says ``ends`` is interrupted as by Ctrl-C,
+    and killed a minute later."""
     process = subprocess.Popen(
         [str(part) for part in command],
         cwd=ROOT,
@@ -88,6 +104,20 @@ def run(
         errors="replace",
     )
     assert process.stdout is not None
+    over = threading.Event()
+    cut = threading.Event()
+
+    def watch() -> None:
+        if over.wait(max(0.0, ends - time.monotonic())):
+            return
+        cut.set()
+        os.kill(process.pid, signal.SIGINT)
+        if not over.wait(TEARDOWN_SECONDS):
+            os.kill(process.pid, signal.SIGKILL)
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    if ends < math.inf:
+        watcher.start()
     lines: list[str] = []
     for line in process.stdout:
         lines.append(line)
@@ -95,9 +125,15 @@ def run(
             sys.stdout.write(line)
             sys.stdout.flush()
     process.stdout.close()
+    # What has not been waited for keeps its number: nobody else's process gets the signal.
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    over.set()
+    if ends < math.inf:
+        watcher.join()
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
-    return Finished(process.returncode, "".join(lines), usage.ru_utime + usage.ru_stime)
+    cpu_seconds = usage.ru_utime + usage.ru_stime
+    return Finished(process.returncode, "".join(lines), cpu_seconds, cut.is_set())
 
 
 def run_quietly(
