@@ -29,6 +29,7 @@ class EngineImpl final : public Engine {
   // an event behind, which nothing can take back.
   Session* OpenSession(std::shared_ptr<ConfigSlot> slot, ConnectionInfo info,
                        SessionHandle handle) noexcept override {
+    assert(depth_ == 0 && "not within another event");
     const Event event(*this);
     return sessions_.Open(std::move(slot), std::move(info), handle);
   }
@@ -93,10 +94,12 @@ class EngineImpl final : public Engine {
     hub_.WriteGathered();
   }
   void Drain() noexcept override {
+    assert(depth_ == 0 && "not within another event");
     const Event event(*this);
     sessions_.DrainAll();
   }
   void DrainSession(Session* session) noexcept override {
+    assert(depth_ == 0 && "not within another event");
     const Event event(*this);
     sessions_.Drain(*session);
   }

@@ -7,9 +7,10 @@
 //
 // Each method is an event, and any number of events may come in any order but for what is said
 // here. An event may call the host. What the host may call meanwhile is said beside the host's
-// methods; any other event within an event is a mistake, which debug builds stop at. Nothing
-// throws: an engine that runs out of memory ends the process, since half an event cannot be taken
-// back.
+// methods; clusters may change within any event, since whoever is asked to connect may learn of
+// them only then. Any other event within an event is a mistake, and those that say so here are
+// where debug builds stop. Nothing throws: an engine that runs out of memory ends the process,
+// since half an event cannot be taken back.
 #pragma once
 
 #include <cstdint>
@@ -37,7 +38,8 @@ class Engine {
 
   // --- sessions
   // A client connection was accepted under the filter whose configurations `slot` holds. Null: it
-  // is refused (limit, draining, no configuration), and the host closes it.
+  // is refused (limit, draining, no configuration), and the host closes it. Not within another
+  // event.
   virtual Session* OpenSession(std::shared_ptr<ConfigSlot> slot, ConnectionInfo info,
                                SessionHandle handle) = 0;
   // Bytes from the client, in `slices`; `end_stream`: the client will send no more (but may still
@@ -67,11 +69,11 @@ class Engine {
 
   // --- clusters and their hosts, as this worker sees them
   // Adds the cluster or replaces its hosts. A changed `generation` says that the cluster itself was
-  // replaced: its leases are not given new requests any more and drain.
+  // replaced: its leases are not given new requests any more and drain. Also within another event.
   virtual void SetCluster(std::string_view name, uint64_t generation,
                           std::shared_ptr<const ClusterPolicy> policy,
                           std::vector<HostInfo> hosts) = 0;
-  // Ignored unless that generation is the present one.
+  // Ignored unless that generation is the present one. Also within another event.
   virtual void RemoveCluster(std::string_view name, uint64_t generation) = 0;
 
   // --- time
@@ -83,10 +85,11 @@ class Engine {
 
   // --- life
   // Takes no new requests on any session, tells clients so where the protocol can, and closes each
-  // session once its replies are delivered.
+  // session once its replies are delivered. Not within another event.
   virtual void Drain() = 0;
   // The same for one session, whose listener goes away but not the process: requests that come
-  // nevertheless are still served, and it is closed as soon as none is open.
+  // nevertheless are still served, and it is closed as soon as none is open. Not within another
+  // event.
   virtual void DrainSession(Session* session) = 0;
   // Requests still waiting for a reply: 0 means that draining is complete.
   virtual size_t exchanges_open() const = 0;

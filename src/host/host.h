@@ -4,7 +4,7 @@
 // One Host serves one Engine, on one thread. The engine calls the host from within its own entry
 // points only (see src/engine.h), so an implementation may rely on that call stack, and must cope
 // with being called while it is itself calling the engine. What it may call meanwhile stands beside
-// each method; "nothing" where it does not. No call throws.
+// each method, but for changes of clusters, which may come within any. No call throws.
 #pragma once
 
 #include <cstdint>

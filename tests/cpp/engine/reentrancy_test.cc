@@ -129,6 +129,98 @@ TEST(Reentrancy, SessionMayBeClosedFromWithinAWrite) {
   }
 }
 
+// In which clusters change whenever the engine asks for something.
+class RestlessClusters final : public World {
+ public:
+  using World::World;
+  bool restless = false;
+  int changes = 0;
+
+  void WriteSession(SessionHandle handle, Bytes bytes) override {
+    World::WriteSession(handle, bytes);
+    Change();
+  }
+  void OpenLease(LeaseId lease, std::string_view cluster, std::string_view address) override {
+    Change();
+    World::OpenLease(lease, cluster, address);
+    Change();
+  }
+  void WriteLease(LeaseHandle handle, Bytes bytes) override {
+    Change();
+    World::WriteLease(handle, bytes);
+    Change();
+  }
+  void ReleaseLease(LeaseId lease) override {
+    World::ReleaseLease(lease);
+    Change();
+  }
+  void ResetLease(LeaseId lease) override {
+    World::ResetLease(lease);
+    Change();
+  }
+  void StartCall(CallId call, SessionHandle session, std::string_view cluster,
+                 std::string_view path, Bytes message, uint64_t timeout_us) override {
+    Change();
+    World::StartCall(call, session, cluster, path, message, timeout_us);
+  }
+
+ private:
+  void Change() {
+    if (!restless || busy_) return;
+    busy_ = true;
+    switch (++changes % 5) {
+      case 0:
+        SetHosts("a", {"h1", "h2"}, generation_);
+        break;
+      case 1:
+        SetHosts("a", {"h2", "h3"}, generation_);
+        break;
+      case 2:
+        SetHosts("a", {"h" + std::to_string(changes % 7)}, ++generation_);
+        break;
+      case 3:
+        WithEngine([&](Engine& engine) { engine.RemoveCluster("a", generation_); });
+        break;
+      default:
+        SetHosts("a", {}, generation_);
+        SetHosts("other" + std::to_string(changes), {"h1"});
+    }
+    busy_ = false;
+  }
+
+  bool busy_ = false;
+  uint64_t generation_ = 1;
+};
+
+TEST(Reentrancy, ClustersMayChangeFromWithinAnyCall) {
+  SimConfig asking;
+  asking.global_limit.emplace();
+  for (const SimConfig& config : {SimConfig{}, Pipelined(), Exclusive(), PerSession(), asking}) {
+    RestlessClusters world(config);
+    world.policy.max_leases_per_host = 2;
+    world.SetHosts("a", {"h1", "h2"});
+    world.restless = true;
+    for (uint64_t round = 0; round < 20; ++round) {
+      SimClient& client = world.Connect();
+      std::string all;
+      for (uint64_t i = 0; i < 8; ++i) all += world.Request(i, "body") + world.OneWay(100 + i);
+      client.Send(all);
+      world.RunFor(kSecond);
+      EXPECT_EQ(client.Take().size(), 8u) << "of round " << round;
+      if (round % 2 == 0) client.Reset();
+    }
+    EXPECT_GT(world.changes, 100);
+    world.restless = false;
+    for (const auto& client : world.clients) client->Reset();
+    world.RunFor(60 * kSecond);
+    EXPECT_EQ(world.exchanges(), 0u);
+    EXPECT_EQ(world.lease_count(), 0u) << world.Dump();
+    EXPECT_EQ(world.Value(Gauge::kExchangesActive), 0);
+    EXPECT_EQ(world.Value(Gauge::kLeasesActive), 0);
+    EXPECT_EQ(world.Count(Counter::kRequests), 20u * 8);
+  }
+}
+
 TEST(Reentrancy, EveryCutOfTheBytesGivesTheSameResult) {
   for (const SimConfig& base : {SimConfig{}, Pipelined(), Exclusive(), PerSession()}) {
     SimConfig config = base;

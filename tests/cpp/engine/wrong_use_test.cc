@@ -101,6 +101,19 @@ TEST(WrongUse, OfEventsWithinEventsByAHost) {
   EXPECT_DEATH(
       CallWhile([](RashHost& world) { world.WithEngine([](Engine& engine) { engine.Tick(); }); }),
       "not within another event");
+  EXPECT_DEATH(CallWhile([](RashHost& world) { world.Connect(); }), "not within another event");
+  EXPECT_DEATH(
+      CallWhile([](RashHost& world) { world.WithEngine([](Engine& engine) { engine.Drain(); }); }),
+      "not within another event");
+  EXPECT_DEATH(
+      CallWhile([](RashHost& world) {
+        world.WithEngine([&](Engine& engine) { engine.DrainSession(world.clients[0]->session); });
+      }),
+      "not within another event");
+  EXPECT_DEATH(CallWhile([](RashHost& world) {
+                 world.WithEngine([](Engine& engine) { engine.WriteGathered(); });
+               }),
+               "not within another event");
   EXPECT_DEATH(CallWhile([](RashHost& world) {
                  world.WithEngine([](Engine& engine) { engine.CallDone(1, std::nullopt); });
                }),
@@ -134,6 +147,79 @@ TEST(WrongUse, OfALeaseByAHost) {
     world.WithEngine([&](Engine& engine) { engine.LeaseData(world.id, std::span(&slice, 1)); });
   };
   EXPECT_DEATH(early(), "no data before the lease is ready");
+}
+
+// A filter that breaks its promises as a test says.
+class BadFilter final : public Filter {
+ public:
+  FilterNeeds wants;
+  bool whole = true;
+  std::function<RequestVerdict(FilterContext&)> on_request;
+  std::function<ResponseVerdict(FilterContext&)> on_response;
+
+  std::string_view name() const override { return "bad"; }
+  FilterNeeds needs() const override { return wants; }
+  bool WantsWhole(const MatchInput&) const override { return whole; }
+  RequestVerdict OnRequest(FilterContext& context) const override {
+    return on_request ? on_request(context) : RequestVerdict::kContinue;
+  }
+  ResponseVerdict OnResponse(FilterContext& context, const ResponseHead&) const override {
+    return on_response(context);
+  }
+};
+
+void CallThrough(const std::shared_ptr<const BadFilter>& filter, size_t body_bytes = 4) {
+  SimConfig config;
+  config.filters = {{"bad", filter}};
+  World world(config);
+  world.SetHosts("a", {"s"});
+  SimClient& client = world.Connect();
+  const std::string request = world.Request(1, std::string(body_bytes, 'x'));
+  client.Send(request.substr(0, request.size() - 1));
+  client.Send(request.substr(request.size() - 1));
+  world.RunFor(kSecond);
+}
+
+TEST(WrongUse, OfRequestsByAFilter) {
+  const auto filter = std::make_shared<BadFilter>();
+  filter->on_request = [](FilterContext&) { return RequestVerdict::kStop; };
+  EXPECT_DEATH(CallThrough(filter), "a filter stops for something");
+  filter->on_request = [](FilterContext& context) {
+    context.StartTimer(kMs);
+    context.StartTimer(kMs);
+    return RequestVerdict::kStop;
+  };
+  EXPECT_DEATH(CallThrough(filter), "waits for one thing at a time");
+  filter->on_request = [](FilterContext& context) {
+    context.StartTimer(kMs);
+    context.StartCall("a", "/p", "", kMs);
+    return RequestVerdict::kStop;
+  };
+  EXPECT_DEATH(CallThrough(filter), "waits for one thing at a time");
+  filter->on_request = [](FilterContext& context) {
+    context.own_state();
+    return RequestVerdict::kContinue;
+  };
+  EXPECT_DEATH(CallThrough(filter), "a filter with state says so in its needs");
+  filter->whole = false;
+  filter->on_request = [](FilterContext& context) {
+    context.StartTimer(kMs);
+    return RequestVerdict::kStop;
+  };
+  EXPECT_DEATH(CallThrough(filter, 100000), "a filter that may stop wants requests whole");
+}
+
+TEST(WrongUse, OfRepliesByAFilter) {
+  const auto filter = std::make_shared<BadFilter>();
+  filter->wants.response = true;
+  filter->on_response = [](FilterContext& context) {
+    context.StartTimer(kMs);
+    return ResponseVerdict::kStop;
+  };
+  EXPECT_DEATH(CallThrough(filter), "a filter that stops replies says so in its needs");
+  filter->wants.whole_response = true;
+  filter->on_response = [](FilterContext&) { return ResponseVerdict::kStop; };
+  EXPECT_DEATH(CallThrough(filter), "a filter stops for something");
 }
 
 }  // namespace
