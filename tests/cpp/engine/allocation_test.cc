@@ -1,9 +1,14 @@
 // In steady state a request allocates nothing. Counts what the engine and the codecs allocate
 // between two points, with real codecs and a configuration as users write it.
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <array>
 #include <atomic>
+#include <csignal>
+#include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
@@ -36,20 +41,29 @@ const int kHooked = __sanitizer_install_malloc_and_free_hooks(
 }  // namespace
 #else
 namespace {
-std::atomic<bool> failing{false};
+// How many allocations still succeed; negative: all.
+std::atomic<int64_t> left{-1};
+std::atomic<int64_t> allocated{0};  // and not freed yet
 }  // namespace
 void* operator new(size_t size) {
   CountOne();
-  if (!failing.load(std::memory_order_relaxed)) {
-    if (void* p = std::malloc(size == 0 ? 1 : size)) return p;
+  if (left.load(std::memory_order_relaxed) < 0 || left.fetch_sub(1) > 0) {
+    if (void* p = std::malloc(size == 0 ? 1 : size)) {
+      allocated.fetch_add(1, std::memory_order_relaxed);
+      return p;
+    }
   }
+  left = 0;
   throw std::bad_alloc();
 }
 void* operator new[](size_t size) { return operator new(size); }
-void operator delete(void* p) noexcept { std::free(p); }
-void operator delete[](void* p) noexcept { std::free(p); }
-void operator delete(void* p, size_t) noexcept { std::free(p); }
-void operator delete[](void* p, size_t) noexcept { std::free(p); }
+void operator delete(void* p) noexcept {
+  if (p != nullptr) allocated.fetch_sub(1, std::memory_order_relaxed);
+  std::free(p);
+}
+void operator delete[](void* p) noexcept { operator delete(p); }
+void operator delete(void* p, size_t) noexcept { operator delete(p); }
+void operator delete[](void* p, size_t) noexcept { operator delete(p); }
 #endif
 
 namespace metaprotocol {
@@ -231,28 +245,102 @@ size_t AllocationsOfThousandRequests(const Exchanged& protocol, const std::strin
 }
 
 #ifndef METAPROTOCOL_TEST_SANITIZED
-// Not with a half of an event done, and nothing else.
-TEST(Allocation, EngineThatRunsOutOfMemoryEndsTheProcess) {
-  StillHost host;
+
+constexpr std::string_view kWithFilters = R"({"name":"p","protocol":{"codec":"dubbo"},
+    "access_logs":[{"path":"/dev/null","text":"%METHOD% %RESPONSE_CODE%"}],
+    "route_tables":[{"name":"t","routes":[
+        {"match":[{"key":"method","exact":"other"}],"cluster":"b"},
+        {"match":[{"key":"tenant","prefix":"bl"}],"cluster":"a","timeout":"1s",
+         "request_mutation":[{"set":{"key":"lane","value":"test"}}]}],
+      "authorization":{"policies":[{"name":"x","action":"DENY",
+          "rules":[{"match":[{"key":"method","exact":"drop"}]}]}]},
+      "local_rate_limit":{"token_bucket":{"max_tokens":9,"fill_interval":"1s"}}}]})";
+
+// The engine's whole way with one request, of which allocation number `fails_at` (0: the first)
+// fails. Returns by itself only if there were not so many, and everything was right.
+void ServeUntilNoMemory(const std::shared_ptr<const Snapshot>& snapshot, int64_t fails_at) {
+  auto host_memory = std::make_unique<StillHost>();
+  StillHost& host = *host_memory;
+  const auto policy = LoadClusterPolicy("{}").policy;
+  auto slot = std::make_shared<ConfigSlot>();
+  Exchanged dubbo = Dubbo();
+  left = fails_at;
+  slot->Publish(snapshot);
   const auto engine = Engine::Create(host);
+  HostInfo upstream;
+  upstream.address = "192.0.2.1:1";
+  engine->SetCluster("a", 1, policy, {upstream});
+  Session* const session = engine->OpenSession(slot, ConnectionInfo(), nullptr);
+  const Bytes all = dubbo.request;
+  for (const Bytes piece : {all.substr(0, 40), all.substr(40)}) {
+    engine->SessionData(session, {&piece, 1}, false);
+  }
+  engine->LeaseReady(host.opened, reinterpret_cast<LeaseHandle>(host.opened));
+  std::memcpy(dubbo.reply.data() + 4, host.written.data() + 4, 8);
+  const Bytes reply = dubbo.reply;
+  engine->LeaseData(host.written_to, {&reply, 1});
+  engine->SessionClosed(session);
+  left = -1;
+  if (host.to_clients != dubbo.reply.size()) std::_Exit(3);
+}
+
+// Each allocation on the way of a request, one after the other. Nothing goes on with half of an
+// event done, or crashes: what cannot be taken back ends the process, in so many words.
+TEST(Allocation, EngineThatRunsOutOfMemoryEndsTheProcessWhereverThatIs) {
   CodecRegistry codecs;
   RegisterBuiltinCodecs(codecs);
-  auto slot = std::make_shared<ConfigSlot>();
-  slot->Publish(LoadSnapshot(R"({"name":"p","protocol":{"codec":"dubbo"},
-      "route_tables":[{"name":"t","routes":[{"cluster":"a"}]}]})",
-                             codecs)
-                    .snapshot);
-  Session* const session = engine->OpenSession(slot, ConnectionInfo(), nullptr);
-  const std::string part(100, '\xda');
-  const Bytes slice = std::string_view(part).substr(0, 1);
-  EXPECT_DEATH(
-      {
-        failing = true;
-        for (int i = 0; i < 100; ++i) engine->SessionData(session, {&slice, 1}, false);
-        engine->OpenSession(slot, ConnectionInfo(), nullptr);
-      },
-      "");
+  const auto loaded = LoadSnapshot(kWithFilters, codecs);
+  ASSERT_NE(loaded.snapshot, nullptr) << FormatErrors(loaded.errors);
+  int64_t ended = 0;
+  for (;; ++ended) {
+    ASSERT_LT(ended, 1000);
+    const pid_t child = fork();
+    ASSERT_GE(child, 0);
+    if (child == 0) {
+      const int nowhere = open("/dev/null", O_WRONLY);
+      dup2(nowhere, STDERR_FILENO);
+      try {
+        ServeUntilNoMemory(loaded.snapshot, ended);
+      } catch (const std::bad_alloc&) {
+        std::_Exit(4);  // before there was an event: what makes an engine or a slot may throw
+      }
+      std::_Exit(0);
+    }
+    int status = 0;
+    ASSERT_EQ(waitpid(child, &status, 0), child);
+    if (WIFEXITED(status) && WEXITSTATUS(status) == 0) break;
+    const bool as_said = (WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT) ||
+                         (WIFEXITED(status) && WEXITSTATUS(status) == 4);
+    ASSERT_TRUE(as_said) << "allocation " << ended << ": status " << status;
+  }
+  EXPECT_GT(ended, 30);
 }
+
+// A configuration for which there is no memory is not there, and leaves nothing behind: whoever
+// loads it is told, and the next one is as good as ever.
+TEST(Allocation, ConfigurationThatRunsOutOfMemoryLeavesNothing) {
+  CodecRegistry codecs;
+  RegisterBuiltinCodecs(codecs);
+  const auto load = [&] { return LoadSnapshot(kWithFilters, codecs).snapshot != nullptr; };
+  ASSERT_TRUE(load());  // what is made once only is there
+  int64_t failed = 0;
+  for (;; ++failed) {
+    ASSERT_LT(failed, 100000);
+    const int64_t before = allocated;
+    bool loaded = false;
+    left = failed;
+    try {
+      loaded = load();
+    } catch (const std::bad_alloc&) {
+    }
+    left = -1;
+    ASSERT_EQ(allocated, before) << "allocation " << failed;
+    if (loaded) break;
+  }
+  EXPECT_GT(failed, 100);
+  EXPECT_TRUE(load());
+}
+
 #endif
 
 TEST(Allocation, IsCounted) {
