@@ -111,6 +111,20 @@ async def test_ctrl_c_ends_envoy_and_control_plane_in_order(mesh: Mesh) -> None:
         await DubboClient.connect("127.0.0.1", mesh.port)
 
 
+async def test_a_run_that_is_killed_leaves_no_envoy(mesh: Mesh) -> None:
+    async with command("run", mesh.folder, "--json") as run:
+        admin_port = (await run.ready())["admin_port"]
+        with socket.create_connection(("127.0.0.1", admin_port), 5):
+            pass
+        assert await run.stop(signal.SIGKILL) == -signal.SIGKILL
+
+        def gone() -> bool:
+            with socket.socket() as asking:
+                return asking.connect_ex(("127.0.0.1", admin_port)) != 0
+
+        await eventually(gone, "no Envoy")
+
+
 async def test_a_signal_while_envoy_starts_leaves_nothing_behind(mesh: Mesh) -> None:
     async with command("run", mesh.folder, "--json") as run:
         await eventually(lambda: run.of("problems"), "problems", START_SECONDS)

@@ -32,6 +32,8 @@ from metaprotocol.translate.istio_parts import IstioOptions
 from metaprotocol.translate.naming import CLUSTER, ENDPOINTS, FILTER, LISTENER
 from metaprotocol.translate.secret_files import SecretFiles
 
+_SHOWN_HOSTS = 10
+
 
 @dataclass(frozen=True, repr=False)
 class EnvoyResources:
@@ -137,10 +139,17 @@ class EnvoyResources:
         seed: int = 1,
     ) -> Rehearsal:
         """See ``metaprotocol.api.rehearsal.rehearse``. All hosts of the first priority are taken
-        for well, but for those that are ``down``."""
+        for well, but for those that are ``down``. NotFound if one of these is no host of a cluster
+        that a route leads to."""
+        names = sorted(clusters_of(snapshot.proxy))
+        there = {item.address for name in names for item in self._endpoints(name)}
+        if unknown := sorted(set(down) - there):
+            known = ", ".join(sorted(there)[:_SHOWN_HOSTS]) or "none"
+            more = ", ..." if len(there) > _SHOWN_HOSTS else ""
+            raise NotFound(f"no route leads to {unknown[0]}; hosts there are: {known}{more}")
         clusters = {
             name: ClusterHosts(policy, tuple(self._endpoints(name, priority=0)))
-            for name in sorted(clusters_of(snapshot.proxy))
+            for name in names
             if (policy := self.policy(name)) is not None
         }
         return rehearse(snapshot, metadata, clusters, calls, down, seed)
@@ -307,7 +316,8 @@ class Mesh:
         seed: int = 1,
     ) -> Rehearsal:
         """What becomes of so many calls to ``host`` at once, played through the engine with hosts
-        that answer, but for those ("address:port") that are ``down``. NotFound as ``explain``."""
+        that answer, but for those ("address:port") that are ``down``. NotFound as ``explain``,
+        or if no route leads to one of these."""
         resources = self.envoy()
         snapshot = _service(resources, host, port)
         read = _read_by(snapshot.codec, metadata)

@@ -26,6 +26,7 @@ from metaprotocol.cli.environment import (
 from metaprotocol.cli.failures import ExitCode, Failure, foreseeable
 from metaprotocol.cli.output import Json, has_errors, line, stderr, stdout, tally, write_json
 from metaprotocol.diagnostics import did_you_mean, did_you_mean_host
+from metaprotocol.errors import NotFound
 
 Snapshot = FilterSnapshot | RedisSnapshot
 _STYLES = {Tone.TITLE: "bold", Tone.GOOD: "green", Tone.BAD: "red", Tone.DIM: "dim"}
@@ -145,7 +146,12 @@ def try_call(
         metadata_read = metadata_of(snapshot.codec, call)
         explanation = resources.explain(snapshot, metadata_read)
         if calls or down:
-            played = resources.rehearse(snapshot, metadata_read, max(calls, 1), _down(down), seed)
+            try:
+                played = resources.rehearse(
+                    snapshot, metadata_read, max(calls, 1), _down(down), seed
+                )
+            except NotFound as problem:
+                raise Failure(ExitCode.USAGE, f"--down: {problem}.") from problem
             explanation = replace(explanation, rehearsal=played)
         hosts = {name: list(found) for name, found in explanation.hosts.items()}
     if not as_json:

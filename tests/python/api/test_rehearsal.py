@@ -101,6 +101,11 @@ def test_what_a_host_refuses_goes_to_another_one() -> None:
     assert sum(count for _, count in played.answers) == 20
 
 
+def test_a_host_that_no_route_leads_to_cannot_be_down() -> None:
+    with pytest.raises(NotFound, match=r"no route leads to 127\.0\.0\.1:1; hosts there are: "):
+        rehearse("retry", 1, down=(ONE, "127.0.0.1:1"))
+
+
 def test_a_key_stays_with_its_host() -> None:
     homes = set()
     for number in range(20):

@@ -344,6 +344,9 @@ def test_try_plays_calls_and_tells_what_became_of_them(mesh: Path) -> None:
     assert result.exit_code == 0
     assert "such a call now:" in result.stdout
     assert "127.0.0.1:21001 was tried, and is down" in result.stdout
+    result = invoke(*call, "--down", "127.0.0.1:2100")
+    assert result.exit_code == 2
+    assert "no route leads to 127.0.0.1:2100; hosts there are: 127.0.0.1:21001, " in result.stderr
 
 
 def test_try_fails_where_no_route_takes_the_call(mesh: Path) -> None:
