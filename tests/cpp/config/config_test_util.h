@@ -52,6 +52,8 @@ inline std::string ErrorsOf(const json& config) {
   return FormatErrors(loaded.errors);
 }
 
+inline std::string WarningsOf(const json& config) { return FormatErrors(Load(config).warnings); }
+
 inline const Route& RouteOf(const Snapshot& snapshot, size_t position, size_t table = 0) {
   return *snapshot.tables.at(table).routes->routes()[position];
 }
