@@ -242,6 +242,9 @@ class IstioWriter:
         before = self.wanted
         self.wanted = await self._worker.run(self._make, inventory)
         self._doubt(differing(self.wanted.objects, before.objects))
+        self._doubt(before.made.unsure ^ self.wanted.made.unsure)
+        if self.wanted.made.complete and not before.made.complete:
+            self._doubtful = None
         self._translated = inventory
 
     def _make(self, inventory: Inventory) -> Wanted:
@@ -324,6 +327,9 @@ class IstioWriter:
 
     def _is_as_wanted(self, name: Key) -> bool:
         wanted, found = self.wanted.objects.get(name), self._found(name)
+        made = self.wanted.made
+        if found is not None and (name in made.unsure if wanted is not None else not made.complete):
+            return True  # what an earlier process has written is better than what is known here
         if wanted is None or found is None:
             return wanted is found
         asked, is_there = _digest(wanted), found[_DIGEST]

@@ -18,6 +18,7 @@ from metaprotocol.config.v1 import AuthorizationRule as EngineRule
 from metaprotocol.config.v1 import Condition
 from metaprotocol.resources import Resource
 from metaprotocol.translate.access import AccessPolicy, AccessRule, Clause, OneOf, Requirement
+from metaprotocol.translate.faults import about
 from metaprotocol.translate.model import Port, Service
 from metaprotocol.translate.patterns import any_name_in_brpc, expression, texts
 from metaprotocol.translate.plan import Place
@@ -97,10 +98,11 @@ def authorization(
     """The engine's policies for a port."""
     made = []
     for policy in policies:
-        whole = selects(policy, service, port, codec)
-        if whole is not False:
-            translator = _PolicyTranslator(policy, port, codec, report)
-            made.append(translator.translate() if whole else translator.for_some_pods())
+        with about(policy.owner):
+            whole = selects(policy, service, port, codec)
+            if whole is not False:
+                translator = _PolicyTranslator(policy, port, codec, report)
+                made.append(translator.translate() if whole else translator.for_some_pods())
     return made
 
 

@@ -18,6 +18,7 @@ from dataclasses import replace
 
 from metaprotocol.audience import Clients, overlapping
 from metaprotocol.resources import DestinationRule, Key, Unreadable
+from metaprotocol.translate.faults import about
 from metaprotocol.translate.naming import full_host, is_wildcard
 from metaprotocol.translate.options import Options, Target
 from metaprotocol.translate.policy import HostPolicies, Subset, Written
@@ -148,7 +149,8 @@ def _put_together(host: str, rules: Sequence[DestinationRule], report: Report) -
             place = f"spec.subsets[{index}]"
             kept = subsets.get(subset.name)
             if kept is None:
-                policy = written_policy(rule, subset.traffic_policy, f"{place}.trafficPolicy")
+                with about(rule):
+                    policy = written_policy(rule, subset.traffic_policy, f"{place}.trafficPolicy")
                 made = Subset(subset.name, subset.labels, policy, rule, place)
                 subsets[subset.name] = made
             else:
@@ -157,7 +159,8 @@ def _put_together(host: str, rules: Sequence[DestinationRule], report: Report) -
                     f"{kept.owner.key} has this subset of {host} already",
                     value=subset.name, fix="give one of them another name",
                 )  # fmt: skip
-    policy = written_policy(base, base.spec.traffic_policy, "spec.trafficPolicy")
+    with about(base):
+        policy = written_policy(base, base.spec.traffic_policy, "spec.trafficPolicy")
     return HostPolicies(policy, subsets)
 
 

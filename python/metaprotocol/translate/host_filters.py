@@ -62,6 +62,9 @@ class HostFilters:
     looked_up: set[str] = field(default_factory=set)
     missing: bool = False
     """A host that is written somewhere is not there."""
+    unsure: bool = False
+    """It is shut because of a fault, and nobody knows what was good before: where something is in
+    use that an earlier process has made, that may stay."""
     diagnostics: Diagnostics = ()
 
     def add_uses(self, other: HostFilters) -> None:

@@ -21,6 +21,7 @@ from metaprotocol.translate.addresses import Claim
 from metaprotocol.translate.authorization import authorization
 from metaprotocol.translate.custom_authorization import ask
 from metaprotocol.translate.fail_closed import FailClosed
+from metaprotocol.translate.faults import about
 from metaprotocol.translate.filters import (
     accepted,
     brought_errors,
@@ -165,7 +166,10 @@ class HostTranslator:
                 f"it may be a {shut.spec.kind or 'MetaRouter'} for it that denies or limits some",
             )  # fmt: skip
         policies = self._policies(service, report) if service.ours else []
-        plan = route_plan(router, report) if router is not None and service.ours else None
+        plan = None
+        if router is not None and service.ours:
+            with about(router):
+                plan = route_plan(router, report)
         for port in service.ours:
             found = self.codec(port, report)
             if found is not None:
@@ -173,9 +177,10 @@ class HostTranslator:
                 doubt = doubt or self._doubts.policy_of(service, port, found[0], report)
                 said = plan
                 if virtual is not None and doubt is None:
-                    said = virtual_service_plan(
-                        virtual, service, port, self._clients, self._options, report
-                    )
+                    with about(virtual):
+                        said = virtual_service_plan(
+                            virtual, service, port, self._clients, self._options, report
+                        )
                 self._port(service, port, said, *found, doubt, policies, made, report)
 
     def _virtual_service(
@@ -256,7 +261,8 @@ class HostTranslator:
         elif plan is None:
             table = default_table(service, port, self._known)
         else:
-            table = RouteTranslator(plan, service, port, codec, self._known).translate()
+            with about(plan.owner):
+                table = RouteTranslator(plan, service, port, codec, self._known).translate()
         if shut is None:
             table = with_library_filters(table, protocol, report)
             self._authorize(policies, service, port, codec, table, report)

@@ -28,6 +28,7 @@ from metaprotocol.resources import (
 )
 from metaprotocol.resources.config_map import MESH_CONFIG
 from metaprotocol.resources.kinds import Reader, kinds_read_by
+from metaprotocol.resources.unreadable import ANY_HOST
 from metaprotocol.translate.access import AccessPolicy
 from metaprotocol.translate.authorization_policies import access_policy
 from metaprotocol.translate.naming import full_host, host_matches, is_wildcard, resolve_host
@@ -83,11 +84,20 @@ class Index:
         """What cannot be read and may be about many hosts."""
         self.workloads = Workloads()
         """What serves services that do not list their endpoints."""
+        self.faults: dict[Key, tuple[Resource, Exception]] = {}
+        """The policies that could not be translated, and why."""
 
     # --- change
 
     def put(self, key: Key, resource: Resource | None, touched: Touched) -> None:
         """Takes a resource in place of the former one with its key, or takes it away."""
+        policy = None
+        if isinstance(resource, AuthorizationPolicy | DubboAuthorizationPolicy):
+            policy = self._access_policy(key, resource)
+            if policy is None:
+                resource = unreadable_in_place_of(resource)
+        else:
+            self.faults.pop(key, None)
         old = self._objects.pop(key, None)
         for present, add in ((old, False), (resource, True)):
             match present:
@@ -123,8 +133,8 @@ class Index:
                             touched.routes |= self._hosts_of(namespace)
                 case AuthorizationPolicy() | DubboAuthorizationPolicy():
                     policies = self._policies.setdefault(key.namespace, {})
-                    if add:
-                        policies[key] = access_policy(present)
+                    if policy is not None and add:
+                        policies[key] = policy
                     else:
                         del policies[key]
                     touched.routes |= self._hosts_of(key.namespace)
@@ -145,10 +155,22 @@ class Index:
         if resource is not None:
             self._objects[key] = resource
 
+    def _access_policy(
+        self, key: Key, resource: AuthorizationPolicy | DubboAuthorizationPolicy
+    ) -> AccessPolicy | None:
+        """Who may send what by a policy; if that cannot be found out, by what it said before."""
+        self.faults.pop(key, None)
+        try:
+            return access_policy(resource)
+        except Exception as error:
+            self.faults[key] = (resource, error)
+            return self._policies.get(key.namespace, {}).get(key)
+
     def moved(self, key: Key, resource: Resource) -> None:
         """Takes a resource that says the same as the one with its key, at another place."""
         if key in self._objects:
-            self._objects[key] = resource
+            stands_in = key in self.faults and isinstance(self._objects[key], Unreadable)
+            self._objects[key] = unreadable_in_place_of(resource) if stands_in else resource
 
     def _owner(self, key: Key, hosts: Iterable[str], add: bool, touched: Touched) -> None:
         self._hosts = None
@@ -385,6 +407,16 @@ class Index:
             resource = self._objects[key]
             assert isinstance(resource, kind)
             yield resource
+
+
+def unreadable_in_place_of(resource: Resource) -> Unreadable:
+    """What stands for an object that cannot be translated, which may keep anything out."""
+    made = Unreadable.of(
+        str(resource.key), kind=resource.key.kind, key=resource.key, hosts=[ANY_HOST],
+        created=resource.metadata.creation_timestamp,
+    )  # fmt: skip
+    made.written_at(resource.origin, None)
+    return made
 
 
 def _change(index: dict[str, set[Key]], name: str, key: Key, add: bool) -> None:

@@ -17,7 +17,8 @@ ServiceEntries that need an address of their own, as Aeraki gives them.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TypeAlias
@@ -34,6 +35,7 @@ from metaprotocol.translate.addresses import (
     Claim,
     own_address_in_istio,
 )
+from metaprotocol.translate.faults import Faults
 from metaprotocol.translate.istio_gateways import GatewayFilters
 from metaprotocol.translate.istio_parts import (
     ENVOY_FILTER,
@@ -74,6 +76,11 @@ class IstioObjects:
     """The resources that some of them say something of."""
     origins: Collection[Key] = ()
     """The resources that say something of ports of ours."""
+    unsure: frozenset[Key] = frozenset()
+    """Those that shut a service because of a fault, and nobody knows what was good before: what is
+    there of these, by an earlier process, may stay."""
+    complete: bool = True
+    """Whether all is there that should be: otherwise nothing is known to be wanted no more."""
 
     @cached_property
     def objects(self) -> list[Json]:
@@ -152,6 +159,11 @@ class _Objects:
         self._inbound_holders: dict[ServedAt, str] = {}
         self._at_gateways: set[str] = set()
         """Hosts whose routes hold at Gateways."""
+        self._faults = Faults()
+        self._failed: dict[Unit, bool] = {}
+        """The pieces that could not be made, and whether there is one from before."""
+        self._unsure: set[str] = set()
+        """Hosts that are shut because of a fault, of which nobody knows what was good before."""
         self._diagnostics: tuple[Diagnostic, ...] = ()
         self._of_translator: tuple[Diagnostic, ...] | None = None
 
@@ -168,7 +180,7 @@ class _Objects:
         self._parts.istio = istio
         for host in touched:
             self._read(host)
-        again = self.pieces.made_from(touched)
+        again = self.pieces.made_from(touched) | self._failed.keys()
         dirty = touched | self._claim(touched | self._give_addresses(touched))
         dirty |= self._claim_inbound(touched)
         dirty |= {unit[1] for unit in again if unit[0] == _SERVICE}
@@ -180,14 +192,20 @@ class _Objects:
         self._bases(everyone)
         self._tell(inventory, changes)
         by_key, made_of, used, origins = self.pieces.publish()
-        return IstioObjects(by_key, self._diagnostics, made_of, used, origins)
+        return IstioObjects(
+            by_key, self._diagnostics, made_of, used, origins, self._for_want_of_better(),
+            not self._unsure and all(self._failed.values()),
+        )  # fmt: skip
 
     def _read(self, host: str) -> None:
         service = self._translator.service(host)
         if service is None or not service.listened:
             self._services.pop(host, None)
             self._at_gateways.discard(host)
+            self._unsure.discard(host)
             return
+        unsure = self._translator.filters(host).unsure
+        (self._unsure.add if unsure else self._unsure.discard)(host)
         self._services[host] = service
         at_gateways = self._gateways.is_about(service)
         (self._at_gateways.add if at_gateways else self._at_gateways.discard)(host)
@@ -311,19 +329,45 @@ class _Objects:
 
     # --- the pieces
 
+    @contextmanager
+    def _piece(self, unit: Unit, resource: Resource | None) -> Iterator[Piece]:
+        """Within, a piece is made in place of the former one, which stays if that fails."""
+        before = self.pieces.get(unit)
+        piece = self._parts.begin(before)
+        try:
+            yield piece
+        except Exception as error:
+            outcome = "the EnvoyFilters that are there stay as they are"
+            said = self._faults.met(" ".join(unit), error, resource, outcome)
+            self._failed[unit] = self._failed.get(unit, before is not None)
+            piece = replace(before or Piece(), recent=piece.recent, report=Report())
+            piece.report.extend(said)
+        else:
+            self._faults.over(" ".join(unit))
+            self._failed.pop(unit, None)
+        self.pieces.put(unit, piece)
+
+    def _no_piece(self, unit: Unit) -> None:
+        self._failed.pop(unit, None)
+        self.pieces.put(unit, None)
+
+    def _for_want_of_better(self) -> frozenset[Key]:
+        """The objects that are for hosts of which it is not known what was good."""
+        pieces = (self.pieces.get((_SERVICE, host)) for host in self._unsure)
+        return frozenset(key for piece in pieces if piece is not None for key in piece.objects)
+
     def _service(self, host: str) -> None:
         unit = (_SERVICE, host)
         service = self._services.get(host)
         if service is None:
-            self.pieces.put(unit, None)
+            self._no_piece(unit)
             return
-        piece = self._parts.begin(self.pieces.get(unit))
-        self._filters.outbound(service, self._listening)
-        self._filters.inbound(service, self._inbound_holders)
-        self._filters.check(service)
-        piece.origins.update(owner.key for owner in service.owners)
-        piece.origins.update(self._translator.policy_keys(host))
-        self.pieces.put(unit, piece)
+        with self._piece(unit, service.first) as piece:
+            self._filters.outbound(service, self._listening)
+            self._filters.inbound(service, self._inbound_holders)
+            self._filters.check(service)
+            piece.origins.update(owner.key for owner in service.owners)
+            piece.origins.update(self._translator.policy_keys(host))
 
     def _concerns_gateways(self, hosts: set[str], changes: Changes | None) -> bool:
         """Whether Gateways are other ones, or something that they are made from beside routes that
@@ -334,12 +378,12 @@ class _Objects:
         return Gateway.__name__ in kinds or bool(self._at_gateways and kinds & _FOR_GATEWAYS)
 
     def _add_gateways(self, inventory: Inventory) -> None:
-        piece = self._parts.begin(self.pieces.get(_GATEWAYS))
         services = [self._services[host] for host in self._at_gateways]
-        self._gateways.add(inventory, services)
-        piece.consulted |= self._at_gateways
-        piece.origins.update(item.key for item in inventory.all(Gateway) if item.spec.ours)
-        self.pieces.put(_GATEWAYS, piece)
+        gateways = sorted(inventory.all(Gateway), key=lambda item: item.key)
+        with self._piece(_GATEWAYS, next(iter(gateways), None)) as piece:
+            self._gateways.add(inventory, services)
+            piece.consulted |= self._at_gateways
+            piece.origins.update(item.key for item in gateways if item.spec.ours)
 
     def _clusters(self, again: set[tuple[str, str]], everyone: bool) -> None:
         """The clusters that filters lead to."""
@@ -347,13 +391,13 @@ class _Objects:
             unit = (_CLUSTERS, namespace, host)
             uses = self.pieces.uses(namespace, host)
             if not uses:
-                self.pieces.put(unit, None)
+                self._no_piece(unit)
                 continue
-            piece = self._parts.begin(self.pieces.get(unit))
-            for context, port in sorted(uses):
-                self._filters.clusters(context, namespace, host, port)
-            piece.consulted.add(host)
-            self.pieces.put(unit, piece)
+            service = self._translator.service(host)
+            with self._piece(unit, service.first if service is not None else None) as piece:
+                for context, port in sorted(uses):
+                    self._filters.clusters(context, namespace, host, port)
+                piece.consulted.add(host)
 
     def _bases(self, everyone: bool) -> None:
         """What is there once in each proxy."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from metaprotocol.resources import Resource
 from metaprotocol.translate.host_filters import Filter, HostFilters
 from metaprotocol.translate.index import Index
 from metaprotocol.translate.messages import Messages
@@ -45,6 +46,22 @@ class NativePorts:
             if self._options.target is Target.ENVOY:
                 routed = plan.owner is not service.first
                 made.claim(service, port, routed, service.visible_to, self._options, report)
+
+    def shut_redis(
+        self, service: Service, because: Resource, made: HostFilters, report: Report
+    ) -> None:
+        """Adds filters that let no command pass to ports that speak Redis."""
+        for port in service.ports:
+            if port.native != REDIS:
+                continue
+            name = filter_name(service.host, port.number)
+            translator = RedisTranslator(self._messages.builder, self._known, service, port, report)
+            done = made.redis[port.number] = translator.shut()
+            made.filters[name] = Filter(
+                done.message, (because, port.owner), service.visible_to, chain=(done.message,)
+            )
+            if self._options.target is Target.ENVOY:
+                made.claim(service, port, False, service.visible_to, self._options, report)
 
     def zookeeper(self, service: Service, made: HostFilters, report: Report) -> None:
         """Adds the filters of ports that speak ZooKeeper's protocol."""

@@ -8,7 +8,8 @@ many services there are. What comes out depends only on the resources, not on th
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+from functools import partial
 from types import MappingProxyType
 from typing import TypeAlias
 
@@ -22,6 +23,7 @@ from metaprotocol.envoy.descriptors import EnvoyTypes
 from metaprotocol.resources import Changes, Inventory, Key, Resource
 from metaprotocol.translate.addresses import Address, AddressBook, Claim
 from metaprotocol.translate.clusters import ClusterTranslator, HostClusters
+from metaprotocol.translate.contained import NO_POLICIES, Contained, HostState
 from metaprotocol.translate.destination_rules import (
     host_policies,
     with_unreadable,
@@ -41,6 +43,7 @@ from metaprotocol.translate.redis_services import RedisReader, tell_without_port
 from metaprotocol.translate.reporting import Diagnostics, Report
 from metaprotocol.translate.routes import Known, Use
 from metaprotocol.translate.services import build_service
+from metaprotocol.translate.shut import ShutHosts
 from metaprotocol.translate.snapshot import Made, Snapshot, shared
 from metaprotocol.translate.unenforced import Unenforceable
 from metaprotocol.translate.visibility import Namespaces, both
@@ -49,19 +52,8 @@ from metaprotocol.versioned import Versioned
 Progress: TypeAlias = Callable[[int, int], None]
 """Told how much is done, and of how much. May raise, to end what it is told of."""
 
-_NO_POLICIES = HostPolicies()
 _STEP = 20
 """Hosts between two calls of ``Progress``."""
-
-
-@dataclass
-class _Host:
-    """What is known and made of one host."""
-
-    service: Service | None = None
-    policies: HostPolicies = _NO_POLICIES
-    filters: HostFilters = field(default_factory=HostFilters)
-    clusters: HostClusters = field(default_factory=HostClusters)
 
 
 class Translator:
@@ -78,6 +70,7 @@ class Translator:
         self._snapshot = Snapshot()
         self._finished = True
         self._progress: Progress | None = None
+        self._hosts: dict[str, HostState] = {}
         self._start()
 
     def _start(self) -> None:
@@ -90,7 +83,11 @@ class Translator:
         )
         self._redis = RedisReader(self._index, self._options.secrets)
         self._cluster_translator = ClusterTranslator(self._messages, self._options)
-        self._hosts: dict[str, _Host] = {}
+        shut = ShutHosts(
+            self._messages, self._options, self._index, self.known, self._host_translator
+        )
+        self._contained = Contained(self._index, shut, self._hosts)
+        self._hosts = {}
         self._by_protocol: dict[str, set[str]] = {}
         self._referrers: dict[str, set[str]] = {}
         self._uses: dict[str, dict[str, frozenset[Use]]] = {}
@@ -192,6 +189,9 @@ class Translator:
         touched = Touched()
         for key in sorted(keys):
             self._index.put(key, inventory.get(key), touched)
+            self._say_of_policy(key)
+        touched.services |= self._contained.take_services()
+        touched.routes |= self._contained.take_routes()
         hosts = self._translate(touched)
         before = self._snapshot
         if everything:
@@ -206,6 +206,7 @@ class Translator:
             self._secret_files(),
         )
         self._finished = True
+        self._contained.forget_before()
         return self._snapshot
 
     def _secret_files(self) -> Mapping[str, bytes]:
@@ -239,7 +240,7 @@ class Translator:
         appeared = False
         reshaped: list[Service] = []
         for host in sorted(touched.services):
-            before = self._hosts.get(host, _Host())
+            before = self._hosts.get(host, HostState())
             old, policies = before.service, before.policies
             appeared = self._read(host) or appeared
             if _same_but_endpoints(old, self._service(host)) and policies == self._policies(host):
@@ -252,7 +253,7 @@ class Translator:
         if appeared:  # or gone: what is said about hosts that are not there
             routes |= self._missing
         for token in sorted(touched.protocols):
-            self._say(("protocol", token), protocol_diagnostics(token, self._index))
+            self._say_of_protocol(token)
             routes |= self._by_protocol.get(token, set())
         if touched.protocols:  # the list of what exists is in these messages
             routes |= {
@@ -272,7 +273,11 @@ class Translator:
         for address in sorted(addresses, key=str):
             listeners |= self._allot(address)
         for name in sorted(listeners):
-            self._publish_listener(name)
+            host = self._named[name]
+            found = self._contained.listener(
+                host, self._hosts[host], partial(self._publish_listener, name)
+            )
+            self._say(("listener", name), found)
         for host in routes | clusters:
             self._forget_if_empty(host)
             self._note_secrets(host)
@@ -281,40 +286,47 @@ class Translator:
     def _read(self, host: str) -> bool:
         """Reads what there is of a host and its DestinationRules again. Whether there is a service
         where there was none, or the other way round."""
-        state = self._hosts.setdefault(host, _Host())
+        state = self._hosts.setdefault(host, HostState())
         old = state.service
-        owners = self._index.owners(host)
-        state.service, found = build_service(host, owners, self._index.workloads)
-        if state.service is not None and not self._options.respect_export_to:
-            state.service = replace(state.service, visible_to=None)
+        found = self._contained.service(host, state, lambda: self._build(host))
         for port in old.ours if old else ():
             self._speaks(port.protocol, host, False)
         for port in state.service.ours if state.service else ():
             self._speaks(port.protocol, host, True)
         rules = self._index.rules(host)
-        if state.service is None:
-            state.policies = _NO_POLICIES
+        service = state.service
+        if service is None:
+            state.policies, state.used = NO_POLICIES, False
             report = Report()
             tell_without_ports(self._index.redis_destinations(host), host, None, report)
             said = (*without_service(host, rules, self._options), *report.diagnostics)
         else:
-            namespace = state.service.namespace
-            policies, said = host_policies(host, namespace, rules, self._options)
-            unreadable = self._index.unreadable("DestinationRule", host)
-            if unreadable:
-                policies = with_unreadable(policies, namespace, unreadable, self._options)
-            state.policies = policies
+            said = self._contained.policies(
+                host, state, rules, lambda: self._read_policies(host, service)
+            )
         self._say(("service", host), (*found, *said))
         return (old is None) != (state.service is None)
+
+    def _build(self, host: str) -> tuple[Service | None, Diagnostics]:
+        service, found = build_service(host, self._index.owners(host), self._index.workloads)
+        if service is not None and not self._options.respect_export_to:
+            service = replace(service, visible_to=None)
+        return service, found
+
+    def _read_policies(self, host: str, service: Service) -> tuple[HostPolicies, Diagnostics]:
+        rules = self._index.rules(host)
+        policies, said = host_policies(host, service.namespace, rules, self._options)
+        if unreadable := self._index.unreadable("DestinationRule", host):
+            policies = with_unreadable(policies, service.namespace, unreadable, self._options)
+        return policies, said
 
     def _translate_filters(
         self, host: str, addresses: set[Address], listeners: set[str]
     ) -> set[str]:
         """Translates a host's routes again. Returns the hosts that are used in another way now."""
-        state = self._hosts.setdefault(host, _Host())
+        state = self._hosts.setdefault(host, HostState())
         old = state.filters
-        new = state.filters = self._host_translator.translate(host)
-        self._add_variants(host, new)
+        new = state.filters = self._contained.filters(host, state, lambda: self._filters(host))
         self._say(("routes", host), new.diagnostics)
         self._say_loops(host)
         for name in old.looked_up - new.looked_up:
@@ -340,6 +352,11 @@ class Translator:
                 used_otherwise.add(name)
         return used_otherwise
 
+    def _filters(self, host: str) -> HostFilters:
+        made = self._host_translator.translate(host)
+        self._add_variants(host, made)
+        return made
+
     def _add_variants(self, host: str, filters: HostFilters) -> None:
         """Adds what the filters are for clients to whom DestinationRules say something else (where
         they balance by hash, routes have the keys), or VirtualServices give other routes."""
@@ -358,12 +375,31 @@ class Translator:
         for name, found in filters.filters.items():
             found.variants |= _differing(told.get(name, {}), found.message)
 
+    def _say_of_policy(self, key: Key) -> None:
+        """An authorization policy may be one that could not be translated."""
+        found: Diagnostics = ()
+        if (fault := self._index.faults.get(key)) is not None:
+            outcome = "its last good version stays, or what it may be for lets nothing pass"
+            found = self._contained.faults.met(str(key), fault[1], fault[0], outcome)
+        self._say(("policy", str(key)), found)
+
     def _say_unenforced(self, keys: set[Key], reshaped: Sequence[Service]) -> None:
         """Objects that ask for what is not done are others, or services that they may be for."""
         if reshaped:
             keys = keys | self._unenforceable.about({service.namespace for service in reshaped})
         for key in keys:
-            self._say(("unenforced", str(key)), self._unenforceable.findings(key))
+            found = self._contained.told(
+                str(key), self._index.get(key), partial(self._unenforceable.findings, key)
+            )
+            self._say(("unenforced", str(key)), found)
+
+    def _say_of_protocol(self, token: str) -> None:
+        found = self._contained.told(
+            f"protocol {token}",
+            next(iter(self._index.protocols(token)), None),
+            partial(protocol_diagnostics, token, self._index),
+        )
+        self._say(("protocol", token), found)
 
     def _say_loops(self, host: str) -> None:
         """Listeners are where endpoints are, or not any more: the one thing that endpoints have to
@@ -382,24 +418,29 @@ class Translator:
         )
 
     def _translate_clusters(self, host: str) -> None:
-        state = self._hosts.setdefault(host, _Host())
+        state = self._hosts.setdefault(host, HostState())
         old = state.clusters
-        if state.service is None:
+        service = state.service
+        if service is None:
             new = HostClusters()
         else:
-            routed, grpc = self._wanted(host)
-            redis, said = self._redis_servers(host, state.service)
-            new = self._cluster_translator.translate(
-                state.service, state.policies, routed, grpc, redis
+            new = self._contained.clusters(
+                host, state, lambda: self._clusters(host, service, state.policies)
             )
-            new.diagnostics = (*new.diagnostics, *said)
         state.clusters = new
         self._say(("clusters", host), new.diagnostics)
-        visible = state.service.visible_to if state.service else None
+        visible = service.visible_to if service else None
         for name in old.names - new.names:
             self._take(name)
         for name in sorted(new.names):
             self._put(name, _made_for_all(name, new, visible))
+
+    def _clusters(self, host: str, service: Service, policies: HostPolicies) -> HostClusters:
+        routed, grpc = self._wanted(host)
+        redis, said = self._redis_servers(host, service)
+        made = self._cluster_translator.translate(service, policies, routed, grpc, redis)
+        made.diagnostics = (*made.diagnostics, *said)
+        return made
 
     def _redis_servers(
         self, host: str, service: Service
@@ -453,7 +494,7 @@ class Translator:
 
     def _policies(self, host: str) -> HostPolicies:
         found = self._hosts.get(host)
-        return found.policies if found else _NO_POLICIES
+        return found.policies if found else NO_POLICIES
 
     def _speaks(self, protocol: str | None, host: str, add: bool) -> None:
         if protocol and add:
