@@ -19,26 +19,7 @@ _CONTROLLER, _PORT = "of-scenarios", 16050
 SWITCH = "METAPROTOCOL_MESH"
 """Set by `make test-mesh`, which gives the run namespaces of its own."""
 
-collect_ignore = (
-    []
-    if os.environ.get(SWITCH)
-    else [
-        "test_api_server.py",
-        "test_cert_manager.py",
-        "test_chart.py",
-        "test_failures_and_limits.py",
-        "test_injection.py",
-        "test_localities.py",
-        "test_mesh.py",
-        "test_names_and_addresses.py",
-        "test_orders_of_applying.py",
-        "test_redis.py",
-        "test_services.py",
-        "test_services_and_pods.py",
-        "test_services_at_gateways.py",
-        "test_webhook.py",
-    ]
-)
+collect_ignore_glob = [] if os.environ.get(SWITCH) else ["test_*.py"]
 
 
 @pytest.fixture(scope="session")
