@@ -49,6 +49,8 @@ def test_what_failed_before_the_time_was_over_has_failed() -> None:
     said = "FAILED tests/a.py::test_b - x\n1 failed, 12 passed in 1s\n"
     assert pytests.counted(Finished(2, said, cut=True)).failures == ["pytest: tests/a.py::test_b"]
     assert pytests.counted(Finished(2, "12 passed in 1s\n", cut=True)).failed == 0
+    killed = pytests.counted(Finished(-9, "..F.", cut=True))
+    assert killed.failures == ["pytest ended with code -9"]
 
 
 def test_a_mesh_for_which_no_time_is_left_is_skipped_and_not_called_passed(

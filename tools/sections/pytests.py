@@ -36,6 +36,10 @@ LIBFUZZER_TESTS = "tests/python/fuzz/test_libfuzzer.py"
 """These use the fuzz targets of the build with the address sanitizer: they belong to its section,
 where there is one in the same run."""
 
+_INTERRUPTED = 2
+"""Pytest's own code after Ctrl-C, when it has said what there was until then. One that was killed
+has not, and may have found failures."""
+
 
 def pytest(
     *paths: str,
@@ -66,7 +70,7 @@ def counted(finished: Finished) -> Result:
     if result.failed:
         named = re.findall(r"^(?:FAILED|ERROR) (\S+)", finished.output, re.MULTILINE)
         result.failures = [f"pytest: {name}" for name in named] or [f"pytest: {last}"]
-    elif finished.code != 0 and not finished.cut:
+    elif finished.code != 0 and not (finished.cut and finished.code == _INTERRUPTED):
         result.add(False, f"pytest ended with code {finished.code}")
     return result
 
