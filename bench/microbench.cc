@@ -494,14 +494,17 @@ void BenchFeatures(Runner& runner) {
 }
 
 void BenchEngines(Runner& runner) {
-  for (const auto& [sessions, depth] : {std::pair{16U, 1U}, {256U, 1U}, {1U, 16U}}) {
+  for (const auto& [sessions, depth] : {std::pair{16U, 1U}, {256U, 1U}, {1000U, 1U}, {1U, 16U}}) {
     BenchEngine(runner, "dubbo", Protocol::kDubbo, sessions, depth, 100);
   }
   BenchEngine(runner, "dubbo", Protocol::kDubbo, 16, 1, 100, IdleFilters());
   BenchEngine(runner, "dubbo", Protocol::kDubbo, 16, 1, 100, {}, 31);
   BenchEngine(runner, "dubbo", Protocol::kDubbo, 16, 1, 4096);
   BenchEngine(runner, "dubbo", Protocol::kDubbo, 16, 1, 65536);
-  BenchEngine(runner, "thrift", Protocol::kThrift, 16, 1, 100);
+  for (const auto& [sessions, depth] : {std::pair{1U, 1U}, {16U, 1U}, {1U, 16U}}) {
+    BenchEngine(runner, "thrift", Protocol::kThrift, sessions, depth, 100);
+  }
+  BenchEngine(runner, "thrift", Protocol::kThrift, 16, 1, 4096);
   BenchFeatures(runner);
 }
 
