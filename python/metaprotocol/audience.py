@@ -8,11 +8,36 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-__all__ = ["Audience", "Clients", "overlapping"]
+__all__ = [
+    "ANYWHERE",
+    "LOCALITY_LABELS",
+    "Audience",
+    "Clients",
+    "Labels",
+    "locality_labels",
+    "overlapping",
+]
 
 Labels = tuple[tuple[str, str], ...]
 
+ANYWHERE = "*"
+"""In place of a namespace: all of them."""
+
+LOCALITY_LABELS = (
+    "topology.kubernetes.io/region",
+    "topology.kubernetes.io/zone",
+    "topology.istio.io/subzone",
+)
+"""As which region, zone and sub-zone of a node are seen, which is how Istio and Kubernetes name
+them."""
+
 _MOST_OVERLAPS = 64
+
+
+def locality_labels(region: str = "", zone: str = "", sub_zone: str = "") -> Labels:
+    """Those of a place, as far as it is known."""
+    places = zip(LOCALITY_LABELS, (region, zone, sub_zone), strict=True)
+    return tuple((label, place) for label, place in places if place)
 
 
 @dataclass(frozen=True)
@@ -30,7 +55,7 @@ class Audience:
 
 @dataclass(frozen=True, order=True)
 class Clients:
-    """The nodes of a namespace whose workloads have all of these labels."""
+    """The nodes of a namespace, or of all (ANYWHERE), whose workloads have all of these labels."""
 
     namespace: str
     labels: Labels = ()
@@ -43,16 +68,18 @@ class Clients:
 
     def have(self, audience: Audience) -> bool:
         """Whether a node is one of them."""
-        return self.namespace == audience.namespace and audience.labels.issuperset(self.labels)
+        here = self.namespace in (ANYWHERE, audience.namespace)
+        return here and audience.labels.issuperset(self.labels)
 
     def within(self, others: Clients) -> bool:
         """Whether all of them are among others."""
-        return self.namespace == others.namespace and set(self.labels).issuperset(others.labels)
+        here = others.namespace in (ANYWHERE, self.namespace)
+        return here and set(self.labels).issuperset(others.labels)
 
     @property
-    def narrowness(self) -> tuple[int, Labels]:
+    def narrowness(self) -> tuple[int, bool, Labels]:
         """Of several that have a node, that with the largest decides."""
-        return len(self.labels), self.labels
+        return len(self.labels), self.namespace != ANYWHERE, self.labels
 
     def narrowest(self, known: Iterable[Clients]) -> Clients | None:
         """Of the clients that are known, those that decide for these; None: there are none."""

@@ -204,3 +204,21 @@ async def test_circuit_breaking_refuses_what_is_too_much_at_a_time(tmp_path: Pat
         found = Counter([await answer(client) for _ in range(200)])
         assert 1 <= found["list by v2"] <= 30
         assert found["list by v1"] + found["list by v2"] == 200
+
+
+async def test_localities_get_their_shares_by_where_the_proxy_is(tmp_path: Path) -> None:
+    async with (
+        running("locality", tmp_path / "eu", dubbo=("v1", "v2"), locality="eu/1") as stage,
+        stage.consumer() as client,
+    ):
+        found = await answers(client, 500)
+        assert abs(found["list by v1"] - 400) <= 5, found
+        assert found.total() == 500
+        stage.edit("service.yaml", ('"us/*": 20', '"us/*": 0'))
+        await becomes({"list by v1": 100}, lambda: answers(client, 100))
+    async with (
+        running("locality", tmp_path / "us", dubbo=("v1", "v2"), locality="us/1") as stage,
+        stage.consumer() as client,
+    ):
+        found = await answers(client, 500)
+        assert abs(found["list by v1"] - 250) <= 5, found

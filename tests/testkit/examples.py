@@ -81,10 +81,11 @@ async def running(
     thrift: Sequence[str] = (),
     slower: tuple[str, str] = ("", ""),
     others: Mapping[int, int] | None = None,
+    locality: str = "",
 ) -> AsyncIterator[Stage]:
     """Starts the example with these providers, in the order of their ports. ``slower`` is a
     duration in its files, and one for a test that may have to wait. ``others``: for ports in its
-    files, those of providers that run already."""
+    files, those of providers that run already. ``locality``: of the Envoy."""
     async with AsyncExitStack() as stack:
         calls: dict[str, list[Call]] = {}
         shops: dict[str, DubboServer] = {}
@@ -105,7 +106,7 @@ async def running(
             text = text.replace(*slower)
             assert not re.search(r"\b21[89]\d\d\b", text), "every endpoint has a provider"
             path.write_text(text)
-        proxy = Proxy(copy, concurrency=2)
+        proxy = Proxy(copy, concurrency=2, locality=locality)
         await asyncio.to_thread(proxy.__enter__)
         stack.push_async_callback(asyncio.to_thread, proxy.__exit__, None, None, None)
         assert {item.severity for item in proxy.diagnostics} <= {Severity.INFO}

@@ -60,6 +60,7 @@ class Proxy:
         strict: bool = True,
         fixed_ports: bool = False,
         concurrency: int = 1,
+        locality: str = "",
         envoy: str | Path | None = None,
         timeout: float = DEFAULT_TIMEOUT,
     ) -> None:
@@ -67,6 +68,7 @@ class Proxy:
         self._strict = strict
         self._fixed_ports = fixed_ports
         self._concurrency = concurrency
+        self._locality = locality
         self._envoy_path = envoy
         self._timeout = timeout
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -183,7 +185,9 @@ class Proxy:
         await self._stack.enter_async_context(plane)
         if self._strict:
             _raise_errors(plane.diagnostics)
-        settings = ProxySettings(binary, module, concurrency=self._concurrency)
+        settings = ProxySettings(
+            binary, module, concurrency=self._concurrency, locality=self._locality
+        )
         proxy = LocalProxy(types, plane.port, settings)
         await self._stack.enter_async_context(proxy)
         await plane.wait_synced(self._timeout, nodes=1)

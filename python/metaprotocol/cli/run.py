@@ -65,6 +65,9 @@ def run(
         Path | None,
         typer.Option(help="Keep Envoy's log here (default: a temporary folder)."),
     ] = None,
+    locality: Annotated[
+        str, typer.Option(help="Where Envoy is: REGION/ZONE/SUB-ZONE, for localityLbSetting.")
+    ] = "",
     io_uring: Annotated[
         bool,
         typer.Option("--io-uring", help="Sockets by io_uring, which Envoy calls experimental."),
@@ -102,6 +105,7 @@ def run(
         concurrency=concurrency,
         log_level=envoy_log_level.value,
         directory=log_folder,
+        locality=locality,
         io_uring=io_uring,
     )
     kept, warning = state_folder(state)

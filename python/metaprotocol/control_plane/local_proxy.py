@@ -35,6 +35,8 @@ class ProxySettings:
     admin_port: int = 0
     concurrency: int = 1
     node_id: str = "local"
+    locality: str = ""
+    """Where it is: region/zone/sub-zone, as far as that is known."""
     log_level: str = "warning"
     directory: Path | None = None
     """Where Envoy's log and bootstrap are kept; a temporary folder unless given."""
@@ -50,6 +52,7 @@ def xds_bootstrap(
     port: int,
     *,
     node_id: str,
+    locality: str = "",
     admin_port: int = 0,
     carrier: Carrier | None = None,
     tls: ClientTls | None = None,
@@ -73,6 +76,7 @@ def xds_bootstrap(
             carrier=carrier or Carrier(),
             admin_port=admin_port,
             node_id=node_id,
+            node_locality=locality,
             node_cluster="metaprotocol",
             listener_source=AdsSource(),
             cluster_source=AdsSource(),
@@ -94,6 +98,7 @@ class LocalProxy:
             "127.0.0.1",
             xds_port,
             node_id=settings.node_id,
+            locality=settings.locality,
             admin_port=settings.admin_port,
             carrier=settings.carrier,
             io_uring=settings.io_uring,

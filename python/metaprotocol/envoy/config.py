@@ -124,8 +124,12 @@ class ConfigBuilder:
             self.types.to_dict(self.cluster(item) if isinstance(item, Cluster) else item)
             for item in bootstrap.clusters
         ]
+        node: Json = {"id": bootstrap.node_id, "cluster": bootstrap.node_cluster}
+        if bootstrap.node_locality:
+            names = bootstrap.node_locality.split("/", 2)
+            node["locality"] = dict(zip(("region", "zone", "sub_zone"), names, strict=False))
         content: Json = {
-            "node": {"id": bootstrap.node_id, "cluster": bootstrap.node_cluster},
+            "node": node,
             "admin": {
                 "address": fields.socket_address(bootstrap.admin_address, bootstrap.admin_port)
             },

@@ -167,6 +167,7 @@ def percent_of(fraction: Mapping[str, Any]) -> float:
 def load_assignment(name: str, hosts: Sequence[Host]) -> Json:
     """envoy.config.endpoint.v3.ClusterLoadAssignment."""
     localities: dict[tuple[int, str, str, str], list[Json]] = {}
+    weights: dict[tuple[int, str, str, str], int] = {}
     for host in hosts:
         endpoint: Json = {
             "endpoint": {"address": socket_address(host.address, host.port)},
@@ -178,9 +179,13 @@ def load_assignment(name: str, hosts: Sequence[Host]) -> Json:
             endpoint["metadata"] = {"filter_metadata": {"istio": {"workload": host.workload}}}
         place = (host.priority, host.region, host.zone, host.sub_zone)
         localities.setdefault(place, []).append(endpoint)
+        weights[place] = host.locality_weight
     endpoints = []
-    for (priority, *names), members in sorted(localities.items()):
-        locality: Json = {"priority": priority, "lb_endpoints": members}
+    for place in sorted(localities):
+        priority, *names = place
+        locality: Json = {"priority": priority, "lb_endpoints": localities[place]}
+        if weights[place]:
+            locality["load_balancing_weight"] = weights[place]
         named = {
             field: name
             for field, name in zip(("region", "zone", "sub_zone"), names, strict=True)

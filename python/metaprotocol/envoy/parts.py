@@ -100,6 +100,8 @@ class Host:
     zone: str = ""
     region: str = ""
     sub_zone: str = ""
+    locality_weight: int = 0
+    """Of all hosts of its locality together, beside those of others; 0: localities have none."""
     workload: str = ""
     """For Istio's metrics, as istiod writes it: `name;namespace;service;revision;cluster`."""
 
@@ -224,6 +226,8 @@ class Bootstrap:
     admin_port: int = 0
     node_id: str = "metaprotocol"
     node_cluster: str = "metaprotocol"
+    node_locality: str = ""
+    """Region/zone/sub-zone, as far as they are known."""
     listener_source: Source | None = None
     cluster_source: Source | None = None
     admin_page: bool = False

@@ -9,7 +9,7 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from metaprotocol.audience import Clients
+from metaprotocol.audience import Clients, Labels
 from metaprotocol.config.v1 import ClusterPolicy
 from metaprotocol.envoy.config import (
     AdsSource,
@@ -21,6 +21,7 @@ from metaprotocol.envoy.config import (
 )
 from metaprotocol.resources import Resource
 from metaprotocol.resources.types import format_duration
+from metaprotocol.translate.localities import Near, Placed, nearest
 from metaprotocol.translate.messages import Messages
 from metaprotocol.translate.model import DNS_ROUND_ROBIN, NONE, STATIC, Port, Service
 from metaprotocol.translate.naming import CLUSTER, ENDPOINTS, cluster_name, is_wildcard
@@ -66,6 +67,8 @@ class HostClusters:
     origins: dict[tuple[str, str], tuple[Resource, ...]] = field(default_factory=dict)
     refused: dict[str, tuple[Resource, ...]] = field(default_factory=dict)
     """Names of clusters that must not be used, and of which resources they would be made."""
+    nearest: dict[tuple[str, str], dict[Labels, Message]] = field(default_factory=dict)
+    """Of endpoints: which ones proxies get that have these labels, in place of the others'."""
     policies: dict[str, ClusterPolicy] = field(default_factory=dict)
     """Cluster name to its load balancing policy."""
     for_clients: dict[Clients, HostClusters] = field(default_factory=dict)
@@ -231,6 +234,23 @@ class ClusterTranslator:
         made.origins[place] = origins
         return replace(cluster, endpoints=AdsSource())
 
+    def _place(
+        self,
+        service: Service,
+        port: Port,
+        subset: Subset | None,
+        near: Near,
+        made: HostClusters,
+        name: str,
+    ) -> None:
+        """The endpoints of a cluster by where proxies are."""
+        messages = {
+            labels: self._messages.load_assignment(name, hosts)
+            for labels, hosts in nearest(near, _placed(service, port, subset)).items()
+        }
+        made.resources[ENDPOINTS, name] = messages.pop(())
+        made.nearest[ENDPOINTS, name] = messages
+
     def _close(self, theirs: HostClusters, made: HostClusters) -> None:
         """Leaves clusters that some clients must not use without hosts for them, where others may
         use them."""
@@ -259,7 +279,7 @@ class ClusterTranslator:
         usual = not owners
         cluster: Cluster | None = Cluster(name, policy=_USUAL)
         if not usual:
-            cluster = self._parts(service, Cluster(name), policy, report)
+            cluster = self._parts(service, Cluster(name), policy, report, ours=not grpc)
         if cluster is None:
             made.refused[name] = service.owners
             return
@@ -279,6 +299,8 @@ class ClusterTranslator:
         if service.resolution in (STATIC, NONE):
             made.resources[ENDPOINTS, name] = self._messages.load_assignment(name, hosts)
             made.origins[ENDPOINTS, name] = origins
+            if not grpc and (near := _nearest(policy)) is not None:
+                self._place(service, port, chosen, near, made, name)
             if usual and not grpc:
                 made.resources[CLUSTER, name] = self._messages.usual_cluster(name, _USUAL)
                 return
@@ -292,15 +314,22 @@ class ClusterTranslator:
         made.resources[CLUSTER, name] = self._messages.cluster(cluster, build)
 
     def _parts(
-        self, service: Service, cluster: Cluster, policy: Policy, report: Report
+        self,
+        service: Service,
+        cluster: Cluster,
+        policy: Policy,
+        report: Report,
+        ours: bool = False,
     ) -> Cluster | None:
-        """``cluster`` with the policy in it; None if it must not be used."""
+        """``cluster`` with the policy in it; None if it must not be used. ``ours``: the engine
+        balances its requests."""
         balancing = ClusterPolicy()
         balancing.CopyFrom(_USUAL)
         if policy.balancing is not None:
             report.extend(policy.balancing.said)
             balancing.CopyFrom(policy.balancing.value.message)
-            self._tell_localities(policy.balancing, policy.outliers is not None, report)
+            known = ours and service.resolution in (STATIC, NONE)
+            self._tell_localities(policy.balancing, known, policy.outliers is not None, report)
         cluster = replace(cluster, policy=balancing)
         if policy.pool is not None:
             report.extend(policy.pool.said)
@@ -316,15 +345,26 @@ class ClusterTranslator:
             return cluster  # istiod's clusters have their own TLS
         return self._with_tls(service, cluster, policy, report)
 
-    def _tell_localities(self, part: Part[Balancing], outliers: bool, report: Report) -> None:
-        """Says what has no effect of what is written of localities."""
+    def _tell_localities(
+        self, part: Part[Balancing], known: bool, outliers: bool, report: Report
+    ) -> None:
+        """Says what has no effect of what is written of localities. ``known``: the engine chooses
+        among endpoints of which it is known where they are."""
         said = part.value
+        outside = self._options.target is Target.ENVOY
         for place in said.near:
-            if self._options.target is Target.ENVOY:
+            if outside and said.nearest is None:
                 report.warning(
                     part.owner, "no-effect", place,
                     "has no effect outside Istio: endpoints of all localities are used alike",
-                    fix="remove it",
+                    fix="write localityLbSetting",
+                )  # fmt: skip
+            elif outside and not known:
+                report.warning(
+                    part.owner, "no-effect", place,
+                    "has no effect outside Istio on names that Envoy looks up, nor on requests of "
+                    "other filters: endpoints of all localities are used alike",
+                    fix="remove it, or write endpoints with addresses",
                 )  # fmt: skip
             elif place.endswith("zoneAwareLbSetting"):
                 report.warning(
@@ -332,7 +372,7 @@ class ClusterTranslator:
                     "says which regions come first; zones of a region are used alike",
                     fix="write localityLbSetting, which has zones too",
                 )  # fmt: skip
-        if self._options.target is Target.ISTIO and not outliers:
+        if not outliers and (known or not outside):
             for place in said.needs_outliers:
                 report.warning(
                     part.owner, "no-effect", place,
@@ -471,7 +511,19 @@ def _origins(service: Service, owners: Iterable[Resource]) -> tuple[Resource, ..
     return (*service.owners, *{id(owner): owner for owner in owners}.values())
 
 
+def _nearest(policy: Policy) -> Near | None:
+    """Who comes first for whom; None: nobody."""
+    near = policy.balancing.value.nearest if policy.balancing is not None else None
+    if near is None or near.distribute or policy.outliers is not None:
+        return near
+    return None  # as in Istio: nobody would find out that the first ones fail
+
+
 def _hosts(service: Service, port: Port, subset: Subset | None) -> list[Host]:
+    return [placed.host for placed in _placed(service, port, subset)]
+
+
+def _placed(service: Service, port: Port, subset: Subset | None) -> list[Placed]:
     labels = dict(subset.labels) if subset is not None else {}
     endpoints = [
         endpoint
@@ -482,13 +534,16 @@ def _hosts(service: Service, port: Port, subset: Subset | None) -> list[Host]:
     total = sum(endpoint.weight for endpoint in endpoints)
     scale = 1 if total <= _MOST_WEIGHT else total / (_MOST_WEIGHT - len(endpoints))
     return [
-        Host(
-            endpoint.address,
-            endpoint.ports[port.number],
-            weight=max(1, int(endpoint.weight / scale)),
-            zone=endpoint.zone,
-            region=endpoint.region,
-            sub_zone=endpoint.sub_zone,
+        Placed(
+            Host(
+                endpoint.address,
+                endpoint.ports[port.number],
+                weight=max(1, int(endpoint.weight / scale)),
+                zone=endpoint.zone,
+                region=endpoint.region,
+                sub_zone=endpoint.sub_zone,
+            ),
+            endpoint.labels,
         )
         for endpoint in endpoints
     ]

@@ -104,6 +104,8 @@ class Messages:
             for field, value in (("region", region), ("zone", zone), ("sub_zone", sub_zone)):
                 if value:
                     setattr(locality.locality, field, value)
+            if members[0].locality_weight:
+                locality.load_balancing_weight.value = members[0].locality_weight
             for host in members:
                 endpoint = locality.lb_endpoints.add()
                 endpoint.load_balancing_weight.value = host.weight

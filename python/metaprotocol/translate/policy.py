@@ -17,6 +17,7 @@ from metaprotocol.audience import Clients
 from metaprotocol.config.v1 import ClusterPolicy
 from metaprotocol.envoy.config import OutlierDetection, TcpKeepalive
 from metaprotocol.resources import Resource, Unreadable
+from metaprotocol.translate.localities import Near
 from metaprotocol.translate.reporting import Diagnostics
 
 T = TypeVar("T")
@@ -42,7 +43,9 @@ class Balancing(NamedTuple):
     hash_on: tuple[str, ...] = ()
     """The metadata keys whose values are hashed; none: it does not hash."""
     near: tuple[str, ...] = ()
-    """Where it asks for near endpoints, which is for Istio to say who they are."""
+    """Where it asks for near endpoints."""
+    nearest: Near | None = None
+    """Who they are, outside Istio. None: all endpoints are alike."""
     by_locality: str = ""
     """That of these because of which Envoy takes no policy of ours in istiod's clusters; empty:
     none."""

@@ -23,6 +23,7 @@ from metaprotocol.resources.destination_rule import (
     TrafficPolicy,
     WarmupConfiguration,
 )
+from metaprotocol.translate.localities import Near
 from metaprotocol.translate.policy import (
     Balancing,
     HighPriority,
@@ -143,6 +144,13 @@ class _Reader:
         if written.consistent_hash is not None:
             hash_on = self._hash(written.consistent_hash, f"{field}.consistentHash", message)
         self._warmup(written, field, message)
+        setting = written.locality_lb_setting
+        for index, item in enumerate(setting.distribute if setting is not None else ()):
+            if not any(item.to.values()):
+                self._report.warning(
+                    self._rule, "no-effect", f"{field}.localityLbSetting.distribute[{index}]",
+                    "gives no locality a share", fix="write to, with weights",
+                )  # fmt: skip
         return _near(written, field, Balancing(message, hash_on))
 
     def _warmup(self, written: LoadBalancerSettings, field: str, message: ClusterPolicy) -> None:
@@ -347,8 +355,13 @@ def _near(written: LoadBalancerSettings, field: str, balancing: Balancing) -> Ba
     failover = tuple(f"{place}.{name}" for name, value in names.items() if value)
     return balancing._replace(
         near=(place,),
+        nearest=Near(
+            tuple((item.from_, tuple(item.to.items())) for item in setting.distribute),
+            tuple((item.from_, item.to) for item in setting.failover),
+            tuple(setting.failover_priority),
+        ),
         by_locality=place if setting.distribute or failover else "",
-        needs_outliers=() if setting.distribute else failover,
+        needs_outliers=() if setting.distribute else failover or (place,),
     )
 
 

@@ -15,7 +15,7 @@ from typing import TypeAlias
 
 from google.protobuf.message import Message
 
-from metaprotocol.audience import Clients, overlapping
+from metaprotocol.audience import ANYWHERE, Clients, Labels, overlapping
 from metaprotocol.diagnostics import Diagnostic
 from metaprotocol.envoy.binary import find_envoy
 from metaprotocol.envoy.config import ConfigBuilder
@@ -556,7 +556,8 @@ def _same_but_endpoints(one: Service | None, other: Service | None) -> bool:
 def _made_for_all(name: tuple[str, str], clusters: HostClusters, visible: Namespaces) -> Made:
     """A cluster, or its endpoints, for all clients."""
     if not clusters.for_clients:
-        return Made(clusters.resources[name], _keys(clusters.origins[name]), visible)
+        near = _by_labels(clusters.nearest.get(name, {}), Clients(ANYWHERE))
+        return Made(clusters.resources[name], _keys(clusters.origins[name]), visible, near)
     found = {
         client: other.resources[name]
         for client, other in clusters.for_clients.items()
@@ -569,8 +570,37 @@ def _made_for_all(name: tuple[str, str], clusters: HostClusters, visible: Namesp
         namespaces = frozenset(client.namespace for client in found)
         others = {Clients(namespace): None for namespace in namespaces}
         return Made(found[first], _keys(origins), both(visible, namespaces), {**others, **found})
-    variants = _differing(found, message)
+    variants = _nearest(name, clusters, found) or _differing(found, message)
     return Made(message, _keys(clusters.origins[name]), visible, variants)
+
+
+def _by_labels(near: Mapping[Labels, Message], clients: Clients) -> dict[Clients, Message]:
+    """For those of the clients that have these labels besides."""
+    return {
+        Clients.of(clients.namespace, {*clients.labels, *labels}): message
+        for labels, message in near.items()
+    }
+
+
+def _nearest(
+    name: tuple[str, str], clusters: HostClusters, found: Mapping[Clients, Message]
+) -> dict[Clients, Message]:
+    """Endpoints for clients to whom policies say something else, and for all others, by where they
+    are; nothing if that makes no difference. Where something is said to somebody in a place, it is
+    said to those clients in that place, too, for more labels count more."""
+    others = clusters.nearest.get(name, {})
+    theirs = {client: clusters.for_clients[client].nearest.get(name, {}) for client in found}
+    places = set(others).union(*theirs.values())
+    if not places:
+        return {}
+    made = _by_labels(others, Clients(ANYWHERE))
+    for client, message in found.items():
+        at = {}
+        for labels in places:
+            known = [own for own in theirs[client] if set(own) <= set(labels)]
+            at[labels] = theirs[client][max(known, key=len)] if known else message
+        made |= {client: message, **_by_labels(at, client)}
+    return made
 
 
 def _differing(found: Mapping[Clients, Message], message: Message) -> dict[Clients, Message]:

@@ -14,7 +14,7 @@ from typing import Any
 
 from google.protobuf.message import DecodeError, Message
 
-from metaprotocol.audience import Audience
+from metaprotocol.audience import Audience, locality_labels
 from metaprotocol.envoy.descriptors import DescriptorError, EnvoyTypes
 from metaprotocol.xds.limits import StreamRefused, XdsError
 
@@ -93,7 +93,7 @@ class NodeInfo:
     version: str = ""
     """Of its Envoy, such as "1.40.0"; "" if it does not tell."""
     labels: frozenset[tuple[str, str]] = frozenset()
-    """Of its workload, as Istio tells them: "LABELS" of its metadata."""
+    """Of its workload, as Istio tells them: "LABELS" of its metadata; and of where it is."""
 
     @property
     def audience(self) -> Audience:
@@ -263,11 +263,12 @@ def _node(message: Any) -> NodeInfo | None:
         if key in metadata:
             namespace = metadata[key].string_value
             break
-    labels: frozenset[tuple[str, str]] = frozenset()
+    place = node.locality
+    labels = dict(locality_labels(place.region, place.zone, place.sub_zone))
     if "LABELS" in metadata:
         fields = metadata["LABELS"].struct_value.fields
-        labels = frozenset((key, value.string_value) for key, value in fields.items())
-    return NodeInfo(node.id, node.cluster, namespace, _version(node), labels)
+        labels.update((key, value.string_value) for key, value in fields.items())
+    return NodeInfo(node.id, node.cluster, namespace, _version(node), frozenset(labels.items()))
 
 
 def _version(node: Any) -> str:
