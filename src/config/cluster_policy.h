@@ -31,7 +31,7 @@ struct PriorityBounds {
   // nobody waits for what others leave.
   std::shared_ptr<ConnectionCount> connections;
   uint32_t max_requests_in_flight = 65536;  // per worker; above: over-limit reply
-  uint32_t max_pending_requests = 4096;     // waiting for an exclusive lease; likewise
+  uint32_t max_pending_requests = 4096;     // waiting for exclusive leases to all hosts; likewise
   // Retries under way, of the requests under way, and so many in any case.
   double retry_budget_percent = 20;
   uint32_t min_retries_in_flight = 10;

@@ -154,6 +154,11 @@ class Cluster {
   // Lease::Orphaned of one of the leases has changed by that much, modulo 2^64.
   void BookOrphaned(size_t difference) { orphaned_bytes_ += difference; }
 
+  // Requests that wait for an exclusive connection to one of the hosts.
+  size_t waiting(Priority priority) const { return waiting_[static_cast<size_t>(priority)]; }
+  void BeginWaiting(Priority priority) { ++waiting_[static_cast<size_t>(priority)]; }
+  void EndWaiting(Priority priority) { --waiting_[static_cast<size_t>(priority)]; }
+
   // The right to a retry; nothing if there are too many already.
   std::optional<RetryToken> TakeRetry(Priority priority);
 
@@ -222,6 +227,7 @@ class Cluster {
   uint64_t next_step_us_ = 0;   // when shares have grown; 0: all are whole
   uint64_t outlier_epoch_ = 0;  // that `ejected` shows
   std::array<uint32_t, kPriorities> attempts_{};
+  std::array<size_t, kPriorities> waiting_{};
   size_t bytes_in_flight_ = 0;
   size_t orphaned_bytes_ = 0;
   bool retired_ = false;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "src/upstream/cluster.h"
 #include "src/upstream/connection_count.h"
 
 namespace metaprotocol {
@@ -117,17 +118,34 @@ void ExclusiveLeases::Withdraw(Lease& lease) {
 
 // --- waiting
 
+size_t ExclusiveLeases::WaitingOf(LeaseOwner* owner) const {
+  size_t count = 0;
+  if (owner == nullptr) return count;
+  owner->shares.ForEach([&](const LeaseShare& share) {
+    const bool counts =
+        &share.pool->host.cluster == &host.cluster && share.pool->priority == priority;
+    if (counts) count += share.waiting_count;
+  });
+  return count;
+}
+
 bool ExclusiveLeases::Wait(Attempt& attempt, LeaseOwner* owner) {
   const size_t all = bounds().max_pending_requests;
-  const size_t left = waiting_count_ < all ? all - waiting_count_ : 0;
+  const size_t waiting = host.cluster.waiting(priority);
+  const size_t left = waiting < all ? all - waiting : 0;
+  if (left == 0 || WaitingOf(owner) > left) return false;
+  WaitOn(attempt, owner);
+  return true;
+}
+
+void ExclusiveLeases::WaitOn(Attempt& attempt, LeaseOwner* owner) {
   LeaseShare* share = ShareOf(owner);
-  if (left == 0 || (share != nullptr && share->waiting_count > left)) return false;
   if (share == nullptr) share = &MakeShare(owner);
   attempt.share_ = share;
   share->waiting.PushBack(attempt);
   if (share->waiting_count++ == 0) waiting_.PushBack(*share);
   ++waiting_count_;
-  return true;
+  host.cluster.BeginWaiting(priority);
 }
 
 void ExclusiveLeases::StopWaiting(Attempt& attempt) {
@@ -135,6 +153,7 @@ void ExclusiveLeases::StopWaiting(Attempt& attempt) {
   attempt.share_ = nullptr;
   IntrusiveList<Attempt, LeaseAttemptLink>::Remove(attempt);
   --waiting_count_;
+  host.cluster.EndWaiting(priority);
   if (--share.waiting_count == 0) IntrusiveList<LeaseShare, LeaseShareLink>::Remove(share);
   DropIfUnused(share);
 }

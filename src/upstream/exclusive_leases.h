@@ -5,7 +5,8 @@
 // no more than are left for all others. One alone thus gets about half of them, two a third each,
 // and somebody who comes late always finds one (dynamic thresholds, as in shared switch buffers:
 // Choudhury, Hahne: "Dynamic queue length thresholds for shared-memory packet switches", 1998). The
-// same rule holds for places to wait, and those who wait take turns by client.
+// same rule holds for places to wait, which are the cluster's, and those who wait take turns by
+// client.
 #pragma once
 
 #include "src/base/intrusive_list.h"
@@ -37,6 +38,7 @@ class ExclusiveLeases final : public LeasePool {
   void Free(Lease& lease) override;
   void Withdraw(Lease& lease) override;
   bool Wait(Attempt& attempt, LeaseOwner* owner) override;
+  void WaitOn(Attempt& attempt, LeaseOwner* owner) override;
   void StopWaiting(Attempt& attempt) override;
   std::pair<Attempt*, Lease*> NextToGo() override;
   std::pair<Attempt*, LeaseOwner*> TakeWaiting() override;
@@ -48,6 +50,8 @@ class ExclusiveLeases final : public LeasePool {
   // Leases that nobody holds, whether they are open or could be.
   size_t LeasesLeft() const;
   bool MayHoldAnother(const LeaseShare* share) const;
+  // Requests of the owner that wait for any of the cluster's hosts, with this priority.
+  size_t WaitingOf(LeaseOwner* owner) const;
   Lease* LeaseFor(LeaseShare& share);
   Lease* LeaseForRequest(size_t length);
   Lease* LeaseForOneWay(size_t length);

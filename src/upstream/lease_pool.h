@@ -63,8 +63,10 @@ class LeasePool {
   virtual void Withdraw(Lease& /*lease*/) {}
 
   // --- requests for which there was no lease, in policies that let them wait
-  // False: it cannot wait. `owner`: null if it has gone.
+  // False: it cannot wait, for the cluster's bound too. `owner`: null if it has gone.
   virtual bool Wait(Attempt& /*attempt*/, LeaseOwner* /*owner*/) { return false; }
+  // Likewise for one that another host's pool of the same protocol has handed on: it has its place.
+  virtual void WaitOn(Attempt& /*attempt*/, LeaseOwner* /*owner*/) {}
   // It waits no more.
   virtual void StopWaiting(Attempt& /*attempt*/) {}
   // Of those that wait, one for which there is a lease now, and the lease; {}: there is none. It

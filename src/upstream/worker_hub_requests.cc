@@ -367,25 +367,23 @@ void WorkerHub::ReassignWaiting(LeasePool& pool) {
     Attempt& attempt = *waiting;
     UpstreamHost* host = cluster.Pick({attempt.hash_, attempt.bytes_, pool.host.address},
                                       context_.Random(), context_.now_us());
-    LeasePool* other = host != nullptr ? &PoolFor(*host, pool.protocol, pool.priority) : nullptr;
-    if (other == nullptr || !other->Wait(attempt, owner)) {
+    if (host == nullptr) {
       attempt.state_ = Attempt::State::kIdle;  // waits no more
-      LocalReply reply = LocalReply::kOverLimit;
-      std::string_view text = "too many requests wait for a connection";
+      LocalReply reply = LocalReply::kNoHealthyUpstream;
+      std::string_view text = "no healthy upstream host";
       if (cluster.retired()) {
         reply = LocalReply::kClusterNotFound;
         text = "the cluster was removed";
-      } else if (host == nullptr) {
-        reply = LocalReply::kNoHealthyUpstream;
-        text = "no healthy upstream host";
       }
       End(attempt, AttemptResult::Cause::kNeverConnected, reply, text);
       continue;
     }
+    LeasePool& other = PoolFor(*host, pool.protocol, pool.priority);
+    other.WaitOn(attempt, owner);
     cluster.Release(pool.host, attempt.bytes_, attempt.priority_);
     cluster.Acquire(*host, attempt.bytes_, attempt.priority_);
-    attempt.pool_ = other;
-    Unlock(*other);
+    attempt.pool_ = &other;
+    Unlock(other);
   }
   Note(pool.host);
 }

@@ -262,6 +262,21 @@ TEST(Bounds, TooManyRequestsThatWaitForAnExclusiveLeaseAreOverTheLimit) {
   EXPECT_EQ(world.Count(Counter::kResponsesOk), 3u);
 }
 
+TEST(Bounds, RequestsThatWaitForDifferentHostsOfAClusterAreCountedTogether) {
+  World world(Exclusive());
+  world.policy.max_leases_per_host = 1;
+  world.policy.max_pending_requests = 2;
+  world.SetHosts("a", {"h1", "h2", "h3"});
+  for (auto& [address, server] : world.servers) server.delay_us = 10 * kMs;
+  for (int i = 0; i < 12; ++i) world.Connect().Send(world.Request(1));
+  EXPECT_EQ(world.Count(LocalReply::kOverLimit), 7u) << "three go, two wait";
+  world.RunFor(11 * kMs);
+  for (int i = 0; i < 3; ++i) world.Connect().Send(world.Request(1));
+  EXPECT_EQ(world.Count(LocalReply::kOverLimit), 7u) << "their places are free again";
+  world.RunFor(kSecond);
+  EXPECT_EQ(world.Count(Counter::kResponsesOk), 8u);
+}
+
 TEST(Bounds, LeasesOfAHostAreBounded) {
   World world(PerSession());
   world.policy.max_leases_per_host = 2;

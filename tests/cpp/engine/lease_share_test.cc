@@ -94,6 +94,37 @@ TEST(LeaseShare, OneClientCannotTakeAllPlacesToWait) {
   EXPECT_GT(world.Count(LocalReply::kOverLimit), 40u);
 }
 
+TEST(LeaseShare, OneClientCannotTakeAllPlacesToWaitByWaitingForManyHosts) {
+  World world(Exclusive());
+  world.policy.max_leases_per_host = 1;
+  world.policy.max_pending_requests = 10;
+  world.SetHosts("a", {"h1", "h2", "h3", "h4", "h5"});
+  for (auto& [address, server] : world.servers) server.delay_us = kMs;
+  SimClient& greedy = world.Connect();
+  greedy.Send(Requests(world, 50));
+  SimClient& other = world.Connect();
+  other.Send(world.Request(7));
+  world.RunFor(kSecond);
+  EXPECT_EQ(Kinds(other.Take()), "R");
+}
+
+TEST(LeaseShare, ThoseThatWaitKeepTheirPlacesWhenTheirHostLeaves) {
+  World world(Exclusive());
+  world.policy.max_leases_per_host = 1;
+  world.policy.max_pending_requests = 4;
+  world.SetHosts("a", {"h1", "h2"});
+  for (auto& [address, server] : world.servers) server.delay_us = 10 * kMs;
+  for (int i = 0; i < 6; ++i) world.Connect().Send(world.Request(1));
+  world.SetHosts("a", {"h2"});
+  world.Connect().Send(world.Request(1));
+  EXPECT_EQ(world.Count(LocalReply::kOverLimit), 1u) << "the last, and nobody else";
+  world.RunFor(kSecond);
+  EXPECT_EQ(world.Count(Counter::kResponsesOk), 6u);
+  for (auto& client : world.clients) client->Reset();
+  world.RunFor(20 * kSecond);
+  world.ExpectQuiet();
+}
+
 TEST(LeaseShare, ClientThatLeavesWhileItsRequestsWaitLeavesNothingBehind) {
   World world(Exclusive());
   world.policy.max_leases_per_host = 2;
