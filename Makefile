@@ -51,6 +51,7 @@ bench: native .venv/.dev ## cost beside Envoy's own filters (QUICK=1: two minute
 	@$(BIN)/cmake build/release -DMETAPROTOCOL_BUILD_BENCH=ON >/dev/null
 	@$(BIN)/cmake --build build/release -j $(JOBS) --target metaprotocol_bench -- --quiet
 	@$(BIN)/python -m bench $(if $(QUICK),--quick)
+	@$(BIN)/python -m bench --features $(if $(QUICK),--quick)
 	@echo 'What an exchange costs the engine with nothing, with filters that do nothing, each feature, and all of them:'
 	@build/release/bench/microbench --features
 

@@ -12,6 +12,7 @@
 //                       stall shows in every request it delayed
 //     --seconds=S       (2) measured time, after --warmup=S (0.2) and a reply on each connection
 //     --bytes=N         (100) payload of requests and replies
+//     --longer-replies  something may be added to replies on their way (dubbo and thrift)
 //     --one-way=N       (0) messages without reply before each request (dubbo and thrift); they
 //                       count like requests, answered when the request behind them is
 //     --cpu-of=PID      report the CPU time that process used in the measured time
@@ -141,6 +142,7 @@ struct Options {
   double seconds = 2;
   double warmup = 0.2;
   size_t bytes = 100;
+  bool longer_replies = false;
   uint32_t one_way = 0;
   int cpu_of = 0;
   bool hold = false;
@@ -247,7 +249,7 @@ class Client {
       Die("cannot connect to port " + std::to_string(options_.port));
     }
     connection.stream = std::make_unique<Stream>(epoll_, fd, &connection);
-    connection.caller = Caller::Create(options_.protocol, options_.bytes);
+    connection.caller = Caller::Create(options_.protocol, options_.bytes, options_.longer_replies);
     connection.due.clear();
     connection.free_slots.clear();
     connection.open = 0;
@@ -425,6 +427,8 @@ int RunClient(const std::vector<std::string>& arguments) {
       options.one_way = static_cast<uint32_t>(std::atoi(v->c_str()));
     } else if (const auto v = Value(argument, "--cpu-of")) {
       options.cpu_of = std::atoi(v->c_str());
+    } else if (argument == "--longer-replies") {
+      options.longer_replies = true;
     } else if (argument == "--hold") {
       options.hold = true;
     } else {

@@ -58,6 +58,8 @@ class LoadTool:
             f"--seconds={seconds}",
             f"--warmup={warmup}",
         ]
+        if case.longer_replies:
+            command.append("--longer-replies")
         if case.one_way:
             command.append(f"--one-way={case.one_way}")
         if rate:

@@ -93,6 +93,8 @@ class Case:
     proxies: tuple[Proxy, ...]
     one_way: int = 0
     """Messages without reply before each request; they count as requests."""
+    longer_replies: bool = False
+    """Proxies may add something to replies."""
 
     @property
     def shape(self) -> str:

@@ -281,14 +281,17 @@ class Caller {
   // Returns how many bytes it took, -1 if the connection is beyond use.
   virtual int64_t Receive(std::string_view bytes, std::string& out, const OnReply& on_reply) = 0;
 
-  static std::unique_ptr<Caller> Create(Protocol protocol, size_t payload);
+  // `longer_replies`: something may be added to replies on their way; Dubbo and Thrift only.
+  static std::unique_ptr<Caller> Create(Protocol protocol, size_t payload,
+                                        bool longer_replies = false);
 };
 
 // Dubbo and Thrift: the id carries the slot and a count that no two requests in flight share.
 class IdCaller final : public Caller {
  public:
-  IdCaller(Protocol protocol, size_t payload)
+  IdCaller(Protocol protocol, size_t payload, bool longer_replies)
       : protocol_(protocol),
+        longer_replies_(longer_replies),
         request_(protocol == Protocol::kDubbo ? DubboRequest(payload) : ThriftMessage(1, payload)),
         reply_(protocol == Protocol::kDubbo ? DubboReply(payload) : ThriftMessage(2, payload)),
         ids_(kSlots) {}
@@ -337,8 +340,15 @@ class IdCaller final : public Caller {
   // Flags, status, type and length of the reply; the text itself is the server's word.
   bool Expected(std::string_view reply, size_t behind_id) const {
     constexpr size_t kDubboBody = kDubboHead + 4;
-    if (reply.size() != reply_.size()) return false;
     const std::string_view expected = reply_;
+    if (reply.size() != expected.size()) {
+      if (!longer_replies_ || reply.size() < expected.size()) return false;
+      // What was added is behind the value, whose type is told first.
+      return protocol_ == Protocol::kThrift
+                 ? reply.substr(4, 4) == expected.substr(4, 4)
+                 : reply.substr(0, kDubboId) == expected.substr(0, kDubboId) &&
+                       reply.substr(kDubboHead, 2) == expected.substr(kDubboHead, 2);
+    }
     if (protocol_ == Protocol::kDubbo) {
       return reply.substr(0, kDubboId) == expected.substr(0, kDubboId) &&
              reply.substr(behind_id, kDubboBody - behind_id) ==
@@ -349,6 +359,7 @@ class IdCaller final : public Caller {
   }
 
   const Protocol protocol_;
+  const bool longer_replies_;
   const std::string request_;
   const std::string reply_;
   std::vector<uint32_t> ids_;  // of the open request in each slot; 0: none
@@ -540,14 +551,15 @@ class Http2Caller final : public Caller {
   std::unordered_map<uint32_t, Stream> open_;
 };
 
-inline std::unique_ptr<Caller> Caller::Create(Protocol protocol, size_t payload) {
+inline std::unique_ptr<Caller> Caller::Create(Protocol protocol, size_t payload,
+                                              bool longer_replies) {
   switch (protocol) {
     case Protocol::kHttp1:
       return std::make_unique<Http1Caller>(payload);
     case Protocol::kHttp2:
       return std::make_unique<Http2Caller>(payload);
     default:
-      return std::make_unique<IdCaller>(protocol, payload);
+      return std::make_unique<IdCaller>(protocol, payload, longer_replies);
   }
 }
 

@@ -26,11 +26,13 @@ def listed() -> list[Feature]:
     return features_in(json.dumps(LISTED))
 
 
-def test_what_changes_replies_is_left_out() -> None:
+def test_all_are_measured_also_those_that_change_replies() -> None:
     found = {feature.name: feature for feature in listed()}
-    assert list(found) == [NOTHING, "changes to the request", "all of these"]
-    assert found["changes to the request"].route == {"request_mutation": []}
-    assert found["all of these"].table["local_rate_limit"] == {"token_bucket": {}}
+    assert list(found) == [item["name"] for item in LISTED]
+    assert found["changes to request and reply"].route == LISTED[1]["route"]
+    assert found["all of these"].table["local_rate_limit"] == TOLD
+    (case,) = feature_plan(listed(), quick=True, rounds=0).cases
+    assert case.longer_replies, "clients take what is added"
     assert found["all of these"].cluster == "feature-all-of-these"
 
 

@@ -99,6 +99,24 @@ TEST_P(Wire, AReplyOfAnotherLengthIsAFailure) {
   EXPECT_EQ(Receive(*caller, reply, taken), (std::vector<Reply>{{5, false}}));
 }
 
+TEST_P(Wire, ALongerReplyIsTakenWhereSomethingMayBeAddedAndAShorterOneNever) {
+  if (GetParam() == Protocol::kHttp1) return;  // nothing is added there
+  const auto replied = [](bool may_be_longer, size_t payload) {
+    const auto caller = Caller::Create(GetParam(), kPayload, may_be_longer);
+    std::string unused;
+    std::string request;
+    caller->Call(5, unused);
+    Caller::Create(GetParam(), payload)->Call(5, request);
+    std::string reply;
+    Responder(GetParam()).Answer(request, reply);
+    int64_t taken = 0;
+    return Receive(*caller, reply, taken);
+  };
+  EXPECT_EQ(replied(true, kPayload + 1), (std::vector<Reply>{{5, true}}));
+  EXPECT_EQ(replied(false, kPayload + 1), (std::vector<Reply>{{5, false}}));
+  EXPECT_EQ(replied(true, kPayload - 1), (std::vector<Reply>{{5, false}}));
+}
+
 TEST_P(Wire, AReplyThatNobodyAskedForBreaksTheConnection) {
   const auto caller = Caller::Create(GetParam(), kPayload);
   std::string request;
