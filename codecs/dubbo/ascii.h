@@ -54,8 +54,8 @@ inline bool IsAsciiText(Bytes raw) {
   uint64_t seen = ascii::Load8(end - 8);
   if (raw.size() > ascii::kBlock) {
     ascii::Words words = {};
-    if (raw.size() >
-        2 * ascii::kBlock) {  // two at a time, of which the last may be looked at twice
+    if (raw.size() > 2 * ascii::kBlock) {
+      // Two at a time, of which the last may be looked at twice.
       const char* const last = end - 2 * ascii::kBlock;
       for (; p < last; p += 2 * ascii::kBlock) {
         words |= ascii::LoadBlock(p) | ascii::LoadBlock(p + ascii::kBlock);
