@@ -9,7 +9,7 @@ read as labels too (``LOCALITY_LABELS``). In a mesh istiod does all this.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -77,18 +77,19 @@ def _distributed(near: Near, endpoints: Sequence[Placed]) -> dict[Labels, list[H
 def _shared(shares: Sequence[tuple[str, int]], endpoints: Sequence[Placed]) -> list[Host]:
     """Those that get something. A share of several localities is divided by what they weigh."""
     total = sum(weight for _, weight in shares) or 1
-    left = list(endpoints)
+    left: dict[Labels, list[Host]] = defaultdict(list)
+    for endpoint in endpoints:
+        left[_locality(endpoint.host)].append(endpoint.host)
     made = []
     for place, weight in shares:
         wanted = set(labels_of(place))
-        chosen = [item for item in left if wanted.issubset(_locality(item.host))]
-        left = [item for item in left if item not in chosen]
-        heavy = sum(item.host.weight for item in chosen)
-        for item in chosen if weight else ():
-            here = _locality(item.host)
-            own = sum(other.host.weight for other in chosen if _locality(other.host) == here)
-            share = max(1, round(_SHARES * weight / total * own / heavy))
-            made.append(replace(item.host, locality_weight=share))
+        chosen = [left.pop(here) for here in list(left) if wanted.issubset(here)]
+        if not weight:
+            continue
+        weights = [sum(host.weight for host in hosts) for hosts in chosen]
+        for hosts, own in zip(chosen, weights, strict=True):
+            share = max(1, round(_SHARES * weight / total * own / sum(weights)))
+            made += [replace(host, locality_weight=share) for host in hosts]
     return made
 
 
