@@ -63,6 +63,7 @@ ISTIO = (
     _istio("DestinationRule", "destinationrules"),
     _istio("VirtualService", "virtualservices"),
     _istio("Gateway", "gateways"),
+    _istio("Sidecar", "sidecars"),
     Served("networking.istio.io", "v1alpha3", "EnvoyFilter", "envoyfilters"),
     Served("security.istio.io", "v1", "AuthorizationPolicy", "authorizationpolicies"),
     Served("telemetry.istio.io", "v1", "Telemetry", "telemetries"),
@@ -114,6 +115,8 @@ class ApiServer:
     def __post_init__(self) -> None:
         self.objects: dict[tuple[str, str, str], Json] = {}
         """By plural, namespace and name."""
+        self.logs: dict[str, str] = {}
+        """What the containers of pods have logged, by namespace/pod/container."""
         self.requests: list[Request] = []
         self.faults: list[Fault] = []
         self.ready = True
@@ -240,6 +243,9 @@ class ApiServer:
             return web.Response(text="ok") if self.ready else web.Response(status=500)
         if path == "/version":
             return web.json_response({"gitVersion": "v1.37.2"})
+        log = re.fullmatch(r"/api/v1/namespaces/([^/]+)/pods/([^/]+)/log", path)
+        if log:
+            return self._log_of(f"{log[1]}/{log[2]}/{request.query['container']}")
         group = re.fullmatch(r"/apis/([^/]+)", path)
         if group:
             return self._discovery(group[1])
@@ -290,6 +296,11 @@ class ApiServer:
         if item is None:
             return _status(404, "not found", "NotFound")
         return web.json_response(item)
+
+    def _log_of(self, container: str) -> web.Response:
+        if ("pods", *container.split("/")[:2]) not in self.objects:
+            return _status(404, "not found", "NotFound")
+        return web.Response(text=self.logs.get(container, ""))
 
     def _discovery(self, group: str) -> web.Response:
         versions = list(dict.fromkeys(it.version for it in self.served if it.group == group))

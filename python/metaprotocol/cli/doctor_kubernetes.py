@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from metaprotocol.cli.checks import Check, Verdict
+from metaprotocol.cli.doctor_sidecars import governing, hidden, local_only, rejection
 from metaprotocol.kubernetes import ApiError, Client, Unreachable
 from metaprotocol.sources.kubernetes_objects import CONTROLLER_LABEL
 from metaprotocol.translate.istio_parts import ENABLED_LABEL
@@ -33,6 +34,12 @@ _VERSION = re.compile(r":v?(\d+)\.(\d+)\b")
 _PASSWORD_FILE = re.compile(rf'"({re.escape(str(MOUNTED))}/[^"]+)"')
 _OLDEST = (1, 31)
 """Of Istio's proxies, with which dynamic modules came."""
+_ROOT = "istio-system"
+"""The namespace whose Sidecar is for all others, unless MeshConfig names another."""
+_LOGS = 50
+"""Proxies whose log is read, so that a large cluster is not asked for thousands."""
+_LINES = 1000
+_BYTES = 4 * 2**20
 
 
 async def cluster_checks(client: Client, lease: str, namespace: str) -> AsyncIterator[Check]:
@@ -49,13 +56,16 @@ async def cluster_checks(client: Client, lease: str, namespace: str) -> AsyncIte
     yield await look.writer(lease, namespace)
     yield await look.routers()
     yield await look.webhook()
-    if await look.list(f"{_ISTIO}/v1alpha3/envoyfilters") is None:
+    if await look.listed(f"{_ISTIO}/v1alpha3/envoyfilters") is None:
         yield Check("Istio", Verdict.OK, "there is none, or its EnvoyFilters cannot be read")
         return
     yield await look.ports()
     yield await look.pods()
     yield await look.metrics()
     yield await look.passwords()
+    yield await look.listening()
+    yield await look.hidden()
+    yield await look.rejections()
     yield await look.strangers()
 
 
@@ -66,7 +76,7 @@ class _Look:
         self._client = client
         self._known: dict[str, list[Json] | None] = {}
 
-    async def list(self, path: str) -> list[Json] | None:
+    async def listed(self, path: str) -> list[Json] | None:
         """All objects of a kind; None: there is no such kind, or it may not be read."""
         if path not in self._known:
             found: list[Json] = []
@@ -90,7 +100,7 @@ class _Look:
         missing = [
             plural
             for plural in ("metarouters", "applicationprotocols")
-            if await self.list(f"{_OURS}/{plural}") is None
+            if await self.listed(f"{_OURS}/{plural}") is None
         ]
         if missing:
             text = f"not there, or not to be read: {', '.join(missing)}"
@@ -127,7 +137,7 @@ class _Look:
                     return f"{kind} is False, {condition.get('reason')}"
             return ""
 
-        items = await self.list(f"{_OURS}/metarouters") or []
+        items = await self.listed(f"{_OURS}/metarouters") or []
         fix = "kubectl describe metarouter has field, reason and fix."
         return _of_many("MetaRouters", items, fault, "are accepted", fix)
 
@@ -147,7 +157,7 @@ class _Look:
             return any(_GROUP in (rule.get("apiGroups") or ()) for rule in rules)
 
         name = "the webhook"
-        found = await self.list(_WEBHOOKS)
+        found = await self.listed(_WEBHOOKS)
         if found is None:
             return Check(name, Verdict.WARNING, "ValidatingWebhookConfigurations cannot be read")
         items = [item for item in found if ours(item)]
@@ -167,8 +177,7 @@ class _Look:
                     return f"port {port.get('number')} has no 'protocol: TCP'"
             return ""
 
-        items = await self.list(f"{_ISTIO}/v1/serviceentries") or []
-        ours = [it for it in items if _PORT_PREFIX in str((it.get("spec") or {}).get("ports"))]
+        ours = await self._entries()
         return _of_many("ServiceEntries of ours", ours, fault, "are TCP", "Write protocol: TCP.")
 
     async def pods(self) -> Check:
@@ -187,7 +196,7 @@ class _Look:
                 return f"has the mesh's proxy {image}, which needs the module as well"
             return ""
 
-        labelled = _labelled(await self.list("/api/v1/pods"))
+        labelled = _labelled(await self.listed("/api/v1/pods"))
         name = f"pods with {ENABLED_LABEL}"
         if not labelled:
             fix = "Give it to pods whose proxy has the module; others get no filter of ours."
@@ -206,13 +215,13 @@ class _Look:
             return "" if _METRICS in said else "hides them"
 
         fix = f"proxyStatsMatcher: {{inclusionPrefixes: [{_METRICS}]}} in the ProxyConfig."
-        items = _labelled(await self.list("/api/v1/pods"))
+        items = _labelled(await self.listed("/api/v1/pods"))
         return _of_many("metrics of pods", items, fault, "show them", fix, Verdict.WARNING)
 
     async def passwords(self) -> Check:
         """Files that our EnvoyFilters name, without which a new pod does not get ready."""
         asked: dict[str, set[str]] = {}
-        for item in await self.list(f"{_ISTIO}/v1alpha3/envoyfilters") or []:
+        for item in await self.listed(f"{_ISTIO}/v1alpha3/envoyfilters") or []:
             if CONTROLLER_LABEL in (item["metadata"].get("labels") or {}):
                 named = _PASSWORD_FILE.findall(json.dumps(item.get("spec")))
                 asked.setdefault(item["metadata"]["namespace"], set()).update(named)
@@ -230,8 +239,104 @@ class _Look:
             return f"has no {', '.join(missing)} in its sidecar" if missing else ""
 
         fix = "Mount the Secret there, see docs/istio.md; the pod does not get ready without."
-        items = _labelled(await self.list("/api/v1/pods"))
+        items = _labelled(await self.listed("/api/v1/pods"))
         return _of_many("passwords in pods", items, fault, "have those of their namespace", fix)
+
+    async def listening(self) -> Check:
+        """Applications whose own words say that nobody outside their pod reaches them."""
+        services = [*await self._entries(), *await self._ours("/api/v1/services")]
+
+        def fault(item: Json) -> str:
+            return local_only(item, services, _PROXY)
+
+        fix = "Listen at 0.0.0.0 or the pod's address: that is where sidecars connect to."
+        items = _labelled(await self.listed("/api/v1/pods"))
+        good = "say of no port of ours that it is 127.0.0.1's alone"
+        return _of_many("listening pods", items, fault, good, fix, Verdict.WARNING)
+
+    async def hidden(self) -> Check:
+        """Sidecars that leave out a host of a MetaRouter, or one that its routes lead to."""
+        name = "Sidecars"
+        sidecars = await self.listed(f"{_ISTIO}/v1/sidecars")
+        if sidecars is None:
+            return Check(name, Verdict.OK, "there are none, or they cannot be read")
+        homes = {
+            str(host): str(item["metadata"].get("namespace") or "")
+            for item in await self._entries()
+            for host in (item.get("spec") or {}).get("hosts") or ()
+        }
+        hosts = {
+            host: homes.get(host) or _namespace_of(host)
+            for router in await self.listed(f"{_OURS}/metarouters") or []
+            for host in _hosts(router)
+        }
+        said: dict[tuple[str, str], dict[str, None]] = {}
+        for pod in _labelled(await self.listed("/api/v1/pods")):
+            if _is_gateway(pod):
+                continue  # Sidecars are not for gateways
+            sidecar = governing(sidecars, pod, _ROOT)
+            namespace = str(pod["metadata"].get("namespace"))
+            if sidecar is not None and (text := hidden(sidecar, namespace, hosts)):
+                metadata = sidecar["metadata"]
+                said.setdefault((metadata["namespace"], metadata["name"]), {})[text] = None
+
+        def fault(item: Json) -> str:
+            found = said.get((item["metadata"]["namespace"], item["metadata"]["name"]), {})
+            return "; ".join(found)
+
+        fix = "Add NAMESPACE/HOST to the hosts of spec.egress, if these pods are to call them."
+        return _of_many(name, sidecars, fault, "hide no host of ours", fix, Verdict.WARNING)
+
+    async def rejections(self) -> Check:
+        """What proxies with our filters have said no to; istiod knows, but answers only its own."""
+        name = "what proxies log"
+        pods = [
+            pod
+            for pod in _labelled(await self.listed("/api/v1/pods"))
+            if _proxy(pod) is not None and (pod.get("status") or {}).get("phase") != "Pending"
+        ]
+        logs: dict[tuple[str, str], str] = {}
+        for pod in pods[:_LOGS]:
+            key = (pod["metadata"]["namespace"], pod["metadata"]["name"])
+            path = f"/api/v1/namespaces/{key[0]}/pods/{key[1]}/log"
+            try:
+                log = await self._client.text(
+                    path, container=_PROXY, tailLines=_LINES, limitBytes=_BYTES
+                )
+            except ApiError as error:
+                if error.status == 403:
+                    fix = (
+                        "With the right to get pods/log it is read. By hand: istioctl proxy-status."
+                    )
+                    text = f"logs cannot be read, so that rejections are not seen: {error}"
+                    return Check(name, Verdict.WARNING, text, fix)
+                if error.status == 401:
+                    raise
+                continue  # it has gone, or its container has not begun
+            logs[key] = log
+
+        def fault(item: Json) -> str:
+            return rejection(
+                logs.get((item["metadata"]["namespace"], item["metadata"]["name"]), "")
+            )
+
+        fix = (
+            "docs/istio.md has what it means, by symptom. It may be over since: istioctl "
+            "proxy-status says what is in use now."
+        )
+        found = _of_many(name, pods[:_LOGS], fault, "", fix, Verdict.WARNING)
+        if found.verdict is not Verdict.OK:
+            return found
+        text = f"{len(logs):,} of {len(pods):,} read, no rejection in the last {_LINES:,} lines"
+        return Check(name, Verdict.OK, text)
+
+    async def _entries(self) -> list[Json]:
+        return await self._ours(f"{_ISTIO}/v1/serviceentries")
+
+    async def _ours(self, path: str) -> list[Json]:
+        """Services of a kind that have a port of ours."""
+        items = await self.listed(path) or []
+        return [it for it in items if _PORT_PREFIX in str((it.get("spec") or {}).get("ports"))]
 
     async def strangers(self) -> Check:
         """EnvoyFilters that `generate` or Aeraki wrote, beside those of the controller."""
@@ -245,7 +350,7 @@ class _Look:
                 return "is Aeraki's, for all pods"
             return ""
 
-        items = await self.list(f"{_ISTIO}/v1alpha3/envoyfilters") or []
+        items = await self.listed(f"{_ISTIO}/v1alpha3/envoyfilters") or []
         fix = "They are of 'generate', Aeraki or an older installation: delete them."
         return _of_many("EnvoyFilters", items, fault, "are in nobody's way", fix)
 
@@ -264,6 +369,29 @@ def _proxy(pod: Json) -> Json | None:
     spec = pod.get("spec") or {}
     containers = [*(spec.get("containers") or ()), *(spec.get("initContainers") or ())]
     return next((it for it in containers if it.get("name") == _PROXY), None)
+
+
+def _hosts(router: Json) -> set[str]:
+    """Those that a MetaRouter names, and those its routes lead to."""
+    spec = router.get("spec") or {}
+    targets = {
+        str((target.get("destination") or {}).get("host") or "")
+        for route in spec.get("routes") or ()
+        for target in route.get("route") or ()
+    }
+    return {host for host in {*map(str, spec.get("hosts") or ()), *targets} if "." in host}
+
+
+def _namespace_of(host: str) -> str:
+    """Of a Kubernetes Service by its full name; "" of others."""
+    _, _, rest = host.partition(".")
+    namespace, service, _ = rest.partition(".svc.")
+    return namespace if service else ""
+
+
+def _is_gateway(pod: Json) -> bool:
+    containers = (pod.get("spec") or {}).get("containers") or ()
+    return [it.get("name") for it in containers] == [_PROXY]
 
 
 def _annotations(pod: Json) -> dict[str, str]:

@@ -114,6 +114,10 @@ class Client:
         """The object or list at a path."""
         return await self._answer("GET", path, query)
 
+    async def text(self, path: str, **query: str | int) -> str:
+        """What is at a path that answers with text, such as a log."""
+        return (await self._content("GET", path, query)).decode(errors="replace")
+
     async def ready(self) -> bool:
         """Whether the API server has read all that it serves; True also where it does not say."""
         with _told():
@@ -166,6 +170,16 @@ class Client:
         value: Json | None = None,
         content_type: str = "application/json",
     ) -> Json:
+        return _json(await self._content(method, path, query, value, content_type))
+
+    async def _content(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str | int],
+        value: Json | None = None,
+        content_type: str = "application/json",
+    ) -> bytes:
         with _told():
             response = await self._send(method, path, query, value, content_type, _TIMEOUT)
             longest = _LONGEST_ANSWER if response.status < 300 else _LONGEST_ERROR
@@ -177,7 +191,7 @@ class Client:
             response.release()
         if response.status >= 300:
             raise _error(response, content)
-        return _json(content)
+        return content
 
     async def _send(
         self,
@@ -192,7 +206,9 @@ class Client:
         data = json.dumps(value).encode() if value is not None else None
         for last in (False, True):
             api = await self._ready()
-            headers: dict[str, str] = {"Accept": "application/json", "User-Agent": "metaprotocol"}
+            # Logs are text.
+            accept = "application/json, */*"
+            headers: dict[str, str] = {"Accept": accept, "User-Agent": "metaprotocol"}
             if data is not None:
                 headers["Content-Type"] = content_type
             await api.update_params_for_auth(headers, [], ["BearerToken"])
