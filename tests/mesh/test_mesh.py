@@ -14,10 +14,12 @@ from build_mesh import ROOT
 
 from tests.mesh.mesh import NAMESPACE, STRICT, SYSTEM, Mesh, finished
 from tests.mesh.processes import wait_for
+from tests.mesh.statuses import CONFLICTED, statuses_are_right
 
 HOST = "orders.shop.svc.cluster.local"
 TARGET = "240.1.0.1:20880"
 FILTERS = f"/apis/networking.istio.io/v1alpha3/namespaces/{NAMESPACE}/envoyfilters"
+ROUTERS = f"/apis/metaprotocol.aeraki.io/v1alpha1/namespaces/{NAMESPACE}/metarouters"
 LEASE = f"/apis/coordination.k8s.io/v1/namespaces/{SYSTEM}/leases/metaprotocol"
 
 PLAIN = f"""
@@ -79,6 +81,12 @@ spec:
 
 def outbound(mesh: Mesh) -> str:
     return str((mesh.get(f"{FILTERS}/metaprotocol-outbound-{HOST}") or {}).get("spec"))
+
+
+def versions(mesh: Mesh) -> dict[str, str]:
+    """The resourceVersion of each EnvoyFilter."""
+    items = (mesh.get(FILTERS) or {})["items"]
+    return {item["metadata"]["name"]: item["metadata"]["resourceVersion"] for item in items}
 
 
 @pytest.fixture(scope="module")
@@ -143,13 +151,14 @@ def test_doctor_finds_what_is_not_there_and_no_other_fault(orders: Mesh) -> None
 
 
 def test_a_changed_route_is_in_use_within_a_second_and_closes_nothing(orders: Mesh) -> None:
-    load = orders.load("client", TARGET, seconds=12, connections=4)
+    load = orders.load("client", TARGET, seconds=14, connections=4)
     time.sleep(3)
     changed = []
     for subset in ("v2", "v1", "v2"):
         changed.append((time.time(), subset))
         orders.apply_text(router(subset))
         time.sleep(2.5)
+        statuses_are_right(orders)
     result = finished(load)
     assert result["failed"] == {}
     assert result["closed"] == 0
@@ -231,6 +240,7 @@ def test_pods_that_come_and_go_lose_no_call(orders: Mesh) -> None:
         seconds=30,
     )
     orders.end_pod("orders-new")
+    statuses_are_right(orders)
     result = finished(load)
     assert (result["failed"], result["closed"]) == ({}, 0)
     assert result["answers"].keys() == {"v1", "new"}
@@ -240,11 +250,13 @@ def test_an_istiod_that_restarts_loses_no_call(orders: Mesh) -> None:
     load = orders.load("client", TARGET, seconds=15, connections=2)
     orders.processes.pop("istiod").stop()
     orders.start_istiod()
+    statuses_are_right(orders)
     result = finished(load)
     assert (result["failed"], result["closed"]) == ({}, 0)
     assert result["answers"].keys() == {"v1"}
     orders.apply_text(router("v2"))
     wait_for("v2", lambda: orders.call("client", TARGET)["answers"] == {"v2": 1}, seconds=60)
+    statuses_are_right(orders)
     orders.apply_text(router("v1"))
 
 
@@ -265,11 +277,17 @@ def test_a_killed_controller_loses_no_call_and_the_next_one_goes_on(orders: Mesh
         item = orders.get(f"{FILTERS}/{name}")
         assert item is not None
         assert item["metadata"]["resourceVersion"] == version, f"{name} was written again"
+    statuses_are_right(orders)
     result = finished(load)
     assert (result["failed"], result["closed"]) == ({}, 0)
 
 
-def test_a_second_replica_takes_over_at_once_when_the_first_ends(orders: Mesh) -> None:
+def test_an_upgraded_controller_takes_over_and_loses_no_call(orders: Mesh) -> None:
+    """As a rolling update does it: the next one starts beside the one before, which then ends."""
+    load = orders.load("client", TARGET, seconds=30, connections=2)
+    orders.apply_text(router("v2").replace("name: orders", "name: rival", 1))
+    statuses_are_right(orders, rival=CONFLICTED)
+    before = versions(orders)
     orders.start_controller("second", port=16020)
     orders.wait_for_controller("second", port=16020)
     orders.processes["controller"].stop(signal.SIGTERM)
@@ -280,6 +298,16 @@ def test_a_second_replica_takes_over_at_once_when_the_first_ends(orders: Mesh) -
     )
     orders.apply_text(router("v1"))
     wait_for("v1", lambda: orders.call("client", TARGET)["answers"] == {"v1": 1}, seconds=30)
+    statuses_are_right(orders, rival=CONFLICTED)
+    after = versions(orders)
+    assert after.keys() == before.keys()
+    written = {name for name, version in after.items() if version != before[name]}
+    assert written == {f"metaprotocol-outbound-{HOST}"}, "but for the changed route, nothing"
+    result = finished(load)
+    assert (result["failed"], result["closed"]) == ({}, 0)
+    assert result["answers"].keys() == {"v1", "v2"}
+    orders.delete(f"{ROUTERS}/rival")
+    statuses_are_right(orders)
 
 
 def test_what_is_deleted_takes_its_filters_with_it(orders: Mesh) -> None:

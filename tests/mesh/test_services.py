@@ -16,6 +16,7 @@ from build_mesh import ROOT
 
 from tests.mesh.mesh import NAMESPACE, PORT, STRICT, Mesh, finished
 from tests.mesh.processes import Process, wait_for
+from tests.mesh.statuses import statuses_are_right
 
 NUMBER = 20880
 ISTIO = "networking.istio.io/v1"
@@ -531,8 +532,10 @@ def test_an_api_server_that_is_away_for_a_minute_loses_no_call(mesh: Mesh) -> No
         result = finished(load)
         assert (result["failed"], result["closed"]) == ({}, 0)
         wait_for("the API server", partial(mesh.get, f"{PATHS['MetaRouter']}/{made.name}"))
+        statuses_are_right(mesh)
         made.apply(made.router(f"[{{route: [{{{made.to('v2')}}}]}}]"))
         made.becomes({"v2": 1})
+        statuses_are_right(mesh)
 
 
 def test_a_revision_is_upgraded_without_a_lost_call(mesh: Mesh) -> None:
@@ -550,11 +553,13 @@ def test_a_revision_is_upgraded_without_a_lost_call(mesh: Mesh) -> None:
         wait_for("its answers alone", lambda: made.answers(times=10) == {"next": 10, "failed": 0})
         mesh.end_pod("orders-v1")
         made.becomes({"next": 1}, pod="client-next")
+        statuses_are_right(mesh)
         result = finished(load)
         assert (result["failed"], result["closed"]) == ({}, 0)
         mesh.processes.pop("istiod").stop()
         made.apply(made.router(f"[{made.route('v2')}]"))
         made.becomes({"v2": 1}, pod="client-next")
+        statuses_are_right(mesh)
         # As it was, for what comes after.
         mesh.start_istiod()
         mesh.add_pod("orders-v1", "orders", "v1", provider=True)
