@@ -3,9 +3,9 @@
 * ``count``: how many calls of other methods have come, mirrored ones included;
 * ``attachment``: the attachment "lane" as it has come.
 
-One whose name is "failing" answers that the server has failed.
+One whose name is "failing" answers that the server has failed; at Thrift calls it hangs up.
 
-At the next port it answers Thrift calls.
+At the next port it answers Thrift calls, at those after it the protocols of wires.py.
 
 server.py NAME PORT [ADDRESS]
 
@@ -23,8 +23,20 @@ from metaprotocol.peers.thrift import Framing, GreeterHandler
 from metaprotocol.peers.thrift.apache import ApacheServer
 
 from tests.mesh.processes import NODE_ADDRESS
+from tests.mesh.wires import LANE, WIRES, serve
 
 FAILING = "failing"
+
+
+class Named(GreeterHandler):
+    """Whoever greets "lane" is told that header of the call."""
+
+    server: ApacheServer
+
+    def greet(self, name: str) -> str:
+        if self.who == FAILING:
+            raise ConnectionError
+        return self.server.last_headers.get(LANE, "none") if name == LANE else super().greet(name)
 
 
 def own_address() -> str:
@@ -48,8 +60,11 @@ async def main(name: str, port: int, address: str = "0.0.0.0") -> None:
             raise DubboError(Status.SERVER_ERROR, name)
         return Answer(name)
 
-    handlers = {"": GreeterHandler(name)}
-    thrift = ApacheServer(handlers, Framing.HEADER, port=port + 1, host="0.0.0.0")
+    greeter = Named(name)
+    thrift = ApacheServer({"": greeter}, Framing.HEADER, port=port + 1, host="0.0.0.0")
+    greeter.server = thrift
+    for number, wire in enumerate(WIRES.values(), port + 2):
+        await serve(wire(), name, "0.0.0.0", number)
     host = own_address() if address == "own" else address
     async with DubboServer(answer, host=host, port=port):
         with thrift:
