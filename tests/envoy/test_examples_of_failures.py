@@ -206,7 +206,7 @@ async def test_circuit_breaking_refuses_what_is_too_much_at_a_time(tmp_path: Pat
         assert found["list by v1"] + found["list by v2"] == 200
 
 
-async def test_localities_get_their_shares_by_where_the_proxy_is(tmp_path: Path) -> None:
+async def test_locality_shares_are_by_where_the_proxy_is(tmp_path: Path) -> None:
     async with (
         running("locality", tmp_path / "eu", dubbo=("v1", "v2"), locality="eu/1") as stage,
         stage.consumer() as client,
