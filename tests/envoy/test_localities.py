@@ -81,5 +81,9 @@ async def test_each_envoy_has_its_own_nearest_and_another_once_that_fails(
         assert await answered("eu/1") == {"eu": 30}
         assert await answered("us/1") == {"us": 30}
         await near.__aexit__(None, None, None)
-        assert await answered("eu/1") == {"failed": 1, "asia": 29}
+        # One call at most finds out; whether it fails depends on what is noticed first, that the
+        # connection was closed or the call on it.
+        found = await answered("eu/1")
+        assert found["failed"] <= 1
+        assert found["failed"] + found["asia"] == 30
         assert await answered("us/1") == {"us": 30}
