@@ -189,6 +189,8 @@ async def test_circuit_breaking_refuses_what_is_too_much_at_a_time(tmp_path: Pat
         stage.shops["v1"].reset_connections()
         ended = await asyncio.gather(*under_way, return_exceptions=True)
         assert all(isinstance(error, DubboError) for error in ended)
+        # Until the proxy knows of it, a call may still go to a connection that is closed.
+        await becomes("list by v1", lambda: answer(client))
 
         # A connection serves a hundred calls.
         accepted = stage.shops["v1"].accepted
